@@ -1,0 +1,121 @@
+"""An S3 event becomes upload messages, and records that are not for us, each with its reason. Pure.
+
+The event's form: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+from lambda_trigger.message import UploadMessage
+
+MAX_KEY_BYTES = 1024  # S3's own limit
+
+
+class EventUnreadable(ValueError):
+    """The invocation's payload is not an S3 event: not an object, or without a list of Records."""
+
+
+class RecordUnreadable(ValueError):
+    """One record of an S3 event lacks a field, or a field has the wrong form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A record that nothing has to be done for.
+
+    Attributes:
+        reason: a short code, the same for all records ignored for this cause.
+        what: the key or event name, for the log.
+    """
+
+    reason: str
+    what: str
+
+
+def records_of(event: object) -> list[Any]:
+    """Return the event's records; the test event that S3 sends when a notification is set up has none.
+
+    Raises:
+        EventUnreadable: when this is no S3 event at all.
+    """
+    if not isinstance(event, dict):
+        raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")
+    if event.get("Event") == "s3:TestEvent":
+        return []
+    records = event.get("Records")
+    if not isinstance(records, list):
+        raise EventUnreadable(f"the payload has no list of Records; its fields are {sorted(map(str, event))}")
+    return records
+
+
+def read_record(record: object, *, bucket: str, incoming_prefix: str) -> UploadMessage | Ignored:
+    """Return what one record asks for.
+
+    Args:
+        record: one entry of the event's Records.
+        bucket: the landing bucket; events of any other are ignored.
+        incoming_prefix: where uploads are dropped, ending in "/".
+
+    Raises:
+        RecordUnreadable: with the field that is wrong.
+    """
+    event_name = str(_field(record, "eventName"))
+    key = unquote_plus(str(_field(record, "s3", "object", "key")))
+    ignored = _reason_to_ignore(record, event_name, key, bucket, incoming_prefix)
+    if ignored:
+        return Ignored(ignored, key or event_name)
+    return _message(record, bucket, key)
+
+
+def _reason_to_ignore(record: object, event_name: str, key: str, bucket: str, prefix: str) -> str | None:
+    if not event_name.removeprefix("s3:").startswith("ObjectCreated:"):
+        return "not_an_upload"
+    if _field(record, "s3", "bucket", "name") != bucket:
+        return "other_bucket"
+    if not key.startswith(prefix):
+        return "other_prefix"
+    if key.endswith("/"):
+        return "folder_marker"
+    return None
+
+
+def _message(record: object, bucket: str, key: str) -> UploadMessage:
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise RecordUnreadable(f"s3.object.key is longer than {MAX_KEY_BYTES} bytes")
+    size = _field(record, "s3", "object", "size")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise RecordUnreadable("s3.object.size is not a number of bytes")
+    return UploadMessage(
+        bucket=bucket,
+        key=key,
+        version_id=_version(_optional(record, "s3", "object", "versionId")),
+        etag=str(_field(record, "s3", "object", "eTag")),
+        size_bytes=size,
+        sequencer=_optional(record, "s3", "object", "sequencer"),
+        event_time=_optional(record, "eventTime"),
+    )
+
+
+def _version(version_id: str | None) -> str | None:
+    """A bucket whose versioning is suspended calls its one version "null": that is no identity."""
+    return None if version_id == "null" else version_id
+
+
+def _field(record: object, *path: str) -> object:
+    value: object = record
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            raise RecordUnreadable(f"the record has no {'.'.join(path)}")
+        value = value[name]
+    return value
+
+
+def _optional(record: object, *path: str) -> str | None:
+    try:
+        value = _field(record, *path)
+    except RecordUnreadable:
+        return None
+    return str(value) if value else None

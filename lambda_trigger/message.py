@@ -1,0 +1,137 @@
+"""What one upload is, and by which name every part of the chain calls it. Pure: no AWS, no environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SCHEMA_VERSION = 1
+MAX_EXECUTION_NAME_LENGTH = 80  # docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
+_STEM_LENGTH = 40  # leaves room for "-", the run id and an attempt suffix
+
+
+class MessageUnreadable(ValueError):
+    """A queue message is not an UploadMessage: not JSON, a field is missing or wrong, or another schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadMessage:
+    """One object version that is to be processed.
+
+    Attributes:
+        bucket: the landing bucket.
+        key: the object's key, decoded (S3 events carry it URL-encoded).
+        version_id: the object version; None on a bucket without versioning.
+        etag: the object's ETag without quotes.
+        size_bytes: the object's size.
+        sequencer: S3's hexadecimal order of events of one key; None where the trigger was not an S3 event.
+        event_time: when S3 saw the upload, ISO 8601, UTC; None where the trigger was not an S3 event.
+        attempt: 0 for the upload itself, n for the n-th forced re-run of the same version.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None
+    etag: str
+    size_bytes: int
+    sequencer: str | None = None
+    event_time: str | None = None
+    attempt: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity: the same for every delivery of the same object version."""
+        return run_id_of(self.bucket, self.key, self.version_id, self.etag, self.sequencer)
+
+    @property
+    def execution_name(self) -> str:
+        """The name of its Step Functions execution: a readable stem, then the run id."""
+        return execution_name_of(self.key, self.run_id, self.attempt)
+
+    def to_json(self) -> str:
+        """Serialise, with sorted keys: the same upload always gives the same text."""
+        return json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> UploadMessage:
+        """Read a message back.
+
+        Raises:
+            MessageUnreadable: with the field that is wrong.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise MessageUnreadable(f"the message is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise MessageUnreadable(f"the message is a JSON {type(fields).__name__}, not an object")
+        schema = fields.pop("schema", None)
+        if schema != SCHEMA_VERSION:
+            raise MessageUnreadable(
+                f"the message has schema {schema!r}; this release reads schema {SCHEMA_VERSION}"
+            )
+        _check_fields(fields)
+        return cls(**fields)
+
+
+_TEXT = (str,)
+_OPTIONAL_TEXT = (str, type(None))
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "bucket": _TEXT,
+    "key": _TEXT,
+    "version_id": _OPTIONAL_TEXT,
+    "etag": _TEXT,
+    "size_bytes": (int,),
+    "sequencer": _OPTIONAL_TEXT,
+    "event_time": _OPTIONAL_TEXT,
+    "attempt": (int,),
+}
+_REQUIRED = ("bucket", "key", "version_id", "etag", "size_bytes")
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    """Raise MessageUnreadable unless `fields` are exactly what UploadMessage takes."""
+    unknown = sorted(set(fields) - set(_FIELD_TYPES))
+    missing = sorted(set(_REQUIRED) - set(fields))
+    if unknown or missing:
+        raise MessageUnreadable(f"the message has unknown fields {unknown} and lacks {missing}")
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, _FIELD_TYPES[name]):
+            expected = " or ".join(kind.__name__ for kind in _FIELD_TYPES[name])
+            raise MessageUnreadable(f"field {name!r} is {type(value).__name__}, not {expected}")
+    if fields["size_bytes"] < 0 or fields.get("attempt", 0) < 0:
+        raise MessageUnreadable("size_bytes and attempt cannot be negative")
+
+
+def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequencer: str | None) -> str:
+    """Return the 32 hexadecimal characters that name this object version everywhere.
+
+    A version id alone tells versions of a key apart. Without one (an unversioned bucket) the ETag and the
+    event's sequencer do: the ETag alone would take a re-upload of the same bytes for the same upload.
+    """
+    identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]
+    # JSON keeps the parts apart: ("a", "b/c") and ("a/b", "c") must not meet.
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+
+
+def execution_name_of(key: str, run_id: str, attempt: int = 0) -> str:
+    """Return an execution name of at most 80 characters from `[A-Za-z0-9-_]` that ends with the run id."""
+    stem = slug(key.rsplit("/", 1)[-1].rsplit(".", 1)[0])[:_STEM_LENGTH].strip("-")
+    suffix = f"{run_id}-{attempt}" if attempt else run_id
+    return f"{stem}-{suffix}" if stem else suffix
+
+
+def slug(text: str) -> str:
+    """Return `text` in lower case with every run of other characters than `[a-z0-9_]` as one hyphen."""
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
+
+
+def folder_of(key: str, incoming_prefix: str) -> str:
+    """Return the slug of the folder that `key` was dropped into below `incoming_prefix`, or "" for none."""
+    below = key.removeprefix(incoming_prefix)
+    folder, separator, _ = below.partition("/")
+    return slug(folder)[:64].strip("-") if separator else ""
