@@ -1,0 +1,25 @@
+"""The two kinds of failure: one that may pass when tried again, and one that never will."""
+
+from __future__ import annotations
+
+
+class SluiceError(Exception):
+    """Base of all errors of Sluice. The message says what is wrong, where, and what to do."""
+
+
+class TransientError(SluiceError):
+    """The same work may succeed when it is tried again."""
+
+
+class TerminalError(SluiceError):
+    """The same work will fail again, however often it is tried."""
+
+
+class FileRejected(TerminalError):
+    """The file can never be published as it is; its receipt says why. One subclass per cause.
+
+    Attributes:
+        code: the cause as the receipt names it, in snake_case.
+    """
+
+    code = "file_rejected"
