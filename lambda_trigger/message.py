@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 SCHEMA_VERSION = 1
-MAX_EXECUTION_NAME_LENGTH = (
-    80  # docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
-)
+MAX_EXECUTION_NAME_LENGTH = 80  # docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 _STEM_LENGTH = 40  # leaves room for "-", the run id and an attempt suffix
 
@@ -73,9 +71,7 @@ class UploadMessage:
             raise MessageUnreadable(f"the message is a JSON {type(fields).__name__}, not an object")
         schema = fields.pop("schema", None)
         if schema != SCHEMA_VERSION:
-            raise MessageUnreadable(
-                f"the message has schema {schema!r}; this release reads schema {SCHEMA_VERSION}"
-            )
+            raise MessageUnreadable(f"the message has schema {schema!r}; this release reads schema {SCHEMA_VERSION}")
         _check_fields(fields)
         return cls(**fields)
 
