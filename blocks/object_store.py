@@ -1,0 +1,267 @@
+"""The two buckets: read an object version, write outputs, commit a receipt once, keep the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks.aws import AwsUnavailable, client_of, code_of, meaning_of, status_of
+from flows.refinery.errors import FileRejected, SluiceError
+from flows.refinery.protocol import IndexEntry, decide_after_refused_commit, index_key, settle
+from flows.refinery.receipt import Receipt, receipt_key
+from lambda_trigger.message import UploadMessage
+
+_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
+_SETTLE_ATTEMPTS = 8
+_TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+
+
+class ObjectGone(FileRejected):
+    """The object version was deleted before it could be read."""
+
+    code = "object_gone"
+
+
+class ObjectReplaced(FileRejected):
+    """On a bucket without versioning, the object was overwritten before it could be read."""
+
+    code = "object_replaced"
+
+
+class ObjectTooLarge(FileRejected):
+    """The object is larger than the pipeline's limit."""
+
+    code = "object_too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What S3 says about one object version."""
+
+    version_id: str | None
+    etag: str
+    size_bytes: int
+    last_modified: str
+
+
+class ObjectStore(Block):
+    """The landing bucket, which is only read, and the published bucket with data, quarantine and receipts."""
+
+    _block_type_name = "Sluice object store"
+    _block_type_slug = "sluice-object-store"
+    _description = "The landing bucket, which is only read, and the published bucket with data and receipts."
+
+    landing_bucket: str = Field(description="The bucket that files are dropped into.")
+    published_bucket: str = Field(description="The bucket that results and receipts are written to.")
+    max_object_bytes: int = Field(10 * 1024**3, ge=1, description="A larger upload is rejected.")
+
+    @cached_property
+    def _s3(self) -> Any:
+        return client_of("s3")
+
+    # --- the landing bucket -----------------------------------------------------------------------------------
+
+    def facts(self, bucket: str, key: str, version_id: str | None = None) -> ObjectFacts:
+        """Ask S3 about an object version; the newest one when `version_id` is None.
+
+        Raises:
+            ObjectGone: there is no such object version.
+        """
+        version = {"VersionId": version_id} if version_id else {}
+        try:
+            head = self._s3.head_object(Bucket=bucket, Key=key, **version)
+        except (BotoCoreError, ClientError) as error:
+            raise self._read_error(error, bucket, key, version_id) from error
+        return ObjectFacts(
+            version_id=None if head.get("VersionId") in (None, "null") else head["VersionId"],
+            etag=head["ETag"].strip('"'),
+            size_bytes=head["ContentLength"],
+            last_modified=_iso(head["LastModified"]),
+        )
+
+    def fetch(self, upload: UploadMessage, path: Path) -> ObjectFacts:
+        """Download an object version to `path`, in ranged parts.
+
+        Raises:
+            ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
+        """
+        facts = self.facts(upload.bucket, upload.key, upload.version_id)
+        if facts.size_bytes > self.max_object_bytes:
+            raise ObjectTooLarge(
+                f"the file has {facts.size_bytes:,} bytes; the limit is {self.max_object_bytes:,} "
+                "(SLUICE_MAX_OBJECT_BYTES)"
+            )
+        if upload.version_id is None and upload.etag and facts.etag != upload.etag:
+            raise ObjectReplaced(
+                "the file was overwritten before it was read; the newer upload is processed as a run of its own. "
+                "With versioning on the landing bucket every upload is kept"
+            )
+        version = {"VersionId": upload.version_id} if upload.version_id else {}
+        try:
+            self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
+        except (BotoCoreError, ClientError) as error:
+            raise self._read_error(error, upload.bucket, upload.key, upload.version_id) from error
+        if path.stat().st_size != facts.size_bytes:
+            raise AwsUnavailable(
+                f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
+            )
+        return facts
+
+    def _read_error(
+        self, error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None
+    ) -> SluiceError:
+        if code_of(error) in _GONE or status_of(error) in (404, 405):
+            version = f" (version {version_id})" if version_id else ""
+            return ObjectGone(f"s3://{bucket}/{key}{version} does not exist; it was deleted before it was read")
+        return meaning_of(error, f"reading s3://{bucket}/{key}")
+
+    # --- outputs ----------------------------------------------------------------------------------------------
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+        """Upload an output under a run-scoped key; one that lies there with the same digest is left alone."""
+        try:
+            if self._digest_at(key) == sha256:
+                return
+            self._s3.upload_file(
+                str(path),
+                self.published_bucket,
+                key,
+                ExtraArgs={"Metadata": {"sha256": sha256}},
+                Config=_TRANSFER,
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+        except Exception as error:
+            # boto3 wraps a failed multipart upload; whatever it was, nothing is committed yet.
+            raise AwsUnavailable(f"writing s3://{self.published_bucket}/{key}: {type(error).__name__}") from error
+
+    def _digest_at(self, key: str) -> str | None:
+        try:
+            head = self._s3.head_object(Bucket=self.published_bucket, Key=key)
+        except ClientError as error:
+            if status_of(error) == 404:
+                return None
+            raise
+        digest: str | None = head.get("Metadata", {}).get("sha256")
+        return digest
+
+    # --- receipts ---------------------------------------------------------------------------------------------
+
+    def receipt(self, run_id: str) -> Receipt | None:
+        """Return the receipt of a run, or None when there is none yet."""
+        found = self._stored(receipt_key(run_id))
+        return Receipt.from_json(found[0]) if found else None
+
+    def commit(self, receipt: Receipt) -> Receipt:
+        """Make the receipt durable, once, and return the one that stands.
+
+        A first attempt is written only where no receipt lies; a forced re-run replaces the receipt of the attempt
+        before it, and that one only. Our own write after a lost response is success.
+
+        Raises:
+            ReceiptConflict: a different result for the same attempt was committed first.
+        """
+        key = receipt_key(receipt.run_id)
+        if receipt.attempt == 0:
+            condition = {"IfNoneMatch": "*"}
+        else:
+            found = self._stored(key)
+            if found is None:
+                condition = {"IfNoneMatch": "*"}
+            else:
+                before = Receipt.from_json(found[0])
+                if before.attempt >= receipt.attempt:
+                    return decide_after_refused_commit(receipt, before)
+                condition = {"IfMatch": found[1]}
+        if self._put_if(key, receipt.to_json(), receipt.metadata(), condition):
+            return receipt
+        standing = self.receipt(receipt.run_id)
+        if standing is None:
+            raise AwsUnavailable(f"receipt {receipt.run_id} was refused, and is not there; trying again")
+        return decide_after_refused_commit(receipt, standing)
+
+    # --- the index --------------------------------------------------------------------------------------------
+
+    def settle(self, receipt: Receipt, *, replace: bool) -> IndexEntry:
+        """Bring the source key's index entry up to date and delete the outputs that this retires.
+
+        Safe to repeat: done again for a receipt that was settled already, it changes nothing.
+        """
+        source = receipt.source
+        key = index_key(receipt.contract.dataset, source.bucket, source.key)
+        for _ in range(_SETTLE_ATTEMPTS):
+            found = self._stored(key)
+            before = IndexEntry.model_validate_json(found[0]) if found else None
+            entry = settle(before, receipt, replace=replace)
+            condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
+            if entry != before and not self._put_if(key, entry.model_dump_json(by_alias=True), {}, condition):
+                continue  # another worker changed the entry in between
+            return self._delete_retired(key, entry)
+        raise AwsUnavailable(f"index entry {key} kept changing; trying again")
+
+    def _delete_retired(self, key: str, entry: IndexEntry) -> IndexEntry:
+        """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""
+        if not entry.retired:
+            return entry
+        try:
+            for retired in entry.retired:
+                self._s3.delete_object(Bucket=self.published_bucket, Key=retired)
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"deleting replaced outputs of {entry.key}") from error
+        found = self._stored(key)
+        if found is None:
+            return entry
+        stored = IndexEntry.model_validate_json(found[0])
+        cleared = stored.model_copy(update={"retired": tuple(sorted(set(stored.retired) - set(entry.retired)))})
+        # Lost to another worker's write: the keys stay listed and are deleted again, which does no harm.
+        self._put_if(key, cleared.model_dump_json(by_alias=True), {}, {"IfMatch": found[1]})
+        return cleared
+
+    # --- conditional reads and writes -------------------------------------------------------------------------
+
+    def _stored(self, key: str) -> tuple[bytes, str] | None:
+        """Return an object's body and ETag, or None when it does not exist."""
+        try:
+            response = self._s3.get_object(Bucket=self.published_bucket, Key=key)
+            return response["Body"].read(), response["ETag"]
+        except ClientError as error:
+            if code_of(error) in _GONE:
+                return None
+            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+        except BotoCoreError as error:
+            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+
+    def _put_if(self, key: str, text: str, metadata: dict[str, str], condition: dict[str, str]) -> bool:
+        """Write `text` if `condition` holds; return whether it did.
+
+        S3 answers 412 when it does not hold and 409 when another write of the key is under way; after a lost
+        response the client's own retry gets a 412 on its own write.
+        """
+        try:
+            self._s3.put_object(
+                Bucket=self.published_bucket,
+                Key=key,
+                Body=text.encode(),
+                ContentType="application/json",
+                Metadata=metadata,
+                **condition,
+            )
+        except ClientError as error:
+            if status_of(error) in (409, 412) or code_of(error) == "PreconditionFailed":
+                return False
+            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+        except BotoCoreError as error:
+            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+        return True
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

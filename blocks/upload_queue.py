@@ -1,0 +1,136 @@
+"""The queue of uploads: receive, keep, give back, acknowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Event, Thread
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks.aws import client_of, code_of, meaning_of
+from flows.refinery.errors import TransientError
+
+# What SQS calls a receipt handle whose time is over: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
+_HANDLE_OVER = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
+MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
+
+
+class MessageLost(TransientError):
+    """The message's visibility ran out while it was held: another worker may have it by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessage:
+    """One delivery of a message.
+
+    Attributes:
+        receive_count: how often SQS has delivered it, this time included.
+    """
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    receive_count: int
+
+
+class UploadQueue(Block):
+    """The SQS queue with one message for each upload that is to be processed."""
+
+    _block_type_name = "Sluice upload queue"
+    _block_type_slug = "sluice-upload-queue"
+    _description = "The SQS queue with one message for each upload that is to be processed."
+
+    queue_url: str = Field(description="The queue's URL.")
+    visibility_timeout_seconds: int = Field(
+        120, ge=10, le=MAX_VISIBILITY_SECONDS, description="How long a received message stays invisible."
+    )
+
+    @cached_property
+    def _sqs(self) -> Any:
+        return client_of("sqs")
+
+    def receive(self, *, wait_seconds: int) -> ReceivedMessage | None:
+        """Return the next message, or None when none came within `wait_seconds` (at most 20)."""
+        try:
+            response = self._sqs.receive_message(
+                QueueUrl=self.queue_url,
+                MaxNumberOfMessages=1,  # a message that only waits for its turn would burn its visibility
+                WaitTimeSeconds=wait_seconds,
+                VisibilityTimeout=self.visibility_timeout_seconds,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"receiving from {self.queue_url}") from error
+        for message in response.get("Messages", []):
+            return ReceivedMessage(
+                message_id=message["MessageId"],
+                receipt_handle=message["ReceiptHandle"],
+                body=message["Body"],
+                receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+            )
+        return None
+
+    def extend(self, message: ReceivedMessage, seconds: int) -> None:
+        """Keep the message invisible for `seconds` from now; 0 gives it back at once.
+
+        Raises:
+            MessageLost: its visibility had run out already.
+        """
+        try:
+            self._sqs.change_message_visibility(
+                QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=seconds
+            )
+        except (BotoCoreError, ClientError) as error:
+            if code_of(error) in _HANDLE_OVER:
+                raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
+            raise meaning_of(error, f"extending message {message.message_id}") from error
+
+    def release(self, message: ReceivedMessage, *, after_seconds: int = 0) -> None:
+        """Give the message back, to be delivered again after `after_seconds`."""
+        self.extend(message, min(after_seconds, MAX_VISIBILITY_SECONDS))
+
+    def acknowledge(self, message: ReceivedMessage) -> None:
+        """Delete the message: its upload has a receipt.
+
+        Raises:
+            MessageLost: the handle is over; the message will come again and find the receipt.
+        """
+        try:
+            self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
+        except (BotoCoreError, ClientError) as error:
+            if code_of(error) in _HANDLE_OVER:
+                raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
+            raise meaning_of(error, f"deleting message {message.message_id}") from error
+
+    @contextmanager
+    def kept(self, message: ReceivedMessage) -> Iterator[Event]:
+        """Keep the message invisible for as long as the block runs, by a heartbeat in a thread of its own.
+
+        Yields an event that is set when the message was lost: the work may go on, since the receipt decides whose
+        result counts, but nobody should count on holding the message.
+        """
+        lost, done = Event(), Event()
+        beat = Thread(target=self._beat, args=(message, lost, done), name="visibility-heartbeat", daemon=True)
+        beat.start()
+        try:
+            yield lost
+        finally:
+            done.set()
+            beat.join()
+
+    def _beat(self, message: ReceivedMessage, lost: Event, done: Event) -> None:
+        # A third of the timeout: two beats may fail before the message becomes visible.
+        while not done.wait(self.visibility_timeout_seconds / 3):
+            try:
+                self.extend(message, self.visibility_timeout_seconds)
+            except MessageLost:
+                lost.set()
+                return
+            except Exception:  # noqa: BLE001, S112 (a beat that fails is made good by the next one)
+                continue
