@@ -1,0 +1,98 @@
+"""YAML that remembers on which line each field stands, and refuses a key that is written twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.refinery.errors import TerminalError
+
+_MAX_BYTES = 1 << 20
+_MAX_PLACES = 100_000  # an alias that repeats itself would grow without end
+_MAX_DEPTH = 40
+_Place = tuple[int | str, ...]
+
+
+class YamlUnreadable(TerminalError):
+    """The file is missing, too large, not UTF-8 or not YAML, or it writes a key twice."""
+
+
+@dataclass(frozen=True)
+class LocatedYaml:
+    """A YAML document with the line (from 1) of every key and list entry.
+
+    Attributes:
+        path: the file.
+        value: what it says.
+        lines: line by place, where a place is the keys and indices that lead to it.
+    """
+
+    path: Path
+    value: Any
+    lines: dict[_Place, int]
+
+    @classmethod
+    def read(cls, path: Path) -> LocatedYaml:
+        """Read a file.
+
+        Raises:
+            YamlUnreadable: with file and line.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise YamlUnreadable(f"{path}: cannot be read: {error.strerror}") from None
+        if len(content) > _MAX_BYTES:
+            raise YamlUnreadable(f"{path}: larger than {_MAX_BYTES} bytes; that is no contract")
+        try:
+            text = content.decode("utf-8-sig")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            value = yaml.safe_load(text)
+        except UnicodeDecodeError as error:
+            raise YamlUnreadable(f"{path}: not UTF-8 at byte {error.start}") from None
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+            raise YamlUnreadable(f"{path}{_line_of(error)}: not YAML: {_problem_of(error)}") from None
+        lines: dict[_Place, int] = {}
+        if node is not None:
+            _collect(path, node, (), lines)
+        return cls(path, value, lines)
+
+    def where(self, place: tuple[int | str, ...]) -> str:
+        """`file:line` of a place, or of the nearest one above it that the file has."""
+        for length in range(len(place), 0, -1):
+            line = self.lines.get(tuple(place[:length]))
+            if line is not None:
+                return f"{self.path}:{line}"
+        return f"{self.path}:1"
+
+
+def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int]) -> None:
+    if len(place) > _MAX_DEPTH or len(lines) > _MAX_PLACES:
+        raise YamlUnreadable(f"{path}:{node.start_mark.line + 1}: nested or repeated too much; that is no contract")
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise YamlUnreadable(f"{path}:{line}: a key must be plain text")
+            if key.value in seen:
+                raise YamlUnreadable(f"{path}:{line}: {key.value!r} is written twice; the first would be lost")
+            seen.add(key.value)
+            lines[(*place, key.value)] = line
+            _collect(path, child, (*place, key.value), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            lines[(*place, index)] = child.start_mark.line + 1
+            _collect(path, child, (*place, index), lines)
+
+
+def _line_of(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark is not None else ""
+
+
+def _problem_of(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or error)

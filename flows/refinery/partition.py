@@ -1,0 +1,108 @@
+"""What reading a file gives: partitions of rows, the rows that could not be decoded, and the limits on all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+MISFIT_RAW_BYTES = 1024
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on everything whose size the uploader decides. What exceeds one is rejected, never read to its end.
+
+    Attributes:
+        max_file_bytes: the file as it was uploaded.
+        max_expanded_bytes: the file after decompression; also what a Parquet file says that its columns hold.
+        max_expansion_ratio: expanded to uploaded bytes, judged from `expansion_grace_bytes` on.
+        expansion_grace_bytes: expanded bytes up to which no ratio is too high.
+        max_columns: columns of a table.
+        max_record_bytes: one CSV record, JSON Lines line or JSON object, and a CSV header.
+        max_rows: rows of a table, misfits included.
+        max_workbook_bytes: an XLSX file's unpacked parts together; a workbook is read as a whole.
+        max_workbook_cells: an XLSX sheet's rows times columns; the reader holds them all, empty or not.
+        max_partition_cells: rows times columns of one partition.
+        max_block_bytes: text that is parsed at a time.
+    """
+
+    max_file_bytes: int = 64 * _GIB
+    max_expanded_bytes: int = 256 * _GIB
+    max_expansion_ratio: float = 300.0
+    expansion_grace_bytes: int = 64 * _MIB
+    max_columns: int = 10_000
+    max_record_bytes: int = 16 * _MIB
+    max_rows: int = 5_000_000_000
+    max_workbook_bytes: int = 512 * _MIB
+    max_workbook_cells: int = 20_000_000
+    max_partition_cells: int = 20_000_000
+    max_block_bytes: int = 32 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A row that could not be decoded. It belongs into quarantine.
+
+    Attributes:
+        row_number: its place among the file's data rows, from 1.
+        reason: why, in snake_case.
+        raw: its text as it was, at most 1 KiB of it, bytes that are no UTF-8 as backslash escapes.
+        line: the line of the file on which it begins, from 1; None where the format has no lines.
+    """
+
+    row_number: int
+    reason: str
+    raw: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFormat:
+    """How the file turned out to be written: given by the contract or found out.
+
+    Attributes:
+        type: the file format.
+        compression: what was around it.
+        encoding: of text formats; None for others.
+        delimiter: between CSV fields; None for others.
+        decimal, thousands: marks in the numbers of CSV. A column that could not be read as numbers keeps its
+            texts, and these are the marks to read the good ones with.
+    """
+
+    type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
+    compression: Literal["gzip", "zstd"] | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    decimal: str = "."
+    thousands: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Some consecutive rows of a file.
+
+    Attributes:
+        frame: the decoded rows under a RangeIndex, with the file's own column names, in the file's order. A column
+            that the contract declares as string holds its text as it was. A column with a value that does not fit
+            the others keeps all its texts (str) or, from typed formats, its values (object).
+        row_numbers: for each row of the frame its place among the file's data rows, from 1.
+        misfits: the rows between them that could not be decoded.
+        source_format: how the file is written; the same for all of its partitions.
+    """
+
+    frame: pd.DataFrame
+    row_numbers: npt.NDArray[np.int64]
+    misfits: list[Misfit] = field(default_factory=list)
+    source_format: SourceFormat = field(default_factory=lambda: SourceFormat(type="csv"))
+
+    @property
+    def rows_in(self) -> int:
+        """The file's rows that this partition accounts for, decoded or not."""
+        return len(self.frame) + len(self.misfits)
