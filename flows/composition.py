@@ -1,0 +1,92 @@
+"""The composition root: the one place that reads the environment and puts the parts together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from blocks.object_store import ObjectStore
+from blocks.settings import BLOCK_NAME, PipelineSettings
+from blocks.upload_queue import UploadQueue
+from flows.refinery.contract import Contracts
+
+LOG = logging.getLogger("sluice")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything that a run needs of the outside world."""
+
+    settings: PipelineSettings
+    store: ObjectStore
+    queue: UploadQueue
+
+    @cached_property
+    def contracts(self) -> Contracts:
+        """The contracts, read when the first upload needs one."""
+        return Contracts.load(self.settings.contracts_folder)
+
+
+def assemble(settings: PipelineSettings) -> Pipeline:
+    """Build the pipeline that `settings` describe."""
+    return Pipeline(
+        settings=settings,
+        store=ObjectStore(
+            landing_bucket=settings.landing_bucket,
+            published_bucket=settings.published_bucket,
+            max_object_bytes=settings.max_object_bytes,
+        ),
+        queue=UploadQueue(queue_url=settings.queue_url, visibility_timeout_seconds=settings.visibility_timeout_seconds),
+    )
+
+
+def pipeline() -> Pipeline:
+    """Build the pipeline from the environment, or, where that says nothing, from the block that the deployment
+    registered in Prefect.
+
+    Raises:
+        SettingsMissing: neither is there.
+    """
+    if PipelineSettings.in_environment():
+        return assemble(PipelineSettings.from_environment())
+    try:
+        block = PipelineSettings.load(BLOCK_NAME)
+    except ValueError:
+        return assemble(PipelineSettings.from_environment())  # says which variables are missing
+    assert isinstance(block, PipelineSettings)  # noqa: S101 (load is typed for its asynchronous twin as well)
+    return assemble(block)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIdentity:
+    """Which execution started this container, and which task it is; None outside of the chain."""
+
+    run_id: str | None
+    execution_arn: str | None
+    task_arn: str | None
+
+
+def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
+    """Read what the state machine and ECS tell the container about itself."""
+    return TaskIdentity(
+        run_id=environment.get("SLUICE_RUN_ID") or None,
+        execution_arn=environment.get("SLUICE_EXECUTION_ARN") or None,
+        task_arn=_task_arn(environment.get("ECS_CONTAINER_METADATA_URI_V4")),
+    )
+
+
+def _task_arn(metadata_uri: str | None) -> str | None:
+    """Ask the ECS agent: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html"""
+    if not metadata_uri or not metadata_uri.startswith("http://"):
+        return None
+    try:
+        with urllib.request.urlopen(f"{metadata_uri}/task", timeout=2) as response:  # noqa: S310 (http only, above)
+            return str(json.load(response)["TaskARN"])
+    except (OSError, ValueError, KeyError):
+        LOG.warning("the ECS metadata endpoint does not say which task this is")
+        return None

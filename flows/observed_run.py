@@ -1,0 +1,164 @@
+"""Processes an upload of the chain so that Prefect shows it, or, when Prefect is away, all the same."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import Abort, ObjectNotFound
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Crashed, Pending
+
+from flows.process_upload import Assignment, assigned, display_name, process_upload
+from flows.refinery.errors import SluiceError, TransientError
+from flows.refinery.receipt import Receipt
+from flows.stages import StageBroke, UploadRun
+from lambda_trigger.message import UploadMessage, folder_of
+
+LOG = logging.getLogger("sluice")
+
+
+class RunTaken(TransientError):
+    """Another worker is running this upload's flow run at the moment; its message comes again later."""
+
+
+class Observer:
+    """Makes, claims and runs the flow run of an upload.
+
+    Prefect does not keep two processes from running one flow run; the claim keeps the display in order, and the
+    receipt protocol keeps the data in order whatever Prefect says.
+    """
+
+    def __init__(self, deployment: str) -> None:
+        """Args:
+        deployment: FLOW/DEPLOYMENT, under which the runs appear.
+        """
+        self._deployment = deployment
+        self._deployment_id: UUID | None = None
+        self._away = not PREFECT_API_URL.value()
+        self.was_away = self._away
+
+    def process(self, assignment: Assignment) -> Receipt:
+        """Process one upload and return its receipt.
+
+        Raises:
+            TransientError: nothing was committed; the same upload can be tried again.
+            TerminalError: it will fail again in the same way.
+        """
+        flow_run = None if self._away else self._flow_run(assignment)
+        if flow_run is None:
+            return self._process_unobserved(assignment)
+        if flow_run.state is not None and flow_run.state.is_final():
+            receipt = self._finish_quietly(assignment)
+            if receipt:
+                return receipt
+        if not self._claim(flow_run, assignment.chain.receive_count or 1):
+            return self._process_unobserved(assignment)
+        return self._run(flow_run, assignment)
+
+    # --- Prefect's side ---------------------------------------------------------------------------------------
+
+    def _flow_run(self, assignment: Assignment) -> FlowRun | None:
+        """Return the upload's flow run, made now or by an earlier delivery; None when Prefect is away."""
+        upload, prefix = assignment.upload, assignment.pipeline.settings.incoming_prefix
+        try:
+            with get_client(sync_client=True) as client:
+                return client.create_flow_run_from_deployment(
+                    self._deployment_of(client),
+                    name=display_name(upload.key, upload.run_id, prefix),
+                    parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id},
+                    tags=[folder_of(upload.key, prefix) or "default", "upload"],
+                    idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
+                    state=Pending(name="Received"),  # workers take only Scheduled runs, so none takes this one
+                )
+        except ObjectNotFound:
+            self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(f"{type(error).__name__}")
+        return None
+
+    def _deployment_of(self, client: SyncPrefectClient) -> UUID:
+        if self._deployment_id is None:
+            self._deployment_id = client.read_deployment_by_name(self._deployment).id
+        return self._deployment_id
+
+    def _claim(self, flow_run: FlowRun, receive_count: int) -> bool:
+        """Take the flow run for this process; False when Prefect went away.
+
+        Raises:
+            RunTaken: another worker has it.
+        """
+        claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
+        try:
+            with get_client(sync_client=True) as client:
+                accepted = _set_state(client, flow_run, claim)
+                if not accepted and receive_count > 1:
+                    # The message came again, so whoever had the run gave it up or died; only the display still
+                    # says Running. Killed processes cannot say so themselves.
+                    gone = Crashed(message="The task that ran this upload ended without a word; another one took over.")
+                    client.set_flow_run_state(flow_run.id, gone, force=True)
+                    accepted = _set_state(client, flow_run, claim)
+                if accepted:
+                    flow_run.state = client.read_flow_run(flow_run.id).state
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(f"{type(error).__name__}")
+            return False
+        if not accepted:
+            raise RunTaken(f"flow run {flow_run.name} is being run by another worker")
+        return True
+
+    def _run(self, flow_run: FlowRun, assignment: Assignment) -> Receipt:
+        """Run the flow in this process. The receipt decides what happened, not the state that Prefect gives."""
+        state: State[Any] | None = None
+        try:
+            with assigned(assignment):
+                state = run_flow(process_upload, flow_run=flow_run, return_type="state")  # type: ignore[assignment]
+        except Abort:
+            raise RunTaken(f"flow run {flow_run.name}: Prefect told this worker to leave it") from None
+        except SluiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 (the API went away in the middle)
+            self._go_without(f"{type(error).__name__}")
+        if assignment.receipt:
+            return assignment.receipt
+        failure = state.result(raise_on_failure=False) if state is not None and state.is_final() else None
+        if isinstance(failure, SluiceError):
+            raise failure
+        if isinstance(failure, Exception):
+            raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
+        return self._process_unobserved(assignment)
+
+    def _finish_quietly(self, assignment: Assignment) -> Receipt | None:
+        """The flow run is over. If its receipt is there too, only the index may be left to do."""
+        with UploadRun(assignment.pipeline, assignment.upload, chain=assignment.chain) as run:
+            receipt = run.find_receipt()
+            if receipt:
+                run.settle(receipt)
+            return receipt
+
+    # --- without Prefect --------------------------------------------------------------------------------------
+
+    def _go_without(self, why: str) -> None:
+        """Stop asking Prefect for the rest of this task: every try costs time that the data does not have."""
+        self._away = self.was_away = True
+        LOG.warning("Prefect is away; going on unobserved", extra={"fields": {"why": why}})
+
+    def _process_unobserved(self, assignment: Assignment) -> Receipt:
+        with UploadRun(assignment.pipeline, assignment.upload, chain=assignment.chain) as run:
+            assignment.receipt = run.run()
+            return assignment.receipt
+
+
+def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> bool:
+    return client.set_flow_run_state(flow_run.id, state).status is SetStateStatus.ACCEPT
+
+
+def log_fields(upload: UploadMessage) -> dict[str, Any]:
+    """Return what a log line says about an upload."""
+    return {"run_id": upload.run_id, **asdict(upload)}

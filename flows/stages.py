@@ -1,0 +1,331 @@
+"""The stages of one upload, as plain functions: they work with Prefect watching, and without it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from blocks.object_store import ObjectFacts
+from flows import __version__
+from flows.composition import Pipeline
+from flows.refinery.contract import Contract, ContractInvalid
+from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
+from flows.refinery.protocol import Start, decide_start
+from flows.refinery.receipt import (
+    Chain,
+    Check,
+    ContractUsed,
+    Output,
+    Receipt,
+    RejectionReason,
+    Rows,
+    Source,
+    Status,
+    output_stem,
+)
+from flows.refinery.refine import OutputFile, Prepared, Validated, preprocess_file, validate_file
+from flows.refinery.steps import StepFailed
+from lambda_trigger.message import UploadMessage, folder_of
+
+LOG = logging.getLogger("sluice")
+_T = TypeVar("_T")
+
+REJECTING = (FileRejected, ContractInvalid, StepFailed)
+"""What a stage may raise to say that this file cannot be published. Anything else is not the file's fault."""
+
+Progress = Callable[[str, int], None]
+"""Called with a stage's name and the rows that it has done so far."""
+
+
+class StageBroke(TransientError):
+    """A stage failed in a way that nobody foresaw: a fault of Sluice, or the machine ran out of something.
+
+    The message names the exception's type and place, never its text, which may quote data. The upload stays in
+    the queue and is tried again; after the queue's limit it rests in the dead-letter queue.
+    """
+
+
+class UploadRun:
+    """One attempt at one upload. Call the stages in their order; `run` does that without Prefect.
+
+    A stage that finds the file unusable raises a TerminalError; hand that to `reject`. What a stage may say about
+    passing trouble is a TransientError: nothing is committed then, and all of it can be done again.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        upload: UploadMessage,
+        *,
+        dataset: str | None = None,
+        chain: Chain | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Args:
+        dataset: the name of the contract to use instead of the one that the key belongs to.
+        chain: the identifiers of the message, task and flow run that this attempt belongs to.
+        """
+        self.pipeline = pipeline
+        self.upload = upload
+        self.chain = chain or Chain()
+        self.receipt: Receipt | None = None
+        self._dataset = dataset
+        self._on_progress = on_progress
+        self._folder = tempfile.TemporaryDirectory(prefix="sluice-")
+        self._timings: dict[str, float] = {}
+        self._facts: ObjectFacts | None = None
+        self._contract: Contract | None = None
+        self._validated: Validated | None = None
+        self._prepared: Prepared | None = None
+        self._outputs: tuple[Output, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    # --- the stages -------------------------------------------------------------------------------------------
+
+    def find_receipt(self) -> Receipt | None:
+        """Return the receipt that makes this attempt superfluous, or None when there is work to do."""
+        existing = self.pipeline.store.receipt(self.upload.run_id)
+        if decide_start(existing, self.upload.attempt) is Start.WORK:
+            return None
+        self.receipt = existing
+        return existing
+
+    def fetch(self) -> ObjectFacts:
+        """Read the object version into a local file, and find its contract."""
+        with self._stage("fetch"):
+            self._facts = self.pipeline.store.fetch(self.upload, self._source)
+            self._contract = self._find_contract()
+            return self._facts
+
+    def validate(self) -> Validated:
+        """Decode the file, judge every row, part good from bad."""
+        with self._stage("validate"):
+            self._validated = validate_file(
+                self._source, self.contract, self._work_dir, on_progress=self._progress_of("validate")
+            )
+            return self._validated
+
+    def refine(self) -> Prepared:
+        """Preprocess the good rows into the files that will be published."""
+        with self._stage("refine"):
+            self._prepared = preprocess_file(
+                self._need(self._validated), self.contract, self._work_dir, on_progress=self._progress_of("refine")
+            )
+            return self._prepared
+
+    def publish(self) -> tuple[Output, ...]:
+        """Write the outputs under keys of this run. Nobody trusts them before the receipt is there."""
+        with self._stage("publish"):
+            prepared = self._need(self._prepared)
+            files = [("data", file) for file in prepared.outputs]
+            if prepared.quarantine:
+                files.append(("quarantine", prepared.quarantine))
+            self._outputs = tuple(self._publish_file(kind, file) for kind, file in files)
+            return self._outputs
+
+    def record(self) -> Receipt:
+        """Commit the receipt of a published or rejected file, then bring the index up to date."""
+        validated = self._need(self._validated)
+        reasons = tuple(
+            RejectionReason(
+                code=reason.rule, message=reason.message, observed=reason.observed, expected=reason.expected
+            )
+            for reason in validated.rejected
+        )
+        return self._commit(reasons)
+
+    def reject(self, error: TerminalError) -> Receipt:
+        """Commit the receipt of a file that a stage found unusable."""
+        return self._commit((RejectionReason(code=code_of(error), message=str(error)),))
+
+    def run(self) -> Receipt:
+        """Do all stages, without Prefect."""
+        existing = self.find_receipt()
+        if existing:
+            self.settle(existing)
+            return existing
+        try:
+            self.fetch()
+            if not self.validate().rejected:
+                self.refine()
+                self.publish()
+        except REJECTING as error:
+            return self.reject(error)
+        return self.record()
+
+    def settle(self, receipt: Receipt) -> None:
+        """Bring the index up to date with a receipt; a worker may have died between the two."""
+        replace = self._on_reupload(receipt.contract.dataset) == "replace"
+        self.pipeline.store.settle(receipt, replace=replace)
+
+    @property
+    def rejections(self) -> tuple[RejectionReason, ...]:
+        """Why validation rejected the file; empty when it accepted it."""
+        return tuple(
+            RejectionReason(
+                code=reason.rule, message=reason.message, observed=reason.observed, expected=reason.expected
+            )
+            for reason in self._need(self._validated).rejected
+        )
+
+    @property
+    def contract(self) -> Contract:
+        """The contract that judges this file."""
+        return self._need(self._contract)
+
+    # --- helpers ----------------------------------------------------------------------------------------------
+
+    def _find_contract(self) -> Contract:
+        contracts = self.pipeline.contracts
+        return contracts.named(self._dataset) if self._dataset else contracts.for_key(self.upload.key)
+
+    def _on_reupload(self, dataset: str) -> str:
+        if self._contract is None:
+            self._contract = self.pipeline.contracts.named(dataset)
+        return str(self._contract.on_reupload)
+
+    def _publish_file(self, kind: str, file: OutputFile) -> Output:
+        key = f"{kind}/{self._area}/{file.folder}{output_stem(self.upload)}{file.extension}"
+        self.pipeline.store.put_file(key, file.path, sha256=file.sha256)
+        return Output(kind=kind, key=key, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
+
+    @property
+    def _area(self) -> str:
+        """Where under data/ and quarantine/ this run's outputs lie. Files under no contract of their own are kept
+        apart by the folder that they were dropped into, as they need not look alike."""
+        dataset = self.contract.dataset
+        if not self.contract.is_default:
+            return dataset
+        folder = folder_of(self.upload.key, self.pipeline.settings.incoming_prefix)
+        return f"{dataset}/{folder}" if folder else dataset
+
+    def _commit(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
+        with self._stage("record"):
+            receipt = self.pipeline.store.commit(self._receipt(reasons))
+            self.receipt = receipt
+            self.settle(receipt)
+            return receipt
+
+    def _receipt(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
+        rows = self._rows(rejected=bool(reasons))
+        if not rows.balanced:
+            raise StageBroke(
+                f"run {self.upload.run_id}: {rows.rows_in} rows came in, but {rows.published} + "
+                f"{rows.quarantined_total} + {rows.dropped_total} are accounted for; nothing was committed"
+            )
+        return Receipt(
+            status=Status.REJECTED if reasons else Status.PUBLISHED,
+            run_id=self.upload.run_id,
+            attempt=self.upload.attempt,
+            source=self._source_facts(),
+            contract=self._contract_used(),
+            rows=rows,
+            outputs=() if reasons else self._outputs,
+            checks=self._checks(),
+            reasons=reasons,
+            fitted=self._prepared.fitted if self._prepared and not reasons else {},
+            observed=self.chain.flow_run_id is not None,
+            code_version=__version__,
+            timings_seconds={stage: round(seconds, 3) for stage, seconds in self._timings.items()},
+            chain=self.chain,
+            created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        )
+
+    def _rows(self, *, rejected: bool) -> Rows:
+        if self._validated is None:
+            return Rows(rows_in=0, published=0)
+        rows_in = self._validated.rows_in
+        if rejected or self._prepared is None:
+            return Rows(rows_in=rows_in, published=0, dropped={"file_rejected": rows_in} if rows_in else {})
+        return Rows(
+            rows_in=rows_in,
+            published=self._prepared.rows_published,
+            quarantined=dict(self._validated.quarantined),
+            dropped=dict(self._prepared.dropped),
+        )
+
+    def _source_facts(self) -> Source:
+        upload, facts = self.upload, self._facts
+        return Source(
+            bucket=upload.bucket,
+            key=upload.key,
+            version_id=upload.version_id,
+            etag=upload.etag,
+            size_bytes=upload.size_bytes,
+            sequencer=upload.sequencer,
+            last_modified=facts.last_modified if facts else upload.event_time,
+        )
+
+    def _contract_used(self) -> ContractUsed:
+        contract = self._contract or self._find_contract()
+        self._contract = contract
+        return ContractUsed(
+            dataset=contract.dataset, content_hash=contract.content_hash, is_default=contract.is_default
+        )
+
+    def _checks(self) -> tuple[Check, ...]:
+        if self._validated is None:
+            return ()
+        return tuple(Check(**asdict(tally)) for tally in self._validated.tallies)
+
+    @property
+    def _work_dir(self) -> Path:
+        return Path(self._folder.name)
+
+    @property
+    def _source(self) -> Path:
+        return self._work_dir / "source"
+
+    def _progress_of(self, stage: str) -> Callable[[int], None] | None:
+        if self._on_progress is None:
+            return None
+        report = self._on_progress
+        return lambda rows: report(stage, rows)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        except SluiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it becomes an error that quotes no data)
+            raise StageBroke(f"stage {name}: {_place_of(error)}") from None
+        finally:
+            self._timings[name] = time.monotonic() - started
+
+    @staticmethod
+    def _need(value: _T | None) -> _T:
+        if value is None:
+            raise StageBroke("a stage was called before the one that it builds on")
+        return value
+
+
+def code_of(error: TerminalError) -> str:
+    """Return the error's cause as a receipt names it: its `code`, or its class's name in snake_case."""
+    code: Any = getattr(error, "code", None)
+    return str(code) if code else re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+
+
+def _place_of(error: Exception) -> str:
+    """Return type and place of an exception, without its text: pandas quotes values in what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-4:]))
+    return f"{type(error).__name__} at {where}"
