@@ -1,0 +1,26 @@
+"""The golden events, ready to be bent."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EVENTS = Path(__file__).resolve().parents[2] / "events"
+
+
+@pytest.fixture
+def s3_put() -> dict[str, Any]:
+    """An S3 event with one uploaded object."""
+    event: dict[str, Any] = json.loads((EVENTS / "s3_put.json").read_text())
+    return deepcopy(event)
+
+
+@pytest.fixture
+def s3_test_event() -> dict[str, Any]:
+    """What S3 sends when a notification is set up."""
+    event: dict[str, Any] = json.loads((EVENTS / "s3_test_event.json").read_text())
+    return event

@@ -1,0 +1,140 @@
+"""What an S3 event asks for, and what it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of
+from lambda_trigger.message import UploadMessage
+
+BUCKET = "amzn-s3-demo-bucket"
+
+
+def read(record: object) -> UploadMessage | Ignored:
+    return read_record(record, bucket=BUCKET, incoming_prefix="incoming/")
+
+
+def with_object(event: dict[str, Any], **fields: object) -> dict[str, Any]:
+    record: dict[str, Any] = event["Records"][0]
+    record["s3"]["object"].update(fields)
+    return record
+
+
+def test_an_upload_becomes_a_message_with_its_version_and_order(s3_put: dict[str, Any]) -> None:
+    assert read(s3_put["Records"][0]) == UploadMessage(
+        bucket=BUCKET,
+        key="incoming/orders/HappyFace.csv",
+        version_id="096fKKXTRTtl3on89fVO.nfljtsv6qko",
+        etag="d41d8cd98f00b204e9800998ecf8427e",
+        size_bytes=1024,
+        sequencer="0055AED6DCD90281E5",
+        event_time="1970-01-01T00:00:00.000Z",
+    )
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a b.csv", "a+b.csv", "é.csv", "100%2F.csv", "100%.csv", "日本.csv", "🐧.csv", "a&b=c?.csv", "../../receipts/x"],
+)
+def test_keys_are_decoded_as_s3_encodes_them(s3_put: dict[str, Any], key: str) -> None:
+    record = with_object(s3_put, key=quote_plus(f"incoming/orders/{key}", safe="/"))
+    upload = read(record)
+    assert isinstance(upload, UploadMessage)
+    assert upload.key == f"incoming/orders/{key}"
+
+
+def test_a_key_of_1024_bytes_is_accepted_and_a_longer_one_is_not(s3_put: dict[str, Any]) -> None:
+    longest = "incoming/" + "é" * 507 + "x"
+    assert len(longest.encode()) == 1024
+    assert isinstance(read(with_object(s3_put, key=quote_plus(longest, safe="/"))), UploadMessage)
+    with pytest.raises(RecordUnreadable, match="1024 bytes"):
+        read(with_object(s3_put, key=quote_plus(longest + "x", safe="/")))
+
+
+@pytest.mark.parametrize(
+    ("event_name", "key", "reason"),
+    [
+        ("ObjectRemoved:Delete", "incoming/orders/x.csv", "not_an_upload"),
+        ("ObjectRemoved:DeleteMarkerCreated", "incoming/orders/x.csv", "not_an_upload"),
+        ("ObjectRestore:Completed", "incoming/orders/x.csv", "not_an_upload"),
+        ("ObjectCreated:Put", "data/orders/x.parquet", "other_prefix"),
+        ("ObjectCreated:Put", "incoming", "other_prefix"),
+        ("ObjectCreated:Put", "incoming/orders/", "folder_marker"),
+        ("ObjectCreated:Copy", "incoming/", "folder_marker"),
+    ],
+)
+def test_what_is_not_for_us_is_ignored_with_a_reason(
+    s3_put: dict[str, Any], event_name: str, key: str, reason: str
+) -> None:
+    record = with_object(s3_put, key=key)
+    record["eventName"] = event_name
+    ignored = read(record)
+    assert isinstance(ignored, Ignored)
+    assert ignored.reason == reason
+
+
+def test_another_bucket_is_ignored(s3_put: dict[str, Any]) -> None:
+    s3_put["Records"][0]["s3"]["bucket"]["name"] = "elsewhere"
+    ignored = read(s3_put["Records"][0])
+    assert isinstance(ignored, Ignored)
+    assert ignored.reason == "other_bucket"
+
+
+def test_an_empty_object_is_an_upload_so_that_its_rejection_can_be_seen(s3_put: dict[str, Any]) -> None:
+    assert isinstance(read(with_object(s3_put, size=0)), UploadMessage)
+
+
+@pytest.mark.parametrize("missing", ["key", "size", "eTag"])
+def test_a_record_without_a_field_is_refused_by_its_name(s3_put: dict[str, Any], missing: str) -> None:
+    del s3_put["Records"][0]["s3"]["object"][missing]
+    with pytest.raises(RecordUnreadable, match=f"s3.object.{missing}"):
+        read(s3_put["Records"][0])
+
+
+def test_an_unversioned_upload_has_no_version(s3_put: dict[str, Any]) -> None:
+    del s3_put["Records"][0]["s3"]["object"]["versionId"]
+    upload = read(s3_put["Records"][0])
+    assert isinstance(upload, UploadMessage)
+    assert upload.version_id is None
+
+
+def test_a_suspended_buckets_null_version_is_no_identity(s3_put: dict[str, Any]) -> None:
+    upload = read(with_object(s3_put, versionId="null"))
+    assert isinstance(upload, UploadMessage)
+    assert upload.version_id is None
+
+
+def test_the_test_event_holds_nothing(s3_test_event: dict[str, Any]) -> None:
+    assert records_of(s3_test_event) == []
+
+
+@pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": {}}, [], None, "text", 7, {"detail": {}}])
+def test_what_is_no_s3_event_is_refused(event: object) -> None:
+    with pytest.raises(EventUnreadable):
+        records_of(event)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["s3", "object", "key", "size", "bucket", "name", "eventName", "eTag"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(record=anything)
+def test_no_record_whatsoever_breaks_the_reader(record: object) -> None:
+    try:
+        outcome = read(record)
+    except RecordUnreadable:
+        return
+    assert isinstance(outcome, UploadMessage | Ignored)
