@@ -1,0 +1,39 @@
+"""AWS in the test's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from blocks.object_store import ObjectStore
+from blocks.upload_queue import UploadQueue
+
+LANDING, PUBLISHED = "landing", "published"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty AWS account."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def store(aws: None) -> ObjectStore:
+    """The two buckets, the landing one versioned."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket=LANDING)
+    s3.create_bucket(Bucket=PUBLISHED)
+    s3.put_bucket_versioning(Bucket=LANDING, VersioningConfiguration={"Status": "Enabled"})
+    return ObjectStore(landing_bucket=LANDING, published_bucket=PUBLISHED)
+
+
+@pytest.fixture
+def queue(aws: None) -> UploadQueue:
+    """An empty queue."""
+    url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
+    return UploadQueue(queue_url=url, visibility_timeout_seconds=30)

@@ -1,0 +1,193 @@
+"""The store reads the version it was told, commits once, and keeps the newest output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from blocks.aws import AwsRefused, AwsUnavailable
+from blocks.object_store import ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
+from flows.refinery.protocol import ReceiptConflict
+from flows.refinery.receipt import Receipt, receipt_key
+from lambda_trigger.message import UploadMessage
+from tests.unit.blocks.conftest import LANDING, PUBLISHED
+from tests.unit.refinery.receipts import receipt_of, upload
+
+KEY = "incoming/orders/monday.csv"
+
+
+def put(body: bytes, key: str = KEY) -> UploadMessage:
+    response = boto3.client("s3").put_object(Bucket=LANDING, Key=key, Body=body)
+    return UploadMessage(
+        bucket=LANDING,
+        key=key,
+        version_id=response.get("VersionId"),
+        etag=response["ETag"].strip('"'),
+        size_bytes=len(body),
+    )
+
+
+def keys_under(prefix: str) -> list[str]:
+    listed = boto3.client("s3").list_objects_v2(Bucket=PUBLISHED, Prefix=prefix)
+    return [entry["Key"] for entry in listed.get("Contents", [])]
+
+
+def put_output(store: ObjectStore, receipt: Receipt, tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"rows")
+    for output in receipt.outputs:
+        store.put_file(output.key, file, sha256=output.sha256)
+
+
+def test_the_version_of_the_event_is_read_and_not_the_newest(store: ObjectStore, tmp_path: Path) -> None:
+    first = put(b"first")
+    put(b"second, longer")
+    facts = store.fetch(first, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert facts.size_bytes == 5
+
+
+def test_a_deleted_version_is_gone(store: ObjectStore, tmp_path: Path) -> None:
+    message = put(b"rows")
+    boto3.client("s3").delete_object(Bucket=LANDING, Key=KEY, VersionId=str(message.version_id))
+    with pytest.raises(ObjectGone, match="was deleted before it was read"):
+        store.fetch(message, tmp_path / "file")
+
+
+def test_without_versioning_an_overwritten_object_is_not_taken_for_the_upload(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="plain")
+    unversioned = replace(put(b"first"), bucket="plain", version_id=None)
+    boto3.client("s3").put_object(Bucket="plain", Key=KEY, Body=b"second")
+    with pytest.raises(ObjectReplaced):
+        store.fetch(unversioned, tmp_path / "file")
+
+
+def test_a_file_above_the_limit_is_not_downloaded(store: ObjectStore, tmp_path: Path) -> None:
+    message = put(b"x" * 11)
+    with pytest.raises(ObjectTooLarge, match="the limit is 10"):
+        store.model_copy(update={"max_object_bytes": 10}).fetch(message, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_receipt_is_committed_once_and_read_back(store: ObjectStore) -> None:
+    receipt = receipt_of(upload())
+    assert store.receipt(receipt.run_id) is None
+    assert store.commit(receipt) == receipt
+    assert store.receipt(receipt.run_id) == receipt
+
+
+def test_a_receipt_carries_its_status_where_the_state_machine_looks(store: ObjectStore) -> None:
+    receipt = store.commit(receipt_of(upload(), published=False))
+    head = boto3.client("s3").head_object(Bucket=PUBLISHED, Key=receipt_key(receipt.run_id))
+    assert head["Metadata"] == receipt.metadata()
+
+
+def test_committing_the_same_result_again_is_success(store: ObjectStore) -> None:
+    first = store.commit(receipt_of(upload()))
+    assert store.commit(receipt_of(upload(), created_at="later")) == first
+
+
+def test_a_different_result_never_replaces_a_receipt(store: ObjectStore) -> None:
+    first = store.commit(receipt_of(upload()))
+    with pytest.raises(ReceiptConflict):
+        store.commit(receipt_of(upload(), published=False))
+    assert store.receipt(first.run_id) == first
+
+
+def test_a_forced_rerun_replaces_the_receipt_of_the_attempt_before(store: ObjectStore) -> None:
+    store.commit(receipt_of(upload()))
+    again = receipt_of(upload(attempt=1), published=False)
+    assert store.commit(again) == again
+    assert store.receipt(again.run_id) == again
+
+
+def test_an_earlier_attempt_never_replaces_a_later_one(store: ObjectStore) -> None:
+    later = store.commit(receipt_of(upload(attempt=2)))
+    assert store.commit(receipt_of(upload(attempt=1))) == later
+    assert store.commit(receipt_of(upload())) == later
+
+
+def test_a_reupload_replaces_the_earlier_output(store: ObjectStore, tmp_path: Path) -> None:
+    old, new = receipt_of(upload(1)), receipt_of(upload(2))
+    for receipt in (old, new):
+        put_output(store, receipt, tmp_path)
+        entry = store.settle(receipt, replace=True)
+    assert keys_under("data/") == [new.outputs[0].key]
+    assert entry.retired == ()
+
+
+def test_an_older_event_never_replaces_the_output_of_a_newer_version(store: ObjectStore, tmp_path: Path) -> None:
+    old, new = receipt_of(upload(1)), receipt_of(upload(2))
+    for receipt in (new, old):
+        put_output(store, receipt, tmp_path)
+        store.settle(receipt, replace=True)
+    assert keys_under("data/") == [new.outputs[0].key]
+
+
+def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
+    for receipt in (receipt_of(upload(1)), receipt_of(upload(2))):
+        put_output(store, receipt, tmp_path)
+        store.settle(receipt, replace=False)
+    assert len(keys_under("data/")) == 2
+
+
+def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(store: ObjectStore, tmp_path: Path) -> None:
+    """The worker died after it had written the index and before it deleted the old output."""
+    old, new = receipt_of(upload(1)), receipt_of(upload(2))
+    for receipt in (old, new):
+        put_output(store, receipt, tmp_path)
+    store.settle(old, replace=True)
+    real_delete = store._s3.delete_object
+
+    def die(**_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    store._s3.delete_object = die
+    with pytest.raises(KeyboardInterrupt):
+        store.settle(new, replace=True)
+    store._s3.delete_object = real_delete
+    assert len(keys_under("data/")) == 2
+    store.settle(new, replace=True)
+    assert keys_under("data/") == [new.outputs[0].key]
+
+
+def test_an_output_that_lies_there_already_is_not_uploaded_again(store: ObjectStore, tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"rows")
+    store.put_file("data/orders/x.parquet", file, sha256="aa")
+    before = boto3.client("s3").head_object(Bucket=PUBLISHED, Key="data/orders/x.parquet")["LastModified"]
+    file.write_bytes(b"would be seen")
+    store.put_file("data/orders/x.parquet", file, sha256="aa")
+    after = boto3.client("s3").get_object(Bucket=PUBLISHED, Key="data/orders/x.parquet")
+    assert after["Body"].read() == b"rows"
+    assert after["LastModified"] == before
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("SlowDown", 503, AwsUnavailable),
+        ("InternalError", 500, AwsUnavailable),
+        ("AccessDenied", 403, AwsRefused),
+        ("ExpiredToken", 400, AwsRefused),
+    ],
+)
+def test_an_aws_error_is_named_for_what_it_means(
+    store: ObjectStore, code: str, status: int, expected: type[Exception]
+) -> None:
+    def refuse(**_: Any) -> Any:
+        raise ClientError(
+            {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+            "GetObject",
+        )
+
+    store._s3.get_object = refuse
+    with pytest.raises(expected, match=r"receipts/abc\.json"):
+        store.receipt("abc")

@@ -1,0 +1,45 @@
+"""Settings are read once, checked, and missed by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from blocks.settings import PipelineSettings, SettingsMissing
+
+GIVEN = {
+    "SLUICE_LANDING_BUCKET": "landing",
+    "SLUICE_PUBLISHED_BUCKET": "published",
+    "SLUICE_QUEUE_URL": "https://queue",
+}
+
+
+def test_the_environment_configures_the_pipeline() -> None:
+    settings = PipelineSettings.from_environment({**GIVEN, "SLUICE_VISIBILITY_TIMEOUT_SECONDS": "45"})
+    assert (settings.landing_bucket, settings.visibility_timeout_seconds) == ("landing", 45)
+    assert settings.incoming_prefix == "incoming/"
+
+
+@pytest.mark.parametrize("missing", sorted(GIVEN))
+def test_a_missing_setting_is_named_as_the_variable_to_set(missing: str) -> None:
+    environment = {name: value for name, value in GIVEN.items() if name != missing}
+    with pytest.raises(SettingsMissing, match=missing):
+        PipelineSettings.from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLUICE_VISIBILITY_TIMEOUT_SECONDS", "43201"),
+        ("SLUICE_VISIBILITY_TIMEOUT_SECONDS", "soon"),
+        ("SLUICE_RECEIVE_WAIT_SECONDS", "21"),
+        ("SLUICE_INCOMING_PREFIX", "incoming"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsMissing, match=name):
+        PipelineSettings.from_environment({**GIVEN, name: value})
+
+
+def test_every_setting_is_described() -> None:
+    """The UI shows the description beside each field."""
+    assert all(field.description for field in PipelineSettings.model_fields.values())

@@ -1,0 +1,83 @@
+"""A message is held while it is worked on, and deleted only when it is done."""
+
+from __future__ import annotations
+
+from threading import Event
+
+import boto3
+import pytest
+
+from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
+
+
+def send(queue: UploadQueue, body: str = "body") -> None:
+    boto3.client("sqs").send_message(QueueUrl=queue.queue_url, MessageBody=body)
+
+
+def receive(queue: UploadQueue) -> ReceivedMessage:
+    message = queue.receive(wait_seconds=0)
+    assert message is not None
+    return message
+
+
+def test_an_empty_queue_gives_nothing(queue: UploadQueue) -> None:
+    assert queue.receive(wait_seconds=0) is None
+
+
+def test_a_received_message_is_invisible_to_others(queue: UploadQueue) -> None:
+    send(queue)
+    assert receive(queue).body == "body"
+    assert queue.receive(wait_seconds=0) is None
+
+
+def test_a_released_message_comes_again_and_says_how_often(queue: UploadQueue) -> None:
+    send(queue)
+    queue.release(receive(queue))
+    assert receive(queue).receive_count == 2
+
+
+def test_an_acknowledged_message_never_comes_again(queue: UploadQueue) -> None:
+    send(queue)
+    message = receive(queue)
+    queue.release(message)
+    queue.acknowledge(receive(queue))
+    assert queue.receive(wait_seconds=0) is None
+
+
+def test_extending_a_message_that_is_visible_again_says_that_it_is_lost(queue: UploadQueue) -> None:
+    send(queue)
+    message = receive(queue)
+    queue.acknowledge(message)
+    with pytest.raises(MessageLost):
+        queue.extend(message, 30)
+
+
+def test_the_heartbeat_keeps_extending_while_the_work_goes_on(
+    queue: UploadQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(queue)
+    message = receive(queue)
+    beats, twice = [], Event()
+
+    def extend(_self: UploadQueue, _message: ReceivedMessage, seconds: int) -> None:
+        beats.append(seconds)
+        if len(beats) == 2:
+            twice.set()
+
+    monkeypatch.setattr(UploadQueue, "extend", extend)
+    quick = UploadQueue.model_construct(queue_url=queue.queue_url, visibility_timeout_seconds=0.03)  # type: ignore[arg-type]  # a beat within milliseconds
+    with quick.kept(message):
+        assert twice.wait(timeout=10)
+
+
+def test_the_heartbeat_says_when_the_message_was_lost(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(queue)
+    message = receive(queue)
+
+    def lose(_self: UploadQueue, _message: ReceivedMessage, _seconds: int) -> None:
+        raise MessageLost("gone")
+
+    monkeypatch.setattr(UploadQueue, "extend", lose)
+    quick = UploadQueue.model_construct(queue_url=queue.queue_url, visibility_timeout_seconds=0.03)  # type: ignore[arg-type]  # a beat within milliseconds
+    with quick.kept(message) as lost:
+        assert lost.wait(timeout=10)
