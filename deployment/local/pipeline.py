@@ -1,0 +1,70 @@
+"""Brings the pipeline up in a running local cloud: the stack, the blocks, the work pool, the deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from deployment.local.cloud import LocalCloud
+from deployment.local.services import PROJECT_ROOT
+from deployment.packaging import Timeouts
+from deployment.stack import Clients, StackEvent, deploy_stack
+
+STACK_NAME = "sluice"
+WORK_POOL = "local"
+IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
+
+_SETTINGS = {
+    "SLUICE_LANDING_BUCKET": "LandingBucket",
+    "SLUICE_PUBLISHED_BUCKET": "PublishedBucket",
+    "SLUICE_QUEUE_URL": "QueueUrl",
+    "SLUICE_INCOMING_PREFIX": "IncomingPrefix",
+}
+
+
+def bring_up(
+    cloud: LocalCloud,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    timeouts: Timeouts = Timeouts(),
+    on_step: Callable[[str], None] = lambda _: None,
+    on_event: Callable[[StackEvent], None] = lambda _: None,
+) -> dict[str, str]:
+    """Deploy everything into `cloud`, or bring it up to date, and return the stack's outputs.
+
+    Args:
+        parameters: the template's, besides the image and Prefect's address.
+        timeouts: of the state machine and its task.
+        on_step: told, in a few words, what is being done.
+        on_event: told every step of the stack's deployment.
+
+    Raises:
+        StackError: the stack could not be deployed.
+        CommandFailed: the blocks or deployments could not be registered.
+    """
+    on_step("deploying the stack")
+    outputs = deploy_stack(
+        Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts")),
+        stack_name=STACK_NAME,
+        parameters={"ImageUri": IMAGE, "PrefectApiUrl": cloud.prefect_api_url, **(parameters or {})},
+        timeouts=timeouts,
+        on_event=on_event,
+    )
+    cloud.save_outputs(outputs)
+    environment = settings_of(outputs)
+    on_step("registering the blocks")
+    cloud.run(["python", "-m", "blocks.register"], timeout_seconds=120, environment=environment)
+    on_step("registering the deployments")
+    cloud.run(
+        ["prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
+        timeout_seconds=60,
+    )
+    cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=environment)
+    return outputs
+
+
+def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that configures the pipeline for a process outside of the stack, such as a worker."""
+    return {
+        **{variable: outputs[output] for variable, output in _SETTINGS.items()},
+        "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
+    }
