@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from deployment.change_sets import StackEvent
 from deployment.local.cloud import LocalCloud
 from deployment.local.services import PROJECT_ROOT
 from deployment.packaging import Timeouts
-from deployment.stack import Clients, StackEvent, deploy_stack
+from deployment.stack import Clients, deploy_stack
 
 STACK_NAME = "sluice"
 WORK_POOL = "local"
