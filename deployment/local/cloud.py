@@ -1,0 +1,321 @@
+"""The local cloud as one thing: starts and supervises the embedded cloud, the Prefect server and a worker.
+
+    with LocalCloud(Path(".sluice")) as cloud:
+        cloud.client("s3").list_buckets()
+
+Everything is kept in the state folder and nothing outside it is read or written: no ~/.aws, no ~/.prefect, no AWS
+or Prefect variable of the user's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from deployment.local import ports, prefect_server
+from deployment.local.endpoints import Endpoints, load_endpoints
+from deployment.local.environment import clean_environment
+from deployment.local.errors import CommandFailed, EnvironmentMissing, ServiceDied
+from deployment.local.processes import end_leftovers
+from deployment.local.services import PROJECT_ROOT, Service, answers
+from deployment.local.state_lock import StateLock
+
+DEFAULT_REGION = "eu-central-1"
+DEFAULT_AWS_PORT = 4566
+DEFAULT_PREFECT_PORT = 4200
+START_DEADLINE_SECONDS = 90.0
+_PREFECT_ATTEMPTS = 3
+_CLOUD_ENVIRONMENT = PROJECT_ROOT / ".venv-cloud"
+
+
+class LocalCloud:
+    """A local cloud with its state in `state_dir`.
+
+    Args:
+        state_dir: the state folder; made when it is not there.
+        region: the AWS region to play.
+        aws_port, prefect_port: a port that must be used; None for the last one used, the usual one, or any.
+        wait_scale: factor on the waits and retry intervals of state machines; tests shorten them.
+        with_prefect: whether a Prefect server is wanted.
+        docker: run tasks in a real Docker engine; None asks the variable SLUICE_DOCKER.
+        cache_dir: where a migrated Prefect database is kept for the next new state folder.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        region: str = DEFAULT_REGION,
+        aws_port: int | None = None,
+        prefect_port: int | None = None,
+        wait_scale: float = 1.0,
+        with_prefect: bool = True,
+        docker: bool | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.state_dir = state_dir.resolve()
+        self.region = region
+        self.wait_scale = wait_scale
+        self.docker = os.environ.get("SLUICE_DOCKER") == "1" if docker is None else docker
+        self.cache_dir = (cache_dir or PROJECT_ROOT / ".sluice" / "cache").resolve()
+        self._aws_port, self._prefect_port = aws_port, prefect_port
+        self._lock = StateLock(self.state_dir)
+        self._endpoints: Endpoints | None = None
+        self.emulator: Service | None = None
+        self.prefect: Service | None = None
+        self.worker: Service | None = None
+        self._with_prefect = with_prefect
+
+    # --- life ---
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything, the embedded cloud and Prefect at the same time; return when both answer.
+
+        Raises:
+            LocalCloudBusy: another process uses the state folder.
+            PortTaken: a port that was asked for is in use.
+            EnvironmentMissing: the embedded cloud's environment was not set up.
+            ServiceDied, ServiceNotReady: with the last lines of the log.
+        """
+        self._check_installed()
+        self._lock.acquire()
+        try:
+            self._prepare_folder()
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _check_installed(self) -> None:
+        python = _CLOUD_ENVIRONMENT / "bin" / "python"
+        if not python.exists():
+            raise EnvironmentMissing(f"The embedded cloud is not set up: there is no {python}. Run: make setup")
+
+    def _prepare_folder(self) -> None:
+        end_leftovers(self._records)
+        shutil.rmtree(self.state_dir / "tasks", ignore_errors=True)
+        shutil.rmtree(self.state_dir / "cloud" / "tmp", ignore_errors=True)
+        for folder in ("home", "tmp", "cloud", "logs"):
+            (self.state_dir / folder).mkdir(parents=True, exist_ok=True)
+
+    def _start_services(self) -> None:
+        last = load_endpoints(self.state_dir)
+        prefect_port = self._begin_prefect(last) if self._with_prefect else None
+        aws_port = self._start_emulator(last)
+        prefect_port = self._await_prefect(prefect_port, last) if prefect_port else None
+        self._endpoints = Endpoints(
+            state_dir=self.state_dir,
+            region=self.region,
+            aws_endpoint_url=f"http://{ports.HOST}:{aws_port}",
+            prefect_api_url=f"http://{ports.HOST}:{prefect_port}/api" if prefect_port else "",
+            outputs=last.outputs if last else {},
+            owner_pid=os.getpid(),
+        )
+        self._endpoints.save()
+
+    def stop(self) -> None:
+        """End every process, whatever state they are in, and give the state folder free."""
+        try:
+            # The worker first, its runs still need the others; the cloud before Prefect: its tasks report there.
+            for service in (self.worker, self.emulator, self.prefect):
+                if service is not None:
+                    service.stop()
+            if self._lock.held:
+                end_leftovers(self._records)
+        finally:
+            self.worker = self.emulator = self.prefect = None
+            self._lock.release()
+
+    def check(self) -> None:
+        """Raise ServiceDied if a process ended by itself."""
+        for service in (self.emulator, self.prefect, self.worker):
+            if service is not None:
+                service.check()
+
+    # --- the embedded cloud ---
+
+    def _start_emulator(self, last: Endpoints | None) -> int:
+        wanted = [DEFAULT_AWS_PORT, 0]
+        if self._aws_port is not None:
+            wanted = [ports.choose(self._aws_port, [], "the embedded cloud")]
+        elif last is not None:
+            wanted.insert(0, urlsplit(last.aws_endpoint_url).port or 0)
+        ready = self.state_dir / "cloud" / "ready.json"
+        ready.unlink(missing_ok=True)
+        self.emulator = Service(
+            name="embedded cloud",
+            command=self._emulator_command(wanted),
+            environment=self._base_environment(),
+            log_path=self.state_dir / "logs" / "cloud.log",
+            records=self._records,
+            grace_seconds=25,
+        )
+        self.emulator.start()
+        self.emulator.wait_until(ready.exists, START_DEADLINE_SECONDS)
+        return int(json.loads(ready.read_text())["port"])
+
+    def _emulator_command(self, wanted_ports: list[int]) -> list[str]:
+        return [
+            *(str(_CLOUD_ENVIRONMENT / "bin" / "python"), "-m", "deployment.local.emulator"),
+            *("--state", str(self.state_dir), "--region", self.region),
+            *("--ports", *(str(port) for port in wanted_ports)),
+            *("--task-path", self._base_environment()["PATH"], "--wait-scale", str(self.wait_scale)),
+            *(["--docker"] if self.docker else []),
+        ]
+
+    # --- Prefect ---
+
+    def _begin_prefect(self, last: Endpoints | None) -> int:
+        preferred = [DEFAULT_PREFECT_PORT]
+        if last is not None and last.prefect_api_url:
+            preferred.insert(0, urlsplit(last.prefect_api_url).port or DEFAULT_PREFECT_PORT)
+        port = ports.choose(self._prefect_port, preferred, "the Prefect server")
+        home = self.state_dir / "prefect"
+        self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
+        self.prefect = Service(
+            name="Prefect server",
+            command=[_program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)],
+            environment=self._base_environment() | prefect_server.server_environment(home, port),
+            log_path=self.state_dir / "logs" / "prefect.log",
+            records=self._records,
+        )
+        self.prefect.start()
+        return port
+
+    def _await_prefect(self, port: int, last: Endpoints | None) -> int:
+        """Wait for the server; begin again on another port if somebody took it in the meantime."""
+        for attempt in range(1, _PREFECT_ATTEMPTS + 1):
+            try:
+                self._wait_for_prefect(port)
+                break
+            except ServiceDied as error:
+                taken = "address already in use" in str(error)
+                if not taken or self._prefect_port is not None or attempt == _PREFECT_ATTEMPTS:
+                    raise
+                port = self._begin_prefect(last)
+        if self._keep_template:
+            prefect_server.keep_template(self.state_dir / "prefect", self.cache_dir)
+        return port
+
+    def _wait_for_prefect(self, port: int) -> None:
+        if self.prefect is not None:
+            url = f"http://{ports.HOST}:{port}/api/ready"
+            self.prefect.wait_until(lambda: answers(url), START_DEADLINE_SECONDS)
+
+    def start_prefect(self) -> None:
+        """Start the Prefect server again after `cloud.prefect.stop()`, on the same port."""
+        if self.prefect is not None:
+            self.prefect.start()
+            self._wait_for_prefect(urlsplit(self.prefect_api_url).port or 0)
+
+    def start_worker(self, pool: str, environment: dict[str, str]) -> None:
+        """Start a Prefect worker for a process work pool; its flow runs get `environment` besides the cloud's own."""
+        self.worker = Service(
+            name="Prefect worker",
+            command=[
+                *(_program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
+                *("--name", "local", "--install-policy", "never"),
+            ],
+            environment=self.environment | environment,
+            log_path=self.state_dir / "logs" / "worker.log",
+            records=self._records,
+        )
+        self.worker.start()
+
+    # --- what it offers ---
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Return its addresses; only of a started cloud."""
+        if self._endpoints is None:
+            raise RuntimeError("the local cloud was not started")
+        return self._endpoints
+
+    @property
+    def aws_endpoint_url(self) -> str:
+        """Return the address of every AWS service."""
+        return self.endpoints.aws_endpoint_url
+
+    @property
+    def prefect_api_url(self) -> str:
+        """Return the address of Prefect's API."""
+        return self.endpoints.prefect_api_url
+
+    @property
+    def prefect_ui_url(self) -> str:
+        """Return the address of Prefect's UI."""
+        return self.endpoints.prefect_ui_url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment for a process that is to use this cloud."""
+        return self.endpoints.environment
+
+    def client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client of the embedded cloud's root user."""
+        return self.endpoints.client(service, **options)
+
+    def save_outputs(self, outputs: dict[str, str]) -> None:
+        """Keep the deployed stack's outputs, for other commands."""
+        self._endpoints = dataclasses.replace(self.endpoints, outputs=dict(outputs))
+        self._endpoints.save()
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return every IAM decision about a role so far (emulator/decisions.py)."""
+        path = self.state_dir / "decisions.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def run(self, command: list[str], *, timeout_seconds: float, environment: dict[str, str] | None = None) -> str:
+        """Run a command of the project's own against this cloud; return its output.
+
+        Raises:
+            CommandFailed: another exit code than 0, or the time ran out; with the end of its output.
+        """
+        program = [_program(command[0]), *command[1:]]
+        try:
+            result = subprocess.run(
+                program,
+                cwd=PROJECT_ROOT,
+                env=self.environment | (environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=timeout_seconds,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(f"{' '.join(command)} took longer than {timeout_seconds:.0f} seconds.") from error
+        if result.returncode != 0:
+            end = "\n".join(f"  {line}" for line in result.stdout.strip().splitlines()[-15:])
+            raise CommandFailed(f"{' '.join(command)} failed with exit code {result.returncode}:\n{end}")
+        return result.stdout
+
+    @property
+    def _records(self) -> Path:
+        return self.state_dir / "processes"
+
+    def _base_environment(self) -> dict[str, str]:
+        return clean_environment(self.state_dir / "home", self.state_dir / "tmp")
+
+
+def _program(name: str) -> str:
+    """Return the path of a program of this environment, or the name itself when it is none of it."""
+    path = Path(sys.executable).parent / name
+    return str(path) if path.exists() else name

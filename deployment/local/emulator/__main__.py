@@ -1,0 +1,161 @@
+"""Starts the embedded cloud and says so in a file: options -> environment -> MiniStack -> what is mended -> serve."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from deployment.local.emulator import containers
+
+HOST = "127.0.0.1"
+# Tasks get this long to end before the cloud that they call is gone.
+_TASK_GRACE_SECONDS = 8.0
+_SHUTDOWN_SECONDS = 10.0
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    options = _options()
+    state = options.state.resolve()
+    listener = _listen(options.ports)
+    _set_environment(state, listener.getsockname()[1], options)
+    host = containers.ProcessHost(
+        working_directory=Path.cwd(),
+        path=options.task_path,
+        region=options.region,
+        folder=state / "tasks",
+        logs=state / "logs" / "tasks",
+        records=state / "processes",
+    )
+    engine = None if options.docker else containers.install(host)
+    _mend(state)
+    asyncio.run(_serve(listener, engine, state / "cloud" / "ready.json"))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="deployment.local.emulator", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="everything is kept in this folder")
+    parser.add_argument("--ports", type=int, nargs="+", default=[0], help="the first free one is used; 0 is any")
+    parser.add_argument("--region", required=True)
+    parser.add_argument("--task-path", required=True, help="the PATH of tasks' processes")
+    parser.add_argument("--wait-scale", type=float, default=1.0, help="factor on waits of state machines")
+    parser.add_argument("--docker", action="store_true", help="run tasks in a real Docker engine")
+    return parser.parse_args()
+
+
+def _listen(ports: list[int]) -> socket.socket:
+    """Return a listening loopback socket; MiniStack must know its port before it is imported."""
+    for port in ports:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+            listener.listen(128)
+        except OSError:
+            listener.close()
+        else:
+            return listener
+    sys.exit(f"none of the ports {ports} is free")
+
+
+def _set_environment(state: Path, port: int, options: argparse.Namespace) -> None:
+    temporary = state / "cloud" / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    os.environ.update(
+        GATEWAY_PORT=str(port),
+        MINISTACK_HOST="127.0.0.1",
+        MINISTACK_REGION=options.region,
+        AUTH="true",
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 (MiniStack's root user has these)
+        # With a limit MiniStack drops an asynchronous event after three throttles; AWS keeps trying for hours.
+        LAMBDA_ACCOUNT_CONCURRENCY="0",
+        IOT_MTLS_ENABLED="0",  # it would open another port
+        SFTP_ENABLED="0",
+        PERSIST_STATE="1",
+        STATE_DIR=str(state / "cloud" / "state"),
+        S3_PERSIST="1",
+        S3_DATA_DIR=str(state / "cloud" / "s3"),
+        SFN_WAIT_SCALE=str(options.wait_scale),
+        TMPDIR=str(temporary),
+    )
+    if not options.docker:
+        os.environ["HOSTNAME"] = containers.OWN_HOST_NAME
+
+
+def _mend(state: Path) -> None:
+    # Imported only now: ministack reads the environment when it is imported.
+    from deployment.local.emulator import decisions, durability, step_functions, task_launch, task_roles, transport
+
+    logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
+    record = decisions.Decisions(state / "decisions.jsonl")
+    record.watch_requests()
+    transport.install()
+    task_roles.install()
+    task_launch.install(record)
+    step_functions.install(record)
+    durability.install()
+
+
+async def _serve(listener: socket.socket, engine: containers.Client | None, ready: Path) -> None:
+    # hypercorn is in the embedded cloud's environment, where mypy does not run.
+    from hypercorn.asyncio import serve  # type: ignore[import-not-found]
+    from hypercorn.config import Config  # type: ignore[import-not-found]
+    from ministack import app
+
+    from deployment.local.emulator import durability, step_functions
+
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 1
+    asked_to_stop, stop_serving = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    server = asyncio.create_task(_until_stopped(serve, app.app, config, stop_serving))
+    await asyncio.wait([asyncio.create_task(_answers()), server], return_when=asyncio.FIRST_COMPLETED)
+    durability.resume_executions()
+    durability.save_now_and_then()
+    _write(ready, {"port": listener.getsockname()[1], "pid": os.getpid()})
+    await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
+    step_functions.freeze()
+    if engine is not None:
+        # The tasks still need the cloud to give back what they hold.
+        await asyncio.to_thread(engine.containers.close, _TASK_GRACE_SECONDS)
+    stop_serving.set()
+    await asyncio.wait([server], timeout=_SHUTDOWN_SECONDS)
+    sys.stdout.flush()
+    os._exit(0)  # frozen executions never return
+
+
+async def _until_stopped(serve: Any, app: Any, config: Any, stop: asyncio.Event) -> None:
+    await serve(app, config, shutdown_trigger=stop.wait)
+
+
+async def _answers() -> None:
+    """Return once the server answers a request: its state is loaded then."""
+    port = int(os.environ["GATEWAY_PORT"])
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(b"GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    await writer.drain()
+    await reader.readline()
+    writer.close()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Lets what the embedded cloud holds outlive its process, as it does in AWS.
+
+MiniStack saves its state when it is stopped in good order, and declares running executions failed when it is
+started again. Here it is saved every few seconds too, so that a killed cloud comes back, and executions go on: from
+their first state, which a state machine that looks for its result first can bear.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from ministack import app
+from ministack.core import persistence
+from ministack.core.responses import request_scope
+from ministack.services import stepfunctions
+
+LOG = logging.getLogger("sluice.durability")
+_SHORTEST_PAUSE_SECONDS = 5.0
+_WORK_PER_PAUSE = 20  # saving may take a twentieth of the time
+
+_interrupted: list[tuple[str, str, str]] = []
+
+
+def install() -> None:
+    """Remember which executions were running when the state is loaded; `resume_executions` starts them."""
+    restore = stepfunctions._restore_state
+
+    def restore_and_remember(data: dict[str, Any]) -> None:
+        running = {
+            scoped_arn
+            for scoped_arn, execution in (data or {}).get("executions", stepfunctions._executions)._data.items()
+            if execution["status"] == "RUNNING"
+        }
+        restore(data)
+        for scoped_arn in running:
+            execution = stepfunctions._executions._data[scoped_arn]
+            execution.update(status="RUNNING", stopDate=None, events=execution["events"][:1])
+            execution.pop("error", None)
+            execution.pop("cause", None)
+        _interrupted.extend(running)
+
+    stepfunctions._restore_state = restore_and_remember
+
+
+def resume_executions() -> None:
+    """Let interrupted executions run again."""
+    for account, region, execution_arn in _interrupted:
+        LOG.info("going on with %s", execution_arn)
+        with request_scope(account, region):
+            app.spawn_background(stepfunctions._run_execution, execution_arn, thread_name="sluice-resumed")
+    _interrupted.clear()
+
+
+def save_now_and_then() -> None:
+    """Save in the background from now on, as often as is cheap."""
+    threading.Thread(target=_save_for_ever, daemon=True, name="sluice-save").start()
+
+
+def _save_for_ever() -> None:
+    pause = _SHORTEST_PAUSE_SECONDS
+    while True:
+        time.sleep(pause)
+        begun = time.monotonic()
+        persistence.save_all(app._build_persistence_save_dict())
+        pause = max(_SHORTEST_PAUSE_SECONDS, _WORK_PER_PAUSE * (time.monotonic() - begun))

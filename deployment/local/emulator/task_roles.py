@@ -1,0 +1,99 @@
+"""Gives each ECS task the credentials of its own task role, and of no other.
+
+MiniStack's credential endpoint hands out keys that it has never registered, so with AUTH on it refuses them all.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ministack.core.responses import get_account_id, request_scope
+from ministack.services import ecs, imds, sts
+
+_PATH = "/v2/credentials/"
+_LIFETIME_SECONDS = 6 * 3600  # as ECS gives them
+
+
+class _Task(NamedTuple):
+    role_arn: str
+    session: str
+    authorization: str
+    account: str
+    region: str
+
+
+_tasks: dict[str, _Task] = {}
+_lock = threading.Lock()
+
+
+def install() -> None:
+    """Replace what MiniStack puts into a container's environment, and what its credential endpoint answers."""
+    register_metadata, handle_request = ecs._register_metadata, imds.handle_request
+
+    def with_credentials(
+        task_arn: str, cluster_arn: str, definition: Any, container: Any, kind: str, env: Any, *rest: Any
+    ) -> Any:
+        token = register_metadata(task_arn, cluster_arn, definition, container, kind, env, *rest)
+        _offer_credentials(env, definition.get("taskRoleArn"), task_arn)
+        return token
+
+    async def answer(method: str, path: str, headers: Any, body: Any, query_params: Any) -> Any:
+        if not path.startswith(_PATH):
+            return await handle_request(method, path, headers, body, query_params)
+        return _credentials(path.removeprefix(_PATH), headers.get("authorization", ""))
+
+    ecs._register_metadata, imds.handle_request = with_credentials, answer
+
+
+def _offer_credentials(environment: dict[str, str], role_arn: str | None, task_arn: str) -> None:
+    if not role_arn:  # ECS offers no credentials then
+        del environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+        del environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+        return
+    name = environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"].rsplit("/", 1)[-1]
+    task_id = task_arn.rsplit("/", 1)[-1]
+    token = environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+    with _lock:
+        _tasks[name] = _Task(role_arn, task_id, token, get_account_id(), task_arn.split(":")[3])
+
+
+def _credentials(name: str, authorization: str) -> tuple[int, dict[str, str], bytes]:
+    with _lock:
+        task = _tasks.get(name)
+    if task is None or not secrets.compare_digest(task.authorization.encode(), authorization.encode()):
+        return _json(403, {"code": "AccessDenied", "message": "no such task, or not its authorization token"})
+    with request_scope(task.account, task.region):
+        return _json(200, register_session(task.role_arn, task.session))
+
+
+def register_session(role_arn: str, session: str) -> dict[str, str]:
+    """Let MiniStack know a session of a role; return its credentials as ECS's endpoint words them."""
+    role_name = role_arn.rsplit("/", 1)[-1]
+    key, secret, token = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_hex(20), secrets.token_urlsafe(60)
+    expires = time.time() + _LIFETIME_SECONDS
+    sts.register_session(
+        key,
+        {
+            "Arn": f"arn:aws:sts::{get_account_id()}:assumed-role/{role_name}/{session}",
+            "UserId": f"{role_name}:{session}",
+            "SecretAccessKey": secret,
+            "SessionToken": token,
+            "Expiration": expires,
+        },
+    )
+    return {
+        "AccessKeyId": key,
+        "SecretAccessKey": secret,
+        "Token": token,
+        "Expiration": datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "RoleArn": role_arn,
+    }
+
+
+def _json(status: int, payload: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    return status, {"Content-Type": "application/json"}, json.dumps(payload).encode()

@@ -1,0 +1,16 @@
+"""Says that requests come over TLS: policies that refuse plain HTTP are for the network, and this is loopback."""
+
+from __future__ import annotations
+
+from ministack import app
+from ministack.core import iam_evaluator
+
+
+def install() -> None:
+    """Make aws:SecureTransport true for every request."""
+    pin = iam_evaluator.pin_request_origin
+
+    def pin_as_secure(source_ip: str, secure_transport: bool) -> None:  # noqa: ARG001 (MiniStack's signature)
+        pin(source_ip, True)
+
+    app.pin_request_origin = pin_as_secure

@@ -1,0 +1,93 @@
+"""Where a running local cloud can be reached, and how to talk to it without anything of the user's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+from deployment.local.environment import aws_environment, clean_environment
+from deployment.local.prefect_server import client_environment
+
+ACCOUNT_ID = "000000000000"
+_FILE_NAME = "cloud.json"
+# What an ambient configuration could say otherwise; botocore is to look nowhere for these.
+_NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
+    ("profile", "config_file", "credentials_file", "ca_bundle"), (None, None, None, None)
+)
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """The addresses of one local cloud.
+
+    Attributes:
+        state_dir: its state folder, absolute.
+        region: the AWS region that it plays.
+        aws_endpoint_url: every AWS service.
+        prefect_api_url: Prefect's API; empty for a cloud without Prefect.
+        outputs: the outputs of the stack that was deployed into it, empty before.
+        owner_pid: the process that keeps it running.
+    """
+
+    state_dir: Path
+    region: str
+    aws_endpoint_url: str
+    prefect_api_url: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    owner_pid: int = 0
+
+    @property
+    def prefect_ui_url(self) -> str:
+        """Return the address of Prefect's UI."""
+        return self.prefect_api_url.removesuffix("/api")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment for a process that is to use this cloud."""
+        environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
+        environment |= aws_environment(self.aws_endpoint_url, self.region)
+        if self.prefect_api_url:
+            port = urlsplit(self.prefect_api_url).port or 80
+            environment |= client_environment(self.state_dir / "prefect", port)
+        return environment
+
+    def session(self) -> boto3.Session:
+        """Return a session with the cloud's root credentials that reads no file and no variable of the user's."""
+        core = botocore.session.Session(session_vars=_NOWHERE)
+        return boto3.Session(
+            botocore_session=core,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 (the embedded cloud's root user)
+            region_name=self.region,
+        )
+
+    def client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client of the embedded cloud's root user."""
+        # Loopback is never reached through a proxy; path-style, because no DNS knows bucket names here.
+        config = Config(proxies={}, s3={"addressing_style": "path"}, retries={"mode": "standard"})
+        options.setdefault("config", config)
+        session: Any = self.session()  # its stubs know service names only as literals
+        return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
+
+    def save(self) -> None:
+        """Write these addresses into the state folder, for other commands and for the next start."""
+        text = json.dumps(asdict(self) | {"state_dir": str(self.state_dir)}, indent=2)
+        partial = self.state_dir / f"{_FILE_NAME}.partial"
+        partial.write_text(text + "\n")
+        partial.replace(self.state_dir / _FILE_NAME)
+
+
+def load_endpoints(state_dir: Path) -> Endpoints | None:
+    """Return the addresses that were saved last, of a running cloud or of the last one; None without any."""
+    try:
+        saved = json.loads((state_dir / _FILE_NAME).read_text())
+        return Endpoints(**saved | {"state_dir": Path(saved["state_dir"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,63 @@
+"""The environment variables of the local cloud's processes: built up from nothing, so that nothing leaks in.
+
+A credential, a profile, an endpoint or a Prefect server that is configured for the user's own work must neither
+be used nor be seen here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
+# A Python that was built by hand may not start without these.
+_LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
+    """Return what every process of ours gets: this Python first on the PATH, a home and a TMPDIR of its own."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment |= {name: os.environ[name] for name in _LOADER_VARIABLES if name in os.environ}
+    return environment
+
+
+def aws_environment(endpoint_url: str, region: str) -> dict[str, str]:
+    """Return what boto3 needs to reach the embedded cloud as its root user, and nothing else."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@contextmanager
+def only(environment: dict[str, str]) -> Iterator[None]:
+    """Make `environment` this process's AWS, Prefect and Sluice variables; put the user's back afterwards."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(AMBIENT_PREFIXES)}
+    ours = {name: value for name, value in environment.items() if name.startswith(AMBIENT_PREFIXES)}
+    try:
+        _replace(ours)
+        yield
+    finally:
+        _replace(before)
+
+
+def _replace(variables: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith(AMBIENT_PREFIXES)]:
+        del os.environ[name]
+    os.environ.update(variables)

@@ -1,0 +1,121 @@
+"""Which processes belong to a state folder, so that a later run can end what an earlier one left behind.
+
+A process id alone says nothing once its process is gone: the system gives it to another. Each record holds the
+time at which the process started too, and only a process with both is ours. Standard library only: the
+embedded cloud's environment uses this as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """A process of ours that leads a session of its own.
+
+    Attributes:
+        pid: its process id, which is its process group's too.
+        started: when it started, in a form that only this machine since its boot understands.
+        what: what it is, for people.
+    """
+
+    pid: int
+    started: str
+    what: str
+
+    def is_alive(self) -> bool:
+        """Whether this very process still runs (a zombie does not)."""
+        return start_of(self.pid) == self.started
+
+    def end(self, grace_seconds: float) -> None:
+        """Send SIGTERM, and SIGKILL to its whole group after `grace_seconds`; return when it is gone."""
+        if not self.is_alive():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_seconds
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        kill_group(self.pid)
+        deadline = time.monotonic() + 5
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+
+def kill_group(pid: int) -> None:
+    """Kill every process of the group that `pid` leads; none left is fine."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def start_of(pid: int) -> str | None:
+    """Return when process `pid` started, as text to compare; None when there is no such living process."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()  # the name before it may hold spaces
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, started_ticks = fields[0], fields[19]
+        return None if state in "ZX" else f"{_boot_id()}/{started_ticks}"
+    answer = subprocess.run(
+        ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10
+    )
+    state, _, started = answer.stdout.strip().partition(" ")
+    return started.strip() if started and not state.startswith("Z") else None
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def remember(folder: Path, pid: int, what: str) -> None:
+    """Record a process that was just started."""
+    started = start_of(pid)
+    if started is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{pid}"
+    partial.write_text(json.dumps({"pid": pid, "started": started, "what": what}))
+    partial.replace(folder / f"{pid}.json")
+
+
+def forget(folder: Path, pid: int) -> None:
+    """Remove the record of a process that is gone."""
+    (folder / f"{pid}.json").unlink(missing_ok=True)
+
+
+def recorded(folder: Path) -> list[ProcessRecord]:
+    """Return the records of processes that still run, oldest record first; drop the others."""
+    alive = []
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            record = ProcessRecord(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+        if record.is_alive():
+            alive.append(record)
+        else:
+            forget(folder, record.pid)
+    return alive
+
+
+def end_leftovers(folder: Path, grace_seconds: float = 5) -> list[ProcessRecord]:
+    """End every recorded process that still runs; return what was ended."""
+    ended = recorded(folder)
+    for record in ended:
+        record.end(grace_seconds)
+        forget(folder, record.pid)
+    return ended

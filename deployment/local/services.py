@@ -1,0 +1,133 @@
+"""Starts a process of the local cloud, waits until it answers, and ends it. No wait is without a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployment.local.errors import ServiceDied, ServiceNotReady
+from deployment.local.processes import POLL_SECONDS, ProcessRecord, kill_group, recorded
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_LOG_LINES_SHOWN = 15
+# The keeper itself needs this long beyond the service's grace.
+_KEEPER_SECONDS = 10
+
+
+@dataclass
+class Service:
+    """One process with its log, kept by a keeper of its own (keeper.py).
+
+    Attributes:
+        name: what it is, for people and for the process records.
+        command: what is run, with the project's root as working directory.
+        environment: its whole environment.
+        log_path: where its output goes; begun anew at each start, the previous one kept beside it.
+        records: the folder of process records (processes.py).
+        grace_seconds: how long it may take to end after SIGTERM.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log_path: Path
+    records: Path
+    grace_seconds: float = 10
+    _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start it; `wait_until` says when it is ready."""
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        if self.log_path.exists():
+            self.log_path.replace(self.log_path.with_suffix(".previous.log"))
+        keeper = [sys.executable, "-S", "-m", "deployment.local.keeper"]
+        with self.log_path.open("wb") as log:
+            self._keeper = subprocess.Popen(
+                [*keeper, str(self.records), self.name, str(self.grace_seconds), *self.command],
+                cwd=PROJECT_ROOT,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the service itself (its keeper's is another), None when it does not run."""
+        return next((record.pid for record in self._processes()), None)
+
+    def _processes(self) -> list[ProcessRecord]:
+        return [record for record in recorded(self.records) if record.what == self.name]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._keeper is not None and self._keeper.poll() is None
+
+    def check(self) -> None:
+        """Raise ServiceDied if it ended by itself."""
+        if self._keeper is not None and self._keeper.poll() is not None:
+            raise ServiceDied(f"{self.name} ended by itself with exit code {self._keeper.returncode}.{self.log_tail()}")
+
+    def wait_until(self, ready: Callable[[], bool], deadline_seconds: float) -> None:
+        """Return once `ready` says so.
+
+        Raises:
+            ServiceDied: it ended instead.
+            ServiceNotReady: it did neither within `deadline_seconds`.
+        """
+        deadline = time.monotonic() + deadline_seconds
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServiceNotReady(
+                    f"{self.name} did not answer within {deadline_seconds:.0f} seconds.{self.log_tail()}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End it and everything it started; return when it is gone."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        with contextlib.suppress(OSError):
+            if keeper.stdin is not None:
+                keeper.stdin.close()
+        try:
+            keeper.wait(self.grace_seconds + _KEEPER_SECONDS)
+        except subprocess.TimeoutExpired:
+            for process in self._processes():
+                kill_group(process.pid)
+            keeper.kill()
+            keeper.wait()
+
+    def log_tail(self) -> str:
+        """Return the last lines of its log as the end of a message."""
+        try:
+            lines = self.log_path.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        if not lines:
+            return f" Its log, {self.log_path}, is empty."
+        shown = "\n".join(f"  {line}" for line in lines[-_LOG_LINES_SHOWN:])
+        return f" The last lines of {self.log_path}:\n{shown}"
+
+
+_WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def answers(url: str, timeout_seconds: float = 2) -> bool:
+    """Whether a GET of `url` gives a 2xx answer. A proxy of the user's is not asked: everything is loopback."""
+    try:
+        with _WITHOUT_PROXIES.open(url, timeout=timeout_seconds) as answer:
+            return bool(200 <= answer.status < 300)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
