@@ -1,0 +1,303 @@
+"""One CloudFormation stack: what it is in, bringing it up to date through a change set, deleting it.
+
+States and what may follow them: docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from flows.refinery.errors import TerminalError
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
+_MAX_REASONS = 5  # the first failure is the cause; most that follow are cancellations
+_SUCCEEDED = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"})
+_UPDATABLE = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"})
+_NEVER_MADE = "REVIEW_IN_PROGRESS"  # change sets were made for it, none executed
+_ADVICE = {
+    "ROLLBACK_COMPLETE": "its creation failed and was undone; delete it (sluice destroy), then deploy again",
+    "ROLLBACK_FAILED": "its creation failed and could not be undone; delete it (sluice destroy), then deploy again",
+    "CREATE_FAILED": "its creation failed; delete it (sluice destroy), then deploy again",
+    "DELETE_FAILED": "it could not be deleted whole; delete it (sluice destroy) once its events' cause is removed",
+    "UPDATE_ROLLBACK_FAILED": "an update could not be undone; continue the rollback in the CloudFormation console",
+}
+# CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
+_NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+
+
+class StackError(TerminalError):
+    """Base of what can go wrong with a deployment."""
+
+
+class StackBusy(StackError):
+    """Another operation on the stack is under way."""
+
+
+class StackUnusable(StackError):
+    """The stack is in a state that no update leads out of, such as ROLLBACK_COMPLETE."""
+
+
+class ParametersWrong(StackError):
+    """The template has no parameter of a name that was given, or one without a default was not given."""
+
+
+class ChangesRefused(StackError):
+    """CloudFormation does not accept the change set: the template or a parameter's value is wrong."""
+
+
+class ChangesDeclined(StackError):
+    """The changes were shown and not agreed to."""
+
+
+class StackFailed(StackError):
+    """Resources could not be made, changed or deleted; CloudFormation put back what it had changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackEvent:
+    """One step of an operation.
+
+    Attributes:
+        resource: the logical id in the template, or the stack's own name.
+        resource_type: such as AWS::SQS::Queue.
+        status: such as CREATE_IN_PROGRESS.
+        reason: why, where CloudFormation says it; else "".
+    """
+
+    resource: str
+    resource_type: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change that a change set would make.
+
+    Attributes:
+        action: Add, Modify, Remove or Import.
+        resource: the logical id in the template.
+        resource_type: such as AWS::SQS::Queue.
+        replaces: True where the resource is made anew and the old one deleted.
+    """
+
+    action: str
+    resource: str
+    resource_type: str
+    replaces: bool
+
+
+Agree = Callable[[Sequence[Change]], bool]
+
+
+class Stack:
+    """A stack by its name.
+
+    Args:
+        cloudformation: boto3's client.
+        name: the stack's name.
+        on_event: called for every step of an operation, as it happens.
+    """
+
+    def __init__(self, cloudformation: Any, name: str, on_event: Callable[[StackEvent], None]) -> None:
+        self._cloudformation = cloudformation
+        self._name = name
+        self._on_event = on_event
+        self._seen: set[str] = set()
+
+    def find(self) -> dict[str, Any] | None:
+        """Return the stack's summary, or None where there is none of this name.
+
+        Listing tells the two apart; describing a stack that does not exist answers with an error like any other.
+        """
+        pages = self._cloudformation.get_paginator("list_stacks").paginate()
+        summaries = (summary for page in pages for summary in page["StackSummaries"])
+        mine = (one for one in summaries if one["StackName"] == self._name and one["StackStatus"] != "DELETE_COMPLETE")
+        return next(mine, None)
+
+    def apply(self, template: Mapping[str, str], parameters: Mapping[str, str], agree_to: Agree) -> None:
+        """Create or update the stack; nothing to change is success.
+
+        Args:
+            template: TemplateBody or TemplateURL, as CloudFormation's calls take it.
+            parameters: one that is left out keeps its value in the stack, or takes its default.
+            agree_to: shown the changes before they are made; False stops.
+
+        Raises:
+            StackError: a subclass for each cause.
+        """
+        summary = self._usable()
+        exists = summary is not None and summary["StackStatus"] != _NEVER_MADE
+        stack_id, change_set_id = self._create_change_set(
+            template, self._parameters(template, parameters, exists), exists
+        )
+        changes = self._changes(change_set_id)
+        if not changes or not agree_to(changes):
+            self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
+            if changes:
+                raise ChangesDeclined(f"the stack {self._name} was left as it is")
+            return
+        self._mark(stack_id)
+        self._cloudformation.execute_change_set(ChangeSetName=change_set_id)
+        self._follow(stack_id)
+
+    def delete(self, stack_id: str) -> None:
+        """Delete the stack.
+
+        Raises:
+            StackFailed: with what could not be deleted.
+            StackBusy: another operation is under way.
+        """
+        self._mark(stack_id)
+        self._cloudformation.delete_stack(StackName=stack_id)
+        self._follow(stack_id)
+
+    def buckets(self) -> tuple[str, ...]:
+        """Return the names of the buckets that are the stack's own."""
+        pages = self._cloudformation.get_paginator("list_stack_resources").paginate(StackName=self._name)
+        resources = (resource for page in pages for resource in page["StackResourceSummaries"])
+        return tuple(
+            resource["PhysicalResourceId"]
+            for resource in resources
+            if resource["ResourceType"] == "AWS::S3::Bucket" and resource.get("PhysicalResourceId")
+        )
+
+    def _usable(self) -> dict[str, Any] | None:
+        summary = self.find()
+        status = summary["StackStatus"] if summary else _NEVER_MADE
+        if status == _NEVER_MADE or status in _UPDATABLE:
+            return summary
+        if status.endswith("_IN_PROGRESS"):
+            raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then deploy again")
+        raise StackUnusable(f"the stack {self._name} is in {status}: {_ADVICE.get(status, 'see its events')}")
+
+    def _create_change_set(
+        self, template: Mapping[str, str], parameters: Sequence[Mapping[str, object]], exists: bool
+    ) -> tuple[str, str]:
+        """Return the ids of the stack and of the change set."""
+        try:
+            answer = self._cloudformation.create_change_set(
+                StackName=self._name,
+                ChangeSetName=f"sluice-{uuid.uuid4().hex[:12]}",
+                ChangeSetType="UPDATE" if exists else "CREATE",
+                Parameters=parameters,
+                Capabilities=["CAPABILITY_IAM"],
+                **template,
+            )
+        except ClientError as error:
+            raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {_message(error)}") from error
+        return str(answer["StackId"]), str(answer["Id"])
+
+    def _parameters(
+        self, template: Mapping[str, str], given: Mapping[str, str], exists: bool
+    ) -> list[dict[str, object]]:
+        try:
+            summary = self._cloudformation.get_template_summary(**template)
+        except ClientError as error:
+            raise ChangesRefused(f"the template is not valid: {_message(error)}") from error
+        declared = {entry["ParameterKey"]: "DefaultValue" in entry for entry in summary.get("Parameters", [])}
+        kept = (self._current_parameters() if exists else set()) & set(declared) - set(given)
+        unknown = sorted(set(given) - set(declared))
+        missing = sorted(
+            name for name, has_default in declared.items() if not has_default and name not in kept | set(given)
+        )
+        if unknown or missing:
+            raise ParametersWrong(f"the template has no parameters {unknown}, and needs values for {missing}")
+        values: list[dict[str, object]] = []
+        values += ({"ParameterKey": name, "ParameterValue": value} for name, value in sorted(given.items()))
+        values += ({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept))
+        return values
+
+    def _current_parameters(self) -> set[str]:
+        stack = self._cloudformation.describe_stacks(StackName=self._name)["Stacks"][0]
+        return {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
+
+    def _changes(self, change_set_id: str) -> list[Change]:
+        """Wait for the change set to be worked out; an empty list means that nothing differs."""
+        for pause in _pauses():
+            described = self._cloudformation.describe_change_set(ChangeSetName=change_set_id)
+            if described["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+                break
+            time.sleep(pause)
+        if described["Status"] == "FAILED":
+            reason = described.get("StatusReason", "")
+            if any(words in reason for words in _NO_CHANGES):
+                return []
+            raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {reason}")
+        pages = self._cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
+        return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
+
+    def _mark(self, stack_id: str) -> None:
+        """Remember the events of earlier operations."""
+        self._seen = {event["EventId"] for event in self._events(stack_id)}
+
+    def _follow(self, stack_id: str) -> None:
+        """Report events until one says that the stack itself has come to rest."""
+        failures: list[StackEvent] = []
+        for pause in _pauses():
+            for event in self._new_events(stack_id):
+                step = _step(event)
+                self._on_event(step)
+                if step.status.endswith("_FAILED"):
+                    failures.append(step)
+                if event["PhysicalResourceId"] == stack_id and not step.status.endswith("_IN_PROGRESS"):
+                    return self._judge(step, failures)
+            time.sleep(pause)
+        raise AssertionError("the pauses never end")
+
+    def _judge(self, last: StackEvent, failures: list[StackEvent]) -> None:
+        if last.status in _SUCCEEDED:
+            return
+        reasons = [f"{step.resource} ({step.resource_type}): {step.reason}" for step in failures[:_MAX_REASONS]]
+        raise StackFailed(f"the stack {self._name} ended in {last.status}. " + " | ".join(reasons or [last.reason]))
+
+    def _new_events(self, stack_id: str) -> list[dict[str, Any]]:
+        """Return the events not seen yet, oldest first."""
+        new: list[dict[str, Any]] = []
+        for event in self._events(stack_id):
+            if event["EventId"] in self._seen:
+                break
+            new.append(event)
+        self._seen.update(event["EventId"] for event in new)
+        return new[::-1]
+
+    def _events(self, stack_id: str) -> Any:
+        """Yield the stack's events, newest first."""
+        for page in self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack_id):
+            yield from page["StackEvents"]
+
+
+def _pauses() -> Any:
+    """Yield pauses that grow: short operations end at once, long ones do not meet CloudFormation's rate limit."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+
+def _step(event: Mapping[str, Any]) -> StackEvent:
+    return StackEvent(
+        event["LogicalResourceId"],
+        event["ResourceType"],
+        event["ResourceStatus"],
+        event.get("ResourceStatusReason", ""),
+    )
+
+
+def _change(change: Mapping[str, Any]) -> Change:
+    return Change(
+        change["Action"],
+        change["LogicalResourceId"],
+        change["ResourceType"],
+        change.get("Replacement") == "True",
+    )
+
+
+def _message(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Message", error))
