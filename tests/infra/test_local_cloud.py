@@ -88,7 +88,8 @@ def bucket(cloud: LocalCloud, name: str) -> None:
 def role(cloud: LocalCloud, name: str, *statements: dict[str, Any]) -> str:
     iam = cloud.client("iam")
     arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_TRUST))["Role"]["Arn"]
-    allow(cloud, name, *statements)
+    if statements:
+        allow(cloud, name, *statements)
     return arn
 
 
@@ -410,6 +411,30 @@ def test_a_state_that_times_out_stops_its_task(cloud: LocalCloud) -> None:
     assert (late["status"], late["error"]) == ("FAILED", "States.Timeout")
     ecs = cloud.client("ecs")
     eventually(lambda: not ecs.list_tasks(cluster="tests", family="slow")["taskArns"])
+
+
+def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> None:
+    nothing = {"QueryLanguage": "JSONata", "StartAt": "End", "States": {"End": {"Type": "Succeed"}}}
+    states, scheduler = cloud.client("stepfunctions"), cloud.client("scheduler")
+    machine = states.create_state_machine(name="swept", definition=json.dumps(nothing), roleArn=role(cloud, "idle"))[
+        "stateMachineArn"
+    ]
+    allowed = {"Action": "states:StartExecution", "Resource": machine}
+    for name, statements in (("may", [allowed]), ("may-not", [])):
+        target = {"Arn": machine, "RoleArn": role(cloud, f"schedule-{name}", *statements)}
+        scheduler.create_schedule(
+            Name=name,
+            ScheduleExpression="at(2026-01-01T00:00:00)",
+            FlexibleTimeWindow={"Mode": "OFF"},
+            Target=target,
+        )
+
+    def asked() -> dict[str, bool]:
+        return {one["role"]: one["allowed"] for one in cloud.decisions() if one["asked_by"] == "scheduler"}
+
+    eventually(lambda: len(asked()) == 2)
+    assert asked() == {"schedule-may": True, "schedule-may-not": False}
+    assert len(states.list_executions(stateMachineArn=machine)["executions"]) == 1
 
 
 # --- starting, dying, starting again ------------------------------------------------------------------------

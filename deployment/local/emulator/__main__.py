@@ -93,7 +93,15 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
 
 def _mend(state: Path) -> None:
     # Imported only now: ministack reads the environment when it is imported.
-    from deployment.local.emulator import decisions, durability, step_functions, task_launch, task_roles, transport
+    from deployment.local.emulator import (
+        decisions,
+        durability,
+        schedules,
+        step_functions,
+        task_launch,
+        task_roles,
+        transport,
+    )
 
     logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
     record = decisions.Decisions(state / "decisions.jsonl")
@@ -102,6 +110,7 @@ def _mend(state: Path) -> None:
     task_roles.install()
     task_launch.install(record)
     step_functions.install(record)
+    schedules.install(record)
     durability.install()
 
 

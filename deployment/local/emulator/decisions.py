@@ -1,7 +1,8 @@
 """Keeps a record of every decision that IAM makes about a role, so that policies can be compared with real calls.
 
 One JSON line each: time, role (its name), principal (the session's ARN), action, resource, allowed, and by whom it
-was asked: "request" for a call that the role made itself, "step functions" and "ecs" for what AWS does in its name.
+was asked: "request" for a call that the role made itself; "step functions", "ecs" and "scheduler" for what AWS does in
+its name.
 Calls of the account's root user are not decided by IAM, and not recorded.
 """
 

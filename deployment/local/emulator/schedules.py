@@ -1,0 +1,28 @@
+"""Makes EventBridge Scheduler start executions as the schedule's role; MiniStack starts them as root."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ministack.services import eventbridge
+
+from deployment.local.emulator.decisions import Decisions
+
+LOG = logging.getLogger("sluice.schedules")
+
+
+def install(decisions: Decisions) -> None:
+    """Replace how MiniStack calls a target."""
+    invoke = eventbridge._invoke_target
+
+    def invoke_as_role(target: dict[str, Any], event: Any, rule: dict[str, Any], *rest: Any) -> None:
+        arn, role = str(target.get("Arn", "")), target.get("RoleArn")
+        if role and arn.startswith("arn:aws:states:"):
+            session = str(rule.get("Name", "schedule"))[:64]
+            if not decisions.allows(role, session, "states:StartExecution", arn, asked_by="scheduler"):
+                LOG.error("%s may not start %s: the schedule has no effect", role, arn)
+                return
+        invoke(target, event, rule, *rest)
+
+    eventbridge._invoke_target = invoke_as_role
