@@ -1,0 +1,90 @@
+"""Sums of floats without rounding errors: the same to the last bit, whatever the order and size of the parts."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+_MANTISSA_BITS = 53
+_SPLITTER = float((1 << 27) + 1)  # Veltkamp's, for 53-bit mantissas
+_SQUARE_LIMIT = 1e150  # above it a square, or its parts, would overflow
+
+
+class ExactSum:
+    """A sum of float64 values, kept as whole numbers per binary exponent."""
+
+    def __init__(self) -> None:
+        self._by_exponent: dict[int, int] = {}
+
+    def add(self, values: np.ndarray) -> None:
+        """Add finite values."""
+        fractions, exponents = np.frexp(values)
+        whole = (fractions * (1 << _MANTISSA_BITS)).astype(np.int64)
+        low_bits = whole & ((1 << 26) - 1)
+        high_bits = whole >> 26
+        distinct, place = np.unique(exponents, return_inverse=True)
+        for number, exponent in enumerate(distinct):
+            # At most 2**27 in size each, so 2**36 of them fit into 64 bits.
+            chosen = place == number
+            total = (int(high_bits[chosen].sum()) << 26) + int(low_bits[chosen].sum())
+            self._by_exponent[int(exponent)] = self._by_exponent.get(int(exponent), 0) + total
+
+    @property
+    def value(self) -> Fraction:
+        """The sum, exactly."""
+        two = Fraction(2)
+        return sum(
+            (total * two ** (exponent - _MANTISSA_BITS) for exponent, total in self._by_exponent.items()), Fraction(0)
+        )
+
+
+class ExactMoments:
+    """Count, least, greatest, mean and deviation of finite numbers.
+
+    Attributes:
+        low, high: 0.0 where there was no number.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.low = self.high = 0.0
+        self._sum, self._squares = ExactSum(), ExactSum()
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in float64 values; infinite ones and NaN are passed over."""
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return
+        low, high = float(values.min()), float(values.max())
+        self.low = min(self.low, low) if self.count else low
+        self.high = max(self.high, high) if self.count else high
+        self.count += len(values)
+        self._sum.add(values)
+        small = np.where(np.abs(values) < _SQUARE_LIMIT, values, 0.0)
+        squares, errors = _exact_squares(small)
+        self._squares.add(squares)
+        self._squares.add(errors)
+
+    @property
+    def mean(self) -> float:
+        """0.0 where there was no number."""
+        return float(self._sum.value / self.count) if self.count else 0.0
+
+    @property
+    def population_deviation(self) -> float:
+        """The standard deviation with n as divisor, as scikit-learn's StandardScaler takes it."""
+        if not self.count:
+            return 0.0
+        mean = self._sum.value / self.count
+        return math.sqrt(self._squares.value / self.count - mean * mean)
+
+
+def _exact_squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squares and what rounding took from them (Dekker 1971, doi:10.1007/BF01397083)."""
+    squares = values * values
+    swollen = _SPLITTER * values
+    high = swollen - (swollen - values)
+    low = values - high
+    return squares, low * low - ((squares - high * high) - 2.0 * high * low)

@@ -1,0 +1,89 @@
+"""The part of Great Expectations that judges data, imported late and only once.
+
+GX's public entry points validate one frame held in memory and fingerprint it first, which takes most of the time. Sluice
+uses the layer below them: the metric graph, over one partition at a time. These are public classes of internal
+modules, so GX's version is pinned, and a test holds every verdict against `ValidationDefinition.run`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib.util
+import logging
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+# Needed for plots and rendering only; together they are half of GX's import time.
+_IMPORTED_ON_FIRST_USE = ("altair",)
+
+
+@functools.cache
+def gx() -> Any:
+    """The names of GX that Sluice uses. The first call takes one to three seconds.
+
+    Nothing is sent anywhere and nothing is written: no data context is made, and analytics are off.
+    """
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    for module in _IMPORTED_ON_FIRST_USE:
+        _import_on_first_use(module)
+    collecting = gc.isenabled()
+    gc.disable()  # hundreds of thousands of objects are made, and none of them is garbage
+    try:
+        names = _import()
+    finally:
+        if collecting:
+            gc.enable()
+    _configure(names)
+    return names
+
+
+def _import() -> SimpleNamespace:
+    import great_expectations.expectations.core  # noqa: F401 registers the expectations
+    import great_expectations.expectations.metrics  # noqa: F401 registers the metrics
+    from great_expectations.exceptions import ExpectationNotFoundError, MetricResolutionError
+    from great_expectations.execution_engine import PandasExecutionEngine, pandas_execution_engine
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.metrics.column_map_metrics.column_values_between import (
+        ColumnValuesBetween,
+    )
+    from great_expectations.expectations.registry import get_metric_kwargs
+    from great_expectations.validator.metric_configuration import MetricConfiguration
+    from great_expectations.validator.metrics_calculator import MetricsCalculator
+    from great_expectations.validator.validation_graph import ValidationGraph
+
+    return SimpleNamespace(
+        ColumnValuesBetween=ColumnValuesBetween,
+        ExpectationConfiguration=ExpectationConfiguration,
+        ExpectationNotFoundError=ExpectationNotFoundError,
+        MetricConfiguration=MetricConfiguration,
+        MetricResolutionError=MetricResolutionError,
+        MetricsCalculator=MetricsCalculator,
+        PandasExecutionEngine=PandasExecutionEngine,
+        ValidationGraph=ValidationGraph,
+        get_metric_kwargs=get_metric_kwargs,
+        pandas_execution_engine=pandas_execution_engine,
+    )
+
+
+def _configure(names: Any) -> None:
+    # A frame at or above this size in bytes gets no fingerprint; 0 means none ever does.
+    names.pandas_execution_engine.HASH_THRESHOLD = 0
+    # GX redirects Python's warnings to a logger on import; ours stay where they were.
+    logging.captureWarnings(False)
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+
+
+def _import_on_first_use(name: str) -> None:
+    """Put a module in place that really imports itself when something of it is used (importlib.util.LazyLoader)."""
+    if name in sys.modules:
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
