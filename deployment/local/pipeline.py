@@ -68,4 +68,5 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     return {
         **{variable: outputs[output] for variable, output in _SETTINGS.items()},
         "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person at the UI waits for the run to start; the default is 15
     }

@@ -1,0 +1,235 @@
+"""The whole chain as a test drives and reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import pandas as pd
+from botocore.exceptions import ClientError
+
+from deployment.local.cloud import LocalCloud
+from deployment.local.errors import CommandFailed
+from deployment.local.processes import ProcessRecord
+from flows.refinery.receipt import Receipt, receipt_key
+from lambda_trigger.message import UploadMessage, run_id_of
+
+_T = TypeVar("_T")
+END_SECONDS = 90.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class Chain:
+    """A running chain and its outputs."""
+
+    cloud: LocalCloud
+    outputs: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self.s3 = self.cloud.client("s3")
+        self.sqs = self.cloud.client("sqs")
+        self.ecs = self.cloud.client("ecs")
+        self.step_functions = self.cloud.client("stepfunctions")
+        self.lambdas = self.cloud.client("lambda")
+
+    # --- doing ------------------------------------------------------------------------------------------------
+
+    def upload(self, key: str, body: bytes) -> UploadMessage:
+        """Drop a file into the landing bucket, as a user does."""
+        response = self.s3.put_object(Bucket=self.outputs["LandingBucket"], Key=key, Body=body)
+        return UploadMessage(
+            bucket=self.outputs["LandingBucket"],
+            key=key,
+            version_id=response["VersionId"],
+            etag=response["ETag"].strip('"'),
+            size_bytes=len(body),
+        )
+
+    def event_of(self, *uploads: UploadMessage, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
+        """The S3 event of uploads, in S3's form: what S3 delivers a second time looks like this."""
+        from urllib.parse import quote_plus
+
+        return {
+            "Records": [
+                {
+                    "eventVersion": "2.1",
+                    "eventSource": "aws:s3",
+                    "eventTime": "2026-01-01T00:00:00.000Z",
+                    "eventName": "ObjectCreated:Put",
+                    "s3": {
+                        "bucket": {"name": upload.bucket},
+                        "object": {
+                            "key": quote_plus(upload.key, safe="/"),
+                            "size": upload.size_bytes,
+                            "eTag": upload.etag,
+                            "versionId": upload.version_id,
+                            "sequencer": sequencer,
+                        },
+                    },
+                }
+                for upload in uploads
+            ]
+        }
+
+    def deliver(self, event: object) -> dict[str, Any]:
+        """Call the Lambda with an event, and wait for its answer."""
+        response = self.lambdas.invoke(
+            FunctionName=self.outputs["TriggerFunctionName"], Payload=json.dumps(event).encode()
+        )
+        payload = json.loads(response["Payload"].read() or b"null")
+        return {"error": response.get("FunctionError"), "payload": payload}
+
+    def sweep(self) -> None:
+        """Do what the schedule does every few minutes: start a task when messages wait and nobody drains."""
+        self.step_functions.start_execution(stateMachineArn=self.outputs["SweepStateMachineArn"], input="{}")
+
+    def settle(self) -> None:
+        """Wait until nobody works on anything any more, sweeping up duplicates that were left behind."""
+
+        def at_rest() -> bool:
+            if self.tasks():
+                return False
+            messages = self.messages()
+            if messages["waiting"] and not self.tasks():
+                self.sweep()
+                self.wait_for(lambda: self.tasks() or self.queue_is_empty(), "the sweep to start a task", 20)
+            return not any(messages.values())
+
+        self.wait_for(at_rest, "the chain to come to rest", 180)
+
+    def run_by_hand(self, **parameters: object) -> dict[str, Any]:
+        """Start the deployment as a person does, wait for its end, and return the flow run."""
+        arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
+        with contextlib.suppress(CommandFailed):  # the command fails when the run does; the caller looks at its state
+            self.cloud.run(
+                ["prefect", "deployment", "run", "process-upload/upload", *arguments, "--watch"], timeout_seconds=120
+            )
+        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+        response = httpx.post(f"{self.cloud.prefect_api_url}/flow_runs/filter", json=newest, timeout=30)
+        response.raise_for_status()
+        run: dict[str, Any] = response.json()[0]
+        return run
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def execution(self, upload: UploadMessage) -> dict[str, Any] | None:
+        """The upload's execution as Step Functions describes it; None when there is none."""
+        arn = self.outputs["StateMachineArn"].replace(":stateMachine:", ":execution:")
+        try:
+            described: dict[str, Any] = self.step_functions.describe_execution(
+                executionArn=f"{arn}:{upload.execution_name}"
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ExecutionDoesNotExist":
+                return None
+            raise
+        return described
+
+    def ended(self, upload: UploadMessage, seconds: float = END_SECONDS) -> dict[str, Any]:
+        """Wait until the upload's execution has ended, and return it."""
+
+        def look() -> dict[str, Any] | None:
+            execution = self.execution(upload)
+            return execution if execution and execution["status"] != "RUNNING" else None
+
+        return self.wait_for(look, f"the execution of {upload.key} to end", seconds)
+
+    def receipt(self, upload: UploadMessage) -> Receipt:
+        """The upload's receipt."""
+        body = self.s3.get_object(Bucket=self.outputs["PublishedBucket"], Key=receipt_key(upload.run_id))["Body"]
+        return Receipt.from_json(body.read())
+
+    def has_receipt(self, upload: UploadMessage) -> bool:
+        """Whether the upload has a receipt."""
+        return receipt_key(upload.run_id) in self.keys("receipts/")
+
+    def keys(self, prefix: str) -> list[str]:
+        """Every key of the published bucket under `prefix`."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.outputs["PublishedBucket"], Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def table(self, key: str) -> pd.DataFrame:
+        """A published Parquet object as a frame."""
+        body = self.s3.get_object(Bucket=self.outputs["PublishedBucket"], Key=key)["Body"]
+        return pd.read_parquet(io.BytesIO(body.read()))
+
+    def published(self, receipt: Receipt) -> pd.DataFrame:
+        """The clean rows that a receipt speaks of."""
+        return pd.concat([self.table(output.key) for output in receipt.outputs if output.kind == "data"])
+
+    def quarantined(self, receipt: Receipt) -> pd.DataFrame:
+        """The bad rows that a receipt speaks of."""
+        return pd.concat([self.table(output.key) for output in receipt.outputs if output.kind == "quarantine"])
+
+    def flow_runs(self, upload: UploadMessage) -> list[dict[str, Any]]:
+        """The upload's flow runs as Prefect shows them."""
+        response = httpx.post(
+            f"{self.cloud.prefect_api_url}/flow_runs/filter",
+            json={"flow_runs": {"idempotency_key": {"any_": [upload.run_id]}}},
+            timeout=30,
+        )
+        response.raise_for_status()
+        runs: list[dict[str, Any]] = response.json()
+        return runs
+
+    def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
+        """How many messages a queue holds: waiting, and in somebody's hands."""
+        names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
+        attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[queue], AttributeNames=list(names.values()))
+        return {short: int(attributes["Attributes"][name]) for short, name in names.items()}
+
+    def queue_is_empty(self) -> bool:
+        """Whether no message waits and none is held."""
+        return not any(self.messages().values())
+
+    def tasks(self) -> list[int]:
+        """The process ids of the tasks that run now."""
+        found = []
+        for path in (self.cloud.state_dir / "processes").glob("*"):
+            try:
+                record = ProcessRecord(**json.loads(path.read_text()))
+            except (OSError, ValueError):
+                continue  # it ended while we looked
+            if record.what.startswith("task ") and record.is_alive():
+                found.append(record.pid)
+        return found
+
+    def kill_tasks(self) -> int:
+        """SIGKILL every running task and what it started; return how many there were."""
+        pids = self.tasks()
+        for pid in pids:
+            os.killpg(pid, signal.SIGKILL)
+        return len(pids)
+
+    def log_lines(self, group: str) -> list[dict[str, Any]]:
+        """The JSON lines of a log group."""
+        logs = self.cloud.client("logs")
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=self.outputs[group])
+        lines = (event["message"] for page in pages for event in page["events"])
+        return [json.loads(line[line.index("{") :]) for line in lines if "{" in line and line.rstrip().endswith("}")]
+
+    def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = END_SECONDS) -> _T:
+        """Look until something is there, and return it; a wait that takes too long fails and names `what`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = look()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                self.cloud.check()
+                raise AssertionError(f"waited {seconds:.0f} s in vain for {what}; queue: {self.messages()}")
+            time.sleep(_POLL_SECONDS)
+
+
+def run_id(upload: UploadMessage) -> str:
+    """The run id of an upload, computed from its parts."""
+    return run_id_of(upload.bucket, upload.key, upload.version_id, upload.etag, upload.sequencer)

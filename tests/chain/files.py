@@ -1,0 +1,41 @@
+"""Small files of orders whose fate is known beforehand."""
+
+from __future__ import annotations
+
+HEADER = "order_id,ordered_at,customer_id,country,sku,quantity,unit_price,discount"
+
+
+def order(number: int, **fields: object) -> str:
+    """One good order as a CSV line; `fields` bend it."""
+    values: dict[str, object] = {
+        "order_id": f"ORD-{number:08d}",
+        "ordered_at": "2026-11-02 10:00:00",
+        "customer_id": f"{number:06d}",
+        "country": "DE",
+        "sku": "SKU-1",
+        "quantity": 2,
+        "unit_price": "9.50",
+        "discount": "",
+        **fields,
+    }
+    return ",".join(str(value) for value in values.values())
+
+
+def orders(*lines: str) -> bytes:
+    """A CSV file of the given lines."""
+    return "\n".join([HEADER, *lines, ""]).encode()
+
+
+def good_orders(count: int, start: int = 1) -> bytes:
+    """A clean file of `count` orders."""
+    return orders(*(order(number) for number in range(start, start + count)))
+
+
+def dirty_orders() -> bytes:
+    """Twelve orders: nine good ones, one with a bad quantity, one with text for a price, and a duplicate."""
+    return orders(
+        *(order(number) for number in range(1, 10)),
+        order(10, quantity=0),
+        order(11, unit_price="cheap"),
+        order(1),
+    )

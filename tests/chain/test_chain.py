@@ -1,0 +1,186 @@
+"""Whole uploads through the whole chain: S3, Lambda, SQS, Step Functions, ECS, Prefect, S3, with IAM enforced.
+
+Nothing is faked but the cloud itself: the template, the zip, the state machine, the container's command and the
+Prefect server are the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flows.refinery.receipt import Status
+from tests.chain.chain import Chain
+from tests.chain.files import dirty_orders, good_orders, order, orders
+
+pytestmark = pytest.mark.cloud
+
+
+def test_a_good_file_is_published_with_a_receipt(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/good.csv", good_orders(5))
+    execution = chain.ended(upload)
+    assert execution["status"] == "SUCCEEDED", execution
+    receipt = chain.receipt(upload)
+    assert receipt.status is Status.PUBLISHED
+    assert (receipt.rows.rows_in, receipt.rows.published) == (5, 5)
+    frame = chain.published(receipt)
+    assert frame["revenue"].tolist() == [19.0] * 5
+    assert frame["customer_id"].tolist() == ["000001", "000002", "000003", "000004", "000005"]
+    chain.settle()
+
+
+def test_the_receipt_ties_the_chain_together(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/tied.csv", good_orders(2))
+    execution = chain.ended(upload)
+    receipt = chain.receipt(upload)
+    assert receipt.observed
+    assert receipt.chain.execution_arn == execution["executionArn"]
+    assert receipt.chain.task_arn is not None
+    assert ":task/" in receipt.chain.task_arn
+    (flow_run,) = chain.flow_runs(upload)
+    assert receipt.chain.flow_run_id == flow_run["id"]
+    assert receipt.source.version_id == upload.version_id
+    assert receipt.source.sequencer
+
+
+def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/observed.csv", good_orders(3))
+    chain.ended(upload)
+    (flow_run,) = chain.flow_runs(upload)
+    assert flow_run["deployment_id"] is not None
+    assert flow_run["parameters"]["key"] == upload.key
+    assert flow_run["parameters"]["version_id"] == upload.version_id
+    assert {"orders", "upload", "published"} <= set(flow_run["tags"])
+    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("COMPLETED", "Published")
+    assert "observed.csv" in flow_run["name"]
+    assert upload.run_id[:8] in flow_run["name"]
+
+
+def test_bad_rows_are_quarantined_with_their_reasons_and_the_others_published(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/dirty.csv", dirty_orders())
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert (receipt.rows.rows_in, receipt.rows.published) == (12, 9)
+    assert receipt.rows.quarantined_total == 2
+    assert receipt.rows.dropped_total == 1
+    assert receipt.rows.balanced
+    bad = chain.quarantined(receipt)
+    assert sorted(bad["row_number"]) == [10, 11]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("empty.csv", b"", "empty"),
+        ("header.csv", orders(), "row"),
+        ("binary.csv", bytes(range(256)) * 40, ""),
+        ("columns.csv", b"order_id,quantity\nORD-00000001,1\n", "column"),
+        ("bad.csv", orders(*(order(n, quantity=0) for n in range(1, 6))), "rows"),
+    ],
+)
+def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
+    chain: Chain, name: str, body: bytes, says: str
+) -> None:
+    upload = chain.upload(f"incoming/orders/{name}", body)
+    execution = chain.ended(upload)
+    assert (execution["status"], execution["error"]) == ("FAILED", "DataRejected")
+    receipt = chain.receipt(upload)
+    assert receipt.status is Status.REJECTED
+    assert receipt.reasons
+    assert says in receipt.reason
+    assert execution["cause"].startswith(receipt.reason[:200])
+    assert receipt.outputs == ()
+    (flow_run,) = chain.flow_runs(upload)
+    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Rejected")
+
+
+def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/a b+c é %2F ../../receipts/x 🐧.csv", good_orders(2))
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert receipt.source.key == upload.key
+    assert [output.key for output in receipt.outputs] == [f"data/orders/{upload.run_id}.parquet"]
+
+
+def test_a_file_under_no_contract_is_published_under_the_default_one_and_says_so(chain: Chain) -> None:
+    upload = chain.upload("incoming/Some Where/table.csv", b"First Name,Age\nAda,36\n")
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert receipt.contract.is_default
+    assert receipt.outputs[0].key.startswith("data/default/some-where/")
+
+
+def test_a_second_version_replaces_the_output_of_the_first(chain: Chain) -> None:
+    first = chain.upload("incoming/orders/twice.csv", good_orders(3))
+    chain.ended(first)
+    second = chain.upload("incoming/orders/twice.csv", good_orders(4))
+    chain.ended(second)
+    chain.settle()
+    assert chain.receipt(first).rows.published == 3
+    assert chain.receipt(second).rows.published == 4
+    data = chain.keys("data/orders/")
+    assert chain.receipt(second).outputs[0].key in data
+    assert chain.receipt(first).outputs[0].key not in data
+
+
+def test_the_same_event_five_times_gives_one_published_result(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/five-times.csv", good_orders(3))
+    event = chain.event_of(upload)
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda _: chain.deliver(event), range(5)))
+    assert [answer["error"] for answer in answers] == [None] * 5
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    chain.settle()
+    assert [key for key in chain.keys("data/") if upload.run_id in key] == [f"data/orders/{upload.run_id}.parquet"]
+    assert len(chain.flow_runs(upload)) == 1
+    assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
+
+
+def test_a_bad_record_does_not_keep_the_others_of_its_event(chain: Chain) -> None:
+    first = chain.upload("incoming/orders/multi-1.csv", good_orders(1))
+    second = chain.upload("incoming/orders/multi-2.csv", good_orders(1))
+    event = chain.event_of(first, second)
+    event["Records"].insert(1, {"eventName": "ObjectCreated:Put", "s3": {"bucket": {}}})
+    answer = chain.deliver(event)
+    assert answer["error"] is not None
+    assert "1 of 3 records" in json.dumps(answer["payload"])
+    for upload in (first, second):
+        assert chain.ended(upload)["status"] == "SUCCEEDED"
+
+
+def test_two_files_at_once_are_both_published(chain: Chain) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        uploads = list(
+            pool.map(lambda n: chain.upload(f"incoming/orders/at-once-{n}.csv", good_orders(n + 1)), range(2))
+        )
+    assert [chain.ended(upload)["status"] for upload in uploads] == ["SUCCEEDED"] * 2
+    assert [chain.receipt(upload).rows.published for upload in uploads] == [1, 2]
+
+
+def test_an_upload_outside_of_the_watched_prefix_changes_nothing(chain: Chain) -> None:
+    chain.settle()
+    before = chain.keys("")
+    outside = chain.upload("elsewhere/orders/x.csv", good_orders(1))
+    handed_over = chain.deliver(chain.event_of(outside))
+    assert handed_over == {"error": None, "payload": {"dispatched": 0, "ignored": 1, "failed": 0}}
+    assert chain.execution(outside) is None
+    assert chain.queue_is_empty()
+    assert chain.keys("") == before
+
+
+def test_a_task_that_dies_before_its_receipt_is_made_good_by_the_state_machine(chain: Chain) -> None:
+    chain.settle()
+    upload = chain.upload("incoming/orders/orphan.csv", good_orders(3))
+    chain.wait_for(lambda: chain.messages()["held"] == 1, "a task to take the message")
+    assert chain.kill_tasks() == 1
+    assert not chain.has_receipt(upload), "it was killed in time"
+    assert chain.ended(upload, seconds=180)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert receipt.chain.receive_count is not None
+    assert receipt.chain.receive_count > 1
+    (flow_run,) = chain.flow_runs(upload)
+    assert flow_run["state"]["name"] == "Published"
+    chain.settle()
+    assert len([key for key in chain.keys("data/") if upload.run_id in key]) == 1
