@@ -51,12 +51,12 @@ def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compr
 
 def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterator[pa.RecordBatch]:
     options = {"thrift_string_size_limit": _FOOTER_BYTES, "thrift_container_size_limit": 10_000_000}
-    metadata = pq.ParquetFile(file, **options).metadata
-    columns = _check(metadata, limits)
+    footer = pq.ParquetFile(file, **options)
+    columns = _check(footer.metadata, file.seek(0, 2), limits)
+    schema = footer.schema_arrow
+    _check_names(schema.names)
     file.seek(0)
-    parquet = pq.ParquetFile(file, read_dictionary=_dictionary_columns(metadata), **options)
-    names = parquet.schema_arrow.names
-    _check_names(names)
+    parquet = pq.ParquetFile(file, read_dictionary=_text_columns(schema), **options)
     rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, columns)))
     count = 0
     for batch in parquet.iter_batches(batch_size=rows, use_threads=True):
@@ -65,10 +65,10 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
         if batch.num_rows:
             yield batch
     if not count:
-        yield pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow)
+        yield pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def _check(metadata: Any, limits: Limits) -> int:
+def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
     columns = int(metadata.num_columns)
     if columns > limits.max_columns:
         raise TooManyColumns(f"{columns} columns; at most {limits.max_columns} are read")
@@ -77,6 +77,8 @@ def _check(metadata: Any, limits: Limits) -> int:
     expanded = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     if expanded > limits.max_expanded_bytes:
         raise FileTooLarge(f"the columns hold {expanded} bytes; at most {limits.max_expanded_bytes} are read")
+    if expanded > max(limits.expansion_grace_bytes, limits.max_expansion_ratio * size_bytes):
+        raise ExpandsTooMuch(f"{size_bytes} bytes expand to {expanded}; that is no data")
     return columns
 
 
@@ -88,16 +90,16 @@ def _check_names(names: list[str]) -> None:
         raise HeaderInvalid(f"{count} columns have the same name, {name[:80]!r}")
 
 
-def _dictionary_columns(metadata: Any) -> list[str]:
-    """Text columns that are stored as a dictionary: a few long texts can stand for a million rows in a small file."""
-    if not metadata.num_row_groups:
-        return []
-    group = metadata.row_group(0)
-    chunks = [group.column(index) for index in range(group.num_columns)]
+def _text_columns(schema: pa.Schema) -> list[str]:
+    """Columns to be read as dictionaries: a few long texts can stand for a million rows in a small file.
+
+    Asking the footer which of them are stored so would be faster, but pyarrow 26 ends the process when the column
+    part of a footer is damaged (`ColumnChunkMetaData` throws where no exception may leave).
+    """
     return [
-        chunk.path_in_schema
-        for chunk in chunks
-        if chunk.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in chunk.encodings)
+        field.name
+        for field in schema
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type) or pa.types.is_binary(field.type)
     ]
 
 
