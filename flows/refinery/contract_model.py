@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from flows.refinery.expectation_rules import columns_named, faults_of
 from flows.refinery.expectation_vocabulary import vocabulary
@@ -339,20 +339,29 @@ class Contract(_Frozen):
             return value
         return {name: {"type": rule} if isinstance(rule, str) else rule for name, rule in value.items()}
 
-    @model_validator(mode="after")
-    def _columns_are_declared(self) -> Contract:
-        if self.unknown_columns != "evolve" and not self.columns:
-            raise ValueError(f"unknown_columns is {self.unknown_columns}, but no columns are written")
-        if self.unknown_columns == "evolve" or not self.columns:
-            return self
-        for expectation in self.expectations:
+    @field_validator("unknown_columns")
+    @classmethod
+    def _known_columns_are_written(cls, policy: ChangePolicy, info: ValidationInfo) -> ChangePolicy:
+        if policy != "evolve" and not info.data.get("columns"):
+            raise ValueError(f"it is {policy}, but no columns are written")
+        return policy
+
+    @field_validator("expectations")
+    @classmethod
+    def _columns_are_written(
+        cls, expectations: tuple[Expectation, ...], info: ValidationInfo
+    ) -> tuple[Expectation, ...]:
+        columns = info.data.get("columns")
+        if not columns or info.data.get("unknown_columns", "evolve") == "evolve":
+            return expectations
+        for expectation in expectations:
             for column in expectation.columns:
-                if column not in self.columns:
+                if column not in columns:
                     raise ValueError(
                         f"{expectation.name} reads the column {column!r}, which is not among the contract's columns"
-                        + did_you_mean(column, self.columns)
+                        + did_you_mean(column, columns)
                     )
-        return self
+        return expectations
 
     @property
     def is_default(self) -> bool:
