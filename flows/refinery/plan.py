@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from flows.refinery.coercion import MISSING_RULE, TYPE_RULES, Kind, infer_kind, join_kinds
+from flows.refinery.bits import no_bits, set_bit
+from flows.refinery.coercion import MISSING_RULE, TYPE_RULES, Kind, dtype_of, infer_kind, join_kinds
 from flows.refinery.contract_model import Column, Contract
 from flows.refinery.quarantine import RowRule
 from flows.refinery.rules import Rule
@@ -22,7 +25,7 @@ class Header:
     columns: tuple[str, ...] = ()
     kinds: Mapping[str, Kind | None] = field(default_factory=dict)
 
-    def joined(self, frame: pd.DataFrame, declared: Iterable[str], infer: bool) -> Header:
+    def joined(self, frame: pd.DataFrame, declared: Collection[str], *, infer: bool) -> Header:
         """The header after one more partition."""
         columns = (*self.columns, *(name for name in map(str, frame.columns) if name not in self.columns))
         if not infer:
@@ -70,6 +73,26 @@ class Plan:
             row_rules=row_rules,
             places={rule.id: place for place, rule in enumerate(row_rules)},
         )
+
+    def flag(self, bits: np.ndarray, rule_id: str, rows: Any) -> None:
+        """Mark rows (positions, slice or mask) as breaking a rule, where the plan has that rule."""
+        place = self.places.get(rule_id)
+        if place is not None:
+            set_bit(bits, rows, place)
+
+    def is_bad(self, bits: np.ndarray) -> np.ndarray:
+        """Which rows break a rule that sends them to quarantine."""
+        blocking = no_bits(1, len(self.row_rules))
+        for place, rule in enumerate(self.row_rules):
+            if rule.blocking:
+                set_bit(blocking, slice(None), place)
+        bad: np.ndarray = (bits & blocking).any(axis=1)
+        return bad
+
+    def structure(self, file_columns: Sequence[str], nulls: Collection[str]) -> pd.DataFrame:
+        """An empty frame with the file's own columns in their order, each in the type in which it was judged."""
+        dtypes = {name: dtype_of(self.kinds.get(name, "string"), nulls=name in nulls) for name in file_columns}
+        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.refinery.coercion import as_text
-from flows.refinery.bits import has_bit, set_bit
+from flows.refinery.bits import has_bit, no_bits, set_bit
 from flows.refinery.partition import Misfit, Partition
 
 ROW_NUMBER, RULES, VALUES, RAW = "_row_number", "_rules", "_values", "_raw"
@@ -40,11 +40,16 @@ class QuarantineWriter:
     """Writes bad rows to a Parquet file, partition by partition.
 
     The file has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw (text of
-    rows that could not be decoded), and the source's columns as text. Nothing is written while there is no bad row.
+    rows that could not be decoded), and the source's columns as text.
+
+    Attributes:
+        path: None as long as there was no bad row: there is no file then.
+        rows: rows written so far.
     """
 
     def __init__(self, path: Path, rules: Sequence[RowRule], columns: Sequence[str]) -> None:
-        self._path = path
+        self.path: Path | None = None
+        self._destination = path
         self._rules = tuple(rules)
         self._columns = tuple(column for column in columns if column not in OWN_COLUMNS)
         self._writer: pq.ParquetWriter | None = None
@@ -68,16 +73,15 @@ class QuarantineWriter:
         if len(parts) > 1:
             table = table.sort_by(ROW_NUMBER)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._destination, self._schema, compression="zstd")
+            self.path = self._destination
         self._writer.write_table(table)
         self.rows += table.num_rows
 
-    def close(self) -> Path | None:
-        """Finish the file; None when there was nothing to write."""
-        if self._writer is None:
-            return None
-        self._writer.close()
-        return self._path
+    def close(self) -> None:
+        """Finish the file. May be called again."""
+        if self._writer is not None and self._writer.is_open:
+            self._writer.close()
 
     @property
     def _schema(self) -> pa.Schema:
@@ -139,12 +143,12 @@ class BadRows:
         self._numbers.append(row_numbers)
         self._bits.append(bits)
 
-    def with_late(self, late: Sequence[tuple[int, np.ndarray]], words: int) -> BadRows:
+    def with_late(self, late: Sequence[tuple[int, np.ndarray]]) -> BadRows:
         """The same with rules that were found broken only at the end: (rule, sorted row numbers)."""
-        numbers, bits = self._all(words)
+        numbers, bits = self._all()
         newly_bad = (rows for rule, rows in late if self._rules[rule].blocking)
         merged = np.unique(np.concatenate([numbers, *newly_bad]))
-        merged_bits = np.zeros((len(merged), words), dtype=np.uint64)
+        merged_bits = no_bits(len(merged), len(self._rules))
         merged_bits[np.searchsorted(merged, numbers)] = bits
         for rule, rows in late:
             among_bad = rows[np.isin(rows, merged)]
@@ -153,18 +157,18 @@ class BadRows:
         result.add(merged, merged_bits)
         return result
 
-    def of(self, row_numbers: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, row_numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of some sorted row numbers are bad: their positions, and their bits."""
-        numbers, bits = self._all(words)
+        numbers, bits = self._all()
         if not len(numbers):
-            return np.empty(0, dtype=np.int64), np.zeros((0, words), dtype=np.uint64)
+            return np.empty(0, dtype=np.int64), no_bits(0, len(self._rules))
         place = np.minimum(np.searchsorted(numbers, row_numbers), len(numbers) - 1)
         positions = np.flatnonzero(numbers[place] == row_numbers)
         return positions, bits[place[positions]]
 
-    def counts(self, words: int) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Bad rows by the first rule that each broke."""
-        _, bits = self._all(words)
+        _, bits = self._all()
         left = np.ones(len(bits), dtype=bool)
         counts = {}
         for position, rule in enumerate(self._rules):
@@ -177,10 +181,10 @@ class BadRows:
                 left &= ~first
         return counts
 
-    def _all(self, words: int) -> tuple[np.ndarray, np.ndarray]:
+    def _all(self) -> tuple[np.ndarray, np.ndarray]:
         if len(self._numbers) != 1:
             numbers = [np.empty(0, dtype=np.int64), *self._numbers]
-            bits = [np.zeros((0, words), dtype=np.uint64), *self._bits]
+            bits = [no_bits(0, len(self._rules)), *self._bits]
             self._numbers, self._bits = [np.concatenate(numbers)], [np.concatenate(bits)]
         return self._numbers[0], self._bits[0]
 

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.refinery.contract_model import BadRows
 from flows.refinery.expectations import Verdict
+from flows.refinery.plan import MISSING_COLUMN, UNKNOWN_COLUMN
+from flows.refinery.quarantine import RowRule
 from flows.refinery.rules import Rule
 
 # Their observed value is an aggregate that shows no single value of the data, so it may stand in a message.
@@ -85,6 +88,30 @@ def reason_of(verdict: Verdict) -> Reason | None:
     if verdict.success or not rejects(rule):
         return None
     return Reason(rule.id, _sentence(verdict), observed_of(verdict), expected_of(rule))
+
+
+def row_rule_tally(rule: RowRule, rows: int, broken: int) -> Tally:
+    """The tally of a rule of type or presence that rows broke."""
+    name = rule.id.split("(", 1)[0]
+    kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"
+    column = rule.columns[0] if len(rule.columns) == 1 else None
+    return Tally(rule.id, name, column, kind, "warning", False, rows, broken)
+
+
+def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int) -> list[Reason]:
+    """Why so many bad rows reject the file; empty where the contract allows them."""
+    fraction = bad / rows if rows else 0.0
+    said = f"{bad} of {rows} rows ({percent(fraction)}) are bad"
+    reasons = []
+    if bad and limits.policy == "reject_file":
+        reasons.append(Reason("bad_rows", f"{said}; the contract allows none", bad, 0))
+    if limits.max_fraction is not None and fraction > limits.max_fraction:
+        message = f"{said}; the contract allows at most {percent(limits.max_fraction)}"
+        reasons.append(Reason("bad_rows.max_fraction", message, round(fraction, 6), limits.max_fraction))
+    if limits.max_count is not None and bad > limits.max_count:
+        message = f"{said}; the contract allows at most {limits.max_count}"
+        reasons.append(Reason("bad_rows.max_count", message, bad, limits.max_count))
+    return reasons
 
 
 def rejects(rule: Rule) -> bool:
