@@ -1,4 +1,4 @@
-"""One bit per rule and row: uint64 arrays of rows x words, in which bit k of a row says that the row breaks the k-th rule."""
+"""One bit per rule and row: uint64 arrays of rows x words; bit k of a row says that the row breaks the k-th rule."""
 
 from __future__ import annotations
 

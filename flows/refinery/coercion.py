@@ -1,4 +1,4 @@
-"""From a partition's raw columns to the contract's types. What cannot be read as its type is a reason for quarantine."""
+"""From raw columns to the contract's types. What cannot be read as its type is a reason for quarantine."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Coerced:
     """One column in the contract's type.
 
     Attributes:
-        values: the values as GX judges them: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without
-            a zone; dates at midnight); times and JSON are text. Missing where the raw value was, or could not be read.
+        values: as GX judges them: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without a zone;
+            dates at midnight); times and JSON are text. Missing where the raw value was, or could not be read.
         unreadable: mask of the rows whose value is there but is not of the type.
         missing: mask of the rows without a value.
     """
@@ -80,8 +80,8 @@ def as_text(raw: pd.Series) -> pd.Series:
     """A raw column as text, missing where a value is missing. Whole numbers have no decimal point."""
     if isinstance(raw.dtype, pd.StringDtype):
         return raw
-    if raw.dtype == object:
-        return raw.map(_text_of, na_action="ignore").astype("str")
+    if pd.api.types.is_object_dtype(raw.dtype):
+        return _as_str(raw.map(_text_of, na_action="ignore"))
     array = pa.array(raw, from_pandas=True)
     return _series(array.cast(pa.string()), "str")
 
@@ -115,17 +115,19 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
 
 def empty(kind: str, rows: int) -> pd.Series:
     """A column of missing values, as GX judges it."""
-    return pd.Series([np.nan] * rows, dtype="float64").astype(dtype_of(kind, nulls=True))
+    dtype = pd.api.types.pandas_dtype(dtype_of(kind, nulls=True))
+    column: pd.Series = pd.Series([np.nan] * rows, dtype="float64").astype(dtype)
+    return column
 
 
-# --- types of columns that the contract does not name ------------------------------------------------------------------
+# --- types of columns that the contract does not name -----------------------------------------------------------------
 
 
 def infer_kind(raw: pd.Series) -> Kind | None:
     """The type of a column that the contract does not name; None where it holds no value.
 
-    The type of a whole file is the join of its partitions' types, whatever their size: so whole numbers are integers even
-    where pandas needed floats to hold a missing value beside them.
+    The type of a whole file is the join of its partitions' types, whatever their size: so whole numbers are integers
+    even where pandas needed floats to hold a missing value beside them.
     """
     if raw.notna().sum() == 0:
         return None
@@ -140,7 +142,7 @@ def infer_kind(raw: pd.Series) -> Kind | None:
         return "integer" if whole and (np.abs(values) < _EXACT_IN_FLOAT).all() else "number"
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return "timestamp"
-    if dtype == object:
+    if pd.api.types.is_object_dtype(dtype):
         return _infer_objects(raw.dropna())
     return "string"
 
@@ -216,13 +218,15 @@ def _read_timestamp(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Serie
         return moments
     # An hour that a change of the clocks skips or repeats names no moment.
     located = moments.dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
-    in_utc = located.dt.tz_convert("UTC").dt.tz_localize(None)
+    in_utc: pd.Series = located.dt.tz_convert("UTC").dt.tz_localize(None)
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return in_utc
     if column.format is not None:
         return moments if "%z" in column.format else in_utc
     zoned = pc.match_substring_regex(_text(raw), _ZONE)
-    return in_utc.where(~zoned.fill_null(False).to_numpy(zero_copy_only=False), moments)
+    has_zone = zoned.fill_null(False).to_numpy(zero_copy_only=False)
+    read: pd.Series = in_utc.where(~has_zone, moments)
+    return read
 
 
 def _read_date(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
@@ -233,7 +237,7 @@ def _read_date(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
 def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
     if column.format is not None:
         moments = pd.to_datetime(as_text(raw), format=column.format, errors="coerce")
-        return moments.dt.strftime("%H:%M:%S.%f").astype("str").str.removesuffix(".000000")
+        return _as_str(moments.dt.strftime("%H:%M:%S.%f")).str.removesuffix(".000000")
     text = pc.utf8_trim_whitespace(_text(raw))
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     short = pc.equal(pc.utf8_length(times), len("08:00"))
@@ -242,7 +246,7 @@ def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
 
 
 def _read_json(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
-    return as_text(raw).map(_json_or_none, na_action="ignore").astype("str")
+    return _as_str(as_text(raw).map(_json_or_none, na_action="ignore"))
 
 
 _READERS: dict[str, Callable[[pd.Series, Column, SourceFormat], pd.Series]] = {
@@ -257,7 +261,7 @@ _READERS: dict[str, Callable[[pd.Series, Column, SourceFormat], pd.Series]] = {
 }
 
 
-# --- pieces of readers -------------------------------------------------------------------------------------------------
+# --- pieces of readers ------------------------------------------------------------------------------------------------
 
 
 def _text(raw: pd.Series) -> pa.Array:
@@ -298,7 +302,7 @@ def _long_integers(text: pa.Array) -> pa.Array:
     def read(value: str | None) -> int | None:
         if value is None or not value.lstrip("+-").isdecimal() or not value.isascii():
             return None
-        number = int(value) if len(value) <= 20 else high + 1  # noqa: PLR2004 64 bits have at most 20 characters
+        number = int(value) if len(value) <= 20 else high + 1
         return number if low <= number <= high else None
 
     return pa.array([read(value) for value in text.to_pylist()], type=pa.int64())
@@ -333,6 +337,11 @@ def _series(array: pa.Array, dtype: str) -> pd.Series:
         extension = pd.arrays.BooleanArray if dtype == "boolean" else pd.arrays.IntegerArray
         return pd.Series(extension(values, mask))
     return pd.Series(array.to_numpy(zero_copy_only=False).astype(dtype, copy=False))
+
+
+def _as_str(values: pd.Series) -> pd.Series:
+    text: pd.Series = values.astype(pd.StringDtype(na_value=np.nan))
+    return text
 
 
 def _text_of(value: Any) -> str:

@@ -397,14 +397,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-# --- metrics that GX computes value by value --------------------------------------------------------------------------
+# --- metrics that GX computes value by value ------------------------------------------------------------------------
 
 
 @functools.cache
 def _register_metrics() -> None:
     """Replace GX's `between` by one that compares nullable integers and all timestamps at once.
 
-    GX compares NumPy integers, floats and nanosecond timestamps as columns, and everything else value by value in Python.
+    GX compares NumPy integers, floats and nanosecond timestamps as columns, everything else value by value in Python.
     Registering a metric anew is GX's own way to extend it; the comparison itself remains GX's.
     """
     import inspect
@@ -413,8 +413,8 @@ def _register_metrics() -> None:
 
     original = inspect.unwrap(gx().ColumnValuesBetween._pandas)
 
-    class ColumnValuesBetweenVectorized(gx().ColumnValuesBetween):  # type: ignore[misc]
-        @column_condition_partial(engine=gx().PandasExecutionEngine)
+    class ColumnValuesBetweenVectorized(gx().ColumnValuesBetween):  # type: ignore[misc] # as above
+        @column_condition_partial(engine=gx().PandasExecutionEngine)  # type: ignore[untyped-decorator] # GX has no types
         def _pandas(cls, column: pd.Series, **kwargs: Any) -> Any:  # noqa: N805 GX makes it a class method
             if column.dtype == "Int64":
                 column = column.astype("int64")  # GX has left the missing values out

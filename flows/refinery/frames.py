@@ -75,6 +75,7 @@ class SideFile:
         available = list(plan.columns)
         needed = {name for rule in rules for name in rule.columns_needed(available)}
         self._kinds = {name: kind for name, kind in plan.kinds.items() if name in needed}
+        self._path = path
         self._file = FrameFile(path, self._kinds) if rules else None
 
     @property
@@ -94,15 +95,13 @@ class SideFile:
 
     def batches(self) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """Read it again as it was written, with the row numbers."""
-        if self._file:
-            for batch in read_batches(self._file.path):
-                yield as_judged(batch, self._kinds), batch.column(ROW_NUMBER).to_numpy()
+        for batch in read_batches(self._path):
+            yield as_judged(batch, self._kinds), batch.column(ROW_NUMBER).to_numpy()
 
     def read(self, rule: Rule) -> tuple[pd.DataFrame, np.ndarray]:
         """The columns that one rule needs, of all rows at once."""
-        assert self._file is not None
         kinds = {name: self._kinds[name] for name in rule.columns_needed(list(self._kinds))}
-        batches = [batch.select([*kinds, ROW_NUMBER]) for batch in read_batches(self._file.path)]
+        batches = [batch.select([*kinds, ROW_NUMBER]) for batch in read_batches(self._path)]
         schema = pa.schema([*((n, ARROW_TYPES[k]) for n, k in kinds.items()), (ROW_NUMBER, pa.int64())])
         table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
         return as_judged(table, kinds), table.column(ROW_NUMBER).to_numpy()
@@ -133,4 +132,5 @@ def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
         return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
     if dtype in ("Int64", "boolean"):
         return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
-    return array.to_pandas().astype(dtype)
+    column: pd.Series = array.to_pandas().astype(dtype)
+    return column

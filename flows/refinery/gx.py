@@ -1,7 +1,7 @@
 """The part of Great Expectations that judges data, imported late and only once.
 
-GX's public entry points validate one frame held in memory and fingerprint it first, which takes most of the time. Sluice
-uses the layer below them: the metric graph, over one partition at a time. These are public classes of internal
+GX's public entry points validate one frame held in memory and fingerprint it first, which takes most of the time.
+Sluice uses the layer below them: the metric graph, over one partition at a time. These are public classes of internal
 modules, so GX's version is pinned, and a test holds every verdict against `ValidationDefinition.run`.
 """
 
@@ -41,7 +41,7 @@ def gx() -> Any:
 
 
 def _import() -> SimpleNamespace:
-    import great_expectations.expectations.core  # noqa: F401 registers the expectations
+    import great_expectations.expectations.core
     import great_expectations.expectations.metrics  # noqa: F401 registers the metrics
     from great_expectations.exceptions import ExpectationNotFoundError, MetricResolutionError
     from great_expectations.execution_engine import PandasExecutionEngine, pandas_execution_engine

@@ -1,4 +1,4 @@
-"""Writing what is published: Parquet or CSV, in one file or one per value of a column. The same rows give the same bytes."""
+"""Writing what is published: Parquet or CSV, in one file or in folders. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 class OutputImpossible(TerminalError):
-    """The clean rows cannot be written as the contract says: no such column to part them by, or too many of its values."""
+    """The clean rows cannot be written as the contract says: no such column to part them by, or too many values."""
 
 
 @dataclass(frozen=True)

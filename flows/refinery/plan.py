@@ -1,4 +1,4 @@
-"""How a file is refined: what its header and the contract together say of each column, and the rules that rows can break."""
+"""How a file is refined: what its header and the contract say of each column, and the rules that rows can break."""
 
 from __future__ import annotations
 

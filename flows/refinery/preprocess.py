@@ -105,8 +105,15 @@ def _quarantine_file(validated: Validated) -> OutputFile | None:
 
 
 class _Pipeline:
-    """The rows after each step. Row-local steps wait and are done together, partition by partition; a step that must see
-    all rows first makes them run, and what comes out is kept."""
+    """The rows after each step.
+
+    Row-local steps wait and are done together, partition by partition. A step that must see all rows first makes them
+    run, and what comes out is kept.
+
+    Attributes:
+        kinds: the columns that are published as dates or times; right once the first frame came out of `frames`.
+        dropped: rows by the step that dropped them.
+    """
 
     def __init__(self, validated: Validated, folder: Path, on_progress: Progress) -> None:
         self.kinds = {name: kind for name, kind in validated.kinds.items() if kind in ("date", "time")}
@@ -129,12 +136,13 @@ class _Pipeline:
             self._keep(step.learn)
             step.finish()
         self._waiting.append(step)
-        self._rename_kinds(step)
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The rows after all steps. To be called once: it counts what the steps drop."""
-        for frame in self._source():
+        for number, frame in enumerate(self._source()):
             for step in self._waiting:
+                if number == 0:
+                    self._rename_kinds(step.new_names(list(frame.columns)))
                 before = len(frame)
                 frame = step.apply(frame)
                 self.dropped[step.label] += before - len(frame)
@@ -172,9 +180,10 @@ class _Pipeline:
         self._waiting = []
         self._source = lambda: iter((result,))
 
-    def _rename_kinds(self, step: Step) -> None:
-        names = step.new_names(list(self.kinds))
-        self.kinds = {names.get(name, name): kind for name, kind in self.kinds.items()}
+    def _rename_kinds(self, names: Mapping[str, str]) -> None:
+        renamed = {names.get(name, name): kind for name, kind in self.kinds.items()}
+        self.kinds.clear()
+        self.kinds.update(renamed)
 
 
 class Spool:

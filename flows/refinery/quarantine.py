@@ -1,4 +1,4 @@
-"""The quarantine file: bad rows as they were, each with its row number, every rule that it broke and the offending value."""
+"""The quarantine file: bad rows as they were, each with its row number, the rules that it broke and their values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.refinery.coercion import as_text
 from flows.refinery.bits import has_bit, no_bits, set_bit
+from flows.refinery.coercion import as_text
 from flows.refinery.partition import Misfit, Partition
 
 ROW_NUMBER, RULES, VALUES, RAW = "_row_number", "_rules", "_values", "_raw"
@@ -39,8 +39,8 @@ class RowRule:
 class QuarantineWriter:
     """Writes bad rows to a Parquet file, partition by partition.
 
-    The file has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw (text of
-    rows that could not be decoded), and the source's columns as text.
+    The file has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw (the
+    text of a row that could not be decoded), and the source's columns as text.
 
     Attributes:
         path: None as long as there was no bad row: there is no file then.

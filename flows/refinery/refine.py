@@ -79,7 +79,7 @@ def validate_file(
     on_progress: Progress | None = None,
     rows_per_partition: int = ROWS_PER_PARTITION,
 ) -> Validated:
-    """Decode a file, coerce it to the contract's types, judge it with GX and part good rows from bad, in bounded memory.
+    """Decode a file, coerce it to the contract's types, judge it with GX, part good rows from bad; in bounded memory.
 
     Args:
         work_dir: an existing folder for good.arrow, quarantine.parquet and what is needed in between.
@@ -100,7 +100,7 @@ def validate_file(
             header = grown.header
 
 
-# --- one partition ------------------------------------------------------------------------------------------------------
+# --- one partition ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ def _coerced(partition: Partition, name: str, column: Column, plan: Plan, bits: 
     return coerced.values
 
 
-# --- the whole file -----------------------------------------------------------------------------------------------------
+# --- the whole file ---------------------------------------------------------------------------------------------------
 
 
-class _HeaderGrew(Exception):  # noqa: N818 not an error: the pass begins anew
+class _HeaderGrew(Exception):
     """A later partition showed a new column, or that a column which the contract does not name is of a wider type."""
 
     def __init__(self, header: Header) -> None:

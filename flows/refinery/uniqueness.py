@@ -53,7 +53,7 @@ def duplicated_rows(
 
     Args:
         collector: has seen all keys.
-        read_again: gives the same keys again, in the same order, with their row numbers; called only when hashes repeat.
+        read_again: gives the same keys again, in the same order, with their row numbers; called when hashes repeat.
     """
     repeated, suspects = collector.repeated()
     if not suspects:

@@ -1,0 +1,144 @@
+"""What a preprocessing step is: row-local, on some columns, or fitted on all rows first."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flows.refinery.errors import TerminalError
+
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Fitted = dict[str, Any]
+
+
+class StepFailed(TerminalError):
+    """A preprocessing step cannot be done on this file.
+
+    A column is not there, a value does not fit, or the dataset's own function raised or returned something that is no
+    table of these rows. The message names the step, and the first row that it failed on where that can be found.
+    """
+
+
+class Step(BaseModel, ABC):
+    """A built-in step with its arguments. `apply` never changes the frame that it is given.
+
+    Attributes:
+        label: how the step is named in tallies and messages: its name, with #2 for the second of its kind.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    name: ClassVar[str]
+    label: str = Field("", exclude=True)
+
+    @abstractmethod
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Do the step on some rows. The index holds the rows' numbers in the source and stays with its rows."""
+
+    def new_names(self, columns: Sequence[str]) -> dict[str, str]:
+        """The columns that it gives another name."""
+        del columns
+        return {}
+
+    def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+        """Refuse to go on without these columns.
+
+        Raises:
+            StepFailed: with the columns that there are.
+        """
+        missing = [name for name in columns if name not in frame.columns]
+        if missing:
+            there = ", ".join(map(repr, frame.columns))
+            raise StepFailed(f"step {self.label}: there is no column {missing[0]!r} at this point; there are {there}")
+
+    def fail_at(self, rows: pd.Index, why: str) -> StepFailed:
+        """The error for values that do not fit, with the first row's number."""
+        # A dataset's own function may have lost the rows' numbers.
+        first = f"; the first is row {rows[0]}" if len(rows) and rows[0] >= 0 else ""
+        return StepFailed(f"step {self.label}: {why} ({len(rows)} rows{first})")
+
+
+class OnColumns(Step):
+    """A step on one column (`column`) or several (`columns`)."""
+
+    column: str | None = None
+    columns: Names | None = None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> OnColumns:
+        if (self.column is None) == (self.columns is None):
+            raise ValueError("give either column or columns")
+        return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns that it is about."""
+        return self.columns or (self.column or "",)
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.targets)
+        return frame.assign(**{name: self.change(name, frame[name]) for name in self.targets})
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        """The new values of one column."""
+        raise NotImplementedError
+
+    def numbers(self, name: str, values: pd.Series) -> pd.Series:
+        """A column of numbers as floats.
+
+        Raises:
+            StepFailed: it holds something else.
+        """
+        if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
+            raise StepFailed(f"step {self.label}: the column {name!r} holds no numbers; cast it first")
+        return values.astype("float64")
+
+
+class FittedStep(OnColumns):
+    """A step that learns from all rows. `fitted` pins what an earlier run learned, as its receipt says."""
+
+    fitted: dict[str, Any] | None = None
+
+    @abstractmethod
+    def learn(self, frame: pd.DataFrame) -> None:
+        """Take in some rows."""
+
+    @abstractmethod
+    def learned(self) -> Fitted:
+        """What all rows taught, as JSON can hold it, by column."""
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is nothing to learn."""
+        return self.fitted is not None
+
+    def finish(self) -> None:
+        """Keep what was learned."""
+        self.fitted = self.learned()
+
+    def of(self, name: str) -> Any:
+        """What is known of one column.
+
+        Raises:
+            StepFailed: the pinned values do not name it.
+        """
+        fitted = self.fitted or {}
+        if name not in fitted:
+            raise StepFailed(f"step {self.label}: the pinned fitted values say nothing of the column {name!r}")
+        return fitted[name]
+
+
+def is_text(values: pd.Series) -> bool:
+    """Whether a column holds text."""
+    return isinstance(values.dtype, pd.StringDtype)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value
