@@ -101,7 +101,9 @@ class Observer:
                 if not accepted and receive_count > 1:
                     # The message came again, so whoever had the run gave it up or died; only the display still
                     # says Running. Killed processes cannot say so themselves.
-                    gone = Crashed(message="The task that ran this upload ended without a word; another one took over.")
+                    gone: State[Any] = Crashed(
+                        message="The task that ran this upload ended without a word; another one took over."
+                    )
                     client.set_flow_run_state(flow_run.id, gone, force=True)
                     accepted = _set_state(client, flow_run, claim)
                 if accepted:

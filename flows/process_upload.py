@@ -22,8 +22,9 @@ from pydantic import Field
 from blocks.object_store import ObjectFacts
 from flows.composition import Pipeline, pipeline
 from flows.refinery.errors import TerminalError, TransientError
+from flows.refinery.preprocess import Prepared
 from flows.refinery.receipt import Chain, Output, Receipt, Status, receipt_key
-from flows.refinery.refine import Prepared, Validated
+from flows.refinery.refine import Validated
 from flows.stages import REJECTING, UploadRun
 from lambda_trigger.message import UploadMessage, folder_of, slug
 

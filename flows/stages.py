@@ -20,6 +20,8 @@ from flows import __version__
 from flows.composition import Pipeline
 from flows.refinery.contract import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
+from flows.refinery.outputs import OutputFile
+from flows.refinery.preprocess import Prepared, preprocess_file
 from flows.refinery.protocol import Start, decide_start
 from flows.refinery.receipt import (
     Chain,
@@ -33,8 +35,8 @@ from flows.refinery.receipt import (
     Status,
     output_stem,
 )
-from flows.refinery.refine import OutputFile, Prepared, Validated, preprocess_file, validate_file
-from flows.refinery.steps import StepFailed
+from flows.refinery.refine import Validated, validate_file
+from flows.refinery.step_base import StepFailed
 from lambda_trigger.message import UploadMessage, folder_of
 
 LOG = logging.getLogger("sluice")

@@ -1,0 +1,80 @@
+"""Hands an upload over: a message into the queue, then an execution that sees it through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from botocore.exceptions import ClientError
+
+from lambda_trigger.message import UploadMessage
+
+# This upload has its execution: a closed one of that name (kept for 90 days), or a running one with another
+# input: docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+_ALREADY_STARTED = ("ExecutionAlreadyExists",)
+
+
+class SqsClient(Protocol):
+    """What is used of boto3's SQS client."""
+
+    def send_message(self, *, QueueUrl: str, MessageBody: str) -> Any: ...  # noqa: N803 (boto3's names)
+
+
+class StepFunctionsClient(Protocol):
+    """What is used of boto3's Step Functions client."""
+
+    def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> Any: ...  # noqa: N803
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """What came of handing one upload over.
+
+    Attributes:
+        message_id: the SQS message's id.
+        execution_arn: the execution's ARN; None when it existed already.
+    """
+
+    message_id: str
+    execution_arn: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """Sends uploads on. The message goes first: an execution without a message would wait for nothing,
+    while a message without an execution is still found by whoever drains the queue."""
+
+    sqs: SqsClient
+    step_functions: StepFunctionsClient
+    queue_url: str
+    state_machine_arn: str
+
+    def dispatch(self, upload: UploadMessage) -> Dispatched:
+        """Send the message and start the execution of one upload.
+
+        Raises:
+            botocore.exceptions.ClientError: a call was refused; doing all of it again is safe, since a second
+                message finds the first one's receipt and a second execution of the name is not started.
+        """
+        sent = self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=upload.to_json())
+        return Dispatched(sent["MessageId"], self._start_execution(upload))
+
+    def _start_execution(self, upload: UploadMessage) -> str | None:
+        try:
+            started = self.step_functions.start_execution(
+                stateMachineArn=self.state_machine_arn,
+                name=upload.execution_name,
+                input=json.dumps(execution_input(upload), sort_keys=True),
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _ALREADY_STARTED:
+                return None
+            raise
+        return str(started["executionArn"])
+
+
+def execution_input(upload: UploadMessage) -> Mapping[str, Any]:
+    """Return what the state machine is told: the same upload always gives the same input."""
+    return {"run_id": upload.run_id, "attempt": upload.attempt, "upload": asdict(upload)}

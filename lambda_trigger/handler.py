@@ -1,0 +1,111 @@
+"""The Lambda that S3 calls for every upload: environment -> clients -> parse -> dispatch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from lambda_trigger.dispatch import Dispatcher
+from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of
+
+LOG = logging.getLogger("sluice.trigger")
+LOG.setLevel(logging.INFO)
+
+# Several tries within one invocation; Lambda itself tries an asynchronous event twice more.
+_CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
+
+
+class RecordsFailed(Exception):
+    """At least one record could not be handed over.
+
+    Raised once all were tried, so that Lambda repeats the event; the records that went through are handed
+    over twice then, which the receipts make harmless.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The handler's settings and collaborators."""
+
+    bucket: str
+    incoming_prefix: str
+    dispatcher: Dispatcher
+
+
+@cache
+def trigger_from_environment() -> Trigger:
+    """Build the trigger once per Lambda environment."""
+    return Trigger(
+        bucket=os.environ["SLUICE_LANDING_BUCKET"],
+        incoming_prefix=os.environ.get("SLUICE_INCOMING_PREFIX", "incoming/"),
+        dispatcher=Dispatcher(
+            sqs=boto3.client("sqs", config=_CALLS),
+            step_functions=boto3.client("stepfunctions", config=_CALLS),
+            queue_url=os.environ["SLUICE_QUEUE_URL"],
+            state_machine_arn=os.environ["SLUICE_STATE_MACHINE_ARN"],
+        ),
+    )
+
+
+def handle(event: object, context: object) -> dict[str, int]:
+    """AWS Lambda's entry point."""
+    return handle_event(event, trigger_from_environment(), getattr(context, "aws_request_id", None))
+
+
+def handle_event(event: object, trigger: Trigger, request_id: str | None = None) -> dict[str, int]:
+    """Hand over every upload in `event`; count what became of its records.
+
+    Raises:
+        EventUnreadable: this is no S3 event.
+        RecordsFailed: at least one record failed; the others were handed over.
+    """
+    counts = {"dispatched": 0, "ignored": 0, "failed": 0}
+    try:
+        records = records_of(event)
+    except EventUnreadable as error:
+        _log("event_unreadable", request_id, error=str(error))
+        raise
+    for index, record in enumerate(records):
+        counts[_handle_record(record, index, trigger, request_id)] += 1
+    if counts["failed"]:
+        raise RecordsFailed(f"{counts['failed']} of {len(records)} records could not be handed over; see the log")
+    return counts
+
+
+def _handle_record(record: object, index: int, trigger: Trigger, request_id: str | None) -> str:
+    try:
+        upload = read_record(record, bucket=trigger.bucket, incoming_prefix=trigger.incoming_prefix)
+        if isinstance(upload, Ignored):
+            _log("ignored", request_id, record=index, reason=upload.reason, what=upload.what)
+            return "ignored"
+        dispatched = trigger.dispatcher.dispatch(upload)
+    except RecordUnreadable as error:
+        _log("record_unreadable", request_id, record=index, error=str(error))
+        return "failed"
+    except Exception as error:  # noqa: BLE001 (one record's failure must not keep the others from being tried)
+        _log("dispatch_failed", request_id, record=index, error=f"{type(error).__name__}: {error}")
+        return "failed"
+    _log(
+        "dispatched",
+        request_id,
+        record=index,
+        run_id=upload.run_id,
+        key=upload.key,
+        version_id=upload.version_id,
+        message_id=dispatched.message_id,
+        execution_arn=dispatched.execution_arn,
+        already_started=dispatched.execution_arn is None,
+    )
+    return "dispatched"
+
+
+def _log(what_happened: str, request_id: str | None, **fields: Any) -> None:
+    """Write one JSON line: what CloudWatch Logs Insights can query by field."""
+    LOG.info(json.dumps({"event": what_happened, "request_id": request_id, **fields}, ensure_ascii=False))
