@@ -277,6 +277,11 @@ class LocalCloud:
         self._endpoints = dataclasses.replace(self.endpoints, outputs=dict(outputs))
         self._endpoints.save()
 
+    def mark_ready(self) -> None:
+        """Let other commands know that the pipeline is up in it."""
+        self._endpoints = dataclasses.replace(self.endpoints, ready=True)
+        self._endpoints.save()
+
     def decisions(self) -> list[dict[str, Any]]:
         """Return every IAM decision about a role so far (emulator/decisions.py)."""
         path = self.state_dir / "decisions.jsonl"

@@ -34,6 +34,7 @@ class Endpoints:
         prefect_api_url: Prefect's API; empty for a cloud without Prefect.
         outputs: the outputs of the stack that was deployed into it, empty before.
         owner_pid: the process that keeps it running.
+        ready: whether the pipeline was brought up in it since it was started.
     """
 
     state_dir: Path
@@ -42,6 +43,7 @@ class Endpoints:
     prefect_api_url: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     owner_pid: int = 0
+    ready: bool = False
 
     @property
     def prefect_ui_url(self) -> str:
@@ -75,6 +77,10 @@ class Endpoints:
         options.setdefault("config", config)
         session: Any = self.session()  # its stubs know service names only as literals
         return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
+
+    def folder_of_bucket(self, bucket: str) -> Path:
+        """Return where the embedded cloud keeps a bucket's objects, as plain files named by their keys."""
+        return self.state_dir / "cloud" / "s3" / ACCOUNT_ID / bucket
 
     def save(self) -> None:
         """Write these addresses into the state folder, for other commands and for the next start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from deployment.change_sets import StackEvent
 from deployment.local.cloud import LocalCloud
@@ -51,16 +52,23 @@ def bring_up(
         on_event=on_event,
     )
     cloud.save_outputs(outputs)
-    environment = settings_of(outputs)
-    on_step("registering the blocks")
-    cloud.run(["python", "-m", "blocks.register"], timeout_seconds=120, environment=environment)
-    on_step("registering the deployments")
-    cloud.run(
-        ["prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
-        timeout_seconds=60,
-    )
-    cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=environment)
+    on_step("registering the blocks and the deployments")
+    _register(cloud, settings_of(outputs))
     return outputs
+
+
+def _register(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
+    """Let Prefect know the blocks, the work pool and the deployments; programs that mostly start up, side by side."""
+    with ThreadPoolExecutor() as side_by_side:
+        blocks = side_by_side.submit(
+            cloud.run, ["python", "-m", "blocks.register"], timeout_seconds=120, environment=dict(environment)
+        )
+        cloud.run(
+            ["prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
+            timeout_seconds=60,
+        )
+        cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=dict(environment))
+        blocks.result()
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:

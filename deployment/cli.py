@@ -1,0 +1,178 @@
+"""The `sluice` command: parses, delegates, and turns what goes wrong into a sentence and an exit code.
+
+Exit codes: 0 done; 1 a file did not end as it should; 2 wrong usage; 3 something is missing, in use or broken, and the
+message says what; 70 a fault of Sluice itself; 130 and 143 stopped by Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from deployment.local.environment import only
+from deployment.local.services import PROJECT_ROOT
+from flows.refinery.errors import SluiceError
+
+EXIT_NOT_AS_EXPECTED = 1
+EXIT_CANNOT = 3
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+_DEFAULT_STATE = PROJECT_ROOT / ".sluice"
+
+app = typer.Typer(
+    name="sluice",
+    help="A file lands in S3; clean, validated data comes out, with a receipt.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+State = Annotated[
+    Path,
+    typer.Option(help="The folder that the local cloud keeps everything in.", envvar="SLUICE_STATE", file_okay=False),
+]
+AwsPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65_535, help="Port of the embedded cloud; without it the usual or a free one is taken."),
+]
+PrefectPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65_535, help="Port of the Prefect server; without it the usual or a free one is taken."),
+]
+Deadline = Annotated[float, typer.Option(min=1, help="Seconds to wait for the files' ends.")]
+
+
+@app.command()
+def demo(
+    state: State = _DEFAULT_STATE,
+    aws_port: AwsPort = None,
+    prefect_port: PrefectPort = None,
+    deadline: Deadline = 300,
+    stay: Annotated[bool, typer.Option(help="Keep everything running afterwards, until Ctrl-C.")] = False,
+) -> None:
+    """Run a handful of files through the whole chain, follow them, and show what became of each.
+
+    Starts the embedded cloud and a Prefect server (or uses the ones of a running `sluice up`), deploys the stack, the
+    blocks and the deployments, uploads good and bad files, and compares their ends with what was expected.
+    """
+    from deployment.commands.demo import demo as run
+
+    as_expected = run(
+        _console(),
+        state.resolve(),
+        aws_port=aws_port,
+        prefect_port=prefect_port,
+        deadline_seconds=deadline,
+        stay=stay,
+    )
+    raise typer.Exit(0 if as_expected else EXIT_NOT_AS_EXPECTED)
+
+
+@app.command()
+def up(state: State = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
+    """Keep the embedded cloud, the Prefect server and a Prefect worker running until Ctrl-C.
+
+    What was uploaded and published stays for the next time; `sluice clean` forgets it.
+    """
+    from deployment.commands.up import up as run
+
+    run(_console(), state.resolve(), aws_port=aws_port, prefect_port=prefect_port)
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="The file to upload.", show_default=False)],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The dataset it belongs to; without it, the dataset whose name begins the file's name."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Follow it to its end; --no-wait returns at once.")] = True,
+    deadline: Deadline = 300,
+    state: State = _DEFAULT_STATE,
+) -> None:
+    """Upload a file to the local cloud that `sluice up` keeps running, and follow it to its receipt.
+
+    The exit code is 0 when it was published and 1 when it was not.
+    """
+    from deployment.commands.upload import upload as run
+
+    published = run(_console(), state.resolve(), file, dataset=dataset, wait=wait, deadline_seconds=deadline)
+    raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
+
+
+@app.command()
+def status(
+    state: State = _DEFAULT_STATE,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+) -> None:
+    """Show what the running local cloud has done lately, what it is doing, and where it can be reached."""
+    from deployment.commands.status import status as run
+
+    run(_console(), state.resolve(), limit=limit, as_json=as_json)
+
+
+@app.command()
+def clean(
+    state: State = _DEFAULT_STATE,
+    cache: Annotated[bool, typer.Option("--cache", help="Also the cache that makes a fresh start faster.")] = False,
+) -> None:
+    """Forget everything that the local cloud holds: uploads, receipts, flow runs, logs."""
+    from deployment.commands.clean import clean as run
+
+    run(_console(), state.resolve(), cache_too=cache)
+
+
+def main() -> None:
+    """Run the command; the console script's entry point."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        # These commands are local: whatever the user's environment says of AWS and Prefect is not for them.
+        with only({name: os.environ[name] for name in ("SLUICE_STATE", "SLUICE_DOCKER") if name in os.environ}):
+            app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except SluiceError as error:
+        _say(str(error))
+        sys.exit(EXIT_CANNOT)
+    except Exception as error:  # noqa: BLE001 (the last resort: a sentence, and the details in a file)
+        _say(f"Something went wrong that Sluice does not know: {type(error).__name__}: {error}{_kept_details()}")
+        sys.exit(EXIT_INTERNAL)
+
+
+def _console() -> Console:
+    return Console()
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(f"sluice: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _kept_details() -> str:
+    path = _DEFAULT_STATE / "logs" / "sluice-error.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc())
+    except OSError:
+        return ""
+    return f"\nThe details are in {path}."
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`sluice clean`: forgets what the local cloud holds."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from deployment.local.processes import end_leftovers
+from deployment.local.state_lock import StateLock
+
+# Named one by one: a state folder that was mistyped must not cost anybody their files.
+_OURS = (
+    *("cloud", "prefect", "logs", "home", "tmp", "tasks", "demo", "processes"),
+    *("cloud.json", "decisions.jsonl"),
+)
+_CACHE = "cache"
+
+
+def clean(console: Console, state_dir: Path, *, cache_too: bool) -> None:
+    """Remove everything that the local cloud keeps in `state_dir`; the cache, which only saves time, if asked to.
+
+    Raises:
+        LocalCloudBusy: a local cloud is running on it.
+    """
+    if not (state_dir / "lock").exists():
+        console.print(f"There is nothing to clean in {state_dir}.")
+        return
+    lock = StateLock(state_dir)
+    lock.acquire()
+    try:
+        end_leftovers(state_dir / "processes")
+        for name in (*_OURS, _CACHE) if cache_too else _OURS:
+            _remove(state_dir / name)
+    finally:
+        lock.release()
+    (state_dir / "lock").unlink()
+    if not any(state_dir.iterdir()):
+        state_dir.rmdir()
+    console.print(f"Forgot the local cloud's state in {state_dir}.")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""`sluice demo`: good and bad files through the whole chain, and whether each ended as it should."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from deployment.commands.running import some_cloud
+from deployment.commands.show import Progress, Steps, print_outcomes
+from deployment.commands.uploads import Followed, Stage, Uploads
+from deployment.local.endpoints import Endpoints
+from deployment.samples import orders
+from deployment.samples.orders import Written
+
+_PENGUINS = Path(orders.__file__).with_name("penguins.csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One file of the demo.
+
+    Attributes:
+        dataset: the dataset that it is uploaded to.
+        file_name: the name that it is uploaded under.
+        write: writes it and says what the chain must make of it.
+    """
+
+    dataset: str
+    file_name: str
+    write: Callable[[Path], Written]
+
+
+def _write_penguins(path: Path) -> Written:
+    """The real data set: two of its 344 birds were never measured."""
+    shutil.copyfile(_PENGUINS, path)
+    return Written(344, published=342, quarantined=2, dropped=0, rejected=False)
+
+
+def _orders(rows: int, flavour: orders.Flavour) -> Callable[[Path], Written]:
+    return partial(orders.write, rows=rows, flavour=flavour)
+
+
+SAMPLES = (
+    Sample("penguins", "penguins.csv", _write_penguins),
+    Sample("orders", "orders of today + tomorrow.csv", _orders(2000, "clean")),
+    Sample("orders", "orders with bad rows.csv", _orders(1000, "bad_rows")),
+    Sample("orders", "orders sent twice.csv", _orders(500, "duplicates")),
+    Sample("orders", "orders without quantity.csv", _orders(500, "missing_column")),
+    Sample("orders", "orders mostly wrong.csv", _orders(500, "too_many_bad")),
+    Sample("orders", "not orders at all.csv", _orders(20, "not_a_table")),
+    Sample("orders", "empty.csv", _orders(1, "empty")),
+)
+
+
+def demo(
+    console: Console,
+    state_dir: Path,
+    *,
+    aws_port: int | None,
+    prefect_port: int | None,
+    deadline_seconds: float,
+    stay: bool,
+) -> bool:
+    """Show the chain at work; return whether every file ended as expected.
+
+    Raises:
+        LocalCloudError: the local cloud could not be started, or a part of it died.
+        StackError: the stack could not be deployed.
+    """
+    begun = time.monotonic()
+    steps = Steps(console)
+    with (
+        steps.shown() as on_step,
+        some_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step) as cloud,
+    ):
+        steps.end()
+        console.print(f"Watch the runs at {cloud.prefect_ui_url}", highlight=False)
+        as_expected = _run_samples(console, cloud, deadline_seconds)
+        _say_where(console, cloud)
+        if stay:
+            _stay(console, cloud)
+        on_step("stopping")
+    console.print(f"Done in {time.monotonic() - begun:.0f} seconds.", highlight=False)
+    return as_expected
+
+
+def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) -> bool:
+    """Upload every sample and follow them to their ends; return whether all ended as expected."""
+    uploads, prefix = Uploads(cloud), cloud.outputs["IncomingPrefix"]
+    folder = cloud.state_dir / "demo"
+    folder.mkdir(exist_ok=True)
+    expected = [sample.write(folder / sample.file_name) for sample in SAMPLES]
+    followed = [
+        uploads.upload(
+            folder / sample.file_name,
+            f"{prefix}{sample.dataset}/{sample.file_name}",
+            f"{sample.dataset}/{sample.file_name}",
+        )
+        for sample in SAMPLES
+    ]
+    with Progress(console, followed).shown() as on_look:
+        uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
+    console.print()
+    print_outcomes(console, cloud, followed)
+    surprises = [
+        f"{upload.name}: {surprise}"
+        for upload, written in zip(followed, expected, strict=True)
+        if (surprise := surprise_of(upload, written))
+    ]
+    console.print()
+    for surprise in surprises:
+        console.print(f"Not as expected: {surprise}", style="bold red", highlight=False, markup=False)
+    if not surprises:
+        console.print(f"All {len(followed)} files ended as expected.", style="green", highlight=False)
+    return not surprises
+
+
+def surprise_of(upload: Followed, written: Written) -> str:
+    """Return how an upload's end differs from what its file calls for; nothing when it does not."""
+    expected_stage = Stage.REJECTED if written.rejected else Stage.PUBLISHED
+    if not upload.done:
+        return f"still {upload.stage} when the time was over (execution: {upload.execution_status or 'none'})"
+    if upload.stage is not expected_stage or upload.receipt is None:
+        return f"{upload.stage} instead of {expected_stage} {upload.problem}".rstrip()
+    expected_execution = "FAILED" if written.rejected else "SUCCEEDED"
+    if upload.execution_status != expected_execution:
+        return f"its execution ended {upload.execution_status} instead of {expected_execution}"
+    rows = upload.receipt.rows
+    found = (rows.rows_in, rows.published, rows.quarantined_total, rows.dropped_total)
+    wanted = (written.rows, written.published, written.quarantined, written.dropped)
+    if found != wanted:
+        return f"rows in, published, quarantined, dropped are {found} instead of {wanted}"
+    return ""
+
+
+def _say_where(console: Console, cloud: Endpoints) -> None:
+    bucket = cloud.outputs["PublishedBucket"]
+    console.print(
+        f"Receipts, data and quarantine: s3://{bucket}/, kept in {cloud.folder_of_bucket(bucket)}",
+        f"Prefect UI: {cloud.prefect_ui_url} (`make up` shows these runs there again)",
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _stay(console: Console, cloud: Endpoints) -> None:
+    console.print(f"Everything stays until Ctrl-C: {cloud.prefect_ui_url}", highlight=False)
+    try:
+        while True:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,58 @@
+"""The local cloud that a command works with: one that runs already, or one that it starts for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployment.local.cloud import LocalCloud
+from deployment.local.endpoints import Endpoints, load_endpoints
+from deployment.local.errors import LocalCloudNotRunning
+from deployment.local.pipeline import bring_up
+from deployment.local.state_lock import StateLock
+
+# The template's defaults spare a busy account; one machine with one user should not be made to wait.
+LOCAL_PARAMETERS = {
+    "MaxConcurrentTasks": "2",
+    "LookAgainSeconds": "1",
+    "LookAgainMaxSeconds": "3",
+}
+
+
+def running_cloud(state_dir: Path) -> Endpoints:
+    """Return the addresses of the local cloud that runs on `state_dir`, with the pipeline in it.
+
+    Raises:
+        LocalCloudNotRunning: there is none, or it is still starting.
+    """
+    if not StateLock(state_dir).is_taken():
+        raise LocalCloudNotRunning(f"No local cloud is running on {state_dir}. Start one in another terminal: make up")
+    endpoints = load_endpoints(state_dir)
+    if endpoints is None or not endpoints.ready:
+        raise LocalCloudNotRunning("The local cloud is still starting; try again when it says that it is up.")
+    return endpoints
+
+
+@contextmanager
+def some_cloud(
+    state_dir: Path, *, aws_port: int | None, prefect_port: int | None, on_step: Callable[[str], None]
+) -> Iterator[Endpoints]:
+    """Give the cloud that runs on `state_dir`, or start one with the pipeline in it and end it afterwards."""
+    if StateLock(state_dir).is_taken():
+        yield running_cloud(state_dir)
+        return
+    with started_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step) as cloud:
+        yield cloud.endpoints
+
+
+@contextmanager
+def started_cloud(
+    state_dir: Path, *, aws_port: int | None, prefect_port: int | None, on_step: Callable[[str], None]
+) -> Iterator[LocalCloud]:
+    """Start a cloud with the pipeline in it and end it afterwards."""
+    on_step("starting the embedded cloud and the Prefect server")
+    with LocalCloud(state_dir, aws_port=aws_port, prefect_port=prefect_port) as cloud:
+        bring_up(cloud, parameters=LOCAL_PARAMETERS, on_step=on_step)
+        cloud.mark_ready()
+        yield cloud

@@ -1,0 +1,86 @@
+"""`sluice status`: what the running local cloud has done lately, and what it is doing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from deployment.commands.running import running_cloud
+from deployment.commands.show import details_of, receipt_address, rows_of
+from deployment.commands.uploads import Uploads
+from deployment.local.endpoints import Endpoints
+from flows.refinery.receipt import Receipt
+from lambda_trigger.message import UploadMessage
+
+
+def status(console: Console, state_dir: Path, *, limit: int, as_json: bool) -> None:
+    """Show the newest uploads, the queues and the addresses, as tables or as one JSON document.
+
+    Raises:
+        LocalCloudNotRunning: there is no cloud to ask.
+    """
+    cloud = running_cloud(state_dir)
+    uploads = Uploads(cloud)
+    finished_runs = uploads.runs_with_receipt()
+    running = [message for message in uploads.running() if message.run_id not in set(finished_runs)]
+    receipts = list(uploads.receipts(finished_runs[:limit]))
+    queues = uploads.queue_lengths()
+    if as_json:
+        document = _document(cloud, running, receipts, queues)
+        console.print_json(json.dumps(document)) if console.is_terminal else console.out(
+            json.dumps(document, indent=2), highlight=False
+        )
+        return
+    _print_uploads(console, running, receipts)
+    console.print(
+        f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} being worked on, "
+        f"{queues['given_up']} in the dead-letter queue",
+        f"Prefect UI {cloud.prefect_ui_url}   AWS {cloud.aws_endpoint_url}",
+        f"receipts   s3://{cloud.outputs['PublishedBucket']}/receipts/",
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_uploads(console: Console, running: list[UploadMessage], receipts: list[Receipt]) -> None:
+    if not running and not receipts:
+        console.print("Nothing was uploaded yet. Try: sluice upload FILE --dataset NAME")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("when (UTC)", "run", "file", "state", "rows", "why"):
+        table.add_column(column, no_wrap=column in ("when (UTC)", "run", "state"))
+    for message in running:
+        table.add_row("", message.run_id[:8], escape(message.key), "[cyan]running[/]", "", "")
+    for receipt in receipts:
+        style = "green" if receipt.status == "published" else "yellow"
+        table.add_row(
+            receipt.created_at[:19].replace("T", " "),
+            receipt.run_id[:8],
+            escape(receipt.source.key),
+            f"[{style}]{receipt.status}[/]",
+            rows_of(receipt),
+            escape("; ".join(details_of(receipt)[:3])),
+        )
+    console.print(table)
+
+
+def _document(
+    cloud: Endpoints, running: list[UploadMessage], receipts: list[Receipt], queues: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "prefect_ui_url": cloud.prefect_ui_url,
+        "aws_endpoint_url": cloud.aws_endpoint_url,
+        "region": cloud.region,
+        "queue": queues,
+        "running": [{"run_id": message.run_id, "bucket": message.bucket, "key": message.key} for message in running],
+        "finished": [
+            {"address": receipt_address(cloud, receipt.run_id), **receipt.model_dump(mode="json", by_alias=True)}
+            for receipt in receipts
+        ],
+    }

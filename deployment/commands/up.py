@@ -1,0 +1,66 @@
+"""`sluice up`: keeps the local cloud running until Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from deployment.commands.running import started_cloud
+from deployment.commands.show import Steps, details_of, rows_of
+from deployment.commands.uploads import Uploads
+from deployment.local.cloud import LocalCloud
+from deployment.local.pipeline import WORK_POOL, settings_of
+
+_LOOK_SECONDS = 2.0
+_NEWS_SHOWN = 20
+
+
+def up(console: Console, state_dir: Path, *, aws_port: int | None, prefect_port: int | None) -> None:
+    """Start everything, then say what arrives and ends, until a signal or until a part of it dies.
+
+    Raises:
+        LocalCloudError: it could not be started, or a process of it died.
+    """
+    with ExitStack() as running:
+        with Steps(console).shown() as on_step:
+            cloud = running.enter_context(
+                started_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step)
+            )
+        running.callback(console.print, "Stopping ...")
+        cloud.start_worker(WORK_POOL, settings_of(cloud.endpoints.outputs))
+        _greet(console, cloud)
+        _watch(console, cloud)
+
+
+def _greet(console: Console, cloud: LocalCloud) -> None:
+    console.print(
+        "Sluice is up. Ctrl-C stops it; what it holds stays for the next time, `make clean` forgets it.",
+        f"  Prefect UI   {cloud.prefect_ui_url}",
+        f"  AWS          {cloud.aws_endpoint_url} ({cloud.region}; access key test, secret key test)",
+        f"  landing      s3://{cloud.endpoints.outputs['LandingBucket']}/incoming/DATASET/",
+        f"  published    s3://{cloud.endpoints.outputs['PublishedBucket']}/",
+        "In another terminal:",
+        "  .venv/bin/sluice upload FILE --dataset NAME",
+        "  .venv/bin/sluice status",
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _watch(console: Console, cloud: LocalCloud) -> None:
+    """Print a line for every new receipt; raise when a process died."""
+    uploads = Uploads(cloud.endpoints)
+    seen = set(uploads.runs_with_receipt())
+    while True:
+        cloud.check()
+        new = [run_id for run_id in uploads.runs_with_receipt() if run_id not in seen]
+        seen.update(new)
+        for receipt in uploads.receipts(reversed(new[:_NEWS_SHOWN])):
+            reasons = "; ".join(details_of(receipt)[:3])
+            line = f"{receipt.status:<9}  {receipt.source.key}  {rows_of(receipt)}  {reasons}"
+            console.print(line.rstrip(), highlight=False, markup=False)
+        time.sleep(_LOOK_SECONDS)

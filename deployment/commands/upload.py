@@ -1,0 +1,78 @@
+"""`sluice upload`: puts one file into the running local cloud and follows it to its receipt."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from rich.console import Console
+
+from deployment.commands.running import running_cloud
+from deployment.commands.show import Progress, print_outcomes
+from deployment.commands.uploads import Stage, Uploads
+from deployment.local.services import PROJECT_ROOT
+from flows.refinery.errors import TerminalError
+
+CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
+_DEFAULT_CONTRACT = "default"
+
+
+class DatasetUnknown(TerminalError):
+    """A dataset was named that has no contract."""
+
+
+def upload(
+    console: Console, state_dir: Path, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
+) -> bool:
+    """Upload `file`; with `wait` follow it. Return whether it was published (or, without `wait`, handed over).
+
+    Raises:
+        LocalCloudNotRunning: there is no cloud to upload to.
+        FileUnusable: the file cannot be read.
+        DatasetUnknown: the dataset has no contract.
+    """
+    cloud = running_cloud(state_dir)
+    folder = dataset_of(file, dataset, CONTRACTS)
+    prefix = cloud.outputs["IncomingPrefix"]
+    key = f"{prefix}{folder}/{file.name}" if folder else f"{prefix}{file.name}"
+    uploads = Uploads(cloud)
+    followed = uploads.upload(file, key)
+    console.print(f"uploaded to s3://{followed.message.bucket}/{key}", highlight=False, markup=False, soft_wrap=True)
+    if not folder:
+        console.print("No dataset was named and none is in the file's name: the default contract applies.")
+    if not wait:
+        console.print("See what becomes of it: sluice status")
+        return True
+    with Progress(console, [followed]).shown() as on_look:
+        in_time = uploads.follow([followed], deadline_seconds=deadline_seconds, on_look=on_look)
+    if not in_time:
+        console.print(f"Not done after {deadline_seconds:.0f} seconds; it goes on. See: sluice status")
+        return False
+    print_outcomes(console, cloud, [followed])
+    return followed.stage is Stage.PUBLISHED
+
+
+def dataset_of(file: Path, named: str | None, contracts: Path) -> str | None:
+    """Return the dataset that a file is for: the one that was named, else the one whose name begins the file's.
+
+    Raises:
+        DatasetUnknown: the one that was named has no contract.
+    """
+    known = datasets(contracts)
+    if named is not None:
+        if named in known:
+            return named
+        similar = difflib.get_close_matches(named, known, n=1)
+        hint = f"Did you mean {similar[0]!r}? " if similar else ""
+        raise DatasetUnknown(
+            f"There is no contract for dataset {named!r}. {hint}Known: {', '.join(known)}. "
+            f"A new one goes into {contracts}; without --dataset the default contract applies."
+        )
+    stem = file.name.lower()
+    return next((name for name in known if stem.startswith((f"{name}.", f"{name}-", f"{name}_"))), None)
+
+
+def datasets(contracts: Path) -> list[str]:
+    """Return the names of the datasets that have a contract, the default one aside."""
+    found = {path.parent.name for path in contracts.glob("*/contract.yaml")}
+    return sorted(found - {_DEFAULT_CONTRACT})

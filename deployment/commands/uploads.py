@@ -1,0 +1,246 @@
+"""Uploads files to a local cloud and follows what becomes of them: uploaded, queued, running, published or rejected."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from deployment.local.endpoints import Endpoints
+from flows.refinery.errors import TerminalError
+from flows.refinery.receipt import Receipt, Status, receipt_key
+from lambda_trigger.message import UploadMessage
+
+_POLL_SECONDS = 0.4
+_RECEIPTS = "receipts/"
+_PREFECT_TIMEOUT_SECONDS = 3
+# docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
+_MAX_SINGLE_PUT_BYTES = 5 * 1024**3
+
+
+class FileUnusable(TerminalError):
+    """The file that is to be uploaded is not there, is no file, cannot be read, or is too large for one call."""
+
+
+class Stage(StrEnum):
+    """How far an upload has come."""
+
+    UPLOADED = "uploaded"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PUBLISHED = "published"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+_ENDINGS = {Stage.PUBLISHED, Stage.REJECTED, Stage.FAILED}
+_ORDER = list(Stage)
+
+
+@dataclass
+class Followed:
+    """One upload and how far it has come.
+
+    Attributes:
+        name: what to call it.
+        message: its identity.
+        started: when it was uploaded, on the monotonic clock.
+        stage: how far it has come; never goes back.
+        receipt: once there is one.
+        execution_status: Step Functions' word for its execution; None until it exists.
+        problem: why it failed without a receipt.
+        note: what is worth knowing while it goes on.
+        ended: when it came to its end, on the monotonic clock.
+    """
+
+    name: str
+    message: UploadMessage
+    started: float = field(default_factory=time.monotonic)
+    stage: Stage = Stage.UPLOADED
+    receipt: Receipt | None = None
+    execution_status: str | None = None
+    problem: str = ""
+    note: str = ""
+    ended: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether its execution has ended, and its receipt, if there is any, was seen."""
+        return self.stage in _ENDINGS and self.execution_status not in (None, "RUNNING")
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return (self.ended or time.monotonic()) - self.started
+
+    def reach(self, stage: Stage) -> None:
+        """Note how far it has come."""
+        if _ORDER.index(stage) > _ORDER.index(self.stage):
+            self.stage = stage
+            if stage in _ENDINGS:
+                self.ended = time.monotonic()
+
+
+class Uploads:
+    """Uploads to, and looks into, one local cloud."""
+
+    def __init__(self, cloud: Endpoints) -> None:
+        self._cloud = cloud
+        self._s3, self._states = cloud.client("s3"), cloud.client("stepfunctions")
+
+    def upload(self, path: Path, key: str, name: str | None = None) -> Followed:
+        """Upload a file.
+
+        Raises:
+            FileUnusable: it cannot be read, or is larger than 5 GiB.
+        """
+        bucket = self._cloud.outputs["LandingBucket"]
+        size_bytes = _size_of(path)
+        started = time.monotonic()
+        try:
+            with path.open("rb") as body:
+                answer = self._s3.put_object(Bucket=bucket, Key=key, Body=body)
+        except OSError as error:
+            raise FileUnusable(f"{path} cannot be read: {error.strerror}") from error
+        message = UploadMessage(
+            bucket=bucket,
+            key=key,
+            version_id=answer.get("VersionId"),
+            etag=answer["ETag"].strip('"'),
+            size_bytes=size_bytes,
+        )
+        return Followed(name or path.name, message, started)
+
+    def look(self, uploads: Iterable[Followed]) -> None:
+        """Find out how far the unfinished ones of `uploads` have come."""
+        unfinished = [upload for upload in uploads if not upload.done]
+        runs = self._prefect_runs([upload.message.run_id for upload in unfinished])
+        for upload in unfinished:
+            self._look_at_execution(upload)
+            self._note_flow_run(upload, runs.get(upload.message.run_id, ""))
+            self._look_for_receipt(upload)
+            if upload.receipt is None and upload.execution_status in ("FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"):
+                upload.reach(Stage.FAILED)
+
+    def follow(
+        self, uploads: list[Followed], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Look again and again until all are done; False when `deadline_seconds` passed before."""
+        deadline = time.monotonic() + deadline_seconds
+        while True:
+            self.look(uploads)
+            on_look()
+            if all(upload.done for upload in uploads):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+
+    def execution_arn(self, message: UploadMessage) -> str:
+        """Return the ARN of an upload's execution."""
+        machine = self._cloud.outputs["StateMachineArn"]
+        return f"{machine.replace(':stateMachine:', ':execution:')}:{message.execution_name}"
+
+    def receipt(self, run_id: str) -> Receipt | None:
+        """Return the receipt of a run, None while there is none."""
+        try:
+            answer = self._s3.get_object(Bucket=self._cloud.outputs["PublishedBucket"], Key=receipt_key(run_id))
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        return Receipt.from_json(answer["Body"].read())
+
+    def runs_with_receipt(self) -> list[str]:
+        """Return the ids of all runs that have a receipt, newest first."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._cloud.outputs["PublishedBucket"], Prefix=_RECEIPTS
+        )
+        listed = [entry for page in pages for entry in page.get("Contents", [])]
+        listed.sort(key=lambda entry: entry["LastModified"], reverse=True)
+        return [entry["Key"].removeprefix(_RECEIPTS).removesuffix(".json") for entry in listed]
+
+    def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
+        """Return the receipts of these runs, without those that have none."""
+        for run_id in run_ids:
+            receipt = self.receipt(run_id)
+            if receipt is not None:
+                yield receipt
+
+    def queue_lengths(self) -> dict[str, int]:
+        """Return how many messages wait, are being worked on, and were given up."""
+        sqs = self._cloud.client("sqs")
+
+        def count(queue: str, name: str) -> int:
+            answer = sqs.get_queue_attributes(QueueUrl=self._cloud.outputs[queue], AttributeNames=[name])
+            return int(answer["Attributes"][name])
+
+        return {
+            "waiting": count("QueueUrl", "ApproximateNumberOfMessages"),
+            "being_worked_on": count("QueueUrl", "ApproximateNumberOfMessagesNotVisible"),
+            "given_up": count("DeadLetterQueueUrl", "ApproximateNumberOfMessages"),
+        }
+
+    def running(self) -> Iterator[UploadMessage]:
+        """Return the uploads whose executions run."""
+        pages = self._states.get_paginator("list_executions").paginate(
+            stateMachineArn=self._cloud.outputs["StateMachineArn"], statusFilter="RUNNING"
+        )
+        for execution in (execution for page in pages for execution in page["executions"]):
+            described = self._states.describe_execution(executionArn=execution["executionArn"])
+            yield UploadMessage(**json.loads(described["input"])["upload"])
+
+    def _look_at_execution(self, upload: Followed) -> None:
+        try:
+            execution = self._states.describe_execution(executionArn=self.execution_arn(upload.message))
+        except self._states.exceptions.ExecutionDoesNotExist:
+            return
+        upload.reach(Stage.QUEUED)
+        upload.execution_status = execution["status"]
+        upload.problem = ": ".join(filter(None, (execution.get("error"), execution.get("cause"))))
+
+    def _note_flow_run(self, upload: Followed, state_type: str) -> None:
+        if state_type == "RUNNING":
+            upload.reach(Stage.RUNNING)
+        # A flow run that failed without a receipt is no end: the message comes again.
+        upload.note = "a try failed, it is tried again" if state_type in ("FAILED", "CRASHED") else ""
+
+    def _look_for_receipt(self, upload: Followed) -> None:
+        upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
+        if upload.receipt is not None:
+            upload.note = ""
+            upload.reach(Stage.PUBLISHED if upload.receipt.status is Status.PUBLISHED else Stage.REJECTED)
+
+    def _prefect_runs(self, run_ids: list[str]) -> dict[str, str]:
+        """Return the state types of the flow runs by run id; nothing when Prefect does not answer."""
+        if not run_ids:
+            return {}
+        wanted = {"flow_runs": {"idempotency_key": {"any_": run_ids}}}
+        try:
+            found = _post(f"{self._cloud.prefect_api_url}/flow_runs/filter", wanted)
+        except (OSError, ValueError):
+            return {}
+        return {run["idempotency_key"]: run["state_type"] for run in found}
+
+
+def _size_of(path: Path) -> int:
+    if not path.exists():
+        raise FileUnusable(f"There is no file {path}.")
+    if not path.is_file():
+        raise FileUnusable(f"{path} is not a file; upload one file at a time.")
+    size_bytes = path.stat().st_size
+    if size_bytes > _MAX_SINGLE_PUT_BYTES:
+        raise FileUnusable(f"{path} has {size_bytes / 1024**3:.1f} GiB; S3 takes at most 5 GiB in one call.")
+    return size_bytes
+
+
+def _post(url: str, payload: dict[str, Any]) -> Any:
+    request = urllib.request.Request(  # noqa: S310 (our own loopback address)
+        url, data=json.dumps(payload).encode(), headers={"Content-Type": "application/json"}
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=_PREFECT_TIMEOUT_SECONDS) as answer:
+        return json.load(answer)
