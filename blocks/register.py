@@ -48,7 +48,7 @@ def main() -> int:
         print(f"{error}. Set these, or run `sluice up`, which does it all.", file=sys.stderr)  # noqa: T201
         return 2
     for name, block in blocks_of(settings, os.environ.get("AWS_REGION")).items():
-        block.save(name, overwrite=True)  # type: ignore[unused-coroutine]  # synchronous outside of a loop
+        block.save(name, overwrite=True)
         print(f"saved {block.get_block_type_slug()}/{name}")  # noqa: T201
     return 0
 

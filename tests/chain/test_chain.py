@@ -67,7 +67,10 @@ def test_bad_rows_are_quarantined_with_their_reasons_and_the_others_published(ch
     assert receipt.rows.dropped_total == 1
     assert receipt.rows.balanced
     bad = chain.quarantined(receipt)
-    assert sorted(bad["row_number"]) == [10, 11]
+    assert sorted(bad["_row_number"]) == [10, 11]
+    rules = {number: list(broken) for number, broken in zip(bad["_row_number"], bad["_rules"], strict=True)}
+    assert "quantity" in rules[10][0]
+    assert "unit_price" in rules[11][0]
 
 
 @pytest.mark.parametrize(
