@@ -129,7 +129,7 @@ class _CsvReader:
             if self._at.is_end:
                 return len(self._at.pending)
             self._require_record_fits()
-            self._fill(len(self._at.pending) + HEAD_BYTES)
+            self._fill(2 * len(self._at.pending) + HEAD_BYTES)
         return end + 1
 
     def _find_dialect(self) -> CsvDialect:
@@ -216,6 +216,7 @@ class _CsvReader:
         structure = plain_structure(window[:end], self._dialect.delimiter, self._dialect.quote)
         if structure is None or not len(structure.newlines):
             return None
+        self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
         rows = len(structure.newlines)
         if rows > self._rows_per_partition:
             end = int(structure.newlines[self._rows_per_partition - 1]) + 1
@@ -244,6 +245,7 @@ class _CsvReader:
                 break
             if record.is_open:
                 raise UnclosedQuote(f"line {self._at.line + record.first_line}: a quote opens and is never closed")
+            self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
             rows += 1
             fault = record.fault or self._count_fault(record)
             if fault:
@@ -378,10 +380,13 @@ class _CsvReader:
         self._at.line += lines
 
     def _require_record_fits(self) -> None:
-        if len(self._at.pending) > self._limits.max_record_bytes:
+        self._require_records_fit(len(self._at.pending))
+
+    def _require_records_fit(self, longest: int, line: int = 0) -> None:
+        if longest > self._limits.max_record_bytes:
             raise RecordTooLong(
-                f"the record that begins on line {self._at.line} is longer than {self._limits.max_record_bytes} bytes:"
-                " its line has no end, or a quote in it is never closed"
+                f"a record on or soon after line {self._at.line + line} is longer than"
+                f" {self._limits.max_record_bytes} bytes: its line has no end, or a quote in it is never closed"
             )
 
     def _first_block_bytes(self) -> int:

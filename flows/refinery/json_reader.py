@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from flows.refinery.text_source import TextSource
 
 _READ_BYTES = 1 << 20
 _SPACE = " \t\r\n"
+_SPACES = re.compile(f"[{_SPACE}]*")
 _MAX_DIGITS = 400  # a float64 has at most 309 before the point
 
 
@@ -185,8 +187,8 @@ def _lines(source: TextSource, limits: Limits) -> Iterator[bytes]:
         *lines, rest = (rest + content).split(b"\n")
         yield from lines
         number += len(lines)
-        if len(rest) > limits.max_record_bytes:
-            raise RecordTooLong(f"line {number + 1} is longer than {limits.max_record_bytes} bytes")
+        if max(map(len, [rest, *lines])) > limits.max_record_bytes:
+            raise RecordTooLong(f"a line up to line {number + 1} is longer than {limits.max_record_bytes} bytes")
     if rest:
         yield rest
 
@@ -244,8 +246,8 @@ class _Document:
     def peek(self) -> str:
         """The next character that is not space, or nothing at the end."""
         while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
+            space = _SPACES.match(self._text, self._at)
+            self._at = space.end() if space else self._at
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._fill():

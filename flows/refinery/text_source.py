@@ -15,6 +15,7 @@ _GUESSED = [
     *("cp1252", "cp1250", "cp1251", "iso8859_15", "koi8_r", "mac_roman"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 ]
+_USUAL = "cp1252"  # of several that fit equally well
 _GUESS_BYTES = 16 * 1024
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -95,5 +96,8 @@ def _guess(head: bytes) -> str:
     # A few broken bytes among proper UTF-8 are broken rows of a UTF-8 file, not another encoding.
     if not bad or good > bad:
         return "utf-8"
-    best = from_bytes(head[:_GUESS_BYTES], cp_isolation=_GUESSED).best()
-    return best.encoding if best is not None else "cp1252"
+    matches = from_bytes(head[:_GUESS_BYTES], cp_isolation=_GUESSED)
+    best = matches.best()
+    if best is None or any(match.encoding == _USUAL and match.chaos <= best.chaos for match in matches):
+        return _USUAL
+    return _USUAL if _USUAL in best.could_be_from_charset else best.encoding

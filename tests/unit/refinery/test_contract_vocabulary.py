@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -14,6 +14,7 @@ from flows.refinery.contract_schema import contract_schema, render_schema
 from flows.refinery.expectation_vocabulary import TABLE, render_table, vocabulary
 
 ROOT = Path(__file__).parents[3]
+jsonschema: Any = importlib.import_module("jsonschema")  # Great Expectations brings it; it has no type information
 
 
 def test_the_table_of_expectations_is_that_of_the_installed_gx() -> None:
