@@ -1,0 +1,74 @@
+"""A pipeline on AWS in the test's own process, without Prefect."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from blocks.settings import PipelineSettings
+from flows.composition import Pipeline, assemble
+from lambda_trigger.message import UploadMessage
+
+LANDING, PUBLISHED = "landing", "published"
+
+
+@dataclass
+class Account:
+    """The account and what a test does to it."""
+
+    pipeline: Pipeline
+
+    def upload(self, key: str, body: bytes, sequencer: str = "0001") -> UploadMessage:
+        """Put a file into the landing bucket."""
+        response = boto3.client("s3").put_object(Bucket=LANDING, Key=key, Body=body)
+        return UploadMessage(
+            bucket=LANDING,
+            key=key,
+            version_id=response["VersionId"],
+            etag=response["ETag"].strip('"'),
+            size_bytes=len(body),
+            sequencer=sequencer,
+        )
+
+    def send(self, body: str) -> None:
+        """Put a message into the queue."""
+        boto3.client("sqs").send_message(QueueUrl=self.pipeline.queue.queue_url, MessageBody=body)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """What lies in the published bucket."""
+        listed = boto3.client("s3").list_objects_v2(Bucket=PUBLISHED, Prefix=prefix)
+        return [entry["Key"] for entry in listed.get("Contents", [])]
+
+    def messages(self) -> int:
+        """How many messages the queue holds, visible or not."""
+        attributes = boto3.client("sqs").get_queue_attributes(
+            QueueUrl=self.pipeline.queue.queue_url, AttributeNames=["All"]
+        )["Attributes"]
+        return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
+    """Two buckets and a queue."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with mock_aws():
+        s3 = boto3.client("s3")
+        for bucket in (LANDING, PUBLISHED):
+            s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_versioning(Bucket=LANDING, VersioningConfiguration={"Status": "Enabled"})
+        queue_url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
+        settings = PipelineSettings(
+            landing_bucket=LANDING,
+            published_bucket=PUBLISHED,
+            queue_url=queue_url,
+            receive_wait_seconds=0,
+            idle_seconds=0,
+        )
+        yield Account(assemble(settings))

@@ -1,0 +1,149 @@
+"""The container sees every message through, and its exit code says whether its own run has a receipt."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.composition import TaskIdentity, assemble
+from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_NO_RECEIPT, Drain, Stopped
+from flows.observed_run import Observer
+from flows.process_upload import Assignment
+from flows.refinery.errors import TransientError
+from flows.refinery.protocol import ReceiptConflict
+from flows.refinery.receipt import Receipt, Status
+from tests.chain.files import good_orders
+from tests.unit.flows.conftest import Account
+
+KEY = "incoming/orders/monday.csv"
+
+
+class Failing(Observer):
+    """Raises what it is told, once, and works after that."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("process-upload/upload")
+        self._error: BaseException | None = error
+
+    def process(self, assignment: Assignment) -> Receipt:
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+        return super().process(assignment)
+
+
+def drain(account: Account, run_id: str | None, observer: Observer | None = None) -> Drain:
+    identity = TaskIdentity(run_id=run_id, execution_arn="arn:execution", task_arn="arn:task")
+    return Drain(account.pipeline, identity, observer or Observer("process-upload/upload"))
+
+
+def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(account, upload.run_id).run() == 0
+    assert account.messages() == 0
+    receipt = account.pipeline.store.receipt(upload.run_id)
+    assert receipt is not None
+    assert (receipt.chain.execution_arn, receipt.chain.task_arn) == ("arn:execution", "arn:task")
+
+
+def test_a_rejected_file_is_exit_code_0_too(account: Account) -> None:
+    """The task did its work; that the data is bad is what the receipt says."""
+    upload = account.upload(KEY, b"")
+    account.send(upload.to_json())
+    assert drain(account, upload.run_id).run() == 0
+    receipt = account.pipeline.store.receipt(upload.run_id)
+    assert receipt is not None
+    assert receipt.status is Status.REJECTED
+
+
+def test_an_empty_queue_is_never_success_by_itself(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    assert drain(account, upload.run_id).run() == EXIT_NO_RECEIPT
+
+
+def test_a_receipt_that_another_task_wrote_is_success(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    drain(account, None).run()
+    assert drain(account, upload.run_id).run() == 0
+
+
+def test_it_drains_what_belongs_to_other_runs_as_well(account: Account) -> None:
+    uploads = [account.upload(f"incoming/orders/{name}.csv", good_orders(1)) for name in "abc"]
+    for upload in uploads:
+        account.send(upload.to_json())
+    assert drain(account, uploads[0].run_id).run() == 0
+    receipts = [account.pipeline.store.receipt(upload.run_id) for upload in uploads]
+    assert all(receipts)
+    executions = [receipt.chain.execution_arn for receipt in receipts if receipt]
+    assert executions == ["arn:execution", None, None], "only its own run belongs to the execution that started it"
+
+
+def test_a_message_delivered_twice_publishes_once(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    for _ in range(3):
+        account.send(upload.to_json())
+    assert drain(account, upload.run_id).run() == 0
+    assert account.messages() == 0
+    assert len(account.keys("data/")) == 1
+
+
+def test_a_failure_that_may_pass_keeps_the_message_for_later(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(account, upload.run_id, Failing(TransientError("S3 is busy"))).run() == EXIT_NO_RECEIPT
+    assert account.messages() == 1
+    assert account.pipeline.store.receipt(upload.run_id) is None
+
+
+def test_a_conflict_is_over_since_a_receipt_stands(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    drain(account, upload.run_id, Failing(ReceiptConflict("another result"))).run()
+    assert account.messages() == 0
+
+
+def test_being_stopped_gives_the_message_back_at_once(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    with pytest.raises(Stopped):
+        drain(account, upload.run_id, Failing(Stopped())).run()
+    again = account.pipeline.queue.receive(wait_seconds=0)
+    assert again is not None
+    assert again.receive_count == 2
+
+
+def test_an_unreadable_message_is_never_deleted(account: Account) -> None:
+    """Its deliveries run out at once, so that the dead-letter queue keeps it."""
+    account.send("not json")
+    parts = assemble(account.pipeline.settings.model_copy(update={"max_task_seconds": 1}))
+    Drain(parts, TaskIdentity(None, None, None), Observer("process-upload/upload")).run()
+    assert account.messages() == 1
+
+
+def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    for message in (upload, replace(upload, attempt=1)):
+        account.send(message.to_json())
+    assert drain(account, upload.run_id).run() == 0
+    receipt = account.pipeline.store.receipt(upload.run_id)
+    assert receipt is not None
+    assert receipt.attempt == 1
+
+
+def test_a_task_without_settings_says_which_in_one_json_line_and_exits_2(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SLUICE_PUBLISHED_BUCKET": "published"}
+    task = subprocess.run(
+        [sys.executable, "-m", "flows.drain_queue"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert task.returncode == EXIT_MISCONFIGURED
+    line = json.loads(task.stdout)
+    assert line["event"] == "misconfigured"
+    assert "SLUICE_LANDING_BUCKET" in line["error"]
