@@ -16,14 +16,17 @@ help: ## what there is
 # --- environments -----------------------------------------------------------------------------------------
 # A stamp is touched last, so a half-finished set-up is begun again.
 
-setup: $(VENV)/.ready $(CLOUD)/.ready ## both environments, from the hash-locked requirements
+setup: $(VENV)/.installed $(CLOUD)/.ready ## both environments, from the hash-locked requirements
 
-$(VENV)/.ready: deployment/locks/project.lock pyproject.toml
+$(VENV)/.installed: $(VENV)/.ready pyproject.toml
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.ready: deployment/locks/project.lock
 	@$(PYTHON) deployment/check_python.py
 	@echo "Setting up the project's environment in $(VENV) (a minute or two, once)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/project.lock
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(CLOUD)/.ready: deployment/locks/ministack.lock

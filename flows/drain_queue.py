@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Any, NoReturn
@@ -41,6 +42,7 @@ EXIT_MISCONFIGURED = 2
 EXIT_NO_RECEIPT = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
+_LAST_WORD_SECONDS = 15  # how long the end may take, once everything is done
 _LAST_LOOK_SECONDS = 1  # how long to wait for more work when one's own is done
 
 
@@ -206,6 +208,9 @@ if __name__ == "__main__":
         }
     ):
         code = main()
-    sys.stdout.flush()
-    # Threads of a Prefect client whose API is away would hold the process for minutes. Everything that counts is done.
-    os._exit(code)
+    # Prefect sends the last logs while the interpreter ends; when its API is away that would take minutes. Everything
+    # that counts is done by now.
+    last_word = threading.Timer(_LAST_WORD_SECONDS, os._exit, [code])
+    last_word.daemon = True
+    last_word.start()
+    sys.exit(code)
