@@ -217,20 +217,15 @@ class _CsvReader:
         if structure is None or not len(structure.newlines):
             return None
         self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
-        rows = len(structure.newlines)
-        if rows > self._rows_per_partition:
-            end = int(structure.newlines[self._rows_per_partition - 1]) + 1
-            structure = plain_structure(window[:end], self._dialect.delimiter, self._dialect.quote)
-            rows = self._rows_per_partition
-        else:
-            end = int(structure.newlines[-1]) + 1
-        if structure is None or structure.delimiters != rows * (len(self._columns) - 1):
+        rows = min(len(structure.newlines), self._rows_per_partition)
+        end = int(structure.newlines[rows - 1]) + 1
+        if structure.delimiters_before(end) != rows * (len(self._columns) - 1):
             return None
         content = window[:end]
         first = next(records_of(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
         if first is None or first.fields is None or len(first.fields) != len(self._columns):
             return None
-        return _Block(content, end, rows, content.count(b"\n"), first.fields)
+        return _Block(content, end, rows, content.count(b"\n") if structure.has_quotes else rows, first.fields)
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
         """The block where each record is looked at, with its misfits; None where not even one record is whole."""
@@ -323,7 +318,7 @@ class _CsvReader:
             sentinel = written_again([row], *self._marks)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            text: Any = _Utf8(block.content + sentinel)
+            text: Any = _Utf8(block.content, sentinel)
             frame: pd.DataFrame = pd.read_csv(
                 text,
                 sep=self._dialect.delimiter,
@@ -402,17 +397,21 @@ class _Utf8:
 
     mode = "r"
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, last: bytes) -> None:
         self._content = content
+        self._last = last
         self._at = 0
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         start = self._at
-        self._at = len(self._content) if size < 0 else min(len(self._content), start + size)
-        return self._content[start : self._at]
+        self._at = start + size
+        if start < len(self._content):
+            return self._content[start : self._at]
+        last, self._last = self._last[:size], self._last[size:]
+        return last
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._content.splitlines(keepends=True))
+    def __iter__(self) -> Iterator[bytes]:  # pandas asks for it, to tell a file from a path, and never calls it
+        raise NotImplementedError
 
 
 def _lines(content: bytes) -> list[str]:

@@ -112,11 +112,17 @@ class Plain:
 
     Attributes:
         newlines: positions of the line ends that end a record.
-        delimiters: how many delimiters stand before the last of them, outside of quotes.
+        delimiters: for each byte whether it is a delimiter, outside of quotes.
+        has_quotes: whether there is any quote.
     """
 
     newlines: npt.NDArray[np.int64]
-    delimiters: int
+    delimiters: npt.NDArray[np.bool_]
+    has_quotes: bool
+
+    def delimiters_before(self, end: int) -> int:
+        """How many delimiters stand before a position, outside of quotes."""
+        return int(np.count_nonzero(self.delimiters[:end]))
 
 
 def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
@@ -124,16 +130,15 @@ def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
     content = np.frombuffer(block, dtype=np.uint8)
     newline = content == _NEWLINE
     mark = content == ord(delimiter)
-    if quote.encode() in block:
+    has_quotes = quote.encode() in block
+    if has_quotes:
         is_quote = content == ord(quote)
         if not _quotes_are_regular(content, is_quote, delimiter, quote):
             return None
         outside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)) == 0
         newline &= outside
         mark &= outside
-    newlines = np.flatnonzero(newline)
-    end = int(newlines[-1]) if len(newlines) else 0
-    return Plain(newlines, int(np.count_nonzero(mark[:end])))
+    return Plain(np.flatnonzero(newline), mark, has_quotes)
 
 
 def _quotes_are_regular(
