@@ -7,10 +7,13 @@ import io
 import json
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote_plus
 
 import httpx
 import pandas as pd
@@ -18,9 +21,11 @@ from botocore.exceptions import ClientError
 
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
+from deployment.local.pipeline import WORK_POOL, bring_up, settings_of
 from deployment.local.processes import ProcessRecord
+from deployment.packaging import Timeouts
 from flows.refinery.receipt import Receipt, receipt_key
-from lambda_trigger.message import UploadMessage, run_id_of
+from lambda_trigger.message import UploadMessage
 
 _T = TypeVar("_T")
 END_SECONDS = 90.0
@@ -56,8 +61,6 @@ class Chain:
 
     def event_of(self, *uploads: UploadMessage, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
         """The S3 event of uploads, in S3's form: what S3 delivers a second time looks like this."""
-        from urllib.parse import quote_plus
-
         return {
             "Records": [
                 {
@@ -230,6 +233,26 @@ class Chain:
             time.sleep(_POLL_SECONDS)
 
 
-def run_id(upload: UploadMessage) -> str:
-    """The run id of an upload, computed from its parts."""
-    return run_id_of(upload.bucket, upload.key, upload.version_id, upload.etag, upload.sequencer)
+# Short enough for tests, long enough for a busy machine: what dies is given back after this.
+VISIBILITY_TIMEOUT_SECONDS = 20
+
+
+@contextlib.contextmanager
+def running_chain(**parameters: str) -> Iterator[Chain]:
+    """A chain of its own for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
+
+    `parameters` are the template's, besides those that make tests quick.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
+        with LocalCloud(Path(folder) / "state", wait_scale=0.1) as cloud:
+            outputs = bring_up(
+                cloud,
+                parameters={
+                    "VisibilityTimeoutSeconds": str(VISIBILITY_TIMEOUT_SECONDS),
+                    "MaxConcurrentTasks": "2",
+                    **parameters,
+                },
+                timeouts=Timeouts(task_seconds=300, execution_seconds=3_600),
+            )
+            cloud.start_worker(WORK_POOL, settings_of(outputs))
+            yield Chain(cloud, outputs)
