@@ -17,9 +17,12 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.aggregates import AGGREGATES, Counts, InOrder, ValueCounts
+from flows.refinery.coercion import coerce
+from flows.refinery.contract import ContractInvalid
+from flows.refinery.contract_model import Contract
 from flows.refinery.errors import FileRejected
 from flows.refinery.gx import gx
-from flows.refinery.rules import Method, Rule
+from flows.refinery.rules import Method, Rule, rules_of
 
 _ENTIRE = "entire file"
 _PARTITION = "partition"
@@ -30,6 +33,10 @@ class ExpectationRaised(FileRejected):
     """Great Expectations raised an error instead of giving a verdict: the expectation cannot judge such values."""
 
     code = "expectation_raised"
+
+    def __init__(self, message: str, cause_type: type[BaseException] | None = None) -> None:
+        super().__init__(message)
+        self.cause_type = cause_type
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,24 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
     )
 
 
+def check_expectations(contract: Contract) -> None:
+    """Let GX itself look at every expectation of a contract, without any data. Imports GX, which takes seconds.
+
+    Raises:
+        ContractInvalid: with every expectation that GX refuses, that cannot be judged on a file, or whose arguments
+            cannot be compared with the column's type; one per line.
+    """
+    faults = []
+    for rule in rules_of(contract):
+        try:
+            _domain_object(rule)
+            _try_on_samples(rule, contract)
+        except ContractInvalid as fault:
+            faults.append(f"contract {contract.dataset!r}: {fault}")
+    if faults:
+        raise ContractInvalid("\n".join(faults))
+
+
 class Judge:
     """Judges partitions by a list of rules. Holds one GX engine; not for several threads at once."""
 
@@ -79,6 +104,8 @@ class Judge:
         self._engine = gx().PandasExecutionEngine()
         self._expectations = [_domain_object(rule) for rule in self.rules]
         self._graph: Any = None
+        self._wanted: dict[tuple[int, str], Any] = {}
+        self._domains: dict[int, Any] = {}
 
     def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> Judgement:
         """Judge one partition.
@@ -202,9 +229,11 @@ class Judge:
 
     def _domain(self, expectation: Any) -> pd.DataFrame:
         """The rows of the loaded partition that row_condition and ignore_row_if leave."""
-        name = expectation.map_metric if getattr(expectation, "map_metric", None) else "column.max"
-        suffix = ".condition" if name != "column.max" else ""
-        domain_kwargs = _metric(expectation, name + suffix).metric_domain_kwargs
+        domain_kwargs = self._domains.get(id(expectation))
+        if domain_kwargs is None:
+            map_metric = getattr(expectation, "map_metric", None)
+            name = f"{map_metric}.condition" if map_metric else "column.max"
+            domain_kwargs = self._domains[id(expectation)] = _metric(expectation, name).metric_domain_kwargs
         rows: pd.DataFrame = self._engine.get_domain_records(domain_kwargs=domain_kwargs)
         return rows
 
@@ -239,7 +268,8 @@ class Judge:
                 graph = self._build([_metric(expectation, name)])
                 if failed & {part.id for edge in graph.edges for part in (edge.left, edge.right) if part}:
                     _raise_named(rule, error)
-        raise ExpectationRaised(f"Great Expectations could not compute a metric: {_kind_of(error)}") from None
+        told, cause_type = _kind_of(error)
+        raise ExpectationRaised(f"Great Expectations could not compute a metric: {told}", cause_type) from None
 
     def _validate(self, expectation: Any, frame: pd.DataFrame) -> Any:
         """Run one expectation on one frame as GX itself does."""
@@ -281,14 +311,44 @@ class Judge:
         )
 
 
+_SAMPLES = {"integer": "1", "number": "1.5", "boolean": "true", "json": "{}", "timestamp": "2024-01-01"}
+_SAMPLES.update({"date": "2024-01-01", "time": "08:00:00", "string": "a"})
+
+
+def _try_on_samples(rule: Rule, contract: Contract) -> None:
+    """Judge one made-up row of the contract's types: a comparison of unlike types fails on every row."""
+    if rule.method not in (Method.ROWS, Method.ORDER) or not set(rule.columns) <= set(contract.columns):
+        return
+    row = {name: pd.Series([_SAMPLES[column.type]]) for name, column in contract.columns.items()}
+    frame = pd.DataFrame({name: coerce(row[name], column).values for name, column in contract.columns.items()})
+    try:
+        Judge([rule]).judge(frame, np.array([1]))
+    except ExpectationRaised as error:
+        if error.cause_type is TypeError:
+            raise ContractInvalid(str(error)) from None
+
+
 # --- metrics of an expectation ------------------------------------------------------------------------------------
 
 
 def _domain_object(rule: Rule, arguments: Mapping[str, Any] | None = None) -> Any:
     given = dict(rule.arguments if arguments is None else arguments)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
-        return gx().ExpectationConfiguration(type=rule.name, kwargs=given).to_domain_obj()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
+            return gx().ExpectationConfiguration(type=rule.name, kwargs=given).to_domain_obj()
+    except gx().ExpectationNotFoundError:
+        raise ContractInvalid(f"{rule.id}: the installed Great Expectations does not have it") from None
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise ContractInvalid(f"{rule.id}: Great Expectations refuses its arguments: {_faults(error)}") from None
+
+
+def _faults(error: ValueError) -> str:
+    """What pydantic says, one fault per argument; of a choice of types it tells each one's fault."""
+    told: dict[str, str] = {}
+    for fault in getattr(error, "errors", list)():
+        told.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))
+    return "; ".join(f"{argument}: {message}" for argument, message in told.items()) or str(error)
 
 
 def _metric(expectation: Any, name: str) -> Any:
@@ -370,7 +430,8 @@ class _raises_named:  # noqa: N801 reads as the statement it makes
 
 def _raise_named(rule: Rule, error: BaseException) -> NoReturn:
     columns = f" on {', '.join(map(repr, rule.columns))}" if rule.columns else ""
-    raise ExpectationRaised(f"{rule.name}{columns} gave no verdict: {_kind_of(error)}") from None
+    told, cause_type = _kind_of(error)
+    raise ExpectationRaised(f"{rule.name}{columns} gave no verdict: {told}", cause_type) from None
 
 
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
@@ -380,21 +441,22 @@ _HINTS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def _kind_of(error: BaseException) -> str:
+def _kind_of(error: BaseException) -> tuple[str, type[BaseException]]:
     """What happened, without the message: it may quote a value of the data."""
     causes = list(_causes(error))
     for cause in causes:
         for kind, hint in _HINTS:
             if isinstance(cause, kind):
-                return f"{type(cause).__name__}: {hint}"
-    return f"{type(causes[-1]).__name__} inside Great Expectations; its arguments do not fit the column's values"
+                return f"{type(cause).__name__}: {hint}", kind
+    name = type(causes[-1]).__name__
+    return f"{name} inside Great Expectations; its arguments do not fit the column's values", type(causes[-1])
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
     while current is not None:
         yield current
-        current = current.__cause__ or current.__context__
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 # --- metrics that GX computes value by value ------------------------------------------------------------------------

@@ -33,6 +33,7 @@ def gx() -> Any:
     gc.disable()  # hundreds of thousands of objects are made, and none of them is garbage
     try:
         names = _import()
+        gc.freeze()  # they stay for ever: a collection after each partition then takes 2 ms instead of 150
     finally:
         if collecting:
             gc.enable()

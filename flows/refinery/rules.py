@@ -213,16 +213,16 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
 
 def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
     """The arguments with moments as the frames hold them: without a zone, in UTC."""
-    return {name: _moment(value) if timed and name in _MOMENTS else value for name, value in arguments.items()}
+    return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in arguments.items()}
 
 
 _MOMENTS = ("min_value", "max_value", "value_set")
 
 
-def _moment(value: Any) -> Any:
+def _moment(value: Any, timed: bool) -> Any:
     if isinstance(value, list | tuple):
-        return [_moment(part) for part in value]
-    if isinstance(value, str | dt.date):
+        return [_moment(part, timed) for part in value]
+    if isinstance(value, dt.date) or (timed and isinstance(value, str)):
         try:
             moment = pd.Timestamp(value)
         except ValueError:
