@@ -22,6 +22,7 @@ _READ_BYTES = 1 << 20
 _SPACE = " \t\r\n"
 _SPACES = re.compile(f"[{_SPACE}]*")
 _MAX_DIGITS = 400  # a float64 has at most 309 before the point
+_MANY_DIGITS = re.compile(r"\d{401}")
 
 
 class _RowUnfit(ValueError):
@@ -41,7 +42,8 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_CAREFUL_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 _STRUCTURE = json.JSONDecoder(parse_int=float)  # takes any number of digits, and keys twice
 
 
@@ -72,41 +74,36 @@ class _JsonRows:
         self._rows = _Rows()
         self._total = 0
         self._all_names: set[str] = set()
+        self._ready: list[Partition] = []
 
-    def add(self, value: Any, raw: str, line: int | None) -> Iterator[Partition]:
-        """Take one decoded row; gives the partition before it where the row does not fit in any more."""
-        if not isinstance(value, dict):
-            yield from self.add_misfit("not_an_object", raw, line)
-            return
-        if not _is_text(raw, value):
-            yield from self.add_misfit("undecodable_text", raw, line)
-            return
-        if not value:
-            yield from self.add_misfit("empty_object", raw, line)
-            return
-        new = value.keys() - self._rows.names.keys()
-        if any(not name.strip() for name in new):
-            yield from self.add_misfit("empty_column_name", raw, line)
-            return
-        self._require_few_columns(new)
-        names = len(self._rows.names) + len(new)
-        if new and names * (len(self._rows.records) + 1) > self._limits.max_partition_cells and self._rows.records:
-            yield self._take()
-        self._count()
-        self._rows.names.update(dict.fromkeys(value))
-        self._rows.records.append(value)
-        self._rows.row_numbers.append(self._total)
-        self._rows.size += len(raw)
-        yield from self._full()
+    def decode(self, raw: str, line: int | None) -> None:
+        """Take one row's text.
 
-    def add_misfit(self, reason: str, raw: str, line: int | None) -> Iterator[Partition]:
-        """Take one row that cannot be decoded."""
-        self._count()
-        self._rows.misfits.append(Misfit(self._total, reason, shortened(raw), line))
-        yield from self._full()
+        Args:
+            line: on which it begins, from 1.
+        """
+        try:
+            value = _decoded(raw)
+            if not value.keys() <= self._rows.names.keys():
+                self._widen(value)
+        except _RowUnfit as unfit:
+            self._total += 1
+            self._rows.misfits.append(Misfit(self._total, str(unfit), shortened(raw), line))
+        else:
+            self._total += 1
+            self._rows.records.append(value)
+            self._rows.row_numbers.append(self._total)
+            self._rows.size += len(raw)
+        self._take_if_full()
+
+    def ready(self) -> Iterator[Partition]:
+        """The partitions that are complete; each is given once."""
+        ready, self._ready = self._ready, []
+        yield from ready
 
     def rest(self) -> Iterator[Partition]:
         """What is left at the end; an empty partition where there was no row at all."""
+        yield from self.ready()
         if len(self._rows) or not self._total:
             yield self._take()
 
@@ -115,6 +112,17 @@ class _JsonRows:
         """Rows so far."""
         return self._total
 
+    def _widen(self, value: dict[str, Any]) -> None:
+        """Make room for a row's new columns; the partition before it ends where the row would make it too wide."""
+        new = value.keys() - self._rows.names.keys()
+        if not all(name.strip() for name in new):
+            raise _RowUnfit("empty_column_name")
+        self._require_few_columns(new)
+        cells = (len(self._rows.names) + len(new)) * (len(self._rows.records) + 1)
+        if cells > self._limits.max_partition_cells and self._rows.records:
+            self._ready.append(self._take())
+        self._rows.names.update(dict.fromkeys(value))
+
     def _require_few_columns(self, new: set[str]) -> None:
         self._all_names |= new
         if len(self._all_names) > self._limits.max_columns:
@@ -122,20 +130,16 @@ class _JsonRows:
                 f"row {self._total + 1} brings the table to more than {self._limits.max_columns} columns"
             )
 
-    def _count(self) -> None:
-        self._total += 1
-        if self._total > self._limits.max_rows:
-            raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
-
-    def _full(self) -> Iterator[Partition]:
+    def _take_if_full(self) -> None:
         rows = self._rows
-        cells = (len(rows.records) + 1) * len(rows.names)
         if (
             len(rows) >= self._rows_per_partition
             or rows.size >= self._limits.max_block_bytes
-            or cells > self._limits.max_partition_cells
+            or (len(rows.records) + 1) * len(rows.names) > self._limits.max_partition_cells
         ):
-            yield self._take()
+            self._ready.append(self._take())
+        if self._total > self._limits.max_rows:
+            raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
 
     def _take(self) -> Partition:
         rows, self._rows = self._rows, _Rows()
@@ -165,16 +169,8 @@ def read_json_lines(
         raw = content.decode("utf-8", errors="surrogateescape").strip(_SPACE)
         if not raw:
             continue
-        try:
-            value = _DECODER.decode(raw)
-        except _RowUnfit as unfit:
-            yield from rows.add_misfit(str(unfit), raw, line)
-        except RecursionError:
-            yield from rows.add_misfit("nested_too_deep", raw, line)
-        except ValueError:
-            yield from rows.add_misfit("not_json", raw, line)
-        else:
-            yield from rows.add(value, raw, line)
+        rows.decode(raw, line)
+        yield from rows.ready()
     if not rows.total:
         raise EmptyFile("the file holds nothing but blank lines")
     yield from rows.rest()
@@ -276,12 +272,8 @@ class _Document:
         end = self._end_of_value()
         raw = self._text[self._at : end]
         self._at = end
-        try:
-            value = _DECODER.decode(raw)
-        except _RowUnfit as unfit:
-            yield from rows.add_misfit(str(unfit), raw, line)
-        else:
-            yield from rows.add(value, raw, line)
+        rows.decode(raw, line)
+        yield from rows.ready()
 
     def _end_of_value(self) -> int:
         while True:
@@ -323,6 +315,28 @@ class _Document:
             self._line_start -= len(before)
         self._text = self._text[self._at :]
         self._at = 0
+
+
+def _decoded(raw: str) -> dict[str, Any]:
+    """The object that a row's text says.
+
+    Raises:
+        _RowUnfit: it says none, or one that cannot be kept as it is.
+    """
+    many_digits = len(raw) > _MAX_DIGITS and _MANY_DIGITS.search(raw)
+    try:
+        value = (_CAREFUL_DECODER if many_digits else _DECODER).decode(raw)
+    except RecursionError:
+        raise _RowUnfit("nested_too_deep") from None
+    except json.JSONDecodeError:
+        raise _RowUnfit("not_json") from None
+    if not isinstance(value, dict):
+        raise _RowUnfit("not_an_object")
+    if not _is_text(raw, value):
+        raise _RowUnfit("undecodable_text")
+    if not value:
+        raise _RowUnfit("empty_object")
+    return value
 
 
 def _is_text(raw: str, value: dict[str, Any]) -> bool:

@@ -32,6 +32,11 @@ def test_an_empty_array_is_a_table_without_rows(tmp_path: Path) -> None:
     assert partition.rows_in == 0
 
 
+def test_a_long_text_of_digits_is_no_number(tmp_path: Path) -> None:
+    digits = "1" * 500
+    assert whole(read_bytes(tmp_path, json.dumps({"a": digits}).encode()))["a"].tolist() == [digits]
+
+
 def test_each_line_is_a_row_and_bad_lines_are_misfits(tmp_path: Path) -> None:
     lines = [
         '{"a": 1}',
