@@ -1,0 +1,320 @@
+"""Deploying into the embedded cloud, as into AWS: again and again, refused, failing, undone, taken away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployment.artifacts import ArtifactBucketUnusable, artifact_bucket_name
+from deployment.change_sets import (
+    Change,
+    ChangesDeclined,
+    ChangesRefused,
+    ParametersWrong,
+    Stack,
+    StackBusy,
+    StackEvent,
+    StackFailed,
+    StackUnusable,
+)
+from deployment.local.cloud import LocalCloud
+from deployment.packaging import Timeouts
+from deployment.stack import (
+    TEMPLATE,
+    Clients,
+    StackNameInvalid,
+    delete_stack,
+    deploy_stack,
+    stack_outputs,
+)
+
+pytestmark = pytest.mark.cloud
+
+ACCOUNT_ID = "000000000000"
+PARAMETERS = {"ImageUri": "sluice:local", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
+# Fails when it is made: CloudFormation finds the definition missing only then.
+FAILING = """
+Parameters:
+  ArtifactBucket: {Type: String}
+  LambdaCodeKey: {Type: String}
+  ProcessUploadDefinitionKey: {Type: String}
+  SweepDefinitionKey: {Type: String}
+Resources:
+  Queue:
+    Type: AWS::SQS::Queue
+  Machine:
+    Type: AWS::StepFunctions::StateMachine
+    DependsOn: Queue
+    Properties:
+      RoleArn: !Sub "arn:aws:iam::${AWS::AccountId}:role/run"
+      DefinitionS3Location: {Bucket: !Ref ArtifactBucket, Key: missing.asl.json}
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), with_prefect=False) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def clients(cloud: LocalCloud) -> Clients:
+    return Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+
+
+@pytest.fixture(scope="module")
+def deployed(clients: Clients) -> dict[str, str]:
+    """A stack that the tests that only look may share."""
+    return deploy_stack(clients, stack_name="shared", parameters=PARAMETERS)
+
+
+class Steps(list[StackEvent]):
+    """What a deployment reports."""
+
+    def of(self, resource: str) -> list[str]:
+        return [step.status for step in self if step.resource == resource]
+
+
+# --- deploying ---------------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_tells_its_steps_and_what_it_made(clients: Clients) -> None:
+    steps = Steps()
+    outputs = deploy_stack(clients, stack_name="first", parameters=PARAMETERS, on_event=steps.append)
+    assert steps.of("UploadQueue") == ["CREATE_IN_PROGRESS", "CREATE_COMPLETE"]
+    assert steps.of("first")[-1] == "CREATE_COMPLETE"
+    assert outputs["LandingBucket"] != outputs["PublishedBucket"]
+    assert stack_outputs(clients, "first") == outputs
+
+
+def test_every_output_has_a_value(deployed: dict[str, str]) -> None:
+    assert [name for name, value in deployed.items() if not value] == []
+
+
+def test_deploying_again_without_changes_changes_nothing(clients: Clients, deployed: dict[str, str]) -> None:
+    steps = Steps()
+    again = deploy_stack(clients, stack_name="shared", parameters=PARAMETERS, on_event=steps.append)
+    assert (again, steps) == (deployed, [])
+
+
+def test_a_parameter_that_is_left_out_keeps_its_value(clients: Clients) -> None:
+    deploy_stack(clients, stack_name="keeping", parameters=PARAMETERS | {"MaxAttempts": "7"})
+    deploy_stack(clients, stack_name="keeping", parameters={"MaxLooks": "9"})
+    stack = clients.cloudformation.describe_stacks(StackName="keeping")["Stacks"][0]
+    values = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+    assert (values["MaxAttempts"], values["MaxLooks"], values["ImageUri"]) == ("7", "9", "sluice:local")
+
+
+def test_a_changed_definition_reaches_the_state_machine_and_keeps_its_name(clients: Clients, cloud: LocalCloud) -> None:
+    before = deploy_stack(clients, stack_name="updating", parameters=PARAMETERS)
+    after = deploy_stack(
+        clients, stack_name="updating", parameters={}, timeouts=Timeouts(task_seconds=77, execution_seconds=770)
+    )
+    machine = cloud.client("stepfunctions").describe_state_machine(stateMachineArn=after["StateMachineArn"])
+    assert json.loads(machine["definition"])["States"]["Drain the queue"]["TimeoutSeconds"] == 77
+    assert after["StateMachineArn"] == before["StateMachineArn"]
+
+
+def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, deployed: dict[str, str]) -> None:
+    for output in ("StateMachineArn", "SweepStateMachineArn"):
+        machine = cloud.client("stepfunctions").describe_state_machine(stateMachineArn=deployed[output])
+        assert "${" not in machine["definition"]
+
+
+def test_a_template_too_large_for_the_call_is_read_from_the_bucket(clients: Clients, tmp_path: Path) -> None:
+    large = tmp_path / "template.yaml"
+    large.write_text(TEMPLATE.read_text(encoding="utf-8") + "# more\n" * 3_000, encoding="utf-8")
+    assert large.stat().st_size > 51_200
+    assert deploy_stack(clients, stack_name="large", parameters=PARAMETERS, template=large)["QueueUrl"]
+
+
+def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
+    shown: list[Change] = []
+
+    def disagree(changes: Sequence[Change]) -> bool:
+        shown.extend(changes)
+        return False
+
+    with pytest.raises(ChangesDeclined, match="declined"):
+        deploy_stack(clients, stack_name="declined", parameters=PARAMETERS, agree_to=disagree)
+    assert Change("Add", "UploadQueue", "AWS::SQS::Queue", replaces=False) in shown
+    assert not clients.cloudformation.list_stack_resources(StackName="declined")["StackResourceSummaries"]
+    assert deploy_stack(clients, stack_name="declined", parameters=PARAMETERS)["QueueUrl"]
+
+
+# --- refused before anything is made ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted"])
+def test_a_stack_name_that_no_bucket_could_bear_is_refused(clients: Clients, name: str) -> None:
+    with pytest.raises(StackNameInvalid, match="lower-case letters, digits and hyphens"):
+        deploy_stack(clients, stack_name=name, parameters=PARAMETERS)
+
+
+def test_a_parameter_that_does_not_exist_is_named(clients: Clients) -> None:
+    with pytest.raises(ParametersWrong, match=r"no parameters \['MaxAtempts'\]"):
+        deploy_stack(clients, stack_name="wrong", parameters=PARAMETERS | {"MaxAtempts": "3"})
+    assert Stack(clients.cloudformation, "wrong", print).find() is None
+
+
+def test_a_parameter_that_is_needed_and_missing_is_named(clients: Clients) -> None:
+    """CloudFormation tells it before we can where it states a default for every parameter, as the emulator does."""
+    with pytest.raises((ParametersWrong, ChangesRefused), match="ImageUri"):
+        deploy_stack(clients, stack_name="wrong", parameters={"PrefectApiUrl": "http://127.0.0.1:4200/api"})
+
+
+def test_a_value_out_of_bounds_is_refused(clients: Clients) -> None:
+    with pytest.raises(ChangesRefused, match="MaxConcurrentTasks"):
+        deploy_stack(clients, stack_name="bounds", parameters=PARAMETERS | {"MaxConcurrentTasks": "101"})
+
+
+def test_subnets_without_security_groups_are_refused(clients: Clients) -> None:
+    with pytest.raises(ChangesRefused, match="SecurityGroupIds must be given together with SubnetIds"):
+        deploy_stack(clients, stack_name="half", parameters=PARAMETERS | {"SubnetIds": "subnet-1,subnet-2"})
+
+
+def test_a_template_that_is_none_is_refused(clients: Clients, tmp_path: Path) -> None:
+    nonsense = tmp_path / "template.yaml"
+    nonsense.write_text("Resources: !Nonsense {}\n")
+    with pytest.raises(ChangesRefused, match="template is not valid"):
+        deploy_stack(clients, stack_name="nonsense", parameters=PARAMETERS, template=nonsense)
+
+
+def test_an_artifact_bucket_of_another_account_is_not_used(cloud: LocalCloud) -> None:
+    region = "eu-west-1"
+    stranger = cloud.client("s3", region_name=region, aws_access_key_id="111111111111", aws_secret_access_key="test")
+    name = artifact_bucket_name(ACCOUNT_ID, region)
+    stranger.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
+    ours = Clients(*(cloud.client(service, region_name=region) for service in ("cloudformation", "s3", "sts")))
+    with pytest.raises(ArtifactBucketUnusable, match=name):
+        deploy_stack(ours, stack_name="stranger", parameters=PARAMETERS)
+
+
+# --- failing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients: Clients, tmp_path: Path) -> None:
+    failing = tmp_path / "template.yaml"
+    failing.write_text(FAILING)
+    with pytest.raises(StackFailed, match=r"ROLLBACK_COMPLETE.*Machine \(AWS::StepFunctions::StateMachine\).*missing"):
+        deploy_stack(clients, stack_name="failing", parameters={}, template=failing)
+    with pytest.raises(StackUnusable, match=r"ROLLBACK_COMPLETE.*delete it"):
+        deploy_stack(clients, stack_name="failing", parameters={}, template=failing)
+    delete_stack(clients, stack_name="failing")
+    assert deploy_stack(clients, stack_name="failing", parameters=PARAMETERS)["QueueUrl"]
+
+
+def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_path: Path) -> None:
+    before = deploy_stack(clients, stack_name="undone", parameters=PARAMETERS)
+    spoilt = tmp_path / "template.yaml"
+    spoilt.write_text(TEMPLATE.read_text(encoding="utf-8").replace("Key: !Ref SweepDefinitionKey", "Key: missing"))
+    with pytest.raises(StackFailed, match=r"UPDATE_ROLLBACK_COMPLETE.*Sweep"):
+        deploy_stack(clients, stack_name="undone", parameters={}, template=spoilt)
+    assert stack_outputs(clients, "undone") == before
+    assert deploy_stack(clients, stack_name="undone", parameters={"MaxAttempts": "6"}) == before
+
+
+class CloudFormationIn:
+    """A CloudFormation whose one stack is in a given state: none that an emulator stays in long enough to be met."""
+
+    def __init__(self, status: str) -> None:
+        self._summary = {"StackName": "busy", "StackStatus": status, "StackId": "arn:stack/busy"}
+
+    def get_paginator(self, _: str) -> CloudFormationIn:
+        return self
+
+    def paginate(self) -> list[dict[str, Any]]:
+        deleted = self._summary | {"StackStatus": "DELETE_COMPLETE"}
+        return [{"StackSummaries": [deleted]}, {"StackSummaries": [self._summary]}]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("UPDATE_IN_PROGRESS", StackBusy),
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", StackBusy),
+        ("DELETE_IN_PROGRESS", StackBusy),
+        ("ROLLBACK_FAILED", StackUnusable),
+        ("DELETE_FAILED", StackUnusable),
+        ("UPDATE_ROLLBACK_FAILED", StackUnusable),
+    ],
+)
+def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"{status}.*(wait|delete|continue)"):
+        Stack(CloudFormationIn(status), "busy", print).apply({}, {}, lambda _: True)
+
+
+# --- an existing landing bucket --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_bucket(clients: Clients, request: pytest.FixtureRequest) -> str:
+    """A bucket of the user's, which tells somebody else's queue of deletions already."""
+    name = f"own-{request.node.name.replace('_', '-')}"[:63].strip("-")
+    clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    clients.s3.put_bucket_notification_configuration(
+        Bucket=name,
+        NotificationConfiguration={"EventBridgeConfiguration": {}},
+    )
+    return name
+
+
+def test_an_existing_bucket_is_watched_beside_what_it_tells_others(clients: Clients, own_bucket: str) -> None:
+    parameters = PARAMETERS | {"ExistingLandingBucket": own_bucket}
+    for _ in range(2):
+        outputs = deploy_stack(clients, stack_name="existing", parameters=parameters)
+    notification = clients.s3.get_bucket_notification_configuration(Bucket=own_bucket)
+    (watched,) = notification["LambdaFunctionConfigurations"]
+    assert watched["LambdaFunctionArn"] == outputs["TriggerFunctionArn"]
+    assert watched["Filter"]["Key"]["FilterRules"][0]["Value"] == "incoming/"
+    assert "EventBridgeConfiguration" in notification
+    assert outputs["LandingBucket"] == own_bucket
+
+
+def test_deleting_the_stack_leaves_an_existing_bucket_as_it_was(clients: Clients, own_bucket: str) -> None:
+    before = clients.s3.get_bucket_notification_configuration(Bucket=own_bucket)
+    deploy_stack(clients, stack_name="leaving", parameters=PARAMETERS | {"ExistingLandingBucket": own_bucket})
+    clients.s3.put_object(Bucket=own_bucket, Key="incoming/a.csv", Body=b"a\n1\n")
+    delete_stack(clients, stack_name="leaving", delete_data=True)
+    after = clients.s3.get_bucket_notification_configuration(Bucket=own_bucket)
+    assert {**after, "ResponseMetadata": None} == {**before, "ResponseMetadata": None}
+    assert clients.s3.get_object(Bucket=own_bucket, Key="incoming/a.csv")["Body"].read() == b"a\n1\n"
+
+
+# --- deleting --------------------------------------------------------------------------------------------------------
+
+
+def bucket_names(clients: Clients) -> set[str]:
+    return {bucket["Name"] for bucket in clients.s3.list_buckets()["Buckets"]}
+
+
+def test_deleting_keeps_the_data_and_says_where_it_is(clients: Clients) -> None:
+    outputs = deploy_stack(clients, stack_name="keeps", parameters=PARAMETERS)
+    steps = Steps()
+    left = delete_stack(clients, stack_name="keeps", on_event=steps.append)
+    assert set(left) == {outputs["LandingBucket"], outputs["PublishedBucket"]} <= bucket_names(clients)
+    assert steps.of("UploadQueue")[-1] == "DELETE_COMPLETE"
+
+
+def test_a_stack_can_be_made_again_beside_the_data_of_its_predecessor(clients: Clients) -> None:
+    first = deploy_stack(clients, stack_name="again", parameters=PARAMETERS)
+    delete_stack(clients, stack_name="again")
+    second = deploy_stack(clients, stack_name="again", parameters=PARAMETERS)
+    assert first["LandingBucket"] != second["LandingBucket"]
+
+
+def test_data_is_deleted_only_when_that_is_asked_for(clients: Clients) -> None:
+    outputs = deploy_stack(clients, stack_name="forgets", parameters=PARAMETERS)
+    for body in (b"1", b"2"):
+        clients.s3.put_object(Bucket=outputs["PublishedBucket"], Key="data/x", Body=body)
+    clients.s3.delete_object(Bucket=outputs["PublishedBucket"], Key="data/x")
+    assert delete_stack(clients, stack_name="forgets", delete_data=True) == ()
+    assert not {outputs["LandingBucket"], outputs["PublishedBucket"]} & bucket_names(clients)
+
+
+def test_deleting_a_stack_that_is_not_there_is_no_error(clients: Clients) -> None:
+    assert delete_stack(clients, stack_name="never-made") == ()

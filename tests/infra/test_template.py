@@ -1,0 +1,266 @@
+"""The template, beyond what linters see: a container without rights, encrypted private buckets, logs that end."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployment.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.stack import TEMPLATE
+from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
+
+TEMPLATE_DATA = load_template()
+BUCKETS = resources_of(TEMPLATE_DATA, "AWS::S3::Bucket")
+QUEUES = resources_of(TEMPLATE_DATA, "AWS::SQS::Queue")
+STATE_MACHINES = resources_of(TEMPLATE_DATA, "AWS::StepFunctions::StateMachine")
+TASK = resource(TEMPLATE_DATA, "TaskDefinition")["Properties"]
+CONTAINER = TASK["ContainerDefinitions"][0]
+
+
+def cfn_lint(path: Path) -> str:
+    """Return cfn-lint's findings, the rules for serverless resources among them."""
+    program = Path(sys.executable).with_name("cfn-lint")
+    linted = subprocess.run(
+        [program, "--append-rules", "cfn_lint_serverless.rules", "--", path], capture_output=True, text=True
+    )
+    assert (linted.returncode == 0) == (linted.stdout == ""), linted.stderr
+    return linted.stdout
+
+
+def test_linters_find_nothing_in_the_template() -> None:
+    assert cfn_lint(TEMPLATE) == ""
+
+
+@pytest.mark.parametrize("name", ["process_upload", "sweep"])
+def test_linters_find_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
+    """They read a definition only where it stands in the template itself."""
+    numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
+    filled = re.sub(r"\$\{\w+\}", "1", definition(DEFINITIONS / f"{name}.asl.json", numbers).decode())
+    properties = {
+        "RoleArn": "arn:aws:iam::123456789012:role/run",
+        "DefinitionString": filled,
+        "TracingConfiguration": {"Enabled": True},
+    }
+    template = tmp_path / "template.json"
+    template.write_text(
+        json.dumps({"Resources": {"M": {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}}})
+    )
+    findings = cfn_lint(template)
+    assert findings == ""
+
+
+def test_cloudformation_takes_the_template() -> None:
+    assert "*" not in TEMPLATE.read_text(encoding="utf-8").split("Resources:")[0], "YAML aliases are refused"
+    assert not re.search(r"[:-] [&*]\w", TEMPLATE.read_text(encoding="utf-8")), "YAML aliases are refused"
+
+
+# --- parameters ------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_is_described_and_bounded() -> None:
+    bounds = {"AllowedPattern", "AllowedValues", "MinLength", "MinValue"}
+    unbounded = {"SubnetIds", "SecurityGroupIds"}  # lists: CloudFormation checks each as what it is used for
+    for name, parameter in TEMPLATE_DATA["Parameters"].items():
+        assert parameter.get("Description"), name
+        assert set(parameter) & bounds or name in unbounded, name
+
+
+def test_every_parameter_has_its_place_in_the_console() -> None:
+    groups = TEMPLATE_DATA["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    placed = [name for group in groups for name in group["Parameters"]]
+    assert sorted(placed) == sorted(TEMPLATE_DATA["Parameters"])
+
+
+def test_only_what_nobody_can_guess_must_be_given() -> None:
+    needed = set(TEMPLATE_DATA["Parameters"]) - set(defaults_of(TEMPLATE_DATA, "Default"))
+    packaged = {"ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
+    assert needed - packaged == {"ImageUri", "PrefectApiUrl"}
+
+
+def test_every_output_is_described() -> None:
+    assert all(output.get("Description") for output in TEMPLATE_DATA["Outputs"].values())
+
+
+# --- the container ----------------------------------------------------------------------------------------------
+
+
+def test_the_container_runs_without_rights() -> None:
+    assert int(CONTAINER["User"]) >= 1000
+    assert CONTAINER["Privileged"] is False
+    assert CONTAINER["ReadonlyRootFilesystem"] is True
+    assert "Capabilities" not in CONTAINER.get("LinuxParameters", {})
+    assert not {"PidMode", "IpcMode"} & set(TASK)
+
+
+def test_the_container_writes_nowhere_but_to_its_scratch_volume() -> None:
+    assert [mount["ContainerPath"] for mount in CONTAINER["MountPoints"]] == ["/tmp"]  # noqa: S108 (in the container)
+    assert TASK["Volumes"] == [{"Name": CONTAINER["MountPoints"][0]["SourceVolume"]}]
+
+
+def test_the_container_hears_that_it_is_to_stop_and_has_time_for_it() -> None:
+    assert CONTAINER["LinuxParameters"] == {"InitProcessEnabled": True}
+    assert CONTAINER["StopTimeout"] == 120  # what Fargate allows at most, and Spot gives
+
+
+def test_the_container_gets_no_secret_in_its_environment() -> None:
+    names = {entry["Name"] for entry in CONTAINER["Environment"]}
+    assert names == {
+        "PREFECT_API_URL",
+        "SLUICE_INCOMING_PREFIX",
+        "SLUICE_LANDING_BUCKET",
+        "SLUICE_PUBLISHED_BUCKET",
+        "SLUICE_QUEUE_URL",
+        "SLUICE_VISIBILITY_TIMEOUT_SECONDS",
+    }
+
+
+def test_tasks_can_be_launched_from_the_definitions_names() -> None:
+    for machine in STATE_MACHINES.values():
+        substitutions = machine["Properties"]["DefinitionSubstitutions"]
+        assert substitutions["ContainerName"] == CONTAINER["Name"]
+        assert text_of(substitutions["TaskFamily"]) == text_of(TASK["Family"])
+
+
+def test_nothing_may_connect_to_a_task() -> None:
+    for name, group in resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroup").items():
+        assert "SecurityGroupIngress" not in group["Properties"], name
+    assert not resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroupIngress")
+
+
+# --- buckets and queues -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_is_private_encrypted_and_versioned(name: str) -> None:
+    properties = BUCKETS[name]["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_bucket_keeps_no_remains_and_outlives_the_stack(name: str) -> None:
+    rules = BUCKETS[name]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
+    assert any("NoncurrentVersionExpiration" in rule for rule in rules)
+    assert not any("ExpirationInDays" in rule for rule in rules), "current data must never expire"
+    assert BUCKETS[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert BUCKETS[name]["UpdateReplacePolicy"] == "Retain"
+
+
+@pytest.mark.parametrize("name", [*BUCKETS, *QUEUES])
+def test_plain_http_is_refused(name: str) -> None:
+    policies = resources_of(TEMPLATE_DATA, "AWS::S3::BucketPolicy") | resources_of(
+        TEMPLATE_DATA, "AWS::SQS::QueuePolicy"
+    )
+    targets = {
+        text_of(target): policy["Properties"]["PolicyDocument"]
+        for policy in policies.values()
+        for target in [*policy["Properties"].get("Queues", []), policy["Properties"].get("Bucket")]
+        if target
+    }
+    (statement,) = targets[f"${{{name}}}"]["Statement"]
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert f"${{{name}.Arn}}" in [text_of(arn) for arn in listed(statement["Resource"])]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_queue_is_encrypted(name: str) -> None:
+    assert QUEUES[name]["Properties"]["SqsManagedSseEnabled"] is True
+
+
+def test_a_message_in_the_dead_letter_queue_outlives_its_own_first_queue() -> None:
+    """It keeps its first enqueue time when it is moved, so an equal retention would delete it early."""
+    upload, dead = (QUEUES[name]["Properties"] for name in ("UploadQueue", "DeadLetterQueue"))
+    assert dead["MessageRetentionPeriod"] > upload["MessageRetentionPeriod"]
+    assert text_of(upload["RedrivePolicy"]["deadLetterTargetArn"]) == "${DeadLetterQueue.Arn}"
+
+
+def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
+    (notification,) = BUCKETS["LandingBucket"]["Properties"]["NotificationConfiguration"]["LambdaConfigurations"]
+    assert notification["Event"] == "s3:ObjectCreated:*"
+    (rule,) = notification["Filter"]["S3Key"]["Rules"]
+    assert (rule["Name"], rule["Value"]) == ("prefix", {"Ref": "IncomingPrefix"})
+
+
+def test_only_our_bucket_of_our_account_may_call_the_lambda() -> None:
+    (permission,) = resources_of(TEMPLATE_DATA, "AWS::Lambda::Permission").values()
+    assert permission["Properties"]["SourceAccount"] == {"Ref": "AWS::AccountId"}
+    assert "SourceArn" in permission["Properties"]
+
+
+def test_an_event_that_the_lambda_gives_up_is_kept() -> None:
+    (retries,) = resources_of(TEMPLATE_DATA, "AWS::Lambda::EventInvokeConfig").values()
+    destination = retries["Properties"]["DestinationConfig"]["OnFailure"]["Destination"]
+    assert text_of(destination) == "${TriggerFailures.Arn}"
+
+
+# --- logs, traces, alarms -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STATE_MACHINES)
+def test_a_state_machine_is_logged_without_data_and_traced(name: str) -> None:
+    properties = STATE_MACHINES[name]["Properties"]
+    logging = properties["LoggingConfiguration"]
+    assert logging["Level"] == "ALL"
+    assert logging["IncludeExecutionData"] is False, "keys of files may name people"
+    assert logging["Destinations"]
+    assert properties["TracingConfiguration"] == {"Enabled": True}
+
+
+def test_every_log_ends_and_every_component_writes_to_its_own() -> None:
+    groups = resources_of(TEMPLATE_DATA, "AWS::Logs::LogGroup")
+    assert all(group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups.values())
+    function = resource(TEMPLATE_DATA, "TriggerFunction")["Properties"]
+    used = [
+        text_of(function["LoggingConfig"]["LogGroup"]),
+        text_of(CONTAINER["LogConfiguration"]["Options"]["awslogs-group"]),
+        text_of(
+            STATE_MACHINES["ProcessUpload"]["Properties"]["LoggingConfiguration"]["Destinations"][0][
+                "CloudWatchLogsLogGroup"
+            ]["LogGroupArn"]
+        ).replace(".Arn", ""),
+    ]
+    assert sorted(used) == sorted(f"${{{name}}}" for name in groups)
+
+
+def test_trouble_is_told() -> None:
+    alarms = resources_of(TEMPLATE_DATA, "AWS::CloudWatch::Alarm")
+    watched = {
+        (alarm["Properties"]["MetricName"], text_of(alarm["Properties"]["Dimensions"][0]["Value"]))
+        for alarm in alarms.values()
+    }
+    assert watched == {
+        ("ApproximateNumberOfMessagesVisible", "${DeadLetterQueue.QueueName}"),
+        ("ApproximateNumberOfMessagesVisible", "${TriggerFailures.QueueName}"),
+        ("ApproximateAgeOfOldestMessage", "${UploadQueue.QueueName}"),
+        ("ExecutionsFailed", "${ProcessUpload}"),
+        ("ExecutionsFailed", "${Sweep}"),
+    }
+    for name, alarm in alarms.items():
+        assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
+        assert alarm["Properties"]["TreatMissingData"] == "notBreaching", name
+
+
+def test_a_rejected_file_is_told_with_its_reason() -> None:
+    (rule,) = resources_of(TEMPLATE_DATA, "AWS::Events::Rule").values()
+    detail: Mapping[str, Any] = rule["Properties"]["EventPattern"]["detail"]
+    assert detail["error"] == ["DataRejected"]
+    assert text_of(detail["stateMachineArn"][0]) == "${ProcessUpload}"
+    assert text_of(rule["Properties"]["Targets"][0]["Arn"]) == "${AlarmTopic}"
+
+
+def test_the_topic_hears_this_account_only() -> None:
+    (policy,) = resources_of(TEMPLATE_DATA, "AWS::SNS::TopicPolicy").values()
+    for statement in statements_of(policy["Properties"]["PolicyDocument"]):
+        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}

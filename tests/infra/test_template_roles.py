@@ -1,0 +1,178 @@
+"""Each role may do exactly what its component calls: a change here is a decision, not an accident."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.infra.template import listed, load_template, resources_of, statements_of, text_of
+
+ROLES = resources_of(load_template(), "AWS::IAM::Role")
+
+_LOG_DELIVERY = {
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+}
+_TRACING = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+}
+_TASK_ROLES = {"${TaskRole.Arn}", "${TaskExecutionRole.Arn}"}
+_RESULTS = {f"${{PublishedBucket.Arn}}/{folder}/*" for folder in ("receipts", "data", "quarantine", "index", "docs")}
+
+# Role → who takes it, and each statement's actions and resources.
+EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
+    "TriggerRole": (
+        "lambda.amazonaws.com",
+        {
+            "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
+            "StartRun": ({"states:StartExecution"}, {"${ProcessUpload}"}),
+            "KeepFailedEvents": ({"sqs:SendMessage"}, {"${TriggerFailures.Arn}"}),
+            "Log": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"${TriggerLogs.Arn}"}),
+            "Trace": ({"xray:PutTraceSegments", "xray:PutTelemetryRecords"}, {"*"}),
+        },
+    ),
+    "RunRole": (
+        "states.amazonaws.com",
+        {
+            "FindReceipt": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
+            "ReadReceipt": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
+            "CountTasks": ({"ecs:ListTasks"}, {"*"}),
+            "LaunchTask": ({"ecs:RunTask"}, {"${TaskDefinition}"}),
+            "WatchTask": (
+                {"ecs:DescribeTasks", "ecs:StopTask"},
+                {"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task/${Cluster}/*"},
+            ),
+            "HearOfTheTasksEnd": (
+                {"events:PutTargets", "events:PutRule", "events:DescribeRule"},
+                {
+                    "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:"
+                    "rule/StepFunctionsGetEventsForECSTaskRule"
+                },
+            ),
+            "PassTaskRoles": ({"iam:PassRole"}, _TASK_ROLES),
+            "DeliverLogs": (_LOG_DELIVERY, {"*"}),
+            "Trace": (_TRACING, {"*"}),
+        },
+    ),
+    "SweepRole": (
+        "states.amazonaws.com",
+        {
+            "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
+            "CountTasks": ({"ecs:ListTasks"}, {"*"}),
+            "LaunchTask": ({"ecs:RunTask"}, {"${TaskDefinition}"}),
+            "PassTaskRoles": ({"iam:PassRole"}, _TASK_ROLES),
+            "DeliverLogs": (_LOG_DELIVERY, {"*"}),
+            "Trace": (_TRACING, {"*"}),
+        },
+    ),
+    "SweepTimerRole": ("scheduler.amazonaws.com", {"StartSweep": ({"states:StartExecution"}, {"${Sweep}"})}),
+    "TaskRole": (
+        "ecs-tasks.amazonaws.com",
+        {
+            "ReadUploads": (
+                {"s3:GetObject", "s3:GetObjectVersion"},
+                {"arn:${AWS::Partition}:s3:::${Bucket}/${IncomingPrefix}*"},
+            ),
+            "TellMissingFromForbidden": (
+                {"s3:ListBucket"},
+                {"${PublishedBucket.Arn}", "arn:${AWS::Partition}:s3:::${Bucket}"},
+            ),
+            "ReadAndWriteResults": ({"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"}, _RESULTS),
+            "RemoveReplacedData": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
+            "WorkTheQueue": (
+                {
+                    "sqs:ReceiveMessage",
+                    "sqs:ChangeMessageVisibility",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                },
+                {"${UploadQueue.Arn}"},
+            ),
+        },
+    ),
+    "TaskExecutionRole": (
+        "ecs-tasks.amazonaws.com",
+        {
+            "LogInToRegistry": ({"ecr:GetAuthorizationToken"}, {"*"}),
+            "PullImage": (
+                {"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"},
+                {"${ImageRepository.Arn}"},
+            ),
+            "Log": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"${TaskLogs.Arn}"}),
+            "ReadPrefectKey": ({"secretsmanager:GetSecretValue"}, {"${PrefectApiKeySecretArn}"}),
+        },
+    ),
+}
+
+
+def statements(role: str) -> dict[str, Mapping[str, Any]]:
+    policies = ROLES[role]["Properties"]["Policies"]
+    return {one["Sid"]: one for policy in policies for one in statements_of(policy["PolicyDocument"])}
+
+
+def actions(statement: Mapping[str, Any]) -> set[str]:
+    return set(listed(statement["Action"]))
+
+
+def resources(statement: Mapping[str, Any]) -> set[str]:
+    return {text_of(one) for one in listed(statement["Resource"])}
+
+
+def test_every_role_is_listed_here() -> None:
+    assert set(ROLES) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("role", EXPECTED)
+def test_a_role_may_do_exactly_what_is_listed(role: str) -> None:
+    assert {sid: (actions(one), resources(one)) for sid, one in statements(role).items()} == EXPECTED[role][1]
+    assert {one["Effect"] for one in statements(role).values()} == {"Allow"}
+    assert not ROLES[role]["Properties"].get("ManagedPolicyArns"), "AWS's managed policies allow more than is called"
+
+
+@pytest.mark.parametrize("role", EXPECTED)
+def test_a_role_is_taken_by_its_one_service(role: str) -> None:
+    (trust,) = ROLES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert (trust["Action"], trust["Principal"]) == ("sts:AssumeRole", {"Service": EXPECTED[role][0]})
+
+
+@pytest.mark.parametrize("role", EXPECTED)
+def test_no_role_has_a_wildcard_without_a_reason(role: str) -> None:
+    assert not [action for one in statements(role).values() for action in actions(one) if "*" in action]
+    wild = {sid for sid, one in statements(role).items() if any("*" in arn for arn in resources(one))}
+    reasons = ROLES[role].get("Metadata", {}).get("Sluice", {}).get("WildcardReasons", {})
+    assert wild == set(reasons)
+    assert all(reasons.values())
+
+
+@pytest.mark.parametrize("role", EXPECTED)
+def test_what_has_no_resource_to_name_is_held_by_a_condition(role: str) -> None:
+    if "PassTaskRoles" in statements(role):
+        condition = statements(role)["PassTaskRoles"]["Condition"]
+        assert condition == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    for sid in ("CountTasks", "LaunchTask"):
+        if sid in statements(role):
+            assert text_of(statements(role)[sid]["Condition"]["ArnEquals"]["ecs:cluster"]) == "${Cluster.Arn}"
+
+
+def test_the_runs_look_for_receipts_and_for_nothing_else() -> None:
+    assert statements("RunRole")["FindReceipt"]["Condition"] == {"StringLike": {"s3:prefix": "receipts/*"}}
+
+
+def test_the_container_cannot_touch_uploads_start_runs_or_reach_the_dead_letter_queue() -> None:
+    allowed = [
+        (action, arn) for one in statements("TaskRole").values() for action in actions(one) for arn in resources(one)
+    ]
+    assert not [pair for pair in allowed if pair[0].startswith(("states:", "ecs:", "iam:", "lambda:"))]
+    assert not [pair for pair in allowed if "DeadLetter" in pair[1]]
+    assert not [pair for pair in allowed if "${Bucket}" in pair[1] and pair[0].startswith(("s3:Put", "s3:Delete"))]
