@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults lock
+.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults faults-all lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -74,6 +74,9 @@ chain: setup ## whole uploads through the embedded cloud, with IAM enforced
 	@$(BIN)/pytest -q tests/chain
 
 faults: setup ## injected faults
+	@$(BIN)/pytest -q -m "not slow" tests/faults
+
+faults-all: setup ## injected faults, also those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults
 
 # --- upkeep -----------------------------------------------------------------------------------------------
