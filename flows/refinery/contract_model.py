@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zoneinfo
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,6 +92,9 @@ class Column(_Frozen):
             raise ValueError(f"format {self.format!r} holds no strftime code; for instance '%d.%m.%Y'")
         if self.timezone is not None and self.type != "timestamp":
             raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
+        if self.timezone is not None and self.timezone not in zoneinfo.available_timezones():
+            known = zoneinfo.available_timezones()
+            raise ValueError(f"there is no time zone {self.timezone!r}{did_you_mean(self.timezone, known)}")
         return self
 
 

@@ -121,6 +121,7 @@ output: {format: csv, compression: gzip, partition_by: day}
         ("dataset: orders\nformat: {delimiter: ','\n", 3, ["not YAML"]),
         ("dataset: orders\ndataset: orders\n", 2, ["written twice"]),
         ("dataset: orders\ncolumns:\n  a: {type: integer, format: '%Y'}\n", 3, ["format is for timestamps"]),
+        ("dataset: orders\ncolumns:\n  a: {type: timestamp, timezone: Europe/Belin}\n", 3, ["'Europe/Berlin'"]),
         ("dataset: orders\npreprocess:\n  - clip: {}\n  - drop_duplicate\n", 4, ["did you mean 'drop_duplicates'"]),
         ("dataset: orders\npreprocess:\n  - {clip: {}, cast: {}}\n", 3, ["found 2 names"]),
         ("dataset: orders\npreprocess: [steps.own]\n", 2, ["no steps.py"]),
