@@ -45,6 +45,12 @@ def test_the_longest_run_stays_within_the_history_limit() -> None:
     assert worst < MAX_HISTORY_EVENTS
 
 
+def test_whatever_became_of_a_task_the_receipt_is_looked_for_again() -> None:
+    """Also after a refusal: another task may have published it meanwhile."""
+    task = machine("process_upload")["States"]["Drain the queue"]
+    assert {task["Next"], *(catcher["Next"] for catcher in task["Catch"])} == {"Look for receipt"}
+
+
 def _events(state: dict[str, Any]) -> int:
     """Entered and exited; each try of a task: scheduled, started, submitted, ended."""
     if state["Type"] != "Task":

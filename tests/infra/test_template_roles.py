@@ -27,6 +27,7 @@ _TRACING = {
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
 }
+_FAMILY = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/${AWS::StackName}-drain:*"
 _TASK_ROLES = {"${TaskRole.Arn}", "${TaskExecutionRole.Arn}"}
 _RESULTS = {f"${{PublishedBucket.Arn}}/{folder}/*" for folder in ("receipts", "data", "quarantine", "index", "docs")}
 
@@ -48,7 +49,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "FindReceipt": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "ReadReceipt": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
             "CountTasks": ({"ecs:ListTasks"}, {"*"}),
-            "LaunchTask": ({"ecs:RunTask"}, {"${TaskDefinition}"}),
+            "LaunchTask": ({"ecs:RunTask"}, {_FAMILY}),
             "WatchTask": (
                 {"ecs:DescribeTasks", "ecs:StopTask"},
                 {"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task/${Cluster}/*"},
@@ -70,7 +71,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
         {
             "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
             "CountTasks": ({"ecs:ListTasks"}, {"*"}),
-            "LaunchTask": ({"ecs:RunTask"}, {"${TaskDefinition}"}),
+            "LaunchTask": ({"ecs:RunTask"}, {_FAMILY}),
             "PassTaskRoles": ({"iam:PassRole"}, _TASK_ROLES),
             "DeliverLogs": (_LOG_DELIVERY, {"*"}),
             "Trace": (_TRACING, {"*"}),
