@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults faults-all lock
+.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults faults-all browser screenshots lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -52,7 +52,7 @@ distclean: clean ## removes the environments too
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-test: setup lint types arrows unit infra chain faults ## everything the gate checks
+test: setup lint types arrows unit infra chain faults browser ## everything the gate checks
 
 lint: setup ## formatter and linter
 	@$(BIN)/ruff format --check .
@@ -79,7 +79,13 @@ faults: setup ## injected faults
 faults-all: setup ## injected faults, also those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults
 
+browser: setup ## the real Prefect UI in Chromium (skipped, with the reason, where there is none)
+	@$(BIN)/pytest -q tests/browser
+
 # --- upkeep -----------------------------------------------------------------------------------------------
+
+screenshots: setup ## takes the pictures in docs/images anew
+	@$(BIN)/python -m tests.browser.screenshots
 
 lock: setup ## resolves the lock files anew
 	@$(UV) -o container/requirements.lock pyproject.toml

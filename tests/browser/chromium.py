@@ -1,0 +1,56 @@
+"""Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+WIDTH, HEIGHT = 1440, 900
+ACTION_SECONDS = 30  # generous: the machine may be busy; an action ends as soon as it can
+
+# It runs as whoever runs the tests, root in a container, and talks to nobody but the loopback address.
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+def chromium() -> str | None:
+    """Return the path of a Chromium on this machine, None when there is none."""
+    return os.environ.get("SLUICE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A headless Chromium.
+
+    Raises:
+        FileNotFoundError: there is none; says how to get it.
+    """
+    path = chromium()
+    if path is None:
+        raise FileNotFoundError("no Chromium: apt-get install chromium, or set SLUICE_CHROMIUM to one")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, headless=True, args=_FLAGS)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def new_page(running: Browser) -> Page:
+    """Open a page of the size that screenshots have."""
+    context = running.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", locale="en-GB")
+    page = context.new_page()
+    page.set_default_timeout(ACTION_SECONDS * 1000)
+    return page

@@ -1,0 +1,71 @@
+"""Takes the pictures of Prefect's real UI that the documentation shows: `make screenshots`.
+
+The demo's files go through a chain of its own; what they look like afterwards lands in docs/images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from deployment.commands.demo import SAMPLES
+from deployment.commands.uploads import Uploads
+from deployment.local.services import PROJECT_ROOT
+from tests.browser.chromium import browser, new_page
+from tests.browser.control_room import ControlRoom
+from tests.chain.chain import running_chain
+
+IMAGES = PROJECT_ROOT / "docs" / "images"
+_DEADLINE_SECONDS = 180.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Take all pictures; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=IMAGES, help="where the pictures go (default docs/images)")
+    parser.add_argument("--ui", help="the address of a Prefect UI that shows the demo's files already")
+    given = parser.parse_args(arguments)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.ui:
+        _take(given.ui, given.folder)
+        return 0
+    with running_chain() as chain:
+        uploads = Uploads(chain.cloud.endpoints)
+        folder = chain.cloud.state_dir / "demo"
+        folder.mkdir()
+        followed = []
+        for sample in SAMPLES:
+            sample.write(folder / sample.file_name)
+            key = f"incoming/{sample.dataset}/{sample.file_name}"
+            followed.append(uploads.upload(folder / sample.file_name, key))
+        if not uploads.follow(followed, deadline_seconds=_DEADLINE_SECONDS):
+            print("the demo's files did not come to their ends", file=sys.stderr)
+            return 1
+        _take(chain.cloud.prefect_ui_url, given.folder)
+    return 0
+
+
+def _take(ui_url: str, folder: Path) -> None:
+    with browser() as running:
+        page = new_page(running)
+        room = ControlRoom(page, ui_url)
+        room.open_runs()
+        _shoot(page, folder / "prefect-runs.png", height=1300)
+        room.open_run("orders with bad rows.csv")
+        room.wait_for_log("receipt")
+        _shoot(page, folder / "prefect-run.png", height=1300)
+
+
+def _shoot(page: Page, path: Path, *, height: int) -> None:
+    page.set_viewport_size({"width": 1440, "height": height})
+    page.wait_for_timeout(1_500)  # the graphs are drawn in an animation that tells nobody when it is over
+    page.screenshot(path=path)
+    print(f"{path} ({path.stat().st_size // 1024} KiB)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
