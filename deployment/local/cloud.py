@@ -33,6 +33,7 @@ DEFAULT_AWS_PORT = 4566
 DEFAULT_PREFECT_PORT = 4200
 START_DEADLINE_SECONDS = 90.0
 _PREFECT_ATTEMPTS = 3
+_WORKER_READY = "started!"  # Prefect's own words; the server shows a worker of an earlier run as online, too
 _CLOUD_ENVIRONMENT = PROJECT_ROOT / ".venv-cloud"
 
 
@@ -107,6 +108,8 @@ class LocalCloud:
         python = _CLOUD_ENVIRONMENT / "bin" / "python"
         if not python.exists():
             raise EnvironmentMissing(f"The embedded cloud is not set up: there is no {python}. Run: make setup")
+        if self._with_prefect and not Path(_program("prefect")).is_absolute():
+            raise EnvironmentMissing(f"Prefect is not installed beside {sys.executable}. Run: make setup")
 
     def _prepare_folder(self) -> None:
         end_leftovers(self._records)
@@ -226,7 +229,10 @@ class LocalCloud:
             self._wait_for_prefect(urlsplit(self.prefect_api_url).port or 0)
 
     def start_worker(self, pool: str, environment: dict[str, str]) -> None:
-        """Start a Prefect worker for a process work pool; its flow runs get `environment` besides the cloud's own."""
+        """Start a Prefect worker for a process work pool, and wait until it looks for work.
+
+        Its flow runs get `environment` besides the cloud's own.
+        """
         self.worker = Service(
             name="Prefect worker",
             command=[
@@ -238,6 +244,8 @@ class LocalCloud:
             records=self._records,
         )
         self.worker.start()
+        log = self.worker.log_path
+        self.worker.wait_until(lambda: _WORKER_READY in log.read_text(), START_DEADLINE_SECONDS)
 
     # --- what it offers ---
 

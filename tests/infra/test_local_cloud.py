@@ -452,6 +452,14 @@ def test_a_port_that_is_asked_for_and_taken_is_named(cloud: LocalCloud, tmp_path
         LocalCloud(tmp_path, aws_port=taken, with_prefect=False).start()
 
 
+def test_a_docker_engine_that_is_asked_for_and_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_DOCKER", "1")
+    with pytest.raises(ServiceDied, match="SLUICE_DOCKER=1 asks for a Docker engine, and"):
+        LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()).start()
+
+
 def test_a_service_that_dies_is_noticed_and_its_log_shown(tmp_path: Path) -> None:
     with LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()) as cloud:
         cloud.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ def main() -> None:
         logs=state / "logs" / "tasks",
         records=state / "processes",
     )
+    if options.docker:
+        _check_docker()
     engine = None if options.docker else containers.install(host)
     _mend(state)
     asyncio.run(_serve(listener, engine, state / "cloud" / "ready.json"))
@@ -89,6 +92,20 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
     )
     if not options.docker:
         os.environ["HOSTNAME"] = containers.OWN_HOST_NAME
+
+
+def _check_docker() -> None:
+    """End with a sentence unless a Docker engine answers: MiniStack would say that tasks run, and run none."""
+    try:
+        # Not in the lock: whoever has an engine installs its client.
+        importlib.import_module("docker").from_env().ping()
+    except ImportError:
+        sys.exit(
+            "SLUICE_DOCKER=1 asks for a Docker engine, and its Python client is missing. Install it with: "
+            f"{sys.executable} -m pip install docker"
+        )
+    except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
+        sys.exit(f"SLUICE_DOCKER=1 asks for a Docker engine, and none answers: {error}")
 
 
 def _mend(state: Path) -> None:

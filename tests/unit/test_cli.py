@@ -1,0 +1,102 @@
+"""The sluice command says what is wrong in a sentence, with an exit code that says of what kind it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployment import cli
+from deployment.local.environment import only
+from deployment.local.services import PROJECT_ROOT
+
+COMMANDS = ("demo", "up", "upload", "status", "clean")
+# What a user may have, and what must make no difference.
+_USERS_OWN = {
+    "AWS_PROFILE": "production",
+    "AWS_ACCESS_KEY_ID": "AKIAUSERSOWNKEY",
+    "AWS_SECRET_ACCESS_KEY": "users-own-secret",
+    "PREFECT_API_URL": "http://127.0.0.1:1/api",
+}
+
+
+def sluice(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, with a configuration of their own."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "sluice"), *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **_USERS_OWN},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does_and_what_its_options_are_for(command: str) -> None:
+    shown = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert "--state" in shown.output
+    options = [line.split() for line in shown.output.splitlines() if line.strip().startswith("--")]
+    assert [words[0] for words in options if len(words) < 3] == [], "an option without a word of help"
+
+
+def test_the_commands_are_the_ones_that_are_documented() -> None:
+    assert {command.callback.__name__ for command in cli.app.registered_commands if command.callback} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("upload", __file__)])
+def test_without_a_running_cloud_a_command_says_how_to_start_one(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = sluice(*arguments, "--state", str(tmp_path / "state"), home=tmp_path)
+    assert done.returncode == cli.EXIT_CANNOT
+    assert "No local cloud is running" in done.stderr
+    assert "make up" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
+    done = sluice("status", "--limit", "0", home=tmp_path)
+    assert done.returncode == 2
+    assert "--limit" in done.stderr
+
+
+def test_a_fault_of_ours_is_a_sentence_with_the_details_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(cli, "app", lambda **_: broken())
+    monkeypatch.setattr(cli, "_DEFAULT_STATE", tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == cli.EXIT_INTERNAL
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: nobody thought of this" in said
+    assert "Traceback" not in said
+    assert "Traceback" in (tmp_path / "logs" / "sluice-error.log").read_text()
+
+
+def test_the_users_variables_are_gone_while_a_command_runs_and_back_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in _USERS_OWN.items():
+        monkeypatch.setenv(name, value)
+    with only({"AWS_REGION": "eu-central-1"}):
+        assert {name for name in os.environ if name.startswith(("AWS_", "PREFECT_"))} == {"AWS_REGION"}
+    assert {name: os.environ[name] for name in _USERS_OWN} == _USERS_OWN
+    assert "AWS_REGION" not in os.environ
+
+
+def test_the_command_starts_quickly() -> None:
+    """Prefect, pandas and Great Expectations take seconds to import, and --help needs none of them."""
+    heavy = {"prefect", "pandas", "great_expectations", "boto3"}
+    code = f"import sys, deployment.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()"
