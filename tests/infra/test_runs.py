@@ -20,6 +20,7 @@ from tests.infra.waiting import eventually
 pytestmark = pytest.mark.cloud
 
 MAX_ATTEMPTS = 2
+MAX_LOOKS = 12
 # The container's stand-in: does what the run's plan says, one line for each task, and publishes as the task's role.
 TASK = """
 import os, pathlib, sys, time, boto3
@@ -74,9 +75,13 @@ class Runs:
     def end(self, execution: str) -> dict[str, Any]:
         """Wait for an execution's end and return it, with the states that it went through."""
         ended: dict[str, Any] = eventually(lambda: self._ended(execution), seconds=60)
+        return ended | {"states": self.states(execution)}
+
+    def states(self, execution: str) -> list[str]:
+        """Return the states that an execution went through so far."""
         pages = self._machines.get_paginator("get_execution_history").paginate(executionArn=execution)
         entered = (event.get("stateEnteredEventDetails") for page in pages for event in page["events"])
-        return ended | {"states": [details["name"] for details in entered if details]}
+        return [details["name"] for details in entered if details]
 
     def run(self, run_id: str, attempt: int = 0) -> dict[str, Any]:
         return self.end(self.start(run_id, attempt))
@@ -119,8 +124,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         "PrefectApiUrl": "http://127.0.0.1:4200/api",
         "MaxAttempts": str(MAX_ATTEMPTS),
         "MaxConcurrentTasks": "1",
-        "MaxLooks": "12",
-        "LookAgainMaxSeconds": "30",
+        "MaxLooks": str(MAX_LOOKS),
+        "LookAgainMaxSeconds": "10",
         "SweepState": "DISABLED",
     }
     with LocalCloud(folder / "cloud", with_prefect=False, wait_scale=0.01) as cloud:
@@ -130,7 +135,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             stack_name="runs",
             parameters=parameters,
             template=template,
-            timeouts=Timeouts(task_seconds=4, execution_seconds=600),
+            timeouts=Timeouts(task_seconds=8, execution_seconds=600),
         )
         yield Runs(cloud, outputs, folder / "plans")
 
@@ -230,26 +235,32 @@ def test_without_a_receipt_there_is_no_success_and_the_cause_says_where_to_look(
     assert ended["states"][-2:] == ["No receipt yet", "No receipt"], "it looks once more after the last wait"
 
 
-def test_a_run_waits_while_enough_tasks_drain_and_takes_what_they_publish(runs: Runs, run_id: str) -> None:
-    other = run_id[::-1]
-    runs.plan(other, f"sleep:0.3 publish:{run_id} publish")
-    busy = runs.start(other)
-    eventually(runs.running_tasks, seconds=20)
-    ended = runs.run(run_id)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 0)
-    assert "Wait and look again" in ended["states"]
-    assert runs.end(busy)["status"] == "SUCCEEDED"
-
-
-def test_a_run_does_not_wait_for_ever_while_others_drain(runs: Runs, run_id: str) -> None:
+@pytest.fixture
+def busy(runs: Runs, run_id: str) -> Iterator[None]:
+    """A task of another run drains, and as many as are allowed do so."""
     other = run_id[::-1]
     runs.plan(other, "sleep:600", "publish")
-    busy = runs.start(other)
-    eventually(runs.running_tasks, seconds=20)
+    execution = runs.start(other)
+    (task,) = eventually(runs.running_tasks, seconds=20)
+    yield
+    runs.ecs.stop_task(cluster=runs.outputs["ClusterArn"], task=task)
+    assert runs.end(execution)["status"] == "SUCCEEDED"
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_run_waits_while_enough_tasks_drain_and_takes_what_they_publish(runs: Runs, run_id: str) -> None:
+    execution = runs.start(run_id)
+    eventually(lambda: "Wait and look again" in runs.states(execution), seconds=20)
+    runs.receipt(run_id, status="published", attempt="0")
+    ended = runs.end(execution)
+    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 0)
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_run_does_not_wait_for_ever_while_others_drain(runs: Runs, run_id: str) -> None:
     ended = runs.run(run_id)
     assert (ended["error"], launches(ended)) == ("NoReceipt", 0)
-    assert "12 looks" in ended["cause"]
-    assert runs.end(busy)["status"] == "SUCCEEDED"
+    assert f"{MAX_LOOKS} looks" in ended["cause"]
 
 
 # --- something is refused --------------------------------------------------------------------------------------------
@@ -320,11 +331,7 @@ def test_the_sweep_starts_a_task_for_messages_that_nobody_works_on(runs: Runs, r
     assert eventually(lambda: not runs.running_tasks(), seconds=20)
 
 
-@pytest.mark.usefixtures("message")
-def test_the_sweep_leaves_the_queue_to_a_task_that_drains_it(runs: Runs, run_id: str) -> None:
-    runs.plan(run_id, "sleep:1 publish")
-    busy = runs.start(run_id)
-    eventually(runs.running_tasks, seconds=20)
+@pytest.mark.usefixtures("message", "busy")
+def test_the_sweep_leaves_the_queue_to_a_task_that_drains_it(runs: Runs) -> None:
     ended = sweep(runs)
     assert (ended["status"], "Start a task" in ended["states"]) == ("SUCCEEDED", False)
-    assert runs.end(busy)["status"] == "SUCCEEDED"
