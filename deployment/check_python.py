@@ -1,28 +1,28 @@
-"""Says in one sentence what is missing before anything is set up. Must run on any Python, however old."""
+"""Says in one sentence what is missing before anything is set up. Must run on any Python 3, however old."""
 
 import sys
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
-def problem(version):
-    """Return what is wrong with this interpreter, or None. `version` is (major, minor)."""
-    if version < OLDEST or version > NEWEST:
+def problem(major: int, minor: int, executable: str) -> str:
+    """Return what is wrong with an interpreter of this version, or "" when it will do."""
+    if not OLDEST <= (major, minor) <= NEWEST:
         return (
-            "Sluice needs Python %d.%d to %d.%d, and %s is Python %d.%d. "
-            "Install one of these and name it: make PYTHON=python3.11 demo"
-        ) % (OLDEST + NEWEST + (sys.executable,) + tuple(version))
+            "Sluice needs Python {}.{} to {}.{}, and {} is Python {}.{}. "
+            "Install one of these and name it, for example: make PYTHON=python3.11 demo"
+        ).format(*OLDEST, *NEWEST, executable, major, minor)
     try:
         import ensurepip  # noqa: F401  (asked only whether it is there)
     except ImportError:
         return (
-            "Python %d.%d at %s has no venv module. On Debian or Ubuntu: apt-get install python%d.%d-venv"
-        ) % (tuple(version) + (sys.executable,) + tuple(version))
-    return None
+            "{0} has no ensurepip, so no environment can be made. On Debian or Ubuntu: apt-get install python{1}.{2}-venv"
+        ).format(executable, major, minor)
+    return ""
 
 
 if __name__ == "__main__":
-    trouble = problem(sys.version_info[:2])
+    trouble = problem(sys.version_info[0], sys.version_info[1], sys.executable)
     if trouble:
         sys.stderr.write(trouble + "\n")
         sys.exit(1)

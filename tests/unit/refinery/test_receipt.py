@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -43,7 +44,7 @@ def test_two_workers_that_did_the_same_work_have_the_same_digest() -> None:
 @pytest.mark.parametrize(
     "change", [{"rows": Rows(rows_in=10, published=9, dropped={"x": 1})}, {"outputs": ()}, {"attempt": 1}]
 )
-def test_another_result_has_another_digest(change: dict[str, object]) -> None:
+def test_another_result_has_another_digest(change: dict[str, Any]) -> None:
     assert receipt_of(upload()).outcome_digest != receipt_of(upload(), **change).outcome_digest
 
 

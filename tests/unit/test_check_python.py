@@ -1,0 +1,27 @@
+"""A wrong Python is told in one sentence, before anything is set up."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from deployment.check_python import problem
+
+
+@pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13)])
+def test_the_supported_versions_will_do(version: tuple[int, int]) -> None:
+    assert problem(*version, sys.executable) == ""
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10), (3, 14)])
+def test_any_other_version_is_told_what_to_do(version: tuple[int, int]) -> None:
+    said = problem(*version, "/usr/bin/python3")
+    assert "/usr/bin/python3" in said
+    assert f"Python {version[0]}.{version[1]}" in said
+    assert "make PYTHON=" in said
+
+
+def test_a_python_without_ensurepip_is_told_which_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    assert "apt-get install python3.11-venv" in problem(3, 11, "/usr/bin/python3")
