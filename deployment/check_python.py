@@ -1,4 +1,4 @@
-"""Says in one sentence what is missing before anything is set up. Must run on any Python 3, however old."""
+"""Says in one sentence what is missing before anything is set up. Must run on any Python from 3.6 on."""
 
 import sys
 
@@ -15,9 +15,8 @@ def problem(major: int, minor: int, executable: str) -> str:
     try:
         import ensurepip  # noqa: F401  (asked only whether it is there)
     except ImportError:
-        return (
-            "{0} has no ensurepip, so no environment can be made. On Debian or Ubuntu: apt-get install python{1}.{2}-venv"
-        ).format(executable, major, minor)
+        package = f"python{major}.{minor}-venv"
+        return f"{executable} has no ensurepip, so no environment can be made. On Debian or Ubuntu: apt-get install {package}"
     return ""
 
 
