@@ -39,17 +39,17 @@ class Source(_Part):
 
     bucket: str
     key: str
-    version_id: str | None
+    version_id: str | None = Field(description="null on a bucket without versioning")
     etag: str
     size_bytes: int
-    sequencer: str | None = None
+    sequencer: str | None = Field(None, description="S3's order of the events of one key; null without an S3 event")
     last_modified: str | None = Field(None, description="ISO 8601, UTC; None when the object was gone")
 
 
 class ContractUsed(_Part):
     """Which contract judged the file."""
 
-    dataset: str
+    dataset: str = Field(description="whose contract it is")
     content_hash: str = Field(description="sha256 of what the contract says and of its own steps")
     is_default: bool = Field(description="true: no contract matched the key, so the default one was used")
 
@@ -58,17 +58,17 @@ class Output(_Part):
     """One published object."""
 
     kind: str = Field(description="data, quarantine or fitted")
-    key: str
+    key: str = Field(description="where it lies in the published bucket")
     rows: int
     size_bytes: int
-    sha256: str
+    sha256: str = Field(description="of its bytes, in hexadecimal")
 
 
 class Rows(_Part):
     """Where every row went: rows_in = published + all quarantined + all dropped."""
 
-    rows_in: int
-    published: int
+    rows_in: int = Field(description="data rows in the file, those that could not be decoded included")
+    published: int = Field(description="rows in the outputs of kind data")
     quarantined: dict[str, int] = Field(default_factory=dict, description="by the first rule that a row broke")
     dropped: dict[str, int] = Field(default_factory=dict, description="by the step that dropped them")
 
@@ -91,55 +91,57 @@ class Rows(_Part):
 class Check(_Part):
     """What one rule of the contract found."""
 
-    rule: str
-    expectation: str
-    column: str | None
-    kind: str
-    severity: str
+    rule: str = Field(description="its name everywhere: in quarantined, in the quarantine file, in the UI")
+    expectation: str = Field(description="Great Expectations' name, or missing_value, not_a_number, ...")
+    column: str | None = Field(description="null where it is about several columns or the table")
+    kind: str = Field(description="row, table, coercion, decode or columns")
+    severity: str = Field(description="info, warning or critical")
     success: bool
-    rows_evaluated: int | None = None
-    rows_failing: int | None = None
-    observed: Any = None
-    expected: Any = None
+    rows_evaluated: int | None = Field(None, description="rows that it judged; null for rules on the whole table")
+    rows_failing: int | None = Field(None, description="of these, rows that broke it")
+    observed: Any = Field(None, description="what the file has")
+    expected: Any = Field(None, description="what the contract wants")
 
 
 class RejectionReason(_Part):
     """One reason why a file was rejected."""
 
-    code: str
-    message: str
-    observed: Any = None
-    expected: Any = None
+    code: str = Field(description="the rule that was broken, or the error's name in snake_case")
+    message: str = Field(description="a sentence; holds no value of the data")
+    observed: Any = Field(None, description="what the file has")
+    expected: Any = Field(None, description="what the contract wants")
 
 
 class Chain(_Part):
     """The identifiers that tie one upload together across the services; None where a part was not involved."""
 
-    message_id: str | None = None
-    receive_count: int | None = None
-    execution_arn: str | None = None
-    task_arn: str | None = None
-    flow_run_id: str | None = None
+    message_id: str | None = Field(None, description="the SQS message")
+    receive_count: int | None = Field(None, description="how often it had been delivered")
+    execution_arn: str | None = Field(
+        None, description="the Step Functions execution; null when a task started for another file did the work"
+    )
+    task_arn: str | None = Field(None, description="the ECS task")
+    flow_run_id: str | None = Field(None, description="the Prefect flow run")
 
 
 class Receipt(_Part):
     """What became of one object version. Its existence is the commit: readers trust it and nothing else."""
 
-    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
-    status: Status
-    run_id: str
-    attempt: int
-    source: Source
-    contract: ContractUsed
-    rows: Rows
-    outputs: tuple[Output, ...] = ()
-    checks: tuple[Check, ...] = ()
-    reasons: tuple[RejectionReason, ...] = ()
-    fitted: dict[str, Any] = Field(default_factory=dict)
+    schema_version: int = Field(SCHEMA_VERSION, alias="schema", description="of the receipt itself")
+    status: Status = Field(description="published or rejected")
+    run_id: str = Field(description="32 hexadecimal characters from bucket, key and version")
+    attempt: int = Field(description="0 for the upload itself, n for its n-th forced re-run")
+    source: Source = Field(description="the object version that was read")
+    contract: ContractUsed = Field(description="which contract judged it")
+    rows: Rows = Field(description="where every row went")
+    outputs: tuple[Output, ...] = Field((), description="the published objects; none when rejected")
+    checks: tuple[Check, ...] = Field((), description="what every rule of the contract found")
+    reasons: tuple[RejectionReason, ...] = Field((), description="why it was rejected; none when published")
+    fitted: dict[str, Any] = Field(default_factory=dict, description="what fitted steps learned, by step and column")
     observed: bool = Field(description="false: Prefect's API was away, so no flow run shows this upload")
-    code_version: str
-    timings_seconds: dict[str, float] = Field(default_factory=dict)
-    chain: Chain = Chain()
+    code_version: str = Field(description="the release of Sluice")
+    timings_seconds: dict[str, float] = Field(default_factory=dict, description="by stage")
+    chain: Chain = Field(Chain(), description="what ties the services together; null where a part was not involved")
     created_at: str = Field(description="ISO 8601, UTC")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
