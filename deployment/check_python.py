@@ -15,8 +15,10 @@ def problem(major: int, minor: int, executable: str) -> str:
     try:
         import ensurepip  # noqa: F401  (asked only whether it is there)
     except ImportError:
-        package = f"python{major}.{minor}-venv"
-        return f"{executable} has no ensurepip, so no environment can be made. On Debian or Ubuntu: apt-get install {package}"
+        return (
+            f"{executable} has no ensurepip, so no environment can be made. "
+            f"On Debian or Ubuntu: apt-get install python{major}.{minor}-venv"
+        )
     return ""
 
 
