@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from flows.refinery.errors import TerminalError
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
+_QUIET_SECONDS = 60.0  # after this long without an event the stack itself is asked, should the last event be lost
 _MAX_REASONS = 5  # the first failure is the cause; most that follow are cancellations
 _SUCCEEDED = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"})
 _UPDATABLE = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"})
@@ -137,9 +138,13 @@ class Stack:
         stack_id, change_set_id = self._create_change_set(
             template, self._parameters(template, parameters, exists), exists
         )
-        changes = self._changes(change_set_id)
+        try:
+            changes = self._changes(change_set_id)
+        except ChangesRefused:
+            self._discard(change_set_id, stack_id, exists)
+            raise
         if not changes or not agree_to(changes):
-            self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
+            self._discard(change_set_id, stack_id, exists)
             if changes:
                 raise ChangesDeclined(f"the stack {self._name} was left as it is")
             return
@@ -147,13 +152,16 @@ class Stack:
         self._cloudformation.execute_change_set(ChangeSetName=change_set_id)
         self._follow(stack_id)
 
-    def delete(self, stack_id: str) -> None:
-        """Delete the stack.
+    def delete(self, summary: Mapping[str, Any]) -> None:
+        """Delete the stack of which `find` gave the summary.
 
         Raises:
             StackFailed: with what could not be deleted.
             StackBusy: another operation is under way.
         """
+        status, stack_id = str(summary["StackStatus"]), str(summary["StackId"])
+        if status.endswith("_IN_PROGRESS") and status != _NEVER_MADE:
+            raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then delete it")
         self._mark(stack_id)
         self._cloudformation.delete_stack(StackName=stack_id)
         self._follow(stack_id)
@@ -233,6 +241,12 @@ class Stack:
         pages = self._cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
         return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
 
+    def _discard(self, change_set_id: str, stack_id: str, exists: bool) -> None:
+        """Delete a change set that is not to be executed, and the empty stack that was made for it."""
+        self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
+        if not exists:
+            self._cloudformation.delete_stack(StackName=stack_id)
+
     def _mark(self, stack_id: str) -> None:
         """Remember the events of earlier operations."""
         self._seen = {event["EventId"] for event in self._events(stack_id)}
@@ -240,22 +254,30 @@ class Stack:
     def _follow(self, stack_id: str) -> None:
         """Report events until one says that the stack itself has come to rest."""
         failures: list[StackEvent] = []
+        quiet_since = time.monotonic()
         for pause in _pauses():
             for event in self._new_events(stack_id):
+                quiet_since = time.monotonic()
                 step = _step(event)
                 self._on_event(step)
                 if step.status.endswith("_FAILED"):
                     failures.append(step)
                 if event["PhysicalResourceId"] == stack_id and not step.status.endswith("_IN_PROGRESS"):
-                    return self._judge(step, failures)
+                    return self._judge(step.status, failures)
+            if time.monotonic() - quiet_since > _QUIET_SECONDS:
+                status = self._status(stack_id)
+                if not status.endswith("_IN_PROGRESS"):
+                    return self._judge(status, failures)
             time.sleep(pause)
-        raise AssertionError("the pauses never end")
 
-    def _judge(self, last: StackEvent, failures: list[StackEvent]) -> None:
-        if last.status in _SUCCEEDED:
+    def _status(self, stack_id: str) -> str:
+        return str(self._cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]["StackStatus"])
+
+    def _judge(self, status: str, failures: Sequence[StackEvent]) -> None:
+        if status in _SUCCEEDED:
             return
         reasons = [f"{step.resource} ({step.resource_type}): {step.reason}" for step in failures[:_MAX_REASONS]]
-        raise StackFailed(f"the stack {self._name} ended in {last.status}. " + " | ".join(reasons or [last.reason]))
+        raise StackFailed(f"the stack {self._name} ended in {status}: " + " | ".join(reasons or ["see its events"]))
 
     def _new_events(self, stack_id: str) -> list[dict[str, Any]]:
         """Return the events not seen yet, oldest first."""
@@ -267,13 +289,13 @@ class Stack:
         self._seen.update(event["EventId"] for event in new)
         return new[::-1]
 
-    def _events(self, stack_id: str) -> Any:
+    def _events(self, stack_id: str) -> Iterator[dict[str, Any]]:
         """Yield the stack's events, newest first."""
         for page in self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack_id):
             yield from page["StackEvents"]
 
 
-def _pauses() -> Any:
+def _pauses() -> Iterator[float]:
     """Yield pauses that grow: short operations end at once, long ones do not meet CloudFormation's rate limit."""
     pause = _FIRST_PAUSE_SECONDS
     while True:

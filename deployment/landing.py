@@ -20,10 +20,12 @@ def watch_existing_bucket(s3: Any, *, bucket: str, prefix: str, function_arn: st
 
 
 def forget_existing_bucket(s3: Any, *, bucket: str, stack_name: str) -> None:
-    """Take our notification away again."""
-    s3.put_bucket_notification_configuration(
-        Bucket=bucket, NotificationConfiguration=_without_ours(s3, bucket, stack_name)
-    )
+    """Take our notification away again; a bucket that is gone has none."""
+    try:
+        configuration = _without_ours(s3, bucket, stack_name)
+    except s3.exceptions.NoSuchBucket:
+        return
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
 
 
 def _without_ours(s3: Any, bucket: str, stack_name: str) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blocks.aws import client_of
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blocks.aws import client_of, meaning_of
 from deployment.artifacts import artifact_bucket_name, delete_bucket, upload_artifacts
 from deployment.change_sets import Agree, Change, Stack, StackError, StackEvent
 from deployment.landing import forget_existing_bucket, watch_existing_bucket
@@ -37,7 +40,8 @@ class Clients:
     @classmethod
     def from_environment(cls) -> Clients:
         """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
-        return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
+        with _told("connecting to AWS"):
+            return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
 
 def _show_nothing(_: StackEvent) -> None:
@@ -74,25 +78,32 @@ def deploy_stack(
         StackError: a subclass for each cause.
         PackageIncomplete: something to upload is missing.
         ArtifactBucketUnusable: the artifact bucket is another account's.
+        AwsRefused, AwsUnavailable, AwsCallInvalid: credentials, network or permissions (blocks/aws.py).
     """
     if not _STACK_NAME.fullmatch(stack_name):
         raise StackNameInvalid(
             f"the stack name {stack_name!r} must begin with a letter and hold at most {MAX_STACK_NAME_LENGTH} "
             f"lower-case letters, digits and hyphens"
         )
-    location, packaged = _upload(clients, template, timeouts)
-    stack = Stack(clients.cloudformation, stack_name, on_event)
-    stack.apply(location, {**parameters, **packaged}, agree_to)
-    outputs = stack_outputs(clients, stack_name)
-    if parameters.get("ExistingLandingBucket"):
-        watch_existing_bucket(
-            clients.s3,
-            bucket=outputs["LandingBucket"],
-            prefix=outputs["IncomingPrefix"],
-            function_arn=outputs["TriggerFunctionArn"],
-            stack_name=stack_name,
-        )
-    return outputs
+    with _told(f"deploying the stack {stack_name}"):
+        location, packaged = _upload(clients, template, timeouts)
+        stack = Stack(clients.cloudformation, stack_name, on_event)
+        stack.apply(location, {**parameters, **packaged}, agree_to)
+        outputs = stack_outputs(clients, stack_name)
+        if outputs.get("LandingBucket", "") not in stack.buckets():
+            _watch(clients, stack_name, outputs)
+        return outputs
+
+
+def _watch(clients: Clients, stack_name: str, outputs: Mapping[str, str]) -> None:
+    """Have the landing bucket call the Lambda: CloudFormation did it only where the bucket is the stack's own."""
+    watch_existing_bucket(
+        clients.s3,
+        bucket=outputs["LandingBucket"],
+        prefix=outputs["IncomingPrefix"],
+        function_arn=outputs["TriggerFunctionArn"],
+        stack_name=stack_name,
+    )
 
 
 def stack_outputs(clients: Clients, stack_name: str) -> dict[str, str]:
@@ -118,21 +129,33 @@ def delete_stack(
 
     Raises:
         StackFailed: with the resources that could not be deleted.
+        StackBusy: another operation is under way.
+        AwsRefused, AwsUnavailable, AwsCallInvalid: credentials, network or permissions (blocks/aws.py).
     """
-    stack = Stack(clients.cloudformation, stack_name, on_event)
-    summary = stack.find()
-    if summary is None:
+    with _told(f"deleting the stack {stack_name}"):
+        stack = Stack(clients.cloudformation, stack_name, on_event)
+        summary = stack.find()
+        if summary is None:
+            return ()
+        buckets = stack.buckets()
+        landing_bucket = stack_outputs(clients, stack_name).get("LandingBucket")
+        if landing_bucket and landing_bucket not in buckets:
+            forget_existing_bucket(clients.s3, bucket=landing_bucket, stack_name=stack_name)
+        stack.delete(summary)
+        if not delete_data:
+            return buckets
+        for bucket in buckets:
+            delete_bucket(clients.s3, bucket)
         return ()
-    buckets = stack.buckets()
-    landing_bucket = stack_outputs(clients, stack_name).get("LandingBucket")
-    if landing_bucket and landing_bucket not in buckets:
-        forget_existing_bucket(clients.s3, bucket=landing_bucket, stack_name=stack_name)
-    stack.delete(summary["StackId"])
-    if not delete_data:
-        return buckets
-    for bucket in buckets:
-        delete_bucket(clients.s3, bucket)
-    return ()
+
+
+@contextmanager
+def _told(doing: str) -> Iterator[None]:
+    """Raise what an AWS error means instead of the error itself."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise meaning_of(error, doing) from error
 
 
 def _upload(clients: Clients, template: Path, timeouts: Timeouts) -> tuple[dict[str, str], dict[str, str]]:

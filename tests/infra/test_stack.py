@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
+from blocks.aws import AwsRefused, AwsUnavailable
 from deployment.artifacts import ArtifactBucketUnusable, artifact_bucket_name
 from deployment.change_sets import (
     Change,
@@ -142,7 +145,7 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
     with pytest.raises(ChangesDeclined, match="declined"):
         deploy_stack(clients, stack_name="declined", parameters=PARAMETERS, agree_to=disagree)
     assert Change("Add", "UploadQueue", "AWS::SQS::Queue", replaces=False) in shown
-    assert not clients.cloudformation.list_stack_resources(StackName="declined")["StackResourceSummaries"]
+    assert Stack(clients.cloudformation, "declined", print).find() is None
     assert deploy_stack(clients, stack_name="declined", parameters=PARAMETERS)["QueueUrl"]
 
 
@@ -192,6 +195,35 @@ def test_an_artifact_bucket_of_another_account_is_not_used(cloud: LocalCloud) ->
     ours = Clients(*(cloud.client(service, region_name=region) for service in ("cloudformation", "s3", "sts")))
     with pytest.raises(ArtifactBucketUnusable, match=name):
         deploy_stack(ours, stack_name="stranger", parameters=PARAMETERS)
+
+
+class Sts:
+    """An STS that answers an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def get_caller_identity(self) -> dict[str, str]:
+        raise self._error
+
+
+_EXPIRED = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NoCredentialsError(), AwsRefused),
+        (ClientError(_EXPIRED, "GetCallerIdentity"), AwsRefused),  # type: ignore[arg-type]
+        (EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"), AwsUnavailable),
+    ],
+)
+def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
+    clients: Clients, error: Exception, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected, match="deploying the stack nobody"):
+        deploy_stack(replace(clients, sts=Sts(error)), stack_name="nobody", parameters=PARAMETERS)
+    assert Stack(clients.cloudformation, "nobody", print).find() is None
 
 
 # --- failing -------------------------------------------------------------------------------------------------------
@@ -292,6 +324,13 @@ def bucket_names(clients: Clients) -> set[str]:
     return {bucket["Name"] for bucket in clients.s3.list_buckets()["Buckets"]}
 
 
+def test_an_existing_bucket_that_is_gone_does_not_keep_the_stack(clients: Clients, own_bucket: str) -> None:
+    deploy_stack(clients, stack_name="gone", parameters=PARAMETERS | {"ExistingLandingBucket": own_bucket})
+    clients.s3.delete_bucket(Bucket=own_bucket)
+    delete_stack(clients, stack_name="gone")
+    assert Stack(clients.cloudformation, "gone", print).find() is None
+
+
 def test_deleting_keeps_the_data_and_says_where_it_is(clients: Clients) -> None:
     outputs = deploy_stack(clients, stack_name="keeps", parameters=PARAMETERS)
     steps = Steps()
@@ -314,6 +353,14 @@ def test_data_is_deleted_only_when_that_is_asked_for(clients: Clients) -> None:
     clients.s3.delete_object(Bucket=outputs["PublishedBucket"], Key="data/x")
     assert delete_stack(clients, stack_name="forgets", delete_data=True) == ()
     assert not {outputs["LandingBucket"], outputs["PublishedBucket"]} & bucket_names(clients)
+
+
+def test_a_stack_that_is_being_changed_is_not_deleted() -> None:
+    stack = Stack(CloudFormationIn("UPDATE_IN_PROGRESS"), "busy", print)
+    summary = stack.find()
+    assert summary is not None
+    with pytest.raises(StackBusy, match="wait"):
+        stack.delete(summary)
 
 
 def test_deleting_a_stack_that_is_not_there_is_no_error(clients: Clients) -> None:
