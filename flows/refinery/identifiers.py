@@ -1,0 +1,61 @@
+"""Regexes for identifiers: what a column's texts have in common when they are made by one rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_MAX_PARTS = 9  # a longer chain of parts is prose or a path, not an identifier
+_MAX_CHARACTERS = 64
+_KNOWN = (
+    ("UUIDs", r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"),
+    ("e-mail addresses", r"^[^@\s]+@[^@\s]+\.[^@\s]+$"),
+    ("web addresses", r"^https?://\S+$"),
+    ("IPv4 addresses", r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"),
+    ("hexadecimal digests", r"^([0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})$"),
+)
+_PART = re.compile(r"[0-9]+|[A-Z]+|[a-z]+|[^0-9A-Za-z]")
+
+
+def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
+    """A regex that all of the texts match and that says something, with a word for what they are; None without one.
+
+    Texts of one make are parted into runs of digits, capitals and small letters: what is the same in all of them stays
+    literal, the rest becomes a class with the lengths that were seen.
+    """
+    if not texts or any(len(text) > _MAX_CHARACTERS for text in texts):
+        return None
+    for what, regex in _KNOWN:
+        if all(map(re.compile(regex).match, texts)):
+            return regex, what
+    parted = [_PART.findall(text) for text in texts]
+    makes = {tuple(map(_class_of, parts)) for parts in parted}
+    if len(makes) != 1:
+        return None
+    (make,) = makes
+    if not _says_something(make):
+        return None
+    columns = list(zip(*parted, strict=True))
+    regex = "".join(_part_regex(kind, column) for kind, column in zip(make, columns, strict=True))
+    return f"^{regex}$", "identifiers of one make"
+
+
+def _says_something(make: tuple[str, ...]) -> bool:
+    """Codes hold digits; letters alone, or anything with a space, may be names."""
+    return len(make) <= _MAX_PARTS and "[0-9]" in make and not any(part.isspace() for part in make)
+
+
+def _class_of(part: str) -> str:
+    if part[0].isascii() and part.isalnum():
+        return "[0-9]" if part.isdigit() else "[A-Z]" if part.isupper() else "[a-z]"
+    return part
+
+
+def _part_regex(kind: str, texts: Sequence[str]) -> str:
+    if len(set(texts)) == 1 and (kind != "[0-9]" or len(texts[0]) == 1):
+        return re.escape(texts[0]).replace(r"\-", "-")
+    lengths = {len(text) for text in texts}
+    low, high = min(lengths), max(lengths)
+    if low == high == 1:
+        return kind
+    return f"{kind}{{{low}}}" if low == high else f"{kind}{{{low},{high}}}"
