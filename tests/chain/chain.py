@@ -238,10 +238,12 @@ VISIBILITY_TIMEOUT_SECONDS = 20
 
 
 @contextlib.contextmanager
-def running_chain(**parameters: str) -> Iterator[Chain]:
+def running_chain(*, task_seconds: int = 300, **parameters: str) -> Iterator[Chain]:
     """A chain of its own for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
 
-    `parameters` are the template's, besides those that make tests quick.
+    Args:
+        task_seconds: how long the state machine lets a task run.
+        parameters: the template's, besides those that make tests quick.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
         with LocalCloud(Path(folder) / "state", wait_scale=0.1) as cloud:
@@ -252,7 +254,7 @@ def running_chain(**parameters: str) -> Iterator[Chain]:
                     "MaxConcurrentTasks": "2",
                     **parameters,
                 },
-                timeouts=Timeouts(task_seconds=300, execution_seconds=3_600),
+                timeouts=Timeouts(task_seconds=task_seconds, execution_seconds=3_600),
             )
             cloud.start_worker(WORK_POOL, settings_of(outputs))
             yield Chain(cloud, outputs)

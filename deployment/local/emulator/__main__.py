@@ -113,6 +113,7 @@ def _mend(state: Path) -> None:
     from deployment.local.emulator import (
         decisions,
         durability,
+        run_task_answers,
         schedules,
         step_functions,
         task_launch,
@@ -126,6 +127,7 @@ def _mend(state: Path) -> None:
     transport.install()
     task_roles.install()
     task_launch.install(record)
+    run_task_answers.install(state)
     step_functions.install(record)
     schedules.install(record)
     durability.install()

@@ -2,7 +2,8 @@
 
 MiniStack saves its state when it is stopped in good order, and declares running executions failed when it is
 started again. Here it is saved every few seconds too, so that a killed cloud comes back, and executions go on: from
-their first state, which a state machine that looks for its result first can bear.
+their first state, which a state machine that looks for its result first can bear. Tasks cannot go on; MiniStack would
+list them as tasks that are meant to run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from ministack import app
 from ministack.core import persistence
 from ministack.core.responses import request_scope
-from ministack.services import stepfunctions
+from ministack.services import ecs, stepfunctions
 
 LOG = logging.getLogger("sluice.durability")
 _SHORTEST_PAUSE_SECONDS = 5.0
@@ -25,7 +26,7 @@ _interrupted: list[tuple[str, str, str]] = []
 
 
 def install() -> None:
-    """Remember which executions were running when the state is loaded; `resume_executions` starts them."""
+    """Mend what is loaded, and remember which executions were running: `resume_executions` starts them."""
     restore = stepfunctions._restore_state
 
     def restore_and_remember(data: dict[str, Any]) -> None:
@@ -43,6 +44,23 @@ def install() -> None:
         _interrupted.extend(running)
 
     stepfunctions._restore_state = restore_and_remember
+    _end_restored_tasks()
+
+
+def _end_restored_tasks() -> None:
+    restore = ecs._restore_state
+
+    def restore_as_ended(data: dict[str, Any]) -> None:
+        restore(data)
+        for task in ecs._tasks.all_values():
+            if task["desiredStatus"] != "STOPPED":
+                task.update(
+                    desiredStatus="STOPPED",
+                    stopCode="ServiceSchedulerInitiated",
+                    stoppedReason="The embedded cloud was stopped.",
+                )
+
+    ecs._restore_state = restore_as_ended
 
 
 def resume_executions() -> None:

@@ -213,6 +213,23 @@ _INTEGRATIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[Permission]]
 
 # --- ecs:runTask ------------------------------------------------------------------------------------------
 
+# What RunTask's own errors are called; all others, throttles and want of capacity too, are ECS.AmazonECSException:
+# docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html#API_RunTask_Errors
+_RUN_TASK_ERRORS = frozenset(
+    {
+        "AccessDeniedException",
+        "BlockedException",
+        "ClientException",
+        "ClusterNotFoundException",
+        "ConflictException",
+        "InvalidParameterException",
+        "PlatformTaskDefinitionIncompatibilityException",
+        "PlatformUnknownException",
+        "ServerException",
+        "UnsupportedFeatureException",
+    }
+)
+
 
 def _run_task(decisions: Decisions, resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Launch a task; with .sync wait for its end and return it, or raise what AWS raises.
@@ -224,8 +241,9 @@ def _run_task(decisions: Decisions, resource: str, arguments: dict[str, Any]) ->
     status, _, body = ecs._run_task(request)
     answer = json.loads(body)
     if status >= 400:
-        code = str(answer.get("__type", "AmazonECSException")).rsplit("#", 1)[-1]
-        raise stepfunctions._ExecutionError(f"ECS.{code}", answer.get("message", ""))
+        code = str(answer.get("__type", "")).rsplit("#", 1)[-1]
+        error = code if code in _RUN_TASK_ERRORS else "AmazonECSException"
+        raise stepfunctions._ExecutionError(f"ECS.{error}", f"{answer.get('message', '')} (Error Code: {code})")
     if answer.get("failures") or not answer.get("tasks"):
         raise stepfunctions._ExecutionError("AmazonECS.Unknown", json.dumps(_pascal(answer)))
     if not resource.endswith(".sync"):
