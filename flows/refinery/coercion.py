@@ -49,6 +49,7 @@ _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
 _EXACT_IN_FLOAT = float(1 << 53)
+_MAX_INTEGER = (1 << 63) - 1  # undeclared columns with greater ones keep their digits as text
 _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
@@ -135,7 +136,7 @@ def infer_kind(raw: pd.Series) -> Kind | None:
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
     if pd.api.types.is_integer_dtype(dtype):
-        return "integer"
+        return "integer" if raw.max() <= _MAX_INTEGER else "string"
     if pd.api.types.is_float_dtype(dtype):
         values = raw.dropna().to_numpy(dtype="float64")
         whole = np.isfinite(values).all() and (values == np.floor(values)).all()
@@ -161,7 +162,7 @@ def _infer_objects(values: pd.Series) -> Kind:
     if kinds <= {bool}:
         return "boolean"
     if kinds <= {int}:
-        return "integer"
+        return "integer" if values.map(abs).max() <= _MAX_INTEGER else "string"
     if kinds & {dict, list}:
         return "json"
     return "string"
@@ -297,7 +298,7 @@ def _whole(numbers: pa.Array) -> pa.Array:
 
 def _long_integers(text: pa.Array) -> pa.Array:
     """Integers of more digits than surely fit: one by one, null where they do not fit."""
-    low, high = -(1 << 63), (1 << 63) - 1
+    low, high = -_MAX_INTEGER - 1, _MAX_INTEGER
 
     def read(value: str | None) -> int | None:
         if value is None or not value.lstrip("+-").isdecimal() or not value.isascii():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -273,7 +274,7 @@ class _CsvReader:
             frame = self._parse_plain(block)
             if frame is not None:
                 first = self._at.rows + 1
-                return self._partition(frame, np.arange(first, first + block.rows, dtype=np.int64), [])
+                return self._partition(frame, np.arange(first, first + block.rows, dtype=np.int64), [], block)
             # As many fields as in a regular block, but not in every row: a long one beside a short one, or blank lines.
             again = self._cut_record_by_record(block.content, is_last=False)
             if again is None or again.size != block.size:
@@ -286,7 +287,7 @@ class _CsvReader:
         frame = self._to_frame(block)
         if len(frame) != len(row_numbers):
             raise AssertionError(f"pandas found {len(frame)} rows where {len(row_numbers)} records are")
-        return self._partition(frame, row_numbers, block.misfits)
+        return self._partition(frame, row_numbers, block.misfits, block)
 
     def _parse_plain(self, block: _Block) -> pd.DataFrame | None:
         """The frame of a block that was not looked at row by row; None where pandas finds its rows irregular."""
@@ -297,22 +298,22 @@ class _CsvReader:
         return frame if len(frame) == block.rows else None
 
     def _to_frame(self, block: _Block) -> pd.DataFrame:
-        frame = self._parse_text(block)
+        frame = self._parse_text(block, self._text_columns)
         lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
         if lossy:
             self._text_columns |= lossy
-            frame = self._parse_text(block)
+            frame = self._parse_text(block, self._text_columns)
         return frame
 
-    def _parse_text(self, block: _Block) -> pd.DataFrame:
+    def _parse_text(self, block: _Block, text_columns: Collection[str]) -> pd.DataFrame:
         """Parse a block; a last row of text is added and taken off, so that text columns are not taken for numbers.
 
         That is several times faster than `dtype=str`, which makes a Python object of every value.
         """
         sentinel = b""
-        if self._text_columns:
+        if text_columns:
             row = [
-                _SENTINEL if name in self._text_columns else value
+                _SENTINEL if name in text_columns else value
                 for name, value in zip(self._columns, block.first_row, strict=True)
             ]
             sentinel = written_again([row], *self._marks)
@@ -333,7 +334,16 @@ class _CsvReader:
                 na_values=self._missing,
                 on_bad_lines="error",
             )
-        return frame.iloc[:-1] if sentinel else frame
+        frame = frame.iloc[:-1] if sentinel else frame
+        return frame.apply(self._with_missing) if len(frame) else frame
+
+    def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
+        if not isinstance(values.dtype, pd.StringDtype):
+            return values
+        missing = self._missing[values.name] if isinstance(self._missing, dict) else self._missing
+        is_missing = values.isin(missing)
+        return values.mask(is_missing) if is_missing.any() else values
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
         """Whether float64 cannot hold what the file says: great integers beside missing values, and overflows."""
@@ -350,8 +360,11 @@ class _CsvReader:
             return declared.type == "integer"
         return bool((great == np.floor(great)).all())
 
-    def _partition(self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit]) -> Partition:
-        return Partition(frame, row_numbers, misfits, self._source_format)
+    def _partition(
+        self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit], block: _Block | None = None
+    ) -> Partition:
+        texts = None if block is None else cache(partial(self._parse_text, block, self._columns))
+        return Partition(frame, row_numbers, misfits, self._source_format, texts)
 
     # --- bytes --------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def _import() -> SimpleNamespace:
     from great_expectations.expectations.registry import get_metric_kwargs
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.metrics_calculator import MetricsCalculator
-    from great_expectations.validator.validation_graph import ValidationGraph
+    from great_expectations.validator.validation_graph import ValidationGraph, tqdm
 
     return SimpleNamespace(
         ColumnValuesBetween=ColumnValuesBetween,
@@ -66,12 +66,14 @@ def _import() -> SimpleNamespace:
         ValidationGraph=ValidationGraph,
         get_metric_kwargs=get_metric_kwargs,
         pandas_execution_engine=pandas_execution_engine,
+        tqdm=tqdm,
     )
 
 
 def _configure(names: Any) -> None:
     # A frame at or above this size in bytes gets no fingerprint; 0 means none ever does.
     names.pandas_execution_engine.HASH_THRESHOLD = 0
+    names.tqdm.monitor_interval = 0  # its progress bars, which are never shown, would start a thread
     # GX redirects Python's warnings to a logger on import; ours stay where they were.
     logging.captureWarnings(False)
     logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 ROWS_PER_PARTITION = 250_000
+_NUMERIC = ("integer", "number", "boolean")
 Progress = Callable[[int], None]
 
 
@@ -144,12 +145,20 @@ def refine_partition(partition: Partition, plan: Plan, judge: Judge | None) -> R
 
 
 def _coerced(partition: Partition, name: str, column: Column, plan: Plan, bits: np.ndarray) -> pd.Series:
-    coerced = coerce(partition.frame[name], column, partition.source_format)
+    coerced = coerce(_as_written(partition, name, column), column, partition.source_format)
     if coerced.unreadable.any():
         plan.flag(bits, f"{TYPE_RULES[column.type]}({name})", coerced.unreadable)
     if not column.nullable and coerced.missing.any():
         plan.flag(bits, f"{MISSING_RULE}({name})", coerced.missing)
     return coerced.values
+
+
+def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
+    """A raw column; the texts of numbers where the text is what counts: "007" and "1e3" were read as 7 and 1000.0."""
+    raw: pd.Series = partition.frame[name]
+    if column.type in _NUMERIC or partition.texts is None or not pd.api.types.is_numeric_dtype(raw.dtype):
+        return raw
+    return partition.texts()[name] if raw.notna().any() else raw
 
 
 # --- the whole file ---------------------------------------------------------------------------------------------------
@@ -170,11 +179,10 @@ class _Reader:
     limits: Limits
     rows_per_partition: int
 
-    def partitions(self, header: Header) -> Iterator[Partition]:
-        """Read the file; columns whose values turned out to be of several types are read as the text that they are."""
-        texts = {name: Column(type="string") for name, kind in header.kinds.items() if kind == "string"}
-        contract = self.contract.model_copy(update={"columns": {**self.contract.columns, **texts}})
-        return read_partitions(self.source, contract, rows_per_partition=self.rows_per_partition, limits=self.limits)
+    def partitions(self) -> Iterator[Partition]:
+        """Read the file from its beginning."""
+        rows = self.rows_per_partition
+        return read_partitions(self.source, self.contract, rows_per_partition=rows, limits=self.limits)
 
     def grown(self, header: Header, partition: Partition) -> Header:
         """The header after one more partition."""
@@ -185,7 +193,7 @@ class _Reader:
 def _one_pass(
     reader: _Reader, rules: tuple[Rule, ...], header: Header, work_dir: Path, on_progress: Progress
 ) -> Validated:
-    partitions = reader.partitions(header)
+    partitions = reader.partitions()
     first = next(partitions)
     header = reader.grown(header, first)
     work = _Pass(reader, rules, header, work_dir)
@@ -313,7 +321,7 @@ class _Pass:
             return
         self._good = self._good.without(np.unique(np.concatenate(blocking)))
         self._quarantine = self._new_quarantine()
-        for partition in self._reader.partitions(self._header):
+        for partition in self._reader.partitions():
             positions, bits = self._bad.of(partition.row_numbers)
             self._quarantine.write(partition, positions, bits)
         self._quarantine.close()
