@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployment.commands.contract import contract_app
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
 from flows.refinery.errors import SluiceError
@@ -37,6 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(contract_app)
 
 State = Annotated[
     Path,

@@ -1,0 +1,215 @@
+"""`sluice contract check`: what a contract makes of a file, on this machine alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.refinery.contract import Contract, ContractInvalid
+from flows.refinery.errors import TerminalError
+from flows.refinery.expectations import check_expectations
+from flows.refinery.preprocess import Prepared
+from flows.refinery.quarantine import RAW, ROW_NUMBER, RULES, VALUES
+from flows.refinery.refine import Tally, Validated, preprocess_file, validate_file
+
+_EXAMPLES = 3
+_MAX_CELL = 60  # characters
+_QUARANTINE_BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a contract makes of a file.
+
+    Attributes:
+        validated, prepared: None where the stage was not reached.
+        reasons: why the file is rejected; empty when it is accepted.
+        examples: by rule, some rows that broke it: their number and the value.
+    """
+
+    validated: Validated | None
+    prepared: Prepared | None
+    reasons: tuple[str, ...]
+    examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the file would be published."""
+        return not self.reasons
+
+
+def check(console: Console, contract: Contract, file: Path, output: Path | None) -> bool:
+    """Show what `contract` makes of `file`; return whether it would be published.
+
+    Args:
+        output: a folder for the files that would be published; nothing is written without it.
+
+    Raises:
+        ContractInvalid: the contract cannot be used as it is.
+    """
+    check_expectations(contract)
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        checked = check_file(contract, file, Path(folder))
+        show(console, contract, file, checked)
+        if output is not None and checked.prepared:
+            for path in keep(checked.prepared, file, output):
+                console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return checked.accepted
+
+
+def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
+    """Do with a file what the pipeline would do, up to publishing.
+
+    Raises:
+        ContractInvalid: an expectation or a step cannot be used.
+    """
+    try:
+        validated = validate_file(file, contract, work_dir)
+    except ContractInvalid:
+        raise
+    except TerminalError as error:
+        return Checked(None, None, (str(error),))
+    examples = _examples(validated.quarantine_path)
+    if validated.rejected:
+        return Checked(validated, None, tuple(reason.message for reason in validated.rejected), examples)
+    try:
+        return Checked(validated, preprocess_file(validated, contract, work_dir), (), examples)
+    except ContractInvalid:
+        raise
+    except TerminalError as error:
+        return Checked(validated, None, (str(error),), examples)
+
+
+def keep(prepared: Prepared, file: Path, output: Path) -> list[Path]:
+    """Copy the outputs to `output`/data and `output`/quarantine, and return where they are."""
+    stem = file.name.split(".", 1)[0]
+    files = [("data", part) for part in prepared.outputs]
+    if prepared.quarantine:
+        files.append(("quarantine", prepared.quarantine))
+    kept = []
+    for kind, part in files:
+        path = output / kind / part.folder / f"{stem}{part.extension}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(part.path, path)
+        kept.append(path)
+    return kept
+
+
+def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]]:
+    examples: defaultdict[str, list[tuple[int, str | None]]] = defaultdict(list)
+    if quarantine is None:
+        return examples
+    with pq.ParquetFile(quarantine) as rows:
+        for batch in rows.iter_batches(_QUARANTINE_BATCH_ROWS, columns=[ROW_NUMBER, RULES, VALUES, RAW]):
+            for row in batch.to_pylist():
+                for rule, value in zip(row[RULES], row[VALUES], strict=True):
+                    if len(examples[rule]) < _EXAMPLES:
+                        examples[rule].append((row[ROW_NUMBER], row[RAW] if row[RAW] is not None else value))
+    return examples
+
+
+# --- showing it -------------------------------------------------------------------------------------------------------
+
+
+def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
+    """Print what was found: every rule, the columns, the rows, the verdict."""
+    if checked.validated:
+        if checked.validated.tallies:
+            console.print(_rules(checked.validated, checked.examples))
+        _print_columns(console, checked)
+        _print_rows(console, checked)
+    if checked.accepted:
+        console.print(f"[bold green]accepted[/]  {escape(file.name)} by {contract.dataset}", highlight=False)
+        return
+    console.print(f"[bold red]rejected[/]  {escape(file.name)} by {contract.dataset}", highlight=False)
+    for reason in checked.reasons:
+        console.print(f"          {reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
+    rejecting = {reason.rule for reason in validated.rejected}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("rule", overflow="fold")
+    table.add_column("column", overflow="fold")
+    table.add_column("found", justify="right", overflow="fold")
+    table.add_column("expected, and rows that break it", overflow="fold")
+    for tally in validated.tallies:
+        broken = [f"row {row}: {_value(value)}" for row, value in examples.get(tally.rule, ())]
+        told = [line for line in (_arguments(tally.expected), *broken) if line]
+        table.add_row(
+            _mark(tally, rejects=tally.rule in rejecting),
+            escape(tally.expectation.removeprefix("expect_").removeprefix("column_values_to_")),
+            escape(tally.column or ""),
+            escape(_found(tally)),
+            escape("\n".join(told)),
+        )
+    return table
+
+
+def _found(tally: Tally) -> str:
+    if tally.rows_failing is None:
+        return _short(tally.observed)
+    judged = tally.rows_evaluated or 0
+    return f"{tally.rows_failing:,} of {judged:,} fail" if tally.rows_failing else f"all {judged:,} pass"
+
+
+def _mark(tally: Tally, *, rejects: bool) -> str:
+    if tally.success:
+        return "[green]pass[/]"
+    if tally.severity == "info":
+        return "[cyan]info[/]"
+    return "[bold red]FAIL[/]" if rejects else "[yellow]FAIL[/]"
+
+
+def _print_columns(console: Console, checked: Checked) -> None:
+    if checked.validated is None:
+        return
+    came = list(checked.validated.columns_in)
+    line = f"columns   in {len(came)}: {', '.join(came)}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if checked.prepared is None:
+        return
+    out = list(checked.prepared.columns_out)
+    console.print(f"         out {len(out)}: {', '.join(out)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_rows(console: Console, checked: Checked) -> None:
+    validated, prepared = checked.validated, checked.prepared
+    if validated is None:
+        return
+    went = f"{prepared.rows_published:,} published" if prepared else "none published, as the file is rejected"
+    lines = [f"rows      {validated.rows_in:,} in, {went}"]
+    word = "quarantined" if prepared else "bad"
+    lines += [f"          {rows:,} {word}: {rule}" for rule, rows in validated.quarantined.items()]
+    lines += [f"          {rows:,} dropped: {step}" for step, rows in (prepared.dropped if prepared else {}).items()]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _arguments(expected: Any) -> str:
+    if not isinstance(expected, Mapping):
+        return _short(expected)
+    return _short(", ".join(f"{name} {_listed(value)}" for name, value in expected.items()))
+
+
+def _listed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _value(value: str | None) -> str:
+    return "no value" if value is None else _short(repr(value))
+
+
+def _short(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}…"

@@ -1,0 +1,39 @@
+"""Where contracts lie: found by the name of their dataset or by a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deployment.local.services import PROJECT_ROOT
+from flows.refinery.contract import CONTRACT_FILE, Contract, ContractInvalid, load_contract
+from flows.refinery.suggestions import did_you_mean
+
+CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
+
+
+def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
+    """Load the contract of a dataset, or the one that lies at a path (its folder, or its contract.yaml).
+
+    Raises:
+        ContractInvalid: there is none, or it is faulty.
+    """
+    return load_contract(folder_of_contract(name_or_path, contracts))
+
+
+def folder_of_contract(name_or_path: str, contracts: Path = CONTRACTS) -> Path:
+    """Find the folder of a contract.
+
+    Raises:
+        ContractInvalid: there is none.
+    """
+    if "/" not in name_or_path and (contracts / name_or_path / CONTRACT_FILE).is_file():
+        return contracts / name_or_path
+    path = Path(name_or_path)
+    folder = path.parent if path.name == CONTRACT_FILE and path.is_file() else path
+    if (folder / CONTRACT_FILE).is_file():
+        return folder.resolve()
+    known = sorted(found.parent.name for found in contracts.glob(f"*/{CONTRACT_FILE}"))
+    raise ContractInvalid(
+        f"there is no contract {name_or_path!r}{did_you_mean(name_or_path, known)}; "
+        f"name a dataset ({', '.join(known)}), or the folder of a {CONTRACT_FILE}"
+    )

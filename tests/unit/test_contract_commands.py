@@ -1,0 +1,191 @@
+"""`sluice contract`: writes a contract that its sample passes, and shows what a contract makes of a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from deployment import cli
+from deployment.commands.contract_files import contract_of, folder_of_contract
+from deployment.local.services import PROJECT_ROOT
+from flows.refinery.contract import Contracts, load_contract
+from tests.chain.files import dirty_orders, good_orders, order, orders
+
+PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
+CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
+WIDE = {"COLUMNS": "200"}
+
+
+def sluice(*arguments: object) -> Result:
+    """Run a command as the console script does."""
+    return CliRunner().invoke(cli.app, ["contract", *map(str, arguments)], env=WIDE)
+
+
+def a_file(folder: Path, content: bytes, name: str = "monday.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def line_of(shown: str, *words: str) -> str:
+    """The line of the output that holds all of the words."""
+    (line,) = [line for line in shown.splitlines() if all(word in line for word in words)]
+    return line
+
+
+# --- new --------------------------------------------------------------------------------------------------------------
+
+
+def test_new_writes_a_contract_that_the_sample_passes(tmp_path: Path) -> None:
+    written = sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
+    assert written.exit_code == 0, written.output
+    assert "All 344 rows of the sample pass it." in written.output
+    checked = sluice("check", tmp_path / "birds", PENGUINS)
+    assert checked.exit_code == 0, checked.output
+    assert "344 in, 344 published" in checked.output
+
+
+def test_new_takes_its_place_beside_the_other_contracts(tmp_path: Path) -> None:
+    shutil.copytree(CONTRACTS / "default", tmp_path / "default")
+    sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
+    assert Contracts.load(tmp_path).for_key("incoming/birds/monday.csv").dataset == "birds"
+
+
+def test_new_replaces_a_contract_only_when_it_is_told_to(tmp_path: Path) -> None:
+    sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
+    path = tmp_path / "birds" / "contract.yaml"
+    path.write_text("edited by hand")
+    refused = sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
+    assert (refused.exit_code, path.read_text()) == (2, "edited by hand")
+    assert "--force replaces it" in refused.output
+    assert sluice("new", "birds", PENGUINS, "--contracts", tmp_path, "--force").exit_code == 0
+    assert load_contract(path.parent).dataset == "birds"
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "Birds", "a/b", ""])
+def test_new_writes_nothing_under_a_name_that_no_dataset_can_have(tmp_path: Path, name: str) -> None:
+    refused = sluice("new", name, PENGUINS, "--contracts", tmp_path / "contracts")
+    assert refused.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_says_why_a_sample_is_no_table(tmp_path: Path) -> None:
+    refused = sluice("new", "birds", a_file(tmp_path, b""), "--contracts", tmp_path)
+    assert refused.exit_code == 1
+    assert "empty" in refused.output
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_accepts_a_good_file(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, good_orders(5)))
+    assert checked.exit_code == 0, checked.output
+    assert "accepted  monday.csv by orders" in checked.output
+    assert "pass" in line_of(checked.output, "be_between", "quantity", "all 5 pass")
+
+
+def test_check_shows_the_rows_that_break_a_rule_where_the_others_are_published(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, dirty_orders()))
+    assert checked.exit_code == 0, checked.output
+    lines = checked.output.splitlines()
+    place = lines.index(line_of(checked.output, "FAIL", "be_between", "quantity"))
+    assert lines[place].startswith("FAIL")
+    assert "1 of 12 fail" in lines[place]
+    assert "row 10: '0'" in lines[place + 1]
+    assert "row 11: 'cheap'" in line_of(checked.output, "not_a_number", "unit_price")
+    assert "12 in, 9 published" in checked.output
+    assert "1 dropped: drop_duplicates" in checked.output
+
+
+def test_check_shows_which_columns_come_in_and_go_out(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, good_orders(1)))
+    assert line_of(checked.output, "in 8").endswith("quantity, unit_price, discount")
+    assert line_of(checked.output, "out 9").endswith("discount, revenue")
+
+
+def test_check_says_why_a_file_is_rejected(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, orders(order(1), order(2, quantity=0))))
+    assert checked.exit_code == 1
+    assert "rejected  monday.csv by orders" in checked.output
+    assert "the contract allows at most 20 %" in checked.output
+    assert "none published" in checked.output
+
+
+def test_check_rejects_what_cannot_be_read(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, b""))
+    assert checked.exit_code == 1
+    assert "rejected" in checked.output
+
+
+def test_check_writes_nothing_unless_it_is_told_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = a_file(tmp_path, dirty_orders())
+    sluice("check", "orders", file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_check_keeps_what_would_be_published_where_it_is_told_to(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    sluice("check", "orders", a_file(tmp_path, dirty_orders()), "--output", output)
+    assert len(pd.read_parquet(output / "data" / "monday.parquet")) == 9
+    assert len(pd.read_parquet(output / "quarantine" / "monday.parquet")) == 2
+
+
+def test_check_says_what_is_wrong_with_a_contract(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "contract.yaml").write_text("dataset: bad\ncolumns:\n  a: {type: strin}\n")
+    checked = sluice("check", tmp_path / "bad", PENGUINS)
+    assert checked.exit_code == 2
+    assert "contract.yaml:3" in checked.output
+    assert "did you mean 'string'?" in checked.output
+
+
+def test_check_asks_gx_itself_about_the_contract_before_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "contract.yaml").write_text(
+        "dataset: bad\ncolumns: {a: string}\nexpectations:\n"
+        "  - expect_column_values_to_be_between: {column: a, min_value: 1}\n"
+    )
+    checked = sluice("check", tmp_path / "bad", PENGUINS)
+    assert checked.exit_code == 2
+    assert "expect_column_values_to_be_between" in checked.output
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    assert sluice("check", "orders", tmp_path / "missing.csv").exit_code == 2
+
+
+def test_a_contract_is_found_by_name_by_folder_and_by_file() -> None:
+    found = {contract_of(name).dataset for name in ("orders", str(CONTRACTS / "orders"))}
+    assert found == {"orders"}
+    assert folder_of_contract(str(CONTRACTS / "orders" / "contract.yaml")) == CONTRACTS / "orders"
+
+
+def test_a_name_that_no_contract_has_is_answered_with_the_nearest() -> None:
+    checked = sluice("check", "ordres", PENGUINS)
+    assert checked.exit_code == 2
+    assert "did you mean 'orders'?" in checked.output
+
+
+# --- schema and help --------------------------------------------------------------------------------------------------
+
+
+def test_schema_prints_the_schema_that_is_committed(tmp_path: Path) -> None:
+    committed = json.loads((PROJECT_ROOT / "docs" / "contract.schema.json").read_text())
+    assert json.loads(sluice("schema").output) == committed
+    sluice("schema", "--output", tmp_path / "schema.json")
+    assert json.loads((tmp_path / "schema.json").read_text()) == committed
+
+
+@pytest.mark.parametrize("command", ["new", "check", "schema"])
+def test_every_option_has_a_word_of_help(command: str) -> None:
+    shown = sluice(command, "--help")
+    assert shown.exit_code == 0
+    options = [line.split() for line in shown.output.splitlines() if line.strip().startswith("--")]
+    assert [words[0] for words in options if len(words) < 3] == []
