@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from blocks.settings import PipelineSettings
 from deployment.local.services import PROJECT_ROOT
+from flows.process_upload import process_upload
 from flows.refinery import contract_model, errors, rejections
 from flows.refinery.expectation_vocabulary import vocabulary
 from flows.refinery.partition import Limits
@@ -274,7 +275,9 @@ def roles() -> str:
 
 def _actions(role: Mapping[str, Any]) -> list[str]:
     policies = (policy["PolicyDocument"] for policy in role["Properties"]["Policies"])
-    actions = (action for policy in policies for statement in statements_of(policy) for action in listed(statement["Action"]))
+    actions = (
+        action for policy in policies for statement in statements_of(policy) for action in listed(statement["Action"])
+    )
     return list(dict.fromkeys(actions))
 
 
@@ -328,6 +331,16 @@ def settings() -> str:
     )
 
 
+def flow_parameters() -> str:
+    """The parameters of a run that is started by hand."""
+    rows = []
+    for name, hint in get_type_hints(process_upload.fn, include_extras=True).items():
+        if name != "return":
+            (field,) = (part for part in get_args(hint) if isinstance(part, FieldInfo))
+            rows.append((_code(name), type_name(hint), _plain(field.description or "")))
+    return _table(("parameter", "what it holds", "meaning"), rows)
+
+
 # --- pages --------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -348,6 +361,7 @@ TABLES: dict[str, Callable[[], str]] = {
         parameters,
         alarms,
         settings,
+        flow_parameters,
     )
 }
 
