@@ -98,7 +98,7 @@ def test_check_shows_the_rows_that_break_a_rule_where_the_others_are_published(t
     assert lines[place].startswith("FAIL")
     assert "1 of 12 fail" in lines[place]
     assert "row 10: '0'" in lines[place + 1]
-    assert "row 11: 'cheap'" in line_of(checked.output, "not_a_number", "unit_price")
+    assert "row 11: 'cheap'" in line_of(checked.output, "FAIL", "not_a_number", "unit_price")
     assert "12 in, 9 published" in checked.output
     assert "1 dropped: drop_duplicates" in checked.output
 
