@@ -492,11 +492,14 @@ def test_state_survives_a_restart_and_interrupted_executions_go_on(tmp_path: Pat
         )
         execution = start(cloud, "kept", run_state(definition), runner)
         ecs = cloud.client("ecs")
-        running_pid(cloud, eventually(lambda: ecs.list_tasks(cluster="tests")["taskArns"])[0])
+        interrupted = eventually(lambda: ecs.list_tasks(cluster="tests")["taskArns"])
+        running_pid(cloud, interrupted[0])
     assert recorded(tmp_path / "processes") == []
     go.touch()
     with LocalCloud(tmp_path, with_prefect=False) as cloud:
         s3, states = cloud.client("s3"), cloud.client("stepfunctions")
         bodies = [s3.get_object(Bucket="kept", Key="a", VersionId=one)["Body"].read() for one in versions]
         assert bodies == [b"1", b"2"]
+        stale = [arn for arn in cloud.client("ecs").list_tasks(cluster="tests")["taskArns"] if arn in interrupted]
+        assert stale == [], "a task of the earlier run is listed as one that is meant to run"
         eventually(lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED")

@@ -1,0 +1,159 @@
+"""`sluice` as a user meets it: up in one terminal, the other commands beside it, Ctrl-C, and up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployment.local.processes import recorded
+from deployment.local.services import PROJECT_ROOT
+from deployment.samples import orders
+
+pytestmark = [pytest.mark.cloud, pytest.mark.timeout(400)]
+
+_SLUICE = str(Path(sys.executable).parent / "sluice")
+_PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
+_START_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sluice") / "state"
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A user's, with credentials that would fail if anything used them."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "AWS_PROFILE": "production",
+        "AWS_ACCESS_KEY_ID": "AKIAUSERSOWNKEY",
+        "AWS_SECRET_ACCESS_KEY": "users-own-secret",
+        "PREFECT_API_URL": "http://127.0.0.1:1/api",
+    }
+
+
+def sluice(*arguments: str, state: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_SLUICE, *arguments, "--state", str(state)],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@contextmanager
+def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
+    """`sluice up`, from when it says that it is up until Ctrl-C, unless it was ended before."""
+    output = state.parent / "up.log"
+    with output.open("w") as log:
+        process = subprocess.Popen(
+            [_SLUICE, "up", "--state", str(state)],
+            env=environment(home),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while "Sluice is up" not in output.read_text():
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.1)
+        yield process
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130, output.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in output.read_text()
+
+
+def status_of(state: Path, home: Path) -> dict[str, Any]:
+    shown = sluice("status", "--json", state=state, home=home)
+    assert shown.returncode == 0, shown.stderr
+    document: dict[str, Any] = json.loads(shown.stdout)
+    return document
+
+
+def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) -> None:
+    """One story, because each start takes seconds: what was uploaded is still there after a restart."""
+    orders.write(tmp_path / "bad.csv", 100, "missing_column")
+    with up(state, home):
+        published = sluice("upload", str(_PENGUINS), state=state, home=home)
+        assert published.returncode == 0, published.stdout + published.stderr
+        assert "342 of 344 published, 2 quarantined" in published.stdout
+        rejected = sluice("upload", str(tmp_path / "bad.csv"), "--dataset", "orders", state=state, home=home)
+        assert rejected.returncode == 1, rejected.stdout + rejected.stderr
+        assert "quantity" in rejected.stdout
+        before = status_of(state, home)
+        assert [one["status"] for one in before["finished"]] == ["rejected", "published"]
+        assert before["queue"] == {"waiting": 0, "being_worked_on": 0, "given_up": 0}
+        second = sluice("up", state=state, home=home)
+        assert second.returncode == 3
+        assert "already running" in second.stderr
+        assert "already running" in sluice("clean", state=state, home=home).stderr
+    assert recorded(state / "processes") == []
+    assert sluice("status", state=state, home=home).returncode == 3
+    with up(state, home):
+        after = status_of(state, home)
+        assert after["finished"] == before["finished"]
+        # The chain is as alive as before: the same file again is a new version, and a new run.
+        again = sluice("upload", str(_PENGUINS), state=state, home=home)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert len(status_of(state, home)["finished"]) == 3
+    assert list(home.iterdir()) == []
+
+
+def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: Path) -> None:
+    with up(state, home) as process:
+        left = {record.pid for record in recorded(state / "processes")}
+        assert len(left) == 3
+        before = status_of(state, home)["finished"]
+        process.kill()
+        process.wait()
+    with up(state, home) as process:
+        assert not left & {record.pid for record in recorded(state / "processes")}
+        assert status_of(state, home)["finished"] == before
+        # A demo uses the cloud that is running, says when its files do not end as they should, and leaves it running.
+        hurried = sluice("demo", "--deadline", "1", state=state, home=home)
+        assert hurried.returncode == 1, hurried.stdout + hurried.stderr
+        assert "when the time was over" in hurried.stdout
+        assert process.poll() is None
+        assert status_of(state, home)["finished"]
+
+
+def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: Path) -> None:
+    shown = sluice("demo", state=state, home=home)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "All 8 files ended as expected." in shown.stdout
+    for promised in ("published", "quarantined", "rejected", "s3://", "Prefect UI: http://127.0.0.1:"):
+        assert promised in shown.stdout
+    receipts = re.search(r"kept in (\S+)", shown.stdout)
+    assert receipts is not None
+    assert len(list(Path(receipts[1], "receipts").glob("*.json"))) >= 8
+    assert recorded(state / "processes") == []
+    assert list(home.iterdir()) == []
+
+
+def test_clean_forgets_it_all(state: Path, home: Path) -> None:
+    assert "Forgot" in sluice("clean", "--cache", state=state, home=home).stdout
+    assert not state.exists()
