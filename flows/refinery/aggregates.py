@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.errors import FileRejected
+from flows.refinery.exact import ExactMoments
 
 DISTINCT_LIMIT = 1_000_000  # values; about 100 MB of text
 
@@ -126,39 +127,36 @@ class Extreme:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations; merged as Chan, Golub and LeVeque do (STAN-CS-79-773)."""
+    """Sum, mean and standard deviation, exact: the same to the last bit however the file is cut into partitions.
 
-    count: int
-    mean: float
-    squares: float
+    GX's own metrics for them would first look at each value in Python for decimals, and could be merged only roughly.
+    """
+
+    moments: ExactMoments
     wanted: str
 
     @classmethod
     def of(cls, wanted: str) -> Callable[[Metric, Domain], Moments]:
-        def state(metric: Metric, _: Domain) -> Moments:
-            count = int(metric("column.non_null_count"))
-            mean = float(metric("column.mean")) if count else 0.0
-            deviation = float(metric("column.standard_deviation")) if count > 1 else 0.0
-            return cls(count, mean, deviation * deviation * (count - 1), wanted)
+        def state(_: Metric, domain: Domain) -> Moments:
+            values = domain().dropna()
+            if not pd.api.types.is_numeric_dtype(values.dtype):
+                raise TypeError("the column holds no numbers")
+            moments = ExactMoments()
+            moments.add(values.to_numpy(dtype="float64"))
+            return cls(moments, wanted)
 
         return state
 
     def merge(self, later: Self) -> Self:
-        count = self.count + later.count
-        if not self.count or not later.count:
-            return later if not self.count else self
-        step = later.mean - self.mean
-        return replace(
-            self,
-            count=count,
-            mean=self.mean + step * later.count / count,
-            squares=self.squares + later.squares + step * step * self.count * later.count / count,
-        )
+        self.moments.merge(later.moments)
+        return self
 
     def metric(self) -> float:
+        if self.wanted == "sum":
+            return self.moments.total
         if self.wanted == "mean":
-            return self.mean if self.count else math.nan
-        return math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else math.nan
+            return self.moments.mean if self.moments.count else math.nan
+        return self.moments.sample_deviation
 
 
 @dataclass(frozen=True)
@@ -257,17 +255,11 @@ def _hashable(column: pd.Series) -> pd.Series:
 # What GX needs per partition for each metric that is merged, and how the state is made of it.
 AGGREGATES: dict[str, tuple[tuple[str, ...], Callable[[Metric, Domain], Any]]] = {
     "table.row_count": (("table.row_count",), Total.of("table.row_count")),
-    "column.sum": (("column.sum",), Total.of("column.sum")),
+    "column.sum": ((), Moments.of("sum")),
     "column.max": (("column.max",), Extreme.of("column.max", max)),
     "column.min": (("column.min",), Extreme.of("column.min", min)),
-    "column.mean": (
-        ("column.mean", "column.standard_deviation", "column.non_null_count"),
-        Moments.of("mean"),
-    ),
-    "column.standard_deviation": (
-        ("column.mean", "column.standard_deviation", "column.non_null_count"),
-        Moments.of("standard deviation"),
-    ),
+    "column.mean": ((), Moments.of("mean")),
+    "column.standard_deviation": ((), Moments.of("standard deviation")),
     "column.non_null_proportion": (("column.non_null_count", "table.row_count"), Proportion.non_null),
     "column.distinct_values.count": ((), DistinctCount.of("count")),
     "column.unique_proportion": ((), DistinctCount.of("proportion")),

@@ -45,6 +45,8 @@ _INTEGER = r"^[+-]?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
 _ZONE = r"[Tt ][0-9:.,]+\s*([Zz]|[+-][0-9]{2}:?([0-9]{2})?)\s*$"
+_ISO_DAY = r"^\s*[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([Tt ]|\s*$)"
+_FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
@@ -219,7 +221,7 @@ def _read_timestamp(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Serie
         return moments
     # An hour that a change of the clocks skips or repeats names no moment.
     located = moments.dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
-    in_utc: pd.Series = located.dt.tz_convert("UTC").dt.tz_localize(None)
+    in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None))
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return in_utc
     if column.format is not None:
@@ -317,11 +319,19 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
         text: Any = as_text(raw)
         if written is None:
             # One value with nanoseconds would narrow the years that all the others may lie in.
-            text = _series(pc.replace_substring_regex(_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1"), "str")
+            short = pc.replace_substring_regex(_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
+            # pandas also takes a year alone for a moment, and "-3" for a year.
+            text = _series(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
         moments = pd.to_datetime(text, format=written or "ISO8601", errors="coerce", utc=True)
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-    return moments.astype("datetime64[us]")
+    return _within_calendar(moments.astype("datetime64[us]"))
+
+
+def _within_calendar(moments: pd.Series) -> pd.Series:
+    """Only the years 1 to 9999: what lies outside Python and most databases cannot hold."""
+    within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))
+    return within
 
 
 def _integers(array: pa.Array) -> pd.Series:

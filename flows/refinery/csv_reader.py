@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class _Block:
         lines: how many lines they take.
         first_row: the fields of the first that is no misfit.
         row_numbers: of those that are no misfits; None where none was looked for and they follow each other.
+        ends: where each record ends in `content`; None where that is not known.
     """
 
     content: bytes
@@ -77,6 +78,7 @@ class _Block:
     first_row: list[str] = field(default_factory=list)
     row_numbers: list[int] | None = None
     misfits: list[Misfit] = field(default_factory=list)
+    ends: Any = None
 
 
 def read_csv(
@@ -226,7 +228,8 @@ class _CsvReader:
         first = next(records_of(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
         if first is None or first.fields is None or len(first.fields) != len(self._columns):
             return None
-        return _Block(content, end, rows, content.count(b"\n") if structure.has_quotes else rows, first.fields)
+        lines = content.count(b"\n") if structure.has_quotes else rows
+        return _Block(content, end, rows, lines, first.fields, ends=structure.newlines[:rows])
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
         """The block where each record is looked at, with its misfits; None where not even one record is whole."""
@@ -281,6 +284,7 @@ class _CsvReader:
                 raise AssertionError("a block of regular records was cut differently the second time")
             block.rows, block.row_numbers = again.rows, again.row_numbers
             block.content, block.first_row, block.misfits = again.content, again.first_row, again.misfits
+            block.ends = None
         row_numbers = np.array(block.row_numbers, dtype=np.int64)
         if not len(row_numbers):
             return self._partition(_empty_frame(self._columns), row_numbers, block.misfits)
@@ -337,6 +341,16 @@ class _CsvReader:
         frame = frame.iloc[:-1] if sentinel else frame
         return frame.apply(self._with_missing) if len(frame) else frame
 
+    def _texts(self, block: _Block, positions: Any) -> pd.DataFrame:
+        """Some rows as text. A few of many are cut out and parsed alone."""
+        if block.ends is None or len(positions) > len(block.ends) // 2:
+            every: pd.DataFrame = self._parse_text(block, self._columns)
+            return every.iloc[positions].reset_index(drop=True)
+        starts = np.concatenate([[0], block.ends[:-1] + 1])[positions]
+        pieces = zip(starts.tolist(), block.ends[positions].tolist(), strict=True)
+        chosen = b"".join(block.content[start : end + 1] for start, end in pieces)
+        return self._parse_text(replace(block, content=chosen), self._columns)
+
     def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
         """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
         if not isinstance(values.dtype, pd.StringDtype):
@@ -363,7 +377,7 @@ class _CsvReader:
     def _partition(
         self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit], block: _Block | None = None
     ) -> Partition:
-        texts = None if block is None else cache(partial(self._parse_text, block, self._columns))
+        texts = None if block is None else partial(self._texts, block)
         return Partition(frame, row_numbers, misfits, self._source_format, texts)
 
     # --- bytes --------------------------------------------------------------------------------------------

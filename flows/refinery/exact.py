@@ -31,6 +31,11 @@ class ExactSum:
             total = (int(high_bits[chosen].sum()) << 26) + int(low_bits[chosen].sum())
             self._by_exponent[int(exponent)] = self._by_exponent.get(int(exponent), 0) + total
 
+    def merge(self, other: ExactSum) -> None:
+        """Add what another sum holds."""
+        for exponent, total in other._by_exponent.items():
+            self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
+
     @property
     def value(self) -> Fraction:
         """The sum, exactly."""
@@ -66,6 +71,28 @@ class ExactMoments:
         squares, errors = _exact_squares(small)
         self._squares.add(squares)
         self._squares.add(errors)
+
+    def merge(self, other: ExactMoments) -> None:
+        """Take in what another one saw."""
+        if other.count:
+            self.low = min(self.low, other.low) if self.count else other.low
+            self.high = max(self.high, other.high) if self.count else other.high
+        self.count += other.count
+        self._sum.merge(other._sum)
+        self._squares.merge(other._squares)
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return float(self._sum.value)
+
+    @property
+    def sample_deviation(self) -> float:
+        """The standard deviation with n - 1 as divisor; NaN for fewer than two numbers."""
+        if self.count < 2:
+            return math.nan
+        mean = self._sum.value / self.count
+        return math.sqrt((self._squares.value - mean * mean * self.count) / (self.count - 1))
 
     @property
     def mean(self) -> float:

@@ -96,15 +96,15 @@ class Partition:
         row_numbers: for each row of the frame its place among the file's data rows, from 1.
         misfits: the rows between them that could not be decoded.
         source_format: how the file is written; the same for all of its partitions.
-        texts: gives the frame's values again as the texts that they are in the file, which a number that was read has
-            lost ("1e3", "007"); None for formats whose values are typed.
+        texts: gives rows of the frame, by position, as the texts that they are in the file, which a number that was
+            read has lost ("1e3", "007"); None for formats whose values are typed.
     """
 
     frame: pd.DataFrame
     row_numbers: npt.NDArray[np.int64]
     misfits: list[Misfit] = field(default_factory=list)
     source_format: SourceFormat = field(default_factory=lambda: SourceFormat(type="csv"))
-    texts: Callable[[], pd.DataFrame] | None = field(default=None, compare=False)
+    texts: Callable[[npt.NDArray[np.int64]], pd.DataFrame] | None = field(default=None, compare=False)
 
     @property
     def rows_in(self) -> int:

@@ -94,7 +94,7 @@ class QuarantineWriter:
         return pa.schema([*own, *(pa.field(column, pa.string()) for column in self._columns)])
 
     def _bad_rows(self, partition: Partition, positions: np.ndarray, bits: np.ndarray) -> pa.Table:
-        raw = (partition.texts() if partition.texts else partition.frame).iloc[positions]
+        raw = partition.texts(positions) if partition.texts else partition.frame.iloc[positions]
         texts = {column: _text_array(raw[column]) for column in raw.columns}
         nothing = pa.nulls(len(positions), pa.string())
         rules, values = self._broken(texts, bits, len(positions))

@@ -158,7 +158,7 @@ def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
     raw: pd.Series = partition.frame[name]
     if column.type in _NUMERIC or partition.texts is None or not pd.api.types.is_numeric_dtype(raw.dtype):
         return raw
-    return partition.texts()[name] if raw.notna().any() else raw
+    return partition.texts(np.arange(len(raw)))[name] if raw.notna().any() else raw
 
 
 # --- the whole file ---------------------------------------------------------------------------------------------------
