@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings
@@ -63,30 +64,52 @@ def pipeline() -> Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskLog:
+    """Where in CloudWatch Logs this task's log is."""
+
+    group: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskIdentity:
     """Which execution started this container, and which task it is; None outside of the chain."""
 
     run_id: str | None
     execution_arn: str | None
     task_arn: str | None
+    log: TaskLog | None = None
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
     """Read what the state machine and ECS tell the container about itself."""
+    task = _task_metadata(environment.get("ECS_CONTAINER_METADATA_URI_V4"))
     return TaskIdentity(
         run_id=environment.get("SLUICE_RUN_ID") or None,
         execution_arn=environment.get("SLUICE_EXECUTION_ARN") or None,
-        task_arn=_task_arn(environment.get("ECS_CONTAINER_METADATA_URI_V4")),
+        task_arn=task.get("TaskARN"),
+        log=_task_log(task),
     )
 
 
-def _task_arn(metadata_uri: str | None) -> str | None:
+def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
     """Ask the ECS agent: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html"""
     if not metadata_uri or not metadata_uri.startswith("http://"):
-        return None
+        return {}
     try:
         with urllib.request.urlopen(f"{metadata_uri}/task", timeout=2) as response:  # noqa: S310 (http only, above)
-            return str(json.load(response)["TaskARN"])
-    except (OSError, ValueError, KeyError):
+            metadata = json.load(response)
+    except (OSError, ValueError):
+        metadata = None
+    if not isinstance(metadata, dict) or "TaskARN" not in metadata:
         LOG.warning("the ECS metadata endpoint does not say which task this is")
-        return None
+        return {}
+    return metadata
+
+
+def _task_log(task: Mapping[str, Any]) -> TaskLog | None:
+    for container in task.get("Containers") or []:
+        options = container.get("LogOptions") or {}
+        if "awslogs-group" in options and "awslogs-stream" in options:
+            return TaskLog(options["awslogs-group"], options["awslogs-stream"])
+    return None

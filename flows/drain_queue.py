@@ -128,7 +128,7 @@ class Drain:
             task_arn=self._identity.task_arn,
         )
         with self._parts.queue.kept(message):
-            return self._observer.process(Assignment(self._parts, upload, chain))
+            return self._observer.process(Assignment(self._parts, upload, chain, log=self._identity.log))
 
     def _give_back(self, message: ReceivedMessage, upload: UploadMessage, error: SluiceError) -> None:
         delay = self._parts.settings.retry_delay_seconds * message.receive_count

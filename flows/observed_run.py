@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -10,12 +12,13 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.context import SyncClientContext
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
-from flows.process_upload import Assignment, assigned, display_name, process_upload
+from flows.process_upload import Assignment, assigned, process_upload
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.receipt import Receipt
 from flows.stages import StageBroke, UploadRun
@@ -51,6 +54,10 @@ class Observer:
             TransientError: nothing was committed; the same upload can be tried again.
             TerminalError: it will fail again in the same way.
         """
+        with self._one_client():
+            return self._process(assignment)
+
+    def _process(self, assignment: Assignment) -> Receipt:
         flow_run = None if self._away else self._flow_run(assignment)
         if flow_run is None:
             return self._process_unobserved(assignment)
@@ -64,6 +71,17 @@ class Observer:
 
     # --- Prefect's side ---------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _one_client(self) -> Iterator[None]:
+        """Let everything inside share one client: each new one opens a connection and asks for a CSRF token."""
+        with ExitStack() as stack:
+            if not self._away:
+                try:
+                    stack.enter_context(SyncClientContext.get_or_create())
+                except Exception as error:  # noqa: BLE001 (observability never holds data back)
+                    self._go_without(f"{type(error).__name__}")
+            yield
+
     def _flow_run(self, assignment: Assignment) -> FlowRun | None:
         """Return the upload's flow run, made now or by an earlier delivery; None when Prefect is away."""
         upload, prefix = assignment.upload, assignment.pipeline.settings.incoming_prefix
@@ -71,7 +89,7 @@ class Observer:
             with get_client(sync_client=True) as client:
                 return client.create_flow_run_from_deployment(
                     self._deployment_of(client),
-                    name=display_name(upload.key, upload.run_id, prefix),
+                    name=assignment.display_name,
                     parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id},
                     tags=[folder_of(upload.key, prefix) or "default", "upload"],
                     idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
@@ -97,22 +115,21 @@ class Observer:
         claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
         try:
             with get_client(sync_client=True) as client:
-                accepted = _set_state(client, flow_run, claim)
-                if not accepted and receive_count > 1:
+                claimed = _set_state(client, flow_run, claim)
+                if claimed is None and receive_count > 1:
                     # The message came again, so whoever had the run gave it up or died; only the display still
                     # says Running. Killed processes cannot say so themselves.
                     gone: State[Any] = Crashed(
                         message="The task that ran this upload ended without a word; another one took over."
                     )
                     client.set_flow_run_state(flow_run.id, gone, force=True)
-                    accepted = _set_state(client, flow_run, claim)
-                if accepted:
-                    flow_run.state = client.read_flow_run(flow_run.id).state
+                    claimed = _set_state(client, flow_run, claim)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
             self._go_without(f"{type(error).__name__}")
             return False
-        if not accepted:
+        if claimed is None:
             raise RunTaken(f"flow run {flow_run.name} is being run by another worker")
+        flow_run.state = claimed
         return True
 
     def _run(self, flow_run: FlowRun, assignment: Assignment) -> Receipt:
@@ -157,8 +174,10 @@ class Observer:
             return assignment.receipt
 
 
-def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> bool:
-    return client.set_flow_run_state(flow_run.id, state).status is SetStateStatus.ACCEPT
+def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:
+    """Propose a state; return it as the server keeps it, None when the server declined."""
+    answer = client.set_flow_run_state(flow_run.id, state)
+    return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None
 
 
 def log_fields(upload: UploadMessage) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,32 +10,62 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
 
 from blocks.object_store import ObjectFacts
-from flows.composition import Pipeline, pipeline
-from flows.refinery.errors import TerminalError, TransientError
+from flows.artifacts import Places, outcome_message, outcome_name
+from flows.composition import Pipeline, TaskLog, pipeline
+from flows.display import ProgressBar, rows_in, show_outcome
+from flows.refinery.contract import Contract, ContractInvalid, overridden
+from flows.refinery.errors import FileRejected, TerminalError, TransientError
 from flows.refinery.preprocess import Prepared
 from flows.refinery.receipt import Chain, Output, Receipt, Status, receipt_key
 from flows.refinery.refine import Validated
 from flows.stages import REJECTING, UploadRun
-from lambda_trigger.message import UploadMessage, folder_of, slug
+from lambda_trigger.message import UploadMessage, folder_of
+
+_SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
+_SECONDS_CORE = 14_400  # nothing of that size takes nearly so long; what does is stuck
+
+
+class ParametersWrong(TerminalError):
+    """A run was started by hand with parameters that name nothing; the message says what to put right."""
 
 
 @dataclass
 class Assignment:
-    """An upload that the chain handed to this process, and the receipt once there is one."""
+    """An upload that this process is to see through, and the receipt once there is one.
+
+    Attributes:
+        contract: judges the file instead of the contract that its key belongs to.
+        log: where the process writes its log, for the links in the UI.
+        by_hand: whether a person started it.
+    """
 
     pipeline: Pipeline
     upload: UploadMessage
     chain: Chain
+    contract: Contract | None = None
+    log: TaskLog | None = None
+    by_hand: bool = False
     receipt: Receipt | None = None
+
+    @property
+    def places(self) -> Places:
+        """Where a browser finds what this upload is made into."""
+        settings, log = self.pipeline.settings, self.log
+        return Places.of(
+            settings.queue_url, settings.published_bucket, log.group if log else None, log.stream if log else None
+        )
+
+    @property
+    def display_name(self) -> str:
+        """What the flow run is called."""
+        return display_name(self.upload.key, self.upload.run_id, self.pipeline.settings.incoming_prefix)
 
 
 _ASSIGNMENT: ContextVar[Assignment | None] = ContextVar("assignment", default=None)
@@ -62,8 +91,7 @@ def display_name(upload_key: str, run_id: str | None, incoming_prefix: str = "in
 def _flow_run_name() -> str:
     assignment = _ASSIGNMENT.get()
     if assignment:
-        prefix = assignment.pipeline.settings.incoming_prefix
-        return display_name(assignment.upload.key, assignment.upload.run_id, prefix)
+        return assignment.display_name
     return display_name(str(runtime.flow_run.parameters.get("key", "")), None)
 
 
@@ -74,64 +102,80 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
 
 
 # Results stay in memory: a stage's result is a path on this machine, worth nothing to another one.
-_EDGE: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
+_ANY: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+_EDGE: dict[str, Any] = _ANY | {
+    "timeout_seconds": _SECONDS_EDGE,
     "retries": 2,
     "retry_delay_seconds": [1, 5],
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": _may_pass,
 }
-_CORE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}  # pure: it would fail the same way again
+_CORE: dict[str, Any] = _ANY | {"timeout_seconds": _SECONDS_CORE}  # pure: it would fail the same way again
 
 
-@task(name="fetch", description="Read the object version from S3 and find its contract.", **_EDGE)
-def _fetch(run: UploadRun) -> ObjectFacts:
+@task(name="fetch", task_run_name="fetch", description="Read the object version from S3, find its contract.", **_EDGE)
+def _fetch(run: UploadRun, progress: ProgressBar) -> ObjectFacts:
     facts = run.fetch()
-    default = " (no contract matches the key: the default one)" if run.contract.is_default else ""
-    get_run_logger().info("read %s bytes; contract: %s%s", f"{facts.size_bytes:,}", run.contract.dataset, default)
+    progress.dataset, progress.rows_expected = run.contract.dataset, rows_in(run.source)
+    default = " (no contract matches the key)" if run.contract.is_default else ""
+    get_run_logger().info(
+        "Read %s bytes. The contract is %s%s, with %s columns, %s expectations and %s preprocessing steps.",
+        f"{facts.size_bytes:,}",
+        run.contract.dataset,
+        default,
+        len(run.contract.columns),
+        len(run.contract.expectations),
+        len(run.contract.preprocess),
+    )
     return facts
 
 
-@task(name="validate", description="Decode the file, judge every row with Great Expectations.", **_CORE)
-def _validate(run: UploadRun) -> Validated:
+@task(
+    name="validate", task_run_name="validate", description="Decode, judge every row with Great Expectations.", **_CORE
+)
+def _validate(run: UploadRun, progress: ProgressBar) -> Validated:
     validated = run.validate()
-    failed = sum(not tally.success for tally in validated.tallies)
-    get_run_logger().info(
-        "%s rows: %s good, %s in quarantine; %s of %s checks failed",
+    progress.rows_expected = validated.rows_good
+    log = get_run_logger()
+    failed = [tally for tally in validated.tallies if not tally.success]
+    for tally in failed:
+        rows = "" if tally.rows_failing is None else f": {tally.rows_failing:,} of {tally.rows_evaluated or 0:,} rows"
+        log.warning("Failed: %s%s", tally.rule, rows)
+    log.info(
+        "%s rows: %s good, %s to quarantine. %s of %s checks passed.",
         f"{validated.rows_in:,}",
         f"{validated.rows_good:,}",
         f"{sum(validated.quarantined.values()):,}",
-        failed,
+        len(validated.tallies) - len(failed),
         len(validated.tallies),
     )
     return validated
 
 
-@task(name="refine", description="Preprocess the good rows with pandas.", **_CORE)
+@task(name="refine", task_run_name="refine", description="Preprocess the good rows with pandas.", **_CORE)
 def _refine(run: UploadRun) -> Prepared:
     prepared = run.refine()
     get_run_logger().info(
-        "%s rows to publish, %s dropped (%s)",
+        "Preprocessed: %s rows to publish, %s dropped%s.",
         f"{prepared.rows_published:,}",
         f"{sum(prepared.dropped.values()):,}",
-        ", ".join(f"{step}: {rows:,}" for step, rows in prepared.dropped.items()) or "by no step",
+        "".join(f", {rows:,} by {step}" for step, rows in prepared.dropped.items()),
     )
     return prepared
 
 
-@task(name="publish", description="Write the outputs under keys of this run.", **_EDGE)
+@task(name="publish", task_run_name="publish", description="Write the outputs under keys of this run.", **_EDGE)
 def _publish(run: UploadRun) -> tuple[Output, ...]:
     outputs = run.publish()
     for output in outputs:
-        get_run_logger().info("wrote %s (%s rows, %s bytes)", output.key, f"{output.rows:,}", f"{output.size_bytes:,}")
+        get_run_logger().info("Wrote %s (%s rows, %s bytes).", output.key, f"{output.rows:,}", f"{output.size_bytes:,}")
     return outputs
 
 
-@task(name="record", description="Commit the receipt: from here on the result counts.", **_EDGE)
+@task(name="record", task_run_name="record", description="Commit the receipt: now the result counts.", **_EDGE)
 def _record(run: UploadRun, rejection: TerminalError | None = None) -> Receipt:
     receipt = run.reject(rejection) if rejection else run.record()
-    get_run_logger().info("receipt %s says %s", receipt_key(receipt.run_id), receipt.status)
+    get_run_logger().info("The receipt is %s: %s.", receipt_key(receipt.run_id), receipt.status)
     return receipt
 
 
@@ -142,7 +186,9 @@ def _record(run: UploadRun, rejection: TerminalError | None = None) -> Receipt:
     persist_result=False,
 )
 def process_upload(
-    key: Annotated[str, Field(description="The object's key, as incoming/orders/monday.csv.", min_length=1)],
+    key: Annotated[
+        str, Field(description="The object's key, as incoming/orders/monday.csv, or its whole s3:// URI.", min_length=1)
+    ],
     bucket: Annotated[str | None, Field(description="Its bucket; empty: the landing bucket.")] = None,
     version_id: Annotated[str | None, Field(description="The object version; empty: the newest one.")] = None,
     dataset: Annotated[
@@ -152,136 +198,124 @@ def process_upload(
         bool, Field(description="Process it again although it has a receipt; the new receipt replaces the old one.")
     ] = False,
     dry_run: Annotated[bool, Field(description="Validate and preprocess, but write nothing.")] = False,
+    contract: Annotated[
+        dict[str, Any] | None,
+        Field(description='Fields of the contract to change for this run, as {"bad_rows": {"max_fraction": 0.5}}.'),
+    ] = None,
 ) -> State[Any]:
     """Turn one uploaded object version into published data with a receipt."""
-    assignment = _ASSIGNMENT.get() or _assignment_by_hand(key, bucket, version_id, force=force)
+    try:
+        assignment = _ASSIGNMENT.get() or _assignment_by_hand(
+            key, bucket, version_id, dataset=dataset, changes=contract, force=force
+        )
+    except ParametersWrong as error:
+        return Failed(name="Wrong parameters", message=str(error))
     flow_run_id = str(runtime.flow_run.id) if runtime.flow_run.id else None
     chain = assignment.chain.model_copy(update={"flow_run_id": flow_run_id})
-    with UploadRun(assignment.pipeline, assignment.upload, dataset=dataset, chain=chain) as run:
-        existing = run.find_receipt()
-        if existing and not dry_run:
-            run.settle(existing)
-            assignment.receipt = existing
-            get_run_logger().info("this object version has a receipt already (attempt %s)", existing.attempt)
-            return _final_state(existing)
-        rejection = _work(run, dry_run=dry_run)
-        if dry_run:
-            return _dry_run_state(run, rejection)
-        receipt = assignment.receipt = _record(run, rejection)
-    _tell(receipt)
+    progress = ProgressBar()
+    with UploadRun(
+        assignment.pipeline,
+        assignment.upload,
+        contract=assignment.contract,
+        chain=chain,
+        on_progress=progress.moved,
+    ) as run:
+        return _see_through(run, assignment, progress, dry_run=dry_run)
+
+
+def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, *, dry_run: bool) -> State[Any]:
+    """Take the upload from where it is to its end; return what the flow run ends as."""
+    log, upload = get_run_logger(), assignment.upload
+    log.info("s3://%s/%s (%s bytes), attempt %s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", upload.attempt)
+    existing = run.find_receipt()
+    if existing and not dry_run:
+        run.settle(existing)
+        assignment.receipt = existing
+        log.info("This object version has a receipt already (attempt %s): nothing is left to do.", existing.attempt)
+        return _final_state(existing)
+    rejection = _work(run, progress, dry_run=dry_run)
+    by_hand = ["by-hand"] if assignment.by_hand else []
+    if dry_run:
+        preview = run.preview(rejection)
+        show_outcome(preview, assignment.places, "dry-run", *by_hand, name=assignment.display_name, dry_run=True)
+        return _dry_run_state(preview)
+    receipt = assignment.receipt = _record(run, rejection)
+    progress.done()
+    name = assignment.display_name if assignment.by_hand else None
+    show_outcome(receipt, assignment.places, *by_hand, name=name)
+    log.info("%s: %s.", outcome_name(receipt), outcome_message(receipt))
     return _final_state(receipt)
 
 
-def _work(run: UploadRun, *, dry_run: bool) -> TerminalError | None:
+def _work(run: UploadRun, progress: ProgressBar, *, dry_run: bool) -> TerminalError | None:
     """Do the stages before the commit; return why the file cannot be published, if a stage said so."""
     try:
-        _fetch(run)
-        if not _validate(run).rejected:
+        _fetch(run, progress)
+        if not _validate(run, progress).rejected:
             _refine(run)
             if not dry_run:
                 _publish(run)
     except REJECTING as error:
-        get_run_logger().warning("%s", error)
+        get_run_logger().warning("The file cannot be published: %s.", error)
         return error
     return None
 
 
-def _assignment_by_hand(key: str, bucket: str | None, version_id: str | None, *, force: bool) -> Assignment:
+def _assignment_by_hand(
+    key: str,
+    bucket: str | None,
+    version_id: str | None,
+    *,
+    dataset: str | None,
+    changes: dict[str, Any] | None,
+    force: bool,
+) -> Assignment:
     """Find out what an S3 event would have told, for a run that somebody started by hand."""
     parts = pipeline()
+    if key.startswith("s3://"):
+        bucket, _, key = key.removeprefix("s3://").partition("/")
     bucket = bucket or parts.settings.landing_bucket
-    facts = parts.store.facts(bucket, key, version_id)
+    contract = _contract_by_hand(parts, key, dataset, changes)
+    try:
+        facts = parts.store.facts(bucket, key, version_id)
+    except FileRejected as error:
+        raise ParametersWrong(
+            f"{error}. Look for the right bucket, key and version with: "
+            f"aws s3api list-object-versions --bucket {bucket} --prefix {key!r}"
+        ) from None
     upload = UploadMessage(
         bucket=bucket, key=key, version_id=facts.version_id, etag=facts.etag, size_bytes=facts.size_bytes
     )
-    if force:
-        existing = parts.store.receipt(upload.run_id)
-        upload = replace(upload, attempt=existing.attempt + 1 if existing else 0)
-    return Assignment(parts, upload, Chain())
+    existing = parts.store.receipt(upload.run_id)
+    if existing and (force or _is_retry_of(existing)):
+        upload = replace(upload, attempt=existing.attempt + 1)
+    return Assignment(parts, upload, Chain(), contract=contract, by_hand=True)
+
+
+def _contract_by_hand(
+    parts: Pipeline, key: str, dataset: str | None, changes: dict[str, Any] | None
+) -> Contract | None:
+    """Return the contract that the parameters ask for; None when that is the one that the key belongs to."""
+    try:
+        contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
+        return overridden(contract, changes) if changes else contract if dataset else None
+    except ContractInvalid as error:
+        raise ParametersWrong(str(error)) from None
+
+
+def _is_retry_of(receipt: Receipt) -> bool:
+    """Whether this flow run wrote that receipt itself, came to its end, and was then started again with Retry: a person
+    who presses Retry on a finished run means that it be done again."""
+    return (runtime.flow_run.run_count or 1) > 1 and receipt.chain.flow_run_id == str(runtime.flow_run.id)
 
 
 def _final_state(receipt: Receipt) -> State[Any]:
     """A rejected file is a failure of the file, named so: a broken pipeline is merely "Failed" or "Crashed"."""
-    if receipt.status is Status.REJECTED:
-        return Failed(name="Rejected", message=receipt.reason)
-    rows = receipt.rows
-    parts = [f"{rows.published:,} rows published"]
-    if rows.quarantined_total:
-        parts.append(f"{rows.quarantined_total:,} quarantined")
-    if rows.dropped_total:
-        parts.append(f"{rows.dropped_total:,} dropped")
-    return Completed(name="Published", message=", ".join(parts))
+    kind = Failed if receipt.status is Status.REJECTED else Completed
+    return kind(name=outcome_name(receipt), message=outcome_message(receipt))
 
 
-def _dry_run_state(run: UploadRun, rejection: TerminalError | None) -> State[Any]:
-    reasons = [str(rejection)] if rejection else [reason.message for reason in run.rejections]
-    if reasons:
-        return Failed(name="Would be rejected", message="; ".join(reasons))
-    return Completed(name="Dry run", message="this file would be published")
-
-
-def _tell(receipt: Receipt) -> None:
-    """Show the result in the UI. Whatever Prefect makes of it, the receipt is committed already."""
-    dataset = slug(receipt.contract.dataset).replace("_", "-")
-    try:
-        create_table_artifact(
-            key=f"checks-{dataset}",
-            table=[
-                {
-                    "rule": check.rule,
-                    "result": "pass" if check.success else "FAIL",
-                    "failing rows": check.rows_failing,
-                    "observed": _short(check.observed),
-                    "expected": _short(check.expected),
-                }
-                for check in receipt.checks
-            ],
-            description=f"What every rule of the contract {receipt.contract.dataset} found.",
-        )
-        create_markdown_artifact(key=f"summary-{dataset}", markdown=_summary(receipt), description="What became of it.")
-        _tag(str(receipt.status), receipt.contract.dataset)
-    except Exception as error:  # noqa: BLE001 (observability never holds data back)
-        get_run_logger().warning("the artifacts could not be shown: %s", type(error).__name__)
-
-
-def _tag(*tags: str) -> None:
-    flow_run_id = runtime.flow_run.id
-    if flow_run_id:
-        with get_client(sync_client=True) as client:
-            present = client.read_flow_run(flow_run_id).tags
-            client.update_flow_run(flow_run_id, tags=sorted({*present, *tags}))
-
-
-def _short(value: Any, limit: int = 120) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _summary(receipt: Receipt) -> str:
-    rows, source = receipt.rows, receipt.source
-    lines = [
-        f"## {receipt.status.capitalize()}: {_code(source.key)}",
-        "",
-        "| rows | |",
-        "|---|---:|",
-        f"| in the file | {rows.rows_in:,} |",
-        f"| published | {rows.published:,} |",
-        *(f"| quarantined: {_code(rule)} | {count:,} |" for rule, count in rows.quarantined.items()),
-        *(f"| dropped: {_code(step)} | {count:,} |" for step, count in rows.dropped.items()),
-        "",
-        *(f"- **{reason.code}**: {reason.message}" for reason in receipt.reasons),
-        *(f"- {output.kind}: {_code(output.key)} ({output.rows:,} rows)" for output in receipt.outputs),
-        f"- receipt: {_code(receipt_key(receipt.run_id))}, attempt {receipt.attempt}",
-        f"- contract: {receipt.contract.dataset} {_code(receipt.contract.content_hash[:12])}",
-        *(f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in receipt.chain.model_dump().items() if value),
-        "",
-        "| stage | seconds |",
-        "|---|---:|",
-        *(f"| {stage} | {seconds:.2f} |" for stage, seconds in receipt.timings_seconds.items()),
-    ]
-    return "\n".join(lines)
-
-
-def _code(text: Any) -> str:
-    """Show `text` as code: a file's name must not become markup."""
-    return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
+def _dry_run_state(preview: Receipt) -> State[Any]:
+    if preview.status is Status.REJECTED:
+        return Failed(name="Would be rejected", message=preview.reason)
+    return Completed(name="Dry run", message=f"nothing was written; it would be: {outcome_message(preview)}")

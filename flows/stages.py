@@ -69,24 +69,23 @@ class UploadRun:
         pipeline: Pipeline,
         upload: UploadMessage,
         *,
-        dataset: str | None = None,
+        contract: Contract | None = None,
         chain: Chain | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         """Args:
-        dataset: the name of the contract to use instead of the one that the key belongs to.
+        contract: the contract to use instead of the one that the key belongs to.
         chain: the identifiers of the message, task and flow run that this attempt belongs to.
         """
         self.pipeline = pipeline
         self.upload = upload
         self.chain = chain or Chain()
         self.receipt: Receipt | None = None
-        self._dataset = dataset
         self._on_progress = on_progress
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-")
         self._timings: dict[str, float] = {}
         self._facts: ObjectFacts | None = None
-        self._contract: Contract | None = None
+        self._contract = contract
         self._validated: Validated | None = None
         self._prepared: Prepared | None = None
         self._outputs: tuple[Output, ...] = ()
@@ -112,15 +111,15 @@ class UploadRun:
     def fetch(self) -> ObjectFacts:
         """Read the object version into a local file, and find its contract."""
         with self._stage("fetch"):
-            self._facts = self.pipeline.store.fetch(self.upload, self._source)
-            self._contract = self._find_contract()
+            self._facts = self.pipeline.store.fetch(self.upload, self.source)
+            self._contract = self._contract or self._find_contract()
             return self._facts
 
     def validate(self) -> Validated:
         """Decode the file, judge every row, part good from bad."""
         with self._stage("validate"):
             self._validated = validate_file(
-                self._source, self.contract, self._work_dir, on_progress=self._progress_of("validate")
+                self.source, self.contract, self._work_dir, on_progress=self._progress_of("validate")
             )
             return self._validated
 
@@ -144,18 +143,15 @@ class UploadRun:
 
     def record(self) -> Receipt:
         """Commit the receipt of a published or rejected file, then bring the index up to date."""
-        validated = self._need(self._validated)
-        reasons = tuple(
-            RejectionReason(
-                code=reason.rule, message=reason.message, observed=reason.observed, expected=reason.expected
-            )
-            for reason in validated.rejected
-        )
-        return self._commit(reasons)
+        return self._commit(self.rejections)
 
     def reject(self, error: TerminalError) -> Receipt:
         """Commit the receipt of a file that a stage found unusable."""
-        return self._commit((RejectionReason(code=code_of(error), message=str(error)),))
+        return self._commit(_reasons_of(error))
+
+    def preview(self, error: TerminalError | None = None) -> Receipt:
+        """Return the receipt that `record`, or `reject`, would commit, and commit nothing."""
+        return self._receipt(_reasons_of(error) if error else self.rejections)
 
     def run(self) -> Receipt:
         """Do all stages, without Prefect."""
@@ -195,8 +191,7 @@ class UploadRun:
     # --- helpers ----------------------------------------------------------------------------------------------
 
     def _find_contract(self) -> Contract:
-        contracts = self.pipeline.contracts
-        return contracts.named(self._dataset) if self._dataset else contracts.for_key(self.upload.key)
+        return self.pipeline.contracts.for_key(self.upload.key)
 
     def _on_reupload(self, dataset: str) -> str:
         if self._contract is None:
@@ -292,7 +287,8 @@ class UploadRun:
         return Path(self._folder.name)
 
     @property
-    def _source(self) -> Path:
+    def source(self) -> Path:
+        """The local copy of the object version; there once it was fetched."""
         return self._work_dir / "source"
 
     def _progress_of(self, stage: str) -> Callable[[int], None] | None:
@@ -318,6 +314,10 @@ class UploadRun:
         if value is None:
             raise StageBroke("a stage was called before the one that it builds on")
         return value
+
+
+def _reasons_of(error: TerminalError) -> tuple[RejectionReason, ...]:
+    return (RejectionReason(code=code_of(error), message=str(error)),)
 
 
 def code_of(error: TerminalError) -> str:

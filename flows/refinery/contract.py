@@ -27,7 +27,17 @@ from flows.refinery.errors import TerminalError
 from flows.refinery.located_yaml import LocatedYaml, YamlUnreadable
 from flows.refinery.suggestions import did_you_mean
 
-__all__ = ["Column", "Contract", "ContractInvalid", "Contracts", "Expectation", "FileFormat", "Step", "load_contract"]
+__all__ = [
+    "Column",
+    "Contract",
+    "ContractInvalid",
+    "Contracts",
+    "Expectation",
+    "FileFormat",
+    "Step",
+    "load_contract",
+    "overridden",
+]
 
 CONTRACT_FILE = "contract.yaml"
 _MODELS: dict[str, type[BaseModel]] = {
@@ -124,6 +134,28 @@ def load_contract(folder: Path) -> Contract:
         raise ContractInvalid("\n".join(_sentences(document, error))) from None
     _require_own_steps(document, contract)
     return contract
+
+
+def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
+    """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries.
+
+    Raises:
+        ContractInvalid: a change is none that a contract can have.
+    """
+    fields = contract.model_dump()
+    for name, value in changes.items():
+        if name in ("dataset", "folder"):
+            raise ContractInvalid(f"contract: {name} cannot be changed for a run; name another dataset instead")
+        present = fields.get(name)
+        fields[name] = {**present, **value} if isinstance(present, dict) and isinstance(value, Mapping) else value
+    try:
+        return Contract.model_validate({**fields, "folder": contract.folder})
+    except ValidationError as error:
+        faults = (
+            f"contract: {'.'.join(map(str, fault['loc']))}: {_sentence(fault, fault['loc'])}"
+            for fault in error.errors(include_url=False)
+        )
+        raise ContractInvalid("\n".join(faults)) from None
 
 
 def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ def test_a_dry_run_tells_the_outcome_and_writes_nothing(chain: Chain) -> None:
 def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None:
     upload = chain.upload("archive/empty.csv", b"")
     run = chain.run_by_hand(key=upload.key, dataset="orders")
-    assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Rejected")
+    assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Rejected: empty file")
     assert chain.receipt(upload).status is Status.REJECTED
 
 

@@ -96,7 +96,9 @@ def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
     assert execution["cause"].startswith(receipt.reason[:200])
     assert receipt.outputs == ()
     (flow_run,) = chain.flow_runs(upload)
-    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Rejected")
+    assert flow_run["state"]["type"] == "FAILED"
+    assert flow_run["state"]["name"].startswith("Rejected: ")
+    assert flow_run["state"]["message"] == receipt.reason
 
 
 def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(chain: Chain) -> None:

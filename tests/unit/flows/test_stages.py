@@ -93,7 +93,8 @@ def test_a_retry_after_a_crash_before_the_receipt_publishes_the_same_bytes(accou
 
 
 def test_the_contract_named_by_a_person_judges_whatever_the_key(account: Account) -> None:
-    receipt = process(account, account.upload("elsewhere/x.csv", good_orders(1)), dataset="orders")
+    orders = account.pipeline.contracts.named("orders")
+    receipt = process(account, account.upload("elsewhere/x.csv", good_orders(1)), contract=orders)
     assert (receipt.contract.dataset, receipt.contract.is_default) == ("orders", False)
 
 
