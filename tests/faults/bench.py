@@ -1,0 +1,321 @@
+"""A bench for faults: uploads with a queue of their own, workers that can be sabotaged, and what must hold after all.
+
+A worker is the container's own entry point, with the task's own role, forked from a process that has imported
+everything already. It talks to the real embedded cloud and the real Prefect server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from deployment.local.environment import only
+from deployment.local.pipeline import settings_of
+from flows.refinery.protocol import IndexEntry, index_key
+from flows.refinery.receipt import Receipt, Status, receipt_key
+from lambda_trigger.message import UploadMessage
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.faults.saboteur import Sabotage, as_variable, forked
+
+VISIBILITY_SECONDS = 10  # the least that the settings allow
+_PRELOADED = ["tests.faults.saboteur", "tests.faults.warm"]
+_TASK_QUEUE_ACTIONS = [
+    "sqs:ReceiveMessage",
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a worker ended."""
+
+    exit_code: int
+    lines: list[dict[str, Any]]
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether SIGKILL ended it."""
+        return self.exit_code == -signal.SIGKILL
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines of that event."""
+        return [line for line in self.lines if line.get("event") == event]
+
+    @property
+    def errors(self) -> str:
+        """What its log lines say of errors."""
+        return "; ".join(str(line["error"]) for line in self.lines if "error" in line)
+
+
+@dataclass
+class Worker:
+    """One running worker."""
+
+    process: BaseProcess
+    log: Path
+
+    def ended(self, seconds: float = 60) -> Outcome:
+        """Wait for its end."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            raise AssertionError(f"the worker did not end in {seconds} s:\n{self.log.read_text()[-3000:]}")
+        assert self.process.exitcode is not None
+        return Outcome(self.process.exitcode, self._lines())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def has_said(self, event: str) -> bool:
+        """Whether its log has a line of that event by now."""
+        return any(line.get("event") == event for line in self._lines())
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@dataclass
+class Case:
+    """One upload with a queue and a dead-letter queue of its own."""
+
+    bench: Bench
+    upload: UploadMessage
+    queue_url: str
+    dead_letter_url: str
+    folder: Path
+    _workers: int = 0
+
+    # --- doing ------------------------------------------------------------------------------------------------
+
+    def send(self, body: str | None = None) -> None:
+        """Put the upload's message, or `body`, into the queue."""
+        self.bench.chain.sqs.send_message(QueueUrl=self.queue_url, MessageBody=body or self.upload.to_json())
+
+    def start(
+        self, *plan: Sabotage, environment: dict[str, str] | None = None, limits: dict[str, int] | None = None
+    ) -> Worker:
+        """Start a worker for this upload, with the faults of `plan` in its way."""
+        self._workers += 1
+        home = self.folder / f"worker-{self._workers}"
+        (home / "tmp").mkdir(parents=True)
+        variables = {
+            **self.bench.task_environment,
+            "HOME": str(home),
+            "TMPDIR": str(home / "tmp"),
+            "SLUICE_QUEUE_URL": self.queue_url,
+            "SLUICE_RUN_ID": self.upload.run_id,
+            **as_variable(plan),
+            **(environment or {}),
+        }
+        process = self.bench.forks.Process(target=forked, args=(variables, str(home / "log"), limits or {}))
+        process.start()
+        return Worker(process, home / "log")
+
+    def work(
+        self, *plan: Sabotage, environment: dict[str, str] | None = None, limits: dict[str, int] | None = None
+    ) -> Outcome:
+        """Let a worker do what it can, and return how it ended."""
+        return self.start(*plan, environment=environment, limits=limits).ended()
+
+    def gate(self, on: str, where: str = "", nth: int = 1) -> tuple[Sabotage, Path]:
+        """A fault that holds a worker up at a call, and the file that lets it go on."""
+        path = self.folder / f"{uuid.uuid4().hex[:8]}.gate"
+        return Sabotage(on=on, where=where, nth=nth, do="hold", gate=str(path)), path
+
+    def held_at(self, gate: Path) -> None:
+        """Wait until a worker stands at a gate."""
+        self.bench.chain.wait_for(gate.with_suffix(".reached").exists, "a worker to come to the gate")
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def count(self, url: str | None = None) -> dict[str, int]:
+        """How many messages the queue holds: waiting, and in somebody's hands."""
+        return count_of(self.bench.chain, url or self.queue_url)
+
+    def wait_until_visible(self) -> None:
+        """Wait until the message can be received again."""
+        self.bench.chain.wait_for(lambda: self.count()["waiting"] > 0, "the message to become visible again")
+
+    def stranded(self) -> bool:
+        """Whether nothing was committed, and the message is still there."""
+        return sum(self.count().values()) == 1 and not self.bench.chain.has_receipt(self.upload)
+
+    def receipt(self) -> Receipt:
+        """The upload's receipt."""
+        return self.bench.chain.receipt(self.upload)
+
+    def kept_promises(self, status: Status = Status.PUBLISHED, *, dead_letters: int = 0, rows: int = 3) -> Receipt:
+        """Check everything that is expected after any fault, and return the receipt."""
+        receipt = kept_promises(self.bench.chain, self.upload, status)
+        assert receipt.rows.rows_in == rows or status is Status.REJECTED
+        assert self.count() == {"waiting": 0, "held": 0}
+        assert sum(self.count(self.dead_letter_url).values()) == dead_letters
+        return receipt
+
+
+def count_of(chain: Chain, url: str) -> dict[str, int]:
+    """How many messages a queue holds: waiting, and in somebody's hands."""
+    names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
+    found = chain.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names.values()))["Attributes"]
+    return {short: int(found[name]) for short, name in names.items()}
+
+
+def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
+    """Check what is expected of every upload after any fault: one receipt, its outputs and no others, all rows."""
+    receipt = chain.receipt(upload)
+    assert receipt.status is status, receipt.reason
+    assert versions_of(chain, receipt_key(upload.run_id)) == 1, "the receipt was written more than once"
+    assert receipt.rows.balanced
+    written = [key for kind in ("data/", "quarantine/") for key in chain.keys(kind) if upload.run_id in key]
+    entry = index_of(chain, receipt)
+    current = entry.current is not None and entry.current.run_id == upload.run_id
+    if current or status is Status.REJECTED:
+        assert sorted(written) == sorted(output.key for output in receipt.outputs)
+        for output in receipt.outputs:
+            body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=output.key)["Body"].read()
+            assert hashlib.sha256(body).hexdigest() == output.sha256, "the receipt speaks of other data"
+        assert sum(output.rows for output in receipt.outputs if output.kind == "data") == receipt.rows.published
+    else:
+        assert not [key for key in written if key.startswith("data/")], "a newer version's output replaced it"
+    assert current == (status is Status.PUBLISHED) or entry.latest.run_id != upload.run_id
+    assert entry.retired == ()
+    return receipt
+
+
+def versions_of(chain: Chain, key: str) -> int:
+    """How often an object of the published bucket was written."""
+    listed = chain.s3.list_object_versions(Bucket=chain.outputs["PublishedBucket"], Prefix=key)
+    return sum(version["Key"] == key for version in listed.get("Versions", []))
+
+
+def index_of(chain: Chain, receipt: Receipt) -> IndexEntry:
+    """The index entry of the key that a receipt is about."""
+    key = index_key(receipt.contract.dataset, receipt.source.bucket, receipt.source.key)
+    body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=key)["Body"]
+    return IndexEntry.model_validate_json(body.read())
+
+
+@dataclass
+class Bench:
+    """The chain, and what makes cases and faults in it."""
+
+    chain: Chain
+    folder: Path
+    _cases: Iterator[int] = field(default_factory=lambda: iter(range(1, 10_000)))
+
+    def __post_init__(self) -> None:
+        self.iam = self.chain.cloud.client("iam")
+        self.task_role = self._role_of_task()
+        self.forks = self._fork_server()
+        queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:fault-*"
+        self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
+
+    def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
+        """An upload of a file, three good orders by default, with queues of its own and its message in them."""
+        number = next(self._cases)
+        key = name or f"incoming/orders/fault-{number}.csv"
+        sqs = self.chain.sqs
+        dead = sqs.create_queue(QueueName=f"fault-{number}-dead")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receives})
+        url = sqs.create_queue(QueueName=f"fault-{number}", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+        upload = dataclasses.replace(self.chain.upload(key, body or good_orders(3)), sequencer=f"{number:016X}")
+        folder = self.folder / f"case-{number}"
+        folder.mkdir()
+        case = Case(self, upload, url, dead, folder)
+        if deliver:
+            case.send()
+        return case
+
+    @contextlib.contextmanager
+    def denied(self, role: str, action: str, resource: str = "*") -> Iterator[None]:
+        """Take a permission from a role for a while."""
+        name = f"fault-{uuid.uuid4().hex[:8]}"
+        self._put_policy(role, name, "Deny", [action], resource)
+        try:
+            yield
+        finally:
+            self.iam.delete_role_policy(RoleName=role, PolicyName=name)
+
+    def role_named(self, part: str) -> str:
+        """The stack's role whose name contains `part`."""
+        names = [str(role["RoleName"]) for role in self.iam.list_roles(MaxItems=1000)["Roles"]]
+        (name,) = (name for name in names if part in name)
+        return name
+
+    @cached_property
+    def task_environment(self) -> dict[str, str]:
+        """What a worker gets: the task's settings, quick waits, and the credentials of the task's role."""
+        chain = self.chain
+        return {
+            **chain.cloud.environment,
+            **settings_of(chain.outputs),
+            **self.credentials_of(self.task_role),
+            "SLUICE_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
+            "SLUICE_RECEIVE_WAIT_SECONDS": "1",
+            "SLUICE_IDLE_SECONDS": "1",
+            "SLUICE_RETRY_DELAY_SECONDS": "0",
+        }
+
+    def credentials_of(self, role: str) -> dict[str, str]:
+        """Credentials of a role of the stack, as environment variables; the role is opened to the tests for that."""
+        anybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [anybody]})
+        before = self.iam.get_role(RoleName=role)["Role"]
+        self.iam.update_assume_role_policy(RoleName=role, PolicyDocument=trust)
+        sts = self.chain.cloud.client("sts")
+        given = sts.assume_role(RoleArn=before["Arn"], RoleSessionName="fault")["Credentials"]
+        trusted = json.dumps(before["AssumeRolePolicyDocument"])
+        self.iam.update_assume_role_policy(RoleName=role, PolicyDocument=trusted)
+        return {
+            "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": given["SessionToken"],
+        }
+
+    def _fork_server(self) -> Any:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOADED)
+        with only(self.chain.cloud.environment):
+            forkserver.ensure_running()
+        return context
+
+    def _role_of_task(self) -> str:
+        described = self.chain.ecs.describe_task_definition(taskDefinition="sluice-drain")["taskDefinition"]
+        return str(described["taskRoleArn"]).rsplit("/", 1)[-1]
+
+    def _put_policy(self, role: str, name: str, effect: str, actions: list[str], resource: str) -> None:
+        statement = {"Effect": effect, "Action": actions, "Resource": resource}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        self.iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)
+
+
+def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:
+    """Look until it is so; False if it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

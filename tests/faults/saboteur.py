@@ -1,0 +1,180 @@
+"""Runs the container's own entry point with faults laid in its way to AWS.
+
+The faults lie between boto3 and the network, so nothing of Sluice knows of them: a call is answered in the server's
+place, its answer is lost on the way back, cut short or held up, or the process dies just before or just after the
+server has done what was asked. As a program, for a task that ECS runs, it reads the plan from its environment:
+
+    SLUICE_SABOTAGE='[{"on": "s3.PutObject", "where": "receipts/", "do": "kill_after"}]' python -m tests.faults.saboteur
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import resource
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import boto3
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import ConnectionClosedError
+from botocore.httpsession import URLLib3Session
+
+VARIABLE = "SLUICE_SABOTAGE"
+_HOLD_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sabotage:
+    """One fault on the way to AWS.
+
+    Attributes:
+        on: the call, as "s3.PutObject".
+        where: what the call's URL must contain; "" is anywhere.
+        do: `kill_before`/`kill_after` the server did it, `terminate_after` (SIGTERM, then the answer), `lose_answer`
+            (the server did it, the connection closed), `refuse` with `code` and `status` in the server's place, `cut`
+            the answer's body in half, `hold` until the file `gate` exists (`gate`.reached says that it came there).
+        nth: from which matching call on, retries by boto3 counted as calls.
+        times: for how many calls; 0 is for ever.
+    """
+
+    on: str
+    do: Literal["kill_before", "kill_after", "terminate_after", "lose_answer", "refuse", "cut", "hold"]
+    where: str = ""
+    nth: int = 1
+    times: int = 1
+    code: str = ""
+    status: int = 0
+    gate: str = ""
+
+
+def as_variable(plan: Iterable[Sabotage]) -> dict[str, str]:
+    """The environment that hands `plan` to this program."""
+    return {VARIABLE: json.dumps([asdict(each) for each in plan])}
+
+
+def lay(plan: Iterable[Sabotage], session: Any) -> None:
+    """Lay the faults into the way of every client that `session` makes from now on."""
+    traps = [_Trap(each) for each in plan]
+
+    def before_send(request: Any, event_name: str, **_: Any) -> Any:
+        call = event_name.removeprefix("before-send.").lower()
+        for trap in traps:
+            if trap.is_sprung_by(call, request.url):
+                return trap.act(request)
+        return None
+
+    session.events.register("before-send", before_send)
+
+
+class _Trap:
+    """One fault, and how often it was met."""
+
+    def __init__(self, sabotage: Sabotage) -> None:
+        self._plan = sabotage
+        self._calls = 0
+        self._network = URLLib3Session()
+
+    def is_sprung_by(self, call: str, url: str) -> bool:
+        plan = self._plan
+        if call != plan.on.lower() or plan.where not in url:
+            return False
+        self._calls += 1
+        return self._calls >= plan.nth and (plan.times == 0 or self._calls < plan.nth + plan.times)
+
+    def act(self, request: Any) -> Any:
+        return getattr(self, f"_{self._plan.do}")(request)
+
+    def _kill_before(self, _request: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _kill_after(self, request: Any) -> None:
+        self._network.send(request)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _terminate_after(self, request: Any) -> Any:
+        answer = self._network.send(request)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+    def _lose_answer(self, request: Any) -> None:
+        self._network.send(request)
+        raise ConnectionClosedError(endpoint_url=request.url)
+
+    def _refuse(self, request: Any) -> AWSResponse:
+        plan = self._plan
+        body = f"<Error><Code>{plan.code}</Code><Message>injected</Message></Error>"
+        if not plan.on.startswith("s3."):
+            body = json.dumps({"__type": plan.code, "message": "injected"})
+        return _answer(request.url, plan.status, {}, b"" if request.method == "HEAD" else body.encode())
+
+    def _cut(self, request: Any) -> AWSResponse:
+        answer = self._network.send(request)
+        whole = answer.raw.read()
+        return _answer(answer.url, answer.status_code, dict(answer.headers), whole[: len(whole) // 2])
+
+    def _hold(self, _request: Any) -> None:
+        gate = Path(self._plan.gate)
+        gate.with_suffix(".reached").touch()
+        while not gate.exists():
+            time.sleep(_HOLD_POLL_SECONDS)
+
+
+def _answer(url: str, status: int, headers: dict[str, str], body: bytes) -> AWSResponse:
+    fields = HTTPHeaders()
+    for name, value in headers.items():
+        fields[name] = value
+    return AWSResponse(url, status, fields, _Raw(body))
+
+
+class _Raw(io.BytesIO):
+    """A body as urllib3 hands it over."""
+
+    def stream(self, *_: object, **__: object) -> Iterator[bytes]:
+        yield self.read()
+
+
+def drain_queue() -> None:
+    """Run the container's command as `python -m flows.drain_queue` does."""
+    lay((Sabotage(**each) for each in json.loads(os.environ.get(VARIABLE, "[]"))), _default_session())
+    runpy.run_module("flows.drain_queue", run_name="__main__", alter_sys=True)
+
+
+def _default_session() -> Any:
+    boto3.setup_default_session()
+    return boto3.DEFAULT_SESSION
+
+
+def forked(environment: dict[str, str], log: str, limits: dict[str, int]) -> None:
+    """Be a task in a forked process: its environment, its output in `log`, and `limits` in bytes by the name that
+    the resource module gives them (RLIMIT_FSIZE stands for a full disk, RLIMIT_AS for too little memory)."""
+    from prefect.context import refresh_global_settings_context
+
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    refresh_global_settings_context()
+    for name, most in limits.items():
+        resource.setrlimit(getattr(resource, name), (most, most))
+    try:
+        drain_queue()
+    finally:
+        # A forked process ends without what the interpreter does at its end.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    drain_queue()

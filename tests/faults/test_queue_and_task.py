@@ -1,0 +1,282 @@
+"""What happens when the queue refuses, or a task dies, is stopped, or runs out of something."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.chain.files import good_orders
+from tests.faults.bench import Bench, Case, Outcome, Worker, eventually
+from tests.faults.catalogue import fault
+from tests.faults.saboteur import Sabotage
+from tests.faults.slow_contracts import GATE_VARIABLE, slow_contracts
+
+pytestmark = pytest.mark.cloud
+_ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits at an empty queue
+_AREA: Literal["Queue and task"] = "Queue and task"
+
+
+# --- messages ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        pytest.param(
+            "not JSON at all",
+            "not JSON",
+            marks=fault(_AREA, "message not JSON", expected="dead-letter queue; the log says why; no receipt"),
+        ),
+        pytest.param(
+            '{"schema": 999, "key": "incoming/orders/x.csv"}',
+            "schema",
+            marks=fault(
+                _AREA, "message of an unknown schema version", expected="dead-letter queue; the log names the schema"
+            ),
+        ),
+    ],
+)
+def test_a_message_that_nobody_can_read_rests_in_the_dead_letter_queue(bench: Bench, body: str, says: str) -> None:
+    case = bench.case(deliver=False, max_receives=2)
+    case.send(body)
+    outcome = case.work()
+    assert outcome.exit_code == 75
+    assert says in outcome.errors
+    assert case.count() == {"waiting": 0, "held": 0}
+    assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
+    assert not bench.chain.has_receipt(case.upload)
+
+
+@fault(_AREA, "empty queue and no receipt", expected="the task exits with 75: an empty queue is no success")
+def test_an_empty_queue_is_no_success(bench: Bench) -> None:
+    case = bench.case(deliver=False)
+    assert case.work().exit_code == 75
+    assert not bench.chain.has_receipt(case.upload)
+
+
+@fault(_AREA, "the same message to two workers at once", expected="one result; the second finds the receipt")
+def test_two_workers_with_the_same_message_publish_once(bench: Bench) -> None:
+    case = bench.case()
+    case.send()
+    workers = [case.start(environment={"SLUICE_RETRY_DELAY_SECONDS": "1"}) for _ in range(2)]
+    assert [worker.ended().exit_code for worker in workers] == [0, 0]
+    case.work()  # in case a duplicate was given back after both had gone
+    case.kept_promises()
+
+
+# --- a worker that dies -----------------------------------------------------------------------------------------
+
+_ACCESS_DENIED = {"code": "AccessDenied", "status": 403}
+_INTERRUPTIONS = {
+    "after receive": Sabotage(on="sqs.ReceiveMessage", do="kill_after"),
+    "after data": Sabotage(on="s3.PutObject", where="/data/", do="kill_after"),
+    "after receipt": Sabotage(on="s3.PutObject", where="/receipts/", do="kill_after"),
+    "before delete": Sabotage(on="sqs.DeleteMessage", do="kill_before"),
+    "after delete": Sabotage(on="sqs.DeleteMessage", do="kill_after"),
+    "delete refused": Sabotage(on="sqs.DeleteMessage", do="refuse", times=0, **_ACCESS_DENIED),  # type: ignore[arg-type]
+    "handle expired": Sabotage(
+        on="sqs.DeleteMessage", do="refuse", times=0, code="com.amazonaws.sqs#ReceiptHandleIsInvalid", status=404
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
+    """One case for each interruption, interrupted; their messages become visible again at about the same time."""
+    cases = {point: bench.case() for point in _INTERRUPTIONS}
+    points = list(_INTERRUPTIONS)
+    outcomes: dict[str, Outcome] = {}
+    for some in (points[:3], points[3:]):
+        workers = {point: cases[point].start(_INTERRUPTIONS[point]) for point in some}
+        outcomes |= {point: worker.ended() for point, worker in workers.items()}
+    return {point: (cases[point], outcomes[point]) for point in points}
+
+
+@pytest.mark.parametrize(
+    ("point", "committed"),
+    [
+        pytest.param(
+            "after receive", False, marks=fault(_AREA, "SIGKILL after receive", expected="delivered again, processed")
+        ),
+        pytest.param(
+            "after data",
+            False,
+            marks=fault(
+                _AREA, "SIGKILL after the data, before the receipt", expected="nothing counts; done again, once"
+            ),
+        ),
+        pytest.param(
+            "after receipt",
+            True,
+            marks=fault(
+                _AREA,
+                "SIGKILL after the receipt, before the index",
+                expected="the next worker finds the receipt and finishes the index",
+            ),
+        ),
+        pytest.param(
+            "before delete",
+            True,
+            marks=fault(_AREA, "SIGKILL after the receipt, before delete", expected="the next worker only deletes"),
+        ),
+        pytest.param("after delete", True, marks=fault(_AREA, "SIGKILL after delete", expected="all was done")),
+    ],
+)
+def test_a_worker_killed_at_any_point_leaves_one_result(
+    bench: Bench, interrupted: dict[str, tuple[Case, Outcome]], point: str, committed: bool
+) -> None:
+    case, outcome = interrupted[point]
+    assert outcome.was_killed
+    assert bench.chain.has_receipt(case.upload) is committed
+    if point != "after delete":
+        case.wait_until_visible()
+        assert case.work().exit_code == 0
+    receipt = case.kept_promises()
+    assert receipt.chain.receive_count == (1 if committed else 2)
+
+
+@pytest.mark.parametrize(
+    ("point", "says"),
+    [
+        pytest.param(
+            "delete refused",
+            "AwsRefused",
+            marks=fault(_AREA, "delete refused", expected="exit 0; the message comes again and finds the receipt"),
+        ),
+        pytest.param(
+            "handle expired",
+            "MessageLost",
+            marks=fault(_AREA, "receipt handle expired", expected="exit 0; whoever has it finds the receipt"),
+        ),
+    ],
+)
+def test_a_message_that_could_not_be_deleted_does_no_harm(
+    interrupted: dict[str, tuple[Case, Outcome]], point: str, says: str
+) -> None:
+    case, outcome = interrupted[point]
+    assert outcome.exit_code == 0
+    assert says in outcome.errors
+    case.wait_until_visible()
+    case.work()
+    case.kept_promises()
+
+
+# --- a worker that takes long -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Overtime:
+    """A worker that stands in the middle of a transform, and what lets it go on."""
+
+    case: Case
+    worker: Worker
+    gate: Path
+    environment: dict[str, str]
+
+
+def _overtime(bench: Bench, name: str, *plan: Sabotage) -> Overtime:
+    case = bench.case()
+    gate = case.folder / "step.gate"
+    environment = slow_contracts(case.folder / "contracts") | {GATE_VARIABLE: str(gate)}
+    return Overtime(case, case.start(*plan, environment=environment), gate, environment)
+
+
+@pytest.fixture(scope="module")
+def overtime(bench: Bench) -> dict[str, Overtime]:
+    """Workers that are at work for longer than the visibility timeout."""
+    refused = Sabotage(on="sqs.ChangeMessageVisibility", do="refuse", times=0, **_ACCESS_DENIED)  # type: ignore[arg-type]
+    return {
+        "beating": _overtime(bench, "beating"),
+        "refused": _overtime(bench, "refused", refused),
+        "stopped": _overtime(bench, "stopped"),
+    }
+
+
+@fault(
+    _AREA,
+    "SIGTERM in the middle of a transform",
+    expected="the message is given back at once, nothing is written, exit 143; the next worker does it",
+)
+def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
+    at_work = overtime["stopped"]
+    case = at_work.case
+    case.held_at(at_work.gate)
+    at_work.worker.signal(signal.SIGTERM)
+    outcome = at_work.worker.ended(30)
+    assert outcome.exit_code == 143
+    assert outcome.said("stopped, giving the message back")
+    assert case.count() == {"waiting": 1, "held": 0}
+    assert not bench.chain.has_receipt(case.upload)
+    assert not [key for key in bench.chain.keys("data/") if case.upload.run_id in key]
+    at_work.gate.touch()
+    assert case.work(environment=at_work.environment).exit_code == 0
+    case.kept_promises()
+
+
+@fault(_AREA, "heartbeat refused", expected="a second worker takes the message over; one result")
+def test_a_refused_heartbeat_gives_one_result_all_the_same(overtime: dict[str, Overtime]) -> None:
+    at_work = overtime["refused"]
+    case = at_work.case
+    case.held_at(at_work.gate)
+    case.wait_until_visible()
+    second_gate = case.folder / "second.gate"
+    second = case.start(environment=at_work.environment | {GATE_VARIABLE: str(second_gate)})
+    case.held_at(second_gate)
+    for gate in (second_gate, at_work.gate):
+        gate.touch()
+    assert [second.ended().exit_code, at_work.worker.ended().exit_code] == [0, 0]
+    case.kept_promises()
+
+
+@fault(_AREA, "work longer than the visibility timeout", expected="the heartbeat keeps the message; delivered once")
+def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dict[str, Overtime]) -> None:
+    at_work, other = overtime["beating"], overtime["refused"]
+    case = at_work.case
+    # The other worker's message has become visible in this time.
+    assert eventually(lambda: other.case.count()["held"] == 0 or other.worker.has_said("done"))
+    assert case.count() == {"waiting": 0, "held": 1}
+    at_work.gate.touch()
+    assert at_work.worker.ended().exit_code == 0
+    assert case.kept_promises().chain.receive_count == 1
+
+
+# --- a worker that runs out of something ------------------------------------------------------------------------
+
+
+@fault(_AREA, "disk full", expected="the file is not blamed: given back, and published by a task with room")
+def test_a_full_disk_is_not_the_files_fault(bench: Bench) -> None:
+    case = bench.case(body=good_orders(5_000))
+    outcome = case.work(limits={"RLIMIT_FSIZE": 128 * 1024}, environment=_ONE_TRY)
+    assert outcome.exit_code == 75
+    assert "StageBroke: stage fetch" in outcome.errors
+    assert case.stranded()
+    case.wait_until_visible()
+    assert case.work().exit_code == 0
+    case.kept_promises(rows=5_000)
+
+
+@fault(
+    _AREA,
+    "maxReceiveCount reached",
+    expected="the message rests in the dead-letter queue; the log names the error; no receipt",
+)
+@fault(_AREA, "redrive from the dead-letter queue", expected="processed as if nothing had been")
+def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) -> None:
+    case = bench.case(max_receives=1)
+    refused = Sabotage(on="s3.GetObject", where="/incoming/", do="refuse", times=0, code="InvalidRequest", status=400)
+    outcome = case.work(refused)
+    assert outcome.exit_code == 75
+    assert "InvalidRequest" in outcome.errors
+    assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
+    assert not bench.chain.has_receipt(case.upload)
+    sqs = bench.chain.sqs
+    (dead,) = sqs.receive_message(QueueUrl=case.dead_letter_url)["Messages"]
+    case.send(dead["Body"])  # what a redrive does
+    sqs.delete_message(QueueUrl=case.dead_letter_url, ReceiptHandle=dead["ReceiptHandle"])
+    case.wait_until_visible()
+    assert case.work().exit_code == 0
+    case.kept_promises()
