@@ -135,7 +135,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             stack_name="runs",
             parameters=parameters,
             template=template,
-            timeouts=Timeouts(task_seconds=8, execution_seconds=600),
+            timeouts=Timeouts(task_seconds=12, execution_seconds=600),
         )
         yield Runs(cloud, outputs, folder / "plans")
 
@@ -243,6 +243,7 @@ def busy(runs: Runs, run_id: str) -> Iterator[None]:
     execution = runs.start(other)
     (task,) = eventually(runs.running_tasks, seconds=20)
     yield
+    runs.plan(other, "publish")  # should it be stopped before it has read its plan, the next one must not sleep again
     runs.ecs.stop_task(cluster=runs.outputs["ClusterArn"], task=task)
     assert runs.end(execution)["status"] == "SUCCEEDED"
 
