@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +22,9 @@ from urllib.parse import urlsplit
 from deployment.local import ports, prefect_server
 from deployment.local.endpoints import Endpoints, load_endpoints
 from deployment.local.environment import clean_environment
-from deployment.local.errors import CommandFailed, EnvironmentMissing, ServiceDied
+from deployment.local.errors import EnvironmentMissing, ServiceDied
 from deployment.local.processes import end_leftovers
+from deployment.local.project_commands import ProjectCommand, program
 from deployment.local.services import PROJECT_ROOT, Service, answers
 from deployment.local.state_lock import StateLock
 
@@ -108,7 +108,7 @@ class LocalCloud:
         python = _CLOUD_ENVIRONMENT / "bin" / "python"
         if not python.exists():
             raise EnvironmentMissing(f"The embedded cloud is not set up: there is no {python}. Run: make setup")
-        if self._with_prefect and not Path(_program("prefect")).is_absolute():
+        if self._with_prefect and not Path(program("prefect")).is_absolute():
             raise EnvironmentMissing(f"Prefect is not installed beside {sys.executable}. Run: make setup")
 
     def _prepare_folder(self) -> None:
@@ -194,7 +194,7 @@ class LocalCloud:
         self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
         self.prefect = Service(
             name="Prefect server",
-            command=[_program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)],
+            command=[program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)],
             environment=self._base_environment() | prefect_server.server_environment(home, port),
             log_path=self.state_dir / "logs" / "prefect.log",
             records=self._records,
@@ -236,7 +236,7 @@ class LocalCloud:
         self.worker = Service(
             name="Prefect worker",
             command=[
-                *(_program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
+                *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
                 *("--name", "local", "--install-policy", "never"),
             ],
             environment=self.environment | environment,
@@ -301,24 +301,12 @@ class LocalCloud:
         Raises:
             CommandFailed: another exit code than 0, or the time ran out; with the end of its output.
         """
-        program = [_program(command[0]), *command[1:]]
-        try:
-            result = subprocess.run(
-                program,
-                cwd=PROJECT_ROOT,
-                env=self.environment | (environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout_seconds,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CommandFailed(f"{' '.join(command)} took longer than {timeout_seconds:.0f} seconds.") from error
-        if result.returncode != 0:
-            end = "\n".join(f"  {line}" for line in result.stdout.strip().splitlines()[-15:])
-            raise CommandFailed(f"{' '.join(command)} failed with exit code {result.returncode}:\n{end}")
-        return result.stdout
+        with self.begin(command, environment=environment) as running:
+            return running.finish(timeout_seconds)
+
+    def begin(self, command: list[str], *, environment: dict[str, str] | None = None) -> ProjectCommand:
+        """Start a command of the project's own, to be finished later."""
+        return ProjectCommand(command, self.environment | (environment or {}))
 
     @property
     def _records(self) -> Path:
@@ -326,9 +314,3 @@ class LocalCloud:
 
     def _base_environment(self) -> dict[str, str]:
         return clean_environment(self.state_dir / "home", self.state_dir / "tmp")
-
-
-def _program(name: str) -> str:
-    """Return the path of a program of this environment, or the name itself when it is none of it."""
-    path = Path(sys.executable).parent / name
-    return str(path) if path.exists() else name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from deployment.change_sets import StackEvent
 from deployment.local.cloud import LocalCloud
@@ -59,16 +58,14 @@ def bring_up(
 
 def _register(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
     """Let Prefect know the blocks, the work pool and the deployments; programs that mostly start up, side by side."""
-    with ThreadPoolExecutor() as side_by_side:
-        blocks = side_by_side.submit(
-            cloud.run, ["python", "-m", "blocks.register"], timeout_seconds=120, environment=dict(environment)
-        )
+    settings = dict(environment)
+    with cloud.begin(["python", "-m", "blocks.register"], environment=settings) as blocks:
         cloud.run(
             ["prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
             timeout_seconds=60,
         )
-        cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=dict(environment))
-        blocks.result()
+        cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=settings)
+        blocks.finish(120)
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:

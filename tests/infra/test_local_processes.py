@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from deployment.local import ports
-from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied, ServiceNotReady
+from deployment.local.errors import CommandFailed, LocalCloudBusy, PortTaken, ServiceDied, ServiceNotReady
 from deployment.local.processes import end_leftovers, recorded, remember, start_of
+from deployment.local.project_commands import ProjectCommand
 from deployment.local.services import PROJECT_ROOT, Service
 from deployment.local.state_lock import StateLock
 
@@ -136,6 +137,35 @@ def test_a_service_started_where_sigint_is_ignored_has_its_default_back(tmp_path
         signal.signal(signal.SIGINT, before)
     assert "asleep True" in one.log_path.read_text()
     one.stop()
+
+
+# --- the project's own commands -----------------------------------------------------------------------------
+
+
+def command(code: str) -> ProjectCommand:
+    return ProjectCommand(["python", "-c", code], {"PATH": os.environ["PATH"]})
+
+
+def test_a_commands_output_is_returned_and_its_whole_environment_is_the_given_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    with command("import os, sys; print(sys.executable, os.environ.get('AWS_PROFILE'))") as running:
+        assert running.finish(20).split() == [sys.executable, "None"]
+
+
+def test_a_command_that_fails_shows_the_end_of_its_output() -> None:
+    with command("print('first'); print('\\n' * 40); print('no such block'); raise SystemExit(4)") as running:
+        with pytest.raises(CommandFailed, match=r"(?s)exit code 4.*no such block") as failed:
+            running.finish(20)
+    assert "first" not in str(failed.value)
+
+
+def test_a_command_that_takes_too_long_is_ended() -> None:
+    with command("import time; time.sleep(60)") as running:
+        with pytest.raises(CommandFailed, match="longer than 0 seconds"):
+            running.finish(0.1)
+    assert running._process.poll() is not None
 
 
 # --- ports and the state folder -----------------------------------------------------------------------------
