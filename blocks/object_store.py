@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -225,6 +226,26 @@ class ObjectStore(Block):
         self._put_if(key, cleared.model_dump_json(by_alias=True), {}, {"IfMatch": found[1]})
         return cleared
 
+    # --- pages for people -------------------------------------------------------------------------------------
+
+    def put_text(self, key: str, text: str, *, content_type: str) -> None:
+        """Write an object that no promise depends on, whatever lay there."""
+        self._put_if(key, text, {}, {}, content_type=content_type)
+
+    def change_text(self, key: str, change: Callable[[str | None], str], *, content_type: str) -> None:
+        """Replace an object's text by what `change` makes of it; begins again when another worker was faster.
+
+        Raises:
+            AwsUnavailable: others were faster every time.
+        """
+        for _ in range(_SETTLE_ATTEMPTS):
+            found = self._stored(key)
+            text = change(found[0].decode("utf-8", "replace") if found else None)
+            condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
+            if self._put_if(key, text, {}, condition, content_type=content_type):
+                return
+        raise AwsUnavailable(f"{key} kept changing")
+
     # --- conditional reads and writes -------------------------------------------------------------------------
 
     def _stored(self, key: str) -> tuple[bytes, str] | None:
@@ -239,7 +260,14 @@ class ObjectStore(Block):
         except BotoCoreError as error:
             raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
 
-    def _put_if(self, key: str, text: str, metadata: dict[str, str], condition: dict[str, str]) -> bool:
+    def _put_if(
+        self,
+        key: str,
+        text: str,
+        metadata: dict[str, str],
+        condition: dict[str, str],
+        content_type: str = "application/json",
+    ) -> bool:
         """Write `text` if `condition` holds; return whether it did.
 
         S3 answers 412 when it does not hold and 409 when another write of the key is under way; after a lost
@@ -250,7 +278,7 @@ class ObjectStore(Block):
                 Bucket=self.published_bucket,
                 Key=key,
                 Body=text.encode(),
-                ContentType="application/json",
+                ContentType=content_type,
                 Metadata=metadata,
                 **condition,
             )

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from blocks.object_store import ObjectFacts
 from flows import __version__
 from flows.composition import Pipeline
+from flows.data_docs import list_page, publish_page
 from flows.refinery.contract import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
 from flows.refinery.outputs import OutputFile
@@ -215,9 +216,12 @@ class UploadRun:
 
     def _commit(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
         with self._stage("record"):
-            receipt = self.pipeline.store.commit(self._receipt(reasons))
+            ours = self._receipt(reasons)
+            ours = ours.model_copy(update={"docs_page": publish_page(self.pipeline.store, ours)})
+            receipt = self.pipeline.store.commit(ours)
             self.receipt = receipt
             self.settle(receipt)
+            list_page(self.pipeline.store, receipt)
             return receipt
 
     def _receipt(self, reasons: tuple[RejectionReason, ...]) -> Receipt:

@@ -140,6 +140,7 @@ class Receipt(_Part):
     fitted: dict[str, Any] = Field(default_factory=dict, description="what fitted steps learned, by step and column")
     observed: bool = Field(description="false: Prefect's API was away, so no flow run shows this upload")
     code_version: str = Field(description="the release of Sluice")
+    docs_page: str | None = Field(None, description="key of the Data Docs page; empty where it could not be made")
     timings_seconds: dict[str, float] = Field(default_factory=dict, description="by stage")
     chain: Chain = Field(Chain(), description="what ties the services together; null where a part was not involved")
     created_at: str = Field(description="ISO 8601, UTC")
