@@ -155,7 +155,7 @@ def test_a_commands_output_is_returned_and_its_whole_environment_is_the_given_on
 
 
 def test_a_command_that_fails_shows_the_end_of_its_output() -> None:
-    with command("print('first'); print('\\n' * 40); print('no such block'); raise SystemExit(4)") as running:
+    with command("print('fir' + 'st'); print('\\n' * 40); print('no such block'); raise SystemExit(4)") as running:
         with pytest.raises(CommandFailed, match=r"(?s)exit code 4.*no such block") as failed:
             running.finish(20)
     assert "first" not in str(failed.value)
