@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from blocks.aws import AwsUnavailable, client_of, code_of, meaning_of, status_of
 from flows.refinery.errors import FileRejected, SluiceError
-from flows.refinery.protocol import IndexEntry, decide_after_refused_commit, index_key, settle
+from flows.refinery.protocol import IndexEntry, decide_after_refused_commit, index_key, leftovers, settle
 from flows.refinery.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 
@@ -127,7 +127,7 @@ class ObjectStore(Block):
     # --- outputs ----------------------------------------------------------------------------------------------
 
     def put_file(self, key: str, path: Path, *, sha256: str) -> None:
-        """Upload an output under a run-scoped key; one that lies there with the same digest is left alone."""
+        """Upload an output under the key of its run and content; one that lies there already is left alone."""
         try:
             if self._digest_at(key) == sha256:
                 return
@@ -196,17 +196,37 @@ class ObjectStore(Block):
 
         Safe to repeat: done again for a receipt that was settled already, it changes nothing.
         """
-        source = receipt.source
-        key = index_key(receipt.contract.dataset, source.bucket, source.key)
         for _ in range(_SETTLE_ATTEMPTS):
+            key = index_key(receipt.contract.dataset, receipt.source.bucket, receipt.source.key)
             found = self._stored(key)
+            # Read after the entry: a forced re-run that commits from here on changes the entry after this worker did,
+            # or makes its write fail. So no receipt that was replaced in the meantime gets into the index.
+            standing = self.receipt(receipt.run_id) or receipt
+            if standing.contract.dataset != receipt.contract.dataset:
+                receipt = standing
+                continue
             before = IndexEntry.model_validate_json(found[0]) if found else None
-            entry = settle(before, receipt, replace=replace)
+            entry = settle(before, standing, replace=replace)
             condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
             if entry != before and not self._put_if(key, entry.model_dump_json(by_alias=True), {}, condition):
                 continue  # another worker changed the entry in between
             return self._delete_retired(key, entry)
-        raise AwsUnavailable(f"index entry {key} kept changing; trying again")
+        raise AwsUnavailable(f"index entry {receipt.source.key} kept changing; trying again")
+
+    def delete_leftovers(self, standing: Receipt, folders: Iterable[str]) -> None:
+        """Delete what other workers wrote for the run of `standing`, without its being in that receipt.
+
+        Args:
+            folders: where to look, as "data/orders/"; the folders of the receipt's own outputs are looked at anyway.
+        """
+        own = {output.key.rsplit("/", 1)[0] + "/" for output in standing.outputs if output.kind == "data"}
+        try:
+            for folder in sorted(own.union(folders)):
+                listed = self._s3.list_objects_v2(Bucket=self.published_bucket, Prefix=folder + standing.run_id)
+                for key in leftovers((entry["Key"] for entry in listed.get("Contents", [])), standing):
+                    self._s3.delete_object(Bucket=self.published_bucket, Key=key)
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"deleting leftovers of run {standing.run_id}") from error
 
     def _delete_retired(self, key: str, entry: IndexEntry) -> IndexEntry:
         """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""

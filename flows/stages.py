@@ -23,7 +23,7 @@ from flows.refinery.contract import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
 from flows.refinery.outputs import OutputFile
 from flows.refinery.preprocess import Prepared, preprocess_file
-from flows.refinery.protocol import Start, decide_start
+from flows.refinery.protocol import ReceiptConflict, Start, decide_start
 from flows.refinery.receipt import (
     Chain,
     Check,
@@ -135,11 +135,15 @@ class UploadRun:
     def publish(self) -> tuple[Output, ...]:
         """Write the outputs under keys of this run. Nobody trusts them before the receipt is there."""
         with self._stage("publish"):
+            if self.find_receipt():
+                return ()  # another worker was faster: what is written now would only have to be deleted again
             prepared = self._need(self._prepared)
             files = [("data", file) for file in prepared.outputs]
             if prepared.quarantine:
                 files.append(("quarantine", prepared.quarantine))
-            self._outputs = tuple(self._publish_file(kind, file) for kind, file in files)
+            self._outputs = ()
+            for kind, file in files:
+                self._outputs += (self._publish_file(kind, file),)
             return self._outputs
 
     def record(self) -> Receipt:
@@ -170,9 +174,11 @@ class UploadRun:
         return self.record()
 
     def settle(self, receipt: Receipt) -> None:
-        """Bring the index up to date with a receipt; a worker may have died between the two."""
-        replace = self._on_reupload(receipt.contract.dataset) == "replace"
-        self.pipeline.store.settle(receipt, replace=replace)
+        """Bring the index up to date with a receipt that was there already; a worker may have died between the two,
+        or before the commit and after it had written something else."""
+        self._settle(receipt)
+        folders = {output.key.rsplit("/", 1)[0] + "/" for output in self._outputs if output.kind == "data"}
+        self.pipeline.store.delete_leftovers(receipt, {f"data/{self._area}/", *folders})
 
     @property
     def rejections(self) -> tuple[RejectionReason, ...]:
@@ -200,7 +206,7 @@ class UploadRun:
         return str(self._contract.on_reupload)
 
     def _publish_file(self, kind: str, file: OutputFile) -> Output:
-        key = f"{kind}/{self._area}/{file.folder}{output_stem(self.upload)}{file.extension}"
+        key = f"{kind}/{self._area}/{file.folder}{output_stem(self.upload, file.sha256)}{file.extension}"
         self.pipeline.store.put_file(key, file.path, sha256=file.sha256)
         return Output(kind=kind, key=key, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
 
@@ -216,13 +222,30 @@ class UploadRun:
 
     def _commit(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
         with self._stage("record"):
+            if self.receipt:  # found while publishing
+                self.settle(self.receipt)
+                return self.receipt
             ours = self._receipt(reasons)
             ours = ours.model_copy(update={"docs_page": publish_page(self.pipeline.store, ours)})
-            receipt = self.pipeline.store.commit(ours)
-            self.receipt = receipt
-            self.settle(receipt)
+            try:
+                receipt = self.receipt = self.pipeline.store.commit(ours)
+            except ReceiptConflict:
+                # Its worker may have died before it could settle, and this one's message is deleted next.
+                standing = self.pipeline.store.receipt(self.upload.run_id)
+                if standing:
+                    self.settle(standing)
+                raise
+            # Only a worker before this one can have left something behind: most uploads need no look.
+            if receipt is ours and ours.attempt == 0 and self.chain.receive_count == 1:
+                self._settle(receipt)
+            else:
+                self.settle(receipt)
             list_page(self.pipeline.store, receipt)
             return receipt
+
+    def _settle(self, receipt: Receipt) -> None:
+        replace = self._on_reupload(receipt.contract.dataset) == "replace"
+        self.pipeline.store.settle(receipt, replace=replace)
 
     def _receipt(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
         rows = self._rows(rejected=bool(reasons))

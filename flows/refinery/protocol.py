@@ -3,11 +3,16 @@
 The order of a commit is: data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry
 of the source key, then the deletion of what was replaced, and last the deletion of the message. A crash between
 any two of these leaves a state from which doing all of it again ends in the same place.
+
+Only outputs of an attempt that has a receipt, or a later attempt's, are ever deleted: nobody can commit such an
+attempt any more, so no deletion can hit what somebody is about to commit.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import total_ordering
@@ -18,6 +23,7 @@ from flows.refinery.errors import TerminalError
 from flows.refinery.receipt import Receipt, Status
 
 INDEX_SCHEMA_VERSION = 1
+_OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f]{16}\.")
 
 
 class ReceiptConflict(TerminalError):
@@ -133,6 +139,8 @@ class IndexEntry(BaseModel):
     Attributes:
         current: the published run whose data readers should see; None when nothing was published yet.
         latest: the run of the newest object version, published or rejected.
+        withdrawn: the newest run that was current until a forced re-run rejected its file. Outputs of older versions
+            were deleted when it became current, so none of them can be current again.
         retired: data keys that were replaced and are yet to be deleted.
     """
 
@@ -144,6 +152,7 @@ class IndexEntry(BaseModel):
     dataset: str
     current: IndexedRun | None = None
     latest: IndexedRun
+    withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()
 
 
@@ -168,26 +177,27 @@ def settle(entry: IndexEntry | None, receipt: Receipt, *, replace: bool) -> Inde
         entry = IndexEntry(
             bucket=receipt.source.bucket, key=receipt.source.key, dataset=receipt.contract.dataset, latest=run
         )
-    latest = run if _supersedes(run, entry.latest) else entry.latest
-    current, retired = _current(entry.current, run, replace=replace)
+    current, retired = _current(entry, run, replace=replace)
     kept = set(current.data_keys) if current else set()
     return entry.model_copy(
         update={
             "current": current,
-            "latest": latest,
+            "latest": run if _supersedes(run, entry.latest) else entry.latest,
+            "withdrawn": run if entry.current is not None and current is None else entry.withdrawn,
             "retired": tuple(sorted((set(entry.retired) | set(retired)) - kept)),
         }
     )
 
 
-def _current(
-    current: IndexedRun | None, run: IndexedRun, *, replace: bool
-) -> tuple[IndexedRun | None, tuple[str, ...]]:
+def _current(entry: IndexEntry, run: IndexedRun, *, replace: bool) -> tuple[IndexedRun | None, tuple[str, ...]]:
     """Return which run is current and the data keys that this retires."""
+    current = entry.current
     if current is not None and current.same_run(run):
         return _other_attempt(current, run)
     if run.status is not Status.PUBLISHED:
         return current, ()  # a rejected re-upload leaves the last good output in place
+    if replace and entry.withdrawn is not None and not _supersedes(run, entry.withdrawn):
+        return current, run.data_keys  # what it published may be deleted already
     if current is None:
         return run, ()
     newer, older = (run, current) if _supersedes(run, current) else (current, run)
@@ -211,3 +221,18 @@ def _supersedes(run: IndexedRun, other: IndexedRun) -> bool:
         # order of arrival decides nothing.
         return run.run_id > other.run_id
     return run.order > other.order
+
+
+def leftovers(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
+    """Return which data keys of a run nobody needs: its receipt does not speak of them.
+
+    A worker left them that died before its commit, or whose result was not the one that was committed. Outputs of a
+    later attempt are none of this receipt's business: their commit may be on its way.
+    """
+    spoken_of = {output.key for output in standing.outputs}
+    return tuple(key for key in keys if key not in spoken_of and _is_covered(key, standing))
+
+
+def _is_covered(key: str, standing: Receipt) -> bool:
+    name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
+    return name is not None and name["run_id"] == standing.run_id and int(name["attempt"]) <= standing.attempt

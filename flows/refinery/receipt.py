@@ -210,6 +210,10 @@ def receipt_key(run_id: str) -> str:
     return f"receipts/{run_id}.json"
 
 
-def output_stem(upload: UploadMessage) -> str:
-    """Return the file name, without extension, of a run's outputs: from the run id alone, never from the key."""
-    return f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id
+def output_stem(upload: UploadMessage, sha256: str) -> str:
+    """Return the file name, without extension, of one output: run, attempt and content, nothing of the key.
+
+    With the content in its name no worker can overwrite what another one's receipt speaks of: two workers with
+    different results write different objects, and the receipt says which of them counts.
+    """
+    return f"{upload.run_id}-{upload.attempt}-{sha256[:16]}"

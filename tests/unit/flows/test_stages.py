@@ -29,7 +29,7 @@ def test_a_good_file_is_published_and_its_receipt_committed(account: Account) ->
     receipt = process(account, upload)
     assert receipt.status is Status.PUBLISHED
     assert account.pipeline.store.receipt(upload.run_id) == receipt
-    assert account.keys("data/") == [f"data/orders/{upload.run_id}.parquet"]
+    assert account.keys("data/") == [receipt.outputs[0].key]
 
 
 def test_every_row_is_accounted_for(account: Account) -> None:
@@ -65,7 +65,8 @@ def test_a_forced_attempt_replaces_receipt_and_output(account: Account) -> None:
     process(account, upload)
     again = process(account, replace(upload, attempt=1))
     assert again.attempt == 1
-    assert account.keys("data/") == [f"data/orders/{upload.run_id}-1.parquet"]
+    assert account.keys("data/") == [again.outputs[0].key]
+    assert again.outputs[0].key.startswith(f"data/orders/{upload.run_id}-1-")
 
 
 def test_a_worker_that_dies_after_the_receipt_leaves_only_the_index_to_do(
@@ -79,8 +80,8 @@ def test_a_worker_that_dies_after_the_receipt_leaves_only_the_index_to_do(
         with pytest.raises(KeyboardInterrupt):
             process(account, second)
     assert len(account.keys("data/")) == 2
-    process(account, second)
-    assert account.keys("data/") == [f"data/orders/{second.run_id}.parquet"]
+    receipt = process(account, second)
+    assert account.keys("data/") == [receipt.outputs[0].key]
 
 
 def test_a_retry_after_a_crash_before_the_receipt_publishes_the_same_bytes(account: Account) -> None:
@@ -101,7 +102,8 @@ def test_the_contract_named_by_a_person_judges_whatever_the_key(account: Account
 def test_a_file_under_no_contract_is_kept_apart_by_its_folder(account: Account) -> None:
     receipt = process(account, account.upload("incoming/New Things/x.csv", b"First Name,Age\nAda,36\n"))
     assert receipt.contract.is_default
-    assert [output.key for output in receipt.outputs] == [f"data/default/new-things/{receipt.run_id}.parquet"]
+    (output,) = receipt.outputs
+    assert output.key == f"data/default/new-things/{receipt.run_id}-0-{output.sha256[:16]}.parquet"
 
 
 def test_the_receipt_says_whether_prefect_watched(account: Account) -> None:
