@@ -141,7 +141,7 @@ class Moments:
             values = domain().dropna()
             if not pd.api.types.is_numeric_dtype(values.dtype):
                 raise TypeError("the column holds no numbers")
-            moments = ExactMoments()
+            moments = ExactMoments(deviation=wanted == "standard deviation")
             moments.add(values.to_numpy(dtype="float64"))
             return cls(moments, wanted)
 

@@ -344,8 +344,8 @@ class _CsvReader:
     def _texts(self, block: _Block, positions: Any) -> pd.DataFrame:
         """Some rows as text. A few of many are cut out and parsed alone."""
         if block.ends is None or len(positions) > len(block.ends) // 2:
-            every: pd.DataFrame = self._parse_text(block, self._columns)
-            return every.iloc[positions].reset_index(drop=True)
+            chosen_rows: pd.DataFrame = self._parse_text(block, self._columns).iloc[positions]
+            return chosen_rows.reset_index(drop=True)
         starts = np.concatenate([[0], block.ends[:-1] + 1])[positions]
         pieces = zip(starts.tolist(), block.ends[positions].tolist(), strict=True)
         chosen = b"".join(block.content[start : end + 1] for start, end in pieces)

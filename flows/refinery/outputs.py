@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from flows.refinery.coercion import to_arrow
 from flows.refinery.contract_model import Output
-from flows.refinery.errors import TerminalError
+from flows.refinery.errors import FileRejected
 
 MAX_FOLDERS = 500  # each is an open file, and an object in S3
 _MAX_FOLDER_CHARACTERS = 150
@@ -28,8 +28,10 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # as Hive, Spark and Athena name the f
 _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
-class OutputImpossible(TerminalError):
+class OutputImpossible(FileRejected):
     """The clean rows cannot be written as the contract says: no such column to part them by, or too many values."""
+
+    code = "output_impossible"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class OutputWriter:
     def _published(self, table: pa.Table) -> pa.Table:
         """Without the columns that the folders name, as readers of such folders expect."""
         named = [name for name in self._output.partition_by if name in table.column_names]
+        if named and len(named) == table.num_columns:
+            raise OutputImpossible(f"output.partition_by {named} leaves no column to be written")
         return table.drop_columns(named) if named else table
 
 

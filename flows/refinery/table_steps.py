@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,16 +25,12 @@ class CleanColumnNames(Step):
         return frame.rename(columns=self.new_names(list(frame.columns)))
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
-        seen: Counter[str] = Counter()
         names: dict[str, str] = {}
         taken: set[str] = set()
         for column in columns:
             clean = clean_name(str(column))
-            seen[clean] += 1
-            unique = clean if clean not in taken else f"{clean}_{seen[clean]}"
-            while unique in taken:
-                seen[clean] += 1
-                unique = f"{clean}_{seen[clean]}"
+            numbered = (f"{clean}_{number}" for number in count(2))
+            unique = clean if clean not in taken else next(name for name in numbered if name not in taken)
             taken.add(unique)
             names[column] = unique
         return names

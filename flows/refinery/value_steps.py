@@ -41,7 +41,7 @@ class FillMissing(FittedStep):
         for name in self.targets:
             values = frame[name].dropna()
             if self.strategy == "mean":
-                self._states.setdefault(name, ExactMoments()).add(self.numbers(name, values).to_numpy())
+                self._states.setdefault(name, ExactMoments(deviation=False)).add(self.numbers(name, values).to_numpy())
             elif self.strategy == "median":
                 self._states.setdefault(name, []).append(self.numbers(name, values).to_numpy())
             else:
@@ -65,12 +65,10 @@ class FillMissing(FittedStep):
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
         filling = self.value if self.value is not None else self.of(name)
-        if filling is None or not values.isna().any():
+        if filling is None:
             return values
         if pd.api.types.is_integer_dtype(values.dtype) and isinstance(filling, float):
-            if not filling.is_integer():
-                return values.astype("float64").fillna(filling)
-            filling = int(filling)
+            values = values.astype("float64")  # in every partition, whether or not it has something to fill
         try:
             return values.fillna(_fitting(values, filling))
         except (TypeError, ValueError):
@@ -128,7 +126,8 @@ class MapValues(OnColumns):
         keep = self.unmapped == "keep" and self.default is None
         new = [self.mapping.get(value, value if keep else self.default) for value in old]
         dtype = self._dtype(values if keep else None)
-        outcomes = pd.Series([*map(str, new), None] if dtype == "str" else [*new, None])
+        told = [None if value is None else str(value) for value in new] if dtype == "str" else new
+        outcomes = pd.Series([*told, None], dtype=object)
         return column_of(outcomes, dtype).take(codes).set_axis(values.index)
 
     def _dtype(self, kept: pd.Series | None) -> str:
