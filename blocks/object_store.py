@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from boto3.exceptions import RetriesExceededError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
@@ -110,6 +111,9 @@ class ObjectStore(Block):
             self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
         except (BotoCoreError, ClientError) as error:
             raise self._read_error(error, upload.bucket, upload.key, upload.version_id) from error
+        except RetriesExceededError as error:
+            # boto3's own class for a body that broke off every time; it is no BotoCoreError.
+            raise AwsUnavailable(f"reading s3://{upload.bucket}/{upload.key}: the body broke off every time") from error
         if path.stat().st_size != facts.size_bytes:
             raise AwsUnavailable(
                 f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
