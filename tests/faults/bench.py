@@ -12,6 +12,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import uuid
@@ -23,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from blocks.settings import PipelineSettings
 from deployment.local.environment import only
 from deployment.local.pipeline import settings_of
 from flows.refinery.protocol import IndexEntry, index_key
@@ -142,6 +144,12 @@ class Case:
         """A fault that holds a worker up at a call, and the file that lets it go on."""
         path = self.folder / f"{uuid.uuid4().hex[:8]}.gate"
         return Sabotage(on=on, where=where, nth=nth, do="hold", gate=str(path)), path
+
+    def copy_contracts(self) -> Path:
+        """A copy of the project's contracts that a test may change."""
+        folder = self.folder / "contracts"
+        shutil.copytree(PipelineSettings.model_fields["contracts_folder"].default, folder)
+        return folder
 
     def held_at(self, gate: Path) -> None:
         """Wait until a worker stands at a gate."""

@@ -40,15 +40,16 @@ class Sabotage:
     Attributes:
         on: the call, as "s3.PutObject".
         where: what the call's URL must contain; "" is anywhere.
-        do: `kill_before`/`kill_after` the server did it, `terminate_after` (SIGTERM, then the answer), `lose_answer`
-            (the server did it, the connection closed), `refuse` with `code` and `status` in the server's place, `cut`
-            the answer's body in half, `hold` until the file `gate` exists (`gate`.reached says that it came there).
+        do: `kill_before`/`kill_after` the server did it; `terminate_after` (SIGTERM, then the answer); `drop` (the
+            connection closes before the server sees the call); `lose_answer` (it closes after the server did it);
+            `refuse` with `code` and `status` in the server's place; `cut` the answer's body in half; `hold` until the
+            file `gate` exists (`gate`.reached says that it came there).
         nth: from which matching call on, retries by boto3 counted as calls.
         times: for how many calls; 0 is for ever.
     """
 
     on: str
-    do: Literal["kill_before", "kill_after", "terminate_after", "lose_answer", "refuse", "cut", "hold"]
+    do: Literal["kill_before", "kill_after", "terminate_after", "drop", "lose_answer", "refuse", "cut", "hold"]
     where: str = ""
     nth: int = 1
     times: int = 1
@@ -105,6 +106,9 @@ class _Trap:
         answer = self._network.send(request)
         os.kill(os.getpid(), signal.SIGTERM)
         return answer
+
+    def _drop(self, request: Any) -> None:
+        raise ConnectionClosedError(endpoint_url=request.url)
 
     def _lose_answer(self, request: Any) -> None:
         self._network.send(request)

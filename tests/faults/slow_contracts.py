@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-
-from blocks.settings import PipelineSettings
 
 GATE_VARIABLE = "FAULT_GATE"
 _STEP = f"""
@@ -20,11 +17,10 @@ def wait(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def slow_contracts(folder: Path) -> dict[str, str]:
-    """Write the project's contracts into `folder`, that of orders with a step that waits for a gate.
+    """Give the contract of orders in a copy of the project's contracts a step that waits for a gate.
 
     Returns the environment that makes a worker use them; the gate's path goes into FAULT_GATE.
     """
-    shutil.copytree(PipelineSettings.model_fields["contracts_folder"].default, folder)
     steps, contract = folder / "orders" / "steps.py", folder / "orders" / "contract.yaml"
     imports = "import os\nimport time\nfrom pathlib import Path\n"
     head, separator, body = steps.read_text().partition("from __future__ import annotations\n")

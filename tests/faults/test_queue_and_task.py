@@ -181,7 +181,7 @@ class Overtime:
 def _overtime(bench: Bench, name: str, *plan: Sabotage) -> Overtime:
     case = bench.case()
     gate = case.folder / "step.gate"
-    environment = slow_contracts(case.folder / "contracts") | {GATE_VARIABLE: str(gate)}
+    environment = slow_contracts(case.copy_contracts()) | {GATE_VARIABLE: str(gate)}
     return Overtime(case, case.start(*plan, environment=environment), gate, environment)
 
 

@@ -1,0 +1,178 @@
+"""What happens when S3 refuses, throttles, loses answers, or holds something else than the event said."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from flows.refinery.receipt import Status
+from tests.chain.files import good_orders
+from tests.faults.bench import Bench, Case, Worker
+from tests.faults.catalogue import fault
+from tests.faults.saboteur import Sabotage
+
+pytestmark = pytest.mark.cloud
+_AREA: Literal["S3 and network"] = "S3 and network"
+_ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits at an empty queue
+
+
+# --- what passes while it is tried again ------------------------------------------------------------------------
+
+
+def _slow_down(on: str, where: str, *, times: int) -> Sabotage:
+    return Sabotage(on=on, where=where, do="refuse", times=times, code="SlowDown", status=503)
+
+
+_PASSING = {
+    "slow down": [_slow_down("s3.GetObject", "/incoming/", times=2)],
+    "cut": [Sabotage(on="s3.GetObject", where="/incoming/", do="cut")],
+    "conflict": [
+        Sabotage(on="s3.PutObject", where="/receipts/", do="refuse", code="ConditionalRequestConflict", status=409)
+    ],
+    "lost": [Sabotage(on="s3.PutObject", where="/receipts/", do="lose_answer")],
+    "aborted": [Sabotage(on="s3.PutObject", where="/data/", do="drop", times=2)],
+    "expired": [Sabotage(on="s3.PutObject", where="/data/", do="refuse", code="ExpiredToken", status=400)],
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(
+            "slow down",
+            marks=fault(_AREA, "503 SlowDown several times", expected="tried again with backoff, published"),
+        ),
+        pytest.param("cut", marks=fault(_AREA, "body cut short", expected="read again, every row is there")),
+        pytest.param(
+            "conflict", marks=fault(_AREA, "409 on a conditional write", expected="written again, one receipt")
+        ),
+        pytest.param(
+            "lost",
+            marks=fault(
+                _AREA, "receipt written, the answer lost", expected="the 412 on our own write is success; one receipt"
+            ),
+        ),
+        pytest.param(
+            "aborted", marks=fault(_AREA, "upload of the output aborted", expected="uploaded again, published once")
+        ),
+        pytest.param(
+            "expired", marks=fault(_AREA, "credentials expired in the middle", expected="tried again with new ones")
+        ),
+    ],
+)
+def test_what_passes_is_tried_again_and_published_at_the_first_delivery(bench: Bench, what: str) -> None:
+    case = bench.case()
+    assert case.work(*_PASSING[what]).exit_code == 0
+    assert case.kept_promises().chain.receive_count == 1
+
+
+# --- what does not pass -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
+    """Workers that try for long; they are at it while other tests run."""
+    plans = {
+        "slow down": _slow_down("s3.PutObject", "/data/", times=0),
+        "cut": Sabotage(on="s3.GetObject", where="/incoming/", do="cut", times=0),
+        "access denied": Sabotage(
+            on="s3.HeadObject", where="/incoming/", do="refuse", times=0, code="AccessDenied", status=403
+        ),
+    }
+    cases = {what: bench.case() for what in plans}
+    return {what: (case, case.start(plans[what], environment=_ONE_TRY)) for what, case in cases.items()}
+
+
+# --- the object is another one than the event said --------------------------------------------------------------
+
+
+@fault(_AREA, "object deleted before it is read", expected="rejected as object_gone; the message is deleted")
+def test_a_deleted_object_is_rejected_with_its_reason(
+    bench: Bench, refused_for_long: dict[str, tuple[Case, Worker]]
+) -> None:
+    case = bench.case()
+    upload = case.upload
+    bench.chain.s3.delete_object(Bucket=upload.bucket, Key=upload.key, VersionId=upload.version_id)
+    assert case.work().exit_code == 0
+    receipt = case.kept_promises(Status.REJECTED)
+    assert [reason.code for reason in receipt.reasons] == ["object_gone"]
+
+
+@fault(
+    _AREA,
+    "overwritten between event and read",
+    expected="each run reads its own version; readers see the newer one's output only",
+)
+def test_an_overwritten_object_is_read_in_the_version_of_its_event(bench: Bench) -> None:
+    first = bench.case(name="incoming/orders/overwritten.csv", body=good_orders(3))
+    second = bench.case(name="incoming/orders/overwritten.csv", body=good_orders(4))
+    workers = [case.start() for case in (first, second)]
+    assert [worker.ended().exit_code for worker in workers] == [0, 0]
+    assert second.kept_promises(rows=4).rows.published == 4
+    assert first.kept_promises(rows=3).rows.published == 3
+
+
+@fault(
+    _AREA,
+    "412 with another digest",
+    expected="the receipt that was committed first stands, with its own data; ReceiptConflict in the log",
+)
+def test_another_result_that_was_committed_first_stands_untouched(bench: Bench) -> None:
+    case = bench.case()
+    hold, gate = case.gate("s3.PutObject", "/data/")
+    slow = case.start(hold)
+    case.held_at(gate)
+    case.send()
+    # Another release, with other contracts, gets the same upload.
+    assert case.work(environment=_other_contracts(case)).exit_code == 0
+    first = case.receipt()
+    gate.touch()
+    outcome = slow.ended()
+    assert outcome.exit_code == 0
+    assert "ReceiptConflict" in outcome.errors or outcome.said("receipt conflict")
+    assert case.kept_promises() == first
+
+
+def _other_contracts(case: Case) -> dict[str, str]:
+    folder = case.copy_contracts()
+    contract = folder / "orders" / "contract.yaml"
+    contract.write_text(contract.read_text().replace("value: 0}", "value: 0.1}"))
+    return {"SLUICE_CONTRACTS_FOLDER": str(folder)}
+
+
+# --- the end of the long ones -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(
+            "slow down",
+            marks=fault(_AREA, "503 SlowDown for ever", expected="given back under AwsUnavailable, published later"),
+        ),
+        pytest.param(
+            "cut",
+            marks=fault(_AREA, "body cut short for ever", expected="given back under AwsUnavailable, published later"),
+        ),
+        pytest.param(
+            "access denied",
+            marks=fault(
+                _AREA,
+                "AccessDenied",
+                expected="given back under AwsRefused, not rejected; published once it is allowed",
+            ),
+        ),
+    ],
+)
+def test_what_does_not_pass_leaves_the_upload_for_later(
+    bench: Bench, refused_for_long: dict[str, tuple[Case, Worker]], what: str
+) -> None:
+    case, worker = refused_for_long[what]
+    outcome = worker.ended(120)
+    assert outcome.exit_code == 75
+    assert ("AwsRefused" if what == "access denied" else "AwsUnavailable") in outcome.errors
+    assert case.stranded()
+    case.wait_until_visible()
+    assert case.work().exit_code == 0
+    case.kept_promises()
