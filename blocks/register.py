@@ -3,7 +3,9 @@
     python -m blocks.register
 
 Reads the settings from the environment (SLUICE_LANDING_BUCKET, SLUICE_PUBLISHED_BUCKET, SLUICE_QUEUE_URL, ...) and
-talks to the Prefect API that PREFECT_API_URL names.
+talks to the Prefect API that PREFECT_API_URL names. Where SLUICE_NOTIFY_URL is set, the channel for notifications is
+registered too: a Slack webhook when it is one of Slack's, else a webhook that gets {"subject", "body"} as JSON. For
+another channel make a notification block named sluice-notify in Prefect's UI.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ import os
 import sys
 
 from prefect.blocks.core import Block
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect_aws import AwsCredentials, S3Bucket
+from pydantic import SecretStr
 
 from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings, SettingsMissing
 from blocks.upload_queue import UploadQueue
+
+NOTIFY_BLOCK_NAME = "sluice-notify"
 
 
 def blocks_of(settings: PipelineSettings, region: str | None) -> dict[str, Block]:
@@ -40,6 +46,15 @@ def blocks_of(settings: PipelineSettings, region: str | None) -> dict[str, Block
     }
 
 
+def channel_of(url: str) -> Block:
+    """Return the block that notifications go to."""
+    if url.startswith("https://hooks.slack.com/"):
+        return SlackWebhook(url=SecretStr(url))
+    return CustomWebhookNotificationBlock(
+        name=NOTIFY_BLOCK_NAME, url=url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    )
+
+
 def main() -> int:
     """Register and save everything; return the exit code."""
     try:
@@ -47,7 +62,11 @@ def main() -> int:
     except SettingsMissing as error:
         print(f"{error}. Set these, or run `sluice up`, which does it all.", file=sys.stderr)  # noqa: T201
         return 2
-    for name, block in blocks_of(settings, os.environ.get("AWS_REGION")).items():
+    blocks = blocks_of(settings, os.environ.get("AWS_REGION"))
+    notify_url = os.environ.get("SLUICE_NOTIFY_URL")
+    if notify_url:
+        blocks[NOTIFY_BLOCK_NAME] = channel_of(notify_url)
+    for name, block in blocks.items():
         block.save(name, overwrite=True)
         print(f"saved {block.get_block_type_slug()}/{name}")  # noqa: T201
     return 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
@@ -19,11 +22,13 @@ from prefect.artifacts import (
 )
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.events import emit_event
 
 from flows.artifacts import Places, checks_table, summary
 from flows.refinery.receipt import Receipt
 from lambda_trigger.message import slug
 
+HEARTBEAT_SECONDS = 30.0
 _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
 _PARQUET = b"PAR1"
@@ -81,6 +86,38 @@ class ProgressBar:
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
             self._failed = True
             get_run_logger().warning("progress cannot be shown: %s", type(error).__name__)
+
+
+@contextmanager
+def signs_of_life(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Send Prefect's own heartbeat event while the block runs, so that the automation "without a sign of life" knows
+    a long run from a dead one (deployment/automations.yaml).
+
+    Prefect's PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread keeps every run waiting for up to
+    a second at the end: more than a small file takes. And a run has these whatever environment it was started in.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield
+        return
+    flow_run, over = context.flow_run, Event()
+    resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name}
+    flow = {
+        "prefect.resource.id": f"prefect.flow.{flow_run.flow_id}",
+        "prefect.resource.role": "flow",
+        "prefect.resource.name": context.flow.name if context.flow else "",
+    }
+
+    def beat() -> None:
+        while not over.wait(every_seconds):
+            with suppress(Exception):  # observability never holds data back
+                emit_event("prefect.flow-run.heartbeat", resource=resource, related=[flow])
+
+    Thread(target=copy_context().run, args=(beat,), name="signs-of-life", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def rows_in(path: Path) -> int | None:

@@ -19,7 +19,7 @@ from pydantic import Field
 from blocks.object_store import ObjectFacts
 from flows.artifacts import Places, outcome_message, outcome_name
 from flows.composition import Pipeline, TaskLog, pipeline
-from flows.display import ProgressBar, rows_in, show_outcome
+from flows.display import ProgressBar, rows_in, show_outcome, signs_of_life
 from flows.refinery.contract import Contract, ContractInvalid, overridden
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
 from flows.refinery.preprocess import Prepared
@@ -213,13 +213,16 @@ def process_upload(
     flow_run_id = str(runtime.flow_run.id) if runtime.flow_run.id else None
     chain = assignment.chain.model_copy(update={"flow_run_id": flow_run_id})
     progress = ProgressBar()
-    with UploadRun(
-        assignment.pipeline,
-        assignment.upload,
-        contract=assignment.contract,
-        chain=chain,
-        on_progress=progress.moved,
-    ) as run:
+    with (
+        signs_of_life(),
+        UploadRun(
+            assignment.pipeline,
+            assignment.upload,
+            contract=assignment.contract,
+            chain=chain,
+            on_progress=progress.moved,
+        ) as run,
+    ):
         return _see_through(run, assignment, progress, dry_run=dry_run)
 
 

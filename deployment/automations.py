@@ -1,0 +1,147 @@
+"""Applies automations.yaml to the Prefect server: the same result however often it runs.
+
+    python -m deployment.automations
+
+Talks to the Prefect API that PREFECT_API_URL names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.schemas.automations import AutomationCore
+from pydantic import ValidationError
+
+from flows.refinery.errors import TerminalError
+
+FILE = Path(__file__).with_suffix(".yaml")
+_SECONDS_PER_HOUR = 3_600
+
+
+class AutomationsInvalid(TerminalError):
+    """The file with the automations holds one that Prefect does not know; the message names it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Apply the file; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deployment.automations", description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?", default=FILE, help="the automations (default: Sluice's own)")
+    given = parser.parse_args(arguments)
+    try:
+        for line in apply(declared(given.file)):
+            print(line)  # noqa: T201 (a command's output)
+    except AutomationsInvalid as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def declared(path: Path = FILE) -> list[dict[str, Any]]:
+    """Read the automations as they are written."""
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(written, list) or not all(isinstance(entry, dict) and "name" in entry for entry in written):
+        raise AutomationsInvalid(f"{path}: expected a list of automations, each with a name")
+    return written
+
+
+def apply(automations: Iterable[Mapping[str, Any]], deadlines_hours: Mapping[str, float] | None = None) -> list[str]:
+    """Create or update every automation by its name; return what was done, a line for each.
+
+    Args:
+        automations: as declared.
+        deadlines_hours: by dataset, how often a file is to come.
+
+    Raises:
+        AutomationsInvalid: one of them is none.
+    """
+    with get_client(sync_client=True) as client:
+        present = _present(client)
+        blocks: dict[str, UUID | None] = {}
+        done = []
+        for entry in _spread(automations, deadlines_hours or {}):
+            core = _resolved(client, entry, blocks)
+            done.append(_apply_one(client, core, present) if core else f"left out: {entry['name']} (no such block)")
+        return done
+
+
+def _spread(automations: Iterable[Mapping[str, Any]], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """One automation for each entry, or for each dataset with a deadline."""
+    for written in automations:
+        entry = copy.deepcopy(dict(written))
+        if not entry.pop("for_each_deadline", False):
+            yield entry
+            continue
+        for dataset, hours in deadlines_hours.items():
+            one = copy.deepcopy(entry)
+            one["name"] = f"{entry['name']} {dataset}"
+            one["trigger"]["within"] = hours * _SECONDS_PER_HOUR
+            one["trigger"]["match_related"] = [
+                entry["trigger"]["match_related"],
+                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{dataset}"},
+            ]
+            yield one
+
+
+def _resolved(
+    client: SyncPrefectClient, entry: dict[str, Any], blocks: dict[str, UUID | None]
+) -> AutomationCore | None:
+    """Put blocks' ids where their names stand; None when a block is not there."""
+    actions = []
+    for action in entry.get("actions", []):
+        if "notify" not in action:
+            actions.append(action)
+            continue
+        name = action["notify"]
+        if name not in blocks:
+            blocks[name] = _block_named(client, name)
+        if blocks[name] is None:
+            return None
+        rest = {key: value for key, value in action.items() if key != "notify"}
+        actions.append({"type": "send-notification", "block_document_id": blocks[name], **rest})
+    try:
+        return AutomationCore.model_validate({**entry, "actions": actions})
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise AutomationsInvalid(f"automation {entry['name']!r}: {where}: {fault['msg']}") from None
+
+
+def _block_named(client: SyncPrefectClient, name: str) -> UUID | None:
+    response = client.request("POST", "/block_documents/filter", json={"limit": 200})
+    found = [document for document in response.json() if document["name"] == name]
+    return UUID(found[0]["id"]) if found else None
+
+
+def _present(client: SyncPrefectClient) -> dict[str, UUID]:
+    """The automations on the server, by name."""
+    found: dict[str, UUID] = {}
+    while True:
+        page = client.request("POST", "/automations/filter", json={"limit": 200, "offset": len(found)}).json()
+        if not page:
+            return found
+        before = len(found)
+        found.update({automation["name"]: UUID(automation["id"]) for automation in page})
+        if len(found) == before:
+            return found
+
+
+def _apply_one(client: SyncPrefectClient, core: AutomationCore, present: dict[str, UUID]) -> str:
+    body = core.model_dump(mode="json", exclude_unset=True)
+    known = present.get(core.name)
+    if known:
+        client.request("PUT", "/automations/{id}", path_params={"id": known}, json=body)
+        return f"updated: {core.name}"
+    client.request("POST", "/automations/", json=body)
+    return f"created: {core.name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
