@@ -252,6 +252,7 @@ def running_chain(*, task_seconds: int = 300, **parameters: str) -> Iterator[Cha
                 parameters={
                     "VisibilityTimeoutSeconds": str(VISIBILITY_TIMEOUT_SECONDS),
                     "MaxConcurrentTasks": "2",
+                    "SweepSchedule": "rate(1 minute)",
                     **parameters,
                 },
                 timeouts=Timeouts(task_seconds=task_seconds, execution_seconds=3_600),
