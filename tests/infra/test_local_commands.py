@@ -123,6 +123,19 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
     assert list(home.iterdir()) == []
 
 
+def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: Path) -> None:
+    shown = sluice("demo", state=state, home=home)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "All 8 files ended as expected." in shown.stdout
+    for promised in ("published", "quarantined", "rejected", "s3://", "Prefect UI: http://127.0.0.1:"):
+        assert promised in shown.stdout
+    receipts = re.search(r"kept in (\S+)", shown.stdout)
+    assert receipts is not None
+    assert len(list(Path(receipts[1], "receipts").glob("*.json"))) >= 8
+    assert recorded(state / "processes") == []
+    assert list(home.iterdir()) == []
+
+
 def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: Path) -> None:
     with up(state, home) as process:
         left = {record.pid for record in recorded(state / "processes")}
@@ -139,19 +152,6 @@ def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: 
         assert "when the time was over" in hurried.stdout
         assert process.poll() is None
         assert status_of(state, home)["finished"]
-
-
-def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: Path) -> None:
-    shown = sluice("demo", state=state, home=home)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "All 8 files ended as expected." in shown.stdout
-    for promised in ("published", "quarantined", "rejected", "s3://", "Prefect UI: http://127.0.0.1:"):
-        assert promised in shown.stdout
-    receipts = re.search(r"kept in (\S+)", shown.stdout)
-    assert receipts is not None
-    assert len(list(Path(receipts[1], "receipts").glob("*.json"))) >= 8
-    assert recorded(state / "processes") == []
-    assert list(home.iterdir()) == []
 
 
 def test_clean_forgets_it_all(state: Path, home: Path) -> None:
