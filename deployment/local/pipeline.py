@@ -65,7 +65,8 @@ def _register(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
             timeout_seconds=60,
         )
         cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=settings)
-        blocks.finish(120)
+        blocks.finish(120)  # the automations name blocks
+        cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=60)
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
@@ -73,5 +74,6 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     return {
         **{variable: outputs[output] for variable, output in _SETTINGS.items()},
         "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
+        "SLUICE_WORK_POOL": WORK_POOL,
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person at the UI waits for the run to start; the default is 15
     }
