@@ -148,6 +148,13 @@ class ObjectStore(Block):
             # boto3 wraps a failed multipart upload; whatever it was, nothing is committed yet.
             raise AwsUnavailable(f"writing s3://{self.published_bucket}/{key}: {type(error).__name__}") from error
 
+    def fetch_output(self, key: str, path: Path) -> None:
+        """Download what lies under a key of the published bucket."""
+        try:
+            self._s3.download_file(self.published_bucket, key, str(path), Config=_TRANSFER)
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+
     def _digest_at(self, key: str) -> str | None:
         try:
             head = self._s3.head_object(Bucket=self.published_bucket, Key=key)

@@ -127,6 +127,37 @@ def status(
 
 
 @app.command()
+def repair(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A quarantine file (Parquet) with corrected rows, or the CSV made of it.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ],
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="The run that the rows are of; without it, the one in the file's name.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the quarantine file as CSV here, to be corrected.", dir_okay=False)
+    ] = None,
+    state: State = _DEFAULT_STATE,
+) -> None:
+    """Bring corrected quarantine rows back in: the file is judged and published once more, with them.
+
+    The new receipt replaces the earlier one. With --export nothing is changed: the rows are written as CSV.
+    """
+    from deployment.commands import repair as command
+
+    if export is not None:
+        command.export(_console(), file, export)
+    else:
+        command.repair(_console(), state.resolve(), file, run_id)
+
+
+@app.command()
 def clean(
     state: State = _DEFAULT_STATE,
     cache: Annotated[bool, typer.Option("--cache", help="Also the cache that makes a fresh start faster.")] = False,

@@ -57,7 +57,7 @@ class ContractUsed(_Part):
 class Output(_Part):
     """One published object."""
 
-    kind: str = Field(description="data, quarantine or fitted")
+    kind: str = Field(description="data, quarantine, fitted or corrections")
     key: str = Field(description="where it lies in the published bucket")
     rows: int
     size_bytes: int

@@ -15,7 +15,7 @@ from deployment import cli
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
 
-COMMANDS = ("demo", "up", "upload", "status", "clean")
+COMMANDS = ("demo", "up", "upload", "status", "repair", "clean")
 # What a user may have, and what must make no difference.
 _USERS_OWN = {
     "AWS_PROFILE": "production",
