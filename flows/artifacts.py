@@ -172,6 +172,7 @@ def _where(receipt: Receipt, places: Places) -> str:
     facts = [
         ("source", places.object(source.bucket, source.key, source.version_id)),
         ("receipt", places.object(places.published_bucket, receipt_key(receipt.run_id))),
+        ("Data Docs", places.object(places.published_bucket, receipt.docs_page) if receipt.docs_page else None),
         ("attempt", str(receipt.attempt)),
         ("contract", f"{code(receipt.contract.dataset)}, content {code(receipt.contract.content_hash[:12])}"),
         ("execution", places.execution(chain.execution_arn) if chain.execution_arn else None),

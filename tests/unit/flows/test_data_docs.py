@@ -8,6 +8,7 @@ import boto3
 import pytest
 
 import flows.data_docs
+from flows.artifacts import Places, summary
 from flows.refinery.docs_index import read
 from flows.refinery.receipt import Receipt, Status
 from flows.stages import UploadRun
@@ -107,3 +108,10 @@ def test_two_results_of_one_run_never_share_a_page() -> None:
     one, other = receipt_of(upload()), receipt_of(upload(), published=False)
     assert one.run_id == other.run_id
     assert flows.data_docs.page_key(one) != flows.data_docs.page_key(other)
+
+
+def test_the_flow_runs_summary_names_the_page(account: Account) -> None:
+    receipt = process(account, good_orders(1))
+    places = Places("eu-central-1", PUBLISHED)
+    assert f"prefix={receipt.docs_page}" in summary(receipt, places)
+    assert "Data Docs" not in summary(receipt.model_copy(update={"docs_page": None}), places)
