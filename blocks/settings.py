@@ -53,6 +53,12 @@ class PipelineSettings(Block):
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task takes no further message."
     )
+    stage_timeout_seconds: int = Field(
+        1_500,
+        ge=1,
+        le=43_200,
+        description="How long validating or preprocessing one upload may take; once it is tried again, then rejected.",
+    )
     retry_delay_seconds: int = Field(
         30, ge=0, le=900, description="How long a message rests after a failure that may pass, times its deliveries."
     )

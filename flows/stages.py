@@ -38,6 +38,7 @@ from flows.refinery.receipt import (
 )
 from flows.refinery.refine import Validated, validate_file
 from flows.refinery.step_base import StepFailed
+from flows.time_limit import TimeIsUp, time_limit
 from lambda_trigger.message import UploadMessage, folder_of
 
 LOG = logging.getLogger("sluice")
@@ -45,6 +46,8 @@ _T = TypeVar("_T")
 
 REJECTING = (FileRejected, ContractInvalid, StepFailed)
 """What a stage may raise to say that this file cannot be published. Anything else is not the file's fault."""
+
+_TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fault, or its contract's
 
 Progress = Callable[[str, int], None]
 """Called with a stage's name and the rows that it has done so far."""
@@ -56,6 +59,20 @@ class StageBroke(TransientError):
     The message names the exception's type and place, never its text, which may quote data. The upload stays in
     the queue and is tried again; after the queue's limit it rests in the dead-letter queue.
     """
+
+
+class StageTookTooLong(TransientError):
+    """Validating or preprocessing took longer than `stage_timeout_seconds`, for the first time with this upload.
+
+    The machine may have been busy, so the message goes back and the upload is tried once more.
+    """
+
+
+class TakesTooLong(FileRejected):
+    """Validating or preprocessing took longer than `stage_timeout_seconds` twice: a step of the dataset's own may never
+    end, or the file is too large for the task."""
+
+    code = "takes_too_long"
 
 
 class UploadRun:
@@ -118,7 +135,7 @@ class UploadRun:
 
     def validate(self) -> Validated:
         """Decode the file, judge every row, part good from bad."""
-        with self._stage("validate"):
+        with self._stage("validate", self.pipeline.settings.stage_timeout_seconds):
             self._validated = validate_file(
                 self.source, self.contract, self._work_dir, on_progress=self._progress_of("validate")
             )
@@ -126,7 +143,7 @@ class UploadRun:
 
     def refine(self) -> Prepared:
         """Preprocess the good rows into the files that will be published."""
-        with self._stage("refine"):
+        with self._stage("refine", self.pipeline.settings.stage_timeout_seconds):
             self._prepared = preprocess_file(
                 self._need(self._validated), self.contract, self._work_dir, on_progress=self._progress_of("refine")
             )
@@ -325,16 +342,44 @@ class UploadRun:
         return lambda rows: report(stage, rows)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def _stage(self, name: str, limit_seconds: float | None = None) -> Iterator[None]:
         started = time.monotonic()
+        failed: str | None = None
         try:
-            yield
-        except SluiceError:
+            with time_limit(limit_seconds):
+                yield
+        except TimeIsUp:
+            failed = "TimeIsUp"
+            raise self._too_long(name, limit_seconds) from None
+        except SluiceError as error:
+            failed = type(error).__name__
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it becomes an error that quotes no data)
+            failed = type(error).__name__
             raise StageBroke(f"stage {name}: {_place_of(error)}") from None
         finally:
-            self._timings[name] = time.monotonic() - started
+            seconds = self._timings[name] = time.monotonic() - started
+            self._log_stage(name, seconds, failed)
+
+    def _too_long(self, stage: str, limit_seconds: float | None) -> SluiceError:
+        took = f"the stage {stage} was not done after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
+        if (self.chain.receive_count or 1) < _TRIES_IN_TIME:
+            return StageTookTooLong(f"{took}; trying once more")
+        return TakesTooLong(
+            f"{took}, and not for the first time. A step of the dataset's own that never ends does that, or a file "
+            "that is too large for the task: mend the step, or give the task more time and CPU, and upload it again"
+        )
+
+    def _log_stage(self, stage: str, seconds: float, failed: str | None) -> None:
+        fields: dict[str, Any] = {
+            "run_id": self.upload.run_id,
+            "dataset": self._contract.dataset if self._contract else None,
+            "stage": stage,
+            "seconds": round(seconds, 3),
+        }
+        if failed:
+            fields["error"] = failed
+        LOG.info("stage failed" if failed else "stage done", extra={"fields": fields})
 
     @staticmethod
     def _need(value: _T | None) -> _T:

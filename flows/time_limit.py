@@ -1,0 +1,39 @@
+"""A time limit for code that knows of none: a dataset's own step may never return."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+_AGAIN_SECONDS = 5  # for code that swallows everything, as `except:` does
+
+
+class TimeIsUp(BaseException):
+    """The time limit was reached. Not an Exception, so that no handler of ordinary errors swallows it."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeIsUp in the block once it has run for `seconds`.
+
+    Works in the main thread only, where signals are handled; elsewhere, and with None, there is no limit. Code that is
+    stuck outside of Python (in a C loop) is not reached: the task's own timeout in the state machine ends that.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler_before = signal.signal(signal.SIGALRM, _ring)
+    left_before, again_before = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left_before, again_before)
+        signal.signal(signal.SIGALRM, handler_before)
+
+
+def _ring(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise TimeIsUp

@@ -1,0 +1,237 @@
+"""S3 and SQS in memory, with every call a point at which a worker can be stopped, killed or lied to.
+
+What is here behaves as AWS documents it: conditional puts (412), reads after writes, messages that come in any order,
+more than once, and again when their visibility ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from botocore.exceptions import ClientError, ConnectionClosedError
+from pydantic import PrivateAttr
+
+from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
+
+Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
+"""What becomes of one call. boto3 repeats a call whose answer was lost, unless it has no tries left."""
+
+_PATIENCE_SECONDS = 60
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of the worker runs after it. Not an Exception, so nothing of the worker catches it."""
+
+
+class Stepper:
+    """Runs a function in a thread of its own, one call to AWS at a time."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._fate: Fate = "go"
+        self._may_go, self._is_waiting = threading.Semaphore(0), threading.Semaphore(0)
+        self.over = self.was_killed = False
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._wait()
+
+    def step(self, fate: Fate) -> None:
+        """Let it make the call that it stands before, and go on until it stands before the next one or is over."""
+        self._fate = fate
+        self._may_go.release()
+        self._wait()
+
+    def call(self, do: Callable[[], Any]) -> Any:
+        """One call to AWS, from the worker's thread."""
+        self._is_waiting.release()
+        self._may_go.acquire()
+        fate = self._fate
+        if fate == "die before":
+            raise Killed
+        if fate == "retry after a lost answer":
+            do()
+        answer = do()
+        if fate == "die after":
+            raise Killed
+        if fate == "lose the answer":
+            raise ConnectionClosedError(endpoint_url="https://s3")
+        return answer
+
+    def _wait(self) -> None:
+        assert self._is_waiting.acquire(timeout=_PATIENCE_SECONDS), "the worker hangs"
+
+    def _run(self) -> None:
+        _HERE.stepper = self
+        try:
+            self._work()
+        except Killed:
+            self.was_killed = True
+        except BaseException as error:  # noqa: BLE001 (the test looks at it)
+            self.error = error
+        self.over = True
+        self._is_waiting.release()
+
+
+class _Here(threading.local):
+    stepper: Stepper | None = None
+
+
+_HERE = _Here()
+
+
+def _through(do: Callable[[], Any]) -> Any:
+    """Make a call: at once in the test's own thread, step by step in a worker's."""
+    stepper = _HERE.stepper
+    return stepper.call(do) if stepper else do()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    body: bytes
+    metadata: dict[str, str]
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
+
+
+@dataclass
+class InMemoryS3:
+    """One bucket: those calls of a boto3 client that Sluice makes on its results."""
+
+    objects: dict[str, _Stored] = field(default_factory=dict)
+    put: list[str] = field(default_factory=list)
+    wrote: dict[str, list[Stepper | None]] = field(default_factory=dict)
+
+    def put_object(self, *, Key: str, Body: bytes, Metadata: dict[str, str], **conditions: Any) -> dict[str, Any]:  # noqa: N803 (boto3's names)
+        def do() -> dict[str, Any]:
+            there = self.objects.get(Key)
+            if conditions.get("IfNoneMatch") == "*" and there:
+                raise _error("PreconditionFailed", 412)
+            if "IfMatch" in conditions and (there is None or there.etag != conditions["IfMatch"]):
+                raise _error("PreconditionFailed", 412)
+            self._store(Key, _Stored(Body, Metadata))
+            return {}
+
+        return dict(_through(do))
+
+    def upload_file(self, path: str, _bucket: str, key: str, *, ExtraArgs: dict[str, Any], Config: object) -> None:  # noqa: N803
+        del Config
+        stored = _Stored(Path(path).read_bytes(), ExtraArgs["Metadata"])
+        _through(lambda: self._store(key, stored))
+
+    def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803
+        def do() -> dict[str, Any]:
+            stored = self._stored(Key, "NoSuchKey")
+            return {"Body": io.BytesIO(stored.body), "ETag": stored.etag}
+
+        return dict(_through(do))
+
+    def head_object(self, *, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803
+        return dict(_through(lambda: {"Metadata": self._stored(Key, "404").metadata}))
+
+    def delete_object(self, *, Key: str, **_: str) -> None:  # noqa: N803
+        _through(lambda: self.objects.pop(Key, None))
+
+    def list_objects_v2(self, *, Prefix: str, **_: str) -> dict[str, Any]:  # noqa: N803
+        return dict(_through(lambda: {"Contents": [{"Key": key} for key in self.keys(Prefix)]}))
+
+    def keys(self, prefix: str) -> list[str]:
+        """What lies under a prefix."""
+        return sorted(key for key in self.objects if key.startswith(prefix))
+
+    def _store(self, key: str, stored: _Stored) -> None:
+        self.objects[key] = stored
+        self.put.append(key)
+        self.wrote.setdefault(key, []).append(_HERE.stepper)
+
+    def _stored(self, key: str, code: str) -> _Stored:
+        if key not in self.objects:
+            raise _error(code, 404)
+        return self.objects[key]
+
+
+def _error(code: str, status: int) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        "Call",
+    )
+
+
+@dataclass
+class Message:
+    """One message in the queue."""
+
+    message_id: str
+    body: str
+    deliveries: int = 0
+    visible: bool = True
+
+
+class InMemoryQueue(UploadQueue):
+    """The upload queue: a test says which message is delivered when, and when a visibility ends."""
+
+    _block_type_name = "In-memory queue"
+    _block_type_slug = "in-memory-queue"
+    _messages: dict[str, Message] = PrivateAttr(default_factory=dict)
+    _numbers: Iterator[int] = PrivateAttr(default_factory=itertools.count)
+    _watchers: list[Callable[[Message], None]] = PrivateAttr(default_factory=list)
+
+    def watch_deletions(self, look: Callable[[Message], None]) -> None:
+        """Have `look` called before each deletion."""
+        self._watchers.append(look)
+
+    def send(self, body: str) -> None:
+        """Put a message into the queue."""
+        message = Message(f"message-{next(self._numbers)}", body)
+        self._messages[message.message_id] = message
+
+    def messages(self, *, visible: bool) -> list[Message]:
+        """The messages that can be received, or those that are in somebody's hands."""
+        return [message for message in self._messages.values() if message.visible == visible]
+
+    def deliver(self, message: Message) -> ReceivedMessage:
+        """Hand a message out."""
+        message.visible = False
+        message.deliveries += 1
+        handle = f"{message.message_id} {message.deliveries}"
+        return ReceivedMessage(message.message_id, handle, message.body, message.deliveries)
+
+    def extend(self, message: ReceivedMessage, seconds: int) -> None:
+        def do() -> None:
+            held = self._held(message)
+            held.visible = seconds == 0
+
+        _through(do)
+
+    def acknowledge(self, message: ReceivedMessage) -> None:
+        def do() -> None:
+            # Also the handle of an earlier delivery deletes a message, as SQS documents it for standard queues.
+            held = self._messages.get(message.message_id)
+            if held:
+                for look in self._watchers:
+                    look(held)
+                del self._messages[message.message_id]
+
+        _through(do)
+
+    @contextmanager
+    def kept(self, message: ReceivedMessage) -> Iterator[threading.Event]:
+        """Without a heartbeat: the test decides when the visibility ends."""
+        del message
+        yield threading.Event()
+
+    def _held(self, message: ReceivedMessage) -> Message:
+        held = self._messages.get(message.message_id)
+        if held is None or f"{held.message_id} {held.deliveries}" != message.receipt_handle:
+            raise MessageLost(f"message {message.message_id} is no longer held by this worker")
+        return held

@@ -1,0 +1,347 @@
+"""The promises [once], [last] and [newest] in every order of events that Hypothesis can think of.
+
+Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
+happen: other workers go on, one is killed before or after the server did what it asked, an answer is lost, a
+visibility ends, a message is delivered again, the file is uploaded anew, a person forces a re-run, and two workers
+come to different results, as when a contract changes or a dataset's own step rolls dice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from blocks.object_store import ObjectFacts, ObjectStore
+from blocks.settings import PipelineSettings
+from blocks.upload_queue import ReceivedMessage
+from flows.composition import Pipeline, TaskIdentity
+from flows.drain_queue import Drain
+from flows.observed_run import Observer
+from flows.process_upload import Assignment
+from flows.refinery.contract import Contracts
+from flows.refinery.outputs import OutputFile
+from flows.refinery.preprocess import Prepared
+from flows.refinery.protocol import IndexEntry, VersionOrder, index_key
+from flows.refinery.receipt import Receipt, Status
+from flows.refinery.refine import Validated
+from flows.refinery.tallies import Reason
+from flows.stages import UploadRun
+from lambda_trigger.message import UploadMessage
+from tests.faults.catalogue import fault
+from tests.faults.in_memory_aws import Fate, InMemoryQueue, InMemoryS3, Message, Stepper
+
+KEYS = ("incoming/orders/monday.csv", "incoming/orders/tuesday.csv")
+REJECTED = "rejected"
+FATES: tuple[Fate, ...] = (
+    "go",
+    "go",
+    "go",
+    "die before",
+    "die after",
+    "lose the answer",
+    "retry after a lost answer",
+)
+
+
+@dataclass
+class ModelWorker:
+    """A worker with a message in its hands.
+
+    Attributes:
+        overtaken: its message became visible to others while it was at work.
+    """
+
+    stepper: Stepper
+    message: ReceivedMessage
+    overtaken: bool = False
+
+
+class ModelRun(UploadRun):
+    """An upload's stages, with the work itself left out: what comes of it is given."""
+
+    result = ""
+
+    def fetch(self) -> ObjectFacts:
+        self._contract = self.pipeline.contracts.named("orders")
+        self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
+        return self._facts
+
+    def validate(self) -> Validated:
+        rejected = self.result == REJECTED
+        reasons = (Reason("rule", "the file is bad", None, None),) if rejected else ()
+        self._validated = Validated(1, 0 if rejected else 1, {}, (), reasons, None, None, ("x",))
+        return self._validated
+
+    def refine(self) -> Prepared:
+        body = f"{self.upload.run_id} {self.result}".encode()
+        path = self._work_dir / "out"
+        path.write_bytes(body)
+        output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
+        self._prepared = Prepared(1, {}, (output,), None, {}, ("x",))
+        return self._prepared
+
+
+class ModelObserver(Observer):
+    """Prefect is away."""
+
+    def __init__(self, result: str) -> None:
+        self._result = result
+
+    def process(self, assignment: Assignment) -> Receipt:
+        with ModelRun(assignment.pipeline, assignment.upload, chain=assignment.chain) as run:
+            run.result = self._result
+            return run.run()
+
+
+@cache
+def contracts_that(on_reupload: str) -> Contracts:
+    """Two contracts: the default one, and that of the orders."""
+    with tempfile.TemporaryDirectory(prefix="sluice-model-") as folder:
+        for name, more in (("default", ""), ("orders", f"source: incoming/orders/*\non_reupload: {on_reupload}\n")):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name / "contract.yaml").write_text(f"dataset: {name}\n{more}")
+        return Contracts.load(Path(folder))
+
+
+class Protocol(RuleBasedStateMachine):
+    """Uploads, a queue and workers; the rules are what can happen, the invariants what must hold whatever happens."""
+
+    on_reupload = "replace"
+
+    @initialize()
+    def begin(self) -> None:
+        self.s3 = InMemoryS3()
+        self.queue = InMemoryQueue(queue_url="https://sqs/queue")
+        self.queue.watch_deletions(self.has_its_receipt)
+        self.store = ObjectStore(landing_bucket="landing", published_bucket="published")
+        self.store.__dict__["_s3"] = self.s3  # in the place of the boto3 client
+        self.uploads: list[UploadMessage] = []
+        self.workers: list[ModelWorker] = []
+        self.dead: list[ModelWorker] = []
+        limits = PipelineSettings(
+            landing_bucket="landing",
+            published_bucket="published",
+            queue_url=self.queue.queue_url,
+            retry_delay_seconds=0,
+        )
+        self.parts = Pipeline(settings=limits, store=self.store, queue=self.queue)
+        self.parts.__dict__["contracts"] = contracts_that(self.on_reupload)  # the same for all examples
+
+    # --- what can happen --------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.uploads) < 6)
+    @rule(key=st.sampled_from(KEYS))
+    def upload(self, key: str) -> None:
+        number = len(self.uploads) + 1
+        version = UploadMessage(
+            bucket="landing",
+            key=key,
+            version_id=f"v{number}",
+            etag=f"{number:032x}",
+            size_bytes=1,
+            sequencer=f"{number:018X}",
+        )
+        self.uploads.append(version)
+        self.queue.send(version.to_json())
+
+    @precondition(lambda self: self.uploads)
+    @rule(data=st.data())
+    def event_comes_again(self, data: st.DataObject) -> None:
+        self.queue.send(data.draw(st.sampled_from(self.uploads)).to_json())
+
+    @precondition(lambda self: self.uploads)
+    @rule(data=st.data())
+    def force_a_rerun(self, data: st.DataObject) -> None:
+        """A person forces a re-run, maybe before the first one is done."""
+        place = data.draw(st.integers(0, len(self.uploads) - 1))
+        again = replace(self.uploads[place], attempt=self.uploads[place].attempt + 1)
+        self.uploads[place] = again
+        self.queue.send(again.to_json())
+
+    @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 4)
+    @rule(data=st.data(), result=st.sampled_from(["usual", "usual", "usual", "other", REJECTED]))
+    def receive(self, data: st.DataObject, result: str) -> None:
+        self.start(data.draw(st.sampled_from(self.queue.messages(visible=True))), result)
+
+    @precondition(lambda self: self.queue.messages(visible=False))
+    @rule(data=st.data())
+    def visibility_ends(self, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(self.queue.messages(visible=False)))
+        message.visible = True
+        for worker in self.workers:
+            if worker.message.message_id == message.message_id:
+                worker.overtaken = True
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), fate=st.sampled_from(FATES), steps=st.integers(1, 6))
+    def work(self, data: st.DataObject, fate: Fate, steps: int) -> None:
+        """One worker makes some calls, the last of them with this fate."""
+        worker = data.draw(st.sampled_from(self.workers))
+        for _ in range(steps - 1):
+            self.step(worker, "go")
+        self.step(worker, fate)
+
+    # --- what must hold -----------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_is_current_is_there(self) -> None:
+        for key in self.s3.keys("index/"):
+            current = self.entry(key).current
+            for data_key in current.data_keys if current else ():
+                assert data_key in self.s3.objects, "the index points at data that is not there"
+
+    @invariant()
+    def a_receipt_speaks_of_the_bytes_that_are_there(self) -> None:
+        for receipt in self.receipts():
+            for output in receipt.outputs:
+                stored = self.s3.objects.get(output.key)
+                assert stored is None or hashlib.sha256(stored.body).hexdigest() == output.sha256
+
+    def has_its_receipt(self, message: Message) -> None:
+        """[last]: checked before each deletion of a message."""
+        upload = UploadMessage.from_json(message.body)
+        standing = [receipt for receipt in self.receipts() if receipt.run_id == upload.run_id]
+        assert any(receipt.attempt >= upload.attempt for receipt in standing), "a message was deleted without receipt"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "s3"):
+            return
+        try:
+            self.come_to_rest()
+            self.every_upload_has_its_receipt_once()
+            for key in KEYS:
+                self.newest_is_current(key)
+            self.nothing_else_is_published()
+        finally:
+            for worker in self.workers:
+                while not worker.stepper.over:
+                    worker.stepper.step("die before")
+
+    def come_to_rest(self) -> None:
+        while self.workers or self.queue.messages(visible=True) or self.queue.messages(visible=False):
+            if self.workers:
+                self.step(self.workers[0], "go")
+                continue
+            for message in self.queue.messages(visible=False):
+                message.visible = True
+            self.start(self.queue.messages(visible=True)[0], "usual")
+
+    def every_upload_has_its_receipt_once(self) -> None:
+        standing = {receipt.run_id: receipt for receipt in self.receipts()}
+        assert set(standing) == {upload.run_id for upload in self.uploads}
+        for upload in self.uploads:
+            assert standing[upload.run_id].attempt == upload.attempt
+        for key in self.s3.keys("receipts/"):
+            assert self.s3.put.count(key) <= self.uploads_of(key).attempt + 1, "an attempt has two receipts"
+
+    def newest_is_current(self, key: str) -> None:
+        published = [each for each in self.receipts() if each.source.key == key and each.status is Status.PUBLISHED]
+        path = index_key("orders", "landing", key)
+        if path not in self.s3.objects:
+            assert not any(upload.key == key for upload in self.uploads)
+            return
+        entry = self.entry(path)
+        newest = max(published, key=VersionOrder.of, default=None)
+        if entry.current is not None:
+            assert newest is not None
+            assert (entry.current.run_id, entry.current.attempt) == (newest.run_id, newest.attempt)
+        elif newest is not None:
+            assert entry.withdrawn is not None
+            assert entry.withdrawn.order > VersionOrder.of(newest), "published, and nobody sees it"
+        assert entry.retired == ()
+
+    def nothing_else_is_published(self) -> None:
+        entries = [self.entry(key) for key in self.s3.keys("index/")]
+        wanted = {key for entry in entries if entry.current for key in entry.current.data_keys}
+        if self.on_reupload == "append":
+            wanted = {output.key for receipt in self.receipts() for output in receipt.outputs}
+        there = set(self.s3.keys("data/"))
+        assert wanted <= there, "published data is lost"
+        # Nobody comes for the message of a worker that was overtaken. If it is killed then, what it wrote stays
+        # until the bucket is reconciled with the index; no receipt ever speaks of it.
+        excused = {worker.stepper for worker in self.dead if worker.overtaken and worker.stepper.was_killed}
+        unexplained = {key for key in there - wanted if not excused.intersection(self.s3.wrote[key])}
+        assert not unexplained, "data lies there twice"
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def start(self, message: Message, result: str) -> None:
+        received = self.queue.deliver(message)
+        drain = Drain(self.parts, TaskIdentity(None, None, None), ModelObserver(result))
+        self.workers.append(ModelWorker(Stepper(lambda: drain._handle(received)), received))
+
+    def step(self, worker: ModelWorker, fate: Fate) -> None:
+        if not worker.stepper.over:
+            worker.stepper.step(fate)
+        if worker.stepper.over and worker in self.workers:
+            self.workers.remove(worker)
+            self.dead.append(worker)
+            if worker.stepper.error:
+                raise worker.stepper.error
+
+    def receipts(self) -> list[Receipt]:
+        return [Receipt.from_json(self.s3.objects[key].body) for key in self.s3.keys("receipts/")]
+
+    def entry(self, key: str) -> IndexEntry:
+        return IndexEntry.model_validate_json(self.s3.objects[key].body)
+
+    def uploads_of(self, receipt_key: str) -> UploadMessage:
+        (upload,) = (upload for upload in self.uploads if upload.run_id in receipt_key)
+        return upload
+
+
+class Appending(Protocol):
+    """A contract that keeps what earlier versions of a key published."""
+
+    on_reupload = "append"
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The drain loop's log of thousands of runs."""
+    with caplog.at_level("CRITICAL"):
+        yield
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(
+            Protocol,
+            id="replace",
+            marks=fault(
+                "Queue and task",
+                "any order of deliveries, kills, lost answers, re-uploads and forced re-runs (model)",
+                expected="one receipt for each version, the newest output current, nothing published twice",
+            ),
+        ),
+        pytest.param(Appending, id="append"),
+    ],
+)
+def test_in_whatever_order_things_happen_nothing_is_lost_and_nothing_published_twice(machine: Any) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
