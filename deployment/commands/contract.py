@@ -76,6 +76,25 @@ def check(
 
 
 @contract_app.command()
+def diff(
+    before: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset, a contract's folder or contract.yaml, or REVISION:DATASET of this git repository.",
+            show_default=False,
+        ),
+    ],
+    after: Annotated[str, typer.Argument(help="The same, for the contract after the change.", show_default=False)],
+    contracts: Contracts = _CONTRACTS,
+) -> None:
+    """Say what a change of a contract means: what becomes stricter, what looser, what comes out otherwise."""
+    from deployment.commands.contract_diff import diff as run
+
+    with _said_with_exit_codes():
+        run(Console(), before, after, contracts)
+
+
+@contract_app.command()
 def schema(
     output: Annotated[
         Path | None, typer.Option(help="Write it into this file instead of printing it.", dir_okay=False)

@@ -183,7 +183,7 @@ def test_schema_prints_the_schema_that_is_committed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "schema.json").read_text()) == committed
 
 
-@pytest.mark.parametrize("command", ["new", "check", "schema"])
+@pytest.mark.parametrize("command", ["new", "check", "diff", "schema"])
 def test_every_option_has_a_word_of_help(command: str) -> None:
     shown = sluice(command, "--help")
     assert shown.exit_code == 0

@@ -1,0 +1,68 @@
+"""`sluice contract diff`: says what a change of a contract means."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from deployment.commands.contract_files import contract_of
+from flows.refinery.contract import Contract, ContractInvalid, load_contract
+from flows.refinery.contract_diff import Effect, changes_between
+
+_STYLES = {Effect.STRICTER: "yellow", Effect.LOOSER: "green", Effect.WORDS: "dim"}
+_GIT_SECONDS = 30
+
+
+def diff(console: Console, before: str, after: str, contracts: Path) -> None:
+    """Print every change between two contracts, what became stricter first.
+
+    Raises:
+        ContractInvalid: there is no such contract, or it is faulty.
+    """
+    with _contract(before, contracts) as old, _contract(after, contracts) as new:
+        changes = changes_between(old, new)
+        same = old.content_hash == new.content_hash
+    if not changes:
+        console.print("The two say the same." if same else "The two mean the same, in other words.")
+    width = max((len(change.effect) for change in changes), default=0)
+    for change in changes:
+        style = _STYLES.get(change.effect, "cyan")
+        line = f"[{style}]{change.effect:<{width}}[/]  {escape(change.message)}"
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _contract(name: str, contracts: Path) -> Iterator[Contract]:
+    """The contract of that name, path, or REVISION:DATASET; its files are there as long as the block runs."""
+    revision, colon, dataset = name.rpartition(":")
+    if not colon or Path(name).exists():
+        yield contract_of(name, contracts)
+        return
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        _take_from_git(revision, dataset, contracts, Path(folder))
+        yield load_contract(Path(folder) / dataset)
+
+
+def _take_from_git(revision: str, dataset: str, contracts: Path, folder: Path) -> None:
+    if revision.startswith("-") or dataset.startswith("-") or Path(dataset).name != dataset:
+        raise ContractInvalid(f"{revision}:{dataset} is no REVISION:DATASET")
+    command = ["git", "-C", str(contracts), "archive", "--format=tar", revision, dataset]
+    try:
+        taken = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ContractInvalid(f"git cannot be asked for {revision}:{dataset}: {type(error).__name__}") from None
+    if taken.returncode:
+        said = taken.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ContractInvalid(
+            f"git has no contract {revision}:{dataset}: {said[-1] if said else 'it does not say why'}"
+        )
+    with tarfile.open(fileobj=io.BytesIO(taken.stdout)) as files:
+        files.extractall(folder, filter="data")
