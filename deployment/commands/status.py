@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from deployment.commands.running import running_cloud
 from deployment.commands.show import details_of, receipt_address, rows_of
@@ -16,6 +15,8 @@ from deployment.commands.uploads import Uploads
 from deployment.local.endpoints import Endpoints
 from flows.refinery.receipt import Receipt
 from lambda_trigger.message import UploadMessage
+
+_DETAILS_SHOWN = 3
 
 
 def status(console: Console, state_dir: Path, *, limit: int, as_json: bool) -> None:
@@ -52,22 +53,22 @@ def _print_uploads(console: Console, running: list[UploadMessage], receipts: lis
     if not running and not receipts:
         console.print("Nothing was uploaded yet. Try: sluice upload FILE --dataset NAME")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("when (UTC)", "run", "file", "state", "rows", "why"):
-        table.add_column(column, no_wrap=column in ("when (UTC)", "run", "state"))
+    console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim", highlight=False)
+    # Lines and no table: keys and reasons are long, and a table would cut them on a narrow terminal.
     for message in running:
-        table.add_row("", message.run_id[:8], escape(message.key), "[cyan]running[/]", "", "")
+        _print_line(console, " " * 19, message.run_id, "[cyan]running[/]  ", message.key, "")
     for receipt in receipts:
         style = "green" if receipt.status == "published" else "yellow"
-        table.add_row(
-            receipt.created_at[:19].replace("T", " "),
-            receipt.run_id[:8],
-            escape(receipt.source.key),
-            f"[{style}]{receipt.status}[/]",
-            rows_of(receipt),
-            escape("; ".join(details_of(receipt)[:3])),
-        )
-    console.print(table)
+        when = receipt.created_at[:19].replace("T", " ")
+        state = f"[{style}]{receipt.status:<9}[/]"
+        _print_line(console, when, receipt.run_id, state, receipt.source.key, rows_of(receipt))
+        for detail in details_of(receipt)[:_DETAILS_SHOWN]:
+            console.print(f"{' ' * 42}{detail}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_line(console: Console, when: str, run_id: str, state: str, key: str, rows: str) -> None:
+    line = f"{when}  {run_id[:8]}  {state}  [bold]{escape(key)}[/]  {rows}"
+    console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
 
 def _document(

@@ -322,6 +322,6 @@ def test_the_dataset_of_the_readme_works_as_it_says(
     dataset = dataset_of(file, None, contracts)
     settings = account.pipeline.settings.model_copy(update={"contracts_folder": contracts})
     there = Account(assemble(settings))
-    name = f"{dataset}/{file.name}"
-    printed = as_if_prefect_watched(outcome_of(there, file, f"incoming/{name}", name))
+    key = f"incoming/{dataset}/{file.name}"
+    printed = as_if_prefect_watched(outcome_of(there, file, key, file.name))
     assert "\n".join(printed) + "\n" == block_of_readme("text", "temperatures")
