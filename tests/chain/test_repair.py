@@ -1,0 +1,45 @@
+"""A dirty file goes through the whole chain; its quarantine is corrected and brought back in with the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from deployment.commands.repair import repair
+from flows.refinery.docs_index import read
+from flows.refinery.receipt import Status
+from tests.chain.chain import Chain
+from tests.chain.files import order, orders
+
+pytestmark = pytest.mark.cloud
+
+
+def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chain: Chain, tmp_path: Path) -> None:
+    lines = [order(number) for number in range(1, 9)]
+    clean = chain.upload("incoming/orders/repair-clean.csv", orders(*lines))
+    dirty = chain.upload(
+        "incoming/orders/repair-dirty.csv", orders(*lines[:3], order(4, unit_price="cheap"), *lines[4:])
+    )
+    chain.ended(clean), chain.ended(dirty)
+    before = chain.receipt(dirty)
+    assert before.rows.quarantined_total == 1
+    quarantine = chain.quarantined(before).assign(unit_price="9.50")
+    quarantine.to_parquet(tmp_path / f"{dirty.run_id}.parquet")
+
+    chain.cloud.mark_ready()
+    repaired = repair(Console(quiet=True), chain.cloud.state_dir, tmp_path / f"{dirty.run_id}.parquet", None)
+
+    assert chain.receipt(dirty) == repaired
+    assert (repaired.status, repaired.attempt, repaired.rows) == (Status.PUBLISHED, 1, chain.receipt(clean).rows)
+    pd.testing.assert_frame_equal(chain.published(repaired), chain.published(chain.receipt(clean)))
+
+    # The first page was written by the task, with no more than its role allows; the second by the command.
+    pages = chain.keys("docs/orders/")
+    assert {before.docs_page, repaired.docs_page} <= set(pages)
+    index = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key="docs/orders/index.html")["Body"].read()
+    listed = {f"docs/orders/{entry.page}" for entry in read(index.decode(), "orders").entries}
+    assert {before.docs_page, repaired.docs_page} <= listed
+    chain.settle()
