@@ -18,7 +18,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
-from flows.process_upload import Assignment, assigned, process_upload
+from flows.process_upload import Assignment, assigned, final_state, process_upload
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.receipt import Receipt
 from flows.stages import StageBroke, UploadRun
@@ -145,6 +145,8 @@ class Observer:
         except Exception as error:  # noqa: BLE001 (the API went away in the middle)
             self._go_without(f"{type(error).__name__}")
         if assignment.receipt:
+            if state is not None and not state.is_final():
+                self._show_outcome(flow_run, assignment.receipt)
             return assignment.receipt
         failure = state.result(raise_on_failure=False) if state is not None and state.is_final() else None
         if isinstance(failure, SluiceError):
@@ -152,6 +154,15 @@ class Observer:
         if isinstance(failure, Exception):
             raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
         return self._process_unobserved(assignment)
+
+    def _show_outcome(self, flow_run: FlowRun, receipt: Receipt) -> None:
+        """Prefect declined the run's last state, because somebody cancelled it while it was at work: what was done
+        is done, and a run that stays Cancelling for ever would hide it."""
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(flow_run.id, final_state(receipt), force=True)
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(f"{type(error).__name__}")
 
     def _finish_quietly(self, assignment: Assignment) -> Receipt | None:
         """The flow run is over. If its receipt is there too, only the index may be left to do."""

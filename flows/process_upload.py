@@ -235,7 +235,7 @@ def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, 
         run.settle(existing)
         assignment.receipt = existing
         log.info("This object version has a receipt already (attempt %s): nothing is left to do.", existing.attempt)
-        return _final_state(existing)
+        return final_state(existing)
     rejection = _work(run, progress, dry_run=dry_run)
     by_hand = ["by-hand"] if assignment.by_hand else []
     if dry_run:
@@ -247,7 +247,7 @@ def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, 
     name = assignment.display_name if assignment.by_hand else None
     show_outcome(receipt, assignment.places, *by_hand, name=name)
     log.info("%s: %s.", outcome_name(receipt), outcome_message(receipt))
-    return _final_state(receipt)
+    return final_state(receipt)
 
 
 def _work(run: UploadRun, progress: ProgressBar, *, dry_run: bool) -> TerminalError | None:
@@ -312,7 +312,7 @@ def _is_retry_of(receipt: Receipt) -> bool:
     return (runtime.flow_run.run_count or 1) > 1 and receipt.chain.flow_run_id == str(runtime.flow_run.id)
 
 
-def _final_state(receipt: Receipt) -> State[Any]:
+def final_state(receipt: Receipt) -> State[Any]:
     """A rejected file is a failure of the file, named so: a broken pipeline is merely "Failed" or "Crashed"."""
     kind = Failed if receipt.status is Status.REJECTED else Completed
     return kind(name=outcome_name(receipt), message=outcome_message(receipt))
