@@ -10,7 +10,6 @@ from flows.refinery import docs_index
 from flows.refinery.docs_index import Entry, Update, archive_name, read, with_entry
 from tests.unit.refinery.receipts import receipt_of, upload
 
-
 ENTRIES_PER_PAGE = 5
 
 
