@@ -45,6 +45,7 @@ def install() -> None:
 
     stepfunctions._restore_state = restore_and_remember
     _end_restored_tasks()
+    _save_one_at_a_time()
 
 
 def _end_restored_tasks() -> None:
@@ -70,6 +71,17 @@ def resume_executions() -> None:
         with request_scope(account, region):
             app.spawn_background(stepfunctions._run_execution, execution_arn, thread_name="sluice-resumed")
     _interrupted.clear()
+
+
+def _save_one_at_a_time() -> None:
+    """Keep the save at the end from meeting one in the background: both write the same partial files."""
+    save_all, saving = persistence.save_all, threading.Lock()
+
+    def save_all_alone(services: dict[str, Any]) -> None:
+        with saving:
+            save_all(services)
+
+    persistence.save_all = app.save_all = save_all_alone
 
 
 def save_now_and_then() -> None:
