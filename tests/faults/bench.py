@@ -256,6 +256,14 @@ class Bench:
             case.send()
         return case
 
+    def stack_queue(self) -> Case:
+        """The stack's own queue as a case that has no upload of its own."""
+        number, outputs = next(self._cases), self.chain.outputs
+        folder = self.folder / f"case-{number}"
+        folder.mkdir()
+        nothing = UploadMessage(bucket=outputs["LandingBucket"], key="", version_id=None, etag="", size_bytes=0)
+        return Case(self, nothing, outputs["QueueUrl"], outputs["DeadLetterQueueUrl"], folder)
+
     @contextlib.contextmanager
     def denied(self, role: str, action: str, resource: str = "*") -> Iterator[None]:
         """Take a permission from a role for a while."""

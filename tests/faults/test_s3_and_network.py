@@ -149,7 +149,10 @@ def _other_contracts(case: Case) -> dict[str, str]:
     [
         pytest.param(
             "slow down",
-            marks=fault(_AREA, "503 SlowDown for ever", expected="given back under AwsUnavailable, published later"),
+            marks=[
+                pytest.mark.slow,  # boto3 backs off for half a minute
+                fault(_AREA, "503 SlowDown for ever", expected="given back under AwsUnavailable, published later"),
+            ],
         ),
         pytest.param(
             "cut",

@@ -1,0 +1,85 @@
+"""Stands between a worker and the Prefect server, and is as slow, as refusing or as dead as a test wants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlsplit
+
+import httpx
+
+_HOP_BY_HOP = {"transfer-encoding", "content-length", "content-encoding", "connection", "host"}
+
+
+class Gateway:
+    """What the gateway does with the next request.
+
+    Attributes:
+        delay_seconds: how long each answer is held up.
+        status: answered in the server's place; 0 lets the server answer.
+        dead: connections are closed without a word.
+        requests: how many came.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream.removesuffix("/api")
+        self.delay_seconds = 0.0
+        self.status = 0
+        self.dead = False
+        self.requests = 0
+        self.url = ""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer one request."""
+        self.requests += 1
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        if self.dead:
+            handler.close_connection = True
+            return
+        time.sleep(self.delay_seconds)
+        if self.status:
+            _send(handler, self.status, {}, b'{"detail": "injected"}')
+            return
+        headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP_BY_HOP}
+        answer = httpx.request(handler.command, self.upstream + handler.path, headers=headers, content=body, timeout=30)
+        _send(handler, answer.status_code, dict(answer.headers), answer.content)
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+    handler.send_response(status)
+    for name, value in headers.items():
+        if name.lower() not in _HOP_BY_HOP:
+            handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@contextmanager
+def gateway_to(upstream: str) -> Iterator[Gateway]:
+    """A running gateway to a Prefect API."""
+    gateway = Gateway(upstream)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _any(self) -> None:
+            gateway.answer(self)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _any  # noqa: N815 (http.server's names)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    gateway.url = f"http://127.0.0.1:{server.server_port}{urlsplit(upstream).path}"
+    try:
+        yield gateway
+    finally:
+        server.shutdown()
+        server.server_close()

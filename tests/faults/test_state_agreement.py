@@ -1,0 +1,281 @@
+"""Whatever happened to it, once all is quiet everything that shows an upload tells the same story about it.
+
+The story of an upload, by who tells it:
+
+- the queue: no message of it is left, and none in the dead-letter queue;
+- Step Functions: its execution has ended, as the receipt says;
+- ECS: the tasks that were launched for it have stopped, each with the exit code that the fault explains, the last one
+  with 0 unless somebody else's task did its work;
+- Prefect: one flow run, in the state of the receipt, whose id the receipt names; none where Prefect was away;
+- the receipt: published or rejected, and by which attempt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.refinery.receipt import Status
+from lambda_trigger.message import UploadMessage
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.faults.bench import kept_promises
+from tests.faults.catalogue import fault
+from tests.faults.saboteur import Sabotage, as_variable
+
+pytestmark = pytest.mark.cloud
+# deployment/local/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
+_RUN_TASK_ANSWERS = "run_task_answers.jsonl"
+_SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
+
+
+@dataclass(frozen=True)
+class Story:
+    """What everybody is expected to tell of one upload.
+
+    Attributes:
+        first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
+        last_exit: that of the last task; None when another upload's task may have done the work.
+    """
+
+    execution: str = "SUCCEEDED"
+    error: str | None = None
+    receipt: Status = Status.PUBLISHED
+    flow_run: str | None = "Published"
+    first_exits: tuple[int | str, ...] = ()
+    last_exit: int | None = 0
+
+
+@contextmanager
+def _tasks_that(chain: Chain, command: list[str] | None = None, **environment: str) -> Iterator[None]:
+    """Let the tasks that are launched meanwhile run another command, or have other variables."""
+    family = chain.outputs["TaskFamily"]
+    before = chain.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
+    names = ("networkMode", "cpu", "memory", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
+    common = {"family": family, **{name: before[name] for name in names if before.get(name)}}
+    container = dict(before["containerDefinitions"][0])
+    variables = {each["name"]: each["value"] for each in container["environment"]} | environment
+    changed = container | {
+        "command": command or container["command"],
+        "environment": [{"name": name, "value": value} for name, value in variables.items()],
+    }
+    chain.ecs.register_task_definition(**common, containerDefinitions=[changed])
+    try:
+        yield
+    finally:
+        chain.ecs.register_task_definition(**common, containerDefinitions=[container])
+
+
+def _handed_in(chain: Chain, name: str, body: bytes = b"") -> UploadMessage:
+    upload = chain.upload(f"incoming/orders/story-{name}.csv", body or good_orders(3))
+    assert chain.deliver(chain.event_of(upload))["error"] is None
+    return upload
+
+
+def _tasks_of(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]]:
+    """The tasks that were launched for an upload, the first one first."""
+    cluster, family = chain.outputs["ClusterArn"], chain.outputs["TaskFamily"]
+    arns = [
+        arn
+        for status in ("RUNNING", "STOPPED")
+        for arn in chain.ecs.list_tasks(cluster=cluster, family=family, desiredStatus=status)["taskArns"]
+    ]
+    described = chain.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+    own = [task for task in described if upload.run_id in json.dumps(task["overrides"])]
+    return sorted(own, key=lambda task: str(task["createdAt"]))
+
+
+def _stopped(chain: Chain, upload: UploadMessage) -> bool:
+    return any(task["lastStatus"] == "STOPPED" for task in _tasks_of(chain, upload))
+
+
+def _exits(chain: Chain, upload: UploadMessage) -> list[int | str]:
+    """The exit code of each task, or, where it did not end by itself, ECS's word for how it ended."""
+    tasks = _tasks_of(chain, upload)
+    assert {task["lastStatus"] for task in tasks} <= {"STOPPED"}
+    return [
+        task["containers"][0]["exitCode"] if task["stopCode"] == "EssentialContainerExited" else task["stopCode"]
+        for task in tasks
+    ]
+
+
+def _all_tell(chain: Chain, upload: UploadMessage, story: Story) -> None:
+    execution = chain.ended(upload, seconds=150)
+    assert (execution["status"], execution.get("error")) == (story.execution, story.error), execution
+    receipt = kept_promises(chain, upload, story.receipt)
+    chain.wait_for(chain.queue_is_empty, "the queue to be empty")
+    assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
+    exits = _exits(chain, upload)
+    assert tuple(exits[: len(story.first_exits)]) == story.first_exits, exits
+    if story.last_exit is not None:
+        assert exits[-1] == story.last_exit
+        assert receipt.chain.execution_arn == execution["executionArn"]
+    # A rejection names its reason behind a colon.
+    runs = [(run["state"]["name"].partition(":")[0], run["id"]) for run in chain.flow_runs(upload)]
+    assert runs == ([(story.flow_run, receipt.chain.flow_run_id)] if story.flow_run else [])
+    assert receipt.observed is bool(story.flow_run)
+
+
+# --- what happens to the upload ---------------------------------------------------------------------------------
+
+
+def _published(chain: Chain, _folder: Path) -> UploadMessage:
+    return _handed_in(chain, "published")
+
+
+def _rejected(chain: Chain, _folder: Path) -> UploadMessage:
+    return _handed_in(chain, "rejected", b"order_id,quantity\nORD-00000001,1\n")
+
+
+def _exit_1(chain: Chain, _folder: Path) -> UploadMessage:
+    with _tasks_that(chain, ["false"]):
+        upload = _handed_in(chain, "exit-1")
+        chain.wait_for(lambda: _stopped(chain, upload), "the task to fail")
+    return upload
+
+
+def _killed(chain: Chain, _folder: Path) -> UploadMessage:
+    killing = as_variable([Sabotage(on="sqs.ReceiveMessage", do="kill_after")])
+    with _tasks_that(chain, _SABOTEUR, **killing):
+        upload = _handed_in(chain, "killed")
+        chain.wait_for(lambda: _stopped(chain, upload), "the task to be killed")
+    return upload
+
+
+def _stopped_by_ecs(chain: Chain, folder: Path) -> UploadMessage:
+    gate = folder / "stop.gate"
+    held = as_variable([Sabotage(on="s3.HeadObject", where="/incoming/", do="hold", gate=str(gate))])
+    with _tasks_that(chain, _SABOTEUR, **held):
+        upload = _handed_in(chain, "stopped")
+        chain.wait_for(gate.with_suffix(".reached").exists, "the task to be at work")
+    (task,) = _tasks_of(chain, upload)
+    chain.ecs.stop_task(cluster=chain.outputs["ClusterArn"], task=task["taskArn"], reason="Spot interruption")
+    return upload
+
+
+def _never_starts(chain: Chain, _folder: Path) -> UploadMessage:
+    with _tasks_that(chain, ["/no/such/program"]):
+        upload = _handed_in(chain, "never-starts")
+        chain.wait_for(lambda: _stopped(chain, upload), "the task to fail to start")
+    return upload
+
+
+def _prefect_down(chain: Chain, _folder: Path) -> UploadMessage:
+    with _tasks_that(chain, PREFECT_API_URL="http://127.0.0.1:9/api"):
+        upload = _handed_in(chain, "prefect-down")
+        chain.wait_for(lambda: _tasks_of(chain, upload), "its task")
+    return upload
+
+
+def _throttled(chain: Chain, _folder: Path) -> UploadMessage:
+    answers = [
+        (400, {"__type": "ThrottlingException", "message": "Rate exceeded"}),
+        (400, {"__type": "AmazonECSException", "message": "Capacity is unavailable at this time"}),
+        (200, {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]}),
+    ]
+    lines = [json.dumps({"status": status, "body": body}) for status, body in answers]
+    (chain.cloud.state_dir / _RUN_TASK_ANSWERS).write_text("\n".join(lines) + "\n")
+    return _handed_in(chain, "throttled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanging(chain: Chain) -> UploadMessage:
+    """An upload whose task hangs from the first moment on, until the state machine's time for it is over."""
+    with _tasks_that(chain, ["sleep", "900"]):
+        upload = _handed_in(chain, "hangs")
+        chain.wait_for(chain.tasks, "the task to hang")
+    return upload
+
+
+_Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            (_published, Story()),
+            id="published",
+            marks=fault("State agreement", "nothing: published", expected="SUCCEEDED, published, Published, exit 0"),
+        ),
+        pytest.param(
+            (_rejected, Story("FAILED", "DataRejected", Status.REJECTED, "Rejected")),
+            id="rejected",
+            marks=fault(
+                "State agreement", "nothing: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
+            ),
+        ),
+        pytest.param(
+            (_exit_1, Story(first_exits=(1,))),
+            id="exit 1",
+            marks=fault(
+                "State agreement", "a task exits with 1", expected="SUCCEEDED, published, Published, exits 1 and 0"
+            ),
+        ),
+        pytest.param(
+            (_killed, Story(first_exits=(137,))),
+            id="killed",
+            marks=[
+                fault("State agreement", "a task is killed", expected="SUCCEEDED, published, Published, exits 137 … 0"),
+                fault(
+                    "Queue and task",
+                    "a task that dies inside the visibility timeout (the stranded message)",
+                    expected="its run launches tasks until the message is visible again and processed",
+                ),
+            ],
+        ),
+        pytest.param(
+            (_stopped_by_ecs, Story(first_exits=("UserInitiated",))),
+            id="stopped by ECS",
+            marks=fault(
+                "Queue and task", "a task stopped by ECS", expected="message given back, exit 143, then done by another"
+            ),
+        ),
+        pytest.param(
+            (_never_starts, Story(first_exits=("TaskFailedToStart",))),
+            id="never starts",
+            marks=fault(
+                "State agreement",
+                "a task never starts",
+                expected="SUCCEEDED, published, Published, no exit code and 0",
+            ),
+        ),
+        pytest.param(
+            (_prefect_down, Story(flow_run=None)),
+            id="Prefect down",
+            marks=fault(
+                "State agreement", "Prefect down", expected="SUCCEEDED, published unobserved, no flow run, exit 0"
+            ),
+        ),
+        pytest.param(
+            (_throttled, Story()),
+            id="throttled",
+            marks=[
+                fault(
+                    "State agreement",
+                    "RunTask throttled, then without capacity, then with `Failures` in the answer",
+                    expected="launched at the fourth try: SUCCEEDED, published, Published, one task, exit 0",
+                ),
+            ],
+        ),
+    ],
+)
+def test_when_all_is_quiet_everybody_tells_the_same_story(chain: Chain, tmp_path: Path, row: _Row) -> None:
+    happens, story = row
+    _all_tell(chain, happens(chain, tmp_path), story)
+
+
+@fault(
+    "State agreement",
+    "a task hangs",
+    expected="another upload's task does the work; the hanging one is stopped in the end; SUCCEEDED, published",
+)
+def test_a_hanging_task_does_not_keep_its_upload(chain: Chain, hanging: UploadMessage) -> None:
+    assert chain.has_receipt(hanging), "the tasks of other uploads drained the queue"
+    _all_tell(chain, hanging, Story(first_exits=("UserInitiated",), last_exit=None))

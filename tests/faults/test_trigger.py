@@ -1,0 +1,267 @@
+"""What happens when events come twice, in the wrong order or malformed, or the trigger's own calls fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import boto3
+import pytest
+
+from flows.refinery.receipt import Status
+from lambda_trigger.dispatch import Dispatcher
+from lambda_trigger.handler import _CALLS, RecordsFailed, Trigger, handle_event
+from lambda_trigger.message import UploadMessage
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.faults.bench import Bench, Case, eventually, kept_promises
+from tests.faults.catalogue import fault
+from tests.faults.saboteur import Sabotage, lay
+
+pytestmark = pytest.mark.cloud
+_AREA: Literal["Trigger"] = "Trigger"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def busy_cluster(chain: Chain) -> Iterator[None]:
+    """As many tasks as may drain at once, which do not: executions wait, and each test drains the queue itself."""
+    sleep = {"containerOverrides": [{"name": "drain", "command": ["sleep", "900"]}]}
+    cluster = chain.outputs["ClusterArn"]
+    started = [
+        chain.ecs.run_task(cluster=cluster, taskDefinition="sluice-drain", overrides=sleep)["tasks"][0]["taskArn"]
+        for _ in range(2)
+    ]
+    yield
+    for task in started:
+        chain.ecs.stop_task(cluster=cluster, task=task)
+    chain.wait_for(lambda: not chain.tasks(), "the cluster to be free again")
+
+
+@pytest.fixture
+def stack_queue(bench: Bench) -> Case:
+    """The stack's own queue, with a worker for whatever lies in it."""
+    return bench.stack_queue()
+
+
+def _published(case: Case, *uploads: UploadMessage, rows: int = 2) -> None:
+    """Drain the queue, and check that every upload was published and its execution succeeded."""
+    assert case.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
+    chain = case.bench.chain
+    for upload in uploads:
+        assert kept_promises(chain, upload).rows.published == rows
+        assert chain.ended(upload)["status"] == "SUCCEEDED"
+    assert chain.queue_is_empty()
+    assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
+
+
+# --- events that come again, or in another order ----------------------------------------------------------------
+
+
+@fault(_AREA, "the same event twice", expected="one execution, one receipt")
+def test_an_event_that_comes_twice_publishes_once(chain: Chain, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/twice.csv", good_orders(2))
+    answers = [chain.deliver(chain.event_of(upload)) for _ in range(2)]
+    assert [answer["error"] for answer in answers] == [None, None]
+    _published(stack_queue, upload)
+
+
+@fault(_AREA, "the same event twenty times at once", expected="one execution, one receipt, no message left")
+def test_an_event_that_comes_twenty_times_at_once_publishes_once(chain: Chain, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/twenty.csv", good_orders(2))
+    event = chain.event_of(upload)
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: chain.deliver(event), range(20)))
+    assert [answer["error"] for answer in answers] == [None] * 20
+    _published(stack_queue, upload)
+
+
+@fault(
+    _AREA, "events of one key out of order", expected="the newer version's output stays, the older one's is withdrawn"
+)
+def test_events_out_of_order_leave_the_newest_version(chain: Chain, stack_queue: Case) -> None:
+    older = chain.upload("incoming/orders/order.csv", good_orders(1))
+    newer = chain.upload("incoming/orders/order.csv", good_orders(2))
+    for upload, sequencer in ((newer, "0B"), (older, "0A")):
+        assert chain.deliver(chain.event_of(upload, sequencer=sequencer))["error"] is None
+        assert stack_queue.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
+    data = [key for key in chain.keys("data/orders/") if newer.run_id in key or older.run_id in key]
+    assert data == [output.key for output in kept_promises(chain, newer).outputs]
+    assert kept_promises(chain, older).status is Status.PUBLISHED
+    assert [chain.ended(upload)["status"] for upload in (newer, older)] == ["SUCCEEDED"] * 2
+
+
+@fault(_AREA, "duplicate after the execution closed", expected="no second execution; the message finds the receipt")
+def test_a_duplicate_after_the_execution_closed_changes_nothing(chain: Chain, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/closed.csv", good_orders(2))
+    chain.deliver(chain.event_of(upload))
+    _published(stack_queue, upload)
+    before = chain.receipt(upload)
+    assert chain.deliver(chain.event_of(upload))["error"] is None
+    _published(stack_queue, upload)
+    assert chain.receipt(upload) == before
+
+
+# --- keys -------------------------------------------------------------------------------------------------------
+
+
+@fault(_AREA, "keys with space, +, é, %2F, emoji, and of 1,024 bytes", expected="all published under their own key")
+def test_every_key_that_s3_allows_is_processed(chain: Chain, stack_queue: Case) -> None:
+    prefix = "incoming/orders/"
+    # The embedded cloud keeps objects as files, whose names end at 255 bytes: the longest key has folders.
+    longest = "/".join(["x" * 100] * 20)[: 1024 - len(prefix) - 4] + ".csv"
+    names = ["a b.csv", "a+b.csv", "é.csv", "a%2Fb.csv", "🐧.csv", longest]
+    uploads = [chain.upload(prefix + name, good_orders(2)) for name in names]
+    assert chain.deliver(chain.event_of(*uploads))["error"] is None
+    _published(stack_queue, *uploads)
+    assert [chain.receipt(upload).source.key for upload in uploads] == [prefix + name for name in names]
+
+
+# --- events that are none, or ask for nothing -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        pytest.param(
+            {"Event": "s3:TestEvent"}, None, marks=fault(_AREA, "test event of S3", expected="nothing to do, no error")
+        ),
+        pytest.param({}, "has no list of Records", marks=fault(_AREA, "{} as event", expected="EventUnreadable")),
+        pytest.param(
+            "not an object",
+            "not a JSON object",
+            marks=fault(_AREA, "event that is no JSON object", expected="EventUnreadable"),
+        ),
+    ],
+)
+def test_an_event_without_uploads_starts_nothing(chain: Chain, payload: object, says: str | None) -> None:
+    answer = chain.deliver(payload)
+    assert bool(answer["error"]) is bool(says)
+    assert (says or "") in json.dumps(answer["payload"])
+    assert chain.queue_is_empty()
+
+
+@fault(_AREA, "several records, one bad", expected="the others are handed over; RecordsFailed makes Lambda try again")
+def test_a_bad_record_does_not_keep_the_others(chain: Chain, stack_queue: Case) -> None:
+    uploads = [chain.upload(f"incoming/orders/record-{number}.csv", good_orders(2)) for number in range(2)]
+    event = chain.event_of(*uploads)
+    event["Records"].insert(1, {"eventName": "ObjectCreated:Put", "s3": {"object": {"key": "x"}}})
+    assert "1 of 3 records could not be handed over" in json.dumps(chain.deliver(event)["payload"])
+    _published(stack_queue, *uploads)
+
+
+@fault(_AREA, "deletion, folder marker, event on an output prefix", expected="ignored, each under its reason")
+def test_what_is_no_upload_is_ignored(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/folder/", b"")
+    records = [chain.event_of(upload)["Records"][0] for _ in range(3)]
+    records[0]["eventName"] = "ObjectRemoved:Delete"
+    records[1]["s3"]["bucket"]["name"] = chain.outputs["PublishedBucket"]
+    assert chain.deliver({"Records": records})["payload"] == {"dispatched": 0, "ignored": 3, "failed": 0}
+    assert chain.queue_is_empty()
+
+
+@fault(_AREA, "zero-byte object", expected="rejected, with the reason that it is empty")
+def test_an_empty_object_is_rejected_with_its_reason(chain: Chain, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/zero.csv", b"")
+    chain.deliver(chain.event_of(upload))
+    assert stack_queue.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
+    assert "empty" in kept_promises(chain, upload, Status.REJECTED).reason
+    assert chain.ended(upload)["error"] == "DataRejected"
+
+
+# --- the trigger's own calls ------------------------------------------------------------------------------------
+
+
+@fault(_AREA, "SQS send refused", expected="no execution without a message; all is well once it is tried again")
+def test_no_execution_is_started_without_its_message(chain: Chain, bench: Bench, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/send-refused.csv", good_orders(2))
+    with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
+        assert "1 of 1 records could not be handed over" in json.dumps(chain.deliver(chain.event_of(upload))["payload"])
+    assert chain.execution(upload) is None
+    assert chain.queue_is_empty()
+    assert chain.deliver(chain.event_of(upload))["error"] is None
+    _published(stack_queue, upload)
+
+
+@fault(_AREA, "Lambda out of retries", expected="the failure destination holds the event, and why it failed")
+def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/given-up.csv", good_orders(2))
+    event = chain.event_of(upload)
+    failures = chain.outputs["TriggerFailuresQueueUrl"]
+    queue_arn = chain.sqs.get_queue_attributes(QueueUrl=chain.outputs["QueueUrl"], AttributeNames=["QueueArn"])
+    with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage", queue_arn["Attributes"]["QueueArn"]):
+        chain.lambdas.invoke(
+            FunctionName=chain.outputs["TriggerFunctionName"],
+            InvocationType="Event",
+            Payload=json.dumps(event).encode(),
+        )
+        assert eventually(lambda: bool(chain.messages("TriggerFailuresQueueUrl")["waiting"]))
+    (kept,) = chain.sqs.receive_message(QueueUrl=failures)["Messages"]
+    body = json.loads(kept["Body"])
+    assert body["requestPayload"] == event
+    assert body["requestContext"]["condition"] == "RetriesExhausted"
+    assert chain.deliver(body["requestPayload"])["error"] is None  # what a person does with it
+    chain.sqs.delete_message(QueueUrl=failures, ReceiptHandle=kept["ReceiptHandle"])
+    _published(stack_queue, upload)
+
+
+def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> Trigger:
+    """The trigger as the Lambda builds it, with the role of the Lambda and faults on the way to AWS."""
+    given = bench.credentials_of(bench.role_named("TriggerRole"))
+    session = boto3.Session(
+        aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=given["AWS_SESSION_TOKEN"],
+        region_name=chain.cloud.region,
+    )
+    lay(plan, session)
+
+    def client(service: str) -> Any:
+        make: Any = session.client
+        return make(service, config=_CALLS, endpoint_url=chain.cloud.aws_endpoint_url)
+
+    dispatcher = Dispatcher(
+        client("sqs"), client("stepfunctions"), chain.outputs["QueueUrl"], chain.outputs["StateMachineArn"]
+    )
+    return Trigger(chain.outputs["LandingBucket"], "incoming/", dispatcher)
+
+
+_START = "sfn.StartExecution"
+
+
+@fault(_AREA, "send done, start throttled", expected="tried again within the invocation; one execution")
+def test_a_throttled_start_is_tried_again(chain: Chain, bench: Bench, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/throttled.csv", good_orders(2))
+    throttled = Sabotage(on=_START, do="refuse", times=2, code="ThrottlingException", status=400)
+    counts = handle_event(chain.event_of(upload), _trigger(chain, bench, throttled))
+    assert counts == {"dispatched": 1, "ignored": 0, "failed": 0}
+    _published(stack_queue, upload)
+
+
+@fault(
+    _AREA,
+    "send done, start refused every time",
+    expected="RecordsFailed; the message is processed all the same, and the event's next try starts the execution",
+)
+def test_an_upload_without_an_execution_is_processed_all_the_same(
+    chain: Chain, bench: Bench, stack_queue: Case
+) -> None:
+    upload = chain.upload("incoming/orders/start-refused.csv", good_orders(2))
+    refused = Sabotage(on=_START, do="refuse", times=0, code="AccessDeniedException", status=400)
+    with pytest.raises(RecordsFailed, match="1 of 1"):
+        handle_event(chain.event_of(upload), _trigger(chain, bench, refused))
+    assert chain.execution(upload) is None
+    assert stack_queue.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
+    kept_promises(chain, upload)
+    assert chain.deliver(chain.event_of(upload))["error"] is None
+    _published(stack_queue, upload)
+
+
+@fault(_AREA, "start done, response lost", expected="the second try finds the same execution; one receipt")
+def test_a_lost_answer_to_the_start_gives_one_execution(chain: Chain, bench: Bench, stack_queue: Case) -> None:
+    upload = chain.upload("incoming/orders/start-lost.csv", good_orders(2))
+    lost = Sabotage(on=_START, do="lose_answer")
+    counts = handle_event(chain.event_of(upload), _trigger(chain, bench, lost))
+    assert counts["dispatched"] == 1
+    _published(stack_queue, upload)
