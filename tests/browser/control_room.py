@@ -30,7 +30,52 @@ class ControlRoom:
         """Go to the run whose name has `name` in it."""
         self.open_runs()
         self.listed(name).get_by_role("link", name=re.compile(re.escape(name))).first.click()
-        expect(self.page.get_by_text("Task Runs", exact=True).first).to_be_visible(timeout=_APPEARS_MS)
+        self.wait_for_text("Task Runs")
+
+    def open_run_of_id(self, flow_run_id: str) -> None:
+        """Go to the page of one run."""
+        self.page.goto(f"{self._ui_url}/runs/flow-run/{flow_run_id}")
+        self.wait_for_text("Task Runs")
+
+    def open_custom_run(self, deployment_id: str) -> None:
+        """Go to the form that starts a run of a deployment with parameters."""
+        self.page.goto(f"{self._ui_url}/deployments/deployment/{deployment_id}/run")
+        self.wait_for_text("Validate parameters")
+
+    def open_artifact(self, kind: str) -> None:
+        """Go from a run to its artifact whose key begins with `kind`."""
+        self.page.get_by_text("Artifacts", exact=True).last.click()
+        self.page.locator("a[href*='/artifacts/artifact/']", has_text=f"{kind}-").first.click()
+        self.page.wait_for_url("**/artifacts/artifact/**")
+
+    def field(self, name: str) -> Locator:
+        """The text field of a parameter of the form."""
+        return self._parameter(name).locator("textarea")
+
+    def switch(self, name: str) -> Locator:
+        """The switch of a parameter of the form."""
+        return self._parameter(name).locator(".p-toggle__control")
+
+    def _parameter(self, name: str) -> Locator:
+        label = self.page.get_by_text(re.compile(rf"^\s*{name}( \(Optional\))?\s*$"))
+        return self.page.locator(".schema-form-property").filter(has=label).last
+
+    def submit(self) -> None:
+        """Press the form's button."""
+        self.page.get_by_role("button", name="Submit").click()
+
+    def retry(self) -> None:
+        """Press Retry on a run's page, and confirm."""
+        self.page.get_by_role("button", name="Retry").first.click()
+        self.page.locator(".p-modal__footer").get_by_role("button", name="Retry").click()
+
+    def state(self) -> Locator:
+        """The badge of a run's page."""
+        return self.page.locator(".state-badge").first
+
+    def wait_for_text(self, text: str) -> None:
+        """Wait until the page says `text`."""
+        expect(self.page.get_by_text(text).first).to_be_visible(timeout=_APPEARS_MS)
 
     def wait_for_log(self, text: str) -> None:
         """Wait until the run's log says `text`."""

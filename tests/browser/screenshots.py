@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 from playwright.sync_api import Page
 
 from deployment.commands.demo import SAMPLES
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _take(ui_url: str, folder: Path) -> None:
+    answer = httpx.get(f"{ui_url}/api/deployments/name/process-upload/upload", timeout=30)
+    deployment_id = answer.raise_for_status().json()["id"]
     with browser() as running:
         page = new_page(running)
         room = ControlRoom(page, ui_url)
@@ -58,6 +61,15 @@ def _take(ui_url: str, folder: Path) -> None:
         room.open_run("orders with bad rows.csv")
         room.wait_for_log("receipt")
         _shoot(page, folder / "prefect-run.png", height=1300)
+        room.open_artifact("summary")
+        _shoot(page, folder / "prefect-summary.png", height=1350)
+        room.open_run("orders mostly wrong.csv")
+        room.wait_for_log("receipt")
+        _shoot(page, folder / "prefect-rejected.png", height=1300)
+        room.open_custom_run(deployment_id)
+        room.field("key").fill("incoming/orders/orders mostly wrong.csv")
+        room.switch("dry_run").click()
+        _shoot(page, folder / "prefect-custom-run.png", height=1350)
 
 
 def _shoot(page: Page, path: Path, *, height: int) -> None:

@@ -1,0 +1,27 @@
+"""The chain and the browser that the tests of this folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.chromium import browser, chromium, new_page
+from tests.browser.control_room import ControlRoom
+from tests.chain.chain import Chain, running_chain
+
+
+@pytest.fixture(scope="session")
+def chain() -> Iterator[Chain]:
+    """One chain for all tests: started once; none where there is no Chromium to look at it with."""
+    if chromium() is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or set SLUICE_CHROMIUM to one")
+    with running_chain() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def room(chain: Chain) -> Iterator[ControlRoom]:
+    """The UI of the chain's Prefect server."""
+    with browser() as running:
+        yield ControlRoom(new_page(running), chain.cloud.prefect_ui_url)

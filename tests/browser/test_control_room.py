@@ -1,0 +1,93 @@
+"""What a person sees and does in Prefect's UI, in a real browser."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from deployment.local.pipeline import WORK_POOL
+from lambda_trigger.message import UploadMessage
+from tests.browser.control_room import ControlRoom
+from tests.chain.chain import Chain
+from tests.chain.files import dirty_orders
+
+pytestmark = pytest.mark.browser
+_ENDS_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def published(chain: Chain) -> UploadMessage:
+    """A file of which two rows are quarantined and the others published."""
+    upload = chain.upload("incoming/orders/seen.csv", dirty_orders())
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    return upload
+
+
+@pytest.fixture(scope="module")
+def rejected(chain: Chain) -> UploadMessage:
+    """A file that cannot be published."""
+    upload = chain.upload("incoming/orders/refused.csv", b"")
+    assert chain.ended(upload)["status"] == "FAILED"
+    return upload
+
+
+def test_the_list_tells_published_from_rejected(
+    room: ControlRoom, published: UploadMessage, rejected: UploadMessage
+) -> None:
+    room.open_runs()
+    expect(room.listed("seen.csv")).to_contain_text("Published, 2 rows quarantined")
+    expect(room.listed("refused.csv")).to_contain_text("Rejected: empty file")
+    expect(room.listed(published.run_id[:8])).to_contain_text("orders")
+    expect(room.listed(rejected.run_id[:8])).to_contain_text("rejected")
+
+
+def test_a_published_run_shows_its_story_its_summary_and_its_checks(
+    room: ControlRoom, published: UploadMessage
+) -> None:
+    room.open_run("seen.csv")
+    room.wait_for_log("9 rows published, 2 quarantined, 1 dropped")
+    room.open_artifact("summary")
+    room.wait_for_text(f"receipts/{published.run_id}.json")
+    room.open_run("seen.csv")
+    room.open_artifact("checks")
+    room.wait_for_text("expect_column_values_to_be_between(quantity)")
+
+
+def test_a_rejected_run_says_why(room: ControlRoom, rejected: UploadMessage) -> None:
+    room.open_run("refused.csv")
+    expect(room.state()).to_have_text("Rejected: empty file")
+    room.open_artifact("summary")
+    room.wait_for_text("the file is empty (0 bytes)")
+
+
+def test_a_custom_run_with_changed_parameters_finishes(
+    room: ControlRoom, chain: Chain, published: UploadMessage
+) -> None:
+    deployment = httpx.get(f"{chain.cloud.prefect_api_url}/deployments/name/process-upload/upload", timeout=30).json()
+    assert deployment["work_pool_name"] == WORK_POOL
+    before = chain.receipt(published)
+    room.open_custom_run(deployment["id"])
+    room.wait_for_text("Validate and preprocess, but write nothing.")
+    room.field("key").fill(published.key)
+    room.switch("dry_run").click()
+    room.submit()
+
+    def finished() -> str | None:
+        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flow_runs": {"tags": {"all_": ["dry-run"]}}}
+        runs = httpx.post(f"{chain.cloud.prefect_api_url}/flow_runs/filter", json=newest, timeout=30).json()
+        return str(runs[0]["id"]) if runs and runs[0]["state"]["type"] == "COMPLETED" else None
+
+    room.open_run_of_id(chain.wait_for(finished, "the custom run to finish"))
+    expect(room.state()).to_have_text("Dry run", timeout=_ENDS_MS)
+    assert chain.receipt(published) == before
+
+
+def test_retry_judges_a_rejected_file_again(room: ControlRoom, chain: Chain, rejected: UploadMessage) -> None:
+    """A person who presses Retry means it: a new attempt, in the same run, under today's contract."""
+    room.open_run("refused.csv")
+    room.retry()
+    chain.wait_for(lambda: chain.receipt(rejected).attempt == 1, "the second attempt's receipt")
+    (run,) = chain.flow_runs(rejected)
+    room.open_run_of_id(run["id"])
+    expect(room.state()).to_have_text("Rejected: empty file", timeout=_ENDS_MS)
