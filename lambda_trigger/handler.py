@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from botocore.config import Config
 
 from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of
+from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice.trigger")
 LOG.setLevel(logging.INFO)
@@ -80,6 +82,7 @@ def handle_event(event: object, trigger: Trigger, request_id: str | None = None)
 
 
 def _handle_record(record: object, index: int, trigger: Trigger, request_id: str | None) -> str:
+    started = time.monotonic()
     try:
         upload = read_record(record, bucket=trigger.bucket, incoming_prefix=trigger.incoming_prefix)
         if isinstance(upload, Ignored):
@@ -97,6 +100,9 @@ def _handle_record(record: object, index: int, trigger: Trigger, request_id: str
         request_id,
         record=index,
         run_id=upload.run_id,
+        dataset=folder_of(upload.key, trigger.incoming_prefix) or "default",
+        stage="dispatch",
+        seconds=round(time.monotonic() - started, 3),
         key=upload.key,
         version_id=upload.version_id,
         message_id=dispatched.message_id,
