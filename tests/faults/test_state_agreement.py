@@ -95,10 +95,14 @@ def _stopped(chain: Chain, upload: UploadMessage) -> bool:
     return any(task["lastStatus"] == "STOPPED" for task in _tasks_of(chain, upload))
 
 
+def _all_stopped(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]] | None:
+    tasks = _tasks_of(chain, upload)
+    return tasks if all(task["lastStatus"] == "STOPPED" for task in tasks) else None
+
+
 def _exits(chain: Chain, upload: UploadMessage) -> list[int | str]:
     """The exit code of each task, or, where it did not end by itself, ECS's word for how it ended."""
-    tasks = _tasks_of(chain, upload)
-    assert {task["lastStatus"] for task in tasks} <= {"STOPPED"}
+    tasks = chain.wait_for(lambda: _all_stopped(chain, upload), "its tasks to have stopped")
     return [
         task["containers"][0]["exitCode"] if task["stopCode"] == "EssentialContainerExited" else task["stopCode"]
         for task in tasks
