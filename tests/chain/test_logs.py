@@ -1,4 +1,4 @@
-"""No log of the chain holds a value of the data, and every line of the container and the Lambda says where it belongs.
+"""No log of the chain holds a value of the data, and every line of the container says where it belongs.
 
 Receipts and Prefect's artifacts may show what GX observes of a whole column (a row count, a minimum, a fraction), the
 names of columns and files, and row numbers; never the value of a row. Quarantine files hold the bad rows themselves.
@@ -110,15 +110,3 @@ def test_every_line_of_the_container_is_json_and_each_stage_says_how_long_it_too
     stages = [line for line in lines if line.get("run_id") == good.run_id and line["event"] == "stage done"]
     assert {line["stage"] for line in stages} == {"fetch", "validate", "refine", "publish", "record"}
     assert all(line["dataset"] == "orders" and line["seconds"] >= 0 for line in stages)
-
-
-def test_the_lambda_says_in_json_what_it_did_with_each_upload(chain: Chain, uploads: list[UploadMessage]) -> None:
-    lines = [
-        line[line.index("{") :] for line in everything_in(chain, log_group(chain, "trigger")) if '"run_id"' in line
-    ]
-    said = {line["run_id"]: line for line in map(json.loads, lines)}
-    for upload in uploads:
-        line = said[upload.run_id]
-        assert line["event"] == "dispatched"
-        assert line["dataset"] == upload.key.split("/")[1]
-        assert line["seconds"] >= 0
