@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults faults-all browser screenshots lock
+.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults faults-all browser bench-refine screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -81,6 +81,11 @@ faults-all: setup ## injected faults, also those that are too slow for the gate
 
 browser: setup ## the real Prefect UI in Chromium (skipped, with the reason, where there is none)
 	@$(BIN)/pytest -q tests/browser
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+bench-refine: setup ## rows per second of validating and preprocessing, beside pandas by hand and stock GX
+	@$(BIN)/python -m tests.benchmarks.bench_refine
 
 # --- upkeep -----------------------------------------------------------------------------------------------
 
