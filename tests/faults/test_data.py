@@ -1,0 +1,416 @@
+"""What happens when the data is at fault, or the code that a dataset brings along: the outcome of the whole upload."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import multiprocessing
+import pickle
+import random
+import resource
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import pandas as pd
+import pytest
+from moto import mock_aws
+
+from blocks.settings import PipelineSettings
+from flows.composition import Pipeline, TaskIdentity, assemble
+from flows.drain_queue import Drain
+from flows.observed_run import Observer
+from flows.process_upload import Assignment
+from flows.refinery.receipt import Chain, Receipt, Status
+from flows.stages import StageTookTooLong, UploadRun
+from lambda_trigger.message import UploadMessage
+from tests.chain.files import HEADER, good_orders, order, orders
+from tests.faults.catalogue import fault
+
+MIB = 1024**2
+MAX_GROWTH_BYTES = 600 * MIB  # above what the libraries themselves take
+
+
+def rejected_as(*codes: str) -> Callable[[Receipt], None]:
+    """The file is rejected for one of these reasons, and every row that was counted is accounted for."""
+
+    def look(receipt: Receipt) -> None:
+        assert receipt.status is Status.REJECTED
+        assert receipt.reasons[0].code in codes, receipt.reason
+        assert receipt.outputs == ()
+
+    return look
+
+
+def published(rows: int, quarantined: int = 0) -> Callable[[Receipt], None]:
+    """So many rows are published, and so many in quarantine."""
+
+    def look(receipt: Receipt) -> None:
+        assert receipt.status is Status.PUBLISHED, receipt.reason
+        assert (receipt.rows.published, receipt.rows.quarantined_total) == (rows, quarantined)
+
+    return look
+
+
+def workbook(sheet: str, *, more: dict[str, bytes] | None = None) -> bytes:
+    """An XLSX file whose one sheet is this XML."""
+    parts = {
+        "[Content_Types].xml": (
+            '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="rels" '
+            'ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="xml" '
+            'ContentType="application/xml"/><Override PartName="/xl/workbook.xml" ContentType="application/vnd.'
+            'openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/>'
+            '<Override PartName="/xl/worksheets/sheet1.xml" '
+            'ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/></Types>'
+        ),
+        "_rels/.rels": (
+            '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+            '<Relationship Id="rId1" '
+            'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
+            'Target="xl/workbook.xml"/></Relationships>'
+        ),
+        "xl/_rels/workbook.xml.rels": (
+            '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+            '<Relationship Id="rId1" '
+            'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" '
+            'Target="worksheets/sheet1.xml"/></Relationships>'
+        ),
+        "xl/workbook.xml": (
+            '<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="http://schemas.'
+            'openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="A" sheetId="1" r:id="rId1"/>'
+            "</sheets></workbook>"
+        ),
+        "xl/worksheets/sheet1.xml": sheet,
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+        for name, content in (more or {}).items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def sheet_of(*cells: str, before: str = "") -> str:
+    """The XML of a sheet with these rows of cells."""
+    rows = "".join(f'<row r="{number}">{row}</row>' for number, row in enumerate(cells, start=1))
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    return f'<?xml version="1.0"?>{before}<worksheet xmlns="{space}"><sheetData>{rows}</sheetData></worksheet>'
+
+
+def text_cell(place: str, text: str) -> str:
+    """One cell with text in it."""
+    return f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
+
+
+_LAUGHS = (
+    '<!DOCTYPE x [<!ENTITY a "ha">'
+    + "".join(f'<!ENTITY {this} "{f"&{last};" * 100}">' for last, this in zip("abcdef", "bcdefg", strict=True))
+    + "]>"
+)
+
+
+def case(name: str, what: str, body: Callable[[], bytes], look: Callable[[Receipt], None], expected: str) -> object:
+    """One file and what becomes of it."""
+    return pytest.param(name, body, look, id=what.replace(" ", "-"), marks=fault("Data", what, expected=expected))
+
+
+ODD_FILES = [
+    case("orders/x.csv", "empty file", lambda: b"", rejected_as("empty_file"), "rejected: empty_file"),
+    case(
+        "orders/x.csv",
+        "header only",
+        orders,
+        rejected_as("expect_table_row_count_to_be_between"),
+        "rejected: the contract wants rows",
+    ),
+    case(
+        "orders/x.csv", "byte order mark", lambda: b"\xef\xbb\xbf" + good_orders(3), published(3), "all rows published"
+    ),
+    case(
+        "things/x.csv",
+        "latin-1 text",
+        lambda: "name,town\nJosé,Köln\nRenée,Zürich\n".encode("latin-1"),
+        published(2),
+        "read as what it is, all rows published",
+    ),
+    case(
+        "things/x.csv",
+        "NUL bytes in a field",
+        lambda: b"name,town\nA\x00B,C\nD,E\n",
+        rejected_as("format_not_allowed"),
+        "taken for binary data, and rejected",
+    ),
+    case(
+        "things/x.csv",
+        "ragged rows",
+        lambda: b"a,b,c\n1,2,3\n4,5\n6,7,8,9\n10,11,12\n",
+        published(2, 2),
+        "rows that do not fit are quarantined",
+    ),
+    case(
+        "things/x.csv",
+        "duplicate column names",
+        lambda: b"a,a\n1,2\n",
+        rejected_as("header_invalid"),
+        "rejected: header_invalid",
+    ),
+    case(
+        "things/x.csv.gz",
+        "gzip bomb",
+        lambda: gzip.compress(b"a,b\n") + gzip.compress(b"1,2\n" * (4 * MIB)) * 20,
+        rejected_as("expands_too_much", "file_too_large"),
+        "rejected in bounded memory",
+    ),
+    case(
+        "things/x.csv.gz",
+        "one line of a gigabyte",
+        lambda: gzip_of_one_line(1024 * MIB),
+        rejected_as("record_too_long", "expands_too_much"),
+        "rejected in bounded memory",
+    ),
+    case(
+        "things/x.csv",
+        "a million columns",
+        lambda: ",".join(f"c{number}" for number in range(1_000_000)).encode() + b"\n" + b"1," * 999_999 + b"1\n",
+        rejected_as("too_many_columns", "record_too_long"),
+        "rejected: too_many_columns",
+    ),
+    case(
+        "things/x.xlsx",
+        "XLSX with entity expansion",
+        lambda: workbook(sheet_of(text_cell("A1", "a"), text_cell("A2", "&g;"), before=_LAUGHS)),
+        rejected_as("workbook_broken", "expands_too_much", "format_not_allowed"),
+        "rejected in bounded memory",
+    ),
+    case(
+        "things/x.xlsx",
+        "XLSX that is a zip bomb",
+        lambda: workbook(sheet_of(text_cell("A1", "a")), more={"xl/media/x.xml": bytes(256 * MIB)}),
+        rejected_as("expands_too_much", "file_too_large", "workbook_broken"),
+        "rejected in bounded memory",
+    ),
+    case(
+        "things/x.pkl",
+        "pickle",
+        lambda: pickle.dumps(pd.DataFrame({"a": [1]})),
+        rejected_as("format_not_allowed"),
+        "never loaded, rejected: format_not_allowed",
+    ),
+    case(
+        "things/x.xlsx",
+        "formula cells",
+        lambda: workbook(
+            sheet_of(
+                text_cell("A1", "a"),
+                '<c r="A2"><f>1+1</f><v>2</v></c>',
+                '<c r="A3"><f>WEBSERVICE("http://x")</f><v>3</v></c>',
+            )
+        ),
+        published(2),
+        "the stored values are read, nothing is computed",
+    ),
+    case(
+        "../../receipts/x",
+        "a key that means to leave its prefix",
+        lambda: good_orders(2),
+        published(2),
+        "outputs lie under data/ all the same",
+    ),
+]
+
+
+def gzip_of_one_line(size: int) -> bytes:
+    """A compressed file of one line that never ends, incompressible enough not to look like a bomb."""
+    letters = bytes(random.Random(1).choices(range(97, 123), k=8192)) * 128
+    return gzip.compress(b"a,b\n") + gzip.compress(letters, compresslevel=6) * (size // MIB)
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+    """Two buckets and a queue."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with mock_aws():
+        yield account()
+
+
+def account(**changes: object) -> Pipeline:
+    """A pipeline in the account that moto makes up."""
+    s3, sqs = boto3.client("s3"), boto3.client("sqs")
+    for bucket in ("landing", "published"):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket="landing", VersioningConfiguration={"Status": "Enabled"})
+    url = sqs.create_queue(QueueName="uploads", Attributes={"VisibilityTimeout": "30"})["QueueUrl"]
+    fields = {"receive_wait_seconds": 0, "idle_seconds": 0, "retry_delay_seconds": 0, **changes}
+    return assemble(
+        PipelineSettings.model_validate(
+            {"landing_bucket": "landing", "published_bucket": "published", "queue_url": url, **fields}
+        )
+    )
+
+
+def upload_of(name: str, body: bytes) -> UploadMessage:
+    """Put a file into the landing bucket."""
+    key = f"incoming/{name}"
+    response = boto3.client("s3").put_object(Bucket="landing", Key=key, Body=body)
+    return UploadMessage(
+        bucket="landing",
+        key=key,
+        version_id=response["VersionId"],
+        etag=response["ETag"].strip('"'),
+        size_bytes=len(body),
+        sequencer="01",
+    )
+
+
+def keys() -> list[str]:
+    """What lies in the published bucket."""
+    listed = boto3.client("s3").list_objects_v2(Bucket="published")
+    return [entry["Key"] for entry in listed.get("Contents", [])]
+
+
+def process(parts: Pipeline, upload: UploadMessage, receive_count: int = 1) -> Receipt:
+    """Do all stages."""
+    with UploadRun(parts, upload, chain=Chain(receive_count=receive_count)) as run:
+        return run.run()
+
+
+def _processed_apart(name: str, body: bytes, answers: multiprocessing.Queue[tuple[str, int, list[str]]]) -> None:
+    import os
+
+    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+    with mock_aws():
+        parts = account()
+        upload = upload_of(name, body)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        receipt = process(parts, upload)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        written = [key for key in keys() if upload.run_id in key and not key.startswith("docs/")]
+        answers.put((receipt.to_json(), grown, written))
+
+
+@pytest.fixture(scope="module")
+def warm() -> None:
+    """Everything is imported before the first fork, so that what a child takes is the file's doing."""
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        process(account(), upload_of("orders/warm.csv", good_orders(1)))
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize(("name", "body", "look"), ODD_FILES)
+def test_an_odd_file_has_one_clear_outcome_in_bounded_memory(
+    name: str, body: Callable[[], bytes], look: Callable[[Receipt], None]
+) -> None:
+    """Each in a process of its own, whose memory shows what the file took."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_processed_apart, args=(name, body(), answers))
+    child.start()
+    text, grown, written = answers.get(timeout=240)
+    child.join()
+    receipt = Receipt.from_json(text)
+    look(receipt)
+    assert receipt.rows.balanced
+    assert grown < MAX_GROWTH_BYTES
+    outputs = [output.key for output in receipt.outputs]
+    assert sorted(written) == sorted([f"receipts/{receipt.run_id}.json", *outputs])
+    assert all(key.startswith(("data/", "quarantine/")) for key in outputs)
+
+
+STEPS = {
+    "raises": "def step(frame):\n    raise ValueError('secret ' + str(frame.iloc[0, 0]))\n",
+    "nonsense": "def step(frame):\n    return 42\n",
+    "never": "def step(frame):\n    while True:\n        pass\n",
+}
+
+
+def with_own_contract(
+    parts: Pipeline, folder: Path, *, steps: str = "", expectations: str = "", **limits: int
+) -> Pipeline:
+    """The pipeline with a contract for incoming/own/ that has these steps or expectations."""
+    for name in ("default", "own"):
+        (folder / name).mkdir(parents=True)
+    (folder / "default" / "contract.yaml").write_text("dataset: default\n")
+    said = "dataset: own\nsource: incoming/own/*\n" + expectations
+    if steps:
+        said += "preprocess: [steps.step]\n"
+        (folder / "own" / "steps.py").write_text(steps)
+    (folder / "own" / "contract.yaml").write_text(said)
+    return assemble(parts.settings.model_copy(update={"contracts_folder": folder, **limits}))
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        pytest.param(
+            "raises",
+            "raised ValueError in steps.py, line 2",
+            marks=fault("Data", "a dataset's own step raises", expected="rejected, with its line, no value"),
+        ),
+        pytest.param(
+            "nonsense",
+            "must return a DataFrame",
+            marks=fault("Data", "a dataset's own step returns nonsense", expected="rejected: no DataFrame"),
+        ),
+    ],
+)
+def test_a_step_that_fails_rejects_the_file_and_says_where(
+    parts: Pipeline, tmp_path: Path, step: str, says: str
+) -> None:
+    own = with_own_contract(parts, tmp_path / "contracts", steps=STEPS[step])
+    receipt = process(own, upload_of("own/x.csv", good_orders(3)))
+    rejected_as("step_failed")(receipt)
+    assert says in receipt.reason
+    assert "secret" not in receipt.to_json()
+
+
+@fault(
+    "Data",
+    "a dataset's own step never returns",
+    expected="ended after the stage's time limit and tried once more, then rejected: takes_too_long",
+)
+def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_try(
+    parts: Pipeline, tmp_path: Path
+) -> None:
+    own = with_own_contract(parts, tmp_path / "contracts", steps=STEPS["never"], stage_timeout_seconds=1)
+    upload = upload_of("own/x.csv", good_orders(3))
+    with pytest.raises(StageTookTooLong, match="trying once more"):
+        process(own, upload)
+    assert keys() == []
+    rejected_as("takes_too_long")(process(own, upload, receive_count=2))
+
+
+class _Unobserved(Observer):
+    """Prefect is away."""
+
+    def __init__(self) -> None:
+        return
+
+    def process(self, assignment: Assignment) -> Receipt:
+        return self._process_unobserved(assignment)
+
+
+def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Pipeline, tmp_path: Path) -> None:
+    own = with_own_contract(parts, tmp_path / "contracts", steps=STEPS["never"], stage_timeout_seconds=1)
+    stuck, fine = upload_of("own/x.csv", good_orders(3)), upload_of("other/x.csv", good_orders(3))
+    for upload in (stuck, fine):
+        boto3.client("sqs").send_message(QueueUrl=own.queue.queue_url, MessageBody=upload.to_json())
+    assert Drain(own, TaskIdentity(fine.run_id, None, None), _Unobserved()).run() == 0
+    receipts = {upload.key: own.store.receipt(upload.run_id) for upload in (stuck, fine)}
+    assert [receipt.status if receipt else None for receipt in receipts.values()] == ["rejected", "published"]
+
+
+@fault("Data", "an expectation that raises instead of failing", expected="rejected, and the rule is named")
+def test_an_expectation_that_cannot_be_judged_rejects_the_file_and_is_named(parts: Pipeline, tmp_path: Path) -> None:
+    raising = "expectations:\n  - expect_column_values_to_be_between: {column: country, min_value: 1}\n"
+    own = with_own_contract(parts, tmp_path / "contracts", expectations=raising)
+    receipt = process(own, upload_of("own/x.csv", orders(order(1), order(2))))
+    assert receipt.status is Status.REJECTED
+    assert "expect_column_values_to_be_between" in receipt.reasons[0].code + receipt.reason
+    assert HEADER.split(",")[3] in receipt.reason
+    assert replace(upload_of("own/x.csv", b"")).key == receipt.source.key
