@@ -90,7 +90,7 @@ class Observer:
                 return client.create_flow_run_from_deployment(
                     self._deployment_of(client),
                     name=assignment.display_name,
-                    parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id},
+                    parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id or ""},
                     tags=[folder_of(upload.key, prefix) or "default", "upload"],
                     idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
                     state=Pending(name="Received"),  # workers take only Scheduled runs, so none takes this one

@@ -186,27 +186,30 @@ def _record(run: UploadRun, rejection: TerminalError | None = None) -> Receipt:
     persist_result=False,
 )
 def process_upload(
-    key: Annotated[
-        str, Field(description="The object's key, as incoming/orders/monday.csv, or its whole s3:// URI.", min_length=1)
-    ],
-    bucket: Annotated[str | None, Field(description="Its bucket; empty: the landing bucket.")] = None,
-    version_id: Annotated[str | None, Field(description="The object version; empty: the newest one.")] = None,
-    dataset: Annotated[
-        str | None, Field(description="Judge by this dataset's contract instead of the one that the key belongs to.")
-    ] = None,
-    force: Annotated[
-        bool, Field(description="Process it again although it has a receipt; the new receipt replaces the old one.")
-    ] = False,
-    dry_run: Annotated[bool, Field(description="Validate and preprocess, but write nothing.")] = False,
-    contract: Annotated[
-        dict[str, Any] | None,
-        Field(description='Fields of the contract to change for this run, as {"bad_rows": {"max_fraction": 0.5}}.'),
-    ] = None,
+    key: Annotated[str, Field(min_length=1)],
+    bucket: str = "",
+    version_id: str = "",
+    dataset: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    contract: dict[str, Any] = {},  # noqa: B006 (only read; with None, Prefect's form asks for the type first)
 ) -> State[Any]:
-    """Turn one uploaded object version into published data with a receipt."""
+    """Turn one uploaded object version into published data with a receipt.
+
+    Prefect's form for a custom run shows these texts.
+
+    Args:
+        key: The object's key, as incoming/orders/monday.csv, or its whole s3:// URI.
+        bucket: Its bucket; empty: the landing bucket.
+        version_id: The object version; empty: the newest one.
+        dataset: Judge by this dataset's contract; empty: by the one that the key belongs to.
+        force: Process it again although it has a receipt; the new receipt replaces the old one.
+        dry_run: Validate and preprocess, but write nothing.
+        contract: Fields of the contract to change for this run, as {"bad_rows": {"max_fraction": 0.5}}.
+    """
     try:
         assignment = _ASSIGNMENT.get() or _assignment_by_hand(
-            key, bucket, version_id, dataset=dataset, changes=contract, force=force
+            key, bucket, version_id or None, dataset=dataset, changes=contract, force=force
         )
     except ParametersWrong as error:
         return Failed(name="Wrong parameters", message=str(error))
@@ -266,11 +269,11 @@ def _work(run: UploadRun, progress: ProgressBar, *, dry_run: bool) -> TerminalEr
 
 def _assignment_by_hand(
     key: str,
-    bucket: str | None,
+    bucket: str,
     version_id: str | None,
     *,
-    dataset: str | None,
-    changes: dict[str, Any] | None,
+    dataset: str,
+    changes: dict[str, Any],
     force: bool,
 ) -> Assignment:
     """Find out what an S3 event would have told, for a run that somebody started by hand."""
@@ -295,9 +298,7 @@ def _assignment_by_hand(
     return Assignment(parts, upload, Chain(), contract=contract, by_hand=True)
 
 
-def _contract_by_hand(
-    parts: Pipeline, key: str, dataset: str | None, changes: dict[str, Any] | None
-) -> Contract | None:
+def _contract_by_hand(parts: Pipeline, key: str, dataset: str, changes: dict[str, Any]) -> Contract | None:
     """Return the contract that the parameters ask for; None when that is the one that the key belongs to."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
