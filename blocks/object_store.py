@@ -230,7 +230,7 @@ class ObjectStore(Block):
         Args:
             folders: where to look, as "data/orders/"; the folders of the receipt's own outputs are looked at anyway.
         """
-        own = {output.key.rsplit("/", 1)[0] + "/" for output in standing.outputs if output.kind == "data"}
+        own = {output.key.rsplit("/", 1)[0] + "/" for output in standing.outputs if output.is_retirable}
         try:
             for folder in sorted(own.union(folders)):
                 listed = self._s3.list_objects_v2(Bucket=self.published_bucket, Prefix=folder + standing.run_id)

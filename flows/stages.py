@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tempfile
@@ -21,7 +22,7 @@ from flows.composition import Pipeline
 from flows.data_docs import list_page, publish_page
 from flows.refinery.contract import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
-from flows.refinery.outputs import OutputFile
+from flows.refinery.outputs import OutputFile, output_file
 from flows.refinery.preprocess import Prepared, preprocess_file
 from flows.refinery.protocol import ReceiptConflict, Start, decide_start
 from flows.refinery.receipt import (
@@ -155,12 +156,13 @@ class UploadRun:
             if self.find_receipt():
                 return ()  # another worker was faster: what is written now would only have to be deleted again
             prepared = self._need(self._prepared)
-            files = [("data", file) for file in prepared.outputs]
-            if prepared.quarantine:
-                files.append(("quarantine", prepared.quarantine))
             self._outputs = ()
-            for kind, file in files:
-                self._outputs += (self._publish_file(kind, file),)
+            for file in prepared.outputs:
+                self._outputs += (self._publish_file("data", file),)
+            if prepared.quarantine:
+                self._outputs += (self._publish_file("quarantine", prepared.quarantine),)
+            if prepared.fitted:
+                self._outputs += (self._publish_file("fitted", self._fitted_file(prepared.fitted), under="data"),)
             return self._outputs
 
     def record(self) -> Receipt:
@@ -194,7 +196,7 @@ class UploadRun:
         """Bring the index up to date with a receipt that was there already; a worker may have died between the two,
         or before the commit and after it had written something else."""
         self._settle(receipt)
-        folders = {output.key.rsplit("/", 1)[0] + "/" for output in self._outputs if output.kind == "data"}
+        folders = {output.key.rsplit("/", 1)[0] + "/" for output in self._outputs if output.is_retirable}
         self.pipeline.store.delete_leftovers(receipt, {f"data/{self._area}/", *folders})
 
     @property
@@ -222,8 +224,14 @@ class UploadRun:
             self._contract = self.pipeline.contracts.named(dataset)
         return str(self._contract.on_reupload)
 
-    def _publish_file(self, kind: str, file: OutputFile) -> Output:
-        key = f"{kind}/{self._area}/{file.folder}{output_stem(self.upload, file.sha256)}{file.extension}"
+    def _fitted_file(self, fitted: dict[str, Any]) -> OutputFile:
+        """What the steps learned, as a file beside the rows; readers of data folders pass over names with _ in front."""
+        path = self._work_dir / "fitted.json"
+        path.write_text(json.dumps(fitted, sort_keys=True, indent=1))
+        return output_file(path, "_fitted/", 0, ".json")
+
+    def _publish_file(self, kind: str, file: OutputFile, *, under: str = "") -> Output:
+        key = f"{under or kind}/{self._area}/{file.folder}{output_stem(self.upload, file.sha256)}{file.extension}"
         self.pipeline.store.put_file(key, file.path, sha256=file.sha256)
         return Output(kind=kind, key=key, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
 

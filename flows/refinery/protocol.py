@@ -125,7 +125,7 @@ class IndexedRun(BaseModel):
             rows_published=receipt.rows.published,
             rows_quarantined=receipt.rows.quarantined_total,
             created_at=receipt.created_at,
-            data_keys=tuple(output.key for output in receipt.outputs if output.kind == "data"),
+            data_keys=tuple(output.key for output in receipt.outputs if output.is_retirable),
         )
 
     def same_run(self, other: IndexedRun) -> bool:

@@ -63,6 +63,11 @@ class Output(_Part):
     size_bytes: int
     sha256: str = Field(description="of its bytes, in hexadecimal")
 
+    @property
+    def is_retirable(self) -> bool:
+        """Whether a re-upload of its key replaces it: the clean rows, and what was fitted on them."""
+        return self.kind in ("data", "fitted")
+
 
 class Rows(_Part):
     """Where every row went: rows_in = published + all quarantined + all dropped."""

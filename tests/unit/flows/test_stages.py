@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 import flows.stages
+from flows.composition import assemble
 from flows.refinery.errors import FileRejected
 from flows.refinery.receipt import Chain, Receipt, Status
 from flows.stages import StageBroke, UploadRun, code_of
@@ -156,3 +159,25 @@ def test_a_rejection_is_named_by_its_code_or_else_by_its_class() -> None:
 
     assert code_of(HeaderMissing("x")) == "header_missing"
     assert code_of(SomethingElse("x")) == "something_else"
+
+
+@pytest.fixture
+def scaled(account: Account, tmp_path: Path) -> Account:
+    """The account, with a contract that scales a column."""
+    folder = tmp_path / "contracts"
+    (folder / "default").mkdir(parents=True)
+    (folder / "scaled").mkdir()
+    (folder / "default" / "contract.yaml").write_text("dataset: default\n")
+    (folder / "scaled" / "contract.yaml").write_text("dataset: scaled\npreprocess:\n  - standardize: {columns: [x]}\n")
+    settings = account.pipeline.settings.model_copy(update={"contracts_folder": folder})
+    return Account(assemble(settings))
+
+
+def test_what_a_step_learned_lies_beside_the_rows_and_goes_with_them(scaled: Account) -> None:
+    first = process(scaled, scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n", sequencer="0001"))
+    (fitted,) = [output for output in first.outputs if output.kind == "fitted"]
+    assert fitted.key.startswith("data/scaled/_fitted/")
+    body = boto3.client("s3").get_object(Bucket="published", Key=fitted.key)["Body"].read()
+    assert json.loads(body) == first.fitted
+    second = process(scaled, scaled.upload("incoming/scaled/x.csv", b"x\n2\n8\n", sequencer="0002"))
+    assert sorted(scaled.keys("data/")) == sorted(output.key for output in second.outputs)
