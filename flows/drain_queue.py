@@ -202,7 +202,7 @@ if __name__ == "__main__":
     # Prefect's patience is longer than the data should have to wait for its display.
     with temporary_settings(
         {
-            PREFECT_API_REQUEST_TIMEOUT: 5,
+            PREFECT_API_REQUEST_TIMEOUT: 10,
             PREFECT_CLIENT_MAX_RETRIES: 3,
             PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
         }

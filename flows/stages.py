@@ -225,7 +225,7 @@ class UploadRun:
         return str(self._contract.on_reupload)
 
     def _fitted_file(self, fitted: dict[str, Any]) -> OutputFile:
-        """What the steps learned, as a file beside the rows; readers of data folders pass over names with _ in front."""
+        """What the steps learned, beside the rows: readers of data folders pass over names with _ in front."""
         path = self._work_dir / "fitted.json"
         path.write_text(json.dumps(fitted, sort_keys=True, indent=1))
         return output_file(path, "_fitted/", 0, ".json")
