@@ -13,7 +13,7 @@ from flows.refinery.errors import TerminalError
 
 BLOCK_NAME = "sluice"
 _PREFIX = "SLUICE_"
-_CONTRACTS = Path(__file__).resolve().parent.parent / "flows" / "contracts"
+CONTRACTS = Path(__file__).resolve().parent.parent / "flows" / "contracts"
 
 
 class SettingsMissing(TerminalError):
@@ -68,7 +68,7 @@ class PipelineSettings(Block):
     deployment: str = Field(
         "process-upload/upload", description="The Prefect deployment under which uploads appear, as FLOW/DEPLOYMENT."
     )
-    contracts_folder: Path = Field(_CONTRACTS, description="The folder with one sub-folder for each dataset.")
+    contracts_folder: Path = Field(CONTRACTS, description="The folder with one sub-folder for each dataset.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PipelineSettings:

@@ -20,6 +20,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.schemas.automations import AutomationCore
 from pydantic import ValidationError
 
+from blocks.settings import CONTRACTS
+from flows.refinery.contract import Contract, ContractInvalid, Contracts
 from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -36,12 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, nargs="?", default=FILE, help="the automations (default: Sluice's own)")
     given = parser.parse_args(arguments)
     try:
-        for line in apply(declared(given.file)):
+        for line in apply(declared(given.file), deadlines_of(Contracts.load(CONTRACTS))):
             print(line)  # noqa: T201 (a command's output)
-    except AutomationsInvalid as error:
+    except (AutomationsInvalid, ContractInvalid) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+def deadlines_of(contracts: Iterable[Contract]) -> dict[str, float]:
+    """Return by dataset how often a file is to come, in hours, for the contracts that say so."""
+    return {
+        contract.dataset: contract.expected_every_hours
+        for contract in contracts
+        if contract.expected_every_hours is not None
+    }
 
 
 def declared(path: Path = FILE) -> list[dict[str, Any]]:

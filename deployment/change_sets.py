@@ -44,7 +44,7 @@ class StackUnusable(StackError):
     """The stack is in a state that no update leads out of, such as ROLLBACK_COMPLETE."""
 
 
-class ParametersWrong(StackError):
+class StackParametersWrong(StackError):
     """The template has no parameter of a name that was given, or one without a default was not given."""
 
 
@@ -216,7 +216,7 @@ class Stack:
             name for name, has_default in declared.items() if not has_default and name not in kept | set(given)
         )
         if unknown or missing:
-            raise ParametersWrong(f"the template has no parameters {unknown}, and needs values for {missing}")
+            raise StackParametersWrong(f"the template has no parameters {unknown}, and needs values for {missing}")
         values: list[dict[str, object]] = []
         values += ({"ParameterKey": name, "ParameterValue": value} for name, value in sorted(given.items()))
         values += ({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept))

@@ -318,6 +318,9 @@ class Contract(_Frozen):
     on_reupload: Literal["replace", "append"] = Field(
         "replace", description="Whether a new version of a key replaces what the earlier one published."
     )
+    expected_every_hours: float | None = Field(
+        None, gt=0, le=8_760, description="How often a file is to come, in hours; Prefect tells when none did."
+    )
     preprocess: tuple[Step, ...] = Field((), description="Steps on the good rows, in this order.")
     output: Output = Field(
         default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."

@@ -339,7 +339,7 @@ def test_in_whatever_order_things_happen_nothing_is_lost_and_nothing_published_t
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12,
+            max_examples=5,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -17,11 +17,11 @@ from deployment.change_sets import (
     Change,
     ChangesDeclined,
     ChangesRefused,
-    ParametersWrong,
     Stack,
     StackBusy,
     StackEvent,
     StackFailed,
+    StackParametersWrong,
     StackUnusable,
 )
 from deployment.local.cloud import LocalCloud
@@ -159,14 +159,14 @@ def test_a_stack_name_that_no_bucket_could_bear_is_refused(clients: Clients, nam
 
 
 def test_a_parameter_that_does_not_exist_is_named(clients: Clients) -> None:
-    with pytest.raises(ParametersWrong, match=r"no parameters \['MaxAtempts'\]"):
+    with pytest.raises(StackParametersWrong, match=r"no parameters \['MaxAtempts'\]"):
         deploy_stack(clients, stack_name="wrong", parameters=PARAMETERS | {"MaxAtempts": "3"})
     assert Stack(clients.cloudformation, "wrong", print).find() is None
 
 
 def test_a_parameter_that_is_needed_and_missing_is_named(clients: Clients) -> None:
     """CloudFormation tells it before we can where it states a default for every parameter, as the emulator does."""
-    with pytest.raises((ParametersWrong, ChangesRefused), match="ImageUri"):
+    with pytest.raises((StackParametersWrong, ChangesRefused), match="ImageUri"):
         deploy_stack(clients, stack_name="wrong", parameters={"PrefectApiUrl": "http://127.0.0.1:4200/api"})
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -333,12 +334,12 @@ def settings() -> str:
 
 def flow_parameters() -> str:
     """The parameters of a run that is started by hand."""
-    rows = []
-    for name, hint in get_type_hints(process_upload.fn, include_extras=True).items():
-        if name != "return":
-            (field,) = (part for part in get_args(hint) if isinstance(part, FieldInfo))
-            rows.append((_code(name), type_name(hint), _plain(field.description or "")))
-    return _table(("parameter", "what it holds", "meaning"), rows)
+    hints = get_type_hints(process_upload.fn)
+    shown = parameter_schema(process_upload.fn).properties  # what Prefect's form shows
+    return _table(
+        ("parameter", "what it holds", "meaning"),
+        ((_code(name), type_name(hints[name]), _plain(field.get("description", ""))) for name, field in shown.items()),
+    )
 
 
 # --- pages --------------------------------------------------------------------------------------------------
