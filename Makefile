@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test lint types arrows unit infra chain faults faults-all browser bench-refine screenshots soak lock
+.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all browser bench-refine screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -52,7 +52,13 @@ distclean: clean ## removes the environments too
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-test: setup lint types arrows unit infra chain faults browser ## everything the gate checks
+# The suites mostly wait, for a cloud to start or a task to end: two at a time take little more than half as long. What a
+# suite says appears when it has ended.
+test: setup lint types arrows ## everything the gate checks
+	@echo "Now the tests, two suites at a time; each shows its output when it has ended (about 12 minutes in all)"
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target suites
+
+suites: unit infra chain faults browser
 
 lint: setup ## formatter and linter
 	@$(BIN)/ruff format --check .
