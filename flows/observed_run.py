@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +21,7 @@ from flows.process_upload import Assignment, assigned, final_state, process_uplo
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.receipt import Receipt
 from flows.stages import StageBroke, UploadRun
-from lambda_trigger.message import UploadMessage, folder_of
+from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice")
 
@@ -45,7 +44,6 @@ class Observer:
         self._deployment = deployment
         self._deployment_id: UUID | None = None
         self._away = not PREFECT_API_URL.value()
-        self.was_away = self._away
 
     def process(self, assignment: Assignment) -> Receipt:
         """Process one upload and return its receipt.
@@ -176,7 +174,7 @@ class Observer:
 
     def _go_without(self, why: str) -> None:
         """Stop asking Prefect for the rest of this task: every try costs time that the data does not have."""
-        self._away = self.was_away = True
+        self._away = True
         LOG.warning("Prefect is away; going on unobserved", extra={"fields": {"why": why}})
 
     def _process_unobserved(self, assignment: Assignment) -> Receipt:
@@ -189,8 +187,3 @@ def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) 
     """Propose a state; return it as the server keeps it, None when the server declined."""
     answer = client.set_flow_run_state(flow_run.id, state)
     return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None
-
-
-def log_fields(upload: UploadMessage) -> dict[str, Any]:
-    """Return what a log line says about an upload."""
-    return {"run_id": upload.run_id, **asdict(upload)}
