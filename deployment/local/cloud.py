@@ -25,7 +25,7 @@ from deployment.local.environment import clean_environment
 from deployment.local.errors import EnvironmentMissing, ServiceDied
 from deployment.local.processes import end_leftovers
 from deployment.local.project_commands import ProjectCommand, program
-from deployment.local.services import PROJECT_ROOT, Service, answers
+from deployment.local.services import PROJECT_ROOT, Service
 from deployment.local.state_lock import StateLock
 
 DEFAULT_REGION = "eu-central-1"
@@ -208,8 +208,8 @@ class LocalCloud:
             try:
                 self._wait_for_prefect(port)
                 break
-            except ServiceDied as error:
-                taken = "address already in use" in str(error)
+            except ServiceDied:
+                taken = not ports.is_free(port)
                 if not taken or self._prefect_port is not None or attempt == _PREFECT_ATTEMPTS:
                     raise
                 port = self._begin_prefect(last)
@@ -219,8 +219,8 @@ class LocalCloud:
 
     def _wait_for_prefect(self, port: int) -> None:
         if self.prefect is not None:
-            url = f"http://{ports.HOST}:{port}/api/ready"
-            self.prefect.wait_until(lambda: answers(url), START_DEADLINE_SECONDS)
+            home = self.state_dir / "prefect"
+            self.prefect.wait_until(lambda: prefect_server.is_ready(home, port), START_DEADLINE_SECONDS)
 
     def start_prefect(self) -> None:
         """Start the Prefect server again after `cloud.prefect.stop()`, on the same port."""

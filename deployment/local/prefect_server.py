@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import sqlite3
 from pathlib import Path
 
 from deployment.local.ports import HOST
+from deployment.local.services import answers, fetch
 
 
 def server_environment(home: Path, port: int) -> dict[str, str]:
@@ -34,6 +36,16 @@ def client_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     }
+
+
+def is_ready(home: Path, port: int) -> bool:
+    """Whether the server on `port` is ready, and is the one of `home`.
+
+    Another local cloud that starts at the same moment may have taken the port first; its server answers just as well.
+    """
+    url = f"http://{HOST}:{port}/api"
+    settings = fetch(f"{url}/admin/settings") if answers(f"{url}/ready") else None
+    return settings is not None and json.loads(settings).get("home") == str(home)
 
 
 def database(home: Path) -> Path:

@@ -124,10 +124,19 @@ class Service:
 _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def answers(url: str, timeout_seconds: float = 2) -> bool:
-    """Whether a GET of `url` gives a 2xx answer. A proxy of the user's is not asked: everything is loopback."""
+def fetch(url: str, timeout_seconds: float = 2) -> bytes | None:
+    """Return the body of a 2xx answer to a GET of `url`, else None.
+
+    A proxy of the user's is not asked: everything is loopback.
+    """
     try:
         with _WITHOUT_PROXIES.open(url, timeout=timeout_seconds) as answer:
-            return bool(200 <= answer.status < 300)
+            body: bytes = answer.read()
+            return body if 200 <= answer.status < 300 else None
     except (OSError, urllib.error.URLError, ValueError):
-        return False
+        return None
+
+
+def answers(url: str, timeout_seconds: float = 2) -> bool:
+    """Whether a GET of `url` gives a 2xx answer."""
+    return fetch(url, timeout_seconds) is not None

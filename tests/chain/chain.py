@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import WORK_POOL, bring_up, settings_of
+from deployment.local.ports import free_port
 from deployment.local.processes import ProcessRecord
 from deployment.packaging import Timeouts
 from flows.refinery.receipt import Receipt, receipt_key
@@ -246,7 +247,8 @@ def running_chain(*, task_seconds: int = 300, **parameters: str) -> Iterator[Cha
         parameters: the template's, besides those that make tests quick.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
-        with LocalCloud(Path(folder) / "state", wait_scale=0.1) as cloud:
+        # A port that no other cloud prefers: a server that a test stops finds it free again.
+        with LocalCloud(Path(folder) / "state", wait_scale=0.1, prefect_port=free_port()) as cloud:
             outputs = bring_up(
                 cloud,
                 parameters={

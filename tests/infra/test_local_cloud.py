@@ -9,13 +9,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from deployment.local import cloud as cloud_module
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied
 from deployment.local.ports import free_port
@@ -450,6 +453,21 @@ def test_a_port_that_is_asked_for_and_taken_is_named(cloud: LocalCloud, tmp_path
     taken = int(cloud.aws_endpoint_url.rsplit(":", 1)[-1])
     with pytest.raises(PortTaken, match=str(taken)):
         LocalCloud(tmp_path, aws_port=taken, with_prefect=False).start()
+
+
+def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud_module, "DEFAULT_PREFECT_PORT", free_port())  # both ask for it, and it is free
+    clouds = [LocalCloud(tmp_path / name) for name in ("one", "other")]
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(LocalCloud.start, clouds))
+        homes = [httpx.get(f"{one.prefect_api_url}/admin/settings", timeout=10).json()["home"] for one in clouds]
+    finally:
+        for one in clouds:
+            one.stop()
+    assert homes == [str(one.state_dir / "prefect") for one in clouds]
 
 
 def test_a_docker_engine_that_is_asked_for_and_missing_is_named(
