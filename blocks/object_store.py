@@ -17,8 +17,8 @@ from pydantic import Field
 
 from blocks.aws import AwsUnavailable, client_of, code_of, meaning_of, status_of
 from flows.refinery.errors import FileRejected, SluiceError
-from flows.refinery.protocol import IndexEntry, decide_after_refused_commit, index_key, leftovers, settle
-from flows.refinery.receipt import Receipt, receipt_key
+from flows.refinery.publishing.protocol import IndexEntry, decide_after_refused_commit, index_key, leftovers, settle
+from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})

@@ -21,7 +21,7 @@ from prefect.events.schemas.automations import AutomationCore
 from pydantic import ValidationError
 
 from blocks.settings import CONTRACTS
-from flows.refinery.contract import Contract, ContractInvalid, Contracts
+from flows.refinery.contract.loading import Contract, ContractInvalid, Contracts
 from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")

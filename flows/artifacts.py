@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from flows.refinery.receipt import Check, Receipt, Status, receipt_key
+from flows.refinery.publishing.receipt import Check, Receipt, Status, receipt_key
 
 _REAL_QUEUE = re.compile(r"https://sqs\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/")
 _SHOWN_CHARACTERS = 120

@@ -14,7 +14,7 @@ from typing import Any
 from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings
 from blocks.upload_queue import UploadQueue
-from flows.refinery.contract import Contracts
+from flows.refinery.contract.loading import Contracts
 
 LOG = logging.getLogger("sluice")
 

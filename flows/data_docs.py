@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from flows.refinery.data_docs import page_of
-from flows.refinery.docs_index import Entry, with_entry
-from flows.refinery.receipt import Receipt
+from flows.refinery.publishing.data_docs import page_of
+from flows.refinery.publishing.docs_index import Entry, with_entry
+from flows.refinery.publishing.receipt import Receipt
 
 LOG = logging.getLogger("sluice")
 

@@ -25,7 +25,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from flows.artifacts import Places, checks_table, summary
-from flows.refinery.receipt import Receipt
+from flows.refinery.publishing.receipt import Receipt
 from lambda_trigger.message import slug
 
 HEARTBEAT_SECONDS = 30.0

@@ -32,8 +32,8 @@ from flows.json_log import log_json_lines
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
 from flows.refinery.errors import SluiceError, TransientError
-from flows.refinery.protocol import ReceiptConflict
-from flows.refinery.receipt import Chain, Receipt
+from flows.refinery.publishing.protocol import ReceiptConflict
+from flows.refinery.publishing.receipt import Chain, Receipt
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
 LOG = logging.getLogger("sluice.drain")

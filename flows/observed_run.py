@@ -19,7 +19,7 @@ from prefect.states import Crashed, Pending
 
 from flows.process_upload import Assignment, assigned, final_state, process_upload
 from flows.refinery.errors import SluiceError, TransientError
-from flows.refinery.receipt import Receipt
+from flows.refinery.publishing.receipt import Receipt
 from flows.stages import StageBroke, UploadRun
 from lambda_trigger.message import folder_of
 

@@ -20,11 +20,11 @@ from blocks.object_store import ObjectFacts
 from flows.artifacts import Places, outcome_message, outcome_name
 from flows.composition import Pipeline, TaskLog, pipeline
 from flows.display import ProgressBar, rows_in, show_outcome, signs_of_life
-from flows.refinery.contract import Contract, ContractInvalid, overridden
+from flows.refinery.contract.loading import Contract, ContractInvalid, overridden
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
-from flows.refinery.preprocess import Prepared
-from flows.refinery.receipt import Chain, Output, Receipt, Status, receipt_key
-from flows.refinery.refine import Validated
+from flows.refinery.judging.validate import Validated
+from flows.refinery.preparing.preprocess import Prepared
+from flows.refinery.publishing.receipt import Chain, Output, Receipt, Status, receipt_key
 from flows.stages import REJECTING, UploadRun
 from lambda_trigger.message import UploadMessage, folder_of
 

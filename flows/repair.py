@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from blocks.object_store import ObjectFacts
 from flows.composition import Pipeline
-from flows.refinery.corrections import Corrections, CorrectionsUnusable, merge_into_csv, read_corrections
 from flows.refinery.errors import TerminalError
-from flows.refinery.outputs import output_file
-from flows.refinery.quarantine import ROW_NUMBER
-from flows.refinery.receipt import Output, Receipt, Status
+from flows.refinery.judging.corrections import Corrections, CorrectionsUnusable, merge_into_csv, read_corrections
+from flows.refinery.judging.quarantine import ROW_NUMBER
+from flows.refinery.preparing.outputs import output_file
+from flows.refinery.publishing.receipt import Output, Receipt, Status
 from flows.stages import REJECTING, UploadRun
 from lambda_trigger.message import UploadMessage
 

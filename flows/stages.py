@@ -20,12 +20,14 @@ from blocks.object_store import ObjectFacts
 from flows import __version__
 from flows.composition import Pipeline
 from flows.data_docs import list_page, publish_page
-from flows.refinery.contract import Contract, ContractInvalid
+from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
-from flows.refinery.outputs import OutputFile, output_file
-from flows.refinery.preprocess import Prepared, preprocess_file
-from flows.refinery.protocol import ReceiptConflict, Start, decide_start
-from flows.refinery.receipt import (
+from flows.refinery.judging.validate import Validated, validate_file
+from flows.refinery.preparing.outputs import OutputFile, output_file
+from flows.refinery.preparing.preprocess import Prepared, preprocess_file
+from flows.refinery.preparing.step_base import StepFailed
+from flows.refinery.publishing.protocol import ReceiptConflict, Start, decide_start
+from flows.refinery.publishing.receipt import (
     Chain,
     Check,
     ContractUsed,
@@ -37,8 +39,6 @@ from flows.refinery.receipt import (
     Status,
     output_stem,
 )
-from flows.refinery.refine import Validated, validate_file
-from flows.refinery.step_base import StepFailed
 from flows.time_limit import TimeIsUp, time_limit
 from lambda_trigger.message import UploadMessage, folder_of
 

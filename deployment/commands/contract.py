@@ -101,7 +101,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of contract.yaml, from which editors complete and check contracts."""
-    from flows.refinery.contract_schema import render_schema
+    from flows.refinery.contract.schema import render_schema
 
     text = render_schema()
     if output is None:

@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.refinery.contract import Contract, ContractInvalid
+from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.errors import TerminalError
-from flows.refinery.expectations import check_expectations
-from flows.refinery.preprocess import Prepared
-from flows.refinery.quarantine import RAW, ROW_NUMBER, RULES, VALUES
-from flows.refinery.refine import Tally, Validated, preprocess_file, validate_file
+from flows.refinery.judging.expectations import check_expectations
+from flows.refinery.judging.quarantine import RAW, ROW_NUMBER, RULES, VALUES
+from flows.refinery.judging.tallies import Tally
+from flows.refinery.judging.validate import Validated, validate_file
+from flows.refinery.preparing.preprocess import Prepared, preprocess_file
 
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters

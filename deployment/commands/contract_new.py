@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.refinery.contract import CONTRACT_FILE
+from flows.refinery.authoring.proposal import Proposal, propose_contract
+from flows.refinery.contract.loading import CONTRACT_FILE
 from flows.refinery.errors import TerminalError
-from flows.refinery.proposal import Proposal, propose_contract
 
 
 class ContractThere(TerminalError):

@@ -11,9 +11,9 @@ from deployment.commands.running import running_cloud
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.local.environment import only
 from deployment.local.pipeline import settings_of
-from flows.refinery.corrections import export_quarantine, read_corrections
 from flows.refinery.errors import TerminalError
-from flows.refinery.receipt import Receipt
+from flows.refinery.judging.corrections import export_quarantine, read_corrections
+from flows.refinery.publishing.receipt import Receipt
 
 _RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 

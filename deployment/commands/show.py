@@ -13,7 +13,7 @@ from rich.table import Table
 
 from deployment.commands.uploads import Followed, Stage
 from deployment.local.endpoints import Endpoints
-from flows.refinery.receipt import Receipt, receipt_key
+from flows.refinery.publishing.receipt import Receipt, receipt_key
 
 _STYLES = {
     Stage.UPLOADED: "dim",

@@ -13,7 +13,7 @@ from deployment.commands.running import running_cloud
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.uploads import Uploads
 from deployment.local.endpoints import Endpoints
-from flows.refinery.receipt import Receipt
+from flows.refinery.publishing.receipt import Receipt
 from lambda_trigger.message import UploadMessage
 
 _DETAILS_SHOWN = 3

@@ -13,7 +13,7 @@ from typing import Any
 
 from deployment.local.endpoints import Endpoints
 from flows.refinery.errors import TerminalError
-from flows.refinery.receipt import Receipt, Status, receipt_key
+from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flows.refinery.contract_model import Contract
-from flows.refinery.expectations import Judge
-from flows.refinery.gx import gx
-from flows.refinery.refine import ROWS_PER_PARTITION, preprocess_file, validate_file
-from flows.refinery.rules import Method, rules_of
-from flows.refinery.uniqueness import HashCollector, duplicated_rows
+from flows.refinery.contract.model import Contract
+from flows.refinery.judging.expectations import Judge
+from flows.refinery.judging.gx import gx
+from flows.refinery.judging.rules import Method, rules_of
+from flows.refinery.judging.uniqueness import HashCollector, duplicated_rows
+from flows.refinery.judging.validate import ROWS_PER_PARTITION, validate_file
+from flows.refinery.preparing.preprocess import preprocess_file
 
 COLUMNS = {
     "order_id": "string",

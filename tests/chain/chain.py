@@ -25,7 +25,7 @@ from deployment.local.pipeline import WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
 from deployment.local.processes import ProcessRecord
 from deployment.packaging import Timeouts
-from flows.refinery.receipt import Receipt, receipt_key
+from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 
 _T = TypeVar("_T")

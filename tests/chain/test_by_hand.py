@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.refinery.receipt import Status
+from flows.refinery.publishing.receipt import Status
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 

@@ -9,7 +9,7 @@ import pytest
 
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, settings_of
 from deployment.work_pools import ECS_POOL
-from flows.refinery.receipt import Status
+from flows.refinery.publishing.receipt import Status
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 

@@ -24,7 +24,7 @@ from flows.composition import Pipeline, TaskIdentity, assemble
 from flows.drain_queue import Drain
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
-from flows.refinery.receipt import Chain, Receipt, Status
+from flows.refinery.publishing.receipt import Chain, Receipt, Status
 from flows.stages import StageTookTooLong, UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders

@@ -35,13 +35,13 @@ from flows.composition import Pipeline, TaskIdentity
 from flows.drain_queue import Drain
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
-from flows.refinery.contract import Contracts
-from flows.refinery.outputs import OutputFile
-from flows.refinery.preprocess import Prepared
-from flows.refinery.protocol import IndexEntry, VersionOrder, index_key
-from flows.refinery.receipt import Receipt, Status
-from flows.refinery.refine import Validated
-from flows.refinery.tallies import Reason
+from flows.refinery.contract.loading import Contracts
+from flows.refinery.judging.tallies import Reason
+from flows.refinery.judging.validate import Validated
+from flows.refinery.preparing.outputs import OutputFile
+from flows.refinery.preparing.preprocess import Prepared
+from flows.refinery.publishing.protocol import IndexEntry, VersionOrder, index_key
+from flows.refinery.publishing.receipt import Receipt, Status
 from flows.stages import UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault

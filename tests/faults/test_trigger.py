@@ -10,7 +10,7 @@ from typing import Any, Literal
 import boto3
 import pytest
 
-from flows.refinery.receipt import Status
+from flows.refinery.publishing.receipt import Status
 from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.handler import _CALLS, RecordsFailed, Trigger, handle_event
 from lambda_trigger.message import UploadMessage

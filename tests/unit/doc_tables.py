@@ -21,11 +21,13 @@ from pydantic.fields import FieldInfo
 from blocks.settings import PipelineSettings
 from deployment.local.services import PROJECT_ROOT
 from flows.process_upload import process_upload
-from flows.refinery import contract_model, errors, rejections
-from flows.refinery.expectation_vocabulary import vocabulary
-from flows.refinery.partition import Limits
-from flows.refinery.receipt import Receipt
-from flows.refinery.steps import BUILT_IN
+from flows.refinery import errors
+from flows.refinery.contract import model
+from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.preparing.steps import BUILT_IN
+from flows.refinery.publishing.receipt import Receipt
+from flows.refinery.reading import rejections
+from flows.refinery.reading.partition import Limits
 from tests.infra.template import listed, load_template, statements_of
 
 _MARKED = re.compile(r"(?P<begin><!-- made: (?P<name>[a-z_]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -117,27 +119,27 @@ def _fields_of(model: type[BaseModel], *, without: frozenset[str] = frozenset())
 
 def contract_fields() -> str:
     """The fields of contract.yaml."""
-    return _fields_of(contract_model.Contract, without=frozenset({"folder"}))
+    return _fields_of(model.Contract, without=frozenset({"folder"}))
 
 
 def column_fields() -> str:
     """What a column may say."""
-    return _fields_of(contract_model.Column)
+    return _fields_of(model.Column)
 
 
 def format_fields() -> str:
     """What `format` may say."""
-    return _fields_of(contract_model.FileFormat)
+    return _fields_of(model.FileFormat)
 
 
 def bad_rows_fields() -> str:
     """What `bad_rows` may say."""
-    return _fields_of(contract_model.BadRows)
+    return _fields_of(model.BadRows)
 
 
 def output_fields() -> str:
     """What `output` may say."""
-    return _fields_of(contract_model.Output)
+    return _fields_of(model.Output)
 
 
 def steps() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployment.automations import deadlines_of, declared
-from flows.refinery.contract_model import Contract
+from flows.refinery.contract.model import Contract
 
 
 def test_every_declared_automation_has_a_name_of_its_own() -> None:

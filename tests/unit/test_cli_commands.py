@@ -17,7 +17,7 @@ from deployment.commands.uploads import Followed, Stage
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
 from deployment.samples.orders import Written
-from flows.refinery.receipt import ContractUsed, Receipt, RejectionReason, Rows, Source, Status
+from flows.refinery.publishing.receipt import ContractUsed, Receipt, RejectionReason, Rows, Source, Status
 from lambda_trigger.message import UploadMessage
 
 _MESSAGE = UploadMessage(bucket="landing", key="incoming/orders/a.csv", version_id="1", etag="e", size_bytes=1)

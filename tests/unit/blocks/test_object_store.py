@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from blocks.aws import AwsRefused, AwsUnavailable
 from blocks.object_store import ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
-from flows.refinery.protocol import ReceiptConflict
-from flows.refinery.receipt import Receipt, receipt_key
+from flows.refinery.publishing.protocol import ReceiptConflict
+from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.unit.blocks.conftest import LANDING, PUBLISHED
 from tests.unit.refinery.receipts import receipt_of, upload

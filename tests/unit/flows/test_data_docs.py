@@ -9,8 +9,8 @@ import pytest
 
 import flows.data_docs
 from flows.artifacts import Places, summary
-from flows.refinery.docs_index import read
-from flows.refinery.receipt import Receipt, Status
+from flows.refinery.publishing.docs_index import read
+from flows.refinery.publishing.receipt import Receipt, Status
 from flows.stages import UploadRun
 from tests.chain.files import dirty_orders, good_orders
 from tests.unit.flows.conftest import PUBLISHED, Account

@@ -16,8 +16,8 @@ from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_NO_RECEIPT, Drain, Stoppe
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
 from flows.refinery.errors import TransientError
-from flows.refinery.protocol import ReceiptConflict
-from flows.refinery.receipt import Receipt, Status
+from flows.refinery.publishing.protocol import ReceiptConflict
+from flows.refinery.publishing.receipt import Receipt, Status
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import Account
 

@@ -11,16 +11,16 @@ import boto3
 import pandas as pd
 import pytest
 
-from flows.refinery.contract_model import BadRows
-from flows.refinery.corrections import (
+from flows.refinery.contract.model import BadRows
+from flows.refinery.judging.corrections import (
     Corrections,
     CorrectionsUnusable,
     export_quarantine,
     merge_into_csv,
     read_corrections,
 )
-from flows.refinery.protocol import IndexEntry, index_key
-from flows.refinery.receipt import Receipt, Status
+from flows.refinery.publishing.protocol import IndexEntry, index_key
+from flows.refinery.publishing.receipt import Receipt, Status
 from flows.repair import NothingToRepair, RepairRejected, repair
 from flows.stages import UploadRun
 from tests.chain.files import HEADER, good_orders, order, orders

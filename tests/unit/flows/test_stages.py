@@ -13,7 +13,7 @@ import pytest
 import flows.stages
 from flows.composition import assemble
 from flows.refinery.errors import FileRejected
-from flows.refinery.receipt import Chain, Receipt, Status
+from flows.refinery.publishing.receipt import Chain, Receipt, Status
 from flows.stages import StageBroke, UploadRun, code_of
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders, good_orders

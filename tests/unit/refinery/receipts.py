@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.refinery.receipt import (
+from flows.refinery.publishing.receipt import (
     ContractUsed,
     Output,
     Receipt,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from flows.refinery.contract_model import Contract
-from flows.refinery.formats import Limits, Misfit, Partition, read_partitions
+from flows.refinery.contract.model import Contract
+from flows.refinery.reading.formats import Limits, Misfit, Partition, read_partitions
 
 
 def a_contract(**fields: Any) -> Contract:

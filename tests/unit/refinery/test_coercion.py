@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.refinery.coercion import ARROW_TYPES, as_text, coerce, empty, infer_kind, join_kinds, to_arrow
-from flows.refinery.contract_model import Column
-from flows.refinery.partition import SourceFormat
+from flows.refinery.contract.model import Column
+from flows.refinery.judging.coercion import ARROW_TYPES, as_text, coerce, empty, infer_kind, join_kinds, to_arrow
+from flows.refinery.reading.partition import SourceFormat
 
 UNREADABLE = "unreadable"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.refinery.contract import ContractInvalid, Contracts, load_contract
-from flows.refinery.contract_model import Contract, glob_to_regex
+from flows.refinery.contract.loading import ContractInvalid, Contracts, load_contract
+from flows.refinery.contract.model import Contract, glob_to_regex
 from tests.unit.refinery.tables import a_contract
 
 SHIPPED = Path(__file__).parents[3] / "flows" / "contracts"
@@ -287,7 +287,7 @@ def test_loading_a_contract_imports_neither_gx_nor_pandas() -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from flows.refinery.contract import Contracts;"
+        "import sys; from pathlib import Path; from flows.refinery.contract.loading import Contracts;"
         f"Contracts.load(Path({str(SHIPPED)!r}));"
         "print(sorted({'great_expectations', 'pandas'} & set(sys.modules)))"
     )

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployment import cli
-from flows.refinery.contract_diff import Effect, changes_between
+from flows.refinery.contract.diff import Effect, changes_between
 from tests.unit.refinery.tables import a_contract
 
 BETWEEN = "expect_column_values_to_be_between"

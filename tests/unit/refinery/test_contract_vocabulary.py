@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.refinery.contract_schema import contract_schema, render_schema
-from flows.refinery.expectation_vocabulary import TABLE, render_table, vocabulary
+from flows.refinery.contract.schema import contract_schema, render_schema
+from flows.refinery.contract.vocabulary import TABLE, render_table, vocabulary
 
 ROOT = Path(__file__).parents[3]
 jsonschema: Any = importlib.import_module("jsonschema")  # Great Expectations brings it; it has no type information
 
 
 def test_the_table_of_expectations_is_that_of_the_installed_gx() -> None:
-    assert TABLE.read_text(encoding="utf-8") == render_table(), "run: python -m flows.refinery.expectation_vocabulary"
+    assert TABLE.read_text(encoding="utf-8") == render_table(), "run: python -m flows.refinery.contract.vocabulary"
 
 
 def test_row_level_and_table_level_are_told_apart() -> None:
@@ -32,7 +32,7 @@ def test_row_level_and_table_level_are_told_apart() -> None:
 
 def test_the_committed_schema_is_that_of_the_model() -> None:
     committed = (ROOT / "docs" / "contract.schema.json").read_text(encoding="utf-8")
-    assert committed == render_schema(), "run: python -m flows.refinery.contract_schema docs/contract.schema.json"
+    assert committed == render_schema(), "run: python -m flows.refinery.contract.schema docs/contract.schema.json"
 
 
 @pytest.mark.parametrize(

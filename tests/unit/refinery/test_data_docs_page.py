@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.coercion import to_arrow
-from flows.refinery.data_docs import page_of
-from flows.refinery.receipt import Check, Receipt, RejectionReason
-from flows.refinery.refine import validate_file
+from flows.refinery.judging.coercion import to_arrow
+from flows.refinery.judging.validate import validate_file
+from flows.refinery.publishing.data_docs import page_of
+from flows.refinery.publishing.receipt import Check, Receipt, RejectionReason
 from tests.unit.refinery.receipts import receipt_of, upload
 from tests.unit.refinery.tables import a_contract
 from tests.unit.refinery.test_expectations_parity import CASES, KINDS, a_table

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from flows.refinery import docs_index
-from flows.refinery.docs_index import Entry, Update, archive_name, read, with_entry
+from flows.refinery.publishing import docs_index
+from flows.refinery.publishing.docs_index import Entry, Update, archive_name, read, with_entry
 from tests.unit.refinery.receipts import receipt_of, upload
 
 ENTRIES_PER_PAGE = 5

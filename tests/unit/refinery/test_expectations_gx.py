@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flows.refinery.expectations import Judge
-from flows.refinery.gx import gx
-from flows.refinery.rules import rules_of
+from flows.refinery.judging.expectations import Judge
+from flows.refinery.judging.gx import gx
+from flows.refinery.judging.rules import rules_of
 from tests.unit.refinery.tables import a_contract
 
 
@@ -27,7 +27,7 @@ def run(code: str, home: Path) -> str:
 
 
 def test_importing_the_refinery_does_not_import_great_expectations(tmp_path: Path) -> None:
-    code = "import sys, flows.refinery.refine; print('great_expectations' in sys.modules)"
+    code = "import sys, flows.refinery.judging.validate; print('great_expectations' in sys.modules)"
     assert run(code, tmp_path) == "False"
 
 
@@ -37,9 +37,9 @@ import socket, threading
 def refuse(*arguments): raise AssertionError("a connection was tried")
 socket.socket.connect = refuse
 import numpy as np, pandas as pd
-from flows.refinery.expectations import Judge
-from flows.refinery.rules import rules_of
-from flows.refinery.contract_model import Contract
+from flows.refinery.judging.expectations import Judge
+from flows.refinery.judging.rules import rules_of
+from flows.refinery.contract.model import Contract
 expectation = {"expect_column_values_to_not_be_null": {"column": "a"}}
 judge = Judge(rules_of(Contract.model_validate({"dataset": "x", "expectations": [expectation]})))
 print(judge.judge(pd.DataFrame({"a": [1.0, None]}), np.arange(2)).failing[0].tolist(), threading.active_count())
@@ -50,7 +50,7 @@ print(judge.judge(pd.DataFrame({"a": [1.0, None]}), np.arange(2)).failing[0].tol
 
 def test_what_was_put_off_at_import_is_the_real_thing_for_everyone_else(tmp_path: Path) -> None:
     code = """
-from flows.refinery.gx import gx
+from flows.refinery.judging.gx import gx
 gx()
 import scipy.stats, altair
 print(scipy.stats.norm.cdf(0), altair.Chart.__name__, type(scipy.stats).__name__)

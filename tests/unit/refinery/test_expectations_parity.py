@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.coercion import to_arrow
-from flows.refinery.expectation_vocabulary import vocabulary
-from flows.refinery.gx import gx
-from flows.refinery.refine import Validated, validate_file
-from flows.refinery.rules import METHODS, UNSUPPORTED, Method, rules_of
-from flows.refinery.tallies import Tally, plain
+from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.judging.coercion import to_arrow
+from flows.refinery.judging.gx import gx
+from flows.refinery.judging.rules import METHODS, UNSUPPORTED, Method, rules_of
+from flows.refinery.judging.tallies import Tally, plain
+from flows.refinery.judging.validate import Validated, validate_file
 from tests.unit.refinery.tables import a_contract
 
 KINDS = {

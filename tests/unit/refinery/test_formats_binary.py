@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.formats import Limits
-from flows.refinery.rejections import (
+from flows.refinery.reading.formats import Limits
+from flows.refinery.reading.rejections import (
     CompressionBroken,
     EmptyFile,
     ExpandsTooMuch,

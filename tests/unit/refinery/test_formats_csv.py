@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.refinery.formats import Limits
-from flows.refinery.rejections import (
+from flows.refinery.reading.formats import Limits
+from flows.refinery.reading.rejections import (
     EmptyFile,
     FormatNotAllowed,
     HeaderInvalid,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.refinery.formats import Limits
-from flows.refinery.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns
+from flows.refinery.reading.formats import Limits
+from flows.refinery.reading.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns
 from tests.unit.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
 
 

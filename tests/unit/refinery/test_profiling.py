@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.refinery.contract import ContractInvalid, load_contract
-from flows.refinery.identifiers import identifier_regex
-from flows.refinery.proposal import Proposal, propose_contract, wider
-from flows.refinery.refine import validate_file
-from flows.refinery.rejections import EmptyFile
+from flows.refinery.authoring.identifiers import identifier_regex
+from flows.refinery.authoring.proposal import Proposal, propose_contract, wider
+from flows.refinery.contract.loading import ContractInvalid, load_contract
+from flows.refinery.judging.validate import validate_file
+from flows.refinery.reading.rejections import EmptyFile
 
 ROOT = Path(__file__).parents[3]
 

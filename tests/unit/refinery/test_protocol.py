@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.refinery.protocol import (
+from flows.refinery.publishing.protocol import (
     IndexEntry,
     ReceiptConflict,
     Start,
@@ -16,7 +16,7 @@ from flows.refinery.protocol import (
     index_key,
     settle,
 )
-from flows.refinery.receipt import Receipt, Status
+from flows.refinery.publishing.receipt import Receipt, Status
 from tests.unit.refinery.receipts import receipt_of, upload
 
 

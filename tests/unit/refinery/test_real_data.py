@@ -15,9 +15,10 @@ import pytest
 from sklearn import datasets
 
 from deployment.local.services import PROJECT_ROOT
-from flows.refinery.contract import load_contract
-from flows.refinery.proposal import propose_contract
-from flows.refinery.refine import Prepared, Validated, preprocess_file, validate_file
+from flows.refinery.authoring.proposal import propose_contract
+from flows.refinery.contract.loading import load_contract
+from flows.refinery.judging.validate import Validated, validate_file
+from flows.refinery.preparing.preprocess import Prepared, preprocess_file
 
 _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
 

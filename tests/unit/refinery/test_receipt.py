@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.refinery.receipt import Receipt, ReceiptUnreadable, RejectionReason, Rows
+from flows.refinery.publishing.receipt import Receipt, ReceiptUnreadable, RejectionReason, Rows
 from tests.unit.refinery.receipts import receipt_of, upload
 
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.contract import ContractInvalid
-from flows.refinery.contract_model import Contract
-from flows.refinery.expectations import ExpectationRaised, check_expectations
-from flows.refinery.late_verdicts import TooManyRowsToJudge
-from flows.refinery.refine import Validated, preprocess_file, validate_file
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
+from flows.refinery.judging.expectations import ExpectationRaised, check_expectations
+from flows.refinery.judging.late_verdicts import TooManyRowsToJudge
+from flows.refinery.judging.validate import Validated, validate_file
+from flows.refinery.preparing.preprocess import preprocess_file
 from tests.unit.refinery.tables import a_contract
 
 
@@ -122,7 +123,7 @@ def test_values_whose_hashes_collide_are_not_duplicates(tmp_path: Path, monkeypa
     def same_hash_for_all(keys: pd.DataFrame) -> Any:
         return pd.util.hash_pandas_object(keys.iloc[:, 0].str.len(), index=False).to_numpy()
 
-    monkeypatch.setattr("flows.refinery.uniqueness.hashes_of", same_hash_for_all)
+    monkeypatch.setattr("flows.refinery.judging.uniqueness.hashes_of", same_hash_for_all)
     contract = a_contract(
         columns={"id": "string"}, expectations=[{"expect_column_values_to_be_unique": {"column": "id"}}]
     )
@@ -150,7 +151,7 @@ def test_an_outlier_is_found_against_the_whole_column(tmp_path: Path) -> None:
 
 
 def test_a_whole_column_judgement_of_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.refinery.late_verdicts.WHOLE_FILE_ROW_LIMIT", 2)
+    monkeypatch.setattr("flows.refinery.judging.late_verdicts.WHOLE_FILE_ROW_LIMIT", 2)
     expectation = {"expect_column_median_to_be_between": {"column": "n", "min_value": 0}}
     with pytest.raises(TooManyRowsToJudge, match="at most 2 rows; the file has 3"):
         refine(tmp_path, "n\n1\n2\n3\n", a_contract(columns={"n": "number"}, expectations=[expectation]))

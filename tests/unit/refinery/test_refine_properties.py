@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
-from flows.refinery.contract_model import Contract
-from flows.refinery.refine import Prepared, Validated, preprocess_file, validate_file
-from flows.refinery.steps import StepFailed
+from flows.refinery.contract.model import Contract
+from flows.refinery.judging.validate import Validated, validate_file
+from flows.refinery.preparing.preprocess import Prepared, preprocess_file
+from flows.refinery.preparing.steps import StepFailed
 from tests.unit.refinery.tables import a_contract
 
 TEXTS = ["", "a", "b", " c ", "=1+1", "007", "é", 'qu"ote', "x,y", "NaN", "2024-01-01", "tru", "12:30"]
@@ -145,7 +146,7 @@ def _comparable(validated: Validated) -> Any:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=30), st.integers(1, 7))
 def test_exact_sums_do_not_depend_on_their_parts(values: list[float], part: int) -> None:
-    from flows.refinery.exact import ExactMoments
+    from flows.refinery.judging.exact import ExactMoments
 
     def learned(size: int) -> tuple[float, float]:
         moments = ExactMoments()

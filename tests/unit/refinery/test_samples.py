@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from deployment.samples import orders
-from flows.refinery.contract import Contracts
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import FileRejected
 from tests.unit.refinery.tables import misfits, numbers, read, whole
 

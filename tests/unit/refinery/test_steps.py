@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.contract import ContractInvalid
-from flows.refinery.preprocess import Prepared, preprocess_file
-from flows.refinery.refine import validate_file
-from flows.refinery.steps import BUILT_IN, StepFailed, check_steps
-from flows.refinery.table_steps import clean_name
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.judging.validate import validate_file
+from flows.refinery.preparing.preprocess import Prepared, preprocess_file
+from flows.refinery.preparing.steps import BUILT_IN, StepFailed, check_steps
+from flows.refinery.preparing.table_steps import clean_name
 from tests.unit.refinery.tables import a_contract
 
 PEOPLE = """id,name,age,city,joined
@@ -50,7 +50,7 @@ def column(folder: Path, name: str, *steps: Any, **options: Any) -> list[Any]:
 
 
 def test_every_step_that_a_contract_may_name_is_there() -> None:
-    from flows.refinery.contract_model import BUILT_IN_STEPS
+    from flows.refinery.contract.model import BUILT_IN_STEPS
 
     assert set(BUILT_IN) == set(BUILT_IN_STEPS)
 

@@ -1,0 +1,1 @@
+"""What a contract can say, and reading it from files."""

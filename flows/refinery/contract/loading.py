@@ -1,0 +1,253 @@
+"""Contracts as files: reading contract.yaml with the line of every fault, and finding the contract of a key."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable
+from flows.refinery.contract.model import (
+    DEFAULT_DATASET,
+    STEPS_FILE,
+    BadRows,
+    Column,
+    Contract,
+    Expectation,
+    FileFormat,
+    Output,
+    Step,
+    glob_to_regex,
+)
+from flows.refinery.errors import TerminalError
+from flows.refinery.suggestions import did_you_mean
+
+__all__ = [
+    "Column",
+    "Contract",
+    "ContractInvalid",
+    "Contracts",
+    "Expectation",
+    "FileFormat",
+    "Step",
+    "load_contract",
+    "overridden",
+]
+
+CONTRACT_FILE = "contract.yaml"
+_MODELS: dict[str, type[BaseModel]] = {
+    "columns": Column,
+    "format": FileFormat,
+    "bad_rows": BadRows,
+    "output": Output,
+}
+
+
+class ContractInvalid(TerminalError):
+    """A contract cannot be used as it is written; the message says where, what is wrong and what is right."""
+
+
+class Contracts:
+    """All contracts of a folder.
+
+    Raises:
+        ContractInvalid: `load` finds a fault in one, two of one name, or no `default`.
+    """
+
+    def __init__(self, contracts: Iterable[Contract]) -> None:
+        self._by_name = {contract.dataset: contract for contract in contracts}
+        if DEFAULT_DATASET not in self._by_name:
+            raise ContractInvalid(
+                f"there is no contract named {DEFAULT_DATASET!r}; files that fall under no contract need it"
+            )
+        self._globs = sorted(
+            (
+                (_literal_length(glob), glob, glob_to_regex(glob), contract)
+                for contract in self._by_name.values()
+                if not contract.is_default
+                for glob in contract.sources
+            ),
+            key=lambda entry: (-entry[0], entry[1], entry[3].dataset),
+        )
+
+    @classmethod
+    def load(cls, root: Path) -> Contracts:
+        """Read every folder under `root` that holds a contract.yaml; all faults are told at once."""
+        contracts, faults = [], []
+        for path in sorted(root.glob(f"*/{CONTRACT_FILE}")):
+            try:
+                contracts.append(load_contract(path.parent))
+            except ContractInvalid as fault:
+                faults.append(str(fault))
+        if faults:
+            raise ContractInvalid("\n".join(faults))
+        return cls(contracts)
+
+    def for_key(self, key: str) -> Contract:
+        """The contract whose `source` matches the object key; the most literal glob wins; else the default."""
+        for _, _, pattern, contract in self._globs:
+            if pattern.fullmatch(key):
+                return contract
+        return self._by_name[DEFAULT_DATASET]
+
+    def named(self, dataset: str) -> Contract:
+        """The contract of a dataset.
+
+        Raises:
+            ContractInvalid: there is none.
+        """
+        if dataset not in self._by_name:
+            raise ContractInvalid(
+                f"there is no contract named {dataset!r}{did_you_mean(dataset, self._by_name)}"
+                f" (there are: {', '.join(sorted(self._by_name))})"
+            )
+        return self._by_name[dataset]
+
+    def __iter__(self) -> Iterator[Contract]:
+        return iter(self._by_name.values())
+
+
+def load_contract(folder: Path) -> Contract:
+    """Read `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, never executed.
+
+    Raises:
+        ContractInvalid: with every fault on a line of its own, as `file:line: field: fault`.
+    """
+    path = folder / CONTRACT_FILE
+    try:
+        document = LocatedYaml.read(path)
+    except YamlUnreadable as error:
+        raise ContractInvalid(str(error)) from None
+    if not isinstance(document.value, dict):
+        raise ContractInvalid(f"{path}:1: a contract is a mapping that begins with `dataset: <name>`")
+    fields = dict(document.value)
+    _require_own_folder(path, document, fields)
+    _add_suite(folder, document, fields)
+    try:
+        contract = Contract.model_validate({**fields, "folder": folder})
+    except ValidationError as error:
+        raise ContractInvalid("\n".join(_sentences(document, error))) from None
+    _require_own_steps(document, contract)
+    return contract
+
+
+def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
+    """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries.
+
+    Raises:
+        ContractInvalid: a change is none that a contract can have.
+    """
+    fields = contract.model_dump()
+    for name, value in changes.items():
+        if name in ("dataset", "folder"):
+            raise ContractInvalid(f"contract: {name} cannot be changed for a run; name another dataset instead")
+        present = fields.get(name)
+        fields[name] = {**present, **value} if isinstance(present, dict) and isinstance(value, Mapping) else value
+    try:
+        return Contract.model_validate({**fields, "folder": contract.folder})
+    except ValidationError as error:
+        faults = (
+            f"contract: {'.'.join(map(str, fault['loc']))}: {_sentence(fault, fault['loc'])}"
+            for fault in error.errors(include_url=False)
+        )
+        raise ContractInvalid("\n".join(faults)) from None
+
+
+def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, Any]) -> None:
+    dataset = fields.get("dataset")
+    if "folder" in fields:
+        raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
+    if isinstance(dataset, str) and dataset != path.parent.name:
+        raise ContractInvalid(
+            f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {path.parent.name!r};"
+            " the two must be the same"
+        )
+
+
+def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> None:
+    """Put the suite's expectations behind the contract's own."""
+    name = fields.get("suite")
+    if not isinstance(name, str):
+        return
+    where = f"{document.where(('suite',))}: suite"
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ContractInvalid(f"{where}: {name!r} lies outside of the contract's folder")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["expectations"]
+        suite = [_suite_entry(entry) for entry in entries]
+    except FileNotFoundError:
+        raise ContractInvalid(f"{where}: there is no file {name!r} beside the contract") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ContractInvalid(
+            f"{where}: {name!r} is not a GX suite (a JSON object with a list `expectations`): {error!r}"
+        ) from None
+    written = fields.get("expectations") or []
+    if isinstance(written, list):
+        fields["expectations"] = [*written, *suite]
+
+
+def _suite_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    name = entry.get("type") or entry["expectation_type"]
+    arguments = {key: value for key, value in (entry.get("kwargs") or {}).items() if key != "batch_id"}
+    own = {key: entry[key] for key in ("severity", "description") if isinstance(entry.get(key), str)}
+    return {str(name): {**arguments, **own}}
+
+
+def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
+    """Refuse a step that steps.py does not define, before any data is read."""
+    own = [(index, step) for index, step in enumerate(contract.preprocess) if step.is_own]
+    if not own:
+        return
+    functions = _functions_of(document, contract)
+    for index, step in own:
+        if step.function not in functions:
+            raise ContractInvalid(
+                f"{document.where(('preprocess', index))}: preprocess: {STEPS_FILE} has no function"
+                f" {step.function!r}{did_you_mean(step.function, functions)}"
+            )
+
+
+def _functions_of(document: LocatedYaml, contract: Contract) -> set[str]:
+    where = document.where(("preprocess",))
+    if contract.steps_path is None:
+        raise ContractInvalid(f"{where}: preprocess: there is no {STEPS_FILE} beside the contract")
+    try:
+        module = ast.parse(contract.steps_path.read_bytes(), filename=str(contract.steps_path))
+    except (SyntaxError, ValueError) as error:
+        raise ContractInvalid(f"{where}: preprocess: {STEPS_FILE} is not Python: {error}") from None
+    return {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+
+
+def _sentences(document: LocatedYaml, error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False):
+        place = fault["loc"]
+        field = ".".join(str(part) for part in place) or "contract"
+        yield f"{document.where(place)}: {field}: {_sentence(fault, place)}"
+
+
+def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
+    if fault["type"] == "extra_forbidden":
+        known = _MODELS.get(str(place[0]), Contract) if len(place) > 1 else Contract
+        fields = sorted(set(known.model_fields) - {"folder"})
+        return f"not a field of a contract{did_you_mean(str(place[-1]), fields)} (fields here: {', '.join(fields)})"
+    if fault["type"] == "missing":
+        return "this field is needed"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    expected = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
+    given = fault.get("input")
+    if fault["type"] == "literal_error" and isinstance(given, str):
+        return f"{given!r} is not possible{did_you_mean(given, expected)} (possible: {', '.join(expected)})"
+    if fault["type"] != "value_error":
+        return f"{message}; found {given!r}"
+    return message
+
+
+def _literal_length(glob: str) -> int:
+    """How much of a glob is literal: the more, the more specific it is."""
+    return len(re.sub(r"[*?]", "", glob))

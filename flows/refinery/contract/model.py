@@ -1,0 +1,422 @@
+"""What a contract can say: the model of contract.yaml. Reading it from files is in contract.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zoneinfo
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from flows.refinery.contract.expectation_faults import columns_named, faults_of
+from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.suggestions import did_you_mean
+
+DEFAULT_DATASET = "default"
+STEPS_FILE = "steps.py"
+
+BUILT_IN_STEPS = frozenset(
+    {
+        "clean_column_names",
+        "strip_whitespace",
+        "rename",
+        "select",
+        "drop_columns",
+        "drop_duplicates",
+        "fill_missing",
+        "drop_missing",
+        "clip",
+        "map_values",
+        "parse_dates",
+        "cast",
+        "standardize",
+        "min_max_scale",
+        "one_hot_encode",
+        "ordinal_encode",
+        "train_test_split",
+    }
+)
+
+ColumnType = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
+ChangePolicy = Literal["evolve", "freeze", "quarantine"]
+FormatType = Literal["auto", "csv", "json", "jsonl", "parquet", "xlsx"]
+Severity = Literal["info", "warning", "critical"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
+
+_OPTIONS_OF: dict[str, frozenset[str]] = {
+    "csv": frozenset({"delimiter", "quote", "encoding", "decimal", "thousands", "missing_values", "skip_lines"}),
+    "json": frozenset({"encoding", "missing_values"}),
+    "jsonl": frozenset({"encoding", "missing_values"}),
+    "parquet": frozenset(),
+    "xlsx": frozenset({"sheet", "skip_lines", "missing_values"}),
+}
+
+
+class _Frozen(BaseModel):
+    """A part of a contract: no field beyond those written here, none changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class Column(_Frozen):
+    """What one column holds."""
+
+    type: ColumnType = Field(description="The type that every value must have or be readable as.")
+    nullable: bool = Field(True, description="Whether a value may be missing; where not, such a row is quarantined.")
+    required: bool = Field(
+        True,
+        description="Whether the column must be there; one that need not be is filled with missing values.",
+    )
+    format: str | None = Field(
+        None,
+        description="How timestamps, dates and times are written, in strftime's codes; ISO 8601 where it is not given.",
+    )
+    timezone: str | None = Field(
+        None, description="The zone of timestamps that name none, as in Europe/Berlin; UTC where it is not given."
+    )
+    missing_values: tuple[str, ...] | None = Field(
+        None, description="The texts that mean 'missing' in this column, instead of the format's."
+    )
+    description: str | None = Field(None, description="What the column means, for people.")
+
+    @model_validator(mode="after")
+    def _time_options_fit_the_type(self) -> Column:
+        if self.format is not None and self.type not in ("timestamp", "date", "time"):
+            raise ValueError(f"format is for timestamps, dates and times; this column is a {self.type}")
+        if self.format is not None and "%" not in self.format:
+            raise ValueError(f"format {self.format!r} holds no strftime code; for instance '%d.%m.%Y'")
+        if self.timezone is not None and self.type != "timestamp":
+            raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
+        if self.timezone is not None and self.timezone not in zoneinfo.available_timezones():
+            known = zoneinfo.available_timezones()
+            raise ValueError(f"there is no time zone {self.timezone!r}{did_you_mean(self.timezone, known)}")
+        return self
+
+
+class FileFormat(_Frozen):
+    """How the file is written. What is not given is found out from the file's beginning."""
+
+    type: FormatType = Field("auto", description="The file's format; auto finds it out by content.")
+    delimiter: OneCharacter | None = Field(None, description="What stands between CSV fields.")
+    quote: OneCharacter = Field('"', description="What stands around CSV fields that hold delimiters.")
+    encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
+    decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
+    thousands: OneCharacter | None = Field(None, description="The thousands mark of numbers in CSV.")
+    missing_values: tuple[str, ...] = Field(
+        ("",), description="The texts that mean 'missing', in every column that does not say otherwise."
+    )
+    skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are no data.")
+    sheet: str | int = Field(0, description="An XLSX file's sheet, by name or by index from 0.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                "".encode(encoding)
+            except LookupError:
+                known = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "shift_jis")
+                raise ValueError(
+                    f"{encoding!r} is no encoding that Python knows{did_you_mean(encoding, known)}"
+                ) from None
+        return encoding
+
+    @field_validator("delimiter", "quote", "thousands")
+    @classmethod
+    def _mark_is_one_byte(cls, mark: str | None) -> str | None:
+        if mark is not None and (not mark.isascii() or mark in "\r\n\0"):
+            raise ValueError(f"{mark!r} cannot be used; it is one ASCII character and no line end")
+        return mark
+
+    @model_validator(mode="after")
+    def _options_fit_the_type(self) -> FileFormat:
+        if self.type != "auto":
+            for option in sorted(self.model_fields_set - {"type"} - _OPTIONS_OF[self.type]):
+                raise ValueError(f"{option} means nothing for {self.type} files")
+        marks = [mark for mark in (self.delimiter, self.quote, self.thousands) if mark is not None]
+        if len(set(marks)) < len(marks):
+            raise ValueError("delimiter, quote and thousands must differ")
+        if self.thousands is not None and self.thousands == (self.decimal or "."):
+            raise ValueError(f"decimal and thousands are both {self.thousands!r}")
+        return self
+
+
+class Expectation(_Frozen):
+    """One expectation of Great Expectations, by its own name and arguments.
+
+    In YAML a mapping with one key, or only the name where it needs no argument:
+    `expect_column_values_to_not_be_null: {column: order_id}`.
+    """
+
+    name: str = Field(description="Its name in snake_case, as GX documents it.")
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="What GX gets, without severity and description."
+    )
+    severity: Severity = Field(
+        "warning",
+        description="critical: a failure rejects the file. warning: failing rows are quarantined. info: only counted.",
+    )
+    description: str | None = Field(None, description="Why the expectation is there, for people.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, value: Any) -> Any:
+        return _named_entry(value, "expectation", own_fields=("severity", "description"))
+
+    @model_validator(mode="after")
+    def _gx_can_judge_by_it(self) -> Expectation:
+        faults = list(faults_of(self.name, self.arguments))
+        if faults:
+            raise ValueError("; and ".join(faults))
+        return self
+
+    @property
+    def level(self) -> Literal["row", "table"]:
+        """Whether it judges each row, or only the whole file."""
+        return vocabulary()[self.name].level
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it reads."""
+        return columns_named(self.arguments)
+
+    @property
+    def mostly(self) -> float:
+        """The least fraction of rows that must pass; 1.0 where it is not given."""
+        return float(self.arguments.get("mostly", 1.0))
+
+
+class Step(_Frozen):
+    """One preprocessing step.
+
+    In YAML its name, or a mapping of its name to its arguments. `steps.<function>` is the dataset's own.
+    """
+
+    name: str = Field(description="A built-in step, or steps.<function> for one in the dataset's steps.py.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="The step's keyword arguments.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, value: Any) -> Any:
+        return _named_entry(value, "step", own_fields=())
+
+    @model_validator(mode="after")
+    def _step_is_known(self) -> Step:
+        if not self.is_own and self.name not in BUILT_IN_STEPS:
+            raise ValueError(
+                f"{self.name!r} is no step{did_you_mean(self.name, BUILT_IN_STEPS)}"
+                f" (built in: {', '.join(sorted(BUILT_IN_STEPS))}; a function of your own is steps.<function>)"
+            )
+        if self.is_own and not self.function.isidentifier():
+            raise ValueError(f"{self.name!r} names no function; write steps.<function>")
+        return self
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the dataset's steps.py."""
+        return self.name.startswith("steps.")
+
+    @property
+    def function(self) -> str:
+        """The function's name, without `steps.`."""
+        return self.name.removeprefix("steps.")
+
+
+class BadRows(_Frozen):
+    """What happens to rows that break a rule."""
+
+    policy: Literal["quarantine", "reject_file"] = Field(
+        "quarantine", description="quarantine: bad rows are kept apart. reject_file: one bad row rejects the file."
+    )
+    max_fraction: Fraction | None = Field(
+        None, description="Above this fraction of bad rows the file is rejected; no limit where it is not given."
+    )
+    max_count: int | None = Field(
+        None, ge=0, description="Above this number of bad rows the file is rejected; no limit where not given."
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_fit_the_policy(self) -> BadRows:
+        if self.policy == "reject_file" and (self.max_fraction or self.max_count):
+            raise ValueError("policy reject_file allows no bad row; remove max_fraction and max_count")
+        return self
+
+
+class Output(_Frozen):
+    """How the clean rows are written."""
+
+    format: Literal["parquet", "csv"] = Field("parquet", description="The file format of the clean rows.")
+    compression: Literal["zstd", "gzip", "snappy", "none"] | None = Field(
+        None, description="zstd for Parquet and none for CSV where it is not given."
+    )
+    partition_by: tuple[str, ...] = Field(
+        (), description="Columns whose values become folders, as in country=DE/; `day(column)` makes one per day."
+    )
+
+    @field_validator("partition_by", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _compression_fits_the_format(self) -> Output:
+        if self.format == "csv" and self.compression == "snappy":
+            raise ValueError("snappy is for Parquet; CSV is compressed with zstd, gzip or none")
+        return self
+
+    @property
+    def effective_compression(self) -> Literal["zstd", "gzip", "snappy", "none"]:
+        """The compression that is used."""
+        return self.compression or ("zstd" if self.format == "parquet" else "none")
+
+
+class Contract(_Frozen):
+    """What good data of one dataset is, what happens to the rest, and what comes out."""
+
+    dataset: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="The dataset's name; it names folders and prefixes: lower-case letters, digits, _ and -.",
+    )
+    description: str | None = Field(None, description="What the dataset is, for people.")
+    source: tuple[str, ...] = Field(
+        (),
+        description="The keys that fall under this contract: globs, * within a folder, ** across folders."
+        " Where it is not given, incoming/<dataset>/**.",
+    )
+    format: FileFormat = Field(
+        default_factory=lambda: FileFormat.model_validate({}),
+        description="How the files are written: a format's name, or a mapping with its options.",
+    )
+    columns: dict[str, Column] = Field(
+        default_factory=dict, description="The columns by the name that they have in the file."
+    )
+    unknown_columns: ChangePolicy = Field(
+        "evolve",
+        description="Columns that are not written here. evolve: published with the rest. freeze: the file is rejected."
+        " quarantine: rows with a value in one are quarantined, and the column is not published.",
+    )
+    missing_columns: ChangePolicy = Field(
+        "freeze",
+        description="Required columns that the file lacks. freeze: the file is rejected. evolve: filled with missing"
+        " values. quarantine: all its rows are quarantined.",
+    )
+    expectations: tuple[Expectation, ...] = Field(
+        (), description="Great Expectations' own, judged in this order on the columns as they are in the file."
+    )
+    suite: str | None = Field(
+        None,
+        description="A GX suite as JSON, relative to the contract; its expectations follow those written here.",
+    )
+    bad_rows: BadRows = Field(
+        default_factory=lambda: BadRows.model_validate({}), description="What happens to rows that break a rule."
+    )
+    on_reupload: Literal["replace", "append"] = Field(
+        "replace", description="Whether a new version of a key replaces what the earlier one published."
+    )
+    expected_every_hours: float | None = Field(
+        None, gt=0, le=8_760, description="How often a file is to come, in hours; Prefect tells when none did."
+    )
+    preprocess: tuple[Step, ...] = Field((), description="Steps on the good rows, in this order.")
+    output: Output = Field(
+        default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."
+    )
+    folder: Path | None = Field(
+        None, exclude=True, description="Where contract.yaml and steps.py lie; set when loading."
+    )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _name_or_options(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _type_or_options(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: {"type": rule} if isinstance(rule, str) else rule for name, rule in value.items()}
+
+    @field_validator("unknown_columns")
+    @classmethod
+    def _known_columns_are_written(cls, policy: ChangePolicy, info: ValidationInfo) -> ChangePolicy:
+        if policy != "evolve" and not info.data.get("columns"):
+            raise ValueError(f"it is {policy}, but no columns are written")
+        return policy
+
+    @field_validator("expectations")
+    @classmethod
+    def _columns_are_written(
+        cls, expectations: tuple[Expectation, ...], info: ValidationInfo
+    ) -> tuple[Expectation, ...]:
+        columns = info.data.get("columns")
+        if not columns or info.data.get("unknown_columns", "evolve") == "evolve":
+            return expectations
+        for expectation in expectations:
+            for column in expectation.columns:
+                if column not in columns:
+                    raise ValueError(
+                        f"{expectation.name} reads the column {column!r}, which is not among the contract's columns"
+                        + did_you_mean(column, columns)
+                    )
+        return expectations
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the contract of files that fall under no other."""
+        return self.dataset == DEFAULT_DATASET
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The globs of the keys that fall under this contract."""
+        return self.source or (f"incoming/{self.dataset}/**",)
+
+    @property
+    def steps_path(self) -> Path | None:
+        """The dataset's own steps, where it has some."""
+        if self.folder is None:
+            return None
+        path = self.folder / STEPS_FILE
+        return path if path.is_file() else None
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 (hex) of what the contract says and of its steps.py; the same for the same meaning."""
+        said = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=True)
+        steps = self.steps_path.read_bytes() if self.steps_path else b""
+        return hashlib.sha256(said.encode() + b"\0" + steps).hexdigest()
+
+
+def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
+    """The fields of an entry that YAML writes as `name` or `name: {arguments}`."""
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict) or set(value) >= {"name", "arguments"}:
+        return value
+    if len(value) != 1:
+        names = ", ".join(map(str, value)) or "none"
+        raise ValueError(f"each {kind} is one name with its arguments; found {len(value)} names: {names}")
+    ((name, arguments),) = value.items()
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise ValueError(f"{name} is followed by its arguments as a mapping, for instance {{column: order_id}}")  # noqa: TRY004 pydantic collects ValueErrors
+    fields = {field: arguments[field] for field in own_fields if field in arguments}
+    rest = {argument: given for argument, given in arguments.items() if argument not in fields}
+    return {"name": name, "arguments": rest, **fields}
+
+
+def glob_to_regex(glob: str) -> re.Pattern[str]:
+    """A key glob as a regex: `*` and `?` stay within one folder, `**` crosses folders."""
+    parts = re.split(r"(\*\*/?|\*|\?)", glob)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)

@@ -1,0 +1,1 @@
+"""Which rows are good: types, expectations, quarantine."""

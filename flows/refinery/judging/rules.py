@@ -1,0 +1,233 @@
+"""A contract's expectations as rules, and how each kind is judged over a file that is read in partitions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from flows.refinery.contract.loading import Contract, ContractInvalid
+from flows.refinery.contract.model import Expectation
+
+WHOLE_FILE_ROW_LIMIT = 10_000_000  # rows; a column of numbers then takes 80 MB
+
+
+class Method(Enum):
+    """How an expectation is judged when no step sees the whole file."""
+
+    ROWS = "each row by itself; counts are added up"
+    ORDER = "each row against the row before it; the last value is carried from partition to partition"
+    UNIQUE = "64-bit hashes of all rows are sorted, and equal hashes compared by value; every occurrence fails"
+    MERGED = "each partition gives a state; the merged state gives the same metric as the whole file"
+    DISTINCT = "each partition gives its distinct values; GX judges their union (at most 1,000,000 values)"
+    STRUCTURE = "GX judges the file's column names and types"
+    WHOLE = f"GX judges the columns concerned as a whole (at most {WHOLE_FILE_ROW_LIMIT:,} rows)"
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                "expect_column_pair_values_a_to_be_greater_than_b",
+                "expect_column_pair_values_to_be_equal",
+                "expect_column_pair_values_to_be_in_set",
+                "expect_column_value_lengths_to_be_between",
+                "expect_column_value_lengths_to_equal",
+                "expect_column_values_to_be_between",
+                "expect_column_values_to_be_dateutil_parseable",
+                "expect_column_values_to_be_in_set",
+                "expect_column_values_to_be_json_parseable",
+                "expect_column_values_to_be_null",
+                "expect_column_values_to_match_json_schema",
+                "expect_column_values_to_match_regex",
+                "expect_column_values_to_match_regex_list",
+                "expect_column_values_to_match_strftime_format",
+                "expect_column_values_to_not_be_in_set",
+                "expect_column_values_to_not_be_null",
+                "expect_column_values_to_not_match_regex",
+                "expect_column_values_to_not_match_regex_list",
+                "expect_multicolumn_sum_to_equal",
+                "expect_multicolumn_values_to_be_equal",
+                "expect_select_column_values_to_be_unique_within_record",
+            ),
+            Method.ROWS,
+        ),
+        **dict.fromkeys(
+            ("expect_column_values_to_be_decreasing", "expect_column_values_to_be_increasing"), Method.ORDER
+        ),
+        **dict.fromkeys(("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"), Method.UNIQUE),
+        **dict.fromkeys(
+            (
+                "expect_column_max_to_be_between",
+                "expect_column_mean_to_be_between",
+                "expect_column_min_to_be_between",
+                "expect_column_most_common_value_to_be_in_set",
+                "expect_column_proportion_of_non_null_values_to_be_between",
+                "expect_column_proportion_of_unique_values_to_be_between",
+                "expect_column_stdev_to_be_between",
+                "expect_column_sum_to_be_between",
+                "expect_column_unique_value_count_to_be_between",
+                "expect_table_row_count_to_be_between",
+                "expect_table_row_count_to_equal",
+            ),
+            Method.MERGED,
+        ),
+        **dict.fromkeys(
+            (
+                "expect_column_distinct_values_to_be_in_set",
+                "expect_column_distinct_values_to_contain_set",
+                "expect_column_distinct_values_to_equal_set",
+            ),
+            Method.DISTINCT,
+        ),
+        **dict.fromkeys(
+            (
+                "expect_column_to_exist",
+                "expect_column_type_to_be",
+                "expect_column_values_to_be_in_type_list",
+                "expect_column_values_to_be_of_type",
+                "expect_table_column_count_to_be_between",
+                "expect_table_column_count_to_equal",
+                "expect_table_columns_to_match_ordered_list",
+                "expect_table_columns_to_match_set",
+            ),
+            Method.STRUCTURE,
+        ),
+        **dict.fromkeys(
+            (
+                "expect_column_kl_divergence_to_be_less_than",
+                "expect_column_median_to_be_between",
+                "expect_column_quantile_values_to_be_between",
+                "expect_column_value_z_scores_to_be_less_than",
+                "expect_column_values_to_not_be_outliers",
+            ),
+            Method.WHOLE,
+        ),
+    }
+)
+
+_NO_PANDAS = "Great Expectations has it for SQL engines only; use expect_column_values_to_{}match_regex"
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "expect_column_values_to_match_like_pattern": _NO_PANDAS.format(""),
+        "expect_column_values_to_match_like_pattern_list": _NO_PANDAS.format("") + "_list",
+        "expect_column_values_to_not_match_like_pattern": _NO_PANDAS.format("not_"),
+        "expect_column_values_to_not_match_like_pattern_list": _NO_PANDAS.format("not_") + "_list",
+        "expect_query_results_to_match_comparison": "it needs an SQL engine",
+        "expect_table_row_count_to_equal_other_table": "it needs a second table",
+        "unexpected_rows_expectation": "it needs an SQL engine",
+    }
+)
+
+# They judge what a column is, not what is in it, or the absence of a column is their very subject.
+_READS_NO_VALUES = frozenset(name for name, method in METHODS.items() if method is Method.STRUCTURE)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation of a contract.
+
+    Attributes:
+        id: unique in the contract and stable: "expect_column_values_to_not_be_null(order_id)".
+        name: GX's name of the expectation.
+        arguments: what GX gets, as it is given to GX.
+        severity: info (only counted), warning or critical (its failure rejects the file).
+        level: "row" where single rows fail, "table" where only the whole does.
+        columns: the columns that it reads.
+        mostly: the fraction of rows that must pass.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+    severity: str
+    level: str
+    columns: tuple[str, ...]
+    mostly: float = 1.0
+    written: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def method(self) -> Method:
+        """How it is judged."""
+        return METHODS[self.name]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its failing rows are known only when the whole file was seen."""
+        return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
+
+    def columns_needed(self, available: list[str]) -> list[str]:
+        """The columns of `available` that GX needs for it, those of its row_condition among them."""
+        condition = self.arguments.get("row_condition")
+        text = repr(condition) if condition else ""
+        # Reading a column too many costs time; one too few would fail. So a mention is enough.
+        return [column for column in available if column in self.columns or (text and column in text)]
+
+    def columns_missing(self, available: list[str]) -> list[str]:
+        """The columns without which it cannot be judged."""
+        if self.name in _READS_NO_VALUES and self.name in ("expect_column_to_exist",):
+            return []
+        return [column for column in self.columns if column not in available]
+
+
+def rules_of(contract: Contract) -> tuple[Rule, ...]:
+    """The contract's expectations in their order, with unique ids.
+
+    Raises:
+        ContractInvalid: one is of a kind that cannot be judged on a file.
+    """
+    seen: Counter[str] = Counter()
+    return tuple(_rule(contract, expectation, seen) for expectation in contract.expectations)
+
+
+def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> Rule:
+    name = expectation.name
+    if name not in METHODS:
+        why = UNSUPPORTED.get(name, "this release knows no way to judge it in partitions")
+        raise ContractInvalid(f"contract {contract.dataset!r}: {name} cannot be used: {why}")
+    columns = tuple(expectation.columns)
+    rule_id = f"{name}({', '.join(columns)})" if columns else name
+    seen[rule_id] += 1
+    if seen[rule_id] > 1:
+        rule_id = f"{rule_id}#{seen[rule_id]}"
+    timed = any(
+        column in contract.columns and contract.columns[column].type in ("timestamp", "date") for column in columns
+    )
+    return Rule(
+        id=rule_id,
+        name=name,
+        arguments=_for_gx(expectation.arguments, timed),
+        severity=expectation.severity,
+        level=expectation.level,
+        columns=columns,
+        mostly=expectation.mostly,
+        written=expectation.arguments,
+    )
+
+
+def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
+    """The arguments with moments as the frames hold them: without a zone, in UTC."""
+    return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in arguments.items()}
+
+
+_MOMENTS = ("min_value", "max_value", "value_set")
+
+
+def _moment(value: Any, timed: bool) -> Any:
+    if isinstance(value, list | tuple):
+        return [_moment(part, timed) for part in value]
+    if isinstance(value, dt.date) or (timed and isinstance(value, str)):
+        try:
+            moment = pd.Timestamp(value)
+        except ValueError:
+            return value
+        if moment.tzinfo is not None:
+            moment = moment.tz_convert("UTC").tz_localize(None)
+        return moment.to_pydatetime()
+    return value

@@ -1,0 +1,1 @@
+"""The contract's steps on the good rows, and the files that come out."""

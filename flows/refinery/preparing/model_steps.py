@@ -1,0 +1,179 @@
+"""Built-in steps that make columns ready for a model: scaling, encoding, splitting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from flows.refinery.judging.exact import ExactMoments
+from flows.refinery.preparing.step_base import Fitted, FittedStep, Names, Step, StepFailed, plain
+from flows.refinery.preparing.table_steps import clean_name
+
+MAX_CATEGORIES = 1_000
+
+
+class _Scaling(FittedStep):
+    _states: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def learn(self, frame: pd.DataFrame) -> None:
+        self.require(frame, self.targets)
+        for name in self.targets:
+            values = self.numbers(name, frame[name]).dropna().to_numpy()
+            self._states.setdefault(name, self.new_state()).add(values)
+
+    def new_state(self) -> Any:
+        """What collects one column's values."""
+        return ExactMoments()
+
+
+class Standardize(_Scaling):
+    """Numbers minus their mean, over their standard deviation: that of the population, as scikit-learn takes it."""
+
+    name = "standardize"
+
+    def learned(self) -> Fitted:
+        return {name: {"mean": state.mean, "std": state.population_deviation} for name, state in self._states.items()}
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        known = self.of(name)
+        scaled: pd.Series = (self.numbers(name, values) - known["mean"]) / (known["std"] or 1.0)
+        return scaled
+
+
+class MinMaxScale(_Scaling):
+    """Numbers moved and stretched so that the least becomes 0 and the greatest 1 (`feature_range`)."""
+
+    name = "min_max_scale"
+    feature_range: tuple[float, float] = (0.0, 1.0)
+
+    @field_validator("feature_range")
+    @classmethod
+    def _rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError(f"feature_range {list(value)} does not rise")
+        return value
+
+    def learned(self) -> Fitted:
+        return {name: {"min": state.low, "max": state.high} for name, state in self._states.items()}
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        known = self.of(name)
+        low, high = self.feature_range
+        span = (known["max"] - known["min"]) or 1.0
+        scaled: pd.Series = (self.numbers(name, values) - known["min"]) / span * (high - low) + low
+        return scaled
+
+
+class _Encoding(FittedStep):
+    categories: dict[str, list[Any]] | None = None
+    handle_unknown: Literal["ignore", "fail"] = "fail"
+    _seen: dict[str, set[Any]] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _categories_are_fitted(self) -> _Encoding:
+        if self.categories is not None and self.fitted is None:
+            self.fitted = dict(self.categories)
+        return self
+
+    def learn(self, frame: pd.DataFrame) -> None:
+        self.require(frame, self.targets)
+        for name in self.targets:
+            seen = self._seen.setdefault(name, set())
+            seen.update(plain(value) for value in frame[name].dropna().unique())
+            if len(seen) > MAX_CATEGORIES:
+                raise StepFailed(
+                    f"step {self.label}: the column {name!r} has more than {MAX_CATEGORIES:,} different values"
+                )
+
+    def learned(self) -> Fitted:
+        return {name: sorted(self._seen.get(name, ()), key=_order) for name in self.targets}
+
+    def codes(self, name: str, values: pd.Series) -> np.ndarray:
+        """The place of each value among the categories; -1 for missing and unknown ones."""
+        places = {category: place for place, category in enumerate(self.of(name))}
+        found, distinct = pd.factorize(values)
+        known = np.array([*(places.get(plain(value), -1) for value in distinct), -1], dtype=np.int64)
+        codes: np.ndarray = known[found]  # a missing value is found at -1, the last
+        unknown = (codes < 0) & values.notna().to_numpy()
+        if self.handle_unknown == "fail" and unknown.any():
+            raise self.fail_at(values.index[unknown], f"a value of the column {name!r} is in none of its categories")
+        return codes
+
+
+class OneHotEncode(_Encoding):
+    """A column of 0 and 1 for each category, in place of the column; a missing value has 0 in all of them."""
+
+    name = "one_hot_encode"
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.targets)
+        columns: dict[str, pd.Series] = {}
+        for name in frame.columns:
+            if name not in self.targets:
+                columns[name] = frame[name]
+                continue
+            codes = self.codes(name, frame[name])
+            for place, category in enumerate(self.of(name)):
+                flags = pd.Series((codes == place).astype("int8"), index=frame.index)
+                new = clean_name(f"{name}_{category}")
+                if new in columns or (new in frame.columns and new not in self.targets):
+                    raise StepFailed(f"step {self.label}: two columns would be named {new!r}")
+                columns[new] = flags
+        return pd.DataFrame(columns, index=frame.index)
+
+
+class OrdinalEncode(_Encoding):
+    """The place of each value among its sorted categories, from 0; missing stays missing."""
+
+    name = "ordinal_encode"
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        codes = self.codes(name, values)
+        return pd.Series(pd.arrays.IntegerArray(codes, codes < 0), index=values.index)
+
+
+class TrainTestSplit(Step):
+    """A column that says train or test, by a hash of the key: a key falls to the same side in every file."""
+
+    name = "train_test_split"
+    key: Names
+    test_size: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    column: str = "split"
+    seed: str | int = ""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.key)
+        if self.column in frame.columns:
+            raise StepFailed(f"step {self.label}: there is a column {self.column!r} already")
+        limit = int(self.test_size * 2**64)
+        keys = zip(*(frame[name].map(_key_text) for name in self.key), strict=True)
+        is_test = np.array([self._place(key) < limit for key in keys], dtype=bool)
+        split = pd.Series(np.where(is_test, "test", "train"), index=frame.index, dtype="str")
+        return frame.assign(**{self.column: split})
+
+    def _place(self, key: tuple[str, ...]) -> int:
+        said = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()
+        return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    """Sorts values of one type by value, and types by name."""
+    return ("number", value) if isinstance(value, int | float) else (type(value).__name__, value)
+
+
+def _key_text(value: Any) -> str:
+    if pd.isna(value):
+        return "\0missing"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # the same key, whether or not its column had missing values
+    return str(plain(value))

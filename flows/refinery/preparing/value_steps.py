@@ -1,0 +1,223 @@
+"""Built-in steps that change single values: filling, clipping, mapping, reading as another type."""
+
+from __future__ import annotations
+
+import datetime as dt
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, PrivateAttr, model_validator
+
+from flows.refinery.contract.model import Column
+from flows.refinery.judging.coercion import coerce
+from flows.refinery.judging.exact import ExactMoments
+from flows.refinery.preparing.step_base import Fitted, FittedStep, OnColumns, StepFailed, is_text, plain
+
+_DTYPES = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str"}
+
+
+class FillMissing(FittedStep):
+    """Fills missing values with `value`, or with the column's mean, median or mode (`strategy`)."""
+
+    name = "fill_missing"
+    value: str | int | float | bool | dt.date | dt.datetime | None = None
+    strategy: Literal["mean", "median", "mode"] | None = None
+    _states: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _value_or_strategy(self) -> FillMissing:
+        if (self.value is None) == (self.strategy is None):
+            raise ValueError("give either value or strategy (mean, median, mode)")
+        return self
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.value is not None or self.fitted is not None
+
+    def learn(self, frame: pd.DataFrame) -> None:
+        self.require(frame, self.targets)
+        for name in self.targets:
+            values = frame[name].dropna()
+            if self.strategy == "mean":
+                self._states.setdefault(name, ExactMoments(deviation=False)).add(self.numbers(name, values).to_numpy())
+            elif self.strategy == "median":
+                self._states.setdefault(name, []).append(self.numbers(name, values).to_numpy())
+            else:
+                counts = values.value_counts(sort=False)
+                before = self._states.get(name)
+                both = counts if before is None else pd.concat([before, counts]).groupby(level=0, sort=False).sum()
+                self._states[name] = both
+
+    def learned(self) -> Fitted:
+        return {name: self._filling(self._states.get(name)) for name in self.targets}
+
+    def _filling(self, state: Any) -> Any:
+        if self.strategy == "mean":
+            return state.mean if state is not None and state.count else None
+        if self.strategy == "median":
+            values = np.concatenate(state) if state else np.empty(0)
+            return float(np.median(values)) if len(values) else None
+        if state is None or state.empty:
+            return None
+        return plain(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        filling = self.value if self.value is not None else self.of(name)
+        if filling is None:
+            return values
+        if pd.api.types.is_integer_dtype(values.dtype) and isinstance(filling, float):
+            values = values.astype("float64")  # in every partition, whether or not it has something to fill
+        try:
+            return values.fillna(_fitting(values, filling))
+        except (TypeError, ValueError):
+            raise StepFailed(
+                f"step {self.label}: {type(filling).__name__} does not fit into the column {name!r} ({values.dtype})"
+            ) from None
+
+
+class Clip(OnColumns):
+    """Numbers below `lower` become lower, those above `upper` become upper."""
+
+    name = "clip"
+    lower: float | None = None
+    upper: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Clip:
+        if self.lower is None and self.upper is None:
+            raise ValueError("give lower, upper or both")
+        if self.lower is not None and self.upper is not None and self.lower > self.upper:
+            raise ValueError(f"lower {self.lower} is greater than upper {self.upper}")
+        return self
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        bounds = [bound for bound in (self.lower, self.upper) if bound is not None]
+        whole = pd.api.types.is_integer_dtype(values.dtype) and all(float(bound).is_integer() for bound in bounds)
+        if not whole:
+            return self.numbers(name, values).clip(self.lower, self.upper)
+        lower, upper = (None if bound is None else int(bound) for bound in (self.lower, self.upper))
+        return values.clip(lower, upper)
+
+
+class MapValues(OnColumns):
+    """Other values for values: {mapping: {old: new}}. What is not in the mapping stays, becomes missing, becomes
+    `default`, or stops the file (`unmapped: fail`)."""
+
+    name = "map_values"
+    mapping: Annotated[dict[Any, Any], Field(min_length=1)]
+    default: str | int | float | bool | None = None
+    unmapped: Literal["keep", "missing", "fail"] = "keep"
+
+    @model_validator(mode="after")
+    def _default_or_unmapped(self) -> MapValues:
+        if self.default is not None and "unmapped" in self.model_fields_set:
+            raise ValueError("give either default or unmapped")
+        return self
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        codes, distinct = pd.factorize(values)
+        old = [plain(value) for value in distinct]
+        known = np.array([value in self.mapping for value in old] + [True])  # the last stands for missing values
+        if self.unmapped == "fail" and not known.all():
+            rows = values.index[~known[codes]]
+            raise self.fail_at(rows, f"the mapping does not know a value of the column {name!r}")
+        keep = self.unmapped == "keep" and self.default is None
+        new = [self.mapping.get(value, value if keep else self.default) for value in old]
+        dtype = self._dtype(values if keep else None)
+        told = [None if value is None else str(value) for value in new] if dtype == "str" else new
+        outcomes = pd.Series([*told, None], dtype=object)
+        return column_of(outcomes, dtype).take(codes).set_axis(values.index)
+
+    def _dtype(self, kept: pd.Series | None) -> str:
+        """The new column's dtype: the same in every partition, whatever values it holds."""
+        outcomes = [*self.mapping.values(), *([] if self.default is None else [self.default])]
+        kinds = {_kind_of(value) for value in outcomes if value is not None}
+        if kept is not None:
+            kinds.add(_kind_of_dtype(kept))
+        if len(kinds) == 1:
+            return _DTYPES[kinds.pop()]
+        return "float64" if kinds == {"integer", "number"} else "str"
+
+
+class _Reading(OnColumns):
+    """Reads values as another type; what cannot be read stops the file, or drops the row (`errors: drop`)."""
+
+    errors: Literal["fail", "drop"] = "fail"
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.targets)
+        keep = np.ones(len(frame), dtype=bool)
+        columns = {}
+        for name in self.targets:
+            columns[name], unreadable = self.read(frame[name])
+            if unreadable.any() and self.errors == "fail":
+                raise self.fail_at(frame.index[unreadable], f"a value of the column {name!r} cannot be read")
+            keep &= ~unreadable
+        changed = frame.assign(**columns)
+        return changed if keep.all() else changed[keep]
+
+    @abstractmethod
+    def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
+        """The values read, and a mask of those that cannot be."""
+
+
+class ParseDates(_Reading):
+    """Text as timestamps in UTC; `format` in strftime's codes, ISO 8601 where it is not given."""
+
+    name = "parse_dates"
+    format: str | None = None
+    timezone: str | None = None
+
+    def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
+        column = Column(type="timestamp", format=self.format, timezone=self.timezone)
+        coerced = coerce(values, column)
+        moments = coerced.values.set_axis(values.index).dt.tz_localize("UTC")
+        return moments, coerced.unreadable
+
+
+class Cast(_Reading):
+    """Values as string, integer, number or boolean."""
+
+    name = "cast"
+    type: Literal["string", "integer", "number", "boolean"]
+
+    def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
+        coerced = coerce(values, Column(type=self.type))
+        nullable = {"integer": "Int64", "boolean": "boolean"}.get(self.type)
+        read = coerced.values.set_axis(values.index)
+        return (column_of(read, nullable) if nullable else read), coerced.unreadable
+
+
+def column_of(values: pd.Series, dtype: str) -> pd.Series:
+    """Values as a column of a dtype that is known by name only."""
+    column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
+    return column
+
+
+def _fitting(values: pd.Series, filling: Any) -> Any:
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        moment = pd.Timestamp(filling)
+        return moment if moment.tzinfo else moment.tz_localize("UTC")
+    if pd.api.types.is_datetime64_dtype(values.dtype):
+        return pd.Timestamp(filling)
+    if is_text(values):
+        return str(filling)
+    if isinstance(filling, str):
+        raise TypeError("text among numbers")
+    return filling
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "integer" if isinstance(value, int) else "number" if isinstance(value, float) else "text"
+
+
+def _kind_of_dtype(values: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(values.dtype):
+        return "boolean"
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return "integer"
+    return "number" if pd.api.types.is_float_dtype(values.dtype) else "text"

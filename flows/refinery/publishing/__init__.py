@@ -1,0 +1,1 @@
+"""What is recorded of an upload: its receipt, its pages, and what to do next."""

@@ -1,0 +1,286 @@
+"""XLSX to partitions. A workbook is read as a whole, so what it unpacks to is measured first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+from python_calamine import CalamineWorkbook
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import FileRejected
+from flows.refinery.reading.columns import frame_of
+from flows.refinery.reading.csv_dialect import TEXT_TYPES
+from flows.refinery.reading.partition import Limits, Partition, SourceFormat
+from flows.refinery.reading.rejections import (
+    EmptyFile,
+    FileTooLarge,
+    FormatNotAllowed,
+    HeaderInvalid,
+    SheetMissing,
+    TooManyColumns,
+    TooManyRows,
+    WorkbookBroken,
+)
+from flows.refinery.suggestions import did_you_mean
+
+_MAX_PARTS = 10_000
+_PIECE_BYTES = 1 << 18
+_MAX_TAG_BYTES = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT 4.3.7
+_ENCRYPTED = 0x1
+_ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
+_REFERENCE = re.compile(rb"\br\s*=\s*[\"']\s*([A-Za-z]{0,7})(\d{1,10})")
+
+
+def read_xlsx(
+    file: IO[bytes], contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
+) -> Iterator[Partition]:
+    """Read one sheet. Its first row that is not blank, after `skip_lines`, is the header; blank rows are no rows.
+
+    Whole numbers come as integers: XLSX knows only one kind of number.
+
+    Raises:
+        FormatNotAllowed, WorkbookBroken, FileTooLarge, SheetMissing, EmptyFile, HeaderInvalid, TooManyColumns,
+        TooManyRows
+    """
+    _require_harmless(file, limits)
+    file.seek(0)
+    rows = _sheet_rows(file, contract)
+    for _ in range(contract.format.skip_lines):
+        next(rows, None)
+    header = next((row for row in rows if not _is_blank(row)), None)
+    if header is None:
+        raise EmptyFile("the sheet is empty")
+    names = _names(header, limits)
+    found = SourceFormat(type="xlsx", compression=compression)
+    yield from _partitions(rows, names, contract, min(rows_per_partition, limits.max_rows), limits, found)
+
+
+def _partitions(
+    rows: Iterator[list[Any]],
+    names: list[str],
+    contract: Contract,
+    rows_per_partition: int,
+    limits: Limits,
+    found: SourceFormat,
+) -> Iterator[Partition]:
+    total = 0
+    pending: list[list[Any]] = []
+    for row in rows:
+        if _is_blank(row):
+            continue
+        if not all(_is_empty(value) for value in row[len(names) :]):
+            raise HeaderInvalid(f"data row {total + len(pending) + 1} has values right of the last named column")
+        pending.append(row)
+        if total + len(pending) > limits.max_rows:
+            raise TooManyRows(f"the sheet has more than {limits.max_rows} rows")
+        if len(pending) == rows_per_partition:
+            yield _partition(pending, names, contract, total, found)
+            total += len(pending)
+            pending = []
+    if pending or not total:
+        yield _partition(pending, names, contract, total, found)
+
+
+def _partition(
+    rows: list[list[Any]], names: list[str], contract: Contract, before: int, found: SourceFormat
+) -> Partition:
+    columns: dict[str, list[Any]] = {}
+    missing: dict[str, frozenset[str]] = {}
+    for place, name in enumerate(names):
+        column = contract.columns.get(name)
+        values = [_value(row[place]) if place < len(row) else None for row in rows]
+        if column is not None and column.type in TEXT_TYPES:
+            values = [_text_of_number(value) for value in values]
+        columns[name] = values
+        own = column.missing_values if column is not None else None
+        missing[name] = frozenset(contract.format.missing_values if own is None else own)
+    row_numbers = np.arange(before + 1, before + len(rows) + 1, dtype=np.int64)
+    return Partition(frame_of(columns, missing), row_numbers, [], found)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dt.timedelta):
+        return str(value)
+    return None if _is_empty(value) else value
+
+
+def _text_of_number(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _is_blank(row: list[Any]) -> bool:
+    return all(map(_is_empty, row))
+
+
+def _names(header: list[Any], limits: Limits) -> list[str]:
+    names = [str(_value(value)) if not _is_empty(value) else "" for value in header]
+    while names and not names[-1].strip():
+        names.pop()
+    if len(names) > limits.max_columns:
+        raise TooManyColumns(f"{len(names)} columns; at most {limits.max_columns} are read")
+    for place, name in enumerate(names, start=1):
+        if not name.strip():
+            raise HeaderInvalid(f"column {place} of the header has no name")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise HeaderInvalid(f"{count} columns have the same name, {name[:80]!r}")
+    return names
+
+
+def _sheet_rows(file: IO[bytes], contract: Contract) -> Iterator[list[Any]]:
+    with _rust_faults_as_rejections():
+        workbook = CalamineWorkbook.from_filelike(file)
+        name = _sheet_name(workbook.sheet_names, contract.format.sheet)
+        return iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+
+
+def _sheet_name(names: list[str], wanted: str | int) -> str:
+    if isinstance(wanted, int) and 0 <= wanted < len(names):
+        return names[wanted]
+    if isinstance(wanted, str) and wanted in names:
+        return wanted
+    raise SheetMissing(
+        f"there is no sheet {wanted!r}{did_you_mean(str(wanted), names)} (there are {len(names)} sheets)"
+    )
+
+
+@contextmanager
+def _rust_faults_as_rejections() -> Iterator[None]:
+    try:
+        yield
+    except FileRejected:
+        raise
+    except BaseException as error:
+        # A fault in the Rust reader arrives as PanicException, which is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise WorkbookBroken(f"the workbook cannot be read: {type(error).__name__}") from None
+        raise
+
+
+# --- before unpacking ---------------------------------------------------------------------------------------
+
+
+def _require_harmless(file: IO[bytes], limits: Limits) -> None:
+    """Unpack every part in small pieces, keeping nothing, and count what the reader would have to hold.
+
+    The sizes that a ZIP archive itself gives may be false, and a sheet with two cells can span 17 thousand million.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+        raise WorkbookBroken("the XLSX file is damaged or cut short: its list of parts cannot be read") from error
+    if not any(part.filename.lower() == "xl/workbook.xml" for part in parts):
+        raise FormatNotAllowed("this is a ZIP archive, but no XLSX workbook; upload the table itself")
+    if len(parts) > _MAX_PARTS:
+        raise WorkbookBroken(f"the workbook has {len(parts)} parts; at most {_MAX_PARTS} are read")
+    left = limits.max_workbook_bytes
+    for part in parts:
+        extent = _Extent()  # of every part: any of them can be declared to be a sheet
+        for piece in _pieces(file, part):
+            left -= len(piece)
+            if left < 0:
+                raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
+            extent.look_at(piece)
+        if extent.cells > limits.max_workbook_cells:
+            raise FileTooLarge(
+                f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
+                " delete stray cells far from the table, or upload CSV or Parquet"
+            )
+
+
+def _pieces(file: IO[bytes], part: zipfile.ZipInfo) -> Iterator[bytes]:
+    """A part's unpacked content, whatever its header says about its size."""
+    if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
+    if part.header_offset < 0:
+        raise WorkbookBroken("the XLSX file is damaged: a part is not where it should be")
+    file.seek(part.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+        raise WorkbookBroken("the XLSX file is damaged: a part is not where it should be")
+    *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    file.seek(name_length + extra_length, 1)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS) if part.compress_type == zipfile.ZIP_DEFLATED else None
+    left = part.compress_size
+    while left > 0:
+        packed = file.read(min(left, _PIECE_BYTES))
+        if not packed:
+            raise WorkbookBroken("the XLSX file is cut short")
+        left -= len(packed)
+        yield from _inflated(inflater, packed)
+
+
+def _inflated(inflater: Any, packed: bytes) -> Iterator[bytes]:
+    if inflater is None:
+        yield packed
+        return
+    while packed and not inflater.eof:
+        try:
+            yield inflater.decompress(packed, _PIECE_BYTES)
+        except zlib.error as error:
+            raise WorkbookBroken("the XLSX file is damaged: a part cannot be unpacked") from error
+        packed = inflater.unconsumed_tail
+
+
+class _Extent:
+    """How far a sheet's cells reach, told from its XML without parsing it."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._last_row = self._last_cell_row = self._last_column = 0
+        self._tags = self._references = self._rows = 0
+        self._cells_in_row = self._most_cells_in_a_row = 0
+
+    def look_at(self, piece: bytes) -> None:
+        """Take the next piece of the sheet's XML."""
+        text = self._tail + piece
+        end = text.rfind(b">") + 1  # a tag is looked at once, and whole
+        text, self._tail = text[:end], text[end:]
+        if len(self._tail) > _MAX_TAG_BYTES:
+            raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
+        for match in _ROW_OR_CELL.finditer(text):
+            if match[1] == b"c":
+                self._tags += 1
+                self._cells_in_row += 1
+                self._most_cells_in_a_row = max(self._most_cells_in_a_row, self._cells_in_row)
+            else:
+                self._rows += 1
+                self._cells_in_row = 0
+        for match in _REFERENCE.finditer(text):
+            self._references += 1
+            self._last_row = max(self._last_row, int(match[2]))
+            if match[1]:
+                self._last_cell_row = max(self._last_cell_row, int(match[2]))
+                self._last_column = max(self._last_column, _column_number(match[1]))
+
+    @property
+    def cells(self) -> int:
+        """Rows times columns, at least as many as the reader makes."""
+        if self._references >= self._tags + self._rows:
+            return self._last_cell_row * self._last_column
+        # Cells and rows that give no place follow the one before.
+        return max(self._tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
+
+
+def _column_number(letters: bytes) -> int:
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + letter - 64
+    return number
