@@ -121,6 +121,14 @@ def test_the_container_gets_no_secret_in_its_environment() -> None:
     }
 
 
+def test_prefects_keys_come_from_secrets_manager() -> None:
+    secrets = {one["Fn::If"][1]["Name"]: text_of(one["Fn::If"][1]["ValueFrom"]) for one in CONTAINER["Secrets"]}
+    assert secrets == {
+        "PREFECT_API_KEY": "${PrefectApiKeySecretArn}",
+        "PREFECT_API_AUTH_STRING": "${PrefectAuthStringSecretArn}",
+    }
+
+
 def test_tasks_can_be_launched_from_the_definitions_names() -> None:
     for machine in STATE_MACHINES.values():
         substitutions = machine["Properties"]["DefinitionSubstitutions"]
@@ -129,9 +137,63 @@ def test_tasks_can_be_launched_from_the_definitions_names() -> None:
 
 
 def test_nothing_may_connect_to_a_task() -> None:
-    for name, group in resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroup").items():
-        assert "SecurityGroupIngress" not in group["Properties"], name
+    assert "SecurityGroupIngress" not in resource(TEMPLATE_DATA, "TaskSecurityGroup")["Properties"]
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroupIngress")
+
+
+# --- the network --------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_uses() -> None:
+    ways_out = [resource(TEMPLATE_DATA, name) for name in ("InternetGateway", "InternetGatewayAttachment", "RouteOut")]
+    assert {one["Condition"] for one in ways_out} == {"OpenNetwork"}
+    doors = resources_of(TEMPLATE_DATA, "AWS::EC2::VPCEndpoint")
+    services = {
+        text_of(door["Properties"]["ServiceName"]).rpartition("${AWS::Region}.")[2]: door["Condition"]
+        for door in doors.values()
+    }
+    assert services == {
+        "s3": "MakeNetwork",
+        "sqs": "ClosedNetwork",
+        "ecr.api": "ClosedNetwork",
+        "ecr.dkr": "ClosedNetwork",
+        "logs": "ClosedNetwork",
+        "secretsmanager": "EndpointForSecrets",
+    }
+    assert not resources_of(TEMPLATE_DATA, "AWS::EC2::NatGateway")
+
+
+def test_only_tasks_may_use_the_doors() -> None:
+    (rule,) = resource(TEMPLATE_DATA, "EndpointSecurityGroup")["Properties"]["SecurityGroupIngress"]
+    assert (rule["FromPort"], rule["ToPort"]) == (443, 443)
+    assert rule["SourceSecurityGroupId"] == {"Ref": "TaskSecurityGroup"}
+    assert "CidrIp" not in rule
+
+
+# --- a key of one's own -------------------------------------------------------------------------------------------
+
+
+def with_key(value: object) -> object:
+    """What a property is where a key is given."""
+    assert isinstance(value, Mapping), value
+    condition, yes, _ = value["Fn::If"]
+    assert condition == "HasKey"
+    return yes
+
+
+def test_a_key_of_ones_own_encrypts_everything_that_is_kept() -> None:
+    key = {"Ref": "KmsKeyArn"}
+    for bucket in BUCKETS.values():
+        (rule,) = bucket["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert with_key(rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]) == "aws:kms"
+        assert with_key(rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"]) == key
+    for queue in QUEUES.values():
+        assert with_key(queue["Properties"]["KmsMasterKeyId"]) == key
+    for group in resources_of(TEMPLATE_DATA, "AWS::Logs::LogGroup").values():
+        assert with_key(group["Properties"]["KmsKeyId"]) == key
+    assert with_key(resource(TEMPLATE_DATA, "AlarmTopic")["Properties"]["KmsMasterKeyId"]) == key
+    images = resource(TEMPLATE_DATA, "ImageRepository")["Properties"]["EncryptionConfiguration"]
+    assert (with_key(images["EncryptionType"]), with_key(images["KmsKey"])) == ("KMS", key)
 
 
 # --- buckets and queues -------------------------------------------------------------------------------------------
@@ -176,7 +238,8 @@ def test_plain_http_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_a_queue_is_encrypted(name: str) -> None:
-    assert QUEUES[name]["Properties"]["SqsManagedSseEnabled"] is True
+    """By SQS's own key, unless a key of one's own is given: SQS takes one of the two."""
+    assert QUEUES[name]["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", False, True]}
 
 
 def test_a_message_in_the_dead_letter_queue_outlives_its_own_first_queue() -> None:

@@ -30,6 +30,7 @@ _TRACING = {
 _FAMILY = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/${AWS::StackName}-drain:*"
 _TASK_ROLES = {"${TaskRole.Arn}", "${TaskExecutionRole.Arn}"}
 _RESULTS = {f"${{PublishedBucket.Arn}}/{folder}/*" for folder in ("receipts", "data", "quarantine", "index", "docs")}
+_KEY = {"${KmsKeyArn}"}
 
 # Role → who takes it, and each statement's actions and resources.
 EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
@@ -41,6 +42,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "KeepFailedEvents": ({"sqs:SendMessage"}, {"${TriggerFailures.Arn}"}),
             "Log": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"${TriggerLogs.Arn}"}),
             "Trace": ({"xray:PutTraceSegments", "xray:PutTelemetryRecords"}, {"*"}),
+            "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },
     ),
     "RunRole": (
@@ -48,6 +50,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
         {
             "FindReceipt": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "ReadReceipt": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
+            "UseKey": ({"kms:Decrypt"}, _KEY),
             "CountTasks": ({"ecs:ListTasks"}, {"*"}),
             "LaunchTask": ({"ecs:RunTask"}, {_FAMILY}),
             "WatchTask": (
@@ -89,7 +92,11 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                 {"s3:ListBucket"},
                 {"${PublishedBucket.Arn}", "arn:${AWS::Partition}:s3:::${Bucket}"},
             ),
-            "ReadAndWriteResults": ({"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"}, _RESULTS),
+            "ReadAndWriteResults": ({"s3:GetObject", "s3:PutObject"}, _RESULTS),
+            "GiveUpLargeUploads": (
+                {"s3:AbortMultipartUpload"},
+                {"${PublishedBucket.Arn}/data/*", "${PublishedBucket.Arn}/quarantine/*"},
+            ),
             "RemoveReplacedData": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
             "WorkTheQueue": (
                 {
@@ -100,6 +107,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                 },
                 {"${UploadQueue.Arn}"},
             ),
+            "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },
     ),
     "TaskExecutionRole": (
@@ -112,6 +120,8 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             ),
             "Log": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"${TaskLogs.Arn}"}),
             "ReadPrefectKey": ({"secretsmanager:GetSecretValue"}, {"${PrefectApiKeySecretArn}"}),
+            "ReadPrefectAuthString": ({"secretsmanager:GetSecretValue"}, {"${PrefectAuthStringSecretArn}"}),
+            "UseKey": ({"kms:Decrypt"}, _KEY),
         },
     ),
 }
@@ -154,6 +164,27 @@ def test_no_role_has_a_wildcard_without_a_reason(role: str) -> None:
     reasons = ROLES[role].get("Metadata", {}).get("Sluice", {}).get("WildcardReasons", {})
     assert wild == set(reasons)
     assert all(reasons.values())
+
+
+@pytest.mark.parametrize("role", EXPECTED)
+def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str) -> None:
+    boundary = ROLES[role]["Properties"]["PermissionsBoundary"]["Fn::If"]
+    assert boundary == ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
+
+
+@pytest.mark.parametrize(
+    ("role", "services"),
+    [
+        ("TriggerRole", ["sqs"]),
+        ("RunRole", ["s3"]),
+        ("TaskRole", ["s3", "sqs"]),
+        ("TaskExecutionRole", ["secretsmanager"]),
+    ],
+)
+def test_the_key_serves_the_services_that_a_role_uses_and_no_other(role: str, services: list[str]) -> None:
+    """A role that holds ciphertext of another origin cannot have it decrypted."""
+    via = statements(role)["UseKey"]["Condition"]["StringEquals"]["kms:ViaService"]
+    assert [text_of(one) for one in via] == [f"{service}.${{AWS::Region}}.amazonaws.com" for service in services]
 
 
 @pytest.mark.parametrize("role", EXPECTED)
