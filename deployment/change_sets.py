@@ -113,14 +113,8 @@ class Stack:
         self._seen: set[str] = set()
 
     def find(self) -> dict[str, Any] | None:
-        """Return the stack's summary, or None where there is none of this name.
-
-        Listing tells the two apart; describing a stack that does not exist answers with an error like any other.
-        """
-        pages = self._cloudformation.get_paginator("list_stacks").paginate()
-        summaries = (summary for page in pages for summary in page["StackSummaries"])
-        mine = (one for one in summaries if one["StackName"] == self._name and one["StackStatus"] != "DELETE_COMPLETE")
-        return next(mine, None)
+        """Return the stack's summary, or None where there is none of this name."""
+        return find_stack(self._cloudformation, self._name)
 
     def apply(self, template: Mapping[str, str], parameters: Mapping[str, str], agree_to: Agree) -> None:
         """Create or update the stack; nothing to change is success.
@@ -293,6 +287,17 @@ class Stack:
         """Yield the stack's events, newest first."""
         for page in self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack_id):
             yield from page["StackEvents"]
+
+
+def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
+    """Return the summary of the stack of this name, or None where there is none.
+
+    Listing tells the two apart; describing a stack that does not exist answers with an error like any other.
+    """
+    pages = cloudformation.get_paginator("list_stacks").paginate()
+    summaries = (summary for page in pages for summary in page["StackSummaries"])
+    mine = (one for one in summaries if one["StackName"] == name and one["StackStatus"] != "DELETE_COMPLETE")
+    return next(mine, None)
 
 
 def _pauses() -> Iterator[float]:

@@ -51,6 +51,11 @@ class Endpoints:
         return self.prefect_api_url.removesuffix("/api")
 
     @property
+    def prefect_headers(self) -> dict[str, str]:
+        """Return what requests to Prefect's API must carry: nothing, it is this machine's own."""
+        return {}
+
+    @property
     def environment(self) -> dict[str, str]:
         """Return the whole environment for a process that is to use this cloud."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")

@@ -9,17 +9,11 @@ from deployment.local.cloud import LocalCloud
 from deployment.local.services import PROJECT_ROOT
 from deployment.packaging import Timeouts
 from deployment.stack import Clients, deploy_stack
+from deployment.target import pipeline_settings
 
 STACK_NAME = "sluice"
 WORK_POOL = "local"
 IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
-
-_SETTINGS = {
-    "SLUICE_LANDING_BUCKET": "LandingBucket",
-    "SLUICE_PUBLISHED_BUCKET": "PublishedBucket",
-    "SLUICE_QUEUE_URL": "QueueUrl",
-    "SLUICE_INCOMING_PREFIX": "IncomingPrefix",
-}
 
 
 def bring_up(
@@ -72,7 +66,7 @@ def _register(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that configures the pipeline for a process outside of the stack, such as a worker."""
     return {
-        **{variable: outputs[output] for variable, output in _SETTINGS.items()},
+        **pipeline_settings(outputs),
         "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
         "SLUICE_WORK_POOL": WORK_POOL,
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person at the UI waits for the run to start; the default is 15
