@@ -6,7 +6,6 @@ own AWS variables, with the profile and the region that were asked for.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 # Keys in the environment would win over a profile that was asked for.
 _KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # never an address: that is the stack's
 
 _EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 _INVALID_CODES = frozenset(
@@ -110,11 +108,6 @@ class Access:
     region: str
     caller: str
     endpoint_url: str
-
-
-def users_environment() -> dict[str, str]:
-    """Return the AWS and Prefect credentials of this process's own environment, before any of it is taken away."""
-    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in _PREFECT_VARIABLES}
 
 
 def environment_for(users: Mapping[str, str], *, region: str | None, profile: str | None) -> dict[str, str]:

@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,7 +22,11 @@ from rich.console import Console
 from deployment.commands.contract import contract_app
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
+from deployment.place import Place, ProfileOption, RegionOption, StackOption, users_environment
 from flows.refinery.errors import SluiceError
+
+if TYPE_CHECKING:
+    from deployment.target import Target
 
 EXIT_NOT_AS_EXPECTED = 1
 EXIT_CANNOT = 3
@@ -95,6 +101,7 @@ def up(state: State = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: Pr
 
 @app.command()
 def upload(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="The file to upload.", show_default=False)],
     dataset: Annotated[
         str | None,
@@ -103,27 +110,36 @@ def upload(
     wait: Annotated[bool, typer.Option(help="Follow it to its end; --no-wait returns at once.")] = True,
     deadline: Deadline = 300,
     state: State = _DEFAULT_STATE,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
 ) -> None:
-    """Upload a file to the local cloud that `sluice up` keeps running, and follow it to its receipt.
+    """Upload a file to the local cloud that `sluice up` keeps running, or to a stack on AWS; follow it to its receipt.
 
     The exit code is 0 when it was published and 1 when it was not.
     """
     from deployment.commands.upload import upload as run
 
-    published = run(_console(), state.resolve(), file, dataset=dataset, wait=wait, deadline_seconds=deadline)
+    with _pipeline(context, state, Place(stack, region, profile)) as pipeline:
+        published = run(_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
 @app.command()
 def status(
+    context: typer.Context,
     state: State = _DEFAULT_STATE,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
 ) -> None:
-    """Show what the running local cloud has done lately, what it is doing, and where it can be reached."""
+    """Show what the local cloud, or a stack on AWS, has done lately, what it is doing, and where it can be reached."""
     from deployment.commands.status import status as run
 
-    run(_console(), state.resolve(), limit=limit, as_json=as_json)
+    with _pipeline(context, state, Place(stack, region, profile)) as pipeline:
+        run(_console(), pipeline, limit=limit, as_json=as_json)
 
 
 @app.command()
@@ -173,9 +189,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:
-        # These commands are local: whatever the user's environment says of AWS and Prefect is not for them.
+        # Most commands are local: whatever the user's environment says of AWS and Prefect is not for them. Those that
+        # work on AWS are given it back.
+        users = users_environment()
         with only({name: os.environ[name] for name in ("SLUICE_STATE", "SLUICE_DOCKER") if name in os.environ}):
-            app(standalone_mode=True)
+            app(standalone_mode=True, obj=users)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except SluiceError as error:
@@ -184,6 +202,21 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 (the last resort: a sentence, and the details in a file)
         _say(f"Something went wrong that Sluice does not know: {type(error).__name__}: {error}{_kept_details()}")
         sys.exit(EXIT_INTERNAL)
+
+
+@contextmanager
+def _pipeline(context: typer.Context, state: Path, place: Place) -> Iterator[Target]:
+    """Give the pipeline that the options name."""
+    from deployment.target import target
+
+    with target(place, state.resolve(), _users(context)) as pipeline:
+        yield pipeline
+
+
+def _users(context: typer.Context) -> dict[str, str]:
+    """Return the user's own AWS variables, which `main` took out of the environment."""
+    users: dict[str, str] = context.obj or {}
+    return users
 
 
 def _console() -> Console:

@@ -1,6 +1,6 @@
 """The deployed pipeline that a command works with: the local cloud's, or, where --stack names one, a stack on AWS.
 
-    with target(place, state_dir, users) as pipeline:
+    with target(Place(stack, region, profile), state_dir, users) as pipeline:
         pipeline.client("s3").list_objects_v2(Bucket=pipeline.outputs["PublishedBucket"])
 
 The options are the same for every command: `--stack NAME` means "on AWS", `--region` and `--profile` say where there.
@@ -15,28 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Protocol
-
-import typer
+from typing import Any, Protocol
 
 from blocks.aws import client_of
 from deployment.aws_access import Access, aws_access, said
 from deployment.change_sets import find_stack
+from deployment.place import Place
 from flows.refinery.errors import TerminalError
-
-StackOption = Annotated[
-    str | None,
-    typer.Option("--stack", help="Work with this stack on AWS; without it, with the local cloud.", show_default=False),
-]
-RegionOption = Annotated[
-    str | None, typer.Option("--region", help="The AWS region; without it the profile's.", show_default=False)
-]
-ProfileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--profile", help="The AWS profile; without it the credentials of the environment.", show_default=False
-    ),
-]
 
 _SETTINGS = {
     "SLUICE_LANDING_BUCKET": "LandingBucket",
@@ -48,10 +33,6 @@ _SETTINGS = {
 
 class StackMissing(TerminalError):
     """There is no stack of the name that was given in this account and region, or its creation never ended well."""
-
-
-class StackOptionMissing(TerminalError):
-    """--region or --profile was given without --stack, so nothing on AWS was named."""
 
 
 class Target(Protocol):
@@ -87,25 +68,6 @@ class Target(Protocol):
 
     def client(self, service: str, **options: Any) -> Any:
         """Return a boto3 client."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which pipeline a command was asked to work with.
-
-    Attributes:
-        stack: the stack's name on AWS; None for the local cloud.
-        region: None for the profile's.
-        profile: None for the credentials of the environment.
-    """
-
-    stack: str | None = None
-    region: str | None = None
-    profile: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.stack is None and (self.region or self.profile):
-            raise StackOptionMissing("--region and --profile are for a stack on AWS: name it with --stack")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment.commands.uploads import Followed, Stage
-from deployment.local.endpoints import Endpoints
+from deployment.target import Target
 from flows.refinery.publishing.receipt import Receipt, receipt_key
 
 _STYLES = {
@@ -130,7 +130,7 @@ def details_of(receipt: Receipt) -> list[str]:
     return lines
 
 
-def print_outcomes(console: Console, cloud: Endpoints, uploads: Iterable[Followed]) -> None:
+def print_outcomes(console: Console, cloud: Target, uploads: Iterable[Followed]) -> None:
     """Print what became of each upload, why, and where its receipt is."""
     for upload in uploads:
         style = _STYLES[upload.stage]
@@ -145,6 +145,6 @@ def print_outcomes(console: Console, cloud: Endpoints, uploads: Iterable[Followe
             console.print(f"           {receipt_address(cloud, upload.message.run_id)}", style="dim", soft_wrap=True)
 
 
-def receipt_address(cloud: Endpoints, run_id: str) -> str:
+def receipt_address(cloud: Target, run_id: str) -> str:
     """Return the S3 address of a run's receipt."""
     return f"s3://{cloud.outputs['PublishedBucket']}/{receipt_key(run_id)}"

@@ -1,31 +1,24 @@
-"""`sluice status`: what the running local cloud has done lately, and what it is doing."""
+"""`sluice status`: what a pipeline has done lately, and what it is doing."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from deployment.commands.running import running_cloud
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.uploads import Uploads
-from deployment.local.endpoints import Endpoints
+from deployment.target import Target
 from flows.refinery.publishing.receipt import Receipt
 from lambda_trigger.message import UploadMessage
 
 _DETAILS_SHOWN = 3
 
 
-def status(console: Console, state_dir: Path, *, limit: int, as_json: bool) -> None:
-    """Show the newest uploads, the queues and the addresses, as tables or as one JSON document.
-
-    Raises:
-        LocalCloudNotRunning: there is no cloud to ask.
-    """
-    cloud = running_cloud(state_dir)
+def status(console: Console, cloud: Target, *, limit: int, as_json: bool) -> None:
+    """Show the newest uploads, the queues and the addresses, as tables or as one JSON document."""
     uploads = Uploads(cloud)
     finished_runs = uploads.runs_with_receipt()
     running = [message for message in uploads.running() if message.run_id not in set(finished_runs)]
@@ -41,7 +34,7 @@ def status(console: Console, state_dir: Path, *, limit: int, as_json: bool) -> N
     console.print(
         f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} being worked on, "
         f"{queues['given_up']} in the dead-letter queue",
-        f"Prefect UI {cloud.prefect_ui_url}   AWS {cloud.aws_endpoint_url}",
+        f"Prefect UI {cloud.prefect_ui_url}   AWS {cloud.aws_endpoint_url or cloud.region}",
         f"receipts   s3://{cloud.outputs['PublishedBucket']}/receipts/",
         sep="\n",
         highlight=False,
@@ -72,7 +65,7 @@ def _print_line(console: Console, when: str, run_id: str, state: str, key: str, 
 
 
 def _document(
-    cloud: Endpoints, running: list[UploadMessage], receipts: list[Receipt], queues: dict[str, int]
+    cloud: Target, running: list[UploadMessage], receipts: list[Receipt], queues: dict[str, int]
 ) -> dict[str, Any]:
     return {
         "prefect_ui_url": cloud.prefect_ui_url,

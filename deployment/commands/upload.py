@@ -1,4 +1,4 @@
-"""`sluice upload`: puts one file into the running local cloud and follows it to its receipt."""
+"""`sluice upload`: puts one file into a pipeline's landing bucket and follows it to its receipt."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.running import running_cloud
 from deployment.commands.show import Progress, print_outcomes
 from deployment.commands.uploads import Stage, Uploads
 from deployment.local.services import PROJECT_ROOT
+from deployment.target import Target
 from flows.refinery.errors import TerminalError
 
 CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
@@ -22,16 +22,14 @@ class DatasetUnknown(TerminalError):
 
 
 def upload(
-    console: Console, state_dir: Path, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
+    console: Console, cloud: Target, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
 ) -> bool:
     """Upload `file`; with `wait` follow it. Return whether it was published (or, without `wait`, handed over).
 
     Raises:
-        LocalCloudNotRunning: there is no cloud to upload to.
         FileUnusable: the file cannot be read.
         DatasetUnknown: the dataset has no contract.
     """
-    cloud = running_cloud(state_dir)
     folder = dataset_of(file, dataset, CONTRACTS)
     prefix = cloud.outputs["IncomingPrefix"]
     key = f"{prefix}{folder}/{file.name}" if folder else f"{prefix}{file.name}"

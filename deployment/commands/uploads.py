@@ -1,18 +1,19 @@
-"""Uploads files to a local cloud and follows what becomes of them: uploaded, queued, running, published or rejected."""
+"""Uploads files to a deployed pipeline and follows what becomes of them, to their receipts."""
 
 from __future__ import annotations
 
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from deployment.local.endpoints import Endpoints
-from flows.refinery.errors import TerminalError
+from deployment.target import Target
+from flows.refinery.errors import SluiceError, TerminalError
 from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 
@@ -87,9 +88,9 @@ class Followed:
 
 
 class Uploads:
-    """Uploads to, and looks into, one local cloud."""
+    """Uploads to, and looks into, one pipeline."""
 
-    def __init__(self, cloud: Endpoints) -> None:
+    def __init__(self, cloud: Target) -> None:
         self._cloud = cloud
         self._s3, self._states = cloud.client("s3"), cloud.client("stepfunctions")
 
@@ -220,8 +221,8 @@ class Uploads:
             return {}
         wanted = {"flow_runs": {"idempotency_key": {"any_": run_ids}}}
         try:
-            found = _post(f"{self._cloud.prefect_api_url}/flow_runs/filter", wanted)
-        except (OSError, ValueError):
+            found = _post(f"{self._cloud.prefect_api_url}/flow_runs/filter", wanted, self._cloud.prefect_headers)
+        except (OSError, ValueError, SluiceError):  # also a key that may not be read: it is shown less, no more
             return {}
         return {run["idempotency_key"]: run["state_type"] for run in found}
 
@@ -237,10 +238,15 @@ def _size_of(path: Path) -> int:
     return size_bytes
 
 
-def _post(url: str, payload: dict[str, Any]) -> Any:
-    request = urllib.request.Request(  # noqa: S310 (our own loopback address)
-        url, data=json.dumps(payload).encode(), headers={"Content-Type": "application/json"}
+def _post(url: str, payload: dict[str, Any], headers: Mapping[str, str]) -> Any:
+    request = urllib.request.Request(  # noqa: S310 (the address of the pipeline's Prefect, http or https)
+        url, data=json.dumps(payload).encode(), headers={"Content-Type": "application/json", **headers}
     )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=_PREFECT_TIMEOUT_SECONDS) as answer:
+    with opener_for(url).open(request, timeout=_PREFECT_TIMEOUT_SECONDS) as answer:
         return json.load(answer)
+
+
+def opener_for(url: str) -> urllib.request.OpenerDirector:
+    """Return what opens `url`: this machine's own addresses directly, others through the user's proxy, if any."""
+    local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
