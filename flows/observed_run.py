@@ -164,7 +164,9 @@ class Observer:
 
     def _finish_quietly(self, assignment: Assignment) -> Receipt | None:
         """The flow run is over. If its receipt is there too, only the index may be left to do."""
-        with UploadRun(assignment.pipeline, assignment.upload, chain=assignment.chain) as run:
+        with UploadRun(
+            assignment.pipeline, assignment.upload, chain=assignment.chain, corrections=assignment.corrections
+        ) as run:
             receipt = run.find_receipt()
             if receipt:
                 run.settle(receipt)
@@ -178,7 +180,13 @@ class Observer:
         LOG.warning("Prefect is away; going on unobserved", extra={"fields": {"why": why}})
 
     def _process_unobserved(self, assignment: Assignment) -> Receipt:
-        with UploadRun(assignment.pipeline, assignment.upload, chain=assignment.chain) as run:
+        with UploadRun(
+            assignment.pipeline,
+            assignment.upload,
+            contract=assignment.contract,
+            chain=assignment.chain,
+            corrections=assignment.corrections,
+        ) as run:
             assignment.receipt = run.run()
             return assignment.receipt
 

@@ -22,6 +22,7 @@ from flows.composition import Pipeline, TaskLog, pipeline
 from flows.display import ProgressBar, rows_in, show_outcome, signs_of_life
 from flows.refinery.contract.loading import Contract, ContractInvalid, overridden
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
+from flows.refinery.judging.corrections import Corrections
 from flows.refinery.judging.validate import Validated
 from flows.refinery.preparing.preprocess import Prepared
 from flows.refinery.publishing.receipt import Chain, Output, Receipt, Status, receipt_key
@@ -42,6 +43,7 @@ class Assignment:
 
     Attributes:
         contract: judges the file instead of the contract that its key belongs to.
+        corrections: what a repair puts into some of its rows.
         log: where the process writes its log, for the links in the UI.
         by_hand: whether a person started it.
     """
@@ -50,6 +52,7 @@ class Assignment:
     upload: UploadMessage
     chain: Chain
     contract: Contract | None = None
+    corrections: Corrections | None = None
     log: TaskLog | None = None
     by_hand: bool = False
     receipt: Receipt | None = None
@@ -127,6 +130,8 @@ def _fetch(run: UploadRun, progress: ProgressBar) -> ObjectFacts:
         len(run.contract.expectations),
         len(run.contract.preprocess),
     )
+    if run.rows_corrected:
+        get_run_logger().info("%s rows are as repairs corrected them.", f"{run.rows_corrected:,}")
     return facts
 
 
@@ -224,6 +229,7 @@ def process_upload(
             contract=assignment.contract,
             chain=chain,
             on_progress=progress.moved,
+            corrections=assignment.corrections,
         ) as run,
     ):
         return _see_through(run, assignment, progress, dry_run=dry_run)
@@ -240,7 +246,7 @@ def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, 
         log.info("This object version has a receipt already (attempt %s): nothing is left to do.", existing.attempt)
         return final_state(existing)
     rejection = _work(run, progress, dry_run=dry_run)
-    by_hand = ["by-hand"] if assignment.by_hand else []
+    by_hand = [*(["by-hand"] if assignment.by_hand else []), *(["repair"] if assignment.corrections else [])]
     if dry_run:
         preview = run.preview(rejection)
         show_outcome(preview, assignment.places, "dry-run", *by_hand, name=assignment.display_name, dry_run=True)

@@ -22,6 +22,7 @@ from flows.composition import Pipeline
 from flows.data_docs import list_page, publish_page
 from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
+from flows.refinery.judging.corrections import Corrections, read_corrections
 from flows.refinery.judging.validate import Validated, validate_file
 from flows.refinery.preparing.outputs import OutputFile, output_file
 from flows.refinery.preparing.preprocess import Prepared, preprocess_file
@@ -50,6 +51,9 @@ REJECTING = (FileRejected, ContractInvalid, StepFailed)
 
 _TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fault, or its contract's
 
+CORRECTIONS = "corrections"
+"""The kind of output that holds what repairs put into some rows."""
+
 Progress = Callable[[str, int], None]
 """Called with a stage's name and the rows that it has done so far."""
 
@@ -76,6 +80,10 @@ class TakesTooLong(FileRejected):
     code = "takes_too_long"
 
 
+class RepairRejected(TerminalError):
+    """With the corrected rows the file would be rejected. Nothing was changed: the receipt that was there stands."""
+
+
 class UploadRun:
     """One attempt at one upload. Call the stages in their order; `run` does that without Prefect.
 
@@ -91,9 +99,11 @@ class UploadRun:
         contract: Contract | None = None,
         chain: Chain | None = None,
         on_progress: Progress | None = None,
+        corrections: Corrections | None = None,
     ) -> None:
         """Args:
         contract: the contract to use instead of the one that the key belongs to.
+        corrections: what a repair puts into some rows; those of earlier repairs are put in by themselves.
         chain: the identifiers of the message, task and flow run that this attempt belongs to.
         """
         self.pipeline = pipeline
@@ -105,6 +115,9 @@ class UploadRun:
         self._timings: dict[str, float] = {}
         self._facts: ObjectFacts | None = None
         self._contract = contract
+        self._new_corrections = corrections
+        self._corrections: Corrections | None = None
+        self._standing: Receipt | None = None
         self._validated: Validated | None = None
         self._prepared: Prepared | None = None
         self._outputs: tuple[Output, ...] = ()
@@ -120,25 +133,39 @@ class UploadRun:
     # --- the stages -------------------------------------------------------------------------------------------
 
     def find_receipt(self) -> Receipt | None:
-        """Return the receipt that makes this attempt superfluous, or None when there is work to do."""
-        existing = self.pipeline.store.receipt(self.upload.run_id)
+        """Return the receipt that makes this attempt superfluous, or None when there is work to do.
+
+        Raises:
+            ReceiptConflict: this is a repair, and somebody else's result stands already under its number.
+        """
+        existing = self._standing = self.pipeline.store.receipt(self.upload.run_id)
         if decide_start(existing, self.upload.attempt) is Start.WORK:
             return None
+        if self._new_corrections:
+            raise ReceiptConflict(
+                f"run {self.upload.run_id} was processed again in the meantime, without these corrections; "
+                "its receipt stands. Look at its quarantine, and repair that"
+            )
         self.receipt = existing
         return existing
 
     def fetch(self) -> ObjectFacts:
-        """Read the object version into a local file, and find its contract."""
+        """Read the object version into a local file, and find its contract and the corrections of its rows."""
         with self._stage("fetch"):
             self._facts = self.pipeline.store.fetch(self.upload, self.source)
             self._contract = self._contract or self._find_contract()
+            self._corrections = self._all_corrections()
             return self._facts
 
     def validate(self) -> Validated:
         """Decode the file, judge every row, part good from bad."""
         with self._stage("validate", self.pipeline.settings.stage_timeout_seconds):
             self._validated = validate_file(
-                self.source, self.contract, self._work_dir, on_progress=self._progress_of("validate")
+                self.source,
+                self.contract,
+                self._work_dir,
+                corrections=self._corrections,
+                on_progress=self._progress_of("validate"),
             )
             return self._validated
 
@@ -163,6 +190,9 @@ class UploadRun:
                 self._outputs += (self._publish_file("quarantine", prepared.quarantine),)
             if prepared.fitted:
                 self._outputs += (self._publish_file("fitted", self._fitted_file(prepared.fitted), under="data"),)
+            if self._corrections:
+                file = self._corrections_file(self._corrections)
+                self._outputs += (self._publish_file(CORRECTIONS, file, under="quarantine"),)
             return self._outputs
 
     def record(self) -> Receipt:
@@ -214,6 +244,11 @@ class UploadRun:
         """The contract that judges this file."""
         return self._need(self._contract)
 
+    @property
+    def rows_corrected(self) -> int:
+        """How many rows stand as a repair, this one or an earlier one, says."""
+        return len(self._corrections.rows) if self._corrections else 0
+
     # --- helpers ----------------------------------------------------------------------------------------------
 
     def _find_contract(self) -> Contract:
@@ -223,6 +258,29 @@ class UploadRun:
         if self._contract is None:
             self._contract = self.pipeline.contracts.named(dataset)
         return str(self._contract.on_reupload)
+
+    def _all_corrections(self) -> Corrections | None:
+        """The corrections that the standing receipt names, and on top of them those that are new."""
+        corrections = None
+        for place, output in enumerate(self._kept_corrections):
+            path = self._work_dir / f"corrections-{place}.parquet"
+            self.pipeline.store.fetch_output(output.key, path)
+            earlier = read_corrections(path)
+            corrections = earlier.over(corrections) if corrections else earlier
+        if self._new_corrections is None:
+            return corrections
+        return self._new_corrections.over(corrections) if corrections else self._new_corrections
+
+    @property
+    def _kept_corrections(self) -> tuple[Output, ...]:
+        outputs = self._standing.outputs if self._standing else ()
+        return tuple(output for output in outputs if output.kind == CORRECTIONS)
+
+    def _corrections_file(self, corrections: Corrections) -> OutputFile:
+        """What a later attempt at the same object version starts from."""
+        path = self._work_dir / "corrections.parquet"
+        corrections.write(path)
+        return output_file(path, "", len(corrections.rows), ".corrections.parquet")
 
     def _fitted_file(self, fitted: dict[str, Any]) -> OutputFile:
         """What the steps learned, beside the rows: readers of data folders pass over names with _ in front."""
@@ -246,6 +304,8 @@ class UploadRun:
         return f"{dataset}/{folder}" if folder else dataset
 
     def _commit(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
+        if reasons and self._new_corrections:
+            raise RepairRejected("; ".join(reason.message for reason in reasons))
         with self._stage("record"):
             if self.receipt:  # found while publishing
                 self.settle(self.receipt)
@@ -286,7 +346,7 @@ class UploadRun:
             source=self._source_facts(),
             contract=self._contract_used(),
             rows=rows,
-            outputs=() if reasons else self._outputs,
+            outputs=self._kept_corrections if reasons else self._outputs,
             checks=self._checks(),
             reasons=reasons,
             fitted=self._prepared.fitted if self._prepared and not reasons else {},

@@ -17,9 +17,11 @@ from flows.refinery.errors import SluiceError
 from flows.refinery.judging.bits import has_bit, no_bits, set_bit
 from flows.refinery.judging.coercion import MISSING_RULE, TYPE_RULES, coerce, empty
 from flows.refinery.judging.column_policy import judge_columns
+from flows.refinery.judging.corrections import Corrections
 from flows.refinery.judging.expectations import Judge, Judgement, merge_states
 from flows.refinery.judging.frames import FrameFile, SideFile
 from flows.refinery.judging.late_verdicts import LateJudge, LateRows
+from flows.refinery.judging.overlay import corrected
 from flows.refinery.judging.plan import MISSING_COLUMN, UNKNOWN_COLUMN, Header, Plan
 from flows.refinery.judging.quarantine import BadRows, QuarantineWriter
 from flows.refinery.judging.rules import Rule, rules_of
@@ -67,6 +69,7 @@ def validate_file(
     contract: Contract,
     work_dir: Path,
     *,
+    corrections: Corrections | None = None,
     limits: Limits | None = None,
     on_progress: Progress | None = None,
     rows_per_partition: int = ROWS_PER_PARTITION,
@@ -75,13 +78,15 @@ def validate_file(
 
     Args:
         work_dir: an existing folder for good.arrow, quarantine.parquet and what is needed in between.
+        corrections: what is to stand in some of the rows instead.
         on_progress: called with the rows done so far.
 
     Raises:
         FileRejected: a subclass says why the file cannot be read or judged at all.
         ContractInvalid: an expectation cannot be used.
+        CorrectionsUnusable: the corrections do not fit the file.
     """
-    reader = _Reader(source, contract, limits or Limits(), rows_per_partition)
+    reader = _Reader(source, contract, limits or Limits(), rows_per_partition, corrections)
     rules = rules_of(contract)
     header = Header()
     while True:
@@ -169,11 +174,15 @@ class _Reader:
     contract: Contract
     limits: Limits
     rows_per_partition: int
+    corrections: Corrections | None
 
     def partitions(self) -> Iterator[Partition]:
         """Read the file from its beginning."""
         rows = self.rows_per_partition
-        return read_partitions(self.source, self.contract, rows_per_partition=rows, limits=self.limits)
+        partitions = read_partitions(self.source, self.contract, rows_per_partition=rows, limits=self.limits)
+        if self.corrections is None:
+            return partitions
+        return corrected(partitions, self.corrections, self.contract, self.limits)
 
     def grown(self, header: Header, partition: Partition) -> Header:
         """The header after one more partition."""

@@ -139,7 +139,9 @@ class Receipt(_Part):
     source: Source = Field(description="the object version that was read")
     contract: ContractUsed = Field(description="which contract judged it")
     rows: Rows = Field(description="where every row went")
-    outputs: tuple[Output, ...] = Field((), description="the published objects; none when rejected")
+    outputs: tuple[Output, ...] = Field(
+        (), description="the published objects; of a rejected file only earlier corrections"
+    )
     checks: tuple[Check, ...] = Field((), description="what every rule of the contract found")
     reasons: tuple[RejectionReason, ...] = Field((), description="why it was rejected; none when published")
     fitted: dict[str, Any] = Field(default_factory=dict, description="what fitted steps learned, by step and column")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -90,6 +91,27 @@ def read_csv(
         EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, TooManyRows, TextUndecodable
     """
     return _CsvReader(source, contract, rows_per_partition, limits, compression).partitions()
+
+
+def read_rows(
+    columns: list[str],
+    rows: list[list[str]],
+    contract: Contract,
+    found: SourceFormat,
+    marks: tuple[str | None, str | None],
+    limits: Limits,
+) -> Iterator[Partition]:
+    """Read rows of texts as a CSV file with these rows would be read; row numbers begin at 1.
+
+    Args:
+        found: how the file is written.
+        marks: decimal and thousands mark; None to be found out from the rows.
+    """
+    quote = contract.format.quote
+    content = written_again([columns, *rows], found.delimiter or ",", quote)
+    written = {"delimiter": found.delimiter, "decimal": marks[0], "thousands": marks[1], "skip_lines": 0}
+    changed = contract.model_copy(update={"format": contract.format.model_copy(update=written)})
+    return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
 
 
 class _CsvReader:

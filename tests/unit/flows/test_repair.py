@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,21 +13,22 @@ import boto3
 import pandas as pd
 import pytest
 
+from blocks.object_store import ObjectFacts, ObjectStore
+from flows.refinery.contract.loading import Contracts, overridden
 from flows.refinery.contract.model import BadRows
 from flows.refinery.judging.corrections import (
     Corrections,
     CorrectionsUnusable,
     export_quarantine,
-    merge_into_csv,
     read_corrections,
 )
-from flows.refinery.publishing.protocol import IndexEntry, index_key
+from flows.refinery.publishing.protocol import IndexEntry, ReceiptConflict, index_key
 from flows.refinery.publishing.receipt import Receipt, Status
-from flows.repair import NothingToRepair, RepairRejected, repair
-from flows.stages import UploadRun
+from flows.repair import NothingToRepair, repair
+from flows.stages import RepairRejected, UploadRun
+from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
-from tests.unit.refinery.tables import a_contract
 
 KEY = "incoming/orders/monday.csv"
 CLEAN = [order(number) for number in range(1, 13)]
@@ -141,6 +144,80 @@ def test_only_rows_in_quarantine_can_be_changed(account: Account) -> None:
     assert account.pipeline.store.receipt(dirty.run_id) == dirty
 
 
+def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_path: Path) -> None:
+    def records(lines: list[str]) -> bytes:
+        rows = csv.DictReader(io.StringIO("\n".join([HEADER, *lines])))
+        return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+    clean = process(account, gzip.compress(records(CLEAN)), "incoming/orders/clean.jsonl.gz")
+    dirty = process(account, gzip.compress(records(DIRTY)), "incoming/orders/monday.jsonl.gz")
+    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    assert (repaired.attempt, repaired.rows) == (1, clean.rows)
+    published, wanted = (pd.read_parquet(output_of(receipt, "data", tmp_path)) for receipt in (repaired, clean))
+    pd.testing.assert_frame_equal(published, wanted)
+
+
+# --- later attempts ---------------------------------------------------------------------------------------------------
+
+
+def again(account: Account, receipt: Receipt) -> Receipt:
+    """A forced re-run of the same object version."""
+    source = receipt.source
+    upload = UploadMessage(
+        bucket=source.bucket,
+        key=source.key,
+        version_id=source.version_id,
+        etag=source.etag,
+        size_bytes=source.size_bytes,
+        attempt=receipt.attempt + 1,
+    )
+    with UploadRun(account.pipeline, upload) as run:
+        return run.run()
+
+
+def test_a_forced_re_run_keeps_what_repairs_corrected(account: Account, tmp_path: Path) -> None:
+    dirty = process(account, orders(*DIRTY))
+    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    before = pd.read_parquet(output_of(repaired, "data", tmp_path))
+    forced = again(account, again(account, repaired))
+    assert (forced.attempt, forced.rows) == (3, repaired.rows)
+    pd.testing.assert_frame_equal(pd.read_parquet(output_of(forced, "data", tmp_path)), before)
+
+
+def test_corrections_outlast_an_attempt_that_rejected_the_file(account: Account, tmp_path: Path) -> None:
+    dirty = process(account, orders(*DIRTY))
+    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    contracts = account.pipeline.contracts
+    usual = contracts.named("orders")
+    changes = {"expectations": [{"expect_table_row_count_to_equal": {"value": 5}}]}
+    contracts._by_name["orders"] = overridden(usual, changes)
+    contracts._globs = Contracts(contracts)._globs
+    rejected = again(account, repaired)
+    assert (rejected.status, [output.kind for output in rejected.outputs]) == (Status.REJECTED, ["corrections"])
+    contracts._by_name["orders"] = usual
+    contracts._globs = Contracts(contracts)._globs
+    assert again(account, rejected).rows == repaired.rows
+
+
+def test_a_repair_that_another_attempt_overtakes_is_refused(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirty = process(account, orders(*DIRTY))
+    corrections = corrected(dirty, tmp_path, as_it_should_be)
+    fetch = ObjectStore.fetch
+
+    def fetch_late(store: ObjectStore, upload: UploadMessage, path: Path) -> ObjectFacts:
+        facts = fetch(store, upload, path)
+        monkeypatch.setattr(ObjectStore, "fetch", fetch)
+        again(account, dirty)
+        return facts
+
+    monkeypatch.setattr(ObjectStore, "fetch", fetch_late)
+    with pytest.raises(ReceiptConflict, match="without these corrections"):
+        repair(account.pipeline, dirty.run_id, corrections)
+    assert repair(account.pipeline, dirty.run_id, corrections).rows.published == 12
+
+
 # --- the file with the corrections ------------------------------------------------------------------------------------
 
 
@@ -150,6 +227,8 @@ def test_only_rows_in_quarantine_can_be_changed(account: Account) -> None:
         ("a,b\n1,2\n", "no column _row_number"),
         ("_row_number,a\nfour,1\n", "line 1 has no row number"),
         ("_row_number,a\n4,1\n4,2\n", "row 4 is there twice"),
+        ("_row_number,a\n4,1,5\n", "line 2 has 3 fields, and the header has 2"),
+        ("_row_number,a\n4\n", "line 2 has 1 fields, and the header has 2"),
     ],
 )
 def test_a_file_that_says_no_rows_is_refused(tmp_path: Path, text: str, why: str) -> None:
@@ -158,44 +237,12 @@ def test_a_file_that_says_no_rows_is_refused(tmp_path: Path, text: str, why: str
         read_corrections(tmp_path / "x.csv")
 
 
+def test_a_file_that_a_spreadsheet_program_saved_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("\ufeff_row_number;a\r\n4.0;1,5\r\n")
+    assert read_corrections(tmp_path / "x.csv").rows == {4: {"a": "1,5"}}
+
+
 def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None:
     corrections = Corrections(("a", "b"), {3: {"a": "x", "b": None}, 1: {"a": " 007 ", "b": '"'}})
     corrections.write(tmp_path / "kept.parquet")
     assert read_corrections(tmp_path / "kept.parquet") == corrections
-
-
-def merged(folder: Path, content: bytes, corrections: Corrections, **contract: object) -> bytes:
-    (folder / "source").write_bytes(content)
-    merge_into_csv(folder / "source", a_contract(**contract), corrections, folder / "merged")
-    return (folder / "merged").read_bytes()
-
-
-def test_every_other_text_of_the_file_stays_as_it_was(tmp_path: Path) -> None:
-    content = b'id;price;note\n007;1,50;"a;b"\n008;x;NA\n1e3;2,75;\n'
-    corrections = Corrections(("price",), {2: {"price": "9,25"}})
-    assert merged(tmp_path, content, corrections) == b'id;price;note\n007;1,50;"a;b"\n008;9,25;NA\n1e3;2,75;\n'
-
-
-def test_a_missing_value_is_written_as_it_was_or_as_the_contract_writes_it(tmp_path: Path) -> None:
-    corrections = Corrections(("a", "b"), {1: {"a": None, "b": None}})
-    written = merged(tmp_path, b"a,b\n-,2\n", corrections, format={"missing_values": ["NA", "-"]})
-    assert written == b"a,b\n-,NA\n"
-
-
-@pytest.mark.parametrize(
-    ("corrections", "why"),
-    [
-        (Corrections(("c",), {1: {"c": "1"}}), "no column 'c'"),
-        (Corrections(("a",), {9: {"a": "1"}}), "no row 9"),
-        (Corrections(("a",), {1: {"a": "1"}}), "row 2 could not be decoded"),
-    ],
-)
-def test_corrections_that_do_not_fit_are_refused(tmp_path: Path, corrections: Corrections, why: str) -> None:
-    content = b"a,b\n1,2\n3,4,5\n" if "decoded" in why else b"a,b\n1,2\n"
-    with pytest.raises(CorrectionsUnusable, match=why):
-        merged(tmp_path, content, corrections)
-
-
-def test_files_whose_values_have_types_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorrectionsUnusable, match="only CSV"):
-        merged(tmp_path, b'{"a": 1}\n', Corrections(("a",), {1: {"a": "1"}}))
