@@ -28,7 +28,7 @@ from prefect.settings import (
 from blocks.settings import SettingsMissing
 from blocks.upload_queue import MessageLost, ReceivedMessage
 from flows.composition import Pipeline, TaskIdentity, pipeline, task_identity
-from flows.json_log import log_json_lines
+from flows.json_log import lines_about, log_json_lines
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
 from flows.refinery.errors import SluiceError, TransientError
@@ -94,17 +94,21 @@ class Drain:
             _log(logging.ERROR, "message unreadable", message, error=str(error))
             self._release(message, after_seconds=0)  # its deliveries run out at once: the dead-letter queue keeps it
             return
-        _log(logging.INFO, "received", message, run_id=upload.run_id, key=upload.key, attempt=upload.attempt)
+        with lines_about(run_id=upload.run_id):
+            self._see_through(message, upload)
+
+    def _see_through(self, message: ReceivedMessage, upload: UploadMessage) -> None:
+        _log(logging.INFO, "received", message, key=upload.key, attempt=upload.attempt)
         started = time.monotonic()
         try:
             receipt = self._process(message, upload)
         except ReceiptConflict as error:
-            _log(logging.ERROR, "receipt conflict", message, run_id=upload.run_id, error=str(error))
+            _log(logging.ERROR, "receipt conflict", message, error=str(error))
             self._acknowledge(message)  # a receipt stands; delivering this again would change nothing
         except SluiceError as error:
-            self._give_back(message, upload, error)
+            self._give_back(message, error)
         except (Stopped, TerminationSignal):
-            _log(logging.WARNING, "stopped, giving the message back", message, run_id=upload.run_id)
+            _log(logging.WARNING, "stopped, giving the message back", message)
             self._release(message, after_seconds=0)
             raise
         else:
@@ -113,7 +117,6 @@ class Drain:
                 logging.INFO,
                 "done",
                 message,
-                run_id=upload.run_id,
                 dataset=receipt.contract.dataset,
                 status=str(receipt.status),
                 rows=receipt.rows.model_dump(),
@@ -130,13 +133,12 @@ class Drain:
         with self._parts.queue.kept(message):
             return self._observer.process(Assignment(self._parts, upload, chain, log=self._identity.log))
 
-    def _give_back(self, message: ReceivedMessage, upload: UploadMessage, error: SluiceError) -> None:
+    def _give_back(self, message: ReceivedMessage, error: SluiceError) -> None:
         delay = self._parts.settings.retry_delay_seconds * message.receive_count
         _log(
             logging.WARNING if isinstance(error, TransientError) else logging.ERROR,
             "not done, giving the message back",
             message,
-            run_id=upload.run_id,
             error=f"{type(error).__name__}: {error}",
             again_in_seconds=delay,
         )

@@ -7,7 +7,6 @@ import logging
 import re
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from blocks.object_store import ObjectFacts
 from flows import __version__
 from flows.composition import Pipeline
 from flows.data_docs import list_page, publish_page
+from flows.json_log import lines_about, place_of
 from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
 from flows.refinery.judging.corrections import Corrections, read_corrections
@@ -414,7 +414,8 @@ class UploadRun:
         started = time.monotonic()
         failed: str | None = None
         try:
-            with time_limit(limit_seconds):
+            dataset = self._contract.dataset if self._contract else None
+            with lines_about(run_id=self.upload.run_id, dataset=dataset, stage=name), time_limit(limit_seconds):
                 yield
         except TimeIsUp:
             failed = "TimeIsUp"
@@ -468,6 +469,4 @@ def code_of(error: TerminalError) -> str:
 
 def _place_of(error: Exception) -> str:
     """Return type and place of an exception, without its text: pandas quotes values in what it says."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-4:]))
-    return f"{type(error).__name__} at {where}"
+    return f"{type(error).__name__} at {place_of(error.__traceback__)}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -19,6 +21,10 @@ from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice.trigger")
 LOG.setLevel(logging.INFO)
+# Lambda's own handler would put a level and a time before each line, or the line as a string into JSON of its own: only
+# what is written to standard output arrives as the one JSON object that it is.
+LOG.addHandler(logging.StreamHandler(sys.stdout))
+LOG.propagate = False
 
 # Several tries within one invocation; Lambda itself tries an asynchronous event twice more.
 _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
@@ -72,7 +78,7 @@ def handle_event(event: object, trigger: Trigger, request_id: str | None = None)
     try:
         records = records_of(event)
     except EventUnreadable as error:
-        _log("event_unreadable", request_id, error=str(error))
+        _log("event_unreadable", request_id, logging.ERROR, error=str(error))
         raise
     for index, record in enumerate(records):
         counts[_handle_record(record, index, trigger, request_id)] += 1
@@ -90,10 +96,10 @@ def _handle_record(record: object, index: int, trigger: Trigger, request_id: str
             return "ignored"
         dispatched = trigger.dispatcher.dispatch(upload)
     except RecordUnreadable as error:
-        _log("record_unreadable", request_id, record=index, error=str(error))
+        _log("record_unreadable", request_id, logging.ERROR, record=index, error=str(error))
         return "failed"
     except Exception as error:  # noqa: BLE001 (one record's failure must not keep the others from being tried)
-        _log("dispatch_failed", request_id, record=index, error=f"{type(error).__name__}: {error}")
+        _log("dispatch_failed", request_id, logging.ERROR, record=index, error=f"{type(error).__name__}: {error}")
         return "failed"
     _log(
         "dispatched",
@@ -112,6 +118,14 @@ def _handle_record(record: object, index: int, trigger: Trigger, request_id: str
     return "dispatched"
 
 
-def _log(what_happened: str, request_id: str | None, **fields: Any) -> None:
-    """Write one JSON line: what CloudWatch Logs Insights can query by field."""
-    LOG.info(json.dumps({"event": what_happened, "request_id": request_id, **fields}, ensure_ascii=False))
+def _log(what_happened: str, request_id: str | None, level: int = logging.INFO, **fields: Any) -> None:
+    """Write one JSON line, of the same form as the container's: what CloudWatch Logs Insights can query by field."""
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": logging.getLevelName(level),
+        "logger": LOG.name,
+        "event": what_happened,
+        "request_id": request_id,
+        **fields,
+    }
+    LOG.log(level, json.dumps(line, ensure_ascii=False))

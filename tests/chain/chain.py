@@ -9,7 +9,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,32 @@ class Chain:
         )
         payload = json.loads(response["Payload"].read() or b"null")
         return {"error": response.get("FunctionError"), "payload": payload}
+
+    @contextlib.contextmanager
+    def tasks_that(
+        self,
+        command: list[str] | None = None,
+        *,
+        memory_mib: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[None]:
+        """Let the tasks that are launched meanwhile run another command, with other memory, or have other variables."""
+        family = self.outputs["TaskFamily"]
+        before = self.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
+        names = ("networkMode", "cpu", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
+        common = {"family": family, **{name: before[name] for name in names if before.get(name)}}
+        container = dict(before["containerDefinitions"][0])
+        variables = {each["name"]: each["value"] for each in container["environment"]} | dict(environment or {})
+        changed = container | {
+            "command": command or container["command"],
+            "environment": [{"name": name, "value": value} for name, value in variables.items()],
+        }
+        memory = str(memory_mib) if memory_mib else before["memory"]
+        self.ecs.register_task_definition(**common, memory=memory, containerDefinitions=[changed])
+        try:
+            yield
+        finally:
+            self.ecs.register_task_definition(**common, memory=before["memory"], containerDefinitions=[container])
 
     def sweep(self) -> None:
         """Do what the schedule does every few minutes: start a task when messages wait and nobody drains."""

@@ -7,14 +7,17 @@ names of columns and files, and row numbers; never the value of a row. Quarantin
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from blocks.settings import CONTRACTS
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
-from tests.chain.files import good_orders, order, orders
+from tests.chain.files import HEADER, good_orders, order, orders
 
 pytestmark = pytest.mark.cloud
 
@@ -34,16 +37,59 @@ def planted() -> dict[str, bytes]:
         "things/broken.json": b'[{"a": "' + SECRET.encode() + b'"}, {"a": ' + SECRET.encode() + b"}]",
         "things/broken.xlsx": b"PK\x03\x04" + SECRET.encode() * 20,
         "things/not-a-table.bin": bytes(range(256)) + SECRET.encode(),
+        # Rows in the place of the header, and a header among the rows.
+        "orders/no-header.csv": "\n".join(order(number, sku=SECRET) for number in range(1, 4)).encode(),
+        "things/header-like.csv": f"{SECRET},{SECRET}\n{SECRET},{SECRET}\n".encode(),
+        "orders/header-again.csv": good_orders(3) + f"{HEADER}\n".encode() + order(4, sku=SECRET).encode(),
+        # Its contract's own step says all it knows (_CHATTY), and then raises.
+        "chatty/raises.csv": f"name,note\nA,{SECRET}\n".encode(),
     }
 
 
+_CHATTY_CONTRACT = """\
+dataset: chatty
+source: incoming/chatty/**
+columns:
+  name: {type: string}
+  note: {type: string}
+preprocess:
+  - steps.tell_all
+"""
+_CHATTY_STEPS = """\
+import sys
+import warnings
+
+import pandas as pd
+
+
+def tell_all(frame: pd.DataFrame) -> pd.DataFrame:
+    told = ", ".join(frame["note"])
+    print(told)
+    print(told, file=sys.stderr)
+    warnings.warn(told)
+    raise ValueError(f"cannot do this with {told}")
+"""
+
+
+def contracts_with_a_chatty_step(folder: Path) -> Path:
+    """The project's contracts, and one whose own step says all that it knows in every way that there is."""
+    shutil.copytree(CONTRACTS, folder)
+    (folder / "chatty").mkdir()
+    (folder / "chatty" / "contract.yaml").write_text(_CHATTY_CONTRACT)
+    (folder / "chatty" / "steps.py").write_text(_CHATTY_STEPS)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def uploads(chain: Chain) -> list[UploadMessage]:
-    """Every file with the secret, when all of them are through the chain."""
-    sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
-    for upload in sent:
-        chain.ended(upload, 180)
-    chain.settle()
+def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[UploadMessage]:
+    """Every file with the secret, when all of them are through the chain; and an event that the Lambda cannot read."""
+    folder = contracts_with_a_chatty_step(tmp_path_factory.mktemp("logs") / "contracts")
+    with chain.tasks_that(environment={"SLUICE_CONTRACTS_FOLDER": str(folder)}):
+        sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
+        assert chain.deliver({"Records": [{"eventName": "ObjectCreated:Put"}]})["error"]
+        for upload in sent:
+            chain.ended(upload, 180)
+        chain.settle()
     return sent
 
 
@@ -101,12 +147,57 @@ def test_no_receipt_holds_a_value_of_a_row(chain: Chain, uploads: list[UploadMes
     assert [upload.key for upload in uploads if SECRET in chain.receipt(upload).to_json()] == []
 
 
+def lines_of(chain: Chain, part: str) -> list[dict[str, Any]]:
+    """The lines of a part's log group, each of which must be one JSON object."""
+    lines = [json.loads(line) for line in everything_in(chain, log_group(chain, part))]
+    assert lines
+    assert [line for line in lines if not isinstance(line, dict)] == []
+    return lines
+
+
 def test_every_line_of_the_container_is_json_and_each_stage_says_how_long_it_took(
     chain: Chain, uploads: list[UploadMessage]
 ) -> None:
-    lines = [json.loads(line) for line in everything_in(chain, log_group(chain, "task"))]
+    lines = lines_of(chain, "task")
     assert all({"time", "level", "logger", "event"} <= set(line) for line in lines)
     (good, *_) = uploads
     stages = [line for line in lines if line.get("run_id") == good.run_id and line["event"] == "stage done"]
     assert {line["stage"] for line in stages} == {"fetch", "validate", "refine", "publish", "record"}
     assert all(line["dataset"] == "orders" and line["seconds"] >= 0 for line in stages)
+
+
+def test_every_line_about_an_upload_names_its_run_whoever_logs_it(chain: Chain, uploads: list[UploadMessage]) -> None:
+    lines, runs = lines_of(chain, "task"), {upload.run_id for upload in uploads}
+    by_prefect = {(line["run_id"], line["flow_run_id"]) for line in lines if "flow_run_id" in line}
+    observed = {(upload.run_id, chain.receipt(upload).chain.flow_run_id) for upload in uploads}
+    assert {run for run in observed if run[1]} <= by_prefect
+    assert runs <= {line["run_id"] for line in lines if line["event"] == "received"}
+    done = [line for line in lines if line["event"] == "done" and line["run_id"] in runs]
+    assert {line["run_id"] for line in done} == runs
+    assert all(line["dataset"] and line["seconds"] >= 0 for line in done)
+
+
+def test_what_a_step_prints_warns_or_raises_is_logged_by_kind_and_place(
+    chain: Chain, uploads: list[UploadMessage]
+) -> None:
+    (chatty,) = (upload for upload in uploads if "/chatty/" in upload.key)
+    said = [line for line in lines_of(chain, "task") if line.get("run_id") == chatty.run_id]
+    assert {line["stream"] for line in said if "stream" in line} == {"stdout", "stderr"}
+    (warned,) = (line for line in said if "warning" in line)
+    assert (warned["warning"], warned["place"].partition(":")[0]) == ("UserWarning", "steps.py")
+    assert {line["stage"] for line in said if "stream" in line or "warning" in line} == {"refine"}
+    assert "ValueError" in chain.receipt(chatty).reason
+
+
+def test_every_line_of_the_lambda_is_json_and_each_upload_has_one(chain: Chain, uploads: list[UploadMessage]) -> None:
+    lines = lines_of(chain, "trigger")
+    dispatched = {line["run_id"]: line for line in lines if line.get("event") == "dispatched"}
+    for upload in uploads:
+        line = dispatched[upload.run_id]
+        assert (line["level"], line["stage"], line["key"]) == ("INFO", "dispatch", upload.key)
+        assert line["dataset"] == upload.key.split("/")[1]
+        assert line["seconds"] >= 0
+        assert line["message_id"]
+    assert [line["error"] for line in lines if line.get("event") == "record_unreadable"]
+    assert {line["errorType"] for line in lines if "stackTrace" in line} == {"RecordsFailed"}
+    assert {line["type"] for line in lines if "type" in line} >= {"platform.start", "platform.report"}

@@ -13,8 +13,7 @@ The story of an upload, by who tells it:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,26 +49,6 @@ class Story:
     flow_run: str | None = "Published"
     first_exits: tuple[int | str, ...] = ()
     last_exit: int | None = 0
-
-
-@contextmanager
-def _tasks_that(chain: Chain, command: list[str] | None = None, **environment: str) -> Iterator[None]:
-    """Let the tasks that are launched meanwhile run another command, or have other variables."""
-    family = chain.outputs["TaskFamily"]
-    before = chain.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
-    names = ("networkMode", "cpu", "memory", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
-    common = {"family": family, **{name: before[name] for name in names if before.get(name)}}
-    container = dict(before["containerDefinitions"][0])
-    variables = {each["name"]: each["value"] for each in container["environment"]} | environment
-    changed = container | {
-        "command": command or container["command"],
-        "environment": [{"name": name, "value": value} for name, value in variables.items()],
-    }
-    chain.ecs.register_task_definition(**common, containerDefinitions=[changed])
-    try:
-        yield
-    finally:
-        chain.ecs.register_task_definition(**common, containerDefinitions=[container])
 
 
 def _handed_in(chain: Chain, name: str, body: bytes = b"") -> UploadMessage:
@@ -138,7 +117,7 @@ def _rejected(chain: Chain, _folder: Path) -> UploadMessage:
 
 
 def _exit_1(chain: Chain, _folder: Path) -> UploadMessage:
-    with _tasks_that(chain, ["false"]):
+    with chain.tasks_that(["false"]):
         upload = _handed_in(chain, "exit-1")
         chain.wait_for(lambda: _stopped(chain, upload), "the task to fail")
     return upload
@@ -146,7 +125,7 @@ def _exit_1(chain: Chain, _folder: Path) -> UploadMessage:
 
 def _killed(chain: Chain, _folder: Path) -> UploadMessage:
     killing = as_variable([Sabotage(on="sqs.ReceiveMessage", do="kill_after")])
-    with _tasks_that(chain, _SABOTEUR, **killing):
+    with chain.tasks_that(_SABOTEUR, environment=killing):
         upload = _handed_in(chain, "killed")
         chain.wait_for(lambda: _stopped(chain, upload), "the task to be killed")
     return upload
@@ -155,7 +134,7 @@ def _killed(chain: Chain, _folder: Path) -> UploadMessage:
 def _stopped_by_ecs(chain: Chain, folder: Path) -> UploadMessage:
     gate = folder / "stop.gate"
     held = as_variable([Sabotage(on="s3.HeadObject", where="/incoming/", do="hold", gate=str(gate))])
-    with _tasks_that(chain, _SABOTEUR, **held):
+    with chain.tasks_that(_SABOTEUR, environment=held):
         upload = _handed_in(chain, "stopped")
         chain.wait_for(gate.with_suffix(".reached").exists, "the task to be at work")
     (task,) = _tasks_of(chain, upload)
@@ -164,14 +143,14 @@ def _stopped_by_ecs(chain: Chain, folder: Path) -> UploadMessage:
 
 
 def _never_starts(chain: Chain, _folder: Path) -> UploadMessage:
-    with _tasks_that(chain, ["/no/such/program"]):
+    with chain.tasks_that(["/no/such/program"]):
         upload = _handed_in(chain, "never-starts")
         chain.wait_for(lambda: _stopped(chain, upload), "the task to fail to start")
     return upload
 
 
 def _prefect_down(chain: Chain, _folder: Path) -> UploadMessage:
-    with _tasks_that(chain, PREFECT_API_URL="http://127.0.0.1:9/api"):
+    with chain.tasks_that(environment={"PREFECT_API_URL": "http://127.0.0.1:9/api"}):
         upload = _handed_in(chain, "prefect-down")
         chain.wait_for(lambda: _tasks_of(chain, upload), "its task")
     return upload
@@ -191,7 +170,7 @@ def _throttled(chain: Chain, _folder: Path) -> UploadMessage:
 @pytest.fixture(scope="module", autouse=True)
 def hanging(chain: Chain) -> UploadMessage:
     """An upload whose task hangs from the first moment on, until the state machine's time for it is over."""
-    with _tasks_that(chain, ["sleep", "900"]):
+    with chain.tasks_that(["sleep", "900"]):
         upload = _handed_in(chain, "hangs")
         chain.wait_for(chain.tasks, "the task to hang")
     return upload

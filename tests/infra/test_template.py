@@ -295,6 +295,7 @@ def test_every_log_ends_and_every_component_writes_to_its_own() -> None:
         ).replace(".Arn", ""),
     ]
     assert sorted(used) == sorted(f"${{{name}}}" for name in groups)
+    assert function["LoggingConfig"]["LogFormat"] == "JSON", "else tracebacks are lines of text"
 
 
 def test_trouble_is_told() -> None:

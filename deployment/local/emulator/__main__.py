@@ -113,6 +113,7 @@ def _mend(state: Path) -> None:
     from deployment.local.emulator import (
         decisions,
         durability,
+        lambda_logs,
         run_task_answers,
         schedules,
         step_functions,
@@ -130,6 +131,7 @@ def _mend(state: Path) -> None:
     run_task_answers.install(state)
     step_functions.install(record)
     schedules.install(record)
+    lambda_logs.install()
     durability.install()
 
 

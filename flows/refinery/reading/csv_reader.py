@@ -199,7 +199,10 @@ class _CsvReader:
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
             places = [place for place, other in enumerate(names, start=1) if other == name]
-            raise HeaderInvalid(f"line {line}: the columns {places} have the same name, {name[:80]!r}")
+            # The name itself is not told: where the header is missing, it is a value.
+            raise HeaderInvalid(
+                f"line {line}: the columns {places} have the same name; name each once, and see that there is a header"
+            )
 
     # --- blocks -------------------------------------------------------------------------------------------
 

@@ -139,7 +139,9 @@ def _names(header: list[Any], limits: Limits) -> list[str]:
             raise HeaderInvalid(f"column {place} of the header has no name")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise HeaderInvalid(f"{count} columns have the same name, {name[:80]!r}")
+        places = [place for place, other in enumerate(names, start=1) if other == name]
+        # The name itself is not told: where the header is missing, it is a value.
+        raise HeaderInvalid(f"the columns {places} have the same name; name each once, and see that there is a header")
     return names
 
 

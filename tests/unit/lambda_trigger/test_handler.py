@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -142,13 +143,36 @@ def test_ignored_records_reach_neither_queue_nor_machine(cloud: Cloud, s3_put: d
     assert cloud.messages() == []
 
 
-def test_every_ignored_record_is_logged_with_its_reason(
-    cloud: Cloud, s3_put: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What the Lambda writes to its log; its logger hands nothing to the root logger, where pytest listens."""
+    logger, written = logging.getLogger("sluice.trigger"), list[str]()
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(self.format(record))
+
+    listening = Listening()
+    logger.addHandler(listening)
+    yield written
+    logger.removeHandler(listening)
+
+
+def test_every_ignored_record_is_logged_with_its_reason(cloud: Cloud, s3_put: dict[str, Any], lines: list[str]) -> None:
     s3_put["Records"][0]["s3"]["object"]["key"] = "incoming/orders/"
     handle_event(s3_put, cloud.trigger(), request_id="r-1")
-    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "sluice.trigger"]
+    (line,) = (json.loads(line) for line in lines)
     assert (line["event"], line["reason"], line["request_id"]) == ("ignored", "folder_marker", "r-1")
+
+
+def test_every_upload_is_logged_with_its_run_and_how_long_it_took(
+    cloud: Cloud, s3_put: dict[str, Any], lines: list[str]
+) -> None:
+    handle_event(s3_put, cloud.trigger(), request_id="r-1")
+    (line,) = (json.loads(line) for line in lines)
+    (message,) = cloud.messages()
+    assert (line["level"], line["event"], line["run_id"]) == ("INFO", "dispatched", message.run_id)
+    assert line["seconds"] >= 0
 
 
 def test_the_test_event_is_answered_and_does_nothing(cloud: Cloud, s3_test_event: dict[str, Any]) -> None:
