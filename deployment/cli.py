@@ -144,22 +144,34 @@ def status(
 
 @app.command()
 def repair(
+    context: typer.Context,
     file: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            help="A quarantine file (Parquet) with corrected rows, or the CSV made of it.",
+            help="The CSV that --export wrote, or a quarantine file (Parquet), with corrected rows.",
             exists=True,
             dir_okay=False,
             show_default=False,
         ),
-    ],
+    ] = None,
     run_id: Annotated[
-        str | None, typer.Option("--run", help="The run that the rows are of; without it, the one in the file's name.")
+        str | None,
+        typer.Option(
+            "--run", help="The run that the rows are of; without it, the one in the file's name.", show_default=False
+        ),
     ] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Write the quarantine file as CSV here, to be corrected.", dir_okay=False)
+        Path | None,
+        typer.Option(
+            help="Write the quarantined rows as CSV here, to be corrected: those of --run, or of the FILE.",
+            dir_okay=False,
+            show_default=False,
+        ),
     ] = None,
     state: State = _DEFAULT_STATE,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
 ) -> None:
     """Bring corrected quarantine rows back in: the file is judged and published once more, with them.
 
@@ -167,10 +179,17 @@ def repair(
     """
     from deployment.commands import repair as command
 
-    if export is not None:
+    place = Place(stack, region, profile)
+    if export is not None and file is not None:
         command.export(_console(), file, export)
-    else:
-        command.repair(_console(), state.resolve(), file, run_id)
+        return
+    if file is None and (export is None or run_id is None):
+        raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
+    with _pipeline(context, state, place) as pipeline:
+        if file is not None:
+            command.repair(_console(), pipeline, file, run_id)
+        elif export is not None and run_id is not None:
+            command.export_run(_console(), pipeline, run_id, export)
 
 
 @app.command()

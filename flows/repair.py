@@ -29,6 +29,20 @@ class NothingToRepair(TerminalError):
     """The run has no receipt, was rejected as a whole, or has no rows in quarantine."""
 
 
+def fetch_quarantine(pipeline: Pipeline, run_id: str, path: Path) -> None:
+    """Download the quarantine file of a run.
+
+    Raises:
+        NothingToRepair: it has none.
+    """
+    receipt = _repairable(pipeline, run_id)
+    for output in receipt.outputs:
+        if output.kind == "quarantine":
+            pipeline.store.fetch_output(output.key, path)
+            return
+    raise NothingToRepair(f"run {run_id} has no rows in quarantine")
+
+
 def repair(pipeline: Pipeline, run_id: str, corrections: Corrections) -> Receipt:
     """Publish a run's file once more, with corrected rows, and return the receipt that replaces the earlier one.
 
@@ -40,11 +54,7 @@ def repair(pipeline: Pipeline, run_id: str, corrections: Corrections) -> Receipt
         RepairRejected: the file would be rejected with them.
         ReceiptConflict: somebody else replaced the receipt in the meantime.
     """
-    receipt = pipeline.store.receipt(run_id)
-    if receipt is None:
-        raise NothingToRepair(f"there is no receipt of run {run_id}")
-    if receipt.status is Status.REJECTED:
-        raise NothingToRepair(f"run {run_id} was rejected as a whole ({receipt.reason}): correct the file, upload it")
+    receipt = _repairable(pipeline, run_id)
     if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
         raise NothingToRepair(f"run {run_id} has no rows in quarantine")
     if not corrections.rows:
@@ -61,6 +71,15 @@ def repair(pipeline: Pipeline, run_id: str, corrections: Corrections) -> Receipt
         by_hand=True,
     )
     return Observer(pipeline.settings.deployment).process(assignment)
+
+
+def _repairable(pipeline: Pipeline, run_id: str) -> Receipt:
+    receipt = pipeline.store.receipt(run_id)
+    if receipt is None:
+        raise NothingToRepair(f"there is no receipt of run {run_id}")
+    if receipt.status is Status.REJECTED:
+        raise NothingToRepair(f"run {run_id} was rejected as a whole ({receipt.reason}): correct the file, upload it")
+    return receipt
 
 
 def _rows_open_to_repair(pipeline: Pipeline, receipt: Receipt) -> set[int]:

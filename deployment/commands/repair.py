@@ -1,25 +1,33 @@
-"""`sluice repair`: brings corrected quarantine rows back in, or writes a quarantine file as CSV to be corrected."""
+"""`sluice repair`: writes quarantined rows as CSV to be corrected, and brings corrected rows back in."""
 
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deployment.commands.running import running_cloud
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.local.environment import only
-from deployment.local.pipeline import settings_of
+from deployment.target import Target, pipeline_settings
 from flows.refinery.errors import TerminalError
 from flows.refinery.judging.corrections import export_quarantine, read_corrections
 from flows.refinery.publishing.receipt import Receipt
 
+if TYPE_CHECKING:
+    from flows.composition import Pipeline
+
 _RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+# The run is told in a few lines at its end; Prefect keeps its log for whoever wants more.
+_QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR", "PREFECT_CLIENT_MAX_RETRIES": "3"}
 
 
 class RunUnknown(TerminalError):
-    """The file's name does not say which run its rows are of."""
+    """Neither --run nor the file's name says which run the rows are of."""
 
 
 def export(console: Console, quarantine: Path, destination: Path) -> None:
@@ -28,10 +36,65 @@ def export(console: Console, quarantine: Path, destination: Path) -> None:
     Raises:
         CorrectionsUnusable: it is no quarantine file.
     """
+    _export(console, quarantine, destination, run_of(quarantine, None))
+
+
+def export_run(console: Console, cloud: Target, run_id: str, destination: Path) -> None:
+    """Fetch the quarantine of a run and write it as CSV.
+
+    Raises:
+        RunUnknown: that is no run id.
+        NothingToRepair: the run has no rows in quarantine.
+    """
+    run = run_of(None, run_id)
+    with _pipeline(cloud) as pipeline, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        from flows.repair import fetch_quarantine
+
+        path = Path(folder) / "quarantine.parquet"
+        fetch_quarantine(pipeline, run, path)
+        _export(console, path, destination, run)
+
+
+def repair(console: Console, cloud: Target, file: Path, run_id: str | None) -> Receipt:
+    """Publish a file once more, with corrected rows.
+
+    Raises:
+        RunUnknown, NothingToRepair, CorrectionsUnusable, RepairRejected, ReceiptConflict: nothing was changed.
+    """
+    corrections = read_corrections(file)
+    run = run_of(file, run_id)
+    with _pipeline(cloud) as pipeline:
+        from flows.repair import repair as do
+
+        before = pipeline.store.receipt(run)
+        receipt = do(pipeline, run, corrections)
+    console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}", highlight=False, soft_wrap=True)
+    lines = [*details_of(receipt), receipt_address(cloud, receipt.run_id)]
+    if before and before.contract.content_hash != receipt.contract.content_hash:
+        lines.insert(0, f"the contract {receipt.contract.dataset} has changed since the attempt before")
+    for line in lines:
+        console.print(f"          {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    return receipt
+
+
+def run_of(file: Path | None, named: str | None) -> str:
+    """Return the run that was named, else the one in the file's name.
+
+    Raises:
+        RunUnknown: there is none, or what was named is no run id.
+    """
+    found = _RUN_ID.search(named if named is not None else file.name if file else "")
+    if found is None:
+        what = f"{named!r} is no run id" if named is not None or file is None else f"{file.name} holds no run id"
+        raise RunUnknown(f"{what}; say with --run which run the rows are of (32 characters of 0-9 and a-f)")
+    return found.group()
+
+
+def _export(console: Console, quarantine: Path, destination: Path, run_id: str) -> None:
     rows = export_quarantine(quarantine, destination)
     console.print(
         f"wrote {rows:,} rows to {destination}. Correct the values, leave _row_number as it is, then:",
-        f"  sluice repair {destination} --run {run_of(quarantine, None)}",
+        f"  sluice repair {destination} --run {run_id}",
         sep="\n",
         highlight=False,
         markup=False,
@@ -39,36 +102,18 @@ def export(console: Console, quarantine: Path, destination: Path) -> None:
     )
 
 
-def repair(console: Console, state_dir: Path, file: Path, run_id: str | None) -> Receipt:
-    """Publish a file of the running local cloud once more, with corrected rows.
+@contextmanager
+def _pipeline(cloud: Target) -> Iterator[Pipeline]:
+    """The pipeline of `cloud`, and its Prefect, for this process."""
+    environment = {**cloud.environment, **pipeline_settings(cloud.outputs), **_QUIET}
+    with only(environment), ExitStack() as stack:
+        # Prefect reads the environment when it is imported, which may have been before.
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
-    Raises:
-        LocalCloudNotRunning: there is no cloud to work in.
-        RunUnknown, NothingToRepair, CorrectionsUnusable, RepairRejected: nothing was changed.
-    """
-    corrections = read_corrections(file)
-    run = run_of(file, run_id)
-    cloud = running_cloud(state_dir)
-    with only({**cloud.environment, **settings_of(cloud.outputs)}):
         from blocks.settings import PipelineSettings
         from flows.composition import assemble
-        from flows.repair import repair as do
 
-        receipt = do(assemble(PipelineSettings.from_environment()), run, corrections)
-    console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}", highlight=False, soft_wrap=True)
-    for line in [*details_of(receipt), receipt_address(cloud, receipt.run_id)]:
-        console.print(f"          {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
-    return receipt
-
-
-def run_of(file: Path, named: str | None) -> str:
-    """Return the run that was named, else the one in the file's name.
-
-    Raises:
-        RunUnknown: there is none, or what was named is no run id.
-    """
-    found = _RUN_ID.search(named if named is not None else file.name)
-    if found is None:
-        what = f"{named!r} is no run id" if named is not None else f"the name {file.name} holds no run id"
-        raise RunUnknown(f"{what}; say with --run which run the rows are of (32 characters of 0-9 and a-f)")
-    return found.group()
+        settings = (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL)
+        given = {setting: environment[setting.name] for setting in settings if environment.get(setting.name)}
+        stack.enter_context(temporary_settings(given))
+        yield assemble(PipelineSettings.from_environment())

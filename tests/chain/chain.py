@@ -200,11 +200,12 @@ class Chain:
         """The bad rows that a receipt speaks of."""
         return pd.concat([self.table(output.key) for output in receipt.outputs if output.kind == "quarantine"])
 
-    def flow_runs(self, upload: UploadMessage) -> list[dict[str, Any]]:
-        """The upload's flow runs as Prefect shows them."""
+    def flow_runs(self, attempt: UploadMessage | Receipt) -> list[dict[str, Any]]:
+        """The flow runs of one attempt at an upload as Prefect shows them."""
+        key = f"{attempt.run_id}-{attempt.attempt}" if attempt.attempt else attempt.run_id
         response = httpx.post(
             f"{self.cloud.prefect_api_url}/flow_runs/filter",
-            json={"flow_runs": {"idempotency_key": {"any_": [upload.run_id]}}},
+            json={"flow_runs": {"idempotency_key": {"any_": [key]}}},
             timeout=30,
         )
         response.raise_for_status()

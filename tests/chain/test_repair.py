@@ -30,11 +30,15 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     quarantine.to_parquet(tmp_path / f"{dirty.run_id}.parquet")
 
     chain.cloud.mark_ready()
-    repaired = repair(Console(quiet=True), chain.cloud.state_dir, tmp_path / f"{dirty.run_id}.parquet", None)
+    repaired = repair(Console(quiet=True), chain.cloud.endpoints, tmp_path / f"{dirty.run_id}.parquet", None)
 
     assert chain.receipt(dirty) == repaired
     assert (repaired.status, repaired.attempt, repaired.rows) == (Status.PUBLISHED, 1, chain.receipt(clean).rows)
     pd.testing.assert_frame_equal(chain.published(repaired), chain.published(chain.receipt(clean)))
+
+    (run,) = chain.flow_runs(repaired)
+    assert (run["state_name"], run["id"]) == ("Published", repaired.chain.flow_run_id)
+    assert {"repair", "orders", "published"} <= set(run["tags"])
 
     # The first page was written by the task, with no more than its role allows; the second by the command.
     pages = chain.keys("docs/orders/")
