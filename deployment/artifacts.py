@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -18,6 +18,10 @@ _DEFAULT_REGION = "us-east-1"  # the one region that refuses to be named when a 
 
 class ArtifactBucketUnusable(TerminalError):
     """The artifact bucket's name belongs to another account, or these credentials may not use it."""
+
+
+class BucketNotEmptied(TerminalError):
+    """S3 refused to delete objects of a bucket that was to be deleted with its data."""
 
 
 def artifact_bucket_name(account_id: str, region: str) -> str:
@@ -54,7 +58,12 @@ def _ensure_bucket(s3: Any, bucket: str, account_id: str, region: str) -> None:
 def _make_bucket(s3: Any, bucket: str, region: str) -> None:
     """Make the bucket; S3 itself encrypts it and blocks public access."""
     options = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    s3.create_bucket(Bucket=bucket, **options)
+    try:
+        s3.create_bucket(Bucket=bucket, **options)
+    except s3.exceptions.BucketAlreadyExists as error:
+        raise ArtifactBucketUnusable(f"the bucket name {bucket} is taken by another account") from error
+    except s3.exceptions.BucketAlreadyOwnedByYou:
+        pass  # another deployment was quicker by a moment
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only(bucket)))
 
 
@@ -74,14 +83,37 @@ def _tls_only(bucket: str) -> dict[str, Any]:
     }
 
 
-def delete_bucket(s3: Any, bucket: str) -> None:
-    """Delete a bucket with every version of every object in it; one that is gone already is success."""
-    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
+def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lambda _: None) -> None:
+    """Delete a bucket with every version of every object in it; one that is gone already is success.
+
+    Args:
+        s3: boto3's client.
+        bucket: its name.
+        on_deleted: told, after each thousand, how many object versions have been deleted.
+
+    Raises:
+        BucketNotEmptied: S3 keeps objects, under a lock or for want of permission.
+    """
+    deleted = 0
     try:
-        for page in pages:
-            versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-            for one in versions:
-                s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            versions = [
+                {"Key": one["Key"], "VersionId": one["VersionId"]}
+                for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
+            ]
+            if versions:
+                _delete(s3, bucket, versions)
+                deleted += len(versions)
+                on_deleted(deleted)
         s3.delete_bucket(Bucket=bucket)
     except s3.exceptions.NoSuchBucket:
         return
+
+
+def _delete(s3: Any, bucket: str, versions: list[dict[str, str]]) -> None:
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+    if errors := answer.get("Errors"):
+        raise BucketNotEmptied(
+            f"{len(errors)} object versions in {bucket} could not be deleted; S3 says {errors[0].get('Code')}: "
+            f"{errors[0].get('Message', '')}"
+        )

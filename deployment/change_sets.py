@@ -5,18 +5,22 @@ States and what may follow them: docs.aws.amazon.com/AWSCloudFormation/latest/Us
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from blocks.aws import code_of
 from flows.refinery.errors import TerminalError
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 _QUIET_SECONDS = 60.0  # after this long without an event the stack itself is asked, should the last event be lost
+_LONGEST_WAIT_SECONDS = 3_600.0  # for an operation that somebody else began
 _MAX_REASONS = 5  # the first failure is the cause; most that follow are cancellations
 _SUCCEEDED = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"})
 _UPDATABLE = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"})
@@ -28,6 +32,11 @@ _ADVICE = {
     "DELETE_FAILED": "it could not be deleted whole; delete it (sluice destroy) once its events' cause is removed",
     "UPDATE_ROLLBACK_FAILED": "an update could not be undone; continue the rollback in the CloudFormation console",
 }
+_REFUSAL = "ValidationError"  # CloudFormation's code for a template or parameter that it does not accept
+_HANDLER_ERROR = re.compile(r"HandlerErrorCode: (?P<code>\w+)")
+_QUOTA_WORDS = ("limit exceeded", "limitexceeded", "quota", "maximum number of", "unreservedconcurrentexecution")
+_TAKEN_WORDS = ("already exist", "alreadyexists", "already owned by you")
+_DENIED_WORDS = ("not authorized to perform", "access denied", "accessdenied")
 # CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
@@ -60,6 +69,18 @@ class StackFailed(StackError):
     """Resources could not be made, changed or deleted; CloudFormation put back what it had changed."""
 
 
+class StackNameTaken(StackFailed):
+    """A resource was to have a name that is taken: of a bucket, in all of AWS; of others, in the account."""
+
+
+class StackQuotaReached(StackFailed):
+    """A service quota of the account left no room for a resource."""
+
+
+class StackForbidden(StackFailed):
+    """The credentials may not make a resource; the message names the action."""
+
+
 @dataclass(frozen=True, slots=True)
 class StackEvent:
     """One step of an operation.
@@ -86,12 +107,16 @@ class Change:
         resource: the logical id in the template.
         resource_type: such as AWS::SQS::Queue.
         replaces: True where the resource is made anew and the old one deleted.
+        may_replace: True where that turns out only while the change is made.
+        what: the properties that change, as far as CloudFormation says.
     """
 
     action: str
     resource: str
     resource_type: str
     replaces: bool
+    may_replace: bool = False
+    what: tuple[str, ...] = ()
 
 
 Agree = Callable[[Sequence[Change]], bool]
@@ -146,6 +171,47 @@ class Stack:
         self._cloudformation.execute_change_set(ChangeSetName=change_set_id)
         self._follow(stack_id)
 
+    def preview(self, template: Mapping[str, str], parameters: Mapping[str, str]) -> list[Change]:
+        """Return what `apply` would change, and leave everything as it is.
+
+        Raises:
+            StackError: a subclass for each cause.
+        """
+        shown: list[Change] = []
+
+        def decline(changes: Sequence[Change]) -> bool:
+            shown.extend(changes)
+            return False
+
+        with suppress(ChangesDeclined):
+            self.apply(template, parameters, decline)
+        return shown
+
+    def settle(self, on_wait: Callable[[str], None], *, deadline_seconds: float = _LONGEST_WAIT_SECONDS) -> str:
+        """Wait until an operation that somebody began on the stack has ended; return the state it left.
+
+        Args:
+            on_wait: told the state, once, when there is something to wait for.
+            deadline_seconds: after this long the wait is given up.
+
+        Raises:
+            StackBusy: it did not end in time.
+        """
+        given_up_at = time.monotonic() + deadline_seconds
+        told = False
+        for pause in _pauses():
+            summary = self.find()
+            status = str(summary["StackStatus"]) if summary else _NEVER_MADE
+            if status == _NEVER_MADE or not status.endswith("_IN_PROGRESS"):
+                return status
+            if time.monotonic() > given_up_at:
+                raise StackBusy(f"the stack {self._name} has been in {status} for {deadline_seconds / 60:.0f} minutes")
+            if not told:
+                on_wait(status)
+                told = True
+            time.sleep(pause)
+        raise AssertionError("pauses do not end")
+
     def delete(self, summary: Mapping[str, Any]) -> None:
         """Delete the stack of which `find` gave the summary.
 
@@ -193,6 +259,8 @@ class Stack:
                 **template,
             )
         except ClientError as error:
+            if code_of(error) != _REFUSAL:
+                raise
             raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {_message(error)}") from error
         return str(answer["StackId"]), str(answer["Id"])
 
@@ -202,6 +270,8 @@ class Stack:
         try:
             summary = self._cloudformation.get_template_summary(**template)
         except ClientError as error:
+            if code_of(error) != _REFUSAL:
+                raise
             raise ChangesRefused(f"the template is not valid: {_message(error)}") from error
         declared = {entry["ParameterKey"]: "DefaultValue" in entry for entry in summary.get("Parameters", [])}
         kept = (self._current_parameters() if exists else set()) & set(declared) - set(given)
@@ -271,7 +341,9 @@ class Stack:
         if status in _SUCCEEDED:
             return
         reasons = [f"{step.resource} ({step.resource_type}): {step.reason}" for step in failures[:_MAX_REASONS]]
-        raise StackFailed(f"the stack {self._name} ended in {status}: " + " | ".join(reasons or ["see its events"]))
+        kind, advice = _cause(failures)
+        told = " | ".join(reasons or ["see its events"])
+        raise kind(f"the stack {self._name} ended in {status}: {told}{advice}")
 
     def _new_events(self, stack_id: str) -> list[dict[str, Any]]:
         """Return the events not seen yet, oldest first."""
@@ -318,12 +390,34 @@ def _step(event: Mapping[str, Any]) -> StackEvent:
 
 
 def _change(change: Mapping[str, Any]) -> Change:
+    targets = [detail.get("Target", {}) for detail in change.get("Details", [])]
     return Change(
         change["Action"],
         change["LogicalResourceId"],
         change["ResourceType"],
         change.get("Replacement") == "True",
+        change.get("Replacement") == "Conditional",
+        tuple(sorted({str(target.get("Name") or target.get("Attribute") or "") for target in targets} - {""})),
     )
+
+
+def _cause(failures: Sequence[StackEvent]) -> tuple[type[StackFailed], str]:
+    """Return the error for the first failure, and what to do about it.
+
+    CloudFormation states the cause in the reason's text only: newer resource types end it in "HandlerErrorCode: X",
+    older ones quote the service's own words.
+    """
+    reason = failures[0].reason if failures else ""
+    found = _HANDLER_ERROR.search(reason)
+    code = found["code"] if found else ""
+    lower = reason.lower()
+    if code == "ServiceLimitExceeded" or any(words in lower for words in _QUOTA_WORDS):
+        return StackQuotaReached, ". Ask for more under Service Quotas in the AWS console, then deploy again"
+    if code == "AlreadyExists" or any(words in lower for words in _TAKEN_WORDS):
+        return StackNameTaken, ". The name is taken: choose another, or remove what has it, then deploy again"
+    if code == "AccessDenied" or any(words in lower for words in _DENIED_WORDS):
+        return StackForbidden, ". Ask for the permission that the message names, then deploy again"
+    return StackFailed, ""
 
 
 def _message(error: ClientError) -> str:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,9 +23,10 @@ from deployment.commands.contract import contract_app
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
 from deployment.place import Place, ProfileOption, RegionOption, StackOption, users_environment
-from flows.refinery.errors import SluiceError
+from flows.refinery.errors import SluiceError, TerminalError
 
 if TYPE_CHECKING:
+    from deployment.environments import Environment
     from deployment.target import Target
 
 EXIT_NOT_AS_EXPECTED = 1
@@ -59,7 +60,21 @@ PrefectPort = Annotated[
     int | None,
     typer.Option(min=1, max=65_535, help="Port of the Prefect server; without it the usual or a free one is taken."),
 ]
+EnvironmentArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="The environment: deployment/environments/NAME.yaml, or a file's path. Options win over the file.",
+        show_default=False,
+    ),
+]
+OtherStack = Annotated[
+    str | None, typer.Option("--stack", help="The stack's name; without it the environment's.", show_default=False)
+]
 Deadline = Annotated[float, typer.Option(min=1, help="Seconds to wait for the files' ends.")]
+
+
+class QuestionUnanswered(TerminalError):
+    """A question came up, and there is no terminal to answer it on."""
 
 
 @app.command()
@@ -193,6 +208,70 @@ def repair(
 
 
 @app.command()
+def deploy(
+    context: typer.Context,
+    environment: EnvironmentArgument = None,
+    stack: OtherStack = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of the template's; again for more.", show_default=False)
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="An image that was pushed already; without it, it is built here.", show_default=False),
+    ] = None,
+    prefect_url: Annotated[
+        str | None,
+        typer.Option(help="Prefect's API as reached from here, where tasks reach it elsewhere.", show_default=False),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, change nothing.")] = False,
+    skip_prefect: Annotated[bool, typer.Option("--skip-prefect", help="Register nothing in Prefect.")] = False,
+    smoke_test: Annotated[bool, typer.Option(help="Send one small file through at the end.")] = True,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds that the small file may take.")] = 900,
+) -> None:
+    """Deploy to AWS, or bring what is deployed up to date: image, stack, Prefect, and one small file through it all.
+
+    What will change is shown and asked about first. Run it again after a failure: it goes on where it stopped.
+    """
+    from deployment.commands.deploy import Wishes
+    from deployment.commands.deploy import deploy as run
+
+    wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=parameter or [])
+    more = {"image": image, "prefect_url_from_here": prefect_url}
+    wishes = Wishes(
+        environment=wanted.model_copy(update={name: value for name, value in more.items() if value}),
+        dry_run=dry_run,
+        skip_prefect=skip_prefect,
+        smoke_test=smoke_test,
+        smoke_test_seconds=deadline,
+        home=_DEFAULT_STATE / "aws" / "prefect",
+    )
+    published = run(_console(), wishes, _users(context), _ask(yes=yes))
+    raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
+
+
+@app.command()
+def destroy(
+    context: typer.Context,
+    environment: EnvironmentArgument = None,
+    stack: OtherStack = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    delete_data: Annotated[
+        bool, typer.Option("--delete-data", help="Also the buckets; each one's name has to be typed.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask about the stack.")] = False,
+) -> None:
+    """Delete a stack from AWS. What was uploaded and published is kept, unless --delete-data says otherwise."""
+    from deployment.commands.destroy import destroy as run
+
+    wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
+    run(_console(), wanted, _users(context), delete_data=delete_data, ask=_ask(yes=yes), type_in=_typed)
+
+
+@app.command()
 def clean(
     state: State = _DEFAULT_STATE,
     cache: Annotated[bool, typer.Option("--cache", help="Also the cache that makes a fresh start faster.")] = False,
@@ -221,6 +300,41 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 (the last resort: a sentence, and the details in a file)
         _say(f"Something went wrong that Sluice does not know: {type(error).__name__}: {error}{_kept_details()}")
         sys.exit(EXIT_INTERNAL)
+
+
+def _environment(
+    name: str | None, *, stack: str | None, region: str | None, profile: str | None, parameters: list[str]
+) -> Environment:
+    """Return the environment that was named, with what the options say instead of its file."""
+    from deployment.environments import load_environment
+
+    named = load_environment(name)
+    given = dict(one.partition("=")[::2] for one in parameters)
+    if wrong := [one for one in parameters if "=" not in one]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", param_hint="--parameter")
+    options = {"stack": stack, "region": region, "profile": profile}
+    return type(named).model_validate(
+        named.model_dump()
+        | {option: value for option, value in options.items() if value}
+        | {"parameters": named.parameters | given}
+    )
+
+
+def _ask(*, yes: bool) -> Callable[[str], bool]:
+    """Return what asks a question; without a terminal nobody can answer, which means no."""
+
+    def ask(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise QuestionUnanswered(f"{question} There is no terminal to answer on; --yes answers yes")
+        return typer.confirm(question)
+
+    return ask
+
+
+def _typed(question: str) -> str:
+    return str(typer.prompt(question, default="", show_default=False))
 
 
 @contextmanager

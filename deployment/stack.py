@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from blocks.aws import client_of, meaning_of
+from blocks.aws import client_of
 from deployment.artifacts import artifact_bucket_name, delete_bucket, upload_artifacts
-from deployment.change_sets import Agree, Change, Stack, StackError, StackEvent
+from deployment.aws_access import said
+from deployment.change_sets import Agree, Change, ChangesRefused, Stack, StackError, StackEvent
 from deployment.landing import forget_existing_bucket, watch_existing_bucket
 from deployment.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, build_artifacts
+from deployment.templates import MAX_BODY_BYTES, TemplateUnreadable, template_body
 
 TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
 MAX_STACK_NAME_LENGTH = 32  # the buckets' names begin with it and may have 63 characters
 
 _STACK_NAME = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 1}}}")
-_MAX_TEMPLATE_BODY_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
 
 
 class StackNameInvalid(StackError):
@@ -40,7 +39,7 @@ class Clients:
     @classmethod
     def from_environment(cls) -> Clients:
         """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
-        with _told("connecting to AWS"):
+        with said("connecting to AWS"):
             return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
 
@@ -61,6 +60,7 @@ def deploy_stack(
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
     on_event: Callable[[StackEvent], None] = _show_nothing,
     agree_to: Agree = _ask_nobody,
+    only: Collection[str] | None = None,
 ) -> dict[str, str]:
     """Create the stack, or bring it up to date, and return its outputs. Nothing to change is success.
 
@@ -73,26 +73,64 @@ def deploy_stack(
         timeouts: of the state machine and its task.
         on_event: called for every step as it happens.
         agree_to: shown the changes before they are made; False stops the deployment.
+        only: the resources and outputs to make for now; None makes all.
 
     Raises:
         StackError: a subclass for each cause.
         PackageIncomplete: something to upload is missing.
         ArtifactBucketUnusable: the artifact bucket is another account's.
-        AwsRefused, AwsUnavailable, AwsCallInvalid: credentials, network or permissions (blocks/aws.py).
+        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
     """
+    check_stack_name(stack_name)
+    with said(f"deploying the stack {stack_name}"):
+        account_id = str(clients.sts.get_caller_identity()["Account"])
+        package = _package(clients, account_id, template, timeouts, only)
+        upload_artifacts(
+            clients.s3,
+            package.bucket,
+            package.artifacts,
+            account_id=account_id,
+            region=str(clients.s3.meta.region_name),
+        )
+        stack = Stack(clients.cloudformation, stack_name, on_event)
+        stack.apply(package.template, {**parameters, **package.parameters}, agree_to)
+        outputs = stack_outputs(clients, stack_name)
+        if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
+            _watch(clients, stack_name, outputs)
+        return outputs
+
+
+def preview_stack(
+    clients: Clients,
+    *,
+    stack_name: str,
+    parameters: Mapping[str, str],
+    template: Path = TEMPLATE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+) -> list[Change]:
+    """Return what `deploy_stack` would change, and leave everything as it is.
+
+    CloudFormation works it out in a change set, which is deleted again; nothing is uploaded.
+
+    Raises:
+        StackError: a subclass for each cause.
+        PackageIncomplete: something to upload is missing.
+    """
+    check_stack_name(stack_name)
+    with said(f"asking what would change in the stack {stack_name}"):
+        account_id = str(clients.sts.get_caller_identity()["Account"])
+        package = _package(clients, account_id, template, timeouts, None)
+        stack = Stack(clients.cloudformation, stack_name, _show_nothing)
+        return stack.preview(package.template, {**parameters, **package.parameters})
+
+
+def check_stack_name(stack_name: str) -> None:
+    """Raise StackNameInvalid unless the name can begin the names of buckets."""
     if not _STACK_NAME.fullmatch(stack_name):
         raise StackNameInvalid(
             f"the stack name {stack_name!r} must begin with a letter and hold at most {MAX_STACK_NAME_LENGTH} "
             f"lower-case letters, digits and hyphens"
         )
-    with _told(f"deploying the stack {stack_name}"):
-        location, packaged = _upload(clients, template, timeouts)
-        stack = Stack(clients.cloudformation, stack_name, on_event)
-        stack.apply(location, {**parameters, **packaged}, agree_to)
-        outputs = stack_outputs(clients, stack_name)
-        if outputs.get("LandingBucket", "") not in stack.buckets():
-            _watch(clients, stack_name, outputs)
-        return outputs
 
 
 def _watch(clients: Clients, stack_name: str, outputs: Mapping[str, str]) -> None:
@@ -117,6 +155,7 @@ def delete_stack(
     *,
     stack_name: str,
     delete_data: bool = False,
+    on_emptied: Callable[[str, int], None] = lambda _bucket, _count: None,
     on_event: Callable[[StackEvent], None] = _show_nothing,
 ) -> tuple[str, ...]:
     """Delete the stack and return the names of its buckets that are left. No such stack is success.
@@ -125,14 +164,15 @@ def delete_stack(
         clients: where it is.
         stack_name: its name.
         delete_data: also empty and delete the buckets that the stack made; nothing brings their contents back.
+        on_emptied: told a bucket and how many object versions were deleted in it so far.
         on_event: called for every step as it happens.
 
     Raises:
         StackFailed: with the resources that could not be deleted.
         StackBusy: another operation is under way.
-        AwsRefused, AwsUnavailable, AwsCallInvalid: credentials, network or permissions (blocks/aws.py).
+        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
     """
-    with _told(f"deleting the stack {stack_name}"):
+    with said(f"deleting the stack {stack_name}"):
         stack = Stack(clients.cloudformation, stack_name, on_event)
         summary = stack.find()
         if summary is None:
@@ -145,32 +185,42 @@ def delete_stack(
         if not delete_data:
             return buckets
         for bucket in buckets:
-            delete_bucket(clients.s3, bucket)
+            delete_bucket(clients.s3, bucket, partial(on_emptied, bucket))
         return ()
 
 
-@contextmanager
-def _told(doing: str) -> Iterator[None]:
-    """Raise what an AWS error means instead of the error itself."""
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise meaning_of(error, doing) from error
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """What a deployment uploads, and what tells CloudFormation where it is."""
+
+    bucket: str
+    artifacts: tuple[Artifact, ...]
+    template: dict[str, str]
+    parameters: dict[str, str]
 
 
-def _upload(clients: Clients, template: Path, timeouts: Timeouts) -> tuple[dict[str, str], dict[str, str]]:
-    """Upload what CloudFormation reads from S3; return the template's location and the parameters that name it."""
-    account_id = str(clients.sts.get_caller_identity()["Account"])
+def _package(
+    clients: Clients, account_id: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
+) -> _Package:
+    """Make what is to be uploaded."""
     region = str(clients.s3.meta.region_name)
     bucket = artifact_bucket_name(account_id, region)
     packaged = build_artifacts(timeouts)
-    location, oversized = _template_location(clients.s3, bucket, template.read_bytes())
-    upload_artifacts(clients.s3, bucket, [*packaged, *oversized], account_id=account_id, region=region)
-    return location, {"ArtifactBucket": bucket, **{one.parameter: one.key for one in packaged}}
+    location, oversized = _template_location(clients.s3, bucket, _body(template, only))
+    parameters = {"ArtifactBucket": bucket, **{one.parameter: one.key for one in packaged}}
+    return _Package(bucket, (*packaged, *oversized), location, parameters)
 
 
-def _template_location(s3: Any, bucket: str, body: bytes) -> tuple[dict[str, str], list[Artifact]]:
-    if len(body) <= _MAX_TEMPLATE_BODY_BYTES:
-        return {"TemplateBody": body.decode()}, []
-    key = f"template/{hashlib.sha256(body).hexdigest()[:32]}.yaml"
-    return {"TemplateURL": f"{s3.meta.endpoint_url}/{bucket}/{key}"}, [Artifact("", key, body)]
+def _body(template: Path, only: Collection[str] | None) -> str:
+    try:
+        return template_body(template, only=only)
+    except TemplateUnreadable as error:
+        raise ChangesRefused(f"the template is not valid: {error}") from error
+
+
+def _template_location(s3: Any, bucket: str, body: str) -> tuple[dict[str, str], list[Artifact]]:
+    content = body.encode()
+    if len(content) <= MAX_BODY_BYTES:
+        return {"TemplateBody": body}, []
+    key = f"template/{hashlib.sha256(content).hexdigest()[:32]}.json"
+    return {"TemplateURL": f"{s3.meta.endpoint_url}/{bucket}/{key}"}, [Artifact("", key, content)]

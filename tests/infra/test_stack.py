@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from blocks.aws import AwsRefused, AwsUnavailable
 from deployment.artifacts import ArtifactBucketUnusable, artifact_bucket_name
+from deployment.aws_access import CredentialsExpired, CredentialsMissing, RegionUnusable
 from deployment.change_sets import (
     Change,
     ChangesDeclined,
@@ -34,6 +34,7 @@ from deployment.stack import (
     deploy_stack,
     stack_outputs,
 )
+from deployment.templates import MAX_BODY_BYTES, template_body
 
 pytestmark = pytest.mark.cloud
 
@@ -130,8 +131,9 @@ def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, depl
 
 def test_a_template_too_large_for_the_call_is_read_from_the_bucket(clients: Clients, tmp_path: Path) -> None:
     large = tmp_path / "template.yaml"
-    large.write_text(TEMPLATE.read_text(encoding="utf-8") + "# more\n" * 3_000, encoding="utf-8")
-    assert large.stat().st_size > 51_200
+    more = "".join(f"  More{number}:\n    Value: {'x' * 100}\n" for number in range(150))
+    large.write_text(TEMPLATE.read_text(encoding="utf-8") + more, encoding="utf-8")
+    assert len(template_body(large)) > MAX_BODY_BYTES
     assert deploy_stack(clients, stack_name="large", parameters=PARAMETERS, template=large)["QueueUrl"]
 
 
@@ -213,9 +215,9 @@ _EXPIRED = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusC
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NoCredentialsError(), AwsRefused),
-        (ClientError(_EXPIRED, "GetCallerIdentity"), AwsRefused),  # type: ignore[arg-type]
-        (EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"), AwsUnavailable),
+        (NoCredentialsError(), CredentialsMissing),
+        (ClientError(_EXPIRED, "GetCallerIdentity"), CredentialsExpired),  # type: ignore[arg-type]
+        (EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"), RegionUnusable),
     ],
 )
 def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(

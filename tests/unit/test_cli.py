@@ -15,7 +15,8 @@ from deployment import cli
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
 
-COMMANDS = ("demo", "up", "upload", "status", "repair", "clean")
+LOCAL_COMMANDS = ("demo", "up", "upload", "status", "repair", "clean")
+COMMANDS = (*LOCAL_COMMANDS, "deploy", "destroy")
 # What a user may have, and what must make no difference.
 _USERS_OWN = {
     "AWS_PROFILE": "production",
@@ -40,7 +41,8 @@ def sluice(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 def test_every_command_says_what_it_does_and_what_its_options_are_for(command: str) -> None:
     shown = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
-    assert "--state" in shown.output
+    assert ("--state" in shown.output) == (command in LOCAL_COMMANDS)
+    assert ("--stack" in shown.output) == (command not in ("demo", "up", "clean"))
     options = [line.split() for line in shown.output.splitlines() if line.strip().startswith("--")]
     assert [words[0] for words in options if len(words) < 3] == [], "an option without a word of help"
 

@@ -1,0 +1,65 @@
+"""How a deployment is shown: where it goes, what it changes, and each step as it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from deployment.aws_access import Access
+from deployment.change_sets import Change, StackEvent
+
+_ACTION_STYLES = {"Add": "green", "Modify": "yellow", "Remove": "red", "Import": "cyan"}
+_MAX_WHAT = 6
+
+
+def show_place(console: Console, access: Access, facts: Mapping[str, str]) -> None:
+    """Say which account and region a command will touch, as whom, and what else it has decided."""
+    told = {
+        "account": access.account_id,
+        "region": access.region,
+        "as": access.caller,
+        **({"instead of AWS": access.endpoint_url} if access.endpoint_url else {}),
+        **facts,
+    }
+    width = max(map(len, told))
+    for name, value in told.items():
+        console.print(f"{name:<{width}}  {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_changes(console: Console, changes: Sequence[Change]) -> None:
+    """Print a change set: a line for each change, the ones that replace something marked."""
+    kinds = {action: sum(change.action == action for change in changes) for action in _ACTION_STYLES}
+    counted = ", ".join(f"{count} to {action.lower()}" for action, count in kinds.items() if count)
+    console.print(f"\nChanges: {counted}", style="bold", highlight=False)
+    width = max(len(change.resource) for change in changes)
+    # Lines and no table: a table would cut long names on a narrow terminal or in a log.
+    for change in sorted(changes, key=lambda one: (list(_ACTION_STYLES).index(one.action), one.resource)):
+        style = _ACTION_STYLES[change.action]
+        line = f"  [{style}]{change.action:<6}[/]  {escape(change.resource):<{width}}  {change.resource_type:<38}"
+        console.print(f"{line}  {_note(change)}".rstrip(), highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _note(change: Change) -> str:
+    what = ", ".join(change.what[:_MAX_WHAT]) + (", ..." if len(change.what) > _MAX_WHAT else "")
+    replaced = "[yellow]may be replaced[/]" if change.may_replace else ""
+    replaced = "[red bold]REPLACED[/]" if change.replaces else replaced
+    return "  ".join(filter(None, (replaced, escape(what))))
+
+
+class EventLog:
+    """Prints the stack's events as they come."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun = time.monotonic()
+
+    def __call__(self, event: StackEvent) -> None:
+        """Print one."""
+        style = "red" if "FAILED" in event.status or "ROLLBACK" in event.status else ""
+        style = style or ("green" if event.status.endswith("_COMPLETE") else "dim")
+        line = f"{time.monotonic() - self._begun:6.1f} s  {event.status:<28}  {event.resource}  {event.reason}"
+        self._console.print(line.rstrip(), style=style, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""`sluice destroy`: takes a stack away. What was uploaded and published stays, unless it is asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+
+from deployment.aws_access import aws_access, said
+from deployment.change_sets import Stack
+from deployment.commands.deploy_show import EventLog, show_place
+from deployment.environments import Environment
+from deployment.stack import Clients, check_stack_name, delete_stack, stack_outputs
+from flows.refinery.errors import TerminalError
+
+Ask = Callable[[str], bool]
+Type = Callable[[str], str]
+
+
+class DestructionDeclined(TerminalError):
+    """A question was answered with no, or a bucket's name was not typed as it is; nothing was deleted."""
+
+
+def destroy(
+    console: Console,
+    environment: Environment,
+    users: Mapping[str, str],
+    *,
+    delete_data: bool,
+    ask: Ask,
+    type_in: Type,
+) -> None:
+    """Delete the stack, and with `delete_data` its buckets and all that is in them.
+
+    Args:
+        console: where to show it.
+        environment: which stack, and where.
+        users: the caller's own AWS variables (place.users_environment).
+        delete_data: also what was uploaded and published; nothing brings it back.
+        ask: asked before the stack is deleted.
+        type_in: asked for the name of each bucket that is to be deleted.
+
+    Raises:
+        DestructionDeclined: nothing was deleted.
+        StackFailed, StackBusy, BucketNotEmptied: what could not be deleted.
+    """
+    check_stack_name(environment.stack)
+    with aws_access(users, region=environment.region, profile=environment.profile) as access:
+        clients = Clients.from_environment()
+        log = EventLog(console)
+        stack = Stack(clients.cloudformation, environment.stack, log)
+        with said(f"looking for the stack {environment.stack}"):
+            summary = stack.find()
+            state = summary["StackStatus"] if summary else "does not exist"
+            show_place(console, access, {"stack": f"{environment.stack} ({state})"})
+            if summary is None:
+                console.print("There is no such stack: nothing to delete.")
+                return
+            buckets = stack.buckets()
+            outputs = stack_outputs(clients, environment.stack)
+        _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
+        left = delete_stack(
+            clients,
+            stack_name=environment.stack,
+            delete_data=delete_data,
+            on_event=log,
+            on_emptied=lambda bucket, count: console.print(
+                f"          {count:,} object versions deleted in {bucket}", highlight=False, soft_wrap=True
+            ),
+        )
+    _tell_what_is_left(console, environment.stack, left, outputs, buckets)
+
+
+def _agree(
+    console: Console, name: str, buckets: tuple[str, ...], *, delete_data: bool, ask: Ask, type_in: Type
+) -> None:
+    for bucket in buckets:
+        fate = "deleted with everything in it" if delete_data else "kept"
+        console.print(f"bucket {bucket}: {fate}", highlight=False, markup=False, soft_wrap=True)
+    if not ask(f"Delete the stack {name}?"):
+        raise DestructionDeclined(f"the stack {name} was left as it is")
+    for bucket in buckets if delete_data else ():
+        if type_in(f"Type the name of the bucket to delete it and everything in it ({bucket})").strip() != bucket:
+            raise DestructionDeclined(f"the name of {bucket} was not typed as it is; nothing was deleted")
+
+
+def _tell_what_is_left(
+    console: Console, name: str, left: tuple[str, ...], outputs: Mapping[str, str], buckets: tuple[str, ...]
+) -> None:
+    console.print(f"The stack {name} is gone.", style="green", highlight=False)
+    for bucket in left:
+        console.print(f"kept: s3://{bucket}", highlight=False, markup=False, soft_wrap=True)
+    landing = outputs.get("LandingBucket")
+    if landing and landing not in buckets:
+        console.print(f"yours, and untouched: s3://{landing}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        "Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and what Prefect knows of the runs."
+    )

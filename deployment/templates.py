@@ -1,0 +1,69 @@
+"""CloudFormation templates as CloudFormation takes them: a YAML file for people becomes compact JSON for the call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BODY_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
+
+
+class TemplateUnreadable(ValueError):
+    """The file is no YAML, or holds something that is no resource."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!Ref x` as {"Ref": "x"}, and so on."""
+
+
+def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+        if name == "GetAtt":
+            value = str(value).split(".", 1)  # the short form, which JSON does not have
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+
+def template_body(path: Path, *, only: Collection[str] | None = None) -> str:
+    """Return a template as compact JSON, without what is there for linters and readers.
+
+    Args:
+        path: its file.
+        only: the logical ids of the resources and outputs to keep; None keeps all.
+
+    Raises:
+        TemplateUnreadable: it is no template.
+    """
+    try:
+        template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise TemplateUnreadable(f"{path} is not YAML: {error}") from error
+    if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
+        raise TemplateUnreadable(f"{path} has no resources")
+    if nameless := [
+        name for name, one in template["Resources"].items() if not isinstance(one, dict) or "Type" not in one
+    ]:
+        raise TemplateUnreadable(f"{path}: {nameless[0]} has no Type")
+    for section in ("Resources", "Outputs"):
+        kept = template.get(section, {})
+        if only is not None:
+            kept = {name: one for name, one in kept.items() if name in only}
+        template[section] = {name: _without_notes(one) for name, one in kept.items()}
+    if not template["Outputs"]:
+        del template["Outputs"]
+    return json.dumps(template, separators=(",", ":"), ensure_ascii=False)
+
+
+def _without_notes(entry: Any) -> Any:
+    return {name: value for name, value in entry.items() if name != "Metadata"} if isinstance(entry, dict) else entry
