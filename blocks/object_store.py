@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -52,6 +52,21 @@ class ObjectFacts:
     etag: str
     size_bytes: int
     last_modified: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One object version as S3 lists it.
+
+    Attributes:
+        version_id: None for an object that was written while the bucket had no versioning.
+    """
+
+    key: str
+    version_id: str | None
+    etag: str
+    size_bytes: int
+    last_modified: datetime
 
 
 class ObjectStore(Block):
@@ -120,6 +135,17 @@ class ObjectStore(Block):
             )
         return facts
 
+    def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
+        """Yield every object version of the landing bucket under `prefix`, in pages sorted by key; no deletions."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(
+            Bucket=self.landing_bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
+        )
+        try:
+            for page in pages:
+                yield [_object_version(entry) for entry in page.get("Versions", [])]
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"listing s3://{self.landing_bucket}/{prefix}") from error
+
     def _read_error(
         self, error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None
     ) -> SluiceError:
@@ -171,6 +197,17 @@ class ObjectStore(Block):
         """Return the receipt of a run, or None when there is none yet."""
         found = self._stored(receipt_key(run_id))
         return Receipt.from_json(found[0]) if found else None
+
+    def has_receipt(self, run_id: str) -> bool:
+        """Whether a run has a receipt, of whatever schema."""
+        key = receipt_key(run_id)
+        try:
+            self._s3.head_object(Bucket=self.published_bucket, Key=key)
+        except (BotoCoreError, ClientError) as error:
+            if status_of(error) == 404:
+                return False
+            raise meaning_of(error, f"looking for s3://{self.published_bucket}/{key}") from error
+        return True
 
     def commit(self, receipt: Receipt) -> Receipt:
         """Make the receipt durable, once, and return the one that stands.
@@ -320,6 +357,16 @@ class ObjectStore(Block):
         except BotoCoreError as error:
             raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
         return True
+
+
+def _object_version(entry: dict[str, Any]) -> ObjectVersion:
+    return ObjectVersion(
+        key=entry["Key"],
+        version_id=None if entry["VersionId"] == "null" else entry["VersionId"],
+        etag=entry["ETag"].strip('"'),
+        size_bytes=entry["Size"],
+        last_modified=entry["LastModified"],
+    )
 
 
 def _iso(moment: datetime) -> str:

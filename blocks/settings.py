@@ -68,6 +68,9 @@ class PipelineSettings(Block):
     deployment: str = Field(
         "process-upload/upload", description="The Prefect deployment under which uploads appear, as FLOW/DEPLOYMENT."
     )
+    state_machine_arn: str = Field(
+        "", description="The state machine that sees an upload through; only the reconcile flow needs to know it."
+    )
     contracts_folder: Path = Field(CONTRACTS, description="The folder with one sub-folder for each dataset.")
 
     @classmethod

@@ -28,6 +28,7 @@ _SETTINGS = {
     "SLUICE_PUBLISHED_BUCKET": "PublishedBucket",
     "SLUICE_QUEUE_URL": "QueueUrl",
     "SLUICE_INCOMING_PREFIX": "IncomingPrefix",
+    "SLUICE_STATE_MACHINE_ARN": "StateMachineArn",
 }
 
 

@@ -81,6 +81,7 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
                     "Task definition", "It holds image, roles, secrets and log.", outputs["TaskDefinitionArn"]
                 ),
                 "cluster": _variable("Cluster", "Where tasks run.", outputs["ClusterArn"]),
+                "task_role_arn": _variable("Task role", "Empty: the task definition's.", outputs["TaskRoleArn"]),
             },
         },
         "job_configuration": {
@@ -101,6 +102,7 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
                 "overrides": {
                     "cpu": "{{ cpu }}",
                     "memory": "{{ memory }}",
+                    "taskRoleArn": "{{ task_role_arn }}",
                     "containerOverrides": [
                         {
                             "name": outputs["ContainerName"],

@@ -174,6 +174,12 @@ class LocalCloud:
         self.emulator.wait_until(ready.exists, START_DEADLINE_SECONDS)
         return int(json.loads(ready.read_text())["port"])
 
+    def start_emulator(self) -> None:
+        """Start the embedded cloud again after it was killed, on the same port, with what it had saved."""
+        if self.emulator is not None:
+            self.emulator.stop()
+            self._start_emulator(self.endpoints)
+
     def _emulator_command(self, wanted_ports: list[int]) -> list[str]:
         return [
             *(str(_CLOUD_ENVIRONMENT / "bin" / "python"), "-m", "deployment.local.emulator"),

@@ -136,13 +136,11 @@ class Chain:
 
         self.wait_for(at_rest, "the chain to come to rest", 180)
 
-    def run_by_hand(self, **parameters: object) -> dict[str, Any]:
-        """Start the deployment as a person does, wait for its end, and return the flow run."""
+    def run_by_hand(self, deployment: str = "process-upload/upload", /, **parameters: object) -> dict[str, Any]:
+        """Start a deployment as a person does, wait for its end, and return the flow run."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
         with contextlib.suppress(CommandFailed):  # the command fails when the run does; the caller looks at its state
-            self.cloud.run(
-                ["prefect", "deployment", "run", "process-upload/upload", *arguments, "--watch"], timeout_seconds=120
-            )
+            self.cloud.run(["prefect", "deployment", "run", deployment, *arguments, "--watch"], timeout_seconds=120)
         newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
         response = httpx.post(f"{self.cloud.prefect_api_url}/flow_runs/filter", json=newest, timeout=30)
         response.raise_for_status()

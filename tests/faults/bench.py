@@ -272,7 +272,18 @@ class Bench:
         try:
             yield
         finally:
-            self.iam.delete_role_policy(RoleName=role, PolicyName=name)
+            with contextlib.suppress(self.iam.exceptions.NoSuchEntityException):  # a killed cloud may have forgotten it
+                self.iam.delete_role_policy(RoleName=role, PolicyName=name)
+
+    def kill_cloud(self) -> None:
+        """SIGKILL the embedded cloud, and start it again with what it had saved by then."""
+        emulator = self.chain.cloud.emulator
+        assert emulator is not None
+        assert emulator.pid is not None
+        os.kill(emulator.pid, signal.SIGKILL)
+        assert eventually(lambda: not emulator.is_running)
+        self.chain.cloud.start_emulator()
+        self.__dict__.pop("task_environment", None)  # it forgets sessions of roles: workers need new ones
 
     def role_named(self, part: str) -> str:
         """The stack's role whose name contains `part`."""

@@ -13,7 +13,7 @@ from tests.chain.files import good_orders
 from tests.faults.bench import Bench, Case, Outcome, Worker, eventually
 from tests.faults.catalogue import fault
 from tests.faults.saboteur import Sabotage
-from tests.faults.slow_contracts import GATE_VARIABLE, slow_contracts
+from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 
 pytestmark = pytest.mark.cloud
 _ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits at an empty queue
@@ -274,9 +274,10 @@ def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) ->
     assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
     sqs = bench.chain.sqs
-    (dead,) = sqs.receive_message(QueueUrl=case.dead_letter_url)["Messages"]
-    case.send(dead["Body"])  # what a redrive does
-    sqs.delete_message(QueueUrl=case.dead_letter_url, ReceiptHandle=dead["ReceiptHandle"])
+    dead = sqs.get_queue_attributes(QueueUrl=case.dead_letter_url, AttributeNames=["QueueArn"])["Attributes"]
+    sqs.start_message_move_task(SourceArn=dead["QueueArn"])  # as docs/operations.md says
     case.wait_until_visible()
+    (moved,) = sqs.list_message_move_tasks(SourceArn=dead["QueueArn"])["Results"]
+    assert (moved["Status"], moved["ApproximateNumberOfMessagesMoved"]) == ("COMPLETED", 1)
     assert case.work().exit_code == 0
     case.kept_promises()

@@ -13,6 +13,7 @@ The story of an upload, by who tells it:
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from blocks.settings import CONTRACTS
 from flows.refinery.publishing.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
@@ -27,6 +29,7 @@ from tests.chain.files import good_orders
 from tests.faults.bench import kept_promises
 from tests.faults.catalogue import fault
 from tests.faults.saboteur import Sabotage, as_variable
+from tests.faults.step_contracts import hungry_contracts
 
 pytestmark = pytest.mark.cloud
 # deployment/local/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
@@ -41,6 +44,7 @@ class Story:
     Attributes:
         first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
         last_exit: that of the last task; None when another upload's task may have done the work.
+        first_reason: what ECS says of the first task's container.
     """
 
     execution: str = "SUCCEEDED"
@@ -49,6 +53,7 @@ class Story:
     flow_run: str | None = "Published"
     first_exits: tuple[int | str, ...] = ()
     last_exit: int | None = 0
+    first_reason: str | None = None
 
 
 def _handed_in(chain: Chain, name: str, body: bytes = b"") -> UploadMessage:
@@ -96,6 +101,8 @@ def _all_tell(chain: Chain, upload: UploadMessage, story: Story) -> None:
     assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
     exits = _exits(chain, upload)
     assert tuple(exits[: len(story.first_exits)]) == story.first_exits, exits
+    if story.first_reason:
+        assert _tasks_of(chain, upload)[0]["containers"][0]["reason"] == story.first_reason
     if story.last_exit is not None:
         assert exits[-1] == story.last_exit
         assert receipt.chain.execution_arn == execution["executionArn"]
@@ -127,6 +134,15 @@ def _killed(chain: Chain, _folder: Path) -> UploadMessage:
     killing = as_variable([Sabotage(on="sqs.ReceiveMessage", do="kill_after")])
     with chain.tasks_that(_SABOTEUR, environment=killing):
         upload = _handed_in(chain, "killed")
+        chain.wait_for(lambda: _stopped(chain, upload), "the task to be killed")
+    return upload
+
+
+def _out_of_memory(chain: Chain, folder: Path) -> UploadMessage:
+    shutil.copytree(CONTRACTS, folder / "contracts")
+    hungry = hungry_contracts(folder / "contracts")
+    with chain.tasks_that(memory_mib=1024, environment=hungry):
+        upload = _handed_in(chain, "out-of-memory")
         chain.wait_for(lambda: _stopped(chain, upload), "the task to be killed")
     return upload
 
@@ -212,6 +228,18 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
                     expected="its run launches tasks until the message is visible again and processed",
                 ),
             ],
+        ),
+        pytest.param(
+            (
+                _out_of_memory,
+                Story(first_exits=(137,), first_reason="OutOfMemoryError: Container killed due to memory usage"),
+            ),
+            id="out of memory",
+            marks=fault(
+                "Queue and task",
+                "a task out of memory",
+                expected="ECS kills it with 137 and says OutOfMemoryError; a task with more memory publishes",
+            ),
         ),
         pytest.param(
             (_stopped_by_ecs, Story(first_exits=("UserInitiated",))),

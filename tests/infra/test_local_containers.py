@@ -58,6 +58,23 @@ def test_the_exit_code_is_dockers(containers: Containers, code: str, expected: i
     assert container.attrs["State"]["ExitCode"] == expected
 
 
+def test_one_that_takes_more_memory_than_it_may_is_killed_and_its_children_with_it(containers: Containers) -> None:
+    greedy = "import time; eaten = bytearray(b'x') * (300 << 20); time.sleep(60)"
+    container = run(
+        containers,
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {greedy!r}])",
+        mem_limit="200m",
+    )
+    assert container.wait(timeout=50)["StatusCode"] == 137
+    assert container.attrs["State"]["OOMKilled"] is True
+
+
+def test_one_that_keeps_to_its_memory_is_left_alone(containers: Containers) -> None:
+    container = run(containers, "import time; eaten = bytearray(b'x') * (50 << 20); time.sleep(1)", mem_limit="200m")
+    assert container.wait(timeout=50)["StatusCode"] == 0
+    assert container.attrs["State"]["OOMKilled"] is False
+
+
 def test_sigterm_lets_it_finish_what_it_does(containers: Containers) -> None:
     code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(4)); print('up', flush=True); signal.pause()"
     container = run(containers, code)

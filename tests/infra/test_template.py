@@ -117,6 +117,7 @@ def test_the_container_gets_no_secret_in_its_environment() -> None:
         "SLUICE_LANDING_BUCKET",
         "SLUICE_PUBLISHED_BUCKET",
         "SLUICE_QUEUE_URL",
+        "SLUICE_STATE_MACHINE_ARN",
         "SLUICE_VISIBILITY_TIMEOUT_SECONDS",
     }
 

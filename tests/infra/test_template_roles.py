@@ -110,6 +110,21 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },
     ),
+    "ReconcileRole": (
+        "ecs-tasks.amazonaws.com",
+        {
+            "ListUploads": ({"s3:ListBucketVersions"}, {"arn:${AWS::Partition}:s3:::${Bucket}"}),
+            "LookForReceipts": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
+            "TellMissingFromForbidden": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
+            "LookForRuns": (
+                {"states:DescribeExecution"},
+                {"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${ProcessUpload.Name}:*"},
+            ),
+            "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
+            "StartRun": ({"states:StartExecution"}, {"${ProcessUpload}"}),
+            "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
+        },
+    ),
     "TaskExecutionRole": (
         "ecs-tasks.amazonaws.com",
         {
@@ -178,6 +193,7 @@ def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str
         ("TriggerRole", ["sqs"]),
         ("RunRole", ["s3"]),
         ("TaskRole", ["s3", "sqs"]),
+        ("ReconcileRole", ["s3", "sqs"]),
         ("TaskExecutionRole", ["secretsmanager"]),
     ],
 )
@@ -199,6 +215,12 @@ def test_what_has_no_resource_to_name_is_held_by_a_condition(role: str) -> None:
 
 def test_the_runs_look_for_receipts_and_for_nothing_else() -> None:
     assert statements("RunRole")["FindReceipt"]["Condition"] == {"StringLike": {"s3:prefix": "receipts/*"}}
+
+
+def test_reconciling_lists_uploads_and_nothing_else_of_the_landing_bucket() -> None:
+    assert text_of(statements("ReconcileRole")["ListUploads"]["Condition"]["StringLike"]["s3:prefix"]) == (
+        "${IncomingPrefix}*"
+    )
 
 
 def test_the_container_cannot_touch_uploads_start_runs_or_reach_the_dead_letter_queue() -> None:

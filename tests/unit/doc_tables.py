@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from blocks.settings import PipelineSettings
 from deployment.local.services import PROJECT_ROOT
 from flows.process_upload import process_upload
+from flows.reconcile import reconcile
 from flows.refinery import errors
 from flows.refinery.contract import model
 from flows.refinery.contract.vocabulary import vocabulary
@@ -38,6 +39,7 @@ _SERVICE_ROLES = {
     "TaskExecutionRole": "Fargate, to start the container",
     "SweepRole": "the sweep's execution",
     "SweepTimerRole": "the schedule of the sweep",
+    "ReconcileRole": "a task that reconciles",
 }
 
 
@@ -336,8 +338,17 @@ def settings() -> str:
 
 def flow_parameters() -> str:
     """The parameters of a run that is started by hand."""
-    hints = get_type_hints(process_upload.fn)
-    shown = parameter_schema(process_upload.fn).properties  # what Prefect's form shows
+    return _parameters_of(process_upload.fn)
+
+
+def reconcile_parameters() -> str:
+    """The parameters of a run that reconciles."""
+    return _parameters_of(reconcile.fn)
+
+
+def _parameters_of(function: Callable[..., object]) -> str:
+    hints = get_type_hints(function)
+    shown = parameter_schema(function).properties  # what Prefect's form shows
     return _table(
         ("parameter", "what it holds", "meaning"),
         ((_code(name), type_name(hints[name]), _plain(field.get("description", ""))) for name, field in shown.items()),
@@ -365,6 +376,7 @@ TABLES: dict[str, Callable[[], str]] = {
         alarms,
         settings,
         flow_parameters,
+        reconcile_parameters,
     )
 }
 

@@ -114,6 +114,8 @@ def _mend(state: Path) -> None:
         decisions,
         durability,
         lambda_logs,
+        memory_limit,
+        message_moves,
         run_task_answers,
         schedules,
         step_functions,
@@ -132,6 +134,8 @@ def _mend(state: Path) -> None:
     step_functions.install(record)
     schedules.install(record)
     lambda_logs.install()
+    memory_limit.install()
+    message_moves.install()
     durability.install()
 
 

@@ -3,7 +3,8 @@
 It has the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call, and behaves as a
 container does in what tasks can notice: only the container's own environment, a home and a TMPDIR that are its own
 and vanish with it, SIGTERM to the main process and SIGKILL to everything after the stop timeout, exit codes of 128
-plus the signal. It does not isolate: the process sees the machine's files and its network.
+plus the signal, SIGKILL for what takes more memory than it may. It does not isolate: the process sees the machine's
+files and its network.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import threading
 import time
 import types
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deployment.local.emulator.memory_use import exceeds
 from deployment.local.processes import forget, kill_group, remember
 
 # MiniStack asks for the container that it runs in itself by this name, to learn its address.
@@ -75,6 +77,8 @@ class Container:
         self.name: str = options.get("name") or f"container-{self.id[:8]}"
         self.image = image
         self.labels: dict[str, str] = dict(options.get("labels") or {})
+        self._memory_bytes = _bytes_of(options.get("mem_limit"))
+        self._out_of_memory = False
         self._network: str = options.get("network") or _NETWORK
         self._engine, self._host = engine, engine.host
         self._folder = self._host.folder / self.id[:12]
@@ -110,7 +114,17 @@ class Container:
             self._ended.set()
             raise APIError(f"cannot run {command!r}: {error}") from error
         remember(self._host.records, self._process.pid, f"task {self.name}")
-        threading.Thread(target=self._reap, args=(self._process,), daemon=True, name=f"container-{self.id[:8]}").start()
+        self._begin(self._reap, self._process)
+        if self._memory_bytes:
+            self._begin(self._watch_memory, self._process.pid, self._memory_bytes)
+
+    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True, name=f"container-{self.id[:8]}").start()
+
+    def _watch_memory(self, pid: int, limit_bytes: int) -> None:
+        if exceeds(pid, limit_bytes, self._ended):
+            self._out_of_memory = True
+            kill_group(pid)
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
         return {
@@ -153,7 +167,12 @@ class Container:
         return {
             "Id": self.id,
             "Created": self._created,
-            "State": {"Status": self.status, "ExitCode": self.exit_code or 0, "FinishedAt": self._finished},
+            "State": {
+                "Status": self.status,
+                "ExitCode": self.exit_code or 0,
+                "FinishedAt": self._finished,
+                "OOMKilled": self._out_of_memory,
+            },
             "Labels": self.labels,
             "NetworkSettings": {"Networks": {self._network: {"IPAddress": "127.0.0.1"}}},
         }
@@ -354,6 +373,11 @@ def _as_dict(environment: dict[str, str] | list[str] | None) -> dict[str, str]:
     if isinstance(environment, dict):
         return {name: str(value) for name, value in environment.items()}
     return dict(entry.split("=", 1) for entry in environment or [])
+
+
+def _bytes_of(memory_limit: str | None) -> int | None:
+    """Docker's word for a size in MiB, "512m", as bytes; the only unit that MiniStack is told to use."""
+    return int(memory_limit.removesuffix("m")) * 1024**2 if memory_limit else None
 
 
 def _make_room(logs: Path) -> None:

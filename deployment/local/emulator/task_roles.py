@@ -39,7 +39,7 @@ def install() -> None:
         task_arn: str, cluster_arn: str, definition: Any, container: Any, kind: str, env: Any, *rest: Any
     ) -> Any:
         token = register_metadata(task_arn, cluster_arn, definition, container, kind, env, *rest)
-        _offer_credentials(env, definition.get("taskRoleArn"), task_arn)
+        _offer_credentials(env, _role_of(task_arn) or definition.get("taskRoleArn"), task_arn)
         return token
 
     async def answer(method: str, path: str, headers: Any, body: Any, query_params: Any) -> Any:
@@ -48,6 +48,13 @@ def install() -> None:
         return _credentials(path.removeprefix(_PATH), headers.get("authorization", ""))
 
     ecs._register_metadata, imds.handle_request = with_credentials, answer
+
+
+def _role_of(task_arn: str) -> str | None:
+    """The task role that whoever launched the task asked for instead of the task definition's."""
+    task = ecs._tasks.get(task_arn) or {}
+    role: str | None = (task.get("overrides") or {}).get("taskRoleArn")
+    return role
 
 
 def _offer_credentials(environment: dict[str, str], role_arn: str | None, task_arn: str) -> None:

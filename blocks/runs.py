@@ -1,0 +1,50 @@
+"""The door that uploads come in by: whether one has its execution, and handing one over as the Lambda does."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blocks.aws import client_of, code_of, meaning_of
+from lambda_trigger.dispatch import Dispatched, Dispatcher
+from lambda_trigger.message import UploadMessage
+
+
+class Runs:
+    """The executions of uploads, and the queue that they are handed over with."""
+
+    def __init__(self, *, state_machine_arn: str, queue_url: str) -> None:
+        """Args:
+        state_machine_arn: of the state machine that sees an upload through.
+        queue_url: of the queue with one message for each upload.
+        """
+        self._state_machine_arn = state_machine_arn
+        self._queue_url = queue_url
+
+    @cached_property
+    def _step_functions(self) -> Any:
+        return client_of("stepfunctions")
+
+    @cached_property
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(client_of("sqs"), self._step_functions, self._queue_url, self._state_machine_arn)
+
+    def status(self, upload: UploadMessage) -> str | None:
+        """Return the status of the upload's execution in Step Functions' words (RUNNING, SUCCEEDED, FAILED, ...), None
+        when there is none. Step Functions knows an execution for 90 days after its end."""
+        arn = f"{self._state_machine_arn.replace(':stateMachine:', ':execution:')}:{upload.execution_name}"
+        try:
+            return str(self._step_functions.describe_execution(executionArn=arn)["status"])
+        except (BotoCoreError, ClientError) as error:
+            if code_of(error) == "ExecutionDoesNotExist":
+                return None
+            raise meaning_of(error, f"looking for the execution {upload.execution_name}") from error
+
+    def start(self, upload: UploadMessage) -> Dispatched:
+        """Hand an upload over: its message, then its execution. Doing it twice does no harm."""
+        try:
+            return self._dispatcher.dispatch(upload)
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"handing over {upload.key}") from error

@@ -1,0 +1,65 @@
+"""Redrives a dead-letter queue, which MiniStack's SQS cannot: StartMessageMoveTask and ListMessageMoveTasks.
+
+As in AWS, a redriven message is a new one, with an id and a receive count of its own. Unlike AWS, all are moved before
+the call returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from ministack.services import sqs
+
+_tasks: list[dict[str, Any]] = []
+
+
+def install() -> None:
+    """Give SQS these two actions."""
+    sqs._HANDLERS["StartMessageMoveTask"] = _start
+    sqs._HANDLERS["ListMessageMoveTasks"] = _list
+
+
+def _start(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
+    source_arn, wanted = str(data.get("SourceArn", "")), data.get("DestinationArn")
+    source = sqs._queue_by_arn(source_arn)
+    if source is None:
+        raise sqs._Err("ResourceNotFoundException", "The resource that you specified for SourceArn doesn't exist.", 404)
+    if not any(source_arn in queue["attributes"].get("RedrivePolicy", "") for queue in sqs._queues.values()):
+        raise sqs._Err("InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue.")
+    now = time.time()
+    with sqs._queues_lock:
+        waiting = [message for message in source["messages"] if message["visible_at"] <= now]
+        moved = [message for message in waiting if _move(message, wanted)]
+        source["messages"] = [message for message in source["messages"] if message not in moved]
+    sqs.esm_wake.set()
+    task = {
+        "TaskHandle": uuid.uuid4().hex,
+        "Status": "COMPLETED",
+        "SourceArn": source_arn,
+        "ApproximateNumberOfMessagesMoved": len(moved),
+        "ApproximateNumberOfMessagesToMove": len(waiting),
+        "StartedTimestamp": int(now * 1000),
+    }
+    _tasks.insert(0, task)
+    return {"TaskHandle": task["TaskHandle"]}
+
+
+def _move(message: dict[str, Any], wanted_arn: str | None) -> bool:
+    """Put a message into the queue that was asked for, or back into the one that it came from."""
+    attributes = dict(message["sys"])
+    target = sqs._queue_by_arn(wanted_arn or attributes.pop("DeadLetterQueueSourceArn", ""))
+    if target is None:
+        return False
+    now = time.time()
+    anew = {"id": str(uuid.uuid4()), "sent_at": now, "visible_at": now, "receive_count": 0, "receipt_handle": None}
+    target["messages"].append({**message, **anew, "first_receive_at": None, "sys": attributes})
+    return True
+
+
+def _list(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
+    found = [task for task in _tasks if task["SourceArn"] == data.get("SourceArn")]
+    # The handle is told of a task that still moves messages only, for it serves to cancel it.
+    shown = [{name: value for name, value in task.items() if name != "TaskHandle"} for task in found]
+    return {"Results": shown[: int(data.get("MaxResults") or 1)]}

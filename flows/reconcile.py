@@ -1,0 +1,282 @@
+"""Reconcile: uploads that were lost on the way in are found, and handed over again.
+
+S3 may lose an event when Lambda is overloaded for hours, a notification may be set up after the first files came, and
+an embedded cloud that is killed forgets the events in its memory. So the landing bucket is compared with the receipts:
+an object version that has neither a receipt nor an execution some time after it came was never taken in. It goes
+through the same door as others, under the same run id, so doing that twice, or while a late event arrives, does no
+harm.
+
+An upload whose execution ended without a receipt is another matter: it was taken in and given up, and its message
+rests in the dead-letter queue. It is told of, and left alone unless that is asked for: handing it over every hour would
+try it for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from blocks.object_store import ObjectStore, ObjectVersion
+from blocks.runs import Runs
+from flows.composition import Pipeline, pipeline
+from flows.refinery.errors import SluiceError, TerminalError
+from lambda_trigger.message import UploadMessage
+
+# Step Functions knows an execution for 90 days; an older upload would be taken for one that never had any.
+MAX_LOOKBACK_DAYS = 80
+_LOOKS_AT_ONCE = 8
+_RUNNING = "RUNNING"
+
+
+class StateMachineUnknown(TerminalError):
+    """Reconciling hands uploads over, and SLUICE_STATE_MACHINE_ARN does not say to which state machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The uploads that are looked at.
+
+    Attributes:
+        since: older ones are not looked at.
+        until: younger ones may still be on their way.
+    """
+
+    since: datetime
+    until: datetime
+
+    @classmethod
+    def ending(cls, now: datetime, *, grace: timedelta, lookback: timedelta) -> Window:
+        """The window that leaves out what came within `grace` before `now`."""
+        return cls(now - lookback, now - grace)
+
+    def holds(self, version: ObjectVersion) -> bool:
+        """Whether an object version came within it."""
+        return self.since <= version.last_modified <= self.until
+
+
+@dataclass
+class Found:
+    """What became of the uploads that were looked at.
+
+    Attributes:
+        looked_at: how many object versions came within the window.
+        under_way: how many have no receipt yet, and an execution that runs.
+        lost: those that were never taken in, at most as many as may be started again in one run.
+        given_up: those whose execution ended without a receipt, and how; the first ones only.
+        given_up_count: how many there are of these.
+        untellable: how many came while the bucket had no versioning: S3's event alone could name their run.
+        more: whether it was left off because enough was found.
+    """
+
+    looked_at: int = 0
+    under_way: int = 0
+    lost: list[UploadMessage] = field(default_factory=list)
+    given_up: list[tuple[UploadMessage, str]] = field(default_factory=list)
+    given_up_count: int = 0
+    untellable: int = 0
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Compares a landing bucket with receipts and executions, page by page: no more than a page is ever in memory.
+
+    Attributes:
+        max_found: how many lost uploads to look for, and how many given-up ones to list.
+    """
+
+    store: ObjectStore
+    runs: Runs
+    prefix: str
+    max_found: int
+    page_size: int = 1000
+
+    def look(self, window: Window) -> Found:
+        """Look through the bucket until its end, or until enough was found."""
+        found = Found()
+        for version in self._without_receipt(window, found):
+            if len(found.lost) == self.max_found:
+                found.more = True
+                break
+            self._sort(version, found)
+        return found
+
+    def _without_receipt(self, window: Window, found: Found) -> Iterator[ObjectVersion]:
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            for page in self.store.versions(self.prefix, page_size=self.page_size):
+                due = [version for version in page if window.holds(version) and not version.key.endswith("/")]
+                found.looked_at += len(due)
+                tellable = [version for version in due if version.version_id]
+                found.untellable += len(due) - len(tellable)
+                done = pool.map(lambda version: self.store.has_receipt(self._upload(version).run_id), tellable)
+                yield from (version for version, has_receipt in zip(tellable, done, strict=True) if not has_receipt)
+
+    def _sort(self, version: ObjectVersion, found: Found) -> None:
+        upload = self._upload(version)
+        status = self.runs.status(upload)
+        if status is None:
+            found.lost.append(upload)
+        elif status == _RUNNING:
+            found.under_way += 1
+        elif not self.store.has_receipt(upload.run_id):  # it may have come between the two looks
+            found.given_up_count += 1
+            if len(found.given_up) < self.max_found:
+                found.given_up.append((upload, status))
+
+    def _upload(self, version: ObjectVersion) -> UploadMessage:
+        return UploadMessage(
+            bucket=self.store.landing_bucket,
+            key=version.key,
+            version_id=version.version_id,
+            etag=version.etag,
+            size_bytes=version.size_bytes,
+            event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was done about one upload, for the table in the UI."""
+
+    upload: UploadMessage
+    what: str
+    done: str
+
+    def shown(self) -> dict[str, Any]:
+        """The row."""
+        return {
+            "key": self.upload.key,
+            "version": self.upload.version_id,
+            "came": self.upload.event_time,
+            "bytes": self.upload.size_bytes,
+            "run": self.upload.run_id,
+            "what": self.what,
+            "done": self.done,
+        }
+
+
+@flow(
+    name="reconcile",
+    description="Find uploads that were lost on the way in, and hand them over again.",
+    persist_result=False,
+)
+def reconcile(
+    dry_run: bool = False,
+    grace_minutes: Annotated[int, Field(ge=0, le=1440)] = 15,
+    lookback_days: Annotated[int, Field(ge=1, le=MAX_LOOKBACK_DAYS)] = 7,
+    max_uploads: Annotated[int, Field(ge=1, le=10_000)] = 500,
+    given_up_too: bool = False,
+    prefix: str = "",
+) -> State[Any]:
+    """Compare the landing bucket with the receipts, and hand over again what was never taken in.
+
+    Prefect's form for a custom run shows these texts.
+
+    Args:
+        dry_run: Only tell what would be handed over.
+        grace_minutes: Leave uploads alone that are younger than this: they may still be on their way.
+        lookback_days: Look at uploads that came in these last days.
+        max_uploads: Hand over at most so many; the next run goes on from there.
+        given_up_too: Also uploads whose execution ended without a receipt, once the cause is removed.
+        prefix: Look at keys that begin so, as incoming/orders/; empty: at all uploads.
+    """
+    parts = pipeline()
+    runs = _runs_of(parts)
+    window = Window.ending(
+        datetime.now(UTC), grace=timedelta(minutes=grace_minutes), lookback=timedelta(days=lookback_days)
+    )
+    found = Reconciliation(parts.store, runs, prefix or parts.settings.incoming_prefix, max_uploads).look(window)
+    get_run_logger().info(
+        "%s uploads came between %s and %s: %s lost, %s given up, %s under way.",
+        f"{found.looked_at:,}",
+        window.since.isoformat(timespec="minutes"),
+        window.until.isoformat(timespec="minutes"),
+        f"{len(found.lost):,}{'+' if found.more else ''}",
+        f"{found.given_up_count:,}",
+        f"{found.under_way:,}",
+    )
+    rows = list(_hand_over_all(runs, found, dry_run=dry_run, given_up_too=given_up_too))
+    create_table_artifact(
+        key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
+    )
+    return _final_state(found, rows, dry_run=dry_run)
+
+
+def _runs_of(parts: Pipeline) -> Runs:
+    settings = parts.settings
+    if not settings.state_machine_arn:
+        raise StateMachineUnknown(
+            "SLUICE_STATE_MACHINE_ARN is not set, here or in the block: give it the stack's output StateMachineArn"
+        )
+    return Runs(state_machine_arn=settings.state_machine_arn, queue_url=settings.queue_url)
+
+
+_HANDED_OVER, _WOULD_BE = "handed over", "would be handed over"
+
+
+def _hand_over_all(runs: Runs, found: Found, *, dry_run: bool, given_up_too: bool) -> Iterator[Row]:
+    for upload in found.lost:
+        yield _hand_over(runs, upload, "lost", dry_run=dry_run)
+    for upload, status in found.given_up:
+        what = f"given up ({status})"
+        if given_up_too:
+            yield _hand_over(runs, upload, what, dry_run=dry_run)
+        else:
+            yield Row(upload, what, "redrive its message")
+
+
+def _hand_over(runs: Runs, upload: UploadMessage, what: str, *, dry_run: bool) -> Row:
+    if dry_run:
+        return Row(upload, what, _WOULD_BE)
+    try:
+        runs.start(upload)
+    except SluiceError as error:  # the others are tried all the same, and this one by the next run
+        get_run_logger().warning("Not handed over: %s: %s", type(error).__name__, error)
+        return Row(upload, what, f"not handed over: {type(error).__name__}")
+    get_run_logger().info("Handed over: %s, run %s.", upload.key, upload.run_id)
+    return Row(upload, what, _HANDED_OVER)
+
+
+def summary(found: Found, window: Window, *, dry_run: bool) -> str:
+    """Return what was found, in Markdown."""
+    lines = [
+        f"**{found.looked_at:,}** uploads came between {window.since:%Y-%m-%d %H:%M} and {window.until:%Y-%m-%d %H:%M} "
+        f"UTC. Of these **{len(found.lost):,}** have neither a receipt nor an execution"
+        + (" (nothing was done: dry run)." if dry_run else "."),
+        f"{found.under_way:,} are under way.",
+    ]
+    if found.more:
+        lines.append("There are more: the next run goes on where this one stopped.")
+    if found.given_up_count:
+        lines.append(
+            f"{found.given_up_count:,} were taken in and given up: their messages are in the queue or in the "
+            "dead-letter queue. Remove the cause, then redrive them; `given_up_too` hands them over anew."
+        )
+    if found.untellable:
+        lines.append(
+            f"{found.untellable:,} came while the landing bucket had no versioning, so their runs cannot be told: turn "
+            "versioning on, and start those by hand that have no result."
+        )
+    return "\n\n".join(lines)
+
+
+def _final_state(found: Found, rows: list[Row], *, dry_run: bool) -> State[Any]:
+    failed = sum(row.done.startswith("not handed over") for row in rows)
+    if failed:
+        return Failed(name="Not all handed over", message=f"{failed:,} of {len(rows):,} could not be; see the log.")
+    handed_over = sum(row.done in (_HANDED_OVER, _WOULD_BE) for row in rows)
+    if handed_over:
+        verb = "would be" if dry_run else "were"
+        return Completed(name="Lost uploads", message=f"{handed_over:,} {verb} handed over.")
+    if found.given_up_count:
+        return Completed(name="None lost", message=f"{found.given_up_count:,} were given up: redrive their messages.")
+    return Completed(name="None lost", message=f"{found.looked_at:,} uploads were looked at.")

@@ -1,0 +1,49 @@
+"""Contracts with a step that a fault is in: a user's own code, in the middle of a transform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+GATE_VARIABLE = "FAULT_GATE"
+_WAIT = f"""
+
+def misbehave(frame: pd.DataFrame) -> pd.DataFrame:
+    gate = Path(os.environ["{GATE_VARIABLE}"])
+    gate.with_suffix(".reached").touch()
+    while not gate.exists():
+        time.sleep(0.02)
+    return frame
+"""
+_EAT = """
+
+def misbehave(frame: pd.DataFrame) -> pd.DataFrame:
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x") * (16 << 20))
+        time.sleep(0.02)
+"""
+
+
+def slow_contracts(folder: Path) -> dict[str, str]:
+    """Let the contract of orders wait for a gate, whose path goes into FAULT_GATE; see `_with_step`."""
+    return _with_step(folder, _WAIT)
+
+
+def hungry_contracts(folder: Path) -> dict[str, str]:
+    """Let the contract of orders take memory until it gets no more; see `_with_step`."""
+    return _with_step(folder, _EAT)
+
+
+def _with_step(folder: Path, step: str) -> dict[str, str]:
+    """Give the contract of orders in a copy of the project's contracts one more step.
+
+    Returns the environment that makes a worker use them.
+    """
+    steps, contract = folder / "orders" / "steps.py", folder / "orders" / "contract.yaml"
+    imports = "import os\nimport time\nfrom pathlib import Path\n"
+    head, separator, body = steps.read_text().partition("from __future__ import annotations\n")
+    steps.write_text(head + separator + imports + body + step)
+    contract.write_text(
+        contract.read_text().replace("  - steps.add_revenue\n", "  - steps.add_revenue\n  - steps.misbehave\n")
+    )
+    return {"SLUICE_CONTRACTS_FOLDER": str(folder)}

@@ -1,0 +1,84 @@
+"""What happens when an event is lost for good: nobody but the landing bucket knows of the upload."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from deployment.local.pipeline import settings_of
+from lambda_trigger.message import UploadMessage
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.faults.bench import Bench, kept_promises
+from tests.faults.catalogue import fault
+
+pytestmark = pytest.mark.cloud
+_PREFIX = "incoming/lost/"
+
+
+@contextmanager
+def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
+    """In this suite S3 tells nobody of uploads; here it does."""
+    bucket, function = chain.outputs["LandingBucket"], chain.outputs["TriggerFunctionArn"]
+    told = {"LambdaFunctionConfigurations": [{"LambdaFunctionArn": function, "Events": ["s3:ObjectCreated:*"]}]}
+    chain.s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
+    try:
+        yield
+    finally:
+        chain.s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
+
+
+@pytest.fixture(scope="module")
+def lost(chain: Chain, bench: Bench) -> UploadMessage:
+    """An upload whose event was in the memory of a cloud that was killed. The Lambda may not send: whatever the moment
+    of the kill, the event is there, in one of its tries, and nowhere else."""
+    with _s3_tells_the_lambda(chain), bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
+        upload = chain.upload(f"{_PREFIX}orders.csv", good_orders(3))
+        bench.kill_cloud()
+    assert chain.execution(upload) is None
+    assert chain.queue_is_empty()
+    assert chain.messages("TriggerFailuresQueueUrl") == {"waiting": 0, "held": 0}
+    return upload
+
+
+def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
+    """What the run's artifact shows."""
+    asked = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}, "type": {"any_": ["table"]}}}
+    answer = httpx.post(f"{chain.cloud.prefect_api_url}/artifacts/filter", json=asked, timeout=30)
+    answer.raise_for_status()
+    (artifact,) = answer.json()
+    table: list[dict[str, Any]] = json.loads(artifact["data"])
+    return table
+
+
+def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: UploadMessage) -> None:
+    run = chain.run_by_hand("reconcile/uploads", dry_run=True, grace_minutes=0, prefix=_PREFIX)
+    assert run["state"]["name"] == "Lost uploads", run["state"]
+    (row,) = _table(chain, run["id"])
+    assert (row["key"], row["run"], row["done"]) == (lost.key, lost.run_id, "would be handed over")
+    assert chain.execution(lost) is None
+    assert chain.queue_is_empty()
+
+
+@fault(
+    "Trigger",
+    "the event is lost for good: the cloud is killed with the event in its memory",
+    expected="reconciling, with no more than its own role may do, hands the upload over; published once",
+)
+def test_an_upload_whose_event_was_lost_is_found_and_published_once(
+    chain: Chain, bench: Bench, lost: UploadMessage
+) -> None:
+    program = f"from flows.reconcile import reconcile; reconcile(grace_minutes=0, prefix={_PREFIX!r})"
+    as_its_role = settings_of(chain.outputs) | bench.credentials_of(bench.role_named("ReconcileRole"))
+    for _ in range(2):  # the second one finds that it is under way, or done
+        chain.cloud.run(["python", "-c", program], timeout_seconds=120, environment=as_its_role)
+    assert chain.ended(lost)["status"] == "SUCCEEDED"
+    assert kept_promises(chain, lost).rows.published == 3
+    chain.wait_for(chain.queue_is_empty, "the queue to be empty")
+    refused = [one for one in chain.cloud.decisions() if "ReconcileRole" in one["role"] and not one["allowed"]]
+    assert refused == []
