@@ -30,6 +30,7 @@ from deployment.commands.uploads import Followed, Stage
 from deployment.local.services import PROJECT_ROOT
 from flows.composition import assemble
 from flows.process_upload import process_upload
+from flows.reconcile import reconcile
 from flows.stages import UploadRun
 from tests.infra.template import load_template
 from tests.unit.doc_tables import TABLES, pages, roles, tables_of, with_tables
@@ -99,9 +100,11 @@ def check_sluice(words: list[str]) -> None:
 def check_prefect(words: list[str]) -> None:
     if words[1:3] == ["deployment", "run"]:
         declared = yaml.safe_load((PROJECT_ROOT / "prefect.yaml").read_text())["deployments"]
-        assert words[3] in {f"{process_upload.name}/{deployment['name']}" for deployment in declared}
+        flows = {deployment["entrypoint"].rpartition(":")[2]: deployment["name"] for deployment in declared}
+        runnable = {f"{flow.name}/{flows[flow.fn.__name__]}": flow.fn for flow in (process_upload, reconcile)}
+        assert words[3] in runnable
         given = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "-p"}
-        assert given <= set(inspect.signature(process_upload.fn).parameters)
+        assert given <= set(inspect.signature(runnable[words[3]]).parameters)
     else:
         assert words[1:] in (["deploy", "--all"], ["flow-run", "execute"]), f"nothing runs {shlex.join(words)}"
 
