@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 CLOUD  := .venv-cloud
 BIN    := $(VENV)/bin
+SOAK_UPLOADS ?= 10000
+SOAK_SEED    ?= 1
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
@@ -92,6 +94,9 @@ browser: setup ## the real Prefect UI in Chromium (skipped, with the reason, whe
 
 bench-refine: setup ## rows per second of validating and preprocessing, beside pandas by hand and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine
+
+soak: setup ## 10,000 small uploads under kills, lost answers, refusals and repetitions; ends with lost=0 doubled=0
+	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
 
 # --- upkeep -----------------------------------------------------------------------------------------------
 

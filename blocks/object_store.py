@@ -17,7 +17,14 @@ from pydantic import Field
 
 from blocks.aws import AwsUnavailable, client_of, code_of, meaning_of, status_of
 from flows.refinery.errors import FileRejected, SluiceError
-from flows.refinery.publishing.protocol import IndexEntry, decide_after_refused_commit, index_key, leftovers, settle
+from flows.refinery.publishing.protocol import (
+    IndexEntry,
+    decide_after_refused_commit,
+    index_key,
+    leftovers,
+    settle,
+    withdraw,
+)
 from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 
@@ -239,10 +246,15 @@ class ObjectStore(Block):
 
     # --- the index --------------------------------------------------------------------------------------------
 
-    def settle(self, receipt: Receipt, *, replace: bool) -> IndexEntry:
+    def settle(self, receipt: Receipt, *, replaces: Callable[[str], bool], datasets: Iterable[str] = ()) -> IndexEntry:
         """Bring the source key's index entry up to date and delete the outputs that this retires.
 
         Safe to repeat: done again for a receipt that was settled already, it changes nothing.
+
+        Args:
+            replaces: whether a re-upload replaces earlier outputs, by dataset.
+            datasets: where a forced re-run may have to take back what an earlier attempt published, having been judged
+                by another contract.
         """
         for _ in range(_SETTLE_ATTEMPTS):
             key = index_key(receipt.contract.dataset, receipt.source.bucket, receipt.source.key)
@@ -254,12 +266,35 @@ class ObjectStore(Block):
                 receipt = standing
                 continue
             before = IndexEntry.model_validate_json(found[0]) if found else None
-            entry = settle(before, standing, replace=replace)
+            entry = settle(before, standing, replace=replaces(standing.contract.dataset))
             condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
             if entry != before and not self._put_if(key, entry.model_dump_json(by_alias=True), {}, condition):
                 continue  # another worker changed the entry in between
-            return self._delete_retired(key, entry)
+            entry = self._delete_retired(key, entry)
+            # A re-run under another contract looks into this entry once, and that may have been before it was written.
+            receipt = self.receipt(receipt.run_id) or receipt
+            if receipt.contract.dataset != standing.contract.dataset:
+                continue
+            self._withdraw(receipt, set(datasets) - {receipt.contract.dataset})
+            return entry
         raise AwsUnavailable(f"index entry {receipt.source.key} kept changing; trying again")
+
+    def _withdraw(self, receipt: Receipt, datasets: Iterable[str]) -> None:
+        """Take back what earlier attempts published in other datasets."""
+        for dataset in sorted(datasets) if receipt.attempt > 0 else ():
+            key = index_key(dataset, receipt.source.bucket, receipt.source.key)
+            for _ in range(_SETTLE_ATTEMPTS):
+                found = self._stored(key)
+                if found is None:
+                    break
+                before = IndexEntry.model_validate_json(found[0])
+                entry = withdraw(before, receipt)
+                text = entry.model_dump_json(by_alias=True)
+                if entry == before or self._put_if(key, text, {}, {"IfMatch": found[1]}):
+                    self._delete_retired(key, entry)
+                    break
+            else:
+                raise AwsUnavailable(f"index entry {receipt.source.key} in {dataset} kept changing; trying again")
 
     def delete_leftovers(self, standing: Receipt, folders: Iterable[str]) -> None:
         """Delete what other workers wrote for the run of `standing`, without its being in that receipt.

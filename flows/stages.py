@@ -227,7 +227,13 @@ class UploadRun:
         or before the commit and after it had written something else."""
         self._settle(receipt)
         folders = {output.key.rsplit("/", 1)[0] + "/" for output in self._outputs if output.is_retirable}
-        self.pipeline.store.delete_leftovers(receipt, {f"data/{self._area}/", *folders})
+        self.pipeline.store.delete_leftovers(receipt, {*self._areas_of(receipt), *folders})
+
+    def _areas_of(self, receipt: Receipt) -> set[str]:
+        """Where workers at the object version of `receipt` may have written: a forced re-run may have been judged by
+        another contract than the attempt before."""
+        contracts = [self.contract, *(self.pipeline.contracts if receipt.attempt > 0 else ())]
+        return {f"data/{self._area_under(contract)}/" for contract in contracts}
 
     @property
     def rejections(self) -> tuple[RejectionReason, ...]:
@@ -253,11 +259,6 @@ class UploadRun:
 
     def _find_contract(self) -> Contract:
         return self.pipeline.contracts.for_key(self.upload.key)
-
-    def _on_reupload(self, dataset: str) -> str:
-        if self._contract is None:
-            self._contract = self.pipeline.contracts.named(dataset)
-        return str(self._contract.on_reupload)
 
     def _all_corrections(self) -> Corrections | None:
         """The corrections that the standing receipt names, and on top of them those that are new."""
@@ -289,19 +290,18 @@ class UploadRun:
         return output_file(path, "_fitted/", 0, ".json")
 
     def _publish_file(self, kind: str, file: OutputFile, *, under: str = "") -> Output:
-        key = f"{under or kind}/{self._area}/{file.folder}{output_stem(self.upload, file.sha256)}{file.extension}"
+        folder = f"{under or kind}/{self._area_under(self.contract)}/{file.folder}"
+        key = f"{folder}{output_stem(self.upload, file.sha256)}{file.extension}"
         self.pipeline.store.put_file(key, file.path, sha256=file.sha256)
         return Output(kind=kind, key=key, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
 
-    @property
-    def _area(self) -> str:
+    def _area_under(self, contract: Contract) -> str:
         """Where under data/ and quarantine/ this run's outputs lie. Files under no contract of their own are kept
         apart by the folder that they were dropped into, as they need not look alike."""
-        dataset = self.contract.dataset
-        if not self.contract.is_default:
-            return dataset
+        if not contract.is_default:
+            return contract.dataset
         folder = folder_of(self.upload.key, self.pipeline.settings.incoming_prefix)
-        return f"{dataset}/{folder}" if folder else dataset
+        return f"{contract.dataset}/{folder}" if folder else contract.dataset
 
     def _commit(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
         if reasons and self._new_corrections:
@@ -329,8 +329,17 @@ class UploadRun:
             return receipt
 
     def _settle(self, receipt: Receipt) -> None:
-        replace = self._on_reupload(receipt.contract.dataset) == "replace"
-        self.pipeline.store.settle(receipt, replace=replace)
+        contracts = self.pipeline.contracts
+        self._contract = self._contract or contracts.named(receipt.contract.dataset)
+        datasets = [contract.dataset for contract in contracts]
+        self.pipeline.store.settle(receipt, replaces=self._replaces, datasets=datasets)
+
+    def _replaces(self, dataset: str) -> bool:
+        """Whether a re-upload replaces what a dataset holds of its key. The receipt that stands may be of another
+        dataset than this run's."""
+        own = self._contract is not None and self._contract.dataset == dataset
+        contract = self.contract if own else self.pipeline.contracts.named(dataset)
+        return contract.on_reupload == "replace"
 
     def _receipt(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
         rows = self._rows(rejected=bool(reasons))

@@ -235,7 +235,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.iam = self.chain.cloud.client("iam")
         self.task_role = self._role_of_task()
-        self.forks = self._fork_server()
+        self.forks = fork_server(self.chain.cloud.environment)
         queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:fault-*"
         self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
 
@@ -321,13 +321,6 @@ class Bench:
             "AWS_SESSION_TOKEN": given["SessionToken"],
         }
 
-    def _fork_server(self) -> Any:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
-        with only(self.chain.cloud.environment):
-            forkserver.ensure_running()
-        return context
-
     def _role_of_task(self) -> str:
         described = self.chain.ecs.describe_task_definition(taskDefinition="sluice-drain")["taskDefinition"]
         return str(described["taskRoleArn"]).rsplit("/", 1)[-1]
@@ -336,6 +329,15 @@ class Bench:
         statement = {"Effect": effect, "Action": actions, "Resource": resource}
         document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         self.iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)
+
+
+def fork_server(environment: dict[str, str]) -> Any:
+    """What forks workers from a process that has imported everything already, in an environment without the user's."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    with only(environment):
+        forkserver.ensure_running()
+    return context
 
 
 def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:

@@ -18,7 +18,7 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.httpsession import URLLib3Session
 
 VARIABLE = "SLUICE_SABOTAGE"
+TALLY_VARIABLE = "SLUICE_SABOTAGE_TALLY"
+"""The file that gets a line for each fault that was met; written before the process can die of it."""
 _HOLD_POLL_SECONDS = 0.02
 
 
@@ -63,14 +65,16 @@ def as_variable(plan: Iterable[Sabotage]) -> dict[str, str]:
     return {VARIABLE: json.dumps([asdict(each) for each in plan])}
 
 
-def lay(plan: Iterable[Sabotage], session: Any) -> None:
-    """Lay the faults into the way of every client that `session` makes from now on."""
+def lay(plan: Iterable[Sabotage], session: Any, met: Callable[[Sabotage], object] = lambda _: None) -> None:
+    """Lay the faults into the way of every client that `session` makes from now on; `met` hears of each before it
+    does its work."""
     traps = [_Trap(each) for each in plan]
 
     def before_send(request: Any, event_name: str, **_: Any) -> Any:
         call = event_name.removeprefix("before-send.").lower()
         for trap in traps:
             if trap.is_sprung_by(call, request.url):
+                met(trap.plan)
                 return trap.act(request)
         return None
 
@@ -81,19 +85,19 @@ class _Trap:
     """One fault, and how often it was met."""
 
     def __init__(self, sabotage: Sabotage) -> None:
-        self._plan = sabotage
+        self.plan = sabotage
         self._calls = 0
         self._network = URLLib3Session()
 
     def is_sprung_by(self, call: str, url: str) -> bool:
-        plan = self._plan
+        plan = self.plan
         if call != plan.on.lower() or plan.where not in url:
             return False
         self._calls += 1
         return self._calls >= plan.nth and (plan.times == 0 or self._calls < plan.nth + plan.times)
 
     def act(self, request: Any) -> Any:
-        return getattr(self, f"_{self._plan.do}")(request)
+        return getattr(self, f"_{self.plan.do}")(request)
 
     def _kill_before(self, _request: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -115,7 +119,7 @@ class _Trap:
         raise ConnectionClosedError(endpoint_url=request.url)
 
     def _refuse(self, request: Any) -> AWSResponse:
-        plan = self._plan
+        plan = self.plan
         body = f"<Error><Code>{plan.code}</Code><Message>injected</Message></Error>"
         if not plan.on.startswith("s3."):
             body = json.dumps({"__type": plan.code, "message": "injected"})
@@ -127,7 +131,7 @@ class _Trap:
         return _answer(answer.url, answer.status_code, dict(answer.headers), whole[: len(whole) // 2])
 
     def _hold(self, _request: Any) -> None:
-        gate = Path(self._plan.gate)
+        gate = Path(self.plan.gate)
         gate.with_suffix(".reached").touch()
         while not gate.exists():
             time.sleep(_HOLD_POLL_SECONDS)
@@ -147,9 +151,22 @@ class _Raw(io.BytesIO):
         yield self.read()
 
 
+def lay_own_plan() -> None:
+    """Lay the faults of this process's environment into the way of all its clients."""
+    lay((Sabotage(**each) for each in json.loads(os.environ.get(VARIABLE, "[]"))), _default_session(), _tally())
+
+
+def _tally() -> Callable[[Sabotage], object]:
+    path = os.environ.get(TALLY_VARIABLE)
+    if not path:
+        return lambda _: None
+    lines = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    return lambda sabotage: os.write(lines, f"{sabotage.do} {sabotage.on} {sabotage.where}\n".encode())
+
+
 def drain_queue() -> None:
     """Run the container's command as `python -m flows.drain_queue` does."""
-    lay((Sabotage(**each) for each in json.loads(os.environ.get(VARIABLE, "[]"))), _default_session())
+    lay_own_plan()
     runpy.run_module("flows.drain_queue", run_name="__main__", alter_sys=True)
 
 
@@ -158,7 +175,9 @@ def _default_session() -> Any:
     return boto3.DEFAULT_SESSION
 
 
-def forked(environment: dict[str, str], log: str, limits: dict[str, int]) -> None:
+def forked(
+    environment: dict[str, str], log: str, limits: dict[str, int], work: Callable[[], None] = drain_queue
+) -> None:
     """Be a task in a forked process: its environment, its output in `log`, and `limits` in bytes by the name that
     the resource module gives them (RLIMIT_FSIZE stands for a full disk, RLIMIT_AS for too little memory)."""
     from prefect.context import refresh_global_settings_context
@@ -173,7 +192,7 @@ def forked(environment: dict[str, str], log: str, limits: dict[str, int]) -> Non
     for name, most in limits.items():
         resource.setrlimit(getattr(resource, name), (most, most))
     try:
-        drain_queue()
+        work()
     finally:
         # A forked process ends without what the interpreter does at its end.
         atexit._run_exitfuncs()

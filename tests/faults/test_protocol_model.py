@@ -9,10 +9,12 @@ come to different results, as when a contract changes or a dataset's own step ro
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +38,23 @@ from flows.drain_queue import Drain
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
 from flows.refinery.contract.loading import Contracts
+from flows.refinery.errors import SluiceError
 from flows.refinery.judging.tallies import Reason
 from flows.refinery.judging.validate import Validated
 from flows.refinery.preparing.outputs import OutputFile
 from flows.refinery.preparing.preprocess import Prepared
 from flows.refinery.publishing.protocol import IndexEntry, VersionOrder, index_key
-from flows.refinery.publishing.receipt import Receipt, Status
+from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
 from flows.stages import UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
 from tests.faults.in_memory_aws import Fate, InMemoryQueue, InMemoryS3, Message, Stepper
 
 KEYS = ("incoming/orders/monday.csv", "incoming/orders/tuesday.csv")
+DATASETS = ("orders", "returns")
 REJECTED = "rejected"
+RESULTS = st.sampled_from(["usual", "usual", "usual", "other", REJECTED])
+EXAMPLES = int(os.environ.get("SLUICE_MODEL_EXAMPLES", "5"))
 FATES: tuple[Fate, ...] = (
     "go",
     "go",
@@ -62,15 +68,18 @@ FATES: tuple[Fate, ...] = (
 
 @dataclass
 class ModelWorker:
-    """A worker with a message in its hands.
+    """A worker with a message in its hands, or a run by hand.
 
     Attributes:
+        message: None for a run by hand.
         overtaken: its message became visible to others while it was at work.
+        begin_again: does it all again, as a person does whose run failed; None for a worker.
     """
 
     stepper: Stepper
-    message: ReceivedMessage
+    message: ReceivedMessage | None
     overtaken: bool = False
+    begin_again: Callable[[], None] | None = None
 
 
 class ModelRun(UploadRun):
@@ -79,7 +88,7 @@ class ModelRun(UploadRun):
     result = ""
 
     def fetch(self) -> ObjectFacts:
-        self._contract = self.pipeline.contracts.named("orders")
+        self._contract = self._contract or self.pipeline.contracts.named("orders")
         self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
         return self._facts
 
@@ -112,9 +121,13 @@ class ModelObserver(Observer):
 
 @cache
 def contracts_that(on_reupload: str) -> Contracts:
-    """Two contracts: the default one, and that of the orders."""
+    """Three contracts: the default one, that of the orders, and one that a person may judge a file by instead, whose
+    re-upload policy is the other one."""
+    other = {"replace": "append", "append": "replace"}[on_reupload]
+    policies = {"orders": on_reupload, "returns": other}
     with tempfile.TemporaryDirectory(prefix="sluice-model-") as folder:
-        for name, more in (("default", ""), ("orders", f"source: incoming/orders/*\non_reupload: {on_reupload}\n")):
+        texts = {name: f"source: incoming/{name}/*\non_reupload: {policy}\n" for name, policy in policies.items()}
+        for name, more in {"default": "", **texts}.items():
             (Path(folder) / name).mkdir()
             (Path(folder) / name / "contract.yaml").write_text(f"dataset: {name}\n{more}")
         return Contracts.load(Path(folder))
@@ -175,8 +188,14 @@ class Protocol(RuleBasedStateMachine):
         self.uploads[place] = again
         self.queue.send(again.to_json())
 
+    @precondition(lambda self: self.uploads and len(self.workers) < 4)
+    @rule(data=st.data(), dataset=st.sampled_from(DATASETS), result=RESULTS)
+    def force_a_rerun_by_hand(self, data: st.DataObject, dataset: str, result: str) -> None:
+        """A person forces a re-run in Prefect, maybe by another contract, and does it again until it is done."""
+        self.start_by_hand(data.draw(st.sampled_from(self.uploads)), dataset, result)
+
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 4)
-    @rule(data=st.data(), result=st.sampled_from(["usual", "usual", "usual", "other", REJECTED]))
+    @rule(data=st.data(), result=RESULTS)
     def receive(self, data: st.DataObject, result: str) -> None:
         self.start(data.draw(st.sampled_from(self.queue.messages(visible=True))), result)
 
@@ -186,7 +205,7 @@ class Protocol(RuleBasedStateMachine):
         message = data.draw(st.sampled_from(self.queue.messages(visible=False)))
         message.visible = True
         for worker in self.workers:
-            if worker.message.message_id == message.message_id:
+            if worker.message and worker.message.message_id == message.message_id:
                 worker.overtaken = True
 
     @precondition(lambda self: self.workers)
@@ -202,9 +221,12 @@ class Protocol(RuleBasedStateMachine):
 
     @invariant()
     def what_is_current_is_there(self) -> None:
+        standing = {(receipt.run_id, receipt.attempt) for receipt in self.receipts()}
         for key in self.s3.keys("index/"):
             current = self.entry(key).current
-            for data_key in current.data_keys if current else ():
+            if current is None or (current.run_id, current.attempt) not in standing:
+                continue  # readers trust receipts, and this one is being replaced
+            for data_key in current.data_keys:
                 assert data_key in self.s3.objects, "the index points at data that is not there"
 
     @invariant()
@@ -226,8 +248,8 @@ class Protocol(RuleBasedStateMachine):
         try:
             self.come_to_rest()
             self.every_upload_has_its_receipt_once()
-            for key in KEYS:
-                self.newest_is_current(key)
+            for key, dataset in itertools.product(KEYS, DATASETS):
+                self.newest_is_current(key, dataset)
             self.nothing_else_is_published()
         finally:
             for worker in self.workers:
@@ -247,15 +269,16 @@ class Protocol(RuleBasedStateMachine):
         standing = {receipt.run_id: receipt for receipt in self.receipts()}
         assert set(standing) == {upload.run_id for upload in self.uploads}
         for upload in self.uploads:
-            assert standing[upload.run_id].attempt == upload.attempt
-        for key in self.s3.keys("receipts/"):
-            assert self.s3.put.count(key) <= self.uploads_of(key).attempt + 1, "an attempt has two receipts"
+            assert standing[upload.run_id].attempt >= upload.attempt
+        for run_id, receipt in standing.items():
+            assert self.s3.put.count(receipt_key(run_id)) <= receipt.attempt + 1, "an attempt has two receipts"
 
-    def newest_is_current(self, key: str) -> None:
-        published = [each for each in self.receipts() if each.source.key == key and each.status is Status.PUBLISHED]
-        path = index_key("orders", "landing", key)
+    def newest_is_current(self, key: str, dataset: str) -> None:
+        judged = [each for each in self.receipts() if (each.source.key, each.contract.dataset) == (key, dataset)]
+        published = [each for each in judged if each.status is Status.PUBLISHED]
+        path = index_key(dataset, "landing", key)
         if path not in self.s3.objects:
-            assert not any(upload.key == key for upload in self.uploads)
+            assert not judged
             return
         entry = self.entry(path)
         newest = max(published, key=VersionOrder.of, default=None)
@@ -270,8 +293,9 @@ class Protocol(RuleBasedStateMachine):
     def nothing_else_is_published(self) -> None:
         entries = [self.entry(key) for key in self.s3.keys("index/")]
         wanted = {key for entry in entries if entry.current for key in entry.current.data_keys}
-        if self.on_reupload == "append":
-            wanted = {output.key for receipt in self.receipts() for output in receipt.outputs}
+        for receipt in self.receipts():
+            if self.parts.contracts.named(receipt.contract.dataset).on_reupload == "append":
+                wanted |= {output.key for output in receipt.outputs}
         there = set(self.s3.keys("data/"))
         assert wanted <= there, "published data is lost"
         # Nobody comes for the message of a worker that was overtaken. If it is killed then, what it wrote stays
@@ -287,24 +311,36 @@ class Protocol(RuleBasedStateMachine):
         drain = Drain(self.parts, TaskIdentity(None, None, None), ModelObserver(result))
         self.workers.append(ModelWorker(Stepper(lambda: drain._handle(received)), received))
 
+    def start_by_hand(self, upload: UploadMessage, dataset: str, result: str) -> None:
+        def work() -> None:
+            existing = self.store.receipt(upload.run_id)
+            attempt = existing.attempt + 1 if existing else 0
+            contract = self.parts.contracts.named(dataset)
+            with ModelRun(self.parts, replace(upload, attempt=attempt), contract=contract) as run:
+                run.result = result
+                run.run()
+
+        again = partial(self.start_by_hand, upload, dataset, result)
+        self.workers.append(ModelWorker(Stepper(work), None, begin_again=again))
+
     def step(self, worker: ModelWorker, fate: Fate) -> None:
         if not worker.stepper.over:
             worker.stepper.step(fate)
-        if worker.stepper.over and worker in self.workers:
-            self.workers.remove(worker)
-            self.dead.append(worker)
-            if worker.stepper.error:
-                raise worker.stepper.error
+        if not worker.stepper.over or worker not in self.workers:
+            return
+        self.workers.remove(worker)
+        self.dead.append(worker)
+        error = worker.stepper.error
+        if worker.begin_again and (worker.stepper.was_killed or isinstance(error, SluiceError)):
+            worker.begin_again()
+        elif error:
+            raise error
 
     def receipts(self) -> list[Receipt]:
         return [Receipt.from_json(self.s3.objects[key].body) for key in self.s3.keys("receipts/")]
 
     def entry(self, key: str) -> IndexEntry:
         return IndexEntry.model_validate_json(self.s3.objects[key].body)
-
-    def uploads_of(self, receipt_key: str) -> UploadMessage:
-        (upload,) = (upload for upload in self.uploads if upload.run_id in receipt_key)
-        return upload
 
 
 class Appending(Protocol):
@@ -339,7 +375,7 @@ def test_in_whatever_order_things_happen_nothing_is_lost_and_nothing_published_t
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=5,
+            max_examples=EXAMPLES,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

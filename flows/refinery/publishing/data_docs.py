@@ -36,7 +36,7 @@ def page_of(receipt: Receipt) -> str:
     document.sections.insert(1, _rows_section(receipt))
     # GX's templates put the title in as it is, and a file's name could bring a script along.
     document.page_title = html.escape(document.page_title)
-    page: str = render.DefaultJinjaPageView().render(document, show_how_to_buttons=False)
+    page: str = _view().render(document, show_how_to_buttons=False)
     return page.replace(f'"{_HOME_LINK}"', '"index.html"')
 
 
@@ -54,6 +54,12 @@ def _renderers() -> SimpleNamespace:
         **load("render.view", "DefaultJinjaPageView"),
         **load("render", "RenderedSectionContent", "RenderedStringTemplateContent", "RenderedTableContent"),
     )
+
+
+@functools.cache
+def _view() -> Any:
+    # Kept, because with it go the compiled templates: they take three quarters of the time that a page takes.
+    return _renderers().DefaultJinjaPageView()
 
 
 # --- what GX shows ----------------------------------------------------------------------------------------------------

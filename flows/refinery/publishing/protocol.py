@@ -139,8 +139,9 @@ class IndexEntry(BaseModel):
     Attributes:
         current: the published run whose data readers should see; None when nothing was published yet.
         latest: the run of the newest object version, published or rejected.
-        withdrawn: the newest run that was current until a forced re-run rejected its file. Outputs of older versions
-            were deleted when it became current, so none of them can be current again.
+        withdrawn: the newest run that was current until a forced re-run rejected its file, or judged it by another
+            dataset's contract. Outputs of older versions were deleted when it became current, so none of them can be
+            current again.
         retired: data keys that were replaced and are yet to be deleted.
     """
 
@@ -211,6 +212,18 @@ def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | N
     if run.status is not Status.PUBLISHED:
         return None, current.data_keys
     return run, current.data_keys
+
+
+def withdraw(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
+    """Return a dataset's index entry of a source key once a forced re-run took the file to another dataset.
+
+    What an earlier attempt published here is the file's result no longer.
+    """
+    current = entry.current
+    if current is None or current.run_id != receipt.run_id or current.attempt >= receipt.attempt:
+        return entry
+    retired = tuple(sorted({*entry.retired, *current.data_keys}))
+    return entry.model_copy(update={"current": None, "withdrawn": current, "retired": retired})
 
 
 def _supersedes(run: IndexedRun, other: IndexedRun) -> bool:

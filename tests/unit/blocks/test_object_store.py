@@ -118,7 +118,7 @@ def test_a_reupload_replaces_the_earlier_output(store: ObjectStore, tmp_path: Pa
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
-        entry = store.settle(receipt, replace=True)
+        entry = store.settle(receipt, replaces=lambda _: True)
     assert keys_under("data/") == [new.outputs[0].key]
     assert entry.retired == ()
 
@@ -127,14 +127,14 @@ def test_an_older_event_never_replaces_the_output_of_a_newer_version(store: Obje
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (new, old):
         put_output(store, receipt, tmp_path)
-        store.settle(receipt, replace=True)
+        store.settle(receipt, replaces=lambda _: True)
     assert keys_under("data/") == [new.outputs[0].key]
 
 
 def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
     for receipt in (receipt_of(upload(1)), receipt_of(upload(2))):
         put_output(store, receipt, tmp_path)
-        store.settle(receipt, replace=False)
+        store.settle(receipt, replaces=lambda _: False)
     assert len(keys_under("data/")) == 2
 
 
@@ -143,7 +143,7 @@ def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(store: Objec
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
-    store.settle(old, replace=True)
+    store.settle(old, replaces=lambda _: True)
     real_delete = store._s3.delete_object
 
     def die(**_: Any) -> Any:
@@ -151,10 +151,10 @@ def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(store: Objec
 
     store._s3.delete_object = die
     with pytest.raises(KeyboardInterrupt):
-        store.settle(new, replace=True)
+        store.settle(new, replaces=lambda _: True)
     store._s3.delete_object = real_delete
     assert len(keys_under("data/")) == 2
-    store.settle(new, replace=True)
+    store.settle(new, replaces=lambda _: True)
     assert keys_under("data/") == [new.outputs[0].key]
 
 

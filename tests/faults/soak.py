@@ -1,0 +1,226 @@
+"""The soak: thousands of small uploads, with kills, lost answers, refusals and repetitions all the while.
+
+    python -m tests.faults.soak --uploads 10000 --seed 1
+
+The Lambda's own handler, the container's own command and everything that it calls run against the embedded cloud's S3,
+SQS and Step Functions, with faults drawn from the seed in their way; then the buckets are read from the outside. The
+last line says how it went, and ends with lost=0 doubled=0 if nothing is lost and nothing is there twice.
+
+What is left out, for speed: Prefect (the container promises to work without it), S3's own events and the Lambda
+runtime, ECS, and the state machine's definition, whose part (start tasks until every receipt is there, redrive) the
+soak plays itself. tests/chain and the other faults have these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployment.local.cloud import LocalCloud
+from tests.faults.bench import fork_server
+from tests.faults.soak_audit import Audit, audit
+from tests.faults.soak_files import EVENTS, READINGS, soak_files, write_contracts
+from tests.faults.soak_ground import Ground
+from tests.faults.soak_uploads import Front, Uploaded
+from tests.faults.soak_workers import EXIT_DONE, Crew, Task
+
+_SHOWN = 10
+_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 2.0
+_UPLOADS_PER_RERUN = 40
+_CALM_MESSAGES = 20
+_REST_SECONDS = 300.0  # nothing has moved for so long: it never will
+
+
+@dataclass
+class Result:
+    """How a soak ended."""
+
+    audit: Audit
+    line: str
+    problems: list[str]
+    kills: int
+    lost_responses: int
+    reruns: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.problems
+
+
+@dataclass
+class Soak:
+    """One soak in a folder of its own."""
+
+    ground: Ground
+    forks: Any
+    folder: Path
+    uploads: int
+    seed: int
+    workers: int
+    say: Callable[[str], None]
+    forced: dict[str, int] = field(default_factory=dict)
+    lies: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(f"soak {self.seed}")
+        self._began = time.monotonic()
+        contracts = [write_contracts(self.folder / name, compression=name) for name in ("zstd", "snappy")]
+        environments = [self.ground.task_environment(SLUICE_CONTRACTS_FOLDER=str(path)) for path in contracts]
+        # One worker in ten is of another release, whose contracts give other bytes.
+        self.crew = Crew(self.forks, environments[:1] * 9 + environments[1:], self.folder, self.seed, self.workers)
+        self.front = Front(self.ground, self.seed, soak_files(self.seed, self.uploads))
+        self._receipts: set[str] = set()
+        self._waiting = self._reruns = 0
+
+    def run(self) -> Result:
+        """Upload, work and strike until all is quiet; then read what is there."""
+        self.front.start()
+        try:
+            left = self._see_through()
+        finally:
+            self.front.stop()
+            self.crew.end()
+        self.say("all is quiet; reading the buckets")
+        found = audit(self.ground, self.front.uploaded, self.forced)
+        return self._result(found, left)
+
+    def _see_through(self) -> int:
+        """Be the state machine and the sweep: start tasks until nothing is left to do. Return the messages left."""
+        looked = moved = time.monotonic()
+        told = before = ""
+        while True:
+            for task in self.crew.reap():
+                self._take_leave(task)
+            self.crew.strike(len(self._receipts))
+            now = time.monotonic()
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+                left = self._look()
+                self.crew.calm = self.front.over and left < _CALM_MESSAGES
+                told = self._progress(left, told)
+                state = f"{len(self.front.uploaded)} {len(self._receipts)} {left}"
+                moved, before = (now, state) if state != before else (moved, before)
+                if now - moved > _REST_SECONDS or (self.front.over and not left and not self.crew.tasks):
+                    return left
+            self._start_what_is_wanted()
+            time.sleep(_POLL_SECONDS)
+
+    def _look(self) -> int:
+        self._receipts = {key[len("receipts/") : -len(".json")] for key in self.ground.keys("receipts/")}
+        self.ground.redrive()
+        dead = sum(self.ground.count(self.ground.dead_letter_url).values())
+        self._waiting = sum(self.ground.count().values())
+        return self._waiting + max(0, dead - self.front.unreadable)
+
+    def _start_what_is_wanted(self) -> None:
+        self._force_some()
+        wanted = self.workers if not self.front.over or self._waiting else 0
+        for _ in range(wanted - sum(task.rerun is None for task in self.crew.tasks)):
+            self.crew.start_worker(self._somebody())
+
+    def _somebody(self) -> str | None:
+        """A run that waits for its receipt, as the execution that starts a task does; None for the sweep."""
+        waiting = [each.run_id for each in self.front.uploaded[-300:] if each.run_id not in self._receipts]
+        return self._dice.choice(waiting) if waiting else None
+
+    # --- re-runs ------------------------------------------------------------------------------------------------
+
+    def _force_some(self) -> None:
+        """Re-run some uploads: half of them through the queue, half by hand, some of these under another contract."""
+        if len(self.front.uploaded) < (self._reruns + 1) * _UPLOADS_PER_RERUN or self.front.over:
+            return
+        self._reruns += 1
+        uploaded = self._dice.choice(self.front.uploaded[-_UPLOADS_PER_RERUN * 10 :])
+        through_the_queue = self._dice.random() < 0.5
+        if through_the_queue:
+            self.front.force(uploaded)
+        else:
+            self._by_hand(uploaded)
+        # By hand, what has no receipt yet is merely done a first time.
+        if through_the_queue or uploaded.run_id in self._receipts:
+            self.forced[uploaded.run_id] = 1
+
+    def _by_hand(self, uploaded: Uploaded) -> None:
+        dataset = self._dice.choice(("", "", READINGS, EVENTS))
+        self.crew.start_rerun(uploaded.file.key, str(uploaded.message.version_id), dataset)
+
+    def _take_leave(self, task: Task) -> None:
+        """A task that ends with 0 says that its receipt is there; a person whose re-run failed tries again."""
+        if task.run_id and task.process.exitcode == EXIT_DONE and not any(self.ground.keys(f"receipts/{task.run_id}")):
+            self.lies.append(f"{task.folder.name} ended with 0 without a receipt of run {task.run_id}")
+        if task.rerun and task.process.exitcode != EXIT_DONE:
+            self.crew.start_rerun(*task.rerun)
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def _progress(self, left: int, told: str) -> str:
+        minutes = (time.monotonic() - self._began) / 60
+        now = f"{minutes * 6:.0f}"  # every ten seconds
+        if now != told:
+            self.say(
+                f"{minutes:5.1f} min: {len(self.front.uploaded):,} uploaded, {len(self._receipts):,} receipts, "
+                f"{left} messages, {self.crew.kills} kills"
+            )
+        return now
+
+    def _result(self, found: Audit, left: int) -> Result:
+        lost_answers = self.crew.met("lose_answer") + self.front.faults["lose_answer"]
+        refused = sum(self.crew.met(do) + self.front.faults[do] for do in ("refuse", "drop"))
+        problems = [*found.lost, *found.doubled, *found.wrong, *self.lies]
+        if left:
+            problems.append(f"{left} messages are left in the queues")
+        line = (
+            f"uploads={len(self.front.uploaded)} receipts={found.receipts} published={found.published} "
+            f"rejected={found.rejected} duplicates_published={found.duplicates_published} messages_left={left} "
+            f"events={self.front.events} reruns={self._reruns} kills={self.crew.kills} stops={self.crew.stops} "
+            f"lost_responses={lost_answers} refused={refused} redriven={self.ground.redriven} "
+            f"seed={self.seed} minutes={(time.monotonic() - self._began) / 60:.1f} "
+            f"wrong={len(found.wrong) + len(self.lies)} lost={len(found.lost)} doubled={len(found.doubled)}"
+        )
+        return Result(found, line, problems, self.crew.kills, lost_answers, self._reruns)
+
+
+def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]) -> Result:
+    """Run a soak with its state in `folder`."""
+    with LocalCloud(folder / "cloud", with_prefect=False) as cloud:
+        forks = fork_server(cloud.environment)
+        return Soak(Ground(cloud), forks, folder, uploads, seed, workers, say).run()
+
+
+def main() -> int:
+    """Run the soak that the command line asks for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
+    parser.add_argument("--uploads", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=6)
+    parser.add_argument("--folder", type=Path, help="where to keep everything; default: a temporary folder")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="sluice-soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    result = soak(folder, uploads=given.uploads, seed=given.seed, workers=given.workers, say=_say)
+    for problem in result.problems[:_SHOWN]:
+        _say(f"  {problem}")
+    if result.passed:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        _say(f"{len(result.problems)} problems; what the workers said, and what lies in S3, is in {folder}")
+    _say(result.line)
+    return 0 if result.passed else 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

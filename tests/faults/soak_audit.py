@@ -1,0 +1,189 @@
+"""Reads the buckets when all is quiet, and says what is lost, what is there twice, and what is otherwise wrong.
+
+It asks S3 only, and compares with what the files' maker said must become of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+
+from flows.refinery.publishing.protocol import IndexEntry, VersionOrder, index_key
+from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
+from tests.faults.soak_files import EVENTS
+from tests.faults.soak_ground import Ground
+from tests.faults.soak_uploads import Uploaded
+
+
+@dataclass
+class Audit:
+    """What was found.
+
+    Attributes:
+        lost: uploads without a receipt, and rows that ought to be published and are in no published object.
+        doubled: rows in two published objects or where they must not be, objects under data/ that no receipt and no
+            index entry answers for, attempts with two receipts, and object versions with two.
+        wrong: receipts and index entries that say something else than what is so.
+        duplicates_published: how many rows are published more than once.
+    """
+
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    receipts: int = 0
+    published: int = 0
+    rejected: int = 0
+    duplicates_published: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.lost or self.doubled or self.wrong)
+
+
+def audit(ground: Ground, uploads: list[Uploaded], forced: dict[str, int]) -> Audit:
+    """Read everything.
+
+    Args:
+        forced: for a run id the attempt that its receipt must have reached.
+    """
+    found = Audit()
+    _every_version_was_handed_in(ground, uploads, found)
+    standing = _receipts(ground, uploads, found)
+    for uploaded in uploads:
+        receipt = standing.get(uploaded.run_id)
+        if receipt is not None:
+            _receipt_is_right(ground, uploaded, receipt, forced.get(uploaded.run_id, 0), found)
+    current = _current(ground, uploads, standing, found)
+    _rows_are_where_they_belong(ground, current, found)
+    return found
+
+
+def _every_version_was_handed_in(ground: Ground, uploads: list[Uploaded], found: Audit) -> None:
+    handed_in = {(uploaded.file.key, uploaded.message.version_id) for uploaded in uploads}
+    for key, version_id in ground.versions(ground.landing):
+        if (key, version_id) not in handed_in:
+            found.lost.append(f"version {version_id} of {key} was never told of")
+
+
+def _receipts(ground: Ground, uploads: list[Uploaded], found: Audit) -> dict[str, Receipt]:
+    """Every upload has one receipt, and each attempt wrote one."""
+    written: dict[str, list[str]] = defaultdict(list)
+    for key, version_id in ground.versions(ground.published, "receipts/"):
+        written[key].append(version_id)
+    wanted = {receipt_key(uploaded.run_id): uploaded for uploaded in uploads}
+    found.doubled += [f"{key} is about no upload" for key in written.keys() - wanted.keys()]
+    found.lost += [f"upload {wanted[key].file.number} has no receipt" for key in wanted.keys() - written.keys()]
+    for key, versions in written.items():
+        if len(versions) > 1:
+            attempts = Counter(ground.metadata(key, version_id)["attempt"] for version_id in versions)
+            found.doubled += [f"{key}: attempt {each} has {n} receipts" for each, n in attempts.items() if n > 1]
+    standing = {}
+    for key in wanted.keys() & written.keys():
+        receipt = Receipt.from_json(ground.read(key))
+        standing[receipt.run_id] = receipt
+        found.receipts += 1
+        found.published += receipt.status is Status.PUBLISHED
+        found.rejected += receipt.status is Status.REJECTED
+    return standing
+
+
+def _receipt_is_right(ground: Ground, uploaded: Uploaded, receipt: Receipt, attempt: int, found: Audit) -> None:
+    file, rows = uploaded.file, receipt.rows
+    says = (receipt.status is Status.REJECTED, rows.rows_in, rows.published, rows.quarantined_total, rows.dropped_total)
+    ought = (file.rejected, file.rows_in, len(file.published), file.quarantined, file.dropped)
+    if says != ought or not rows.balanced:
+        found.wrong.append(f"upload {file.number}: its receipt says {says}, and {ought} is so")
+    if receipt.attempt < attempt:
+        found.lost.append(f"upload {file.number}: the re-run that was asked for was not done")
+    for output in receipt.outputs:
+        if output.kind == "quarantine":
+            table = _table(ground, output.key, output.sha256, found)
+            if table is not None and table.num_rows != file.quarantined:
+                found.wrong.append(f"{output.key} has {table.num_rows} rows, not {file.quarantined}")
+
+
+def _current(
+    ground: Ground, uploads: Iterable[Uploaded], standing: dict[str, Receipt], found: Audit
+) -> dict[str, tuple[Uploaded, Receipt]]:
+    """Which data objects readers must see, by key, and whose they are: what the newest published version of each key
+    published, or all of them where the contract appends. The index says the same."""
+    newest: dict[str, tuple[Uploaded, Receipt] | None] = {}
+    visible: dict[str, tuple[Uploaded, Receipt]] = {}
+    for uploaded in sorted(uploads, key=lambda each: each.file.number):
+        receipt = standing.get(uploaded.run_id)
+        if receipt is None:
+            continue
+        entry_key = index_key(receipt.contract.dataset, ground.landing, uploaded.file.key)
+        newest.setdefault(entry_key, None)
+        if receipt.status is Status.PUBLISHED:
+            newest[entry_key] = (uploaded, receipt)
+            if receipt.contract.dataset == EVENTS:
+                visible.update(_data_of(uploaded, receipt))
+    for entry_key, published in newest.items():
+        if _index_agrees(ground, entry_key, published, found) and published:
+            visible.update(_data_of(*published))
+    return visible
+
+
+def _data_of(uploaded: Uploaded, receipt: Receipt) -> dict[str, tuple[Uploaded, Receipt]]:
+    return {output.key: (uploaded, receipt) for output in receipt.outputs if output.kind == "data"}
+
+
+def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receipt] | None, found: Audit) -> bool:
+    """Whether readers see the newest published version. A newer one that a re-run withdrew, or took to another dataset,
+    leaves nothing to see."""
+    try:
+        entry = IndexEntry.model_validate_json(ground.read(entry_key))
+    except ground.missing:
+        found.wrong.append(f"there is no {entry_key}")
+        return True
+    says = (entry.current.run_id, entry.current.attempt) if entry.current else None
+    ought = (newest[1].run_id, newest[1].attempt) if newest else None
+    if entry.retired:
+        found.wrong.append(f"{entry_key} still lists {len(entry.retired)} objects to delete")
+    if says is None and newest and entry.withdrawn and entry.withdrawn.order > VersionOrder.of(newest[1]):
+        return False
+    if says != ought:
+        found.wrong.append(f"{entry_key} says that {says} is current, and it is {ought}")
+    return True
+
+
+def _rows_are_where_they_belong(ground: Ground, current: dict[str, tuple[Uploaded, Receipt]], found: Audit) -> None:
+    """Every row of every good file is in exactly one object under data/, and nothing else lies there."""
+    there = set(ground.keys("data/"))
+    for key in there - current.keys():
+        found.doubled.append(f"{key} lies there, and is nobody's current output")
+    seen: Counter[str] = Counter()
+    for key in sorted(there):
+        table = _table(ground, key, _digest(key, current), found)
+        if table is not None:
+            seen.update(table.column("id").to_pylist())
+    wanted = {row for uploaded, _ in current.values() for row in uploaded.file.published}
+    found.lost += [f"row {row} is in no published object" for row in sorted(wanted - seen.keys())]
+    found.doubled += [f"row {row} is published, and must not be" for row in sorted(seen.keys() - wanted)]
+    twice = {row: n for row, n in seen.items() if n > 1}
+    found.doubled += [f"row {row} is published {n} times" for row, n in sorted(twice.items())]
+    found.duplicates_published = len(twice)
+
+
+def _digest(key: str, current: dict[str, tuple[Uploaded, Receipt]]) -> str:
+    if key not in current:
+        return ""
+    return next(output.sha256 for output in current[key][1].outputs if output.key == key)
+
+
+def _table(ground: Ground, key: str, sha256: str, found: Audit) -> pq.Table | None:
+    try:
+        body = ground.read(key)
+    except ground.missing:
+        found.lost.append(f"{key}: a receipt speaks of it, and it is not there")
+        return None
+    if sha256 and hashlib.sha256(body).hexdigest() != sha256:
+        found.wrong.append(f"{key} has other bytes than its receipt says")
+    return pq.read_table(io.BytesIO(body))

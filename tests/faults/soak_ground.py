@@ -1,0 +1,124 @@
+"""What a soak stands on: the embedded cloud's S3, SQS and Step Functions, with buckets and queues like the stack's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+from deployment.local.cloud import LocalCloud
+from lambda_trigger.message import MessageUnreadable, UploadMessage
+from tests.faults.bench import VISIBILITY_SECONDS
+
+_MAX_RECEIVES = 5
+# The executions' names must be taken once each; what the state machine does for them, the soak does itself.
+_NOTHING_TO_DO = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
+
+_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+
+
+@dataclass
+class Ground:
+    """The buckets, the queues and the state machine of one soak."""
+
+    cloud: LocalCloud
+    landing: str = "soak-landing"
+    published: str = "soak-published"
+
+    def __post_init__(self) -> None:
+        self._sqs = self.cloud.client("sqs")
+        self._s3 = self.cloud.client("s3")
+        for bucket in (self.landing, self.published):
+            self._s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": self.cloud.region})
+            self._s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        self.dead_letter_url = self._sqs.create_queue(QueueName="soak-dead")["QueueUrl"]
+        arn = self._sqs.get_queue_attributes(QueueUrl=self.dead_letter_url, AttributeNames=["QueueArn"])
+        redrive = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": _MAX_RECEIVES}
+        attributes = {"RedrivePolicy": json.dumps(redrive)}
+        self.queue_url = self._sqs.create_queue(QueueName="soak", Attributes=attributes)["QueueUrl"]
+        role = self.cloud.client("iam").create_role(RoleName="soak", AssumeRolePolicyDocument=json.dumps(_TRUST))[
+            "Role"
+        ]
+        made = self.cloud.client("stepfunctions").create_state_machine(
+            name="soak", definition=json.dumps(_NOTHING_TO_DO), roleArn=role["Arn"]
+        )
+        self.state_machine_arn = str(made["stateMachineArn"])
+        self.redriven = 0
+        self.missing: type[Exception] = self._s3.exceptions.NoSuchKey
+
+    @property
+    def endpoint_url(self) -> str:
+        """The embedded cloud's address."""
+        return self.cloud.aws_endpoint_url
+
+    def session(self) -> boto3.Session:
+        """A session of the embedded cloud's root user."""
+        return self.cloud.endpoints.session()
+
+    def client(self, service: str) -> Any:
+        """A client without faults in its way: what looks at the outcome from the outside."""
+        return self.cloud.client(service)
+
+    def task_environment(self, **more: str) -> dict[str, str]:
+        """What a worker gets of the environment: no Prefect, quick waits."""
+        kept = {name: value for name, value in self.cloud.environment.items() if not name.startswith("PREFECT_")}
+        return {
+            **kept,
+            "SLUICE_LANDING_BUCKET": self.landing,
+            "SLUICE_PUBLISHED_BUCKET": self.published,
+            "SLUICE_QUEUE_URL": self.queue_url,
+            "SLUICE_RECEIVE_WAIT_SECONDS": "1",
+            "SLUICE_IDLE_SECONDS": "1",
+            "SLUICE_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
+            "SLUICE_MAX_TASK_SECONDS": "60",
+            "SLUICE_RETRY_DELAY_SECONDS": "0",
+            **more,
+        }
+
+    def count(self, url: str = "") -> dict[str, int]:
+        """How many messages a queue holds: waiting, and in somebody's hands."""
+        names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
+        asked = {"QueueUrl": url or self.queue_url, "AttributeNames": list(names.values())}
+        found = self._sqs.get_queue_attributes(**asked)["Attributes"]
+        return {short: int(found[name]) for short, name in names.items()}
+
+    def redrive(self) -> None:
+        """Do what a person does about the dead-letter queue: what can be read goes back, the rest stays."""
+        for _ in range(self.count(self.dead_letter_url)["waiting"]):
+            asked = {"QueueUrl": self.dead_letter_url, "MaxNumberOfMessages": 1, "VisibilityTimeout": 60}
+            for message in self._sqs.receive_message(**asked).get("Messages", []):
+                try:
+                    UploadMessage.from_json(message["Body"])
+                except MessageUnreadable:
+                    continue
+                self._sqs.send_message(QueueUrl=self.queue_url, MessageBody=message["Body"])
+                self._sqs.delete_message(QueueUrl=self.dead_letter_url, ReceiptHandle=message["ReceiptHandle"])
+                self.redriven += 1
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """What lies under a prefix of the published bucket."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.published, Prefix=prefix)
+        for page in pages:
+            yield from (entry["Key"] for entry in page.get("Contents", []))
+
+    def versions(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+        """Key and version id of everything that was ever written under a prefix."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            yield from ((entry["Key"], entry["VersionId"]) for entry in page.get("Versions", []))
+
+    def read(self, key: str) -> bytes:
+        """The bytes of a published object."""
+        body: bytes = self._s3.get_object(Bucket=self.published, Key=key)["Body"].read()
+        return body
+
+    def metadata(self, key: str, version_id: str) -> dict[str, str]:
+        """The metadata of one version of a published object."""
+        found: dict[str, str] = self._s3.head_object(Bucket=self.published, Key=key, VersionId=version_id)["Metadata"]
+        return found

@@ -1,0 +1,233 @@
+"""The soak's workers: the container's own entry point, and re-runs by hand, each with faults drawn from a seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tests.faults.bench import VISIBILITY_SECONDS
+from tests.faults.saboteur import TALLY_VARIABLE, Sabotage, as_variable, forked, lay_own_plan
+
+EXIT_DONE, EXIT_AGAIN = 0, 75
+
+# Every call that a worker makes, by the promise that hangs on it: (call, part of its URL).
+_POINTS = (
+    ("sqs.ReceiveMessage", ""),
+    ("sqs.DeleteMessage", ""),
+    ("s3.HeadObject", "incoming/"),
+    ("s3.GetObject", "incoming/"),
+    ("s3.GetObject", "receipts/"),
+    ("s3.HeadObject", "data/"),
+    ("s3.PutObject", "data/"),
+    ("s3.PutObject", "quarantine/"),
+    ("s3.PutObject", "receipts/"),
+    ("s3.GetObject", "index/"),
+    ("s3.PutObject", "index/"),
+    ("s3.DeleteObject", "data/"),
+    ("s3.ListObjectsV2", ""),
+)
+_ENDS = {"kill_before": 9, "kill_after": 9, "terminate_after": 1, "": 3}
+_TROUBLES = {"lose_answer": 8, "drop": 3, "refuse": 5, "cut": 1}
+_REFUSALS = (("SlowDown", 503), ("InternalError", 500), ("AccessDenied", 403), ("ThrottlingException", 400))
+_ALL_TRIES = 5  # boto3 gives a call up after so many
+_GIVEN_UP = 0.08
+_TROUBLES_EACH = 5
+_UPLOADS_BEFORE_THE_END = 8.0
+_UPLOADS_BETWEEN_STRIKES = 12.0
+_STOPPED = 0.2
+_KILLED_WHEN_OVERTAKEN = 0.5
+
+
+def drawn_plan(seed: str) -> list[Sabotage]:
+    """Draw the faults of one worker: at most one end, at a named call, and some trouble before it."""
+    dice = random.Random(seed)
+    plan = [_trouble(dice) for _ in range(_TROUBLES_EACH)]
+    end: Any = _draw(dice, _ENDS)
+    if end:
+        on, where = dice.choice(_POINTS)
+        # First in the plan: a call that two faults wait for ends the worker.
+        plan.insert(0, Sabotage(on=on, where=where, do=end, nth=_some_time(dice)))
+    return plan
+
+
+def _trouble(dice: random.Random) -> Sabotage:
+    on, where = dice.choice(_POINTS)
+    do: Any = _draw(dice, _TROUBLES)
+    if do == "cut" and on != "s3.GetObject":
+        do = "lose_answer"
+    code, status = dice.choice(_REFUSALS) if do == "refuse" else ("", 0)
+    times = _ALL_TRIES if do != "cut" and dice.random() < _GIVEN_UP else 1
+    return Sabotage(on=on, where=where, do=do, nth=_some_time(dice), times=times, code=code, status=status)
+
+
+def _draw(dice: random.Random, weights: dict[str, int]) -> str:
+    return dice.choices(tuple(weights), tuple(weights.values()))[0]
+
+
+def _some_time(dice: random.Random) -> int:
+    return 1 + int(dice.expovariate(1 / _UPLOADS_BEFORE_THE_END))
+
+
+def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: str, dataset: str) -> None:
+    """Do in a forked process what `force` does in Prefect's form, without Prefect: exit 0 once it is done."""
+    forked(environment, log, {}, work=lambda: sys.exit(_by_hand(key, version_id, dataset)))
+
+
+def _by_hand(key: str, version_id: str, dataset: str) -> int:
+    from flows.json_log import log_json_lines
+    from flows.process_upload import _assignment_by_hand
+    from flows.refinery.errors import SluiceError
+    from flows.stages import UploadRun
+
+    log_json_lines()
+    lay_own_plan()
+    try:
+        given = _assignment_by_hand(key, "", version_id, dataset=dataset, changes={}, force=True)
+        with UploadRun(given.pipeline, given.upload, contract=given.contract, chain=given.chain) as run:
+            run.run()
+    except SluiceError as error:
+        print(json.dumps({"event": "not done", "error": f"{type(error).__name__}: {error}"}))
+        return EXIT_AGAIN
+    return EXIT_DONE
+
+
+@dataclass
+class Task:
+    """One running worker, or re-run by hand.
+
+    Attributes:
+        run_id: the run whose receipt it was started for, as the state machine does; None for a sweep's task.
+        rerun: what it re-runs by hand: key, version and dataset; None for a worker.
+        stopped_until: when a worker that is stopped with SIGSTOP goes on.
+    """
+
+    process: BaseProcess
+    folder: Path
+    run_id: str | None = None
+    rerun: tuple[str, str, str] | None = None
+    stopped_until: float = 0.0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; it may be over already."""
+        if self.process.is_alive() and self.process.pid:
+            os.kill(self.process.pid, number)
+
+
+@dataclass
+class Crew:
+    """Keeps workers at work, strikes them at random times, and counts what befell them.
+
+    Attributes:
+        forks: forks processes that have imported everything already.
+        environments: what a worker may get, one of which is drawn for each.
+        exits: how the tasks ended, by exit code.
+        stops: how many tasks were stopped with SIGSTOP for longer than their message stays invisible.
+        calm: no more faults: what is left to do is left to workers that nothing befalls.
+    """
+
+    forks: Any
+    environments: list[dict[str, str]]
+    folder: Path
+    seed: int
+    size: int
+    tasks: list[Task] = field(default_factory=list)
+    exits: Counter[int] = field(default_factory=Counter)
+    stops: int = 0
+    calm: bool = False
+    _started: int = 0
+    _strike_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(f"crew {self.seed}")
+
+    def start_worker(self, run_id: str | None) -> None:
+        """Start a task that drains the queue, for the receipt of `run_id`."""
+        environment, folder = self._environment(SLUICE_RUN_ID=run_id or "")
+        self._start(
+            Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), {})), folder, run_id)
+        )
+
+    def start_rerun(self, key: str, version_id: str, dataset: str) -> None:
+        """Start a re-run by hand."""
+        environment, folder = self._environment()
+        arguments = (environment, str(folder / "log"), key, version_id, dataset)
+        process = self.forks.Process(target=rerun_by_hand, args=arguments)
+        self._start(Task(process, folder, rerun=(key, version_id, dataset)))
+
+    def reap(self) -> list[Task]:
+        """Take leave of the tasks that have ended."""
+        over = [task for task in self.tasks if not task.process.is_alive()]
+        self.tasks = [task for task in self.tasks if task not in over]
+        for task in over:
+            self.exits[task.process.exitcode or 0] += 1
+            shutil.rmtree(task.folder / "tmp", ignore_errors=True)
+        return over
+
+    def strike(self, done: int) -> None:
+        """Kill a task, or stop it for longer than its message stays invisible, when so many uploads are done that it
+        is time for that; let those go on that were stopped for long enough."""
+        now = time.monotonic()
+        for task in self.tasks:
+            if task.stopped_until and now >= task.stopped_until:
+                task.stopped_until = 0.0
+                task.signal(signal.SIGCONT)
+                if self._dice.random() < _KILLED_WHEN_OVERTAKEN:
+                    time.sleep(self._dice.random() / 50)
+                    task.signal(signal.SIGKILL)
+        victims = [task for task in self.tasks if not task.stopped_until]
+        if victims and done >= self._strike_at and not self.calm:
+            self._strike_at = done + self._dice.expovariate(1 / _UPLOADS_BETWEEN_STRIKES)
+            self._hit(self._dice.choice(victims), now)
+
+    def _hit(self, task: Task, now: float) -> None:
+        if self._dice.random() < _STOPPED:
+            self.stops += 1
+            task.stopped_until = now + VISIBILITY_SECONDS + self._dice.uniform(0.5, 3)
+            task.signal(signal.SIGSTOP)
+        else:
+            task.signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        """End every task that is left."""
+        for task in self.tasks:
+            task.signal(signal.SIGKILL)
+            task.process.join()
+
+    @property
+    def kills(self) -> int:
+        """How many tasks died of SIGKILL."""
+        return self.exits[-signal.SIGKILL]
+
+    def met(self, do: str) -> int:
+        """How many faults of a kind were met."""
+        path = self.folder / "tally"
+        return sum(line.startswith(f"{do} ") for line in path.read_text().splitlines()) if path.exists() else 0
+
+    def _environment(self, **more: str) -> tuple[dict[str, str], Path]:
+        self._started += 1
+        folder = self.folder / f"task-{self._started}"
+        (folder / "tmp").mkdir(parents=True)
+        plan = [] if self.calm else drawn_plan(f"{self.seed} {self._started}")
+        environment = {
+            **self._dice.choice(self.environments),
+            "HOME": str(folder),
+            "TMPDIR": str(folder / "tmp"),
+            TALLY_VARIABLE: str(self.folder / "tally"),
+            **as_variable(plan),
+            **more,
+        }
+        return environment, folder
+
+    def _start(self, task: Task) -> None:
+        task.process.start()
+        self.tasks.append(task)

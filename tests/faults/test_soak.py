@@ -1,0 +1,28 @@
+"""A short soak, the same each time: what `make soak` does for thousands of uploads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.catalogue import fault
+from tests.faults.soak import soak
+
+SEED = 4
+UPLOADS = 150
+
+
+@fault(
+    "Queue and task",
+    "kills at named points and at random times, lost answers, refusals, late and repeated events, re-uploads, forced "
+    "re-runs and two releases at once, all at random (short soak)",
+    expected="every row of every good file in one published object, one receipt for each attempt, empty queues",
+)
+def test_whatever_befalls_a_hundred_and_fifty_uploads_nothing_is_lost_and_nothing_is_there_twice(
+    tmp_path: Path,
+) -> None:
+    result = soak(tmp_path, uploads=UPLOADS, seed=SEED, workers=6, say=print)
+    assert result.passed, "\n".join([*result.problems[:20], result.line])
+    assert result.audit.receipts == UPLOADS
+    assert "messages_left=0" in result.line
+    assert result.line.endswith("lost=0 doubled=0")
+    assert min(result.kills, result.lost_responses, result.reruns) > 0, "the soak was too gentle"
