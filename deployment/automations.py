@@ -21,7 +21,7 @@ from prefect.events.schemas.automations import AutomationCore
 from pydantic import ValidationError
 
 from blocks.settings import CONTRACTS
-from flows.refinery.contract.loading import Contract, ContractInvalid, Contracts
+from flows.refinery.contracts import Contract, ContractInvalid, load_contracts
 from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, nargs="?", default=FILE, help="the automations (default: Sluice's own)")
     given = parser.parse_args(arguments)
     try:
-        for line in apply(declared(given.file), deadlines_of(Contracts.load(CONTRACTS))):
+        for line in apply(declared(given.file), deadlines_of(load_contracts(CONTRACTS))):
             print(line)  # noqa: T201 (a command's output)
     except (AutomationsInvalid, ContractInvalid) as error:
         print(error, file=sys.stderr)  # noqa: T201

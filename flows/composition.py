@@ -14,7 +14,7 @@ from typing import Any
 from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings
 from blocks.upload_queue import UploadQueue
-from flows.refinery.contract.loading import Contracts
+from flows.refinery.contracts import Contracts, load_contracts
 
 LOG = logging.getLogger("sluice")
 
@@ -30,7 +30,7 @@ class Pipeline:
     @cached_property
     def contracts(self) -> Contracts:
         """The contracts, read when the first upload needs one."""
-        return Contracts.load(self.settings.contracts_folder)
+        return load_contracts(self.settings.contracts_folder)
 
 
 def assemble(settings: PipelineSettings) -> Pipeline:

@@ -20,7 +20,7 @@ from blocks.object_store import ObjectFacts
 from flows.artifacts import Places, outcome_message, outcome_name
 from flows.composition import Pipeline, TaskLog, pipeline
 from flows.display import ProgressBar, rows_in, show_outcome, signs_of_life
-from flows.refinery.contract.loading import Contract, ContractInvalid, overridden
+from flows.refinery.contracts import Contract, ContractInvalid, overridden
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
 from flows.refinery.judging.corrections import Corrections
 from flows.refinery.judging.validate import Validated

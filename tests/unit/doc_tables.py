@@ -24,7 +24,8 @@ from flows.process_upload import process_upload
 from flows.reconcile import reconcile
 from flows.refinery import errors
 from flows.refinery.contract import model
-from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contract.vocabulary import UNSUPPORTED, vocabulary
+from flows.refinery.judging.rules import METHODS, Method
 from flows.refinery.preparing.steps import BUILT_IN
 from flows.refinery.publishing.receipt import Receipt
 from flows.refinery.reading import rejections
@@ -177,6 +178,19 @@ def expectations() -> str:
             for name, kind in vocabulary().items()
             if kind.supported
         ),
+    )
+
+
+def expectations_unsupported() -> str:
+    """The expectations of GX that a contract may not name."""
+    return _table(("expectation", "why not"), ((_code(name), why) for name, why in sorted(UNSUPPORTED.items())))
+
+
+def expectation_methods() -> str:
+    """How each expectation is judged on a file that is read in partitions."""
+    return _table(
+        ("how", "expectations"),
+        ((method.value, ", ".join(_code(name) for name, its in METHODS.items() if its is method)) for method in Method),
     )
 
 
@@ -367,6 +381,8 @@ TABLES: dict[str, Callable[[], str]] = {
         output_fields,
         steps,
         expectations,
+        expectations_unsupported,
+        expectation_methods,
         limits,
         rejected_files,
         receipt_fields,

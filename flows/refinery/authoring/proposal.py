@@ -18,8 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from flows.refinery.authoring.profiling import ColumnProfile, FileProfile, profile_file
-from flows.refinery.contract.loading import CONTRACT_FILE, Contract, load_contract
 from flows.refinery.contract.model import FileFormat
+from flows.refinery.contracts import CONTRACT_FILE, Contract, load_contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.judging.coercion import MISSING_RULE, TYPE_RULES
 from flows.refinery.judging.validate import Validated, validate_file

@@ -5,30 +5,52 @@ GX drops unknown expectation names with a log line, and takes impossible ranges 
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from flows.refinery.contract.vocabulary import ExpectationType, vocabulary
+from flows.refinery.contract.vocabulary import UNSUPPORTED, ExpectationType, vocabulary
 from flows.refinery.suggestions import did_you_mean
 
 _LIST_ARGUMENTS = frozenset(
+    {"value_set", "column_list", "regex_list", "type_list", "value_pairs_set", "column_set", "like_pattern_list"}
+)
+_TEXT_LISTS = frozenset({"column_list", "regex_list", "type_list", "column_set"})
+_NUMBER_ARGUMENTS = frozenset({"mostly", "threshold", "multiplier", "sum_total"})
+_FRACTIONS = frozenset({"mostly", "internal_weight_holdout", "tail_weight_holdout"})
+_WHOLE_NUMBERS = frozenset({"value", "column_index"})
+_FLAG_ARGUMENTS = frozenset(
     {
-        "value_set",
-        "column_list",
-        "regex_list",
-        "like_pattern_list",
-        "type_list",
-        "value_pairs_set",
-        "column_set",
+        *("strict_min", "strict_max", "exact_match", "or_equal", "strictly", "ties_okay"),
+        *("double_sided", "bucketize_data", "allow_relative_error"),
     }
 )
-_NUMBER_ARGUMENTS = frozenset({"mostly", "threshold", "multiplier", "sum_total"})
-_FLAG_ARGUMENTS = frozenset({"strict_min", "strict_max", "exact_match", "or_equal", "strictly", "ties_okay"})
 _TEXT_ARGUMENTS = frozenset(
-    {"column", "column_A", "column_B", "regex", "like_pattern", "strftime_format", "row_condition"}
+    {
+        "column",
+        "column_A",
+        "column_B",
+        "regex",
+        "like_pattern",
+        "strftime_format",
+        "row_condition",
+        "type_",
+        "ignore_row_if",
+    }
 )
+_MAPPINGS = frozenset({"json_schema", "partition_object", "quantile_ranges"})
+# Where the observed value can only lie: a range beside it is never met.
+_POSSIBLE: tuple[tuple[str, float, float], ...] = (
+    ("proportion", 0, 1),
+    ("value_lengths", 0, math.inf),
+    ("count", 0, math.inf),
+    ("stdev", 0, math.inf),
+    ("divergence", 0, math.inf),
+)
+_QUOTED_NAME = re.compile(r"`[^`]*`")  # pandas writes names with spaces so
 
 
 def faults_of(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
@@ -37,14 +59,16 @@ def faults_of(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
     if kind is None:
         yield f"{name!r} is no expectation of Great Expectations{did_you_mean(name, supported_names())}"
         return
-    if not kind.supported:
-        yield f"{name} needs a second table or an SQL engine; a contract judges one file"
+    if name in UNSUPPORTED:
+        yield f"{name} cannot be used: {UNSUPPORTED[name]}"
         return
     yield from _argument_name_faults(name, kind, arguments)
     for argument, value in arguments.items():
         yield from _value_faults(name, kind, argument, value)
     yield from _range_faults(name, kind, arguments)
     yield from _regex_faults(name, arguments)
+    yield from _condition_faults(name, arguments)
+    yield from _quantile_faults(name, arguments)
 
 
 def supported_names() -> list[str]:
@@ -55,8 +79,7 @@ def supported_names() -> list[str]:
 def columns_named(arguments: Mapping[str, Any]) -> list[str]:
     """The columns that an expectation reads, in the order in which its arguments name them."""
     single = [arguments[name] for name in ("column", "column_A", "column_B") if name in arguments]
-    several = arguments.get("column_list") or []
-    return [name for name in [*single, *several] if isinstance(name, str)]
+    return [name for name in [*single, *_listed(arguments.get("column_list"))] if isinstance(name, str)]
 
 
 def _argument_name_faults(name: str, kind: ExpectationType, arguments: Mapping[str, Any]) -> Iterator[str]:
@@ -73,32 +96,77 @@ def _value_faults(name: str, kind: ExpectationType, argument: str, value: Any) -
     rule = kind.arguments.get(argument)
     if rule is None or value is None:
         return
-    if rule.choices and value not in rule.choices:
+    if rule.choices and value not in rule.choices and argument not in _FLAG_ARGUMENTS:
         choices = ", ".join(rule.choices)
         yield f"{name}: {argument} is {value!r}{did_you_mean(str(value), rule.choices)} (possible: {choices})"
-    if argument in _LIST_ARGUMENTS and not (isinstance(value, list | tuple) and value):
-        yield f"{name}: {argument} is {value!r}; it is a list with at least one entry"
-    if argument in _NUMBER_ARGUMENTS and not _is_number(value):
-        yield f"{name}: {argument} is {value!r}; it is a number"
-    if argument in _FLAG_ARGUMENTS and not isinstance(value, bool):
-        yield f"{name}: {argument} is {value!r}; it is true or false"
-    if argument in _TEXT_ARGUMENTS and not isinstance(value, str):
-        yield f"{name}: {argument} is {value!r}; it is text (put quotes around it)"
-    if argument == "mostly" and _is_number(value) and not 0 <= value <= 1:
-        yield f"{name}: mostly is {value!r}; it is a fraction between 0 and 1"
+        return
+    wanted = _wanted(argument, value, rule.choices)
+    if wanted:
+        yield f"{name}: {argument} is {value!r}; it is {wanted}"
+
+
+def _wanted(argument: str, value: Any, choices: Sequence[str]) -> str:
+    """What an argument is to be, where the value is something else."""
+    for names, is_right, wanted in _KINDS:
+        if argument in names and not is_right(value):
+            more = f", or one of {', '.join(choices)}" if choices else ""
+            return "" if value in choices else wanted + more
+    return _wanted_in_list(argument, value) if argument in _LIST_ARGUMENTS else ""
+
+
+def _wanted_in_list(argument: str, value: Any) -> str:
+    if argument in _TEXT_LISTS and not all(isinstance(part, str) for part in value):
+        return "a list of texts (put quotes around them)"
+    if argument == "value_pairs_set" and not all(isinstance(part, list | tuple) and len(part) == 2 for part in value):
+        return "a list of pairs, as [[DE, EUR], [US, USD]]"
+    if argument == "column_list" and len(set(value)) < max(2, len(value)):
+        return "a list of at least two different columns"
+    return ""
+
+
+def _is_filled_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_fraction(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# What arguments of these names are, by GX's own types, and in which words to say so.
+_KINDS: tuple[tuple[frozenset[str], Callable[[Any], bool], str], ...] = (
+    (_LIST_ARGUMENTS, _is_filled_list, "a list with at least one entry"),
+    (_NUMBER_ARGUMENTS, _is_number, "a number"),
+    (_FRACTIONS, _is_fraction, "a fraction between 0 and 1"),
+    (frozenset({"multiplier"}), lambda value: value > 0, "greater than 0"),
+    (_WHOLE_NUMBERS, _is_whole, "a whole number from 0"),
+    (_FLAG_ARGUMENTS, lambda value: isinstance(value, bool), "true or false"),
+    (_TEXT_ARGUMENTS, lambda value: isinstance(value, str), "text (put quotes around it)"),
+    (_MAPPINGS, lambda value: isinstance(value, Mapping) and len(value) > 0, "a mapping"),
+)
 
 
 def _range_faults(name: str, kind: ExpectationType, arguments: Mapping[str, Any]) -> Iterator[str]:
-    if "min_value" not in kind.arguments or "partition_object" in kind.arguments:
+    if "min_value" not in kind.arguments:
         return
     low: Any = arguments.get("min_value")
     high: Any = arguments.get("max_value")
-    if low is None and high is None:
+    if low is None and high is None and "threshold" not in kind.arguments:
         yield f"{name} needs min_value, max_value or both"
         return
     for argument, bound in (("min_value", low), ("max_value", high)):
         if bound is not None and not _is_bound(bound):
             yield f"{name}: {argument} is {bound!r}; it is a number or a date"
+        elif isinstance(bound, str) and not is_moment(bound):
+            yield f"{name}: {argument} is {bound!r}; it is a number, or a date as 2024-05-01"
+    yield from _impossible_range(name, low, high)
     if not (_is_bound(low) and _is_bound(high)):
         return
     try:
@@ -113,8 +181,7 @@ def _range_faults(name: str, kind: ExpectationType, arguments: Mapping[str, Any]
 
 
 def _regex_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
-    regexes = [arguments.get("regex"), *(arguments.get("regex_list") or [])]
-    for regex in regexes:
+    for regex in [arguments.get("regex"), *_listed(arguments.get("regex_list"))]:
         if not isinstance(regex, str):
             continue
         try:
@@ -123,8 +190,59 @@ def _regex_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: the regex {regex!r} does not compile: {error}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _impossible_range(name: str, low: Any, high: Any) -> Iterator[str]:
+    for part, least, greatest in _POSSIBLE:
+        if part not in name:
+            continue
+        for argument, bound in (("min_value", low), ("max_value", high)):
+            if bound is not None and not _is_number(bound):
+                yield f"{name}: {argument} is {bound!r}; it is a number"
+        if _is_number(high) and high < least:
+            yield f"{name}: max_value is {high!r}, and nothing is less than {least}: nothing could pass"
+        if _is_number(low) and low > greatest:
+            yield f"{name}: min_value is {low!r}, and nothing is greater than {greatest}: nothing could pass"
+        return
+
+
+def _condition_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Both of GX's languages for conditions have the form of a Python expression."""
+    condition = arguments.get("row_condition")
+    if not isinstance(condition, str):
+        return
+    try:
+        ast.parse(_QUOTED_NAME.sub("x", condition).strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        yield f"{name}: the row_condition {condition!r} cannot be read; for instance 'country == \"DE\"'"
+
+
+def _quantile_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
+    given = arguments.get("quantile_ranges")
+    if not isinstance(given, Mapping):
+        return
+    quantiles, ranges = _listed(given.get("quantiles")), _listed(given.get("value_ranges"))
+    said = f"{name}: quantile_ranges"
+    if not quantiles or not ranges or len(quantiles) != len(ranges):
+        yield f"{said} needs quantiles and as many value_ranges, as {{quantiles: [0.5], value_ranges: [[1, 9]]}}"
+        return
+    if not all(map(_is_fraction, quantiles)):
+        yield f"{said}: quantiles are {quantiles!r}; they are fractions between 0 and 1"
+    for pair in ranges:
+        bounds = [bound for bound in _listed(pair) if bound is not None]
+        if len(_listed(pair)) != 2 or not bounds or not all(map(_is_number, bounds)) or bounds != sorted(bounds):
+            yield f"{said}: value_ranges has {pair!r}; it is [least, greatest], of which one may be null"
+
+
+def is_moment(text: str) -> bool:
+    """Whether a text is a date or a time of day and date, in ISO 8601."""
+    try:
+        dt.datetime.fromisoformat(text.strip())
+    except ValueError:
+        return False
+    return True
 
 
 def _is_bound(value: Any) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from flows.refinery.contract.consistency import Place, inconsistencies
 from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable
 from flows.refinery.contract.model import (
     DEFAULT_DATASET,
@@ -48,6 +49,9 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 
 
+Check = Callable[[Contract], Iterable[tuple[Place, str]]]
+
+
 class ContractInvalid(TerminalError):
     """A contract cannot be used as it is written; the message says where, what is wrong and what is right."""
 
@@ -76,12 +80,12 @@ class Contracts:
         )
 
     @classmethod
-    def load(cls, root: Path) -> Contracts:
+    def load(cls, root: Path, check: Check = inconsistencies) -> Contracts:
         """Read every folder under `root` that holds a contract.yaml; all faults are told at once."""
         contracts, faults = [], []
         for path in sorted(root.glob(f"*/{CONTRACT_FILE}")):
             try:
-                contracts.append(load_contract(path.parent))
+                contracts.append(load_contract(path.parent, check))
             except ContractInvalid as fault:
                 faults.append(str(fault))
         if faults:
@@ -112,8 +116,11 @@ class Contracts:
         return iter(self._by_name.values())
 
 
-def load_contract(folder: Path) -> Contract:
+def load_contract(folder: Path, check: Check = inconsistencies) -> Contract:
     """Read `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, never executed.
+
+    Args:
+        check: finds what is wrong between the parts of a contract, with the place of each fault.
 
     Raises:
         ContractInvalid: with every fault on a line of its own, as `file:line: field: fault`.
@@ -133,10 +140,13 @@ def load_contract(folder: Path) -> Contract:
     except ValidationError as error:
         raise ContractInvalid("\n".join(_sentences(document, error))) from None
     _require_own_steps(document, contract)
+    faults = [f"{document.where(place)}: {place[0]}: {fault}" for place, fault in check(contract)]
+    if faults:
+        raise ContractInvalid("\n".join(faults))
     return contract
 
 
-def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
+def overridden(contract: Contract, changes: Mapping[str, Any], check: Check = inconsistencies) -> Contract:
     """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries.
 
     Raises:
@@ -149,13 +159,16 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
         present = fields.get(name)
         fields[name] = {**present, **value} if isinstance(present, dict) and isinstance(value, Mapping) else value
     try:
-        return Contract.model_validate({**fields, "folder": contract.folder})
+        changed = Contract.model_validate({**fields, "folder": contract.folder})
+        faults = [f"contract: {'.'.join(map(str, place))}: {fault}" for place, fault in check(changed)]
     except ValidationError as error:
-        faults = (
+        faults = [
             f"contract: {'.'.join(map(str, fault['loc']))}: {_sentence(fault, fault['loc'])}"
             for fault in error.errors(include_url=False)
-        )
-        raise ContractInvalid("\n".join(faults)) from None
+        ]
+    if faults:
+        raise ContractInvalid("\n".join(faults))
+    return changed
 
 
 def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, Any]) -> None:
@@ -211,9 +224,28 @@ def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
                 f"{document.where(('preprocess', index))}: preprocess: {STEPS_FILE} has no function"
                 f" {step.function!r}{did_you_mean(step.function, functions)}"
             )
+        for fault in _call_faults(functions[step.function], step.arguments):
+            raise ContractInvalid(f"{document.where(('preprocess', index))}: preprocess: {step.name} {fault}")
 
 
-def _functions_of(document: LocatedYaml, contract: Contract) -> set[str]:
+def _call_faults(taken: ast.arguments, given: Mapping[str, Any]) -> Iterator[str]:
+    """Why a function cannot be called with a frame and these keyword arguments."""
+    positional = [argument.arg for argument in [*taken.posonlyargs, *taken.args]]
+    names = [*positional[1:], *(argument.arg for argument in taken.kwonlyargs)]
+    if not positional and taken.vararg is None:
+        yield "takes no DataFrame: its first parameter must be one"
+    for name in given:
+        if name not in names and taken.kwarg is None:
+            takes = f"takes {', '.join(names)}" if names else "takes only the DataFrame"
+            yield f"has no parameter {name!r}{did_you_mean(name, names)} (it {takes})"
+    needed = positional[1 : len(positional) - len(taken.defaults)]
+    needed += [one.arg for one, value in zip(taken.kwonlyargs, taken.kw_defaults, strict=True) if value is None]
+    for name in needed:
+        if name not in given:
+            yield f"needs the argument {name!r}"
+
+
+def _functions_of(document: LocatedYaml, contract: Contract) -> dict[str, ast.arguments]:
     where = document.where(("preprocess",))
     if contract.steps_path is None:
         raise ContractInvalid(f"{where}: preprocess: there is no {STEPS_FILE} beside the contract")
@@ -221,7 +253,7 @@ def _functions_of(document: LocatedYaml, contract: Contract) -> set[str]:
         module = ast.parse(contract.steps_path.read_bytes(), filename=str(contract.steps_path))
     except (SyntaxError, ValueError) as error:
         raise ContractInvalid(f"{where}: preprocess: {STEPS_FILE} is not Python: {error}") from None
-    return {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+    return {node.name: node.args for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
 def _sentences(document: LocatedYaml, error: ValidationError) -> Iterator[str]:

@@ -353,23 +353,6 @@ class Contract(_Frozen):
             raise ValueError(f"it is {policy}, but no columns are written")
         return policy
 
-    @field_validator("expectations")
-    @classmethod
-    def _columns_are_written(
-        cls, expectations: tuple[Expectation, ...], info: ValidationInfo
-    ) -> tuple[Expectation, ...]:
-        columns = info.data.get("columns")
-        if not columns or info.data.get("unknown_columns", "evolve") == "evolve":
-            return expectations
-        for expectation in expectations:
-            for column in expectation.columns:
-                if column not in columns:
-                    raise ValueError(
-                        f"{expectation.name} reads the column {column!r}, which is not among the contract's columns"
-                        + did_you_mean(column, columns)
-                    )
-        return expectations
-
     @property
     def is_default(self) -> bool:
         """Whether this is the contract of files that fall under no other."""

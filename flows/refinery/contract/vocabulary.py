@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 TABLE = Path(__file__).with_name("vocabulary.json")
@@ -30,14 +32,20 @@ _INTERNAL_ARGUMENTS = frozenset(
         "library_metadata",
     }
 )
-# They need a second table or an SQL engine; a contract judges one file.
-_UNSUPPORTED = frozenset(
+_NO_PANDAS = "Great Expectations has it for SQL engines only; use expect_column_values_to_{}match_regex"
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "expect_query_results_to_match_comparison",
-        "expect_table_row_count_to_equal_other_table",
-        "unexpected_rows_expectation",
+        "expect_column_values_to_match_like_pattern": _NO_PANDAS.format(""),
+        "expect_column_values_to_match_like_pattern_list": _NO_PANDAS.format("") + "_list",
+        "expect_column_values_to_not_match_like_pattern": _NO_PANDAS.format("not_"),
+        "expect_column_values_to_not_match_like_pattern_list": _NO_PANDAS.format("not_") + "_list",
+        "expect_query_results_to_match_comparison": "it needs an SQL engine; a contract judges one file",
+        "expect_table_row_count_to_equal_other_table": "it needs a second table; a contract judges one file",
+        "unexpected_rows_expectation": "it needs an SQL engine; a contract judges one file",
     }
 )
+"""Expectations of the installed GX that a contract cannot use, and why."""
+
 _ROW_LEVEL_BASES = frozenset({"ColumnMapExpectation", "ColumnPairMapExpectation", "MulticolumnMapExpectation"})
 
 
@@ -98,7 +106,7 @@ def _describe(name: str, implementation: Any) -> ExpectationType:
     bases = {base.__name__ for base in implementation.__mro__}
     return ExpectationType(
         level="row" if bases & _ROW_LEVEL_BASES else "table",
-        supported=name not in _UNSUPPORTED,
+        supported=name not in UNSUPPORTED,
         arguments={
             argument: Argument(required=bool(field.required), choices=_choices(field.outer_type_))
             for argument, field in implementation.__fields__.items()

@@ -54,9 +54,9 @@ def _import() -> SimpleNamespace:
         ColumnValuesBetween,
     )
     from great_expectations.expectations.registry import get_metric_kwargs
+    from great_expectations.validator import validation_graph
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.metrics_calculator import MetricsCalculator
-    from great_expectations.validator.validation_graph import ValidationGraph, tqdm
 
     return SimpleNamespace(
         ColumnValuesBetween=ColumnValuesBetween,
@@ -66,17 +66,20 @@ def _import() -> SimpleNamespace:
         MetricResolutionError=MetricResolutionError,
         MetricsCalculator=MetricsCalculator,
         PandasExecutionEngine=PandasExecutionEngine,
-        ValidationGraph=ValidationGraph,
+        ValidationGraph=validation_graph.ValidationGraph,
         get_metric_kwargs=get_metric_kwargs,
         pandas_execution_engine=pandas_execution_engine,
-        tqdm=tqdm,
+        validation_graph=validation_graph,
     )
 
 
 def _configure(names: Any) -> None:
     # A frame at or above this size in bytes gets no fingerprint; 0 means none ever does.
     names.pandas_execution_engine.HASH_THRESHOLD = 0
-    names.tqdm.monitor_interval = 0  # its progress bars, which are never shown, would start a thread
+    # One expectation (KL divergence) shows progress bars whatever it is told; they would also start a thread.
+    bars = names.validation_graph.tqdm
+    bars.monitor_interval = 0
+    names.validation_graph.tqdm = lambda *given, **options: bars(*given, **{**options, "disable": True})
     # GX redirects Python's warnings to a logger on import; ours stay where they were.
     logging.captureWarnings(False)
     logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.contract.model import Expectation
+from flows.refinery.contract.vocabulary import UNSUPPORTED
 
 WHOLE_FILE_ROW_LIMIT = 10_000_000  # rows; a column of numbers then takes 80 MB
 
@@ -109,19 +110,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             ),
             Method.WHOLE,
         ),
-    }
-)
-
-_NO_PANDAS = "Great Expectations has it for SQL engines only; use expect_column_values_to_{}match_regex"
-UNSUPPORTED: Mapping[str, str] = MappingProxyType(
-    {
-        "expect_column_values_to_match_like_pattern": _NO_PANDAS.format(""),
-        "expect_column_values_to_match_like_pattern_list": _NO_PANDAS.format("") + "_list",
-        "expect_column_values_to_not_match_like_pattern": _NO_PANDAS.format("not_"),
-        "expect_column_values_to_not_match_like_pattern_list": _NO_PANDAS.format("not_") + "_list",
-        "expect_query_results_to_match_comparison": "it needs an SQL engine",
-        "expect_table_row_count_to_equal_other_table": "it needs a second table",
-        "unexpected_rows_expectation": "it needs an SQL engine",
     }
 )
 

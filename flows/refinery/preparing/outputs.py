@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,16 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(found):
         return pa.timestamp("us", tz=found.tz)
     return found
+
+
+def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
+    """Refuse to write by a column that a frame does not have, or by the day of one that holds no timestamps.
+
+    Raises:
+        OutputImpossible: with the columns that there are.
+    """
+    for name in partition_by:
+        _folder_names(name, frame)
 
 
 def _folder_names(name: str, frame: pd.DataFrame) -> pd.Series:

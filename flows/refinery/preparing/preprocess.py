@@ -223,7 +223,7 @@ def _good_frames(validated: Validated, on_progress: Progress) -> Iterator[pd.Dat
     done, given = 0, False
     for batch in read_batches(validated.good_path):
         if batch.num_rows or not given:
-            yield _frame(batch, validated.kinds, validated.nulls)
+            yield frame_of(batch, validated.kinds, validated.nulls)
             given = True
         done += batch.num_rows
         on_progress(done)
@@ -231,7 +231,12 @@ def _good_frames(validated: Validated, on_progress: Progress) -> Iterator[pd.Dat
         yield pd.DataFrame()
 
 
-def _frame(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: frozenset[str]) -> pd.DataFrame:
+def frame_of(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: frozenset[str]) -> pd.DataFrame:
+    """Good rows as the steps get them.
+
+    Args:
+        nulls: the columns in which values are missing, anywhere in the file.
+    """
     columns = {}
     for name, kind in kinds.items():
         array = batch.column(name)

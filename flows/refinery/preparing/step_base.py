@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.refinery.errors import TerminalError
+from flows.refinery.suggestions import did_you_mean
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Fitted = dict[str, Any]
@@ -22,6 +23,10 @@ class StepFailed(TerminalError):
     A column is not there, a value does not fit, or the dataset's own function raised or returned something that is no
     table of these rows. The message names the step, and the first row that it failed on where that can be found.
     """
+
+
+class ColumnMissing(StepFailed):
+    """A step names a column that is not there when its turn comes."""
 
 
 class Step(BaseModel, ABC):
@@ -48,12 +53,15 @@ class Step(BaseModel, ABC):
         """Refuse to go on without these columns.
 
         Raises:
-            StepFailed: with the columns that there are.
+            ColumnMissing: with the columns that there are.
         """
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             there = ", ".join(map(repr, frame.columns))
-            raise StepFailed(f"step {self.label}: there is no column {missing[0]!r} at this point; there are {there}")
+            raise ColumnMissing(
+                f"step {self.label}: there is no column {missing[0]!r} at this point; there are {there}"
+                + did_you_mean(missing[0], frame.columns)
+            )
 
     def fail_at(self, rows: pd.Index, why: str) -> StepFailed:
         """The error for values that do not fit, with the first row's number."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,8 +25,18 @@ from flows.refinery.preparing.table_steps import (
     StripWhitespace,
 )
 from flows.refinery.preparing.value_steps import Cast, Clip, FillMissing, MapValues, ParseDates
+from flows.refinery.suggestions import did_you_mean
 
-__all__ = ["BUILT_IN", "DropDuplicates", "FittedStep", "OwnStep", "Step", "StepFailed", "check_steps", "compile_steps"]
+__all__ = [
+    "BUILT_IN",
+    "DropDuplicates",
+    "FittedStep",
+    "OwnStep",
+    "Step",
+    "StepFailed",
+    "argument_faults",
+    "compile_steps",
+]
 
 BUILT_IN: dict[str, type[Step]] = {
     step.name: step
@@ -76,25 +88,34 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
     return steps
 
 
-def check_steps(contract: Contract) -> None:
-    """Refuse wrong arguments of built-in steps.
+def argument_faults(written: WrittenStep) -> list[str]:
+    """What is wrong with the arguments of a built-in step, as sentences."""
+    step = BUILT_IN[written.name]
+    try:
+        step.model_validate(written.arguments)
+    except ValidationError as error:
+        known = sorted(set(step.model_fields) - {"label"})
+        return [_sentence(fault, known) for fault in error.errors(include_url=False)]
+    return []
 
-    Raises:
-        ContractInvalid: with step, argument and fault.
-    """
-    for position, written in enumerate(contract.preprocess, start=1):
-        if not written.is_own:
-            _built_in(contract, written, f"{written.name} (step {position})")
+
+def _sentence(fault: Any, known: Sequence[str]) -> str:
+    argument = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        return f"it has no argument {argument!r}{did_you_mean(argument, known)} ({takes})"
+    if fault["type"] == "missing":
+        return f"it needs the argument {argument!r}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return message
+    return f"{argument}: {message}; found {fault.get('input')!r}"
 
 
 def _built_in(contract: Contract, written: WrittenStep, label: str) -> Step:
-    try:
-        step = BUILT_IN[written.name].model_validate(written.arguments)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'arguments'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors(include_url=False)
-        )
-        raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: {faults}") from None
+    faults = argument_faults(written)
+    if faults:
+        raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: {'; '.join(faults)}")
+    step = BUILT_IN[written.name].model_validate(written.arguments)
     step.label = label
     return step

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contract.vocabulary import UNSUPPORTED, vocabulary
 from flows.refinery.judging.coercion import to_arrow
 from flows.refinery.judging.gx import gx
-from flows.refinery.judging.rules import METHODS, UNSUPPORTED, Method, rules_of
+from flows.refinery.judging.rules import METHODS, Method, rules_of
 from flows.refinery.judging.tallies import Tally, plain
 from flows.refinery.judging.validate import Validated, validate_file
 from tests.unit.refinery.tables import a_contract

@@ -1,0 +1,74 @@
+"""A contract's steps and output, tried on no rows at all: what cannot work on any file is told before one comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import pyarrow as pa
+
+from flows.refinery.contract.consistency import Place
+from flows.refinery.contract.model import Contract
+from flows.refinery.judging.coercion import ARROW_TYPES
+from flows.refinery.judging.frames import ROW_NUMBER
+from flows.refinery.preparing.model_steps import OneHotEncode
+from flows.refinery.preparing.outputs import OutputImpossible, require_columns_of
+from flows.refinery.preparing.preprocess import frame_of
+from flows.refinery.preparing.step_base import ColumnMissing, FittedStep, Step, StepFailed
+from flows.refinery.preparing.steps import BUILT_IN, argument_faults
+
+
+def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """Every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own functions
+    are not called, and what comes after one is only checked for its arguments."""
+    sound = True
+    for position, written in enumerate(contract.preprocess):
+        if written.is_own:
+            continue
+        for fault in argument_faults(written):
+            sound = False
+            yield ("preprocess", position), f"{written.name}: {fault}"
+    if sound and contract.columns:
+        yield from _rehearsed(contract)
+
+
+def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """Do the steps on a frame that has the contract's columns and no rows."""
+    may_have_more = contract.unknown_columns == "evolve"
+    frame = _no_rows(contract)
+    for position, written in enumerate(contract.preprocess):
+        if written.is_own:
+            return
+        step = BUILT_IN[written.name].model_validate(written.arguments)
+        step.label = written.name
+        is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns are found in the data
+        try:
+            frame = _done(step, frame)
+        except StepFailed as error:
+            if not (may_have_more and isinstance(error, ColumnMissing)):
+                yield ("preprocess", position), str(error)
+            return
+        if is_open:
+            return
+    if may_have_more:
+        return
+    try:
+        require_columns_of(contract.output.partition_by, frame)
+    except OutputImpossible as error:
+        yield ("output", "partition_by"), str(error)
+
+
+def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
+    if isinstance(step, FittedStep) and not step.is_fitted:
+        step.learn(frame)
+        step.finish()
+    return step.apply(frame)
+
+
+def _no_rows(contract: Contract) -> pd.DataFrame:
+    """The good rows of a file without any, as the steps get them."""
+    kinds = {name: column.type for name, column in contract.columns.items()}
+    fields = [pa.field(name, ARROW_TYPES[kind]) for name, kind in kinds.items()]
+    batch = pa.RecordBatch.from_pylist([], schema=pa.schema([*fields, pa.field(ROW_NUMBER, pa.int64())]))
+    nullable = frozenset(name for name, column in contract.columns.items() if column.nullable)
+    return frame_of(batch, kinds, nullable)

@@ -1,0 +1,210 @@
+"""What is wrong in a contract is told when it is loaded, with file, line and fix: GX and the steps never meet it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.refinery.contract.consistency import inconsistencies
+from flows.refinery.contract.expectation_faults import faults_of
+from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contracts import ContractInvalid, load_contract, load_contracts, overridden
+from flows.refinery.judging.gx import gx
+from flows.refinery.judging.rules import METHODS, Method
+from flows.refinery.judging.validate import validate_file
+from tests.unit.refinery.tables import a_contract
+from tests.unit.refinery.test_contract import SHIPPED, write_contract
+
+COLUMNS = "columns: {id: string, n: integer, day: date, ok: boolean}\nunknown_columns: freeze\n"
+
+
+def fault_of(root: Path, text: str, **others: str) -> str:
+    """The fault of a contract that begins with four columns, of which n is on line 2 and the rest on line 4."""
+    folder = write_contract(root, f"dataset: orders\n{COLUMNS}{text}\n", **others)
+    with pytest.raises(ContractInvalid) as caught:
+        load_contract(folder)
+    return str(caught.value).replace(str(folder) + "/", "")
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("fill_missing: {colum: n, value: 0}", "it has no argument 'colum'; did you mean 'column'?"),
+        ("fill_missing: {column: n}", "give either value or strategy"),
+        ("fill_missing: {column: n, strategy: average}", "'mean', 'median' or 'mode'"),
+        ("fill_missing: {column: n, value: none}", "str does not fit into the column 'n'"),
+        ("fill_missing: {column: m, value: 0}", "there is no column 'm' at this point; there are 'id', 'n'"),
+        ("rename: {}", "it needs the argument 'columns'"),
+        ("clip: {column: n, lower: 5, upper: 1}", "lower 5.0 is greater than upper 1.0"),
+        ("clip: {column: day, lower: 5}", "the column 'day' holds no numbers"),
+        ("standardize: {column: id}", "the column 'id' holds no numbers; cast it first"),
+        ("cast: {column: n, type: int}", "'string', 'integer', 'number' or 'boolean'; found 'int'"),
+        ("train_test_split: {key: idd}", "did you mean 'id'"),
+        ("train_test_split: {key: id, test_size: 20}", "less than 1"),
+    ],
+)
+def test_a_step_that_cannot_work_is_refused_when_the_contract_is_loaded(tmp_path: Path, step: str, fault: str) -> None:
+    said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
+    assert said.startswith("contract.yaml:6: preprocess: ")
+    assert fault in said
+
+
+def test_steps_see_the_columns_as_earlier_steps_leave_them(tmp_path: Path) -> None:
+    steps = "preprocess:\n  - rename: {columns: {n: amount}}\n  - cast: {column: id, type: number}\n"
+    sound = steps + "  - standardize: {columns: [amount, id]}\noutput: {partition_by: [day(day)]}\n"
+    load_contract(write_contract(tmp_path, f"dataset: orders\n{COLUMNS}{sound}"))
+    assert "no column 'n'" in fault_of(tmp_path, f"{steps}  - clip: {{column: n, lower: 0}}")
+    assert fault_of(tmp_path, f"{steps}output: {{partition_by: n}}").startswith("contract.yaml:7: output: ")
+
+
+def test_a_column_that_a_file_may_bring_along_is_not_missed(tmp_path: Path) -> None:
+    text = "dataset: orders\ncolumns: {id: string}\npreprocess:\n  - fill_missing: {column: discount, value: 0}\n"
+    load_contract(write_contract(tmp_path, text))
+
+
+def test_a_function_of_ones_own_is_called_with_parameters_that_it_has(tmp_path: Path) -> None:
+    steps = "def scale(frame, factor, *, by=1):\n    return frame\n"
+    told = fault_of(tmp_path, "preprocess:\n  - steps.scale: {facto: 2}", steps__py=steps)
+    assert "contract.yaml:5: preprocess: steps.scale has no parameter 'facto'; did you mean 'factor'?" in told
+    told = fault_of(tmp_path, "preprocess:\n  - steps.scale: {by: 2}", steps__py=steps)
+    assert "needs the argument 'factor'" in told
+
+
+@pytest.mark.parametrize(
+    ("expectation", "fault"),
+    [
+        ("expect_column_values_to_be_between: {column: id, min_value: 1}", "needs numbers, dates or timestamps"),
+        ("expect_column_values_to_be_between: {column: n, min_value: 2024-01-01}", "it is a number"),
+        ("expect_column_values_to_be_between: {column: day, min_value: 1}", "it is a date, as 2024-05-01"),
+        ("expect_column_mean_to_be_between: {column: day, min_value: 1}", "this needs numbers"),
+        ("expect_column_values_to_be_in_set: {column: id, value_set: [1, 2]}", "put quotes around it"),
+        ("expect_column_values_to_be_in_set: {column: n, value_set: ['1']}", "it is a number"),
+        ("expect_column_values_to_match_like_pattern: {column: id, like_pattern: a%}", "match_regex"),
+        ("expect_column_values_to_match_regex_list: {column: id, regex_list: a}", "a list with at least one"),
+        ("expect_compound_columns_to_be_unique: {column_list: [id]}", "at least two different columns"),
+        ("expect_compound_columns_to_be_unique: {column_list: 5}", "a list with at least one entry"),
+        ("expect_table_row_count_to_equal: {value: many}", "a whole number"),
+        ("expect_table_row_count_to_be_between: {max_value: -1}", "nothing could pass"),
+        ("expect_column_proportion_of_unique_values_to_be_between: {column: n, min_value: 90}", "nothing could pass"),
+        (
+            "expect_column_values_to_not_be_null: {column: n, row_condition: 'ok ==', condition_parser: pandas}",
+            "cannot be read",
+        ),
+        (
+            "expect_column_quantile_values_to_be_between:"
+            " {column: n, quantile_ranges: {quantiles: [0.5], value_ranges: [[9, 1]]}}",
+            "[least, greatest]",
+        ),
+    ],
+)
+def test_an_expectation_that_no_file_could_meet_is_refused(tmp_path: Path, expectation: str, fault: str) -> None:
+    said = fault_of(tmp_path, f"expectations:\n  - expect_column_to_exist: {{column: id}}\n  - {expectation}")
+    assert said.startswith("contract.yaml:6: ")
+    assert fault in said
+
+
+def test_all_faults_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
+    text = (
+        "expectations:\n  - expect_column_mean_to_be_between: {column: id, min_value: 1}\n"
+        "preprocess:\n  - fill_missing: {colum: n}\n  - cast: {column: n, type: int}"
+    )
+    assert [line.split(": ")[0] for line in fault_of(tmp_path, text).splitlines()] == [
+        "contract.yaml:5",
+        "contract.yaml:7",
+        "contract.yaml:8",
+    ]
+
+
+def test_a_contract_that_is_changed_for_a_run_is_checked_as_well() -> None:
+    contract = load_contracts(SHIPPED).named("orders")
+    with pytest.raises(ContractInvalid, match=r"contract: preprocess\.0: fill_missing: it has no argument 'colum'"):
+        overridden(contract, {"preprocess": [{"fill_missing": {"colum": "x", "value": 0}}]})
+
+
+def test_contracts_are_loaded_without_importing_great_expectations() -> None:
+    code = (
+        "import sys; from pathlib import Path; from flows.refinery.contracts import load_contracts;"
+        f"load_contracts(Path({str(SHIPPED)!r}));"
+        "print(sorted({'great_expectations', 'prefect', 'boto3'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- held against GX itself -------------------------------------------------------------------------------------------
+
+SOUND: dict[str, Any] = {
+    "column": "a",
+    "column_A": "a",
+    "column_B": "b",
+    "column_list": ["a", "b"],
+    "column_set": ["a"],
+    "value_set": ["x"],
+    "value_pairs_set": [["x", "y"]],
+    "regex": "x",
+    "regex_list": ["x"],
+    "type_": "str",
+    "type_list": ["str"],
+    "value": 3,
+    "sum_total": 3,
+    "threshold": 3,
+    "double_sided": True,
+    "quantile_ranges": {"quantiles": [0.5], "value_ranges": [[0, 1]]},
+    "json_schema": {"type": "object"},
+    "strftime_format": "%Y",
+    "partition_object": {"values": ["a"], "weights": [1.0]},
+    "min_value": 0,
+    "max_value": 0.5,
+}
+ODD = [5, -1, 1.5, "x", True, [], [1], {"a": 1}]
+USUAL = ("min_value", "max_value", "regex", "column_list", "column_set", "partition_object", "type_list")
+
+
+def sound_arguments(name: str) -> dict[str, Any]:
+    taken = vocabulary()[name].arguments
+    return {key: value for key, value in SOUND.items() if key in taken and (taken[key].required or key in USUAL)}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_great_expectations_refuses_no_argument_that_a_contract_may_have(name: str) -> None:
+    sound = sound_arguments(name)
+    assert list(faults_of(name, sound)) == []
+    for argument in vocabulary()[name].arguments:
+        for value in ODD:
+            given = {**sound, argument: value}
+            if not list(faults_of(name, given)):
+                gx().ExpectationConfiguration(type=name, kwargs=given).to_domain_obj()
+
+
+SAMPLES = {"integer": "1", "number": "1.5", "boolean": "true", "string": "a", "json": '{""a"": 1}'}
+SAMPLES.update({"timestamp": "2024-01-01", "date": "2024-01-01", "time": "08:00:00"})
+NO_SUCH_COLUMN_TYPE = ("expect_column_kl_divergence_to_be_less_than",)  # its partition fits one column's values only
+JUDGES_VALUES = sorted(
+    name for name, method in METHODS.items() if method is not Method.STRUCTURE and name not in NO_SUCH_COLUMN_TYPE
+)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_great_expectations_gives_a_verdict_on_every_column_that_a_contract_lets_it_judge(
+    kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "upload").write_text("a,b\n" + f'"{SAMPLES[kind]}","{SAMPLES[kind]}"\n' * 3)
+    expectations = []
+    for name in JUDGES_VALUES:
+        for bounds in ({"min_value": 0, "max_value": 0.5}, {"min_value": "2024-01-01"}):
+            arguments = sound_arguments(name)
+            if "min_value" in arguments:
+                arguments = {key: value for key, value in arguments.items() if key not in ("min_value", "max_value")}
+                arguments |= bounds
+            if list(faults_of(name, arguments)):
+                continue
+            contract = a_contract(columns={"a": kind, "b": kind}, expectations=[{name: arguments}])
+            if not list(inconsistencies(contract)):
+                expectations.append({name: arguments})
+    assert len(expectations) > 15
+    contract = a_contract(columns={"a": kind, "b": kind}, expectations=expectations)
+    validate_file(tmp_path / "upload", contract, tmp_path)
