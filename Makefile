@@ -4,13 +4,18 @@
 PYTHON ?= python3
 VENV   := .venv
 CLOUD  := .venv-cloud
+LINT   := .venv-lint
+NODE   := tests/linters/node
 BIN    := $(VENV)/bin
 SOAK_UPLOADS ?= 10000
 SOAK_SEED    ?= 1
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
+# What checkov reads.
+REVIEWED = $(wildcard deployment/*.yaml .github/workflows/*.yml) container/Dockerfile
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all browser bench-refine screenshots soak lock
+.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all privileges browser bench-refine screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +43,17 @@ $(CLOUD)/.ready: deployment/locks/ministack.lock
 	@$(CLOUD)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/ministack.lock
 	@touch $@
 
+$(LINT)/.ready: deployment/locks/linters.lock
+	@$(PYTHON) deployment/check_python.py
+	@echo "Setting up the linters' environment in $(LINT)"
+	@$(PYTHON) -m venv --clear $(LINT)
+	@$(LINT)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/linters.lock
+	@touch $@
+
+# asl-validator comes from npm. Without npm its tests are skipped, and say so.
+$(NODE)/.ready: $(NODE)/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --silent --no-audit --no-fund && touch $@; fi
+
 # --- use --------------------------------------------------------------------------------------------------
 
 demo: setup ## runs real files through the whole chain and shows what happened
@@ -50,7 +66,7 @@ clean: ## forgets the local cloud's state (uploads, receipts, flow runs)
 	@if [ -x $(BIN)/sluice ]; then $(BIN)/sluice clean; else rm -rf .sluice; fi
 
 distclean: clean ## removes the environments too
-	@rm -rf $(VENV) $(CLOUD)
+	@rm -rf $(VENV) $(CLOUD) $(LINT) $(NODE)/node_modules $(NODE)/.ready
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
@@ -58,13 +74,19 @@ distclean: clean ## removes the environments too
 # suite says appears when it has ended.
 test: setup lint types arrows ## everything the gate checks
 	@echo "Now the tests, two suites at a time; each shows its output when it has ended (about 12 minutes in all)"
+	@rm -rf .pytest_cache/calls
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target suites
+	@$(MAKE) --no-print-directory privileges
 
 suites: unit infra chain faults browser
 
-lint: setup ## formatter and linter
+lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates, secrets
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(LINT)/bin/checkov --quiet --compact --skip-download --framework cloudformation dockerfile github_actions \
+		$(addprefix -f ,$(REVIEWED))
+	@$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/python -m tests.linters.secrets
 
 types: setup ## type checker, strict
 	@$(BIN)/mypy
@@ -75,7 +97,7 @@ arrows: setup ## which folder may import which
 unit: setup ## unit tests
 	@$(BIN)/pytest -q tests/unit
 
-infra: setup ## template, state machine, packaging
+infra: setup $(LINT)/.ready $(NODE)/.ready ## template, state machine, packaging
 	@$(BIN)/pytest -q tests/infra
 
 chain: setup ## whole uploads through the embedded cloud, with IAM enforced
@@ -86,6 +108,9 @@ faults: setup ## injected faults
 
 faults-all: setup ## injected faults, also those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults
+
+privileges: setup ## compares what the suites' roles did with what their policies allow (after infra, chain and faults)
+	@$(BIN)/python -m tests.privileges
 
 browser: setup ## the real Prefect UI in Chromium (skipped, with the reason, where there is none)
 	@$(BIN)/pytest -q tests/browser
@@ -107,3 +132,5 @@ lock: setup ## resolves the lock files anew
 	@$(UV) -o container/requirements.lock pyproject.toml
 	@$(UV) -c container/requirements.lock --group dev -o deployment/locks/project.lock pyproject.toml
 	@$(UV) -o deployment/locks/ministack.lock deployment/locks/ministack.in
+	@$(UV) -o deployment/locks/linters.lock deployment/locks/linters.in
+	@npm install --prefix $(NODE) --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund

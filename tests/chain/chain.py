@@ -21,12 +21,13 @@ from botocore.exceptions import ClientError
 
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
-from deployment.local.pipeline import WORK_POOL, bring_up, settings_of
+from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
 from deployment.local.processes import ProcessRecord
 from deployment.packaging import Timeouts
 from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
+from tests.privileges.calls import recorded
 
 _T = TypeVar("_T")
 END_SECONDS = 90.0
@@ -285,4 +286,5 @@ def running_chain(*, task_seconds: int = 300, **parameters: str) -> Iterator[Cha
                 timeouts=Timeouts(task_seconds=task_seconds, execution_seconds=3_600),
             )
             cloud.start_worker(WORK_POOL, settings_of(outputs))
-            yield Chain(cloud, outputs)
+            with recorded(cloud, STACK_NAME):
+                yield Chain(cloud, outputs)

@@ -40,7 +40,6 @@ _TASK_QUEUE_ACTIONS = [
     "sqs:ReceiveMessage",
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
-    "sqs:GetQueueAttributes",
 ]
 
 

@@ -16,6 +16,7 @@ from deployment.local.cloud import LocalCloud
 from deployment.packaging import Timeouts
 from deployment.stack import TEMPLATE, Clients, deploy_stack
 from tests.infra.waiting import eventually
+from tests.privileges.calls import recorded
 
 pytestmark = pytest.mark.cloud
 
@@ -137,7 +138,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             template=template,
             timeouts=Timeouts(task_seconds=12, execution_seconds=600),
         )
-        yield Runs(cloud, outputs, folder / "plans")
+        with recorded(cloud, "runs"):
+            yield Runs(cloud, outputs, folder / "plans")
 
 
 @pytest.fixture

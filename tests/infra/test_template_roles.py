@@ -103,7 +103,6 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                     "sqs:ReceiveMessage",
                     "sqs:ChangeMessageVisibility",
                     "sqs:DeleteMessage",
-                    "sqs:GetQueueAttributes",
                 },
                 {"${UploadQueue.Arn}"},
             ),

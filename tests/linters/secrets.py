@@ -1,0 +1,61 @@
+"""Looks for keys and passwords in what is committed: `make lint` runs it, and one finding fails it.
+
+detect-secrets does the looking, in the linters' own environment. What it takes for a secret and is none is listed here
+by what it is, each with its reason, so that nothing real can hide in a baseline of hashes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+SCANNER = PROJECT_ROOT / ".venv-lint" / "bin" / "detect-secrets-hook"
+
+# Regular expression on a file's path → why its high entropy is no secret.
+FILES = {
+    r"(^|/)[a-z-]+\.lock$": "hashes of packages",
+    r"package-lock\.json$": "hashes of packages",
+    r"^tests/events/.*\.json$": "payloads as AWS documents them",
+    r"^docs/images/": "pictures",
+}
+# Regular expression on a line → why it holds no secret.
+LINES = {
+    r"d41d8cd98f00b204e9800998ecf8427e": "the MD5 of nothing, an ETag of examples",
+    r"0055AED6DCD90281E": "the sequencer of AWS's own example",
+    r"AWS_SECRET_ACCESS_KEY\W{1,4}test\b|aws_secret_access_key=.test\b": "MiniStack's root user has this one, fixed",
+    r"users-own-secret": "planted: a test shows that the user's own credentials are not used",
+    r"s3cr3tXyzzy": "planted: a test shows that it reaches no log",
+    r"__HIVE_DEFAULT_PARTITION__": "Hive's name for a partition without a value",
+    r"secretsmanager:|Secret\w*Arn|HasSecret|(Decrypt|EndpointFor)Secrets": "names a permission or a parameter",
+    r"uses: [\w/-]+@[0-9a-f]{40} ": "the commit that a GitHub action is pinned to",
+}
+
+
+def findings(paths: Sequence[str], folder: Path = PROJECT_ROOT) -> str:
+    """Return what looks like a secret in these files, or "" for nothing."""
+    excluded = [
+        *(part for pattern in FILES for part in ("--exclude-files", pattern)),
+        *(part for pattern in LINES for part in ("--exclude-lines", pattern)),
+    ]
+    command = [str(SCANNER), "--no-verify", *excluded, *paths]
+    scanned = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if scanned.returncode not in (0, 1) or (scanned.returncode == 0) != (scanned.stdout == ""):
+        raise RuntimeError(f"detect-secrets ended with {scanned.returncode}: {scanned.stderr or scanned.stdout}")
+    return scanned.stdout
+
+
+def main() -> int:
+    """Scan every tracked file; return the exit code."""
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    paths = [path for path in listed.stdout.split("\0") if path and (PROJECT_ROOT / path).is_file()]
+    found = findings(paths)
+    sys.stdout.write(found)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

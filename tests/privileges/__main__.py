@@ -1,0 +1,80 @@
+"""`python -m tests.privileges`: the last step of the gate, after the suites have made every call that there is.
+
+It fails when a role was refused what no policy allows, when a policy allows what no role did, and when an exception
+below is one no longer.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.privileges.calls import load
+from tests.privileges.compare import Grant, missing, unused
+
+_DELIVERY = (
+    "Step Functions itself, when it sets up its log: "
+    "docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy"
+)
+_TRACING = "Step Functions itself, when it traces: docs.aws.amazon.com/step-functions/latest/dg/xray-iam.html"
+# What AWS does in a role's name and the local cloud does not show: (role, statement) → who does it.
+EXCEPTIONS = {
+    ("RunRole", "DeliverLogs"): _DELIVERY,
+    ("SweepRole", "DeliverLogs"): _DELIVERY,
+    ("RunRole", "Trace"): _TRACING,
+    ("SweepRole", "Trace"): _TRACING,
+    ("TriggerRole", "Trace"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/services-xray.html",
+    ("TriggerRole", "Log"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
+    ("TriggerRole", "KeepFailedEvents"): (
+        "Lambda itself, for events that failed in every try; MiniStack moves them as root (tests/faults finds them "
+        "there): docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"
+    ),
+    ("TaskExecutionRole", "LogInToRegistry"): "ECS itself, to pull the image; the local cloud starts processes",
+    ("TaskExecutionRole", "PullImage"): "ECS itself, to pull the image; the local cloud starts processes",
+    (
+        "TaskRole",
+        "GiveUpLargeUploads",
+    ): "boto3, when a part of a large output could not be uploaded in any of its tries",
+}
+# Single actions of statements that are used otherwise: (role, statement, action, which of its resources) → why.
+SINGLE_EXCEPTIONS = {
+    ("TaskRole", "ReadUploads", "s3:GetObject", 0): "a landing bucket of one's own may have no versions to read by id",
+    ("TaskRole", "TellMissingFromForbidden", "s3:ListBucket", 1): (
+        "S3 itself looks whether it is allowed, before it says that an upload is gone: "
+        "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
+    ),
+}
+
+
+def stale_exceptions(never_called: list[Grant]) -> list[str]:
+    """Return the exceptions that are none: what they excuse is called, or no policy allows it."""
+    statements = {(grant.role, grant.sid) for grant in never_called}
+    grants = {grant.key for grant in never_called}
+    stale = [" ".join(key) for key in EXCEPTIONS if key not in statements]
+    return stale + [" ".join(map(str, key)) for key in SINGLE_EXCEPTIONS if key not in grants]
+
+
+def main() -> int:
+    """Compare what the suites wrote down; return the exit code."""
+    records = load()
+    if not records:
+        sys.stdout.write("No calls were written down: run the suites first (make infra chain faults).\n")
+        return 1
+    never_called = unused(records)
+    unexcused = [
+        one for one in never_called if (one.role, one.sid) not in EXCEPTIONS and one.key not in SINGLE_EXCEPTIONS
+    ]
+    problems = [
+        *(f"{one.role} needs {one.action} on {one.resource}, and has it not" for one in missing(records)),
+        *(f"{one.role} may {one.action} on {one.resource} ({one.sid}), and never does" for one in unexcused),
+        *(f"no exception any more: {one}" for one in stale_exceptions(never_called)),
+    ]
+    calls = sum(len(record.calls) for record in records)
+    sys.stdout.write("".join(f"{problem}\n" for problem in problems))
+    sys.stdout.write(
+        f"Roles and policies: {calls:,} different calls in {len(records)} stacks, {len(problems)} problems\n"
+    )
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

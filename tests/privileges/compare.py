@@ -1,0 +1,84 @@
+"""Compares what roles may do with what they did: nothing needed is missing, nothing allowed is unused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.privileges.calls import Call, Record
+
+Statements = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, order=True)
+class Grant:
+    """One action on one resource that a statement allows.
+
+    Attributes:
+        place: which of the statement's resources it is; their text differs from stack to stack.
+    """
+
+    role: str
+    sid: str
+    action: str
+    place: int
+    resource: str
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What it is in every stack."""
+        return self.role, self.sid, self.action, self.place
+
+    def covers(self, call: Call) -> bool:
+        """Whether it is what allows a call (conditions aside, which the cloud that was called has judged)."""
+        same_action = self.action.lower() == call.action.lower()
+        return self.role == call.role and same_action and bool(_pattern(self.resource).fullmatch(call.resource))
+
+
+def _pattern(resource: str) -> re.Pattern[str]:
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(character, re.escape(character)) for character in resource), re.DOTALL)
+
+
+def grants_of(policies: Mapping[str, Statements]) -> list[Grant]:
+    """Return everything that the policies of a stack allow."""
+    return [
+        Grant(role, str(statement["Sid"]), action, place, resource)
+        for role, statements in policies.items()
+        for statement in statements
+        for action in _listed(statement["Action"])
+        for place, resource in enumerate(_listed(statement["Resource"]))
+    ]
+
+
+def missing(records: Iterable[Record]) -> list[Call]:
+    """Return the calls that were refused although no policy of the stack allows them: somebody needs them.
+
+    A call that was refused although a policy allows it was refused on purpose, by the test that took the right away.
+    """
+    found = {
+        call
+        for record in records
+        for call in record.calls
+        if not call.allowed and not any(grant.covers(call) for grant in grants_of(record.policies))
+    }
+    return sorted(found, key=lambda call: (call.role, call.action, call.resource))
+
+
+def unused(records: Iterable[Record]) -> list[Grant]:
+    """Return what policies allow and nobody did in any of the stacks."""
+    seen: dict[tuple[str, str, str, int], Grant] = {}
+    used: set[tuple[str, str, str, int]] = set()
+    for record in records:
+        allowed = [call for call in record.calls if call.allowed]
+        for grant in grants_of(record.policies):
+            seen.setdefault(grant.key, grant)
+            if any(grant.covers(call) for call in allowed):
+                used.add(grant.key)
+    return sorted(grant for key, grant in seen.items() if key not in used)
+
+
+def _listed(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
