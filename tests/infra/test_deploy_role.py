@@ -1,0 +1,173 @@
+"""The role that GitHub takes: it may do what CloudFormation says each kind of resource needs, and no more."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cfnlint
+import pytest
+
+from deployment.stack import TEMPLATE
+from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
+
+ROLE_TEMPLATE = TEMPLATE.with_name("github_role.yaml")
+ROLE = load_template(ROLE_TEMPLATE)
+POLICIES = resources_of(ROLE, "AWS::IAM::ManagedPolicy")
+MAX_POLICY_CHARACTERS = 6_144  # without white space: docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+
+# Permissions that CloudFormation's schemas name for what the template does not use: pattern → what that is.
+NOT_USED = {
+    "cloudwatch:TagMuteRule": "mute rules",
+    "ec2:*VpnGateway*": "VPN",
+    "ec2:AssociateSubnetCidrBlock": "IPv6",
+    "ec2:DisassociateSubnetCidrBlock": "IPv6",
+    "ec2:*VpcEncryptionControl*": "encryption controls of VPCs",
+    "ec2:ModifyVpcTenancy": "dedicated hardware",
+    "ec2:DescribeInstances": "security groups of machines",
+    "vpc-lattice:*": "VPC Lattice",
+    "vpce:*": "endpoints of several regions",
+    "ecr:*RepositoryPolicy": "repositories that other accounts read",
+    "ecs:PutAccountSetting*": "settings of the whole account",
+    "iam:AttachRolePolicy": "managed policies: the stack's roles have inline ones only",
+    "iam:DetachRolePolicy": "managed policies",
+    "iam:DeleteRolePermissionsBoundary": "nobody takes a boundary away, least of all a pipeline",
+    "elasticfilesystem:*": "file systems in a Lambda",
+    "s3files:*": "file systems in a Lambda",
+    "kms:Encrypt": "the Lambda's environment under a key of one's own",
+    "lambda:*CodeSigning*": "signed code",
+    "lambda:GetLayerVersion": "layers",
+    "lambda:AssociateRuntimeAlias": "pinned runtimes",
+    "lambda:PassCapacityProvider": "Lambdas on machines of one's own",
+    "lambda:PublishVersion": "versions",
+    "lambda:PutFunctionRecursionConfig": "loop detection other than Lambda's own",
+    "lambda:PutFunctionScalingConfig": "scaling other than Lambda's own",
+    "lambda:PutRuntimeManagementConfig": "pinned runtimes",
+    "logs:*DataProtectionPolicy": "masking of logs, which hold no data here",
+    "logs:*IndexPolicy": "indexed fields of logs",
+    "logs:*ResourcePolicy": "log groups that other services write to in their own name",
+    "logs:CreateLogDelivery": "the state machines' roles do that",
+    "logs:PutBearerTokenAuthentication": "logs from elsewhere",
+    "logs:PutLogGroupDeletionProtection": "protection from deletion",
+    "firehose:*": "logs to elsewhere",
+    "s3:REST.PUT.OBJECT": "logs to elsewhere",
+    "s3tables:*": "metadata tables",
+    "s3:*Metadata*": "metadata tables",
+    "s3:*Abac": "access by tags",
+    "s3:*Website": "websites",
+    "s3:*Cors*": "browsers",
+    "s3:*CORS": "browsers",
+    "s3:PutAccelerateConfiguration": "acceleration",
+    "s3:*Analytics*": "analytics",
+    "s3:*IntelligentTiering*": "tiering",
+    "s3:PutInventoryConfiguration": "inventories",
+    "s3:*Metrics*": "metrics by request",
+    "s3:*Replication*": "replication",
+    "s3:PutObjectLockConfiguration": "object lock",
+    "s3:PutObjectAcl": "access lists, which the buckets refuse",
+    "s3:DeleteBucketEncryption": "buckets that are not encrypted",
+    "s3:DeleteBucketLifecycle": "buckets that keep remains",
+    "s3:DeleteObject": "emptying a bucket",
+    "s3:GetObjectVersion": "artifacts by version: their names tell their content",
+    "sns:PutDataProtectionPolicy": "masking of notices",
+}
+
+
+@cache
+def needed() -> dict[str, set[str]]:
+    """Resource type → the permissions that CloudFormation's own schemas name for making, changing and deleting it."""
+    types = {one["Type"] for one in load_template()["Resources"].values()}
+    found: dict[str, set[str]] = {}
+    for path in (Path(cfnlint.__file__).parent / "data" / "schemas" / "resources").glob("*.json"):
+        schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if schema["typeName"] in types:
+            handlers = {name: one for name, one in schema.get("handlers", {}).items() if name != "list"}
+            found[schema["typeName"]] = {action for one in handlers.values() for action in one.get("permissions", ())}
+    assert set(found) == types
+    return found
+
+
+def allowed() -> set[str]:
+    documents = (policy["Properties"]["PolicyDocument"] for policy in POLICIES.values())
+    return {
+        action
+        for document in documents
+        for statement in statements_of(document)
+        for action in listed(statement["Action"])
+    }
+
+
+def matches(action: str, patterns: set[str]) -> bool:
+    return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+
+
+@pytest.mark.parametrize("kind", sorted({one["Type"] for one in load_template()["Resources"].values()}))
+def test_it_may_make_change_and_delete_what_the_template_holds(kind: str) -> None:
+    assert {action for action in needed()[kind] if not matches(action, allowed() | set(NOT_USED))} == set()
+
+
+def test_what_is_said_not_to_be_used_is_not_allowed_by_the_way() -> None:
+    exact = {action for action in allowed() if "*" not in action}
+    assert {action for action in exact if matches(action, set(NOT_USED))} <= ALLOWED_TO_READ
+
+
+# Read by CloudFormation whenever it looks at a resource, whatever the template uses.
+ALLOWED_TO_READ = {
+    "ec2:DescribeVpnGateways",
+    "ecr:GetRepositoryPolicy",
+    "lambda:GetFunctionCodeSigningConfig",
+    "logs:GetDataProtectionPolicy",
+    "s3:GetAnalyticsConfiguration",
+    "s3:GetIntelligentTieringConfiguration",
+    "s3:GetMetricsConfiguration",
+    "s3:GetReplicationConfiguration",
+}
+
+
+def test_one_repository_in_one_environment_takes_the_role() -> None:
+    (trust,) = resource(ROLE, "DeployRole")["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    claims = trust["Condition"]["StringEquals"]
+    assert trust["Action"] == "sts:AssumeRoleWithWebIdentity"
+    assert text_of(claims["token.actions.githubusercontent.com:sub"]) == "repo:${Repository}:environment:${Environment}"
+    assert claims["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
+
+
+def characters_of(document: Mapping[str, Any]) -> int:
+    """How long a policy is at most, once its names are filled in."""
+    longest = {"Partition": "aws-us-gov", "Region": "ap-northeast-1", "AccountId": "1" * 12, "StackName": "s" * 32}
+    text = "".join(
+        json.dumps({**statement, "Resource": [text_of(arn) for arn in listed(statement["Resource"])]})
+        for statement in statements_of(document)
+    )
+    for name, value in longest.items():
+        text = text.replace("${AWS::" + name + "}", value).replace("${" + name + "}", value)
+    return len("".join(text.split()))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_fits_and_every_wildcard_has_its_reason(name: str) -> None:
+    document = POLICIES[name]["Properties"]["PolicyDocument"]
+    assert characters_of(document) < MAX_POLICY_CHARACTERS
+    wild = {
+        statement["Sid"]
+        for statement in statements_of(document)
+        if any("*" in text_of(arn) for arn in listed(statement["Resource"]))
+    }
+    assert wild == set(POLICIES[name]["Metadata"]["Sluice"]["WildcardReasons"])
+
+
+def test_it_can_neither_read_data_nor_widen_itself() -> None:
+    """The stack's roles begin with its name and a hyphen; this one's underscore stands in no stack's name."""
+    assert text_of(resource(ROLE, "DeployRole")["Properties"]["RoleName"]) == "github_deploys_${StackName}"
+    for policy in POLICIES.values():
+        for statement in statements_of(policy["Properties"]["PolicyDocument"]):
+            arns = [text_of(arn) for arn in listed(statement["Resource"])]
+            if any(action.startswith("s3:GetObject") for action in listed(statement["Action"])):
+                assert all(arn.endswith(("/receipts/*", "-${AWS::Region}/*")) for arn in arns), statement["Sid"]
+            if any(action.startswith("iam:") for action in listed(statement["Action"])):
+                assert all(":role/${StackName}-*" in arn or "aws-service-role" in arn for arn in arns), statement["Sid"]
+    assert "iam:DeleteRolePermissionsBoundary" not in allowed()

@@ -1,0 +1,178 @@
+"""The tools that reviewers run: they find nothing here, each finds what it is there for, and exceptions have reasons.
+
+`make lint` runs checkov, the workflow's schema and the scan for secrets on the project; here they are shown to bite.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployment.local.services import PROJECT_ROOT
+from deployment.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.stack import TEMPLATE
+from tests.infra.template import load_template
+from tests.infra.test_template import cfn_lint
+from tests.linters.secrets import FILES, LINES, SCANNER, findings
+
+TEMPLATES = sorted(path for path in TEMPLATE.parent.glob("*.yaml") if "Resources:" in path.read_text(encoding="utf-8"))
+WORKFLOW = PROJECT_ROOT / ".github" / "workflows" / "deploy.yml"
+ASL_VALIDATOR = PROJECT_ROOT / "tests" / "linters" / "node" / "node_modules" / ".bin" / "asl-validator"
+
+needs_linters = pytest.mark.skipif(
+    not SCANNER.exists(), reason="the linters have no environment yet: make lint sets it up"
+)
+needs_asl_validator = pytest.mark.skipif(
+    shutil.which("node") is None or not ASL_VALIDATOR.exists(),
+    reason="asl-validator comes from npm, which is not here; with it, make infra sets it up",
+)
+
+
+def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [SCANNER.with_name(program), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+# --- templates --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_cfn_lint_finds_nothing_in_any_template(path: Path) -> None:
+    assert cfn_lint(path) == ""
+
+
+@needs_linters
+def test_checkov_finds_a_bucket_that_is_open_to_all(tmp_path: Path) -> None:
+    template = tmp_path / "template.yaml"
+    template.write_text("Resources:\n  Open:\n    Type: AWS::S3::Bucket\n    Properties: {AccessControl: PublicRead}\n")
+    checked = run(
+        "checkov", "--quiet", "--compact", "--skip-download", "--framework", "cloudformation", "-f", str(template)
+    )
+    assert checked.returncode == 1
+    assert "CKV_AWS_20" in checked.stdout, checked.stdout
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_whatever_checkov_passes_over_has_its_reason(path: Path) -> None:
+    for name, one in load_template(path)["Resources"].items():
+        for skip in one.get("Metadata", {}).get("checkov", {}).get("skip", []):
+            assert len(skip["comment"].split()) >= 5, f"{name}: {skip['id']}"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_whatever_cfn_lint_passes_over_has_its_reason_beside_it(path: Path) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        assert "ignore_checks" not in line or re.search(r"\] # \S+ \S+ \S+", line), line
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------
+
+
+@needs_linters
+def test_a_committed_key_is_found_and_what_is_excused_is_not(tmp_path: Path) -> None:
+    key = "AKIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
+    (tmp_path / "settings.py").write_text(f'KEY = "{key}"\n')
+    (tmp_path / "example.py").write_text('etag = "d41d8cd98f00b204e9800998ecf8427e"\n')
+    assert "settings.py:1" in findings(["settings.py"], tmp_path)
+    assert findings(["example.py"], tmp_path) == ""
+
+
+def test_every_excuse_is_still_needed() -> None:
+    """A pattern that fits nothing any more would one day hide something."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)  # noqa: S607 (git is where PATH says)
+    paths = [path for path in tracked.stdout.split("\0") if path and (PROJECT_ROOT / path).is_file()]
+    assert [pattern for pattern in FILES if not any(re.search(pattern, path) for path in paths)] == []
+    text = "\n".join(
+        (PROJECT_ROOT / path).read_text(encoding="utf-8")
+        for path in paths
+        if path.endswith((".py", ".yaml", ".yml", ".md")) and path != "tests/linters/secrets.py"
+    )
+    assert [pattern for pattern in LINES if not re.search(pattern, text)] == []
+
+
+# --- the workflow -----------------------------------------------------------------------------------------------
+
+
+def workflow() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    return loaded
+
+
+@needs_linters
+def test_the_workflow_is_one_and_a_broken_one_is_found(tmp_path: Path) -> None:
+    schema = ("--builtin-schema", "vendor.github-workflows")
+    assert run("check-jsonschema", *schema, WORKFLOW).returncode == 0
+    broken = tmp_path / "deploy.yml"
+    broken.write_text(WORKFLOW.read_text().replace("runs-on:", "runs_on:"))
+    assert run("check-jsonschema", *schema, broken).returncode == 1
+
+
+def test_every_action_is_pinned_to_a_commit() -> None:
+    uses = [step["uses"] for job in workflow()["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert uses
+    assert [one for one in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", one)] == []
+
+
+def test_only_the_deploying_job_may_ask_for_aws_and_none_may_write_here() -> None:
+    jobs = workflow()["jobs"]
+    assert workflow()["permissions"] == {}
+    assert {name: job["permissions"] for name, job in jobs.items()} == {
+        "test": {"contents": "read"},
+        "deploy": {"contents": "read", "id-token": "write"},
+    }
+    assert (jobs["deploy"]["needs"], jobs["deploy"]["environment"]) == ("test", "production")
+    assert jobs["deploy"]["concurrency"]["cancel-in-progress"] is False
+    assert "pull_request" in jobs["deploy"]["if"]
+    assert "AWS_SECRET_ACCESS_KEY" not in WORKFLOW.read_text()
+
+
+def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
+    """What GitHub fills in reaches scripts as environment variables: pasted in, a branch's name could be a command."""
+    scripts = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
+    assert [script for script in scripts if "${{" in script] == []
+
+
+# --- state machines: a second validator ---------------------------------------------------------------------------
+
+
+def filled(name: str) -> str:
+    """A definition as it is deployed: every placeholder filled in with something of its kind."""
+    numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
+    return re.sub(r"\$\{\w+\}", "1", definition(DEFINITIONS / f"{name}.asl.json", numbers).decode())
+
+
+def asl_validator(path: Path, text: str) -> str:
+    """Return what asl-validator finds, "" for nothing."""
+    path.write_text(text, encoding="utf-8")
+    checked = subprocess.run([ASL_VALIDATOR, "--json-path", path], capture_output=True, text=True)
+    return "" if checked.returncode == 0 else checked.stderr + checked.stdout
+
+
+@needs_asl_validator
+@pytest.mark.parametrize("name", ["process_upload", "sweep"])
+def test_a_second_validator_finds_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
+    assert asl_validator(tmp_path / "machine.json", filled(name)) == ""
+
+
+@needs_asl_validator
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(lambda text: text.replace('"Next":"Remember"', '"Next":"Missing"'), id="a state that is nowhere"),
+        pytest.param(lambda text: text.replace('"{% $runId %}"', '"{% $runId( %}"'), id="JSONata that is none"),
+        pytest.param(lambda text: text.replace('"Arguments"', '"Parameters"'), id="JSONPath's field"),
+        pytest.param(lambda text: text.replace('"BackoffRate":2', '"BackoffRate":"2"'), id="text for a number"),
+    ],
+)
+def test_the_second_validator_knows_jsonata_and_the_graph(broken: Callable[[str], str], tmp_path: Path) -> None:
+    whole = filled("process_upload")
+    assert broken(whole) != whole
+    assert "is invalid" in asl_validator(tmp_path / "machine.json", broken(whole))
