@@ -66,6 +66,14 @@ class StageBroke(TransientError):
     """
 
 
+class OutOfMemory(TransientError):
+    """A stage asked for more memory than there is: the task's fault, not the file's.
+
+    The upload stays in the queue and is tried again; after the queue's limit it rests in the dead-letter queue, from
+    which a task with more memory can take it.
+    """
+
+
 class StageTookTooLong(TransientError):
     """Validating or preprocessing took longer than `stage_timeout_seconds`, for the first time with this upload.
 
@@ -432,6 +440,12 @@ class UploadRun:
         except SluiceError as error:
             failed = type(error).__name__
             raise
+        except MemoryError as error:
+            failed = type(error).__name__
+            raise OutOfMemory(
+                f"stage {name} ran out of memory ({_place_of(error)}). A step of the dataset's own gets all rows at "
+                "once; give the task more memory (the stack's parameter TaskMemory) and redrive the dead-letter queue"
+            ) from None
         except Exception as error:  # noqa: BLE001 (whatever it is, it becomes an error that quotes no data)
             failed = type(error).__name__
             raise StageBroke(f"stage {name}: {_place_of(error)}") from None

@@ -430,6 +430,8 @@ class _raises_named:  # noqa: N801 reads as the statement it makes
 
 def _raise_named(rule: Rule, error: BaseException) -> NoReturn:
     columns = f" on {', '.join(map(repr, rule.columns))}" if rule.columns else ""
+    if any(isinstance(cause, MemoryError) for cause in _causes(error)):
+        raise MemoryError from None  # the task's fault, not the expectation's
     told, cause_type = _kind_of(error)
     raise ExpectationRaised(f"{rule.name}{columns} gave no verdict: {told}", cause_type) from None
 

@@ -34,6 +34,8 @@ class OwnStep:
         given = frame.reset_index(drop=True)
         try:
             result = self._function(given.copy(), **self._arguments)
+        except MemoryError:
+            raise  # the task's fault, not the file's
         except Exception as error:  # noqa: BLE001 it is the user's function: anything may come
             raise self._failure(error, given, row_numbers) from None
         if not isinstance(result, pd.DataFrame):
@@ -66,6 +68,8 @@ class OwnStep:
     def _fails(self, rows: pd.DataFrame) -> bool:
         try:
             self._function(rows.reset_index(drop=True), **self._arguments)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 as above
             return True
         return False
@@ -83,6 +87,8 @@ def load_own_steps(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 it is the user's module
         raise StepFailed(
             f"{path.name} of {path.parent.name} raised {type(error).__name__} when it was imported"

@@ -19,6 +19,7 @@ from flows.refinery.reading.csv_dialect import CsvDialect, dialect_of
 from flows.refinery.reading.csv_records import (
     Record,
     is_clean_text,
+    opening_quote,
     plain_structure,
     raw_text,
     records_of,
@@ -162,8 +163,11 @@ class _CsvReader:
             self._advance(self._line_end(), lines=1)
         if not self._at.pending:
             raise EmptyFile("the file holds nothing but blank lines")
-        if b"\0" in self._at.pending[: self._line_end()]:
-            raise FormatNotAllowed(f"line {self._at.line} has NUL bytes where the header should be: this is no text")
+        column = self._at.pending[: self._line_end()].find(b"\0") + 1
+        if column:
+            raise FormatNotAllowed(
+                f"line {self._at.line}, column {column}: a NUL byte where the header should be; this is no text"
+            )
         whole_lines = self._at.pending.rfind(b"\n", 0, HEAD_BYTES * 2) + 1 or self._line_end()
         sample = self._at.pending[:whole_lines].decode("utf-8", errors="replace")
         return dialect_of(sample, self._contract)
@@ -176,7 +180,10 @@ class _CsvReader:
             if record is not None and not record.is_open:
                 break
             if self._at.is_end:
-                raise UnclosedQuote(f"line {self._at.line}: a quote in the header is never closed")
+                line, column = opening_quote("".join(lines), *self._marks)
+                raise UnclosedQuote(
+                    f"line {self._at.line + line}, column {column}: a quote opens in the header and is never closed"
+                )
             self._require_record_fits()
             self._fill(2 * len(self._at.pending))
         if record.fields is None:
@@ -268,7 +275,9 @@ class _CsvReader:
             if record.is_open and not is_last:
                 break
             if record.is_open:
-                raise UnclosedQuote(f"line {self._at.line + record.first_line}: a quote opens and is never closed")
+                line, column = opening_quote("".join(lines[record.first_line :]), *self._marks)
+                line += self._at.line + record.first_line
+                raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed")
             self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
             rows += 1
             fault = record.fault or self._count_fault(record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,19 @@ def records_of(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Rec
         elif not raw.isascii() and not _is_text(raw):
             fault = "undecodable_text"
         yield Record(None if fault else fields, fault, first, consumed, feed.exhausted)
+
+
+def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
+    """Where the quote stands that opens the field which a text ends in: line from 0, column from 1."""
+    opened, is_open = 0, False
+    for place in (match.start() for match in re.finditer(re.escape(quote), text)):
+        before = text[place - 1 : place]
+        doubled = not is_open and before == quote and place - 1 > opened
+        if is_open or doubled:
+            is_open = not is_open
+        elif before in ("", delimiter, "\n"):  # elsewhere a quote is a sign like any other
+            opened, is_open = place, True
+    return text.count("\n", 0, opened), opened - text.rfind("\n", 0, opened)
 
 
 def raw_text(lines: Sequence[str], record: Record) -> str:

@@ -92,11 +92,32 @@ def _is_binary(head: bytes) -> bool:
 def _require_text(head: bytes) -> None:
     if head.startswith(_UTF16_BOMS):
         return
-    if _control_fraction(head) > _MAX_CONTROL_FRACTION:
-        name = next((name for magic, name in _REFUSED if head.startswith(magic)), "binary data of no known format")
+    if _control_fraction(head) > _MAX_CONTROL_FRACTION and not _is_text_with_nul_bytes(head):
+        name = next((name for magic, name in _REFUSED if head.startswith(magic)), _what_it_may_be(head))
         raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|svg)", head, re.IGNORECASE):
         raise FormatNotAllowed(f"this is HTML or XML, no table; {_ALLOWED}")
+
+
+def _is_text_with_nul_bytes(head: bytes) -> bool:
+    """Whether only NUL bytes are wrong with a text, after its first line: its reader deals with them row by row."""
+    first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
+    others = head.replace(b"\0", b"")
+    return (
+        len(others) >= len(head) / 2
+        and _control_fraction(first_line) == 0
+        and _control_fraction(others) <= _MAX_CONTROL_FRACTION
+    )
+
+
+def _what_it_may_be(head: bytes) -> str:
+    place = next(place for place, byte in enumerate(head) if byte in _CONTROL_BYTES)
+    line, column = head.count(b"\n", 0, place) + 1, place - head.rfind(b"\n", 0, place)
+    where = f"line {line}, column {column} has the byte {head[place]:#04x}"
+    for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
+        if not head[start::2].strip(b"\0") and head[1 - start :: 2].isascii():
+            return f"UTF-16 without a byte order mark ({where}); write `encoding: {encoding}` under `format`"
+    return f"binary data of no known format ({where})"
 
 
 def _control_fraction(head: bytes) -> float:

@@ -41,7 +41,9 @@ def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compr
         try:
             batch = next(batches, None)
             frame = None if batch is None else _to_frame(batch)
-        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            if isinstance(error, MemoryError) and not _fits_into_memory(file):
+                raise MemoryError from error  # the task's fault, not the file's
             raise ParquetBroken(f"the Parquet file cannot be read after row {first - 1}: {_kind(error)}") from error
         if frame is None:
             return
@@ -68,6 +70,19 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
         yield pa.RecordBatch.from_pylist([], schema=schema)
 
 
+def _fits_into_memory(file: IO[bytes]) -> bool:
+    """Whether there is memory for what the file says that it holds. If so, and Arrow found none, then it was asked for
+    something else: a damaged page gives any size."""
+    file.seek(0)
+    metadata = pq.ParquetFile(file).metadata
+    largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)
+    try:
+        pa.allocate_buffer(2 * largest)
+    except pa.ArrowMemoryError:
+        return False
+    return True
+
+
 def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
     columns = int(metadata.num_columns)
     if columns > limits.max_columns:
@@ -87,7 +102,8 @@ def _check_names(names: list[str]) -> None:
         raise HeaderInvalid(f"column {[bool(name.strip()) for name in names].index(False) + 1} has no name")
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
-        raise HeaderInvalid(f"{count} columns have the same name, {name[:80]!r}")
+        places = [place for place, other in enumerate(names, start=1) if other == name]
+        raise HeaderInvalid(f"the columns {places[:10]} have the same name, {name[:80]!r}")
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:

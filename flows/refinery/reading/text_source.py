@@ -44,8 +44,7 @@ class TextSource:
         self._decoder = None if self.encoding == "utf-8" else codecs.getincrementaldecoder(self.encoding)("strict")
         unit = "\r".encode(self.encoding), "\n".encode(self.encoding)
         self._only_returns = unit[0] in beginning and unit[1] not in beginning
-        self._lines = 1
-        self._ahead = b""
+        self._line, self._column = 1, 1  # of the next character
 
     def read(self, size: int) -> bytes:
         """The next UTF-8 bytes, about `size` of them; none only at the end.
@@ -64,13 +63,25 @@ class TextSource:
         try:
             text = decoder.decode(content, is_last)
             utf8 = text.encode("utf-8")
+        except UnicodeDecodeError as error:
+            good = codecs.lookup(self.encoding).decode(error.object[: error.start], "replace")[0]
+            self._go_on(good)
+            raise self._undecodable() from None
         except UnicodeError:
-            raise TextUndecodable(
-                f"the text is not {self.encoding} in or soon after line {self._lines};"
-                " write the right `encoding` under `format` in the contract"
-            ) from None
-        self._lines += text.count("\n")
+            raise self._undecodable() from None
+        self._go_on(text)
         return utf8
+
+    def _go_on(self, text: str) -> None:
+        lines = text.count("\n")
+        self._line += lines
+        self._column = len(text) - text.rfind("\n") if lines else self._column + len(text)
+
+    def _undecodable(self) -> TextUndecodable:
+        return TextUndecodable(
+            f"line {self._line}, column {self._column}: the text is not {self.encoding} here;"
+            " write the right `encoding` under `format` in the contract"
+        )
 
 
 def _encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str]:

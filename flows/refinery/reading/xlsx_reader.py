@@ -54,19 +54,19 @@ def read_xlsx(
     """
     _require_harmless(file, limits)
     file.seek(0)
-    rows = _sheet_rows(file, contract)
+    rows = enumerate(_sheet_rows(file, contract), start=1)
     for _ in range(contract.format.skip_lines):
         next(rows, None)
-    header = next((row for row in rows if not _is_blank(row)), None)
+    number, header = next(((number, row) for number, row in rows if not _is_blank(row)), (0, None))
     if header is None:
         raise EmptyFile("the sheet is empty")
-    names = _names(header, limits)
+    names = _names(header, number, limits)
     found = SourceFormat(type="xlsx", compression=compression)
     yield from _partitions(rows, names, contract, min(rows_per_partition, limits.max_rows), limits, found)
 
 
 def _partitions(
-    rows: Iterator[list[Any]],
+    rows: Iterator[tuple[int, list[Any]]],
     names: list[str],
     contract: Contract,
     rows_per_partition: int,
@@ -75,11 +75,12 @@ def _partitions(
 ) -> Iterator[Partition]:
     total = 0
     pending: list[list[Any]] = []
-    for row in rows:
+    for number, row in rows:
         if _is_blank(row):
             continue
-        if not all(_is_empty(value) for value in row[len(names) :]):
-            raise HeaderInvalid(f"data row {total + len(pending) + 1} has values right of the last named column")
+        for place, value in enumerate(row[len(names) :], start=len(names)):
+            if not _is_empty(value):
+                raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
         pending.append(row)
         if total + len(pending) > limits.max_rows:
             raise TooManyRows(f"the sheet has more than {limits.max_rows} rows")
@@ -128,21 +129,34 @@ def _is_blank(row: list[Any]) -> bool:
     return all(map(_is_empty, row))
 
 
-def _names(header: list[Any], limits: Limits) -> list[str]:
+def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
     names = [str(_value(value)) if not _is_empty(value) else "" for value in header]
     while names and not names[-1].strip():
         names.pop()
     if len(names) > limits.max_columns:
         raise TooManyColumns(f"{len(names)} columns; at most {limits.max_columns} are read")
-    for place, name in enumerate(names, start=1):
+    for place, name in enumerate(names):
         if not name.strip():
-            raise HeaderInvalid(f"column {place} of the header has no name")
+            raise HeaderInvalid(f"cell {_cell(place, number)}: a column of the header has no name")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        places = [place for place, other in enumerate(names, start=1) if other == name]
+        cells = [_cell(place, number) for place, other in enumerate(names) if other == name]
         # The name itself is not told: where the header is missing, it is a value.
-        raise HeaderInvalid(f"the columns {places} have the same name; name each once, and see that there is a header")
+        listed = ", ".join(cells[:10])
+        raise HeaderInvalid(
+            f"the cells {listed} have the same name; name each column once, and see that there is a header"
+        )
     return names
+
+
+def _cell(column: int, row: int) -> str:
+    """A cell as spreadsheets call it; the column from 0, the row from 1."""
+    letters = ""
+    column += 1
+    while column:
+        column, rest = divmod(column - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return f"{letters}{row}"
 
 
 def _sheet_rows(file: IO[bytes], contract: Contract) -> Iterator[list[Any]]:
@@ -166,7 +180,7 @@ def _sheet_name(names: list[str], wanted: str | int) -> str:
 def _rust_faults_as_rejections() -> Iterator[None]:
     try:
         yield
-    except FileRejected:
+    except (FileRejected, MemoryError):
         raise
     except BaseException as error:
         # A fault in the Rust reader arrives as PanicException, which is no Exception.

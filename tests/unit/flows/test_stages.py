@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pytest
 
 import flows.stages
 from flows.composition import assemble
 from flows.refinery.errors import FileRejected
+from flows.refinery.judging.gx import gx
 from flows.refinery.publishing.receipt import Chain, Receipt, Status
-from flows.stages import StageBroke, UploadRun, code_of
+from flows.stages import OutOfMemory, StageBroke, UploadRun, code_of
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders, good_orders
 from tests.unit.flows.conftest import Account
@@ -181,3 +183,39 @@ def test_what_a_step_learned_lies_beside_the_rows_and_goes_with_them(scaled: Acc
     assert json.loads(body) == first.fitted
     second = process(scaled, scaled.upload("incoming/scaled/x.csv", b"x\n2\n8\n", sequencer="0002"))
     assert sorted(scaled.keys("data/")) == sorted(output.key for output in second.outputs)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+STEPS = """
+import numpy as np
+
+def greedy(frame):
+    return frame.assign(y=np.ones(10**15))  # 8 PB: a real MemoryError
+"""
+
+
+def test_a_step_that_finds_no_memory_rejects_nothing_and_the_upload_can_be_tried_again(scaled: Account) -> None:
+    folder = scaled.pipeline.settings.contracts_folder / "scaled"
+    (folder / "contract.yaml").write_text("dataset: scaled\npreprocess: [steps.greedy]\n")
+    (folder / "steps.py").write_text(STEPS)
+    upload = scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n")
+    with pytest.raises(OutOfMemory, match=r"stage refine ran out of memory .*steps\.py.*TaskMemory"):
+        process(scaled, upload)
+    assert scaled.pipeline.store.receipt(upload.run_id) is None
+    (folder / "steps.py").write_text(STEPS.replace("10**15", "len(frame)"))
+    assert process(scaled, upload).status is Status.PUBLISHED
+
+
+def test_great_expectations_without_memory_is_no_verdict_on_the_file(
+    scaled: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scaled.pipeline.settings.contracts_folder / "scaled"
+    expectation = "expect_column_values_to_be_between: {column: x, min_value: 1}"
+    (folder / "contract.yaml").write_text(f"dataset: scaled\nexpectations:\n  - {expectation}\n")
+    engine = gx().PandasExecutionEngine
+    monkeypatch.setattr(engine, "get_domain_records", lambda *_, **__: np.ones(10**15))
+    upload = scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n")
+    with pytest.raises(OutOfMemory, match="stage validate"):
+        process(scaled, upload)
+    assert scaled.pipeline.store.receipt(upload.run_id) is None

@@ -80,7 +80,7 @@ def test_quotes_within_a_field_are_plain_characters(tmp_path: Path) -> None:
 
 
 def test_a_quote_that_is_never_closed_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(UnclosedQuote, match="line 3:"):
+    with pytest.raises(UnclosedQuote, match="line 3, column 3:"):
         read_bytes(tmp_path, b'a,b\n1,x\n2,"y\n3,z\n')
 
 
