@@ -6,6 +6,7 @@ VENV   := .venv
 CLOUD  := .venv-cloud
 LINT   := .venv-lint
 NODE   := tests/linters/node
+SUPPLY := .venv-supply
 BIN    := $(VENV)/bin
 SOAK_UPLOADS ?= 10000
 SOAK_SEED    ?= 1
@@ -14,8 +15,13 @@ UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 # What checkov reads.
 REVIEWED = $(wildcard deployment/*.yaml .github/workflows/*.yml) container/Dockerfile
 
+# The image: `make image BUILDER=podman BASE_IMAGE=python:3.11-slim-bookworm@sha256:...`
+BUILDER    ?= docker
+BASE_IMAGE ?= python:3.11-slim-bookworm
+IMAGE      ?= sluice:local
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all privileges browser bench-refine screenshots soak lock
+.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -54,6 +60,13 @@ $(LINT)/.ready: deployment/locks/linters.lock
 $(NODE)/.ready: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --silent --no-audit --no-fund && touch $@; fi
 
+$(SUPPLY)/.ready: deployment/locks/supply_chain.lock
+	@$(PYTHON) deployment/check_python.py
+	@echo "Setting up the environment of make sbom and make scan in $(SUPPLY)"
+	@$(PYTHON) -m venv --clear $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/supply_chain.lock
+	@touch $@
+
 # --- use --------------------------------------------------------------------------------------------------
 
 demo: setup ## runs real files through the whole chain and shows what happened
@@ -66,7 +79,7 @@ clean: ## forgets the local cloud's state (uploads, receipts, flow runs)
 	@if [ -x $(BIN)/sluice ]; then $(BIN)/sluice clean; else rm -rf .sluice; fi
 
 distclean: clean ## removes the environments too
-	@rm -rf $(VENV) $(CLOUD) $(LINT) $(NODE)/node_modules $(NODE)/.ready
+	@rm -rf $(VENV) $(CLOUD) $(LINT) $(SUPPLY) $(NODE)/node_modules $(NODE)/.ready build
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
@@ -78,7 +91,7 @@ test: setup lint types arrows ## everything the gate checks
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
 
-suites: unit infra chain faults browser
+suites: unit infra chain faults browser image-tests
 
 lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates, secrets
 	@$(BIN)/ruff format --check .
@@ -115,6 +128,29 @@ privileges: setup ## compares what the suites' roles did with what their policie
 browser: setup ## the real Prefect UI in Chromium (skipped, with the reason, where there is none)
 	@$(BIN)/pytest -q tests/browser
 
+image-tests: setup ## the image, built and run as the task of real uploads (skipped, with the reason, without an engine)
+	@$(BIN)/pytest -q tests/image
+
+# --- the image --------------------------------------------------------------------------------------------
+
+image: ## builds the image (BUILDER=docker or podman, BASE_IMAGE=... with a digest for what you ship)
+	@$(BUILDER) build -f container/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t $(IMAGE) .
+
+sizes: setup ## what weighs what in the image that make image built
+	@mkdir -p build
+	@$(BUILDER) save -o build/image.tar $(IMAGE)
+	@$(BIN)/python -m container.sizes build/image.tar
+	@rm -f build/image.tar
+
+sbom: setup $(SUPPLY)/.ready ## the image's bill of materials (CycloneDX), from its lock: build/sluice.cdx.json
+	@mkdir -p build
+	@$(BIN)/python -m container.lock | PYTHONWARNINGS=ignore $(SUPPLY)/bin/cyclonedx-py requirements \
+		--output-reproducible --spec-version 1.6 --pyproject pyproject.toml --output-file build/sluice.cdx.json -
+	@echo "build/sluice.cdx.json"
+
+scan: setup $(SUPPLY)/.ready ## known vulnerabilities of the image's packages; exit code 3: the database was not reached
+	@$(BIN)/python -m container.scan $(SUPPLY)/bin/pip-audit
+
 # --- measuring --------------------------------------------------------------------------------------------
 
 bench-refine: setup ## rows per second of validating and preprocessing, beside pandas by hand and stock GX
@@ -134,3 +170,4 @@ lock: setup ## resolves the lock files anew
 	@$(UV) -o deployment/locks/ministack.lock deployment/locks/ministack.in
 	@$(UV) -o deployment/locks/linters.lock deployment/locks/linters.in
 	@npm install --prefix $(NODE) --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund
+	@$(UV) -o deployment/locks/supply_chain.lock deployment/locks/supply_chain.in

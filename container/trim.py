@@ -15,23 +15,9 @@ from pathlib import Path
 # The AWS services that code in the container calls; botocore carries the descriptions of all four hundred.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
-# Folders of tests that no run imports. numpy/f2py and numpy/testing look like them and are imported by scipy.
-TEST_FOLDERS = (
-    "pandas/tests",
-    "numpy/*/tests",
-    "scipy/*/tests",
-    "scipy/*/*/tests",
-    "pyarrow/tests",
-    "altair/examples",
-    "sympy/*/tests",
-    "sympy/*/*/tests",
-    "networkx/*/tests",
-    "networkx/*/*/tests",
-    "distributed/tests",
-    "distributed/*/tests",
-    "dask/tests",
-    "dask/*/tests",
-)
+# Tests that packages install beside themselves; no run imports them. numpy/f2py and numpy/testing look like tests too,
+# but scipy imports them: they stay.
+TEST_FOLDERS = ("**/tests", "altair/examples")
 
 # libarrow_substrait looks unused and is linked by pyarrow's own module: it stays.
 UNUSED = (
@@ -42,18 +28,24 @@ UNUSED = (
     "pyarrow/libarrow_flight*",  # Arrow's network protocol
     "pyarrow/_flight*",
     "pyarrow/libarrow_python_flight*",
+    "pyarrow/libarrow_python*.so",  # copies of the .so.MAJOR that is loaded, for linking against
+    "pyarrow/libarrow_python*.so.*.*.*",
     "numpy/_core/include",
     "numpy/_core/lib",
     "pip",
     "pip-*.dist-info",
     "setuptools",
     "setuptools-*.dist-info",
+    "pkg_resources",  # setuptools' too, and the two below
+    "_distutils_hack",
+    "distutils-precedence.pth",
 )
 
 
 def trim(site_packages: Path) -> int:
     """Remove everything above from `site_packages`; return how many bytes that were."""
-    saved = sum(_remove(path) for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern))
+    found = [path for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern)]
+    saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may lie in another
     for data in site_packages.glob("*botocore/data"):
         for service in data.iterdir():
             if service.is_dir() and service.name not in AWS_SERVICES:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from deployment.local import ports, prefect_server
 from deployment.local.endpoints import Endpoints, load_endpoints
-from deployment.local.environment import clean_environment
+from deployment.local.environment import clean_environment, docker_environment
 from deployment.local.errors import EnvironmentMissing, ServiceDied
 from deployment.local.processes import end_leftovers
 from deployment.local.project_commands import ProjectCommand, program
@@ -165,7 +165,7 @@ class LocalCloud:
         self.emulator = Service(
             name="embedded cloud",
             command=self._emulator_command(wanted),
-            environment=self._base_environment(),
+            environment=self._base_environment() | (docker_environment() if self.docker else {}),
             log_path=self.state_dir / "logs" / "cloud.log",
             records=self._records,
             grace_seconds=25,

@@ -15,6 +15,8 @@ from pathlib import Path
 AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 # A Python that was built by hand may not start without these.
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
+# Where a Docker engine listens, when it is not on the usual socket.
+_DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -29,6 +31,11 @@ def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
     }
     environment |= {name: os.environ[name] for name in _LOADER_VARIABLES if name in os.environ}
     return environment
+
+
+def docker_environment() -> dict[str, str]:
+    """Return what tells a Docker client where its engine is."""
+    return {name: os.environ[name] for name in _DOCKER_VARIABLES if name in os.environ}
 
 
 def aws_environment(endpoint_url: str, region: str) -> dict[str, str]:

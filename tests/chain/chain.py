@@ -265,16 +265,17 @@ VISIBILITY_TIMEOUT_SECONDS = 20
 
 
 @contextlib.contextmanager
-def running_chain(*, task_seconds: int = 300, **parameters: str) -> Iterator[Chain]:
+def running_chain(*, task_seconds: int = 300, docker: bool = False, **parameters: str) -> Iterator[Chain]:
     """A chain of its own for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
 
     Args:
         task_seconds: how long the state machine lets a task run.
+        docker: run tasks as containers, in the engine that DOCKER_HOST names.
         parameters: the template's, besides those that make tests quick.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
         # A port that no other cloud prefers: a server that a test stops finds it free again.
-        with LocalCloud(Path(folder) / "state", wait_scale=0.1, prefect_port=free_port()) as cloud:
+        with LocalCloud(Path(folder) / "state", wait_scale=0.1, prefect_port=free_port(), docker=docker) as cloud:
             outputs = bring_up(
                 cloud,
                 parameters={

@@ -247,19 +247,23 @@ def test_a_task_that_is_killed_ends_with_137(cloud: LocalCloud) -> None:
     assert ended(cloud, arn)["containers"][0]["exitCode"] == 137
 
 
-def test_a_stopped_task_gets_sigterm_and_can_still_call_aws(cloud: LocalCloud) -> None:
+def test_a_stopped_task_gets_sigterm_can_still_call_aws_and_shows_its_own_exit_code(cloud: LocalCloud) -> None:
     bucket(cloud, "last-words")
     code = (
         "import boto3, signal, sys\n"
         "def last(*_):\n"
-        "    boto3.client('s3').put_object(Bucket='last-words', Key='said', Body=b'goodbye'); sys.exit(0)\n"
+        "    boto3.client('s3').put_object(Bucket='last-words', Key='said', Body=b'goodbye'); sys.exit(3)\n"
         "signal.signal(signal.SIGTERM, last); print('ready', flush=True); signal.pause()"
     )
     speaker = role(cloud, "speaker", {"Action": "s3:PutObject", "Resource": "arn:aws:s3:::last-words/*"})
     arn = run_task(cloud, task_definition(cloud, "stopped", code, taskRoleArn=speaker))
     assert log_of(cloud, "stopped", arn) == ["ready"]
-    cloud.client("ecs").stop_task(cluster="tests", task=arn)
+    told = cloud.client("ecs").stop_task(cluster="tests", task=arn, reason="enough")["task"]
+    assert (told["desiredStatus"], told["lastStatus"]) == ("STOPPED", "RUNNING")  # as in AWS, it takes its time
+    task = ended(cloud, arn)
     assert cloud.client("s3").get_object(Bucket="last-words", Key="said")["Body"].read() == b"goodbye"
+    assert task["containers"][0]["exitCode"] == 3
+    assert (task["stopCode"], task["stoppedReason"]) == ("UserInitiated", "enough")
 
 
 def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(cloud: LocalCloud) -> None:
@@ -269,7 +273,9 @@ def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(cloud: Loc
     assert log_of(cloud, "deaf", arn) == ["deaf"]
     pid, begun = running_pid(cloud, arn), time.monotonic()
     cloud.client("ecs").stop_task(cluster="tests", task=arn)
-    assert 1.9 < time.monotonic() - begun < 20
+    cloud.client("ecs").stop_task(cluster="tests", task=arn)  # saying it twice changes nothing
+    assert ended(cloud, arn)["containers"][0]["exitCode"] == 137
+    assert time.monotonic() - begun > 1.9
     assert not Path(f"/proc/{pid}").exists()
 
 

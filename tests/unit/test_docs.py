@@ -133,6 +133,13 @@ def check_export(words: list[str]) -> None:
     assert words[1].startswith("PREFECT_API_URL=http://127.0.0.1:4200/api"), "the address that make up prints"
 
 
+def check_builder(words: list[str]) -> None:
+    """What all three understand; tests/image builds with one of them."""
+    assert words[1:3] == ["build", "-f"]
+    assert (PROJECT_ROOT / words[3]).is_file()
+    assert (words[4], words[-1]) == ("-t", ".")
+
+
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": check_make,
     "sluice": check_sluice,
@@ -141,6 +148,9 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "python": check_python,
     "pytest": check_pytest,
     "export": check_export,
+    "docker": check_builder,
+    "podman": check_builder,
+    "buildah": check_builder,
 }
 
 

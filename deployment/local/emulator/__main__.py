@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,10 @@ def main() -> None:
     state = options.state.resolve()
     listener = _listen(options.ports)
     _set_environment(state, listener.getsockname()[1], options)
-    host = containers.ProcessHost(
-        working_directory=Path.cwd(),
-        path=options.task_path,
-        region=options.region,
-        folder=state / "tasks",
-        logs=state / "logs" / "tasks",
-        records=state / "processes",
-    )
-    if options.docker:
-        _check_docker()
-    engine = None if options.docker else containers.install(host)
+    client = _docker() if options.docker else _stand_in(state, options)
     _mend(state)
-    asyncio.run(_serve(listener, engine, state / "cloud" / "ready.json"))
+    end_tasks = _in_docker(client, state, options.region) if options.docker else client.containers.close
+    asyncio.run(_serve(listener, end_tasks, state / "cloud" / "ready.json"))
 
 
 def _options() -> argparse.Namespace:
@@ -90,22 +82,45 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         SFN_WAIT_SCALE=str(options.wait_scale),
         TMPDIR=str(temporary),
     )
-    if not options.docker:
+    if options.docker:
+        os.environ["MINISTACK_DOCKER_TIMEOUT"] = "120"  # a busy engine may take longer than MiniStack's 10 seconds
+    else:
         os.environ["HOSTNAME"] = containers.OWN_HOST_NAME
 
 
-def _check_docker() -> None:
-    """End with a sentence unless a Docker engine answers: MiniStack would say that tasks run, and run none."""
-    try:
-        # Not in the lock: whoever has an engine installs its client.
-        importlib.import_module("docker").from_env().ping()
-    except ImportError:
-        sys.exit(
-            "SLUICE_DOCKER=1 asks for a Docker engine, and its Python client is missing. Install it with: "
-            f"{sys.executable} -m pip install docker"
+def _stand_in(state: Path, options: argparse.Namespace) -> containers.Client:
+    return containers.install(
+        containers.ProcessHost(
+            working_directory=Path.cwd(),
+            path=options.task_path,
+            region=options.region,
+            folder=state / "tasks",
+            logs=state / "logs" / "tasks",
+            records=state / "processes",
         )
+    )
+
+
+def _docker() -> Any:
+    """Return a client of the Docker engine; end with a sentence when none answers.
+
+    MiniStack would say that tasks run, and run none.
+    """
+    try:
+        client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where it is not installed
+        client.ping()
     except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
         sys.exit(f"SLUICE_DOCKER=1 asks for a Docker engine, and none answers: {error}")
+    return client
+
+
+def _in_docker(client: Any, state: Path, region: str) -> Callable[[float], None]:
+    """Let tasks run as they would on Fargate; return what ends them."""
+    from deployment.local.emulator.docker_tasks import DockerTasks  # it imports ministack
+
+    tasks = DockerTasks(client, state, region)
+    tasks.install()
+    return tasks.close
 
 
 def _mend(state: Path) -> None:
@@ -121,6 +136,7 @@ def _mend(state: Path) -> None:
         step_functions,
         task_launch,
         task_roles,
+        task_stop,
         transport,
     )
 
@@ -130,6 +146,7 @@ def _mend(state: Path) -> None:
     transport.install()
     task_roles.install()
     task_launch.install(record)
+    task_stop.install()
     run_task_answers.install(state)
     step_functions.install(record)
     schedules.install(record)
@@ -139,7 +156,7 @@ def _mend(state: Path) -> None:
     durability.install()
 
 
-async def _serve(listener: socket.socket, engine: containers.Client | None, ready: Path) -> None:
+async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], ready: Path) -> None:
     # hypercorn is in the embedded cloud's environment, where mypy does not run.
     from hypercorn.asyncio import serve  # type: ignore[import-not-found]
     from hypercorn.config import Config  # type: ignore[import-not-found]
@@ -162,9 +179,8 @@ async def _serve(listener: socket.socket, engine: containers.Client | None, read
     _write(ready, {"port": listener.getsockname()[1], "pid": os.getpid()})
     await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
     step_functions.freeze()
-    if engine is not None:
-        # The tasks still need the cloud to give back what they hold.
-        await asyncio.to_thread(engine.containers.close, _TASK_GRACE_SECONDS)
+    # The tasks still need the cloud to give back what they hold.
+    await asyncio.to_thread(end_tasks, _TASK_GRACE_SECONDS)
     stop_serving.set()
     await asyncio.wait([server], timeout=_SHUTDOWN_SECONDS)
     sys.stdout.flush()

@@ -1,0 +1,51 @@
+"""Says which packages of the lock belong into the image: the lock holds those for other systems too.
+
+    python -m container.lock
+
+Prints them as requirements with hashes and without markers, for programs that read none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+LOCK = Path(__file__).with_name("requirements.lock")
+# The image's Python and system, in the words of environment markers.
+IN_THE_IMAGE = {
+    "python_version": "3.11",
+    "python_full_version": "3.11.0",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "implementation_name": "cpython",
+    "os_name": "posix",
+}
+_ENTRY = re.compile(r"^(?P<requirement>[a-z0-9][^\\\n]*)\\\n(?P<hashes>(?: +--hash=\S+(?: \\)?\n)+)", re.MULTILINE)
+_HASH = re.compile(r"--hash=\S+")
+
+
+def packages(
+    environment: Mapping[str, str] = IN_THE_IMAGE, lock: str | None = None
+) -> dict[str, tuple[str, list[str]]]:
+    """Return version and hashes of each package that the lock installs in an environment, by name."""
+    found = {}
+    for entry in _ENTRY.finditer(LOCK.read_text() if lock is None else lock):
+        requirement = Requirement(entry["requirement"].strip())
+        if requirement.marker is None or requirement.marker.evaluate(dict(environment)):
+            version = str(requirement.specifier).removeprefix("==")
+            found[requirement.name] = (version, _HASH.findall(entry["hashes"]))
+    return found
+
+
+def as_requirements(wanted: Mapping[str, tuple[str, list[str]]]) -> str:
+    """Return packages as pip reads them."""
+    return "".join(f"{name}=={version} {' '.join(hashes)}\n" for name, (version, hashes) in wanted.items())
+
+
+if __name__ == "__main__":
+    print(as_requirements(packages()), end="")  # noqa: T201 (a command's output)

@@ -1,0 +1,145 @@
+"""What Fargate gives a task's container and MiniStack does not ask a Docker engine for.
+
+MiniStack starts a container with image, command and environment. Here it gets the rest of its task definition too:
+user, read-only root, init process, memory and CPU limits, its volumes, and the time to stop in. It shares the machine's
+network, because the embedded cloud and Prefect listen on loopback only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ministack.services import ecs
+
+from deployment.local.emulator.task_stop import stop_in_its_time
+
+STATE_LABEL = "sluice.state"  # which local cloud's: several may share an engine
+_CPU_UNITS_PER_VCPU = 1024
+_NANO_CPUS_PER_VCPU = 1_000_000_000
+_ON_HOST_NETWORK = True
+
+
+class DockerTasks:
+    """The containers of one local cloud in a Docker engine."""
+
+    def __init__(self, client: Any, state: Path, region: str) -> None:
+        """Args:
+        client: docker-py's, without a timeout.
+        state: the local cloud's state folder, absolute.
+        region: what Fargate sets as AWS_REGION.
+        """
+        self._client = client
+        self._labels = {STATE_LABEL: str(state)}
+        self._region = region
+
+    def install(self) -> None:
+        """Replace how MiniStack prepares and removes containers; end what an earlier run left behind."""
+        for container in self._containers(every=True):
+            container.remove(v=True, force=True)
+        register_metadata, build = ecs._register_metadata, ecs._build_run_kwargs
+        remove, forward_log = ecs._remove_docker_container, ecs._start_awslogs_forwarder
+
+        def with_region(arn: str, cluster: str, task: Any, container: Any, kind: str, env: Any, *_: Any) -> Any:
+            env.update(AWS_REGION=self._region, AWS_DEFAULT_REGION=self._region, AWS_EXECUTION_ENV="AWS_ECS_FARGATE")
+            return register_metadata(arn, cluster, task, container, kind, env, _ON_HOST_NETWORK, None)
+
+        def as_defined(container: Any, task: Any, env: Any, ports: Any, network: Any, _mode: bool, *rest: Any) -> Any:
+            keywords = build(container, task, env, ports, network, _ON_HOST_NETWORK, *rest)
+            keywords["labels"].update(self._labels)
+            return keywords | container_options(container, task)
+
+        def remove_in_its_time(client: Any, container_or_id: Any) -> None:
+            with contextlib.suppress(Exception):  # as MiniStack does: what is gone already is as good as removed
+                stop_in_its_time(_container(client, container_or_id))
+            remove(client, container_or_id)
+
+        def forward_whole_log(container: Any, *rest: Any) -> None:
+            forward_log(_WholeLog(self._client.containers.get(container.id)), *rest)
+
+        ecs._register_metadata, ecs._build_run_kwargs = with_region, as_defined
+        ecs._remove_docker_container, ecs._start_awslogs_forwarder = remove_in_its_time, forward_whole_log
+
+    def close(self, grace_seconds: float) -> None:
+        """Let the running tasks give back what they hold: SIGTERM to all, SIGKILL after `grace_seconds`."""
+        for container in self._containers():
+            with contextlib.suppress(Exception):
+                container.kill("SIGTERM")
+        deadline = time.monotonic() + grace_seconds
+        while self._containers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for container in self._containers(every=True):
+            with contextlib.suppress(Exception):
+                container.remove(v=True, force=True)
+
+    def _containers(self, *, every: bool = False) -> list[Any]:
+        labels = [f"{name}={value}" for name, value in self._labels.items()]
+        containers: list[Any] = self._client.containers.list(all=every, filters={"label": labels})
+        return containers
+
+
+class _WholeLog:
+    """A container whose log comes in whole lines, however long it says nothing.
+
+    MiniStack's own client gives up on a log that is silent for longer than any other answer may take.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self.id = container.id
+        self._container = container
+
+    def logs(self, **options: Any) -> Iterator[bytes]:
+        """Yield lines until the container ends."""
+        partial = b""
+        for piece in self._container.logs(**options):
+            *lines, partial = (partial + piece).split(b"\n")
+            yield from (line for line in lines if line)
+        if partial:
+            yield partial
+
+
+def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Return what docker-py's `containers.run` is to be told besides what MiniStack tells it.
+
+    Args:
+        container: a container definition, as MiniStack keeps it.
+        task: its task definition, with `cpu` in CPU units and `memory` in MiB.
+    """
+    options: dict[str, Any] = {
+        "user": container.get("user"),
+        "read_only": bool(container.get("readonlyRootFilesystem")),
+        "init": bool(_either_case(container.get("linuxParameters") or {}, "initProcessEnabled")),
+        "mounts": _empty_volumes(container, task),
+    }
+    if memory_mib := container.get("memory") or task.get("memory"):
+        # Fargate has no swap.
+        options |= {"mem_limit": f"{memory_mib}m", "memswap_limit": f"{memory_mib}m"}
+    if cpu_units := container.get("cpu") or task.get("cpu"):
+        options["nano_cpus"] = int(cpu_units) * _NANO_CPUS_PER_VCPU // _CPU_UNITS_PER_VCPU
+    return options
+
+
+def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]:
+    """The mount points of volumes that have no place on the host: each an empty volume that ends with the task."""
+    empty = {
+        _either_case(volume, "name")
+        for volume in task.get("volumes") or []
+        if not _either_case(_either_case(volume, "host") or {}, "sourcePath")
+    }
+    return [
+        {"Type": "volume", "Source": None, "Target": point["containerPath"], "ReadOnly": bool(point.get("readOnly"))}
+        for point in container.get("mountPoints") or []
+        if point.get("sourceVolume") in empty
+    ]
+
+
+def _either_case(mapping: dict[str, Any], name: str) -> Any:
+    """A member that RunTask's API writes in camelCase, and CloudFormation with a capital."""
+    return mapping.get(name, mapping.get(name[:1].upper() + name[1:]))
+
+
+def _container(client: Any, container_or_id: Any) -> Any:
+    return client.containers.get(container_or_id) if isinstance(container_or_id, str) else container_or_id

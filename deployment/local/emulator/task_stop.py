@@ -1,0 +1,81 @@
+"""StopTask as in ECS: the task is told to stop, stops in its own time, and shows the exit code that it ended with.
+
+MiniStack says STOPPED and exit code 0 at once, and only then stops the container.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ministack import app
+from ministack.core.concurrency import resource_lock
+from ministack.core.responses import get_account_id, get_region, json_response, request_scope
+from ministack.services import ecs
+
+from deployment.local.emulator.containers import STOP_TIMEOUT_LABEL
+
+LOG = logging.getLogger("sluice.task_stop")
+
+
+def install() -> None:
+    """Replace StopTask."""
+    stop_at_once = ecs._stop_task
+
+    def stop(request: dict[str, Any]) -> Any:
+        cluster = ecs._resolve_cluster_name(request.get("cluster", "default"))
+        task = ecs._resolve_task(request.get("task", ""), cluster) if cluster else None
+        if task is None or task["lastStatus"] == "STOPPED":
+            return stop_at_once(request)  # it answers these
+        containers = _take_containers(task)
+        if containers:
+            arguments = (task, containers, request.get("reason", "Task stopped by user"))
+            scope = (get_account_id(), get_region())
+            app.spawn_background(_end, *scope, *arguments, thread_name="sluice-stop-task")
+        elif task["desiredStatus"] != "STOPPED":
+            return stop_at_once(request)  # nothing runs yet
+        return json_response({"task": ecs._sanitize(task)})
+
+    ecs._stop_task = stop
+    ecs._ACTION_MAP["StopTask"] = stop  # it holds the function itself
+
+
+def stop_in_its_time(container: Any) -> None:
+    """Send a container SIGTERM, and SIGKILL after its stopTimeout, which task_launch.py writes into a label."""
+    container.stop(timeout=int(container.labels[STOP_TIMEOUT_LABEL]))
+
+
+def _take_containers(task: dict[str, Any]) -> list[str]:
+    """Say that the task is to stop; return its containers to whoever asks first."""
+    with resource_lock("ecs-task", task["taskArn"]):
+        containers = list(task.get("_docker_ids") or [])
+        if containers:
+            task["_docker_ids"] = []
+            task["desiredStatus"] = "STOPPED"  # and nobody else takes its end for an end by itself
+    return containers
+
+
+def _end(account: str, region: str, task: dict[str, Any], container_ids: list[str], reason: str) -> None:
+    with request_scope(account, region):
+        client = ecs._get_docker()
+        for index, container_id in enumerate(container_ids):
+            exit_code = _stopped(client, container_id)
+            with resource_lock("ecs-task", task["taskArn"]):
+                task["containers"][index]["exitCode"] = exit_code
+        with resource_lock("ecs-task", task["taskArn"]):
+            task["desiredStatus"] = "RUNNING"  # MiniStack ends only what is meant to run
+        ecs._mark_task_stopped(task["taskArn"], task, reason, "UserInitiated")
+        for container_id in container_ids:
+            ecs._remove_docker_container(client, container_id)
+        ecs._cleanup_task_resources(task, client)
+
+
+def _stopped(client: Any, container_id: str) -> int | None:
+    """Stop a container; return its exit code, None if the engine does not say."""
+    try:
+        container = client.containers.get(container_id)
+        stop_in_its_time(container)
+        return int(container.wait()["StatusCode"])
+    except Exception as error:  # noqa: BLE001 (the engine's own errors have no base that is known here)
+        LOG.warning("the container %s cannot be stopped: %s", container_id[:12], error)
+        return None

@@ -1,0 +1,53 @@
+"""The image, built once for all tests of this folder, and a chain whose tasks are containers of it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chain.chain import Chain, running_chain
+from tests.image.engine import Engine, NoEngine, container_engine
+from tests.image.survey import Survey, survey
+
+_CONTRACTS = Path(__file__).parent / "contracts"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """What builds and runs containers; without one the tests are skipped, with the reason."""
+    try:
+        with container_engine() as found:
+            yield found
+    except NoEngine as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine) -> Iterator[str]:
+    """The image as container/Dockerfile builds it."""
+    tag = engine.build(f"localhost/sluice-test:{uuid.uuid4().hex[:12]}")
+    yield tag
+    engine.attempt("rmi", "--no-prune", tag)
+
+
+@pytest.fixture(scope="session")
+def surveyed(engine: Engine, image: str) -> Survey:
+    """What is in the image."""
+    return survey(engine, image)
+
+
+@pytest.fixture(scope="session")
+def chain(engine: Engine, image: str) -> Iterator[Chain]:
+    """A chain with IAM enforced whose ECS tasks are containers of the image, with two contracts more."""
+    tag = f"{image}-contracts"
+    engine("build", "--build-arg", f"BASE_IMAGE={image}", *engine.build_options, "-t", tag, str(_CONTRACTS))
+    with pytest.MonkeyPatch.context() as patch:
+        if engine.docker_host:
+            patch.setitem(os.environ, "DOCKER_HOST", engine.docker_host)
+        with running_chain(docker=True, ImageUri=tag, MaxAttempts="2", MaxReceiveCount="2") as started:
+            yield started
+    engine.attempt("rmi", "--no-prune", tag)

@@ -1,0 +1,32 @@
+"""Looks into an image from inside of it, once, for all tests that ask what it holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.image.engine import Engine
+
+_INSIDE = Path(__file__).with_name("look_inside.py")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        config: the image's own words: User, Env, Cmd, Volumes.
+        found: what a look around inside gave.
+    """
+
+    config: dict[str, Any]
+    found: dict[str, Any]
+
+
+def survey(engine: Engine, image: str) -> Survey:
+    """Look into an image."""
+    (inspected,) = json.loads(engine("image", "inspect", image))
+    seen = engine("run", "--rm", "--interactive", "--user", "0", image, "python", "-", stdin=_INSIDE.read_text())
+    return Survey(inspected["Config"], json.loads(seen))

@@ -1,0 +1,104 @@
+"""What is in the image and what is not, as promised in docs/image.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from container.lock import packages
+from container.sizes import compressed_bytes, layers_of
+from tests.image.engine import DOCKERFILE, ROOT, Engine
+from tests.image.survey import Survey
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(1_800)]  # the first test waits for the image to be built
+
+_MOST_BYTES = 250_000_000
+
+
+def test_it_runs_as_a_user_without_rights(engine: Engine, image: str, surveyed: Survey) -> None:
+    assert surveyed.config["User"] == "10001:10001"
+    status = engine("run", "--rm", image, "cat", "/proc/self/status")
+    capabilities = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
+    assert int(capabilities, 16) == 0
+
+
+def test_nothing_but_temporary_folders_can_be_written_to(engine: Engine, image: str) -> None:
+    """Even without a read-only root: neither the code nor the packages can be changed by the process that runs them."""
+    look = (
+        "import os, pathlib; "
+        "print(*(str(p) for top in ('/app', '/opt', '/usr', '/etc', '/var', '/home', '/root', '/srv') "
+        "for p in (pathlib.Path(top), *pathlib.Path(top).rglob('*')) if not p.is_symlink() and os.access(p, os.W_OK)))"
+    )
+    writable = engine("run", "--rm", image, "python", "-c", look).split()
+    assert [path for path in writable if path not in {"/var/tmp", "/var/lock"}] == []  # noqa: S108
+
+
+def test_what_is_written_goes_to_the_declared_volume(surveyed: Survey) -> None:
+    environment = dict(entry.split("=", 1) for entry in surveyed.config["Env"])
+    assert list(surveyed.config["Volumes"]) == ["/tmp"]  # noqa: S108
+    assert environment["HOME"] == "/tmp"  # noqa: S108
+    assert environment["PREFECT_HOME"].startswith("/tmp/")  # noqa: S108
+
+
+def test_everything_was_compiled_beforehand_the_standard_library_too(surveyed: Survey) -> None:
+    """By content and not by time, so that the same files make the same image."""
+    assert surveyed.found["without_bytecode"] == []
+
+
+def test_its_packages_are_those_of_the_lock(surveyed: Survey) -> None:
+    wanted = packages(surveyed.found["python"])
+    assert len(wanted) > 80
+    assert surveyed.found["packages"] == {name: version for name, (version, _) in wanted.items()}
+    assert packages() == wanted  # what bill of materials and scan speak of
+
+
+def test_a_package_with_another_hash_is_refused(engine: Engine, tmp_path: Path) -> None:
+    context = tmp_path / "container"
+    context.mkdir()
+    shutil.copy(ROOT / "container" / "trim.py", context)
+    (context / "requirements.lock").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
+    build = engine.build_command("localhost/sluice-test:refused", tmp_path, DOCKERFILE, target="build")
+    refused = engine.attempt(*build, seconds=300)
+    assert refused.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("what", ["installers", "programs", "histories", "caches", "tests", "test_modules"])
+def test_there_is_none_of(what: str, surveyed: Survey) -> None:
+    """Neither installers nor compilers, no shell history, no caches of pip or apt, and no tests."""
+    assert surveyed.found[what] == []
+
+
+def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
+    """Formats, compressions and judges that the uploads of other tests do not use are there all the same."""
+    modules = [
+        *("flows.drain_queue", "flows.process_upload", "flows.repair", "blocks.register"),
+        *("great_expectations", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "altair"),
+        *(f"pyarrow.{name}" for name in ("parquet", "dataset", "csv", "json", "compute", "fs", "acero", "orc")),
+        *("python_calamine", "numpy.testing", "numpy.f2py", "pandas.testing"),
+        *("prefect.engine", "prefect.events", "prefect_aws", "prefect_aws.workers"),
+    ]
+    script = f"import importlib; [importlib.import_module(name) for name in {modules}]"
+    engine("run", "--rm", "--read-only", image, "python", "-c", script)
+
+
+def test_its_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
+    """As a registry keeps it: each layer by gzip, which is what `docker push` sends."""
+    archive = tmp_path / "image.tar"
+    engine("save", "-o", str(archive), image, seconds=600)
+    sizes = {layer.digest: _remembered(engine.cache, archive, layer.digest) for layer in layers_of(archive)}
+    total = sum(sizes.values())
+    print(f"compressed: {total / 1e6:.0f} MB in {len(sizes)} layers")
+    assert total <= _MOST_BYTES, json.dumps(sizes)
+
+
+def _remembered(cache: Path, archive: Path, digest: str) -> int:
+    """Compressing all of it takes half a minute; a layer that was measured once keeps its size."""
+    note = cache / "compressed" / digest.replace(":", "-")
+    if not note.exists():
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(str(compressed_bytes(archive, digest)))
+    return int(note.read_text())

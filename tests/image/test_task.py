@@ -1,0 +1,188 @@
+"""The image as the ECS task of real uploads: started by the state machine, with all that its task definition says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flows.refinery.publishing.receipt import Status
+from lambda_trigger.message import UploadMessage
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.image.engine import Engine
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(1_800)]  # the first test waits for the image to be built
+
+_KILLED = 137
+_STOPPED = 143
+_SECONDS = 240.0
+
+
+def tasks(chain: Chain, status: str) -> dict[str, dict[str, Any]]:
+    """The tasks of a desired status as ECS describes them, by ARN."""
+    cluster = chain.outputs["ClusterArn"]
+    arns = chain.ecs.list_tasks(cluster=cluster, desiredStatus=status)["taskArns"]
+    described = chain.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+    return {task["taskArn"]: task for task in described}
+
+
+def container_of(engine: Engine, task_arn: str) -> str:
+    """The id of a task's container."""
+    return engine("ps", "--all", "--quiet", "--filter", f"label=com.amazonaws.ecs.task-arn={task_arn}").strip()
+
+
+def settled(chain: Chain) -> None:
+    """Wait until no task runs any more."""
+    chain.wait_for(lambda: not tasks(chain, "RUNNING"), "the tasks to end", _SECONDS)
+
+
+@pytest.fixture(scope="module")
+def published(chain: Chain) -> UploadMessage:
+    """An upload that a container has published."""
+    upload = chain.upload("incoming/orders/contained.csv", good_orders(7))
+    execution = chain.ended(upload, _SECONDS)
+    assert execution["status"] == "SUCCEEDED", execution
+    settled(chain)
+    return upload
+
+
+def test_an_upload_is_published_by_a_container_of_the_image(chain: Chain, published: UploadMessage) -> None:
+    receipt = chain.receipt(published)
+    assert receipt.status is Status.PUBLISHED
+    assert receipt.rows.published == 7
+    assert chain.published(receipt)["revenue"].tolist() == [19.0] * 7
+    assert receipt.observed  # Prefect was reached from inside of it
+    assert chain.queue_is_empty()
+
+
+def test_ecs_knows_its_task_and_that_it_ended_well(chain: Chain, published: UploadMessage) -> None:
+    task = tasks(chain, "STOPPED")[chain.receipt(published).chain.task_arn or ""]
+    assert task["stopCode"] == "EssentialContainerExited"
+    assert [container["exitCode"] for container in task["containers"]] == [0]
+
+
+def test_it_ran_as_its_task_definition_says(chain: Chain, engine: Engine, published: UploadMessage) -> None:
+    definition = chain.ecs.describe_task_definition(taskDefinition=chain.outputs["TaskDefinitionArn"])["taskDefinition"]
+    (wanted,) = definition["containerDefinitions"]
+    ran = inspected(engine, chain.receipt(published).chain.task_arn or "")
+    assert ran["Config"]["User"] == wanted["user"] == "10001"
+    assert ran["Config"]["Cmd"] == wanted["command"]
+    assert ran["HostConfig"]["ReadonlyRootfs"] is wanted["readonlyRootFilesystem"] is True
+    assert ran["HostConfig"]["Privileged"] is False
+    assert ran["HostConfig"]["Init"] is True
+    assert ran["HostConfig"]["Memory"] == int(definition["memory"]) * 2**20
+    assert ran["HostConfig"]["NanoCpus"] == int(definition["cpu"]) * 10**9 // 1024
+    assert [(mount["Type"], mount["Destination"], mount["RW"]) for mount in ran["Mounts"]] == [("volume", "/tmp", True)]  # noqa: S108
+    environment = dict(entry.split("=", 1) for entry in ran["Config"]["Env"])
+    assert {entry["name"]: entry["value"] for entry in wanted["environment"]}.items() <= environment.items()
+    assert environment["SLUICE_RUN_ID"] == published.run_id
+
+
+def inspected(engine: Engine, task_arn: str) -> dict[str, Any]:
+    """What the engine says of a task's container."""
+    (container,) = json.loads(engine("inspect", container_of(engine, task_arn)))
+    found: dict[str, Any] = container
+    return found
+
+
+def test_it_called_aws_as_its_task_role_and_as_nobody_else(
+    chain: Chain, engine: Engine, published: UploadMessage
+) -> None:
+    task_arn = chain.receipt(published).chain.task_arn or ""
+    environment = inspected(engine, task_arn)["Config"]["Env"]
+    assert not [entry for entry in environment if entry.startswith(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))]
+    session = f"/{task_arn.rsplit('/', 1)[-1]}"
+    calls = [call for call in chain.cloud.decisions() if call["principal"].endswith(session)]
+    role = chain.outputs["TaskRoleArn"].rsplit("/", 1)[-1]
+    assert {call["role"] for call in calls if call["asked_by"] == "request"} == {role}
+    assert {"sqs:ReceiveMessage", "s3:GetObjectVersion", "s3:PutObject", "sqs:DeleteMessage"} <= {
+        call["action"] for call in calls
+    }
+    assert all(call["allowed"] for call in calls)
+
+
+def test_its_log_reaches_cloudwatch(chain: Chain, published: UploadMessage) -> None:
+    def look() -> list[dict[str, Any]]:
+        lines = chain.log_lines("TaskLogGroup")
+        return [line for line in lines if line.get("event") == "done" and line["run_id"] == published.run_id]
+
+    (done,) = chain.wait_for(look, "the task's log", _SECONDS)
+    assert (done["status"], done["rows"]["published"]) == ("published", 7)
+
+
+# --- SIGTERM ----------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publishes(
+    chain: Chain, engine: Engine, published: UploadMessage
+) -> None:
+    """What a deployment and Spot do: ECS stops the task, whose init process hands the signal on."""
+    upload = chain.upload("incoming/waiting/stopped.csv", good_orders(3))
+    first = at_work(chain, engine, but_not="")
+    process_one = engine("exec", container_of(engine, first), "cat", "/proc/1/cmdline").split("\0")
+    assert "python" not in process_one[0]
+    chain.ecs.stop_task(cluster=chain.outputs["ClusterArn"], task=first, reason="Spot takes its capacity back")
+    ended = chain.wait_for(has_ended(chain, first), "the stopped task to end", _SECONDS)
+    assert [container["exitCode"] for container in ended["containers"]] == [_STOPPED]
+    assert (ended["stopCode"], ended["stoppedReason"]) == ("UserInitiated", "Spot takes its capacity back")
+    released = [
+        call["allowed"]
+        for call in chain.cloud.decisions()
+        if call["action"] == "sqs:ChangeMessageVisibility" and call["principal"].endswith(first.rsplit("/", 1)[-1])
+    ]
+    assert released
+    assert all(released)
+    assert not chain.has_receipt(upload)
+    assert [key for key in chain.keys("") if upload.run_id in key] == []
+    second = at_work(chain, engine, but_not=first)  # long before the message would have come back by itself
+    engine("exec", container_of(engine, second), "touch", "/tmp/gate")  # noqa: S108
+    assert chain.ended(upload, _SECONDS)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert (receipt.rows.published, receipt.chain.task_arn, receipt.chain.receive_count) == (3, second, 2)
+    settled(chain)
+
+
+def at_work(chain: Chain, engine: Engine, *, but_not: str) -> str:
+    """Wait until a task is in the middle of its transform; return its ARN."""
+
+    def look() -> str | None:
+        for task_arn in tasks(chain, "RUNNING"):
+            container = container_of(engine, task_arn) if task_arn != but_not else ""
+            reached = ("exec", container, "test", "-e", "/tmp/reached")  # noqa: S108
+            if container and engine.attempt(*reached).returncode == 0:
+                return task_arn
+        return None
+
+    return chain.wait_for(look, "a task to begin its transform", _SECONDS)
+
+
+def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None]:
+    """A look for a task that has stopped."""
+
+    def look() -> dict[str, Any] | None:
+        task = tasks(chain, "STOPPED").get(task_arn)
+        return task if task and task["lastStatus"] == "STOPPED" else None
+
+    return look
+
+
+# --- out of memory ----------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_outgrows_its_memory_is_killed_and_the_run_ends_as_promised(
+    chain: Chain, published: UploadMessage
+) -> None:
+    """Each attempt dies with 137 and leaves nothing; after the last the run fails by name, and the message is kept."""
+    before = set(tasks(chain, "STOPPED"))
+    upload = chain.upload("incoming/hungry/large.csv", good_orders(3))
+    execution = chain.ended(upload, _SECONDS)
+    assert (execution["status"], execution["error"]) == ("FAILED", "NoReceipt"), execution
+    attempts = [task for arn, task in tasks(chain, "STOPPED").items() if arn not in before]
+    codes = [container["exitCode"] for task in attempts for container in task["containers"]]
+    assert codes.count(_KILLED) == 2, codes
+    assert not chain.has_receipt(upload)
+    assert [key for key in chain.keys("") if upload.run_id in key] == []
+    chain.wait_for(lambda: sum(chain.messages("DeadLetterQueueUrl").values()) == 1, "the dead letter", _SECONDS)

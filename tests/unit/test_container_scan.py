@@ -1,0 +1,62 @@
+"""A scan that saw nothing never looks like a scan that found nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from container.lock import packages
+from container.scan import scan
+
+# Answers as pip-audit does: JSON on standard output, exit code 1 for findings and for faults alike.
+_SCANNER = """\
+import json, pathlib, sys
+asked = [line.split("==") for line in pathlib.Path(sys.argv[-1]).read_text().splitlines()]
+found = [{{"name": name, "version": rest.split()[0], "vulns": []}} for name, rest in asked]
+canary = found[0]["name"] == "jinja2" and found[0]["version"] == "2.10"
+{behaviour}
+print(json.dumps({{"dependencies": found}}))
+"""
+_VULNERABLE = '[{"id": "PYSEC-2019-217", "fix_versions": ["2.10.1"], "aliases": []}]'
+_KNOWS_THE_CANARY = f"if canary: found[0]['vulns'] = {_VULNERABLE}"
+
+
+def scanner(folder: Path, behaviour: str) -> list[str]:
+    program = folder / "scanner.py"
+    program.write_text(_SCANNER.format(behaviour=behaviour))
+    return [sys.executable, str(program)]
+
+
+def test_all_packages_without_a_known_vulnerability_is_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(scanner(tmp_path, _KNOWS_THE_CANARY)) == 0
+    assert capsys.readouterr().out == f"{len(packages())} packages scanned, 0 with known vulnerabilities\n"
+
+
+def test_a_vulnerable_package_is_named_with_the_version_that_mends_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behaviour = f"found[0]['vulns'] = {_VULNERABLE}"
+    assert scan(scanner(tmp_path, behaviour)) == 1
+    first = next(iter(packages()))
+    assert f"VULNERABLE: {first} {packages()[first][0]}: PYSEC-2019-217 (mended in 2.10.1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("pass", "NOT SCANNED: the database of vulnerabilities gives no answer here. it does not know"),
+        ("sys.exit('ConnectionError: no such host')", "ConnectionError: no such host"),
+        (f"{_KNOWS_THE_CANARY}\nelse: found[3] = {{'name': 'b', 'skip_reason': 'not found'}}", "NOT ALL SCANNED: "),
+        (f"{_KNOWS_THE_CANARY}\nelse: found.pop()", "NOT ALL SCANNED: "),
+    ],
+)
+def test_a_scan_that_did_not_see_everything_is_neither_good_nor_bad(
+    behaviour: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mirror without the database answers "nothing found" to everything."""
+    assert scan(scanner(tmp_path, behaviour)) == 3
+    assert said in capsys.readouterr().out
