@@ -114,7 +114,7 @@ class Case:
         self.bench.chain.sqs.send_message(QueueUrl=self.queue_url, MessageBody=body or self.upload.to_json())
 
     def start(
-        self, *plan: Sabotage, environment: dict[str, str] | None = None, limits: dict[str, int] | None = None
+        self, *plan: Sabotage, environment: dict[str, str] | None = None, disk_bytes: int | None = None
     ) -> Worker:
         """Start a worker for this upload, with the faults of `plan` in its way."""
         self._workers += 1
@@ -129,15 +129,15 @@ class Case:
             **as_variable(plan),
             **(environment or {}),
         }
-        process = self.bench.forks.Process(target=forked, args=(variables, str(home / "log"), limits or {}))
+        process = self.bench.forks.Process(target=forked, args=(variables, str(home / "log"), disk_bytes))
         process.start()
         return Worker(process, home / "log")
 
     def work(
-        self, *plan: Sabotage, environment: dict[str, str] | None = None, limits: dict[str, int] | None = None
+        self, *plan: Sabotage, environment: dict[str, str] | None = None, disk_bytes: int | None = None
     ) -> Outcome:
         """Let a worker do what it can, and return how it ended."""
-        return self.start(*plan, environment=environment, limits=limits).ended()
+        return self.start(*plan, environment=environment, disk_bytes=disk_bytes).ended()
 
     def gate(self, on: str, where: str = "", nth: int = 1) -> tuple[Sabotage, Path]:
         """A fault that holds a worker up at a call, and the file that lets it go on."""
@@ -160,6 +160,11 @@ class Case:
         """How many messages the queue holds: waiting, and in somebody's hands."""
         return count_of(self.bench.chain, url or self.queue_url)
 
+    @property
+    def queue_arn(self) -> str:
+        """The queue's ARN."""
+        return arn_of(self.bench.chain, self.queue_url)
+
     def wait_until_visible(self) -> None:
         """Wait until the message can be received again."""
         self.bench.chain.wait_for(lambda: self.count()["waiting"] > 0, "the message to become visible again")
@@ -179,6 +184,12 @@ class Case:
         assert self.count() == {"waiting": 0, "held": 0}
         assert sum(self.count(self.dead_letter_url).values()) == dead_letters
         return receipt
+
+
+def arn_of(chain: Chain, queue_url: str) -> str:
+    """A queue's ARN."""
+    asked = chain.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+    return str(asked["Attributes"]["QueueArn"])
 
 
 def count_of(chain: Chain, url: str) -> dict[str, int]:
@@ -244,8 +255,7 @@ class Bench:
         key = name or f"incoming/orders/fault-{number}.csv"
         sqs = self.chain.sqs
         dead = sqs.create_queue(QueueName=f"fault-{number}-dead")["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receives})
+        redrive = json.dumps({"deadLetterTargetArn": arn_of(self.chain, dead), "maxReceiveCount": max_receives})
         url = sqs.create_queue(QueueName=f"fault-{number}", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
         upload = dataclasses.replace(self.chain.upload(key, body or good_orders(3)), sequencer=f"{number:016X}")
         folder = self.folder / f"case-{number}"

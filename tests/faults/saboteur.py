@@ -13,7 +13,6 @@ import atexit
 import io
 import json
 import os
-import resource
 import runpy
 import signal
 import sys
@@ -28,6 +27,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
 from botocore.httpsession import URLLib3Session
+
+from tests.faults.full_disk import small_disk
 
 VARIABLE = "SLUICE_SABOTAGE"
 TALLY_VARIABLE = "SLUICE_SABOTAGE_TALLY"
@@ -176,10 +177,9 @@ def _default_session() -> Any:
 
 
 def forked(
-    environment: dict[str, str], log: str, limits: dict[str, int], work: Callable[[], None] = drain_queue
+    environment: dict[str, str], log: str, disk_bytes: int | None, work: Callable[[], None] = drain_queue
 ) -> None:
-    """Be a task in a forked process: its environment, its output in `log`, and `limits` in bytes by the name that
-    the resource module gives them (RLIMIT_FSIZE stands for a full disk, RLIMIT_AS for too little memory)."""
+    """Be a task in a forked process: its environment, its output in `log`, and for its TMPDIR a disk of that size."""
     from prefect.context import refresh_global_settings_context
 
     os.setsid()
@@ -189,8 +189,8 @@ def forked(
     os.environ.clear()
     os.environ.update(environment)
     refresh_global_settings_context()
-    for name, most in limits.items():
-        resource.setrlimit(getattr(resource, name), (most, most))
+    if disk_bytes:
+        small_disk(Path(environment["TMPDIR"]), disk_bytes)
     try:
         work()
     finally:

@@ -80,7 +80,7 @@ def _some_time(dice: random.Random) -> int:
 
 def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: str, dataset: str) -> None:
     """Do in a forked process what `force` does in Prefect's form, without Prefect: exit 0 once it is done."""
-    forked(environment, log, {}, work=lambda: sys.exit(_by_hand(key, version_id, dataset)))
+    forked(environment, log, None, work=lambda: sys.exit(_by_hand(key, version_id, dataset)))
 
 
 def _by_hand(key: str, version_id: str, dataset: str) -> int:
@@ -154,7 +154,7 @@ class Crew:
         """Start a task that drains the queue, for the receipt of `run_id`."""
         environment, folder = self._environment(SLUICE_RUN_ID=run_id or "")
         self._start(
-            Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), {})), folder, run_id)
+            Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), None)), folder, run_id)
         )
 
     def start_rerun(self, key: str, version_id: str, dataset: str) -> None:

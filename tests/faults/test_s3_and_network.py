@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from flows.refinery.publishing.receipt import Status
+from flows.refinery.publishing.receipt import Status, receipt_key
 from tests.chain.files import good_orders
 from tests.faults.bench import Bench, Case, Worker
 from tests.faults.catalogue import fault
@@ -76,9 +76,6 @@ def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
     plans = {
         "slow down": _slow_down("s3.PutObject", "/data/", times=0),
         "cut": Sabotage(on="s3.GetObject", where="/incoming/", do="cut", times=0),
-        "access denied": Sabotage(
-            on="s3.HeadObject", where="/incoming/", do="refuse", times=0, code="AccessDenied", status=403
-        ),
     }
     cases = {what: bench.case() for what in plans}
     return {what: (case, case.start(plans[what], environment=_ONE_TRY)) for what, case in cases.items()}
@@ -158,14 +155,6 @@ def _other_contracts(case: Case) -> dict[str, str]:
             "cut",
             marks=fault(_AREA, "body cut short for ever", expected="given back under AwsUnavailable, published later"),
         ),
-        pytest.param(
-            "access denied",
-            marks=fault(
-                _AREA,
-                "AccessDenied",
-                expected="given back under AwsRefused, not rejected; published once it is allowed",
-            ),
-        ),
     ],
 )
 def test_what_does_not_pass_leaves_the_upload_for_later(
@@ -174,7 +163,43 @@ def test_what_does_not_pass_leaves_the_upload_for_later(
     case, worker = refused_for_long[what]
     outcome = worker.ended(120)
     assert outcome.exit_code == 75
-    assert ("AwsRefused" if what == "access denied" else "AwsUnavailable") in outcome.errors
+    assert "AwsUnavailable" in outcome.errors
+    assert case.stranded()
+    case.wait_until_visible()
+    assert case.work().exit_code == 0
+    case.kept_promises()
+
+
+@pytest.mark.parametrize(
+    ("action", "place"),
+    [
+        pytest.param(
+            "s3:GetObject*",
+            "LandingBucket",
+            marks=fault(
+                _AREA,
+                "AccessDenied on the upload",
+                expected="given back under AwsRefused, not rejected; published once it is allowed",
+            ),
+        ),
+        pytest.param(
+            "s3:PutObject",
+            "PublishedBucket",
+            marks=fault(
+                _AREA,
+                "AccessDenied on the receipt",
+                expected="given back under AwsRefused; published once it is allowed",
+            ),
+        ),
+    ],
+)
+def test_what_the_role_may_not_do_is_not_the_files_fault(bench: Bench, action: str, place: str) -> None:
+    case = bench.case()
+    key = case.upload.key if place == "LandingBucket" else receipt_key(case.upload.run_id)
+    with bench.denied(bench.task_role, action, f"arn:aws:s3:::{bench.chain.outputs[place]}/{key}"):
+        outcome = case.work(environment=_ONE_TRY)
+    assert outcome.exit_code == 75
+    assert "AwsRefused" in outcome.errors
     assert case.stranded()
     case.wait_until_visible()
     assert case.work().exit_code == 0

@@ -12,7 +12,7 @@ import pytest
 
 from flows.refinery.publishing.receipt import Status
 from lambda_trigger.dispatch import Dispatcher
-from lambda_trigger.handler import _CALLS, RecordsFailed, Trigger, handle_event
+from lambda_trigger.handler import _CALLS, Trigger, handle_event
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
@@ -189,8 +189,7 @@ def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_
     upload = chain.upload("incoming/orders/given-up.csv", good_orders(2))
     event = chain.event_of(upload)
     failures = chain.outputs["TriggerFailuresQueueUrl"]
-    queue_arn = chain.sqs.get_queue_attributes(QueueUrl=chain.outputs["QueueUrl"], AttributeNames=["QueueArn"])
-    with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage", queue_arn["Attributes"]["QueueArn"]):
+    with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage", stack_queue.queue_arn):
         chain.lambdas.invoke(
             FunctionName=chain.outputs["TriggerFunctionName"],
             InvocationType="Event",
@@ -248,9 +247,8 @@ def test_an_upload_without_an_execution_is_processed_all_the_same(
     chain: Chain, bench: Bench, stack_queue: Case
 ) -> None:
     upload = chain.upload("incoming/orders/start-refused.csv", good_orders(2))
-    refused = Sabotage(on=_START, do="refuse", times=0, code="AccessDeniedException", status=400)
-    with pytest.raises(RecordsFailed, match="1 of 1"):
-        handle_event(chain.event_of(upload), _trigger(chain, bench, refused))
+    with bench.denied(bench.role_named("TriggerRole"), "states:StartExecution"):
+        assert "1 of 1 records could not be handed over" in json.dumps(chain.deliver(chain.event_of(upload))["payload"])
     assert chain.execution(upload) is None
     assert stack_queue.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
     kept_promises(chain, upload)
