@@ -30,6 +30,8 @@ LINES = {
     r"s3cr3tXyzzy": "planted: a test shows that it reaches no log",
     r"__HIVE_DEFAULT_PARTITION__": "Hive's name for a partition without a value",
     r"secretsmanager:|Secret\w*Arn|HasSecret|(Decrypt|EndpointFor)Secrets": "names a permission or a parameter",
+    r"id-token|PutBearerTokenAuthentication": "names a permission",
+    r"made by Secrets Manager": "a comment",
     r"uses: [\w/-]+@[0-9a-f]{40} ": "the commit that a GitHub action is pinned to",
 }
 
