@@ -138,9 +138,8 @@ class FileFormat(_Frozen):
         if self.type != "auto":
             for option in sorted(self.model_fields_set - {"type"} - _OPTIONS_OF[self.type]):
                 raise ValueError(f"{option} means nothing for {self.type} files")
-        marks = [mark for mark in (self.delimiter, self.quote, self.thousands) if mark is not None]
-        if len(set(marks)) < len(marks):
-            raise ValueError("delimiter, quote and thousands must differ")
+        if self.quote in (self.delimiter, self.thousands):
+            raise ValueError("quote must differ from delimiter and thousands")
         if self.thousands is not None and self.thousands == (self.decimal or "."):
             raise ValueError(f"decimal and thousands are both {self.thousands!r}")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from collections.abc import Callable
@@ -157,6 +158,8 @@ def join_kinds(one: Kind | None, other: Kind | None) -> Kind | None:
         return one
     if one is None:
         return other
+    if {one, other} == {"date", "timestamp"}:
+        return "timestamp"
     return "number" if {one, other} == {"integer", "number"} else "string"
 
 
@@ -168,7 +171,9 @@ def _infer_objects(values: pd.Series) -> Kind:
         return "integer" if values.map(abs).max() <= _MAX_INTEGER else "string"
     if kinds & {dict, list}:
         return "json"
-    return "string"
+    if kinds <= {dt.date}:
+        return "date"
+    return "time" if kinds <= {dt.time} else "string"
 
 
 # --- readers: one per type --------------------------------------------------------------------------------------------
@@ -316,6 +321,9 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
     """Timestamps in UTC without a zone; NaT where they cannot be read."""
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
+    elif written is not None and (dated := _are_dates(raw)).any():
+        # Cells that are dates already, among texts in the form that the contract gives.
+        return _moments(raw.where(dated), None).where(dated, _moments(as_text(raw.mask(dated)), written))
     elif written is None and (plain := _plain_moments(raw)) is not None:
         return plain
     else:
@@ -329,6 +337,14 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
     return _within_calendar(moments.astype("datetime64[us]"))
+
+
+def _are_dates(raw: pd.Series) -> pd.Series:
+    """Which values are dates or moments of a typed format, and no texts."""
+    if not pd.api.types.is_object_dtype(raw.dtype):
+        return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
+    dated: pd.Series = raw.map(lambda value: isinstance(value, dt.date) and not pd.isna(value)).astype(bool)
+    return dated
 
 
 def _plain_moments(raw: pd.Series) -> pd.Series | None:
@@ -372,7 +388,10 @@ def _text_of(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
-    return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # As a column of floats is written, so that the text does not hang on what else a partition holds.
+    return str(pa.scalar(value).cast(pa.string())) if isinstance(value, float) else str(value)
 
 
 def _json_or_none(value: str) -> str | None:

@@ -66,8 +66,9 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
     """The candidate that finds most of the contract's columns, then the most regular rows, then the most fields."""
-    used = {contract.format.quote, contract.format.thousands, contract.format.decimal}
-    candidates = [mark for mark in _DELIMITERS if mark not in used]
+    # Numbers with such a mark in them may stand in quotes: "1,234.50" in a file with commas.
+    in_numbers = {contract.format.thousands, contract.format.decimal}
+    candidates = [mark for mark in _DELIMITERS if mark != contract.format.quote]
     scores = {}
     for mark in candidates:
         records = _records(sample, mark, contract.format.quote)
@@ -75,7 +76,7 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
         lengths = Counter(len(record) for record in records)
         regular = lengths[len(header)] / max(1, len(records))
         known = len(contract.columns.keys() & set(header))
-        scores[mark] = (known, len(header) > 1, regular, len(header))
+        scores[mark] = (known, len(header) > 1, mark not in in_numbers, regular, len(header))
     return max(candidates, key=lambda mark: scores[mark])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.reading.columns import frame_of
+from flows.refinery.reading.csv_dialect import TEXT_TYPES
 from flows.refinery.reading.csv_records import shortened
 from flows.refinery.reading.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.reading.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns, TooManyRows
@@ -44,6 +45,7 @@ def _integer(text: str) -> int:
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _CAREFUL_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+_AS_WRITTEN = json.JSONDecoder(parse_float=str, parse_constant=str)
 _STRUCTURE = json.JSONDecoder(parse_int=float)  # takes any number of digits, and keys twice
 
 
@@ -68,6 +70,7 @@ class _JsonRows:
         self, contract: Contract, rows_per_partition: int, limits: Limits, source_format: SourceFormat
     ) -> None:
         self._contract = contract
+        self._text_names = [name for name, column in contract.columns.items() if column.type in TEXT_TYPES]
         self._rows_per_partition = rows_per_partition
         self._limits = limits
         self._source_format = source_format
@@ -84,6 +87,8 @@ class _JsonRows:
         """
         try:
             value = _decoded(raw)
+            if any(_is_number(value.get(name)) for name in self._text_names):
+                value = self._with_written_numbers(value, raw)
             if not value.keys() <= self._rows.names.keys():
                 self._widen(value)
         except _RowUnfit as unfit:
@@ -95,6 +100,12 @@ class _JsonRows:
             self._rows.row_numbers.append(self._total)
             self._rows.size += len(raw)
         self._take_if_full()
+
+    def _with_written_numbers(self, value: dict[str, Any], raw: str) -> dict[str, Any]:
+        """A row in which the numbers of text columns are as the file writes them: 1.10 is not 1.1 there."""
+        written = _AS_WRITTEN.decode(raw)
+        numbers = {name: written[name] for name in self._text_names if _is_number(value.get(name))}
+        return value | numbers
 
     def ready(self) -> Iterator[Partition]:
         """The partitions that are complete; each is given once."""
@@ -337,6 +348,10 @@ def _decoded(raw: str) -> dict[str, Any]:
     if not value:
         raise _RowUnfit("empty_object")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float and value == value  # NaN, which is missing, differs from itself
 
 
 def _is_text(raw: str, value: dict[str, Any]) -> bool:

@@ -148,6 +148,8 @@ def _to_series(column: Any) -> pd.Series[Any]:
         bounds = pc.min_max(column)
         if max(abs(bounds["min"].as_py()), abs(bounds["max"].as_py())) >= _EXACT_FLOAT:
             return pd.Series(column.to_pylist(), dtype=object)
+    if pa.types.is_duration(kind):
+        return pd.Series([None if value is None else str(value) for value in column.to_pylist()], dtype="str")
     if pa.types.is_null(kind):
         return pd.Series(np.full(len(column), np.nan))
     series: pd.Series[Any] = column.to_pandas()

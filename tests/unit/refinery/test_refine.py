@@ -287,25 +287,11 @@ def test_an_expectation_that_raises_is_named_with_its_column_and_without_a_value
     assert "secret" not in str(raised.value)
 
 
-def test_what_gx_would_refuse_is_refused_before_any_data_is_read() -> None:
-    contract = a_contract(expectations=[{"expect_column_min_to_be_between": {"column": "a", "min_value": "many"}}])
-    with pytest.raises(
-        ContractInvalid, match=r"expect_column_min_to_be_between\(a\): .*min_value: value is not a valid float"
-    ):
-        check_expectations(contract)
-
-
 def test_a_comparison_of_unlike_types_is_refused_before_any_data_is_read() -> None:
     expectation = {"expect_column_values_to_be_between": {"column": "a", "min_value": 1}}
     with pytest.raises(ContractInvalid, match="on 'a' gave no verdict: TypeError"):
         check_expectations(a_contract(columns={"a": "string"}, expectations=[expectation]))
     check_expectations(a_contract(columns={"a": "integer"}, expectations=[expectation]))
-
-
-def test_an_expectation_for_sql_engines_is_refused_with_what_to_use_instead() -> None:
-    expectation = {"expect_column_values_to_match_like_pattern": {"column": "a", "like_pattern": "x%"}}
-    with pytest.raises(ContractInvalid, match="use expect_column_values_to_match_regex"):
-        check_expectations(a_contract(expectations=[expectation]))
 
 
 # --- empty files ------------------------------------------------------------------------------------------------------
