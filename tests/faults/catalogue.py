@@ -39,6 +39,39 @@ error where there is one.
 """
 
 
+_SOAK = """\
+## The soak
+
+`make soak` hands in 10,000 small files (`SOAK_UPLOADS` and `SOAK_SEED` change that), good and bad ones, a third of them
+re-uploads of an earlier key, while everything goes wrong at random, drawn from the seed:
+
+- events come late, in another order, several times, and two in one; the Lambda's calls are refused, dropped, or done
+  and their answers lost; what Lambda gives up after three tries is handed in again;
+- workers are killed with SIGKILL before or after a named call and at random times, stopped by SIGTERM, and held with
+  SIGSTOP until another one has their message; their calls are refused, dropped, cut short, or done and the answer
+  lost, some for as long as boto3 tries;
+- one worker in ten is of another release, whose contracts give other bytes for the same file;
+- re-runs are forced, through the queue and by hand, some of these by another dataset's contract;
+- some messages cannot be read by anybody; the dead-letter queue is redriven, and must hold these alone in the end.
+
+Real are the Lambda's handler, the container's command and all that it calls, in processes of their own, and the
+embedded cloud's S3, SQS and StartExecution. When all is quiet the buckets are read from the outside and compared with
+what the files' maker knows: each object version has one receipt, no attempt has two, and the receipt's numbers are the
+file's; each row that must be published is in one object, that object is current in the index, and nothing else lies
+under `data/`. `lost`, `doubled` and `wrong` count what is not so. The faults are the same for the same seed; which
+worker meets which of them is up to the operating system.
+
+Not in it, for speed: Prefect (the container promises to do without), S3's own notifications and the Lambda runtime,
+ECS, IAM, large and odd files, and the definition of the state machine, whose part the soak plays: it starts tasks until
+every receipt is there. The chain tests and the faults above have these.
+
+One thing no worker can clean up: a worker that stood still between looking for a receipt and writing its output until
+another one had done the upload and deleted its message, that then goes on, writes, and is killed before it can see the
+other's receipt. No receipt speaks of what it wrote, so whoever reads by receipts or by the index never sees it; under
+`data/` it lies until the next attempt at that object version.
+"""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault: the area it belongs to, what happens, what is expected, and the test that shows it."""
@@ -105,8 +138,9 @@ def page() -> str:
             parts += [f"## {area}\n", "| fault | expected | test |\n|---|---|---|"]
             parts += [f"| {each.what} | {each.expected} | `{each.test}`{' *slow*' * each.slow} |" for each in rows]
             parts.append("")
+    parts.append(_SOAK)
     if SOAK_RECORD.exists():
-        parts += ["## The soak\n", "```text", SOAK_RECORD.read_text().strip(), "```", ""]
+        parts += ["The last full one:\n", "```text", SOAK_RECORD.read_text().strip(), "```", ""]
     return "\n".join(parts)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -54,7 +53,6 @@ KEYS = ("incoming/orders/monday.csv", "incoming/orders/tuesday.csv")
 DATASETS = ("orders", "returns")
 REJECTED = "rejected"
 RESULTS = st.sampled_from(["usual", "usual", "usual", "other", REJECTED])
-EXAMPLES = int(os.environ.get("SLUICE_MODEL_EXAMPLES", "5"))
 FATES: tuple[Fate, ...] = (
     "go",
     "go",
@@ -199,6 +197,15 @@ class Protocol(RuleBasedStateMachine):
     def receive(self, data: st.DataObject, result: str) -> None:
         self.start(data.draw(st.sampled_from(self.queue.messages(visible=True))), result)
 
+    @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 3)
+    @rule(data=st.data(), result=RESULTS, other=RESULTS)
+    def receive_twice(self, data: st.DataObject, result: str, other: str) -> None:
+        """Two workers have the same message, as SQS may hand it out more than once."""
+        message = data.draw(st.sampled_from(self.queue.messages(visible=True)))
+        self.start(message, result)
+        self.workers[-1].overtaken = True
+        self.start(message, other)
+
     @precondition(lambda self: self.queue.messages(visible=False))
     @rule(data=st.data())
     def visibility_ends(self, data: st.DataObject) -> None:
@@ -216,6 +223,14 @@ class Protocol(RuleBasedStateMachine):
         for _ in range(steps - 1):
             self.step(worker, "go")
         self.step(worker, fate)
+
+    @precondition(lambda self: len(self.workers) > 1)
+    @rule(steps=st.integers(1, 25))
+    def work_side_by_side(self, steps: int) -> None:
+        """All workers make their calls in step, so that each looks before the others act on what they saw."""
+        for _ in range(steps):
+            for worker in list(self.workers):
+                self.step(worker, "go")
 
     # --- what must hold -----------------------------------------------------------------------------------------
 
@@ -372,11 +387,22 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     ],
 )
 def test_in_whatever_order_things_happen_nothing_is_lost_and_nothing_published_twice(machine: Any) -> None:
+    explore(machine, examples=100, steps=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", [Protocol, Appending])
+def test_nor_in_many_more_orders(machine: Any) -> None:
+    explore(machine, examples=2_000, steps=60)
+
+
+def explore(machine: Any, *, examples: int, steps: int) -> None:
+    """Try so many examples, each of at most so many things that happen."""
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=30,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

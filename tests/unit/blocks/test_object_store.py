@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from blocks.aws import AwsRefused, AwsUnavailable
 from blocks.object_store import ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
-from flows.refinery.publishing.protocol import ReceiptConflict
+from flows.refinery.publishing.protocol import IndexEntry, ReceiptConflict
 from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.unit.blocks.conftest import LANDING, PUBLISHED
@@ -191,3 +191,42 @@ def test_an_aws_error_is_named_for_what_it_means(
     store._s3.get_object = refuse
     with pytest.raises(expected, match=r"receipts/abc\.json"):
         store.receipt("abc")
+
+
+def under(receipt: Receipt, dataset: str) -> Receipt:
+    """The receipt as if another dataset's contract had judged the file."""
+    contract = receipt.contract.model_copy(update={"dataset": dataset})
+    outputs = tuple(
+        output.model_copy(update={"key": output.key.replace("data/orders/", f"data/{dataset}/")})
+        for output in receipt.outputs
+    )
+    return receipt.model_copy(update={"contract": contract, "outputs": outputs})
+
+
+def test_a_forced_rerun_under_another_contract_takes_back_what_the_first_one_published(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    first, again = receipt_of(upload(1)), under(receipt_of(upload(1, attempt=1)), "returns")
+    for receipt in (first, again):
+        put_output(store, receipt, tmp_path)
+        store.settle(store.commit(receipt), replaces=lambda _: True, datasets=("orders", "returns"))
+    assert keys_under("data/") == [again.outputs[0].key]
+    assert [entry.current is None for entry in entries("orders")] == [True]
+    assert [entry.current is None for entry in entries("returns")] == [False]
+
+
+def test_the_dataset_whose_receipt_stands_says_whether_a_reupload_replaces(store: ObjectStore, tmp_path: Path) -> None:
+    """A worker that judged by another contract comes late, and settles for the one that was faster."""
+    old, new = under(receipt_of(upload(1)), "returns"), under(receipt_of(upload(2)), "returns")
+    for receipt in (old, new):
+        put_output(store, receipt, tmp_path)
+        store.settle(store.commit(receipt), replaces=lambda dataset: dataset == "orders")
+    store.settle(receipt_of(upload(2)), replaces=lambda dataset: dataset == "orders")
+    assert sorted(keys_under("data/")) == sorted(receipt.outputs[0].key for receipt in (old, new))
+
+
+def entries(dataset: str) -> list[IndexEntry]:
+    """The index of a dataset."""
+    s3 = boto3.client("s3")
+    found = (s3.get_object(Bucket=PUBLISHED, Key=key)["Body"].read() for key in keys_under(f"index/{dataset}/"))
+    return [IndexEntry.model_validate_json(body) for body in found]
