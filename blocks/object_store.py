@@ -29,6 +29,7 @@ from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
+_COMMIT_ATTEMPTS = 8
 _SETTLE_ATTEMPTS = 8
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
 
@@ -219,30 +220,28 @@ class ObjectStore(Block):
     def commit(self, receipt: Receipt) -> Receipt:
         """Make the receipt durable, once, and return the one that stands.
 
-        A first attempt is written only where no receipt lies; a forced re-run replaces the receipt of the attempt
-        before it, and that one only. Our own write after a lost response is success.
+        A first attempt is written only where no receipt lies; a forced re-run replaces the receipt of an earlier
+        attempt, the one that it saw. Our own write after a lost response is success.
 
         Raises:
             ReceiptConflict: a different result for the same attempt was committed first.
         """
         key = receipt_key(receipt.run_id)
-        if receipt.attempt == 0:
-            condition = {"IfNoneMatch": "*"}
-        else:
-            found = self._stored(key)
-            if found is None:
-                condition = {"IfNoneMatch": "*"}
-            else:
-                before = Receipt.from_json(found[0])
-                if before.attempt >= receipt.attempt:
-                    return decide_after_refused_commit(receipt, before)
-                condition = {"IfMatch": found[1]}
-        if self._put_if(key, receipt.to_json(), receipt.metadata(), condition):
-            return receipt
-        standing = self.receipt(receipt.run_id)
-        if standing is None:
-            raise AwsUnavailable(f"receipt {receipt.run_id} was refused, and is not there; trying again")
-        return decide_after_refused_commit(receipt, standing)
+        for _ in range(_COMMIT_ATTEMPTS):
+            found = self._stored(key) if receipt.attempt > 0 else None
+            before = Receipt.from_json(found[0]) if found else None
+            if before and before.attempt >= receipt.attempt:
+                return decide_after_refused_commit(receipt, before)
+            condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
+            if self._put_if(key, receipt.to_json(), receipt.metadata(), condition):
+                return receipt
+            standing = self.receipt(receipt.run_id)
+            if standing is None:
+                raise AwsUnavailable(f"receipt {receipt.run_id} was refused, and is not there; trying again")
+            if standing.attempt >= receipt.attempt:
+                return decide_after_refused_commit(receipt, standing)
+            # An earlier attempt was committed in between; this one replaces that as well.
+        raise AwsUnavailable(f"receipt {receipt.run_id} kept changing; trying again")
 
     # --- the index --------------------------------------------------------------------------------------------
 

@@ -114,6 +114,24 @@ def test_an_earlier_attempt_never_replaces_a_later_one(store: ObjectStore) -> No
     assert store.commit(receipt_of(upload())) == later
 
 
+def test_a_forced_rerun_also_replaces_an_earlier_attempt_that_was_committed_while_it_looked(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit(receipt_of(upload()))
+    between, put_if = receipt_of(upload(attempt=1)), store._put_if
+    commits: list[Receipt] = [between]
+
+    def somebody_is_faster(*arguments: Any, **more: Any) -> bool:
+        if commits:
+            store.commit(commits.pop())
+        return put_if(*arguments, **more)
+
+    monkeypatch.setattr(type(store), "_put_if", lambda _self, *given, **more: somebody_is_faster(*given, **more))
+    later = receipt_of(upload(attempt=2))
+    assert store.commit(later) == later
+    assert store.receipt(later.run_id) == later
+
+
 def test_a_reupload_replaces_the_earlier_output(store: ObjectStore, tmp_path: Path) -> None:
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
