@@ -31,6 +31,10 @@ def main() -> None:
     _set_environment(state, listener.getsockname()[1], options)
     client = _docker() if options.docker else _stand_in(state, options)
     _mend(state)
+    if not options.docker:
+        from deployment.local.emulator import pushed_images
+
+        client.containers.code_of = pushed_images.code_in(state / "cloud" / "images")
     end_tasks = _in_docker(client, state, options.region) if options.docker else client.containers.close
     asyncio.run(_serve(listener, end_tasks, state / "cloud" / "ready.json"))
 

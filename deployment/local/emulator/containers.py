@@ -79,6 +79,7 @@ class Container:
         self.labels: dict[str, str] = dict(options.get("labels") or {})
         self._memory_bytes = _bytes_of(options.get("mem_limit"))
         self._out_of_memory = False
+        self._code = engine.code_of(image) or engine.host.working_directory
         self._network: str = options.get("network") or _NETWORK
         self._engine, self._host = engine, engine.host
         self._folder = self._host.folder / self.id[:12]
@@ -103,7 +104,7 @@ class Container:
             with self._output.open("wb") as output:
                 self._process = subprocess.Popen(
                     command if isinstance(command, list) else command.split(),
-                    cwd=self._host.working_directory,
+                    cwd=self._code,
                     env=self._environment(home, temporary) | environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -248,9 +249,15 @@ class Container:
 
 @dataclass
 class Containers:
-    """The engine's containers: `client.containers` of docker-py."""
+    """The engine's containers: `client.containers` of docker-py.
+
+    Attributes:
+        host: where their processes run.
+        code_of: tells the folder with an image's code; None for the project's own (pushed_images.py).
+    """
 
     host: ProcessHost
+    code_of: Callable[[str], Path | None] = lambda _: None
     _known: dict[str, Container] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False

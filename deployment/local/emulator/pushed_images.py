@@ -1,0 +1,69 @@
+"""Runs what was pushed: the code in a task's image, where the embedded registry holds it, instead of the project's.
+
+Only `/app` of the image is taken; Python and its packages are this machine's. Docker, where it is there, runs it whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deployment.local.emulator.containers import ImageNotFound
+
+_ECR = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/"
+    r"(?P<repository>[^:@]+)(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_CODE = "app/"
+
+
+def code_in(folder: Path) -> Callable[[str], Path | None]:
+    """Return what tells, for an image's address, the folder with its code.
+
+    It answers None for an image that is not of the embedded registry: the project's own folder stands for that.
+
+    Args:
+        folder: where code is unpacked, once for each digest.
+    """
+
+    def code_of(image: str) -> Path | None:
+        address = _ECR.fullmatch(image)
+        if address is None:
+            return None
+        key = (address["account"], address["region"], address["repository"])
+        digest, manifest = _manifest(key, address["digest"], address["tag"] or "latest")
+        if manifest is None:
+            raise ImageNotFound(f"CannotPullContainerError: {image}: not found")
+        unpacked = folder / digest.removeprefix("sha256:")[:32]
+        if not unpacked.exists():
+            _unpack(key, json.loads(manifest), unpacked)
+        return unpacked / _CODE
+
+    return code_of
+
+
+def _manifest(key: tuple[str, str, str], digest: str | None, tag: str) -> tuple[str, bytes | None]:
+    from ministack.services import ecr
+
+    if digest is None:
+        images: list[dict[str, Any]] = dict(ecr._images.all_items()).get(key, [])
+        digest = next((image["imageDigest"] for image in images if tag in image.get("imageTags", [])), "")
+    return digest, dict(ecr._manifest_blobs.all_items()).get(key, {}).get(digest)
+
+
+def _unpack(key: tuple[str, str, str], manifest: dict[str, Any], unpacked: Path) -> None:
+    from ministack.services import ecr
+
+    blobs = dict(ecr._layer_blobs.all_items()).get(key, {})
+    partial = unpacked.with_suffix(".partial")
+    (partial / _CODE).mkdir(parents=True, exist_ok=True)
+    for layer in manifest["layers"]:
+        with tarfile.open(fileobj=io.BytesIO(blobs[layer["digest"]])) as archive:
+            members = [member for member in archive if member.name.startswith(_CODE) and member.isfile()]
+            archive.extractall(partial, members, filter="data")
+    partial.rename(unpacked)

@@ -1,0 +1,320 @@
+"""`sluice deploy` and `sluice destroy` as they are typed, against the embedded cloud with IAM enforced.
+
+The commands run from a copy of the project, so that a test can change code, a contract or the template and deploy that.
+The image is built by a stand-in engine and pushed to the embedded registry; tasks run the code that was pushed.
+
+What differs from AWS: an operation ends within a second or two, so none is met in progress (test_deploy_faults.py does
+that on answers as AWS gives them), and a change set also names resources whose condition is false.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployment.local.cloud import LocalCloud
+from deployment.local.environment import aws_environment
+from deployment.local.ports import free_port
+from deployment.local.services import PROJECT_ROOT
+from tests.infra.waiting import eventually
+
+pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
+
+_COPIED = ("blocks", "container", "deployment", "flows", "lambda_trigger", "stepfunctions")
+_GOOD = b"a,b\n1,2\n"
+_MOMENT_SECONDS = 120.0
+
+
+@dataclass
+class Checkout:
+    """A copy of the project, the engine that it finds, and the cloud that it deploys to."""
+
+    folder: Path
+    engine: Path
+    cloud: LocalCloud
+
+    def sluice(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.begin(*arguments, **environment) as process:
+            output, _ = process.communicate(typed, timeout=500)
+            return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+    def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start `sluice` with a user's credentials for the embedded cloud; what it prints comes in one stream."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "deployment.cli", *arguments],
+            cwd=self.folder,
+            env={
+                "PATH": f"{self.engine}:{os.defpath}",
+                "HOME": str(self.folder),
+                "COLUMNS": "200",
+                **aws_environment(self.cloud.aws_endpoint_url, self.cloud.region),
+                **environment,
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def deploy(self, stack: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Deploy without Prefect and without the smoke test, which the first test shows."""
+        parameters = ("--parameter", f"PrefectApiUrl={self.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
+        quick = ("--skip-prefect", "--no-smoke-test")
+        return self.sluice("deploy", "--stack", stack, *self.here, *parameters, *quick, "--yes", *more, **environment)
+
+    @property
+    def here(self) -> tuple[str, str]:
+        return ("--region", self.cloud.region)
+
+    @property
+    def commands(self) -> list[str]:
+        """What the engine was asked for."""
+        return (self.engine / "store" / "commands").read_text().split()
+
+    def change(self, path: str, old: str, new: str) -> None:
+        file = self.folder / path
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+
+    def stack(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.cloud.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+        return found
+
+    def outputs(self, name: str) -> dict[str, str]:
+        return {one["OutputKey"]: one["OutputValue"] for one in self.stack(name)["Outputs"]}
+
+    def image(self, name: str) -> str:
+        """The image of the stack's task definition."""
+        arn = self.outputs(name)["TaskDefinitionArn"]
+        definition = self.cloud.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
+        return str(definition["containerDefinitions"][0]["image"])
+
+    def buckets(self) -> set[str]:
+        return {bucket["Name"] for bucket in self.cloud.client("s3").list_buckets()["Buckets"]}
+
+    def upload(self, stack: str, dataset: str, name: str, body: bytes) -> subprocess.CompletedProcess[str]:
+        file = self.folder / name
+        file.write_bytes(body)
+        return self.sluice("upload", str(file), "--dataset", dataset, "--stack", stack, *self.here)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.1, prefect_port=free_port()) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def checkout(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    folder = tmp_path_factory.mktemp("project")
+    for name in _COPIED:
+        shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT_ROOT / "prefect.yaml", folder)
+    return Checkout(folder, engine_in(tmp_path_factory.mktemp("engine")), cloud)
+
+
+def engine_in(folder: Path) -> Path:
+    """A folder in which `docker` is the stand-in."""
+    shutil.copy(Path(__file__).with_name("container_engine.py"), folder)
+    docker = folder / "docker"
+    docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/container_engine.py" "$@"\n')
+    docker.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
+    """The first deployment of the stack that the tests share, whole: image, stack, Prefect and a file."""
+    parameters = ("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
+    return checkout.sluice("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
+
+
+def prefect(cloud: LocalCloud, what: str) -> set[str]:
+    answer = httpx.post(f"{cloud.prefect_api_url}/{what}/filter", json={"limit": 100}, timeout=30)
+    return {one["name"] for one in answer.json()}
+
+
+# --- deploying ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_everything_and_leaves_nothing(checkout: Checkout) -> None:
+    before = checkout.buckets()
+    shown = checkout.deploy("dry", "--dry-run")
+    assert shown.returncode == 0, shown.stdout
+    assert "000000000000" in shown.stdout
+    assert checkout.cloud.region in shown.stdout
+    assert "Add     UploadQueue" in shown.stdout
+    assert "would be built and pushed with docker" in shown.stdout
+    assert checkout.buckets() == before
+    assert set(checkout.commands) == {"info"}
+    stacks = checkout.cloud.client("cloudformation").list_stacks()["StackSummaries"]
+    assert [one for one in stacks if one["StackStatus"] != "DELETE_COMPLETE"] == []
+
+
+def test_the_first_deployment_goes_from_nothing_to_a_receipt(
+    checkout: Checkout, deployed: subprocess.CompletedProcess[str]
+) -> None:
+    assert deployed.returncode == 0, deployed.stdout
+    assert "1 of 1 published" in deployed.stdout
+    assert "/receipts/" in deployed.stdout
+    assert "CREATE_COMPLETE               shared" in deployed.stdout  # the repository first,
+    assert "UPDATE_COMPLETE               shared" in deployed.stdout  # then the rest
+    repository = checkout.outputs("shared")["ImageRepositoryUri"]
+    assert checkout.image("shared").startswith(f"{repository}@sha256:")
+
+
+def test_prefect_knows_the_stack_afterwards(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
+    assert deployed.returncode == 0, deployed.stdout
+    assert "upload" in prefect(checkout.cloud, "deployments")
+    assert "ecs" in prefect(checkout.cloud, "work_pools")
+    assert {"sluice", "sluice-store", "sluice-queue"} <= prefect(checkout.cloud, "block_documents")
+    assert prefect(checkout.cloud, "automations")
+
+
+def test_a_second_run_finds_nothing_to_change_and_builds_nothing(
+    checkout: Checkout, deployed: subprocess.CompletedProcess[str]
+) -> None:
+    asked = checkout.commands.count("build")
+    again = checkout.deploy("shared")
+    assert again.returncode == 0, again.stdout
+    assert "nothing to change" in again.stdout
+    assert "UPDATE_IN_PROGRESS" not in again.stdout
+    assert checkout.commands.count("build") == asked
+
+
+def test_changed_code_reaches_the_lambda(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
+    name = checkout.outputs("shared")["TriggerFunctionName"]
+    function = checkout.cloud.client("lambda").get_function_configuration(FunctionName=name)
+    with (checkout.folder / "lambda_trigger" / "handler.py").open("a") as handler:
+        handler.write("\nCHANGED = True\n")
+    changed = checkout.deploy("shared")
+    assert "Modify  TriggerFunction" in changed.stdout, changed.stdout
+    now = checkout.cloud.client("lambda").get_function_configuration(FunctionName=name)
+    assert now["CodeSha256"] != function["CodeSha256"]
+
+
+def test_a_changed_contract_is_a_new_image_and_judges_the_next_file(
+    checkout: Checkout, deployed: subprocess.CompletedProcess[str]
+) -> None:
+    before = checkout.image("shared")
+    folder = checkout.folder / "flows" / "contracts" / "readings"
+    folder.mkdir()
+    (folder / "contract.yaml").write_text(
+        "dataset: readings\nsource: incoming/readings/*.csv\ncolumns:\n  a: {type: integer}\n  b: {type: integer}\n"
+        "expectations:\n  - expect_column_values_to_be_between: {column: b, max_value: 1}\n"
+        "bad_rows: {policy: reject}\n"
+    )
+    changed = checkout.deploy("shared")
+    assert "TaskDefinition" in changed.stdout, changed.stdout
+    assert checkout.image("shared") != before
+    judged = checkout.upload("shared", "readings", "readings.csv", _GOOD)
+    assert judged.returncode == 1, judged.stdout
+    assert "rejected" in judged.stdout
+
+
+def test_an_update_that_fails_is_undone_and_the_chain_works_as_before(
+    checkout: Checkout, deployed: subprocess.CompletedProcess[str]
+) -> None:
+    before = checkout.outputs("shared")
+    template = (checkout.folder / "deployment" / "template.yaml").read_text()
+    checkout.change("deployment/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
+    checkout.change("deployment/template.yaml", "MemorySize: 256", "MemorySize: 512")
+    failed = checkout.deploy("shared")
+    (checkout.folder / "deployment" / "template.yaml").write_text(template)
+    assert failed.returncode == 3
+    assert "ended in UPDATE_ROLLBACK_COMPLETE: Sweep" in failed.stdout
+    assert checkout.stack("shared")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert checkout.outputs("shared") == before
+    published = checkout.upload("shared", "orders", "penguins.csv", b"not,orders\n1,2\n")
+    assert "orders" in published.stdout  # judged by a contract, whichever way: the chain is whole
+    assert "receipts/" in published.stdout, published.stdout
+    assert checkout.deploy("shared").returncode == 0
+
+
+# --- going on after a failure -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["build", "push"])
+def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout, moment: str) -> None:
+    name, stopped = f"killed-{moment}", checkout.engine / "store" / "stopped"
+    stopped.unlink(missing_ok=True)
+    with checkout.begin(
+        *("deploy", "--stack", name, *checkout.here, "--skip-prefect", "--no-smoke-test", "--yes"),
+        *("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}"),
+        ENGINE_STOPS=moment,
+    ) as process:
+        eventually(lambda: stopped.exists() or process.poll() is not None, seconds=_MOMENT_SECONDS)
+        assert process.poll() is None, process.communicate()[0]
+        os.killpg(process.pid, signal.SIGKILL)
+    assert "StateMachineArn" not in checkout.outputs(name)
+    went_on = checkout.deploy(name)
+    assert went_on.returncode == 0, went_on.stdout
+    assert "Add     ImageRepository" not in went_on.stdout
+    assert "StateMachineArn" in checkout.outputs(name)
+
+
+def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_again(checkout: Checkout) -> None:
+    refused = checkout.deploy("refused", ENGINE_FAILS="push")
+    assert refused.returncode == 3
+    assert "docker push was refused" in refused.stdout
+    assert "the registry does not like this image" in refused.stdout
+    assert checkout.deploy("refused").returncode == 0
+
+
+def test_a_stack_whose_creation_failed_is_made_anew(checkout: Checkout) -> None:
+    template = (checkout.folder / "deployment" / "template.yaml").read_text()
+    checkout.change("deployment/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
+    failed = checkout.deploy("broken", "--image", "registry.example/sluice:1")
+    (checkout.folder / "deployment" / "template.yaml").write_text(template)
+    assert failed.returncode == 3
+    assert checkout.stack("broken")["StackStatus"] == "ROLLBACK_COMPLETE"
+    anew = checkout.deploy("broken", "--image", "registry.example/sluice:1")
+    assert "no update leads out of that" not in anew.stdout  # --yes answers without asking
+    assert anew.returncode == 0, anew.stdout
+    assert checkout.stack("broken")["StackStatus"] == "CREATE_COMPLETE"
+
+
+# --- taking it away -----------------------------------------------------------------------------------------------
+
+
+def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> None:
+    assert checkout.deploy("kept", "--image", "registry.example/sluice:1").returncode == 0
+    buckets = {checkout.outputs("kept")[name] for name in ("LandingBucket", "PublishedBucket")}
+    gone = checkout.sluice("destroy", "--stack", "kept", *checkout.here, "--yes")
+    assert gone.returncode == 0, gone.stdout
+    assert buckets <= checkout.buckets()
+    assert all(f"kept: s3://{bucket}" in gone.stdout for bucket in buckets)
+    again = checkout.sluice("destroy", "--stack", "kept", *checkout.here, "--yes")
+    assert "no such stack" in again.stdout
+
+
+def test_data_is_deleted_only_when_every_buckets_name_is_typed(checkout: Checkout) -> None:
+    assert checkout.deploy("deleted", "--image", "registry.example/sluice:1").returncode == 0
+    outputs = checkout.outputs("deleted")
+    s3 = checkout.cloud.client("s3")
+    for body in (b"1", b"2"):
+        s3.put_object(Bucket=outputs["PublishedBucket"], Key="data/x", Body=body)
+    command = ("destroy", "--stack", "deleted", *checkout.here, "--yes", "--delete-data")
+    mistyped = checkout.sluice(*command, typed="yes\n")
+    assert mistyped.returncode == 3
+    assert "nothing was deleted" in mistyped.stdout
+    assert checkout.stack("deleted")["StackStatus"] == "CREATE_COMPLETE"
+    asked_in_order = [
+        line.split()[1].rstrip(":") for line in mistyped.stdout.splitlines() if line.startswith("bucket ")
+    ]
+    gone = checkout.sluice(*command, typed="".join(f"{name.rstrip(':')}\n" for name in listed))
+    assert gone.returncode == 0, gone.stdout
+    assert "2 object versions deleted" in gone.stdout
+    assert not {outputs["LandingBucket"], outputs["PublishedBucket"]} & checkout.buckets()
