@@ -132,14 +132,27 @@ def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | N
         CredentialsMissing, CredentialsExpired, CredentialsInvalid, ProfileUnknown, RegionUnset, RegionUnusable,
         PermissionMissing, AwsUnreachable: before anything was done.
     """
-    with only(environment_for(users, region=region, profile=profile)), said("asking AWS who we are"):
+    asked_for = environment_for(users, region=region, profile=profile)
+    with _own_session(asked_for), said("asking AWS who we are"):
         chosen = boto3.Session().region_name
         if not chosen:
             raise RegionUnset("no AWS region: give --region, or set one in the environment's file or in the profile")
-    with only(environment_for(users, region=chosen, profile=profile)):
+    with _own_session(asked_for | {"AWS_REGION": chosen, "AWS_DEFAULT_REGION": chosen}):
         with said("asking AWS who we are"):
             identity = client_of("sts").get_caller_identity()
         yield Access(str(identity["Account"]), chosen, str(identity["Arn"]), users.get("AWS_ENDPOINT_URL", ""))
+
+
+@contextmanager
+def _own_session(environment: dict[str, str]) -> Iterator[None]:
+    """Make `environment` the one that boto3 reads; it would keep the credentials that it once found."""
+    before = boto3.DEFAULT_SESSION
+    with only(environment):
+        boto3.DEFAULT_SESSION = None
+        try:
+            yield
+        finally:
+            boto3.DEFAULT_SESSION = before
 
 
 @contextmanager

@@ -32,10 +32,13 @@ _ADVICE = {
     "DELETE_FAILED": "it could not be deleted whole; delete it (sluice destroy) once its events' cause is removed",
     "UPDATE_ROLLBACK_FAILED": "an update could not be undone; continue the rollback in the CloudFormation console",
 }
+_FOLLOWED_BY_ROLLBACK = frozenset({"CREATE_FAILED", "UPDATE_FAILED"})
+# CloudFormation validates some things before it begins, and then names the call that tells what it found.
+_SEE_EVENTS = "DescribeEvents"
 _REFUSAL = "ValidationError"  # CloudFormation's code for a template or parameter that it does not accept
 _HANDLER_ERROR = re.compile(r"HandlerErrorCode: (?P<code>\w+)")
 _QUOTA_WORDS = ("limit exceeded", "limitexceeded", "quota", "maximum number of", "unreservedconcurrentexecution")
-_TAKEN_WORDS = ("already exist", "alreadyexists", "already owned by you")
+_TAKEN_WORDS = ("name_conflict", "already exist", "alreadyexists", "already owned by you")
 _DENIED_WORDS = ("not authorized to perform", "access denied", "accessdenied")
 # CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
@@ -159,10 +162,11 @@ class Stack:
         )
         try:
             changes = self._changes(change_set_id)
-        except ChangesRefused:
+            agreed = bool(changes) and agree_to(changes)
+        except BaseException:  # also Ctrl-C at the question: nothing half-made stays behind
             self._discard(change_set_id, stack_id, exists)
             raise
-        if not changes or not agree_to(changes):
+        if not agreed:
             self._discard(change_set_id, stack_id, exists)
             if changes:
                 raise ChangesDeclined(f"the stack {self._name} was left as it is")
@@ -301,6 +305,9 @@ class Stack:
             reason = described.get("StatusReason", "")
             if any(words in reason for words in _NO_CHANGES):
                 return []
+            if _SEE_EVENTS in reason:
+                errors = self._validation_errors(ChangeSetName=change_set_id)
+                reason = " | ".join(f"{one.resource}: {one.reason}" for one in errors) or reason
             raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {reason}")
         pages = self._cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
         return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
@@ -326,24 +333,54 @@ class Stack:
                 self._on_event(step)
                 if step.status.endswith("_FAILED"):
                     failures.append(step)
-                if event["PhysicalResourceId"] == stack_id and not step.status.endswith("_IN_PROGRESS"):
-                    return self._judge(step.status, failures)
+                if event["PhysicalResourceId"] == stack_id and self._has_ended(stack_id, step.status):
+                    return self._judge(stack_id, self._status_after(stack_id, step.status), failures)
             if time.monotonic() - quiet_since > _QUIET_SECONDS:
                 status = self._status(stack_id)
                 if not status.endswith("_IN_PROGRESS"):
-                    return self._judge(status, failures)
+                    return self._judge(stack_id, status, failures)
             time.sleep(pause)
+
+    def _has_ended(self, stack_id: str, status: str) -> bool:
+        """Whether the stack itself has come to rest; a failure is mostly followed by putting back what was changed."""
+        if status.endswith("_IN_PROGRESS"):
+            return False
+        return status not in _FOLLOWED_BY_ROLLBACK or self._status_after(stack_id, status) != status
+
+    def _status_after(self, stack_id: str, status: str) -> str:
+        """Return the state that a stack of this state has come to by now."""
+        if status not in _FOLLOWED_BY_ROLLBACK:
+            return status
+        now = self._status(stack_id)
+        return status if now.endswith("_IN_PROGRESS") else now
 
     def _status(self, stack_id: str) -> str:
         return str(self._cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]["StackStatus"])
 
-    def _judge(self, status: str, failures: Sequence[StackEvent]) -> None:
+    def _judge(self, stack_id: str, status: str, failures: Sequence[StackEvent]) -> None:
         if status in _SUCCEEDED:
             return
+        if any(_SEE_EVENTS in failure.reason for failure in failures):
+            failures = self._validation_errors(StackName=stack_id) or failures
         reasons = [f"{step.resource} ({step.resource_type}): {step.reason}" for step in failures[:_MAX_REASONS]]
         kind, advice = _cause(failures)
         told = " | ".join(reasons or ["see its events"])
         raise kind(f"the stack {self._name} ended in {status}: {told}{advice}")
+
+    def _validation_errors(self, **operation: str) -> list[StackEvent]:
+        """Return what CloudFormation found before it began: names that are taken, values that are none."""
+        events = self._cloudformation.describe_events(**operation)["OperationEvents"]
+        errors = [event for event in events if event.get("EventType") == "VALIDATION_ERROR"]
+        return [
+            StackEvent(
+                event.get("LogicalResourceId", ""),
+                event.get("ResourceType", ""),
+                "VALIDATION_FAILED",
+                f"{event.get('ValidationStatusReason', '')} ({event.get('ValidationName', '')})",
+            )
+            for event in errors
+            if event["OperationId"] == errors[0]["OperationId"]
+        ]
 
     def _new_events(self, stack_id: str) -> list[dict[str, Any]]:
         """Return the events not seen yet, oldest first."""

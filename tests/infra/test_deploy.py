@@ -311,10 +311,8 @@ def test_data_is_deleted_only_when_every_buckets_name_is_typed(checkout: Checkou
     assert mistyped.returncode == 3
     assert "nothing was deleted" in mistyped.stdout
     assert checkout.stack("deleted")["StackStatus"] == "CREATE_COMPLETE"
-    asked_in_order = [
-        line.split()[1].rstrip(":") for line in mistyped.stdout.splitlines() if line.startswith("bucket ")
-    ]
-    gone = checkout.sluice(*command, typed="".join(f"{name.rstrip(':')}\n" for name in listed))
+    listed = [line.split()[1].rstrip(":") for line in mistyped.stdout.splitlines() if line.startswith("bucket ")]
+    gone = checkout.sluice(*command, typed="".join(f"{name}\n" for name in listed))
     assert gone.returncode == 0, gone.stdout
     assert "2 object versions deleted" in gone.stdout
     assert not {outputs["LandingBucket"], outputs["PublishedBucket"]} & checkout.buckets()

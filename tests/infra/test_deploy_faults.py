@@ -1,0 +1,590 @@
+"""What can keep a deployment from happening: each is said in a sentence, before or instead of a half-made stack."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, InvalidRegionError, SSOTokenLoadError
+from rich.console import Console
+
+from deployment import images
+from deployment.aws_access import (
+    AwsUnreachable,
+    CredentialsExpired,
+    CredentialsInvalid,
+    CredentialsMissing,
+    PermissionMissing,
+    ProfileUnknown,
+    QuotaReached,
+    RegionUnset,
+    RegionUnusable,
+    aws_access,
+    environment_for,
+    told,
+)
+from deployment.change_sets import (
+    Change,
+    Stack,
+    StackBusy,
+    StackFailed,
+    StackForbidden,
+    StackNameTaken,
+    StackQuotaReached,
+    StackUnusable,
+)
+from deployment.commands.deploy import AccountUnexpected, DeploymentDeclined, Wishes, deploy
+from deployment.commands.deploy_show import show_changes
+from deployment.environments import (
+    FOLDER,
+    Environment,
+    EnvironmentInvalid,
+    EnvironmentUnknown,
+    load_environment,
+)
+from deployment.images import ContainerEngineMissing, Engine, ImageBuildFailed, ImageNotPushed, Recipe
+from deployment.local.cloud import LocalCloud
+from deployment.local.environment import aws_environment, only
+from deployment.local.ports import free_port
+from deployment.local.services import PROJECT_ROOT
+from deployment.place import Place, StackOptionMissing
+from deployment.prefect_setup import (
+    PrefectStepFailed,
+    PrefectUnauthorised,
+    PrefectUnreachable,
+    check_prefect,
+    register,
+)
+from deployment.stack import Clients, deploy_stack
+from deployment.target import PrefectAccess, StackMissing, prefect_access, target
+
+pytestmark = pytest.mark.cloud
+
+ACCOUNT_ID = "000000000000"
+_NOBODY = {
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+_SOMEBODY = {**_NOBODY, "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example"}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), with_prefect=False) as started:
+        yield started
+
+
+@pytest.fixture
+def users(cloud: LocalCloud) -> dict[str, str]:
+    """A user's variables, for whom the embedded cloud is AWS."""
+    return aws_environment(cloud.aws_endpoint_url, cloud.region)
+
+
+@contextmanager
+def answering(status: int, body: str = "{}") -> Iterator[str]:
+    """A server that gives one answer to everything; its address."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def wishes(environment: Environment, **more: Any) -> Wishes:
+    given: dict[str, Any] = {
+        "environment": environment,
+        "dry_run": False,
+        "skip_prefect": True,
+        "smoke_test": False,
+        "smoke_test_seconds": 1.0,
+        "home": Path("unused"),
+    }
+    return Wishes(**given | more)
+
+
+# --- credentials and region --------------------------------------------------------------------------------------
+
+
+def identify(users: dict[str, str], **where: str | None) -> str:
+    with aws_access(users, **{"region": None, "profile": None} | where) as access:
+        return access.account_id
+
+
+def test_no_credentials_at_all_says_three_ways_to_have_some() -> None:
+    with pytest.raises(CredentialsMissing, match=r"--profile.*AWS_ACCESS_KEY_ID.*aws sso login"):
+        identify(_NOBODY, region="eu-central-1")
+
+
+def test_a_profile_that_is_not_configured_is_named() -> None:
+    with pytest.raises(ProfileUnknown, match="production"):
+        identify(_SOMEBODY, region="eu-central-1", profile="production")
+
+
+def test_no_region_is_said_before_anything_is_asked() -> None:
+    with pytest.raises(RegionUnset, match="--region"):
+        identify(_SOMEBODY)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("ExpiredToken", CredentialsExpired),
+        ("InvalidClientTokenId", CredentialsInvalid),
+        ("SignatureDoesNotMatch", CredentialsInvalid),
+        ("AccessDenied", PermissionMissing),
+    ],
+)
+def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: type[Exception]) -> None:
+    """As STS answers it: docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
+    answer = (
+        '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
+        f"<Code>{code}</Code><Message>No.</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+    )
+    with answering(403, answer) as address, pytest.raises(expected, match="asking AWS who we are"):
+        identify({**_SOMEBODY, "AWS_ENDPOINT_URL": address}, region="eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (EndpointConnectionError(endpoint_url="https://sts.eu-centrall-1.amazonaws.com"), RegionUnusable),
+        (InvalidRegionError(region_name="eu central 1"), RegionUnusable),
+        (SSOTokenLoadError(profile_name="x", error_msg="expired"), CredentialsExpired),
+        (ClientError({"Error": {"Code": "LimitExceededException"}}, "CreateChangeSet"), QuotaReached),
+        (ClientError({"Error": {"Code": "Throttling"}}, "ListStacks"), AwsUnreachable),
+    ],
+)
+def test_what_keeps_us_from_aws_has_a_name_of_its_own(error: Any, expected: type[Exception]) -> None:
+    assert isinstance(told(error, "deploying"), expected)
+
+
+def test_a_profile_that_was_asked_for_wins_over_keys_in_the_environment() -> None:
+    environment = environment_for(_SOMEBODY, region="eu-west-1", profile="production")
+    assert environment["AWS_PROFILE"] == "production"
+    assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & set(environment)
+
+
+def test_a_permission_that_is_missing_is_named(cloud: LocalCloud, users: dict[str, str]) -> None:
+    iam = cloud.client("iam")
+    iam.create_user(UserName="guest")
+    key = iam.create_access_key(UserName="guest")["AccessKey"]
+    guest = users | {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    environment = Environment(stack="forbidden", parameters={"PrefectApiUrl": "http://127.0.0.1:1/api"})
+    with pytest.raises(PermissionMissing, match="cloudformation:ListStacks"):
+        deploy(Console(quiet=True), wishes(environment), guest, lambda _: True)
+
+
+def test_another_account_than_the_environments_is_left_alone(users: dict[str, str]) -> None:
+    environment = Environment(stack="elsewhere", account="123456789012")
+    with pytest.raises(AccountUnexpected, match=r"000000000000.*123456789012"):
+        deploy(Console(quiet=True), wishes(environment), users, lambda _: True)
+
+
+# --- which pipeline ------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_that_does_not_exist_is_named_with_account_and_region(users: dict[str, str], tmp_path: Path) -> None:
+    with (
+        pytest.raises(StackMissing, match=r"nowhere does not exist in account 000000000000, region eu-central-1"),
+        target(Place(stack="nowhere"), tmp_path, users),
+    ):
+        pass
+
+
+def test_a_region_without_a_stack_would_mean_nothing() -> None:
+    with pytest.raises(StackOptionMissing, match="--stack"):
+        Place(region="eu-central-1")
+
+
+def test_keys_come_from_secrets_manager_and_only_where_the_stack_uses_them(
+    cloud: LocalCloud, users: dict[str, str]
+) -> None:
+    arn = cloud.client("secretsmanager").create_secret(Name="auth", SecretString="user:pass")["ARN"]
+    with only(users | {"PREFECT_API_KEY": "a key for another server"}):
+        access = prefect_access({"PrefectApiUrl": "http://p/api", "PrefectAuthStringSecretArn": arn})
+    assert (access.api_key, access.auth_string) == ("", "user:pass")
+    assert access.headers == {"Authorization": "Basic dXNlcjpwYXNz"}
+    assert "pass" not in repr(access)
+
+
+# --- the environment's file ----------------------------------------------------------------------------------------
+
+
+def test_the_example_environment_is_valid() -> None:
+    assert load_environment("example").parameters["PrefectApiUrl"].startswith("https://")
+    assert (FOLDER / "example.yaml").exists()
+
+
+def test_an_unknown_environment_names_the_known_ones() -> None:
+    with pytest.raises(EnvironmentUnknown, match=r"known: example.*did you mean 'example'"):
+        load_environment("exmaple")
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ("regoin: eu-central-1", "regoin"),
+        ("account: 12", "account"),
+        ("parameters: {ImageUri: x}", "ImageUri"),
+        ("- a list", "the file"),
+        ("stack: [", "cannot be read"),
+    ],
+)
+def test_an_environment_that_is_wrong_names_file_and_field(written: str, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(written)
+    with pytest.raises(EnvironmentInvalid, match=rf"wrong\.yaml.*{named}"):
+        load_environment(str(file))
+
+
+def test_numbers_and_truths_become_the_text_that_cloudformation_takes(tmp_path: Path) -> None:
+    file = tmp_path / "right.yaml"
+    file.write_text("parameters: {MaxAttempts: 3, UseSpot: true, SubnetIds: [subnet-1, subnet-2]}")
+    assert load_environment(str(file)).parameters == {
+        "MaxAttempts": "3",
+        "UseSpot": "true",
+        "SubnetIds": "subnet-1,subnet-2",
+    }
+
+
+# --- the stack -----------------------------------------------------------------------------------------------------
+
+
+class Events:
+    """A CloudFormation that tells one stack's events, in the words that AWS uses."""
+
+    def __init__(self, reason: str) -> None:
+        self._events = [
+            _event("stack", "arn:stack", "UPDATE_ROLLBACK_COMPLETE", "", "2"),
+            _event("Thing", "thing", "CREATE_FAILED", reason, "1"),
+        ]
+        self._told = False
+
+    def get_paginator(self, _: str) -> Events:
+        return self
+
+    def paginate(self, **_: object) -> list[dict[str, Any]]:
+        seen, self._told = self._told, True
+        return [{"StackEvents": self._events if seen else []}]
+
+    def delete_stack(self, **_: object) -> None:
+        pass
+
+
+def _event(resource: str, physical: str, status: str, reason: str, number: str) -> dict[str, str]:
+    return {
+        "EventId": number,
+        "LogicalResourceId": resource,
+        "PhysicalResourceId": physical,
+        "ResourceType": "AWS::X::Y",
+        "ResourceStatus": status,
+        "ResourceStatusReason": reason,
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected", "told_what"),
+    [
+        (
+            'Resource handler returned message: "x already exists" (RequestToken: 1, HandlerErrorCode: AlreadyExists)',
+            StackNameTaken,
+            "choose another",
+        ),
+        ("sluice-landing-1 already exists in stack arn:aws:cloudformation:other", StackNameTaken, "choose another"),
+        (
+            'Resource handler returned message: "The maximum number of VPCs has been reached." '
+            "(RequestToken: 1, HandlerErrorCode: ServiceLimitExceeded)",
+            StackQuotaReached,
+            "Service Quotas",
+        ),
+        (
+            "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution "
+            "below its minimum value of [10]. (Service: Lambda, Status Code: 400, HandlerErrorCode: InvalidRequest)",
+            StackQuotaReached,
+            "Service Quotas",
+        ),
+        (
+            "User: arn:aws:iam::1:user/x is not authorized to perform: iam:CreateRole on resource: *",
+            StackForbidden,
+            "iam:CreateRole",
+        ),
+        ("The definition is not there", StackFailed, "The definition is not there"),
+    ],
+)
+def test_why_a_resource_failed_is_told_with_what_to_do(reason: str, expected: type[Exception], told_what: str) -> None:
+    stack = Stack(Events(reason), "sluice", lambda _: None)
+    with pytest.raises(StackFailed, match=told_what) as raised:
+        stack.delete({"StackStatus": "CREATE_COMPLETE", "StackId": "arn:stack"})
+    assert type(raised.value) is expected
+    assert "Thing (AWS::X::Y)" in str(raised.value)
+
+
+class Busy:
+    """A CloudFormation whose stack somebody else changes; it comes to rest after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def get_paginator(self, _: str) -> Busy:
+        return self
+
+    def paginate(self) -> list[dict[str, Any]]:
+        self._looks -= 1
+        status = "UPDATE_IN_PROGRESS" if self._looks >= 0 else "UPDATE_COMPLETE"
+        return [{"StackSummaries": [{"StackName": "sluice", "StackStatus": status, "StackId": "arn"}]}]
+
+
+def test_an_operation_of_somebody_elses_is_waited_for_and_said_once() -> None:
+    said: list[str] = []
+    assert Stack(Busy(3), "sluice", lambda _: None).settle(said.append) == "UPDATE_COMPLETE"
+    assert said == ["UPDATE_IN_PROGRESS"]
+
+
+def test_an_operation_that_does_not_end_is_not_waited_for_forever() -> None:
+    with pytest.raises(StackBusy, match="UPDATE_IN_PROGRESS"):
+        Stack(Busy(1_000_000), "sluice", lambda _: None).settle(lambda _: None, deadline_seconds=0.05)
+
+
+def test_a_taken_bucket_name_ends_the_update_and_puts_everything_back(cloud: LocalCloud, tmp_path: Path) -> None:
+    stranger = cloud.client("s3", aws_access_key_id="111111111111", aws_secret_access_key="test")
+    stranger.create_bucket(Bucket="taken-by-another", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    template = tmp_path / "template.yaml"
+    names = ("ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey")
+    template.write_text(
+        "Parameters:\n"
+        + "".join(f"  {name}: {{Type: String}}\n" for name in names)
+        + "Resources:\n  Bucket:\n    Type: AWS::S3::Bucket\n    Properties: {BucketName: taken-by-another}\n"
+    )
+    clients = Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+    with pytest.raises(StackNameTaken, match=r"ROLLBACK_COMPLETE.*Bucket.*choose another"):
+        deploy_stack(clients, stack_name="taken", parameters={}, template=template)
+
+
+def test_a_stack_in_rollback_complete_is_offered_to_be_deleted_and_left_on_no(
+    cloud: LocalCloud, users: dict[str, str], tmp_path: Path
+) -> None:
+    template = tmp_path / "template.yaml"
+    names = ("ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey")
+    template.write_text(
+        "Parameters:\n"
+        + "".join(f"  {name}: {{Type: String}}\n" for name in names)
+        + "Resources:\n  Machine:\n    Type: AWS::StepFunctions::StateMachine\n    Properties:\n"
+        "      RoleArn: !Sub 'arn:aws:iam::${AWS::AccountId}:role/run'\n"
+        "      DefinitionS3Location: {Bucket: !Ref ArtifactBucket, Key: missing.json}\n"
+    )
+    clients = Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+    with pytest.raises(StackFailed):
+        deploy_stack(clients, stack_name="rolled-back", parameters={}, template=template)
+    asked: list[str] = []
+
+    def refuse(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    environment = Environment(stack="rolled-back", parameters={"PrefectApiUrl": "http://127.0.0.1:1/api"})
+    with pytest.raises(DeploymentDeclined, match="left in ROLLBACK_COMPLETE"):
+        deploy(Console(quiet=True), wishes(environment), users, refuse)
+    assert "Delete it and begin anew?" in asked[0]
+    with pytest.raises(StackUnusable, match="dry-run"):
+        deploy(Console(quiet=True), wishes(environment, dry_run=True), users, refuse)
+
+
+def test_a_change_set_says_what_is_replaced() -> None:
+    with Console(width=40, record=True, file=open("/dev/null", "w")) as console:  # noqa: PTH123
+        show_changes(
+            console,
+            [
+                Change("Modify", "Queue", "AWS::SQS::Queue", replaces=True, what=("QueueName",)),
+                Change("Modify", "Task", "AWS::ECS::TaskDefinition", replaces=False, may_replace=True),
+                Change("Remove", "Alarm", "AWS::CloudWatch::Alarm", replaces=False),
+            ],
+        )
+    shown = console.export_text()
+    assert "Changes: 2 to modify, 1 to remove" in shown
+    assert "REPLACED  QueueName" in shown
+    assert "may be replaced" in shown
+
+
+# --- the image -------------------------------------------------------------------------------------------------------
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_no_engine_says_what_to_install_or_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ContainerEngineMissing, match=r"install one, or give --image"):
+        images.find_engine()
+
+
+def test_a_docker_without_its_daemon_is_passed_over_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program(tmp_path, "docker", "exit 1")
+    with pytest.raises(ContainerEngineMissing, match=r"docker is installed and does not answer"):
+        images.find_engine()
+    program(tmp_path, "podman", "exit 0")
+    assert images.find_engine().name == "podman"
+
+
+def test_a_build_that_fails_shows_its_last_words(tmp_path: Path) -> None:
+    program(tmp_path, "docker", "echo no space left on device; exit 1")
+    with pytest.raises(ImageBuildFailed, match="no space left on device"):
+        images.build(Engine("docker", str(tmp_path / "docker")), Recipe("X86_64", {}), "sluice:1")
+
+
+@pytest.mark.parametrize("reference", [":never", f"@sha256:{'0' * 64}"])
+def test_an_image_that_ci_did_not_push_is_named_before_anything_is_made(
+    cloud: LocalCloud, users: dict[str, str], reference: str
+) -> None:
+    uri = f"{ACCOUNT_ID}.dkr.ecr.eu-central-1.amazonaws.com/ours/drain{reference}"
+    parameters = {"PrefectApiUrl": "http://127.0.0.1:1/api"}
+    environment = Environment(stack="unpushed", image=uri, parameters=parameters)
+    with pytest.raises(ImageNotPushed, match="push it first"):
+        deploy(Console(quiet=True), wishes(environment), users, lambda _: True)
+    assert Stack(cloud.client("cloudformation"), "unpushed", lambda _: None).find() is None
+
+
+def test_the_tag_names_what_the_image_is_built_from(tmp_path: Path) -> None:
+    (tmp_path / "container").mkdir()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "container" / "Dockerfile").write_text(
+        "FROM x AS build\nCOPY code /app/code\nCOPY --from=build /a /a\n"
+    )
+    (tmp_path / "code" / "one.py").write_text("1")
+    tag = Recipe("X86_64", {}, tmp_path).tag
+    (tmp_path / "other.py").write_text("not in the image")
+    (tmp_path / "code" / "__pycache__").mkdir()
+    (tmp_path / "code" / "__pycache__" / "one.pyc").write_text("nor this")
+    assert Recipe("X86_64", {}, tmp_path).tag == tag
+    (tmp_path / "code" / "one.py").write_text("2")
+    tags = {
+        tag,
+        Recipe("X86_64", {}, tmp_path).tag,
+        Recipe("ARM64", {}, tmp_path).tag,
+        Recipe("X86_64", {"BASE_IMAGE": "y"}, tmp_path).tag,
+    }
+    assert len(tags) == 4
+
+
+@pytest.mark.parametrize("name", ["podman", "buildah"])
+def test_a_real_engine_builds_and_pushes_to_the_registry(cloud: LocalCloud, name: str, tmp_path: Path) -> None:
+    """From nothing, so that no base image is needed; what it proves are the commands and the push."""
+    try:
+        engine = images.find_engine([name])
+    except ContainerEngineMissing as error:
+        pytest.skip(str(error))
+    (tmp_path / "container").mkdir()
+    (tmp_path / "app.txt").write_text("code")
+    (tmp_path / "container" / "Dockerfile").write_text("FROM scratch\nCOPY app.txt /app/app.txt\n")
+    ecr = cloud.client("ecr")
+    repository = ecr.create_repository(repositoryName=f"{name}/drain")["repository"]["repositoryUri"]
+    recipe = Recipe("X86_64", {}, tmp_path)
+    try:
+        images.build(engine, recipe, f"{repository}:{recipe.tag}")
+    except ImageBuildFailed as error:
+        pytest.skip(f"{name} cannot build on this machine: {str(error)[-300:]}")
+    images.push(engine, ecr, repository, recipe.tag)
+    digest = images.find_digest(ecr, f"{name}/drain", recipe.tag)
+    assert digest is not None
+    assert (
+        images.check_pushed(ecr, f"{repository}:{recipe.tag}", ACCOUNT_ID, "eu-central-1") == f"{repository}@{digest}"
+    )
+    subprocess.run([engine.path, "rmi", "--force", f"{repository}:{recipe.tag}"], capture_output=True, check=False)
+
+
+# --- Prefect ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_prefect_that_does_not_answer_is_said_before_anything_is_made(
+    cloud: LocalCloud, users: dict[str, str]
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    environment = Environment(stack="unseen", image="registry.example/sluice:1", parameters={"PrefectApiUrl": url})
+    with pytest.raises(PrefectUnreachable, match=r"does not answer.*--skip-prefect"):
+        deploy(Console(quiet=True), wishes(environment, skip_prefect=False), users, lambda _: True)
+    assert Stack(cloud.client("cloudformation"), "unseen", lambda _: None).find() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "access", "expected", "told_what"),
+    [
+        (401, PrefectAccess("", api_key="k"), PrefectUnauthorised, "refuses the key"),
+        (403, PrefectAccess(""), PrefectUnauthorised, "wants a key, and the stack has none"),
+        (404, PrefectAccess(""), PrefectUnreachable, "ends in /api"),
+    ],
+)
+def test_a_prefect_that_refuses_says_what_it_wants(
+    status: int, access: PrefectAccess, expected: type[Exception], told_what: str
+) -> None:
+    with answering(status) as address, pytest.raises(expected, match=told_what):
+        check_prefect(PrefectAccess(f"{address}/api", api_key=access.api_key))
+
+
+def test_a_prefect_that_goes_away_afterwards_leaves_the_stack_and_says_how_to_go_on(
+    users: dict[str, str], tmp_path: Path
+) -> None:
+    outputs = {
+        **{"LandingBucket": "l", "PublishedBucket": "p", "QueueUrl": "https://q", "IncomingPrefix": "incoming/"},
+    }
+    steps: list[str] = []
+    with only(users), pytest.raises(PrefectStepFailed, match=r"is deployed and works.*Run the same command again"):
+        register(
+            PrefectAccess(f"http://127.0.0.1:{free_port()}/api"),
+            outputs,
+            stack_name="sluice",
+            region="eu-central-1",
+            home=tmp_path,
+            on_step=steps.append,
+        )
+    assert len(steps) == 1
+
+
+def test_prefect_clouds_pages_are_found_from_its_api() -> None:
+    access = PrefectAccess("https://api.prefect.cloud/api/accounts/A/workspaces/W")
+    assert access.ui_url == "https://app.prefect.cloud/account/A/workspace/W"
+
+
+# --- nobody there to answer ------------------------------------------------------------------------------------------
+
+
+def test_a_question_that_nobody_can_answer_is_no(cloud: LocalCloud, users: dict[str, str]) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "deployment.cli", "deploy", "--stack", "unasked", "--skip-prefect"),
+            *("--image", "registry.example/sluice:1", "--parameter", "PrefectApiUrl=http://127.0.0.1:1/api"),
+        ],
+        cwd=PROJECT_ROOT,
+        env={"PATH": "/usr/bin:/bin", **users},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3
+    assert "--yes answers yes" in done.stderr
+    assert Stack(cloud.client("cloudformation"), "unasked", lambda _: None).find() is None

@@ -1,0 +1,113 @@
+"""The optional template of a Prefect server: what tools and a second emulator say of it, and what they pass over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from deployment.local.services import PROJECT_ROOT
+from deployment.stack import TEMPLATE
+from tests.infra.template import Template, load_template, resource, resources_of, text_of
+
+PREFECT_SERVER = PROJECT_ROOT / "deployment" / "prefect_server.yaml"
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    return load_template(PREFECT_SERVER)
+
+
+@pytest.fixture
+def container(template: Template) -> Any:
+    return resource(template, "TaskDefinition")["Properties"]["ContainerDefinitions"][0]
+
+
+def test_linters_find_nothing() -> None:
+    program = Path(sys.executable).with_name("cfn-lint")
+    command = [str(program), "--append-rules", "cfn_lint_serverless.rules", "--", str(PREFECT_SERVER)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_second_emulator_makes_it() -> None:
+    """moto's CloudFormation; it resolves the secrets, and checks references and attributes."""
+    with mock_aws():
+        ec2 = boto3.client("ec2", region_name="eu-central-1")
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
+        ]
+        cloudformation = boto3.client("cloudformation", region_name="eu-central-1")
+        cloudformation.create_stack(
+            StackName="prefect",
+            TemplateBody=PREFECT_SERVER.read_text(encoding="utf-8"),
+            Parameters=[
+                {"ParameterKey": "VpcId", "ParameterValue": vpc},
+                {"ParameterKey": "SubnetIds", "ParameterValue": ",".join(subnets)},
+            ],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        stack = cloudformation.describe_stacks(StackName="prefect")["Stacks"][0]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+    assert outputs["ApiUrl"] == "http://server.prefect.internal:4200/api"
+    assert ":secretsmanager:" in outputs["AuthStringSecretArn"]
+
+
+def test_its_outputs_are_parameters_of_the_pipeline(template: Template) -> None:
+    assert {"ApiUrl", "AuthStringSecretArn", "ClientSecurityGroupId", "SubnetIds"} <= set(template["Outputs"])
+    wanted = {"PrefectApiUrl", "PrefectAuthStringSecretArn", "SecurityGroupIds", "SubnetIds"}
+    assert wanted <= set(load_template(TEMPLATE)["Parameters"])
+
+
+def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> None:
+    for name, group in resources_of(template, "AWS::EC2::SecurityGroup").items():
+        for rule in group["Properties"].get("SecurityGroupIngress", []):
+            assert "SourceSecurityGroupId" in rule, f"{name} lets in more than a security group"
+    assert resource(template, "Database")["Properties"]["PubliclyAccessible"] in (False, "false")
+    assert template["Parameters"]["AssignPublicIp"]["Default"] == "DISABLED"
+
+
+def test_the_database_is_encrypted_and_survives_a_mistake(template: Template) -> None:
+    database = resource(template, "Database")
+    assert database["Properties"]["StorageEncrypted"] in (True, "true")
+    assert (database["DeletionPolicy"], database["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
+    assert template["Parameters"]["DatabaseDeletionProtection"]["Default"] == "true"
+    assert template["Parameters"]["DatabaseBackupDays"]["MinValue"] >= 1
+
+
+def test_passwords_are_made_by_secrets_manager_and_reach_the_server_as_secrets(
+    template: Template, container: Any
+) -> None:
+    assert {secret["Name"] for secret in container["Secrets"]} == {
+        "PREFECT_SERVER_DATABASE_PASSWORD",
+        "PREFECT_SERVER_API_AUTH_STRING",
+    }
+    assert not [one for one in container["Environment"] if "PASSWORD" in one["Name"] or "AUTH" in one["Name"]]
+    assert not [name for name in template["Parameters"] if "assword" in name or "Secret" in name]
+    assert "{{resolve:secretsmanager:" in text_of(resource(template, "Database")["Properties"]["MasterUserPassword"])
+
+
+def test_the_server_is_not_root_and_has_no_role_of_its_own(template: Template, container: Any) -> None:
+    assert container["User"] not in ("0", "root", None)
+    assert container["Privileged"] in (False, "false")
+    assert "TaskRoleArn" not in resource(template, "TaskDefinition")["Properties"]
+
+
+def test_there_is_never_more_than_one_server(template: Template) -> None:
+    """Two without Redis between them would each see half of the events."""
+    service = resource(template, "Server")["Properties"]
+    assert int(service["DesiredCount"]) == 1
+    assert int(service["DeploymentConfiguration"]["MaximumPercent"]) == 100
+
+
+def test_the_servers_version_is_the_projects(template: Template) -> None:
+    import importlib.metadata
+
+    assert f":{importlib.metadata.version('prefect')}-python" in template["Parameters"]["ImageUri"]["Default"]
