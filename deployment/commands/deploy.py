@@ -21,11 +21,13 @@ from deployment.aws_access import Access, aws_access, said
 from deployment.change_sets import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
 from deployment.commands.deploy_show import EventLog, show_changes, show_place
 from deployment.commands.show import Progress, Steps, print_outcomes
+from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Stage, Uploads
 from deployment.environments import Environment
 from deployment.prefect_setup import check_prefect, register
 from deployment.stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.target import AwsTarget, PrefectAccess, aws_target, prefect_access
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
@@ -74,10 +76,13 @@ def deploy(console: Console, wishes: Wishes, users: Mapping[str, str], ask: Ask)
         ask: asked before anything is changed; False stops.
 
     Raises:
+        ContractInvalid: a contract that would go into the image is wrong.
         SluiceError: one class for each cause; what was done stays, and the same command goes on from there.
     """
-    check_stack_name(wishes.environment.stack)
     environment = wishes.environment
+    check_stack_name(environment.stack)
+    if not environment.image:
+        Contracts.load(CONTRACTS)  # in the image a wrong one would stop every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, wishes, access, ask).run()
 

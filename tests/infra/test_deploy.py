@@ -57,6 +57,7 @@ class Checkout:
                 "PATH": f"{self.engine}:{os.defpath}",
                 "HOME": str(self.folder),
                 "COLUMNS": "200",
+                "PYTHONDONTWRITEBYTECODE": "1",
                 **aws_environment(self.cloud.aws_endpoint_url, self.cloud.region),
                 **environment,
             },
@@ -214,7 +215,7 @@ def test_a_changed_contract_is_a_new_image_and_judges_the_next_file(
     (folder / "contract.yaml").write_text(
         "dataset: readings\nsource: incoming/readings/*.csv\ncolumns:\n  a: {type: integer}\n  b: {type: integer}\n"
         "expectations:\n  - expect_column_values_to_be_between: {column: b, max_value: 1}\n"
-        "bad_rows: {policy: reject}\n"
+        "bad_rows: {policy: reject_file}\n"
     )
     changed = checkout.deploy("shared")
     assert "TaskDefinition" in changed.stdout, changed.stdout
@@ -237,10 +238,22 @@ def test_an_update_that_fails_is_undone_and_the_chain_works_as_before(
     assert "ended in UPDATE_ROLLBACK_COMPLETE: Sweep" in failed.stdout
     assert checkout.stack("shared")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert checkout.outputs("shared") == before
-    published = checkout.upload("shared", "orders", "penguins.csv", b"not,orders\n1,2\n")
-    assert "orders" in published.stdout  # judged by a contract, whichever way: the chain is whole
-    assert "receipts/" in published.stdout, published.stdout
+    published = checkout.upload("shared", "readings", "again.csv", b"a,b\n1,1\n")
+    assert published.returncode == 0, published.stdout
+    assert "1 of 1 published" in published.stdout
     assert checkout.deploy("shared").returncode == 0
+
+
+def test_a_contract_that_is_wrong_is_refused_before_it_stops_every_file(checkout: Checkout) -> None:
+    folder = checkout.folder / "flows" / "contracts" / "wrong"
+    folder.mkdir()
+    (folder / "contract.yaml").write_text("dataset: wrong\nsource: incoming/wrong/*.csv\nbad_rows: {policy: never}\n")
+    refused = checkout.deploy("wrong")
+    shutil.rmtree(folder)
+    assert refused.returncode == 3
+    assert "bad_rows.policy" in refused.stdout
+    stacks = checkout.cloud.client("cloudformation").list_stacks()["StackSummaries"]
+    assert "wrong" not in {one["StackName"] for one in stacks}
 
 
 # --- going on after a failure -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,23 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from deployment.local.cloud import LocalCloud
 from deployment.local.services import PROJECT_ROOT
 from deployment.stack import TEMPLATE
+from deployment.templates import template_body
 from tests.infra.template import Template, load_template, resource, resources_of, text_of
+from tests.infra.waiting import eventually
+
+pytestmark = [
+    pytest.mark.cloud,
+    pytest.mark.filterwarnings("ignore:.*not supported by moto:UserWarning", "ignore:.*No Moto.*"),
+]
 
 PREFECT_SERVER = PROJECT_ROOT / "deployment" / "prefect_server.yaml"
+
+
+_NOT_IN_MOTO = {"ServerName", "Server"}
+_NOT_IN_MINISTACK = {"ClientToServer", "ServerToDatabase"}
 
 
 @pytest.fixture(scope="module")
@@ -35,29 +48,58 @@ def test_linters_find_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_a_second_emulator_makes_it() -> None:
-    """moto's CloudFormation; it resolves the secrets, and checks references and attributes."""
-    with mock_aws():
-        ec2 = boto3.client("ec2", region_name="eu-central-1")
-        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-        subnets = [
-            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
-        ]
-        cloudformation = boto3.client("cloudformation", region_name="eu-central-1")
-        cloudformation.create_stack(
-            StackName="prefect",
-            TemplateBody=PREFECT_SERVER.read_text(encoding="utf-8"),
-            Parameters=[
-                {"ParameterKey": "VpcId", "ParameterValue": vpc},
-                {"ParameterKey": "SubnetIds", "ParameterValue": ",".join(subnets)},
-            ],
-            Capabilities=["CAPABILITY_IAM"],
-        )
-        stack = cloudformation.describe_stacks(StackName="prefect")["Stacks"][0]
+def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
+    """The stack of this template in two new subnets, once it is at rest."""
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)]
+    cloudformation.create_stack(
+        StackName="prefect",
+        TemplateBody=body,
+        Parameters=[
+            {"ParameterKey": "VpcId", "ParameterValue": vpc},
+            {"ParameterKey": "SubnetIds", "ParameterValue": ",".join(subnets)},
+        ],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+
+    def at_rest() -> dict[str, Any] | None:
+        stack: dict[str, Any] = cloudformation.describe_stacks(StackName="prefect")["Stacks"][0]
+        return None if stack["StackStatus"].endswith("IN_PROGRESS") else stack
+
+    return eventually(at_rest, seconds=60)
+
+
+def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_same_secret(
+    template: Template, tmp_path: Path
+) -> None:
+    """MiniStack's CloudFormation, which does not know rules of security groups that stand alone."""
+    made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MINISTACK
+    body = json.loads(template_body(PREFECT_SERVER, only=made))
+    del body["Resources"]["Server"]["DependsOn"]
+    with LocalCloud(tmp_path, with_prefect=False) as cloud:
+        stack = made_in(cloud.client("cloudformation"), cloud.client("ec2"), json.dumps(body))
+        outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+        secrets = cloud.client("secretsmanager")
+        auth_string = secrets.get_secret_value(SecretId=outputs["AuthStringSecretArn"])["SecretString"]
     assert stack["StackStatus"] == "CREATE_COMPLETE"
-    outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
     assert outputs["ApiUrl"] == "http://server.prefect.internal:4200/api"
-    assert ":secretsmanager:" in outputs["AuthStringSecretArn"]
+    user, _, password = auth_string.partition(":")
+    assert user == "prefect"
+    assert len(password) == 40
+
+
+def test_a_second_emulator_makes_it(template: Template) -> None:
+    """moto's CloudFormation, which makes no secrets and no names."""
+    made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MOTO
+    with mock_aws(), pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "testing")
+        session = boto3.Session(region_name="eu-central-1")
+        body = template_body(PREFECT_SERVER, only=made)  # it knows the long form of Fn::GetAtt only
+        stack = made_in(session.client("cloudformation"), session.client("ec2"), body)
+        database = session.client("rds").describe_db_instances()["DBInstances"][0]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    assert (database["StorageEncrypted"], database["PubliclyAccessible"]) == (True, False)
 
 
 def test_its_outputs_are_parameters_of_the_pipeline(template: Template) -> None:
