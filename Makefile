@@ -98,6 +98,7 @@ lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates
 	@$(BIN)/ruff check .
 	@$(LINT)/bin/checkov --quiet --compact --skip-download --framework cloudformation dockerfile github_actions \
 		$(addprefix -f ,$(REVIEWED))
+	@$(LINT)/bin/hadolint container/Dockerfile
 	@$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/python -m tests.linters.secrets
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "container" / "Dockerfile"
 _OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
 _BUILD_SECONDS = 1_500
-_KEPT_HOURS = 24 * 10
+_MOST_IMAGES = 400  # each step of a build leaves one; then the cache is begun anew
 _PODMAN_NEEDS = ("podman", "runc", "conmon", "catatonit")
 
 # What Debian's slim images and Docker's python images have in common with this: no documents, no translations, and a
@@ -147,7 +147,13 @@ def _podman(cache: Path) -> Iterator[Engine]:
         finally:
             service.terminate()
             service.wait(30)
-            _run("podman", "image", "prune", "--force", "--filter", f"until={_KEPT_HOURS}h", environment=environment)
+            _make_room(environment)
+
+
+def _make_room(environment: dict[str, str]) -> None:
+    kept = _run("podman", "images", "--all", "--quiet", environment=environment).stdout.splitlines()
+    if len(kept) > _MOST_IMAGES:
+        _run("podman", "image", "prune", "--force", environment=environment)
 
 
 def _podman_settings(cache: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The tools that reviewers run: they find nothing here, each finds what it is there for, and exceptions have reasons.
 
-`make lint` runs checkov, the workflow's schema and the scan for secrets on the project; here they are shown to bite.
+`make lint` runs checkov, hadolint, the workflow's schema and the scan for secrets on the project; here they are shown
+to bite.
 """
 
 from __future__ import annotations
@@ -59,6 +60,15 @@ def test_checkov_finds_a_bucket_that_is_open_to_all(tmp_path: Path) -> None:
     )
     assert checked.returncode == 1
     assert "CKV_AWS_20" in checked.stdout, checked.stdout
+
+
+@needs_linters
+def test_hadolint_finds_a_package_whose_version_is_left_open(tmp_path: Path) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM debian:12\nRUN apt-get update && apt-get install -y --no-install-recommends gcc\n")
+    checked = run("hadolint", dockerfile)
+    assert checked.returncode == 1
+    assert "DL3008" in checked.stdout, checked.stdout
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
