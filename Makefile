@@ -21,7 +21,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine screenshots soak lock
+.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -159,6 +159,9 @@ bench-refine: setup ## rows per second of validating and preprocessing, beside p
 
 soak: setup ## 10,000 small uploads under kills, lost answers, refusals and repetitions; ends with lost=0 doubled=0
 	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
+
+bench-prefect: setup ## flow runs per minute of a Prefect server, on SQLite and on PostgreSQL
+	@$(BIN)/python -m tests.benchmarks.bench_prefect
 
 # --- upkeep -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Applies automations.yaml to the Prefect server: the same result however often it runs.
+"""Applies automations.yaml and concurrency.yaml to the Prefect server: the same result however often it runs.
 
     python -m deployment.automations
 
@@ -21,6 +21,7 @@ from prefect.events.schemas.automations import AutomationCore
 from pydantic import ValidationError
 
 from blocks.settings import CONTRACTS
+from deployment import concurrency
 from flows.refinery.contracts import Contract, ContractInvalid, load_contracts
 from flows.refinery.errors import TerminalError
 
@@ -36,11 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Apply the file; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployment.automations", description=__doc__)
     parser.add_argument("file", type=Path, nargs="?", default=FILE, help="the automations (default: Sluice's own)")
+    parser.add_argument("--concurrency", type=Path, default=concurrency.FILE, help="the limits (default: Sluice's own)")
     given = parser.parse_args(arguments)
     try:
-        for line in apply(declared(given.file), deadlines_of(load_contracts(CONTRACTS))):
-            print(line)  # noqa: T201 (a command's output)
-    except (AutomationsInvalid, ContractInvalid) as error:
+        contracts = load_contracts(CONTRACTS)
+        limits = concurrency.declared(given.concurrency)
+        done = apply(declared(given.file), deadlines_of(contracts))
+        done += concurrency.apply(limits, [contract.dataset for contract in contracts])
+        print("\n".join(done))  # noqa: T201 (a command's output)
+    except (AutomationsInvalid, concurrency.ConcurrencyInvalid, ContractInvalid) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
@@ -77,7 +79,7 @@ class Observer:
                 try:
                     stack.enter_context(SyncClientContext.get_or_create())
                 except Exception as error:  # noqa: BLE001 (observability never holds data back)
-                    self._go_without(f"{type(error).__name__}")
+                    self._go_without(_why(error))
             yield
 
     def _flow_run(self, assignment: Assignment) -> FlowRun | None:
@@ -96,7 +98,7 @@ class Observer:
         except ObjectNotFound:
             self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(f"{type(error).__name__}")
+            self._go_without(_why(error))
         return None
 
     def _deployment_of(self, client: SyncPrefectClient) -> UUID:
@@ -123,7 +125,7 @@ class Observer:
                     client.set_flow_run_state(flow_run.id, gone, force=True)
                     claimed = _set_state(client, flow_run, claim)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(f"{type(error).__name__}")
+            self._go_without(_why(error))
             return False
         if claimed is None:
             raise RunTaken(f"flow run {flow_run.name} is being run by another worker")
@@ -141,7 +143,7 @@ class Observer:
         except SluiceError:
             raise
         except Exception as error:  # noqa: BLE001 (the API went away in the middle)
-            self._go_without(f"{type(error).__name__}")
+            self._go_without(_why(error))
         if assignment.receipt:
             if state is not None and not state.is_final():
                 self._show_outcome(flow_run, assignment.receipt)
@@ -160,7 +162,7 @@ class Observer:
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(flow_run.id, final_state(receipt), force=True)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(f"{type(error).__name__}")
+            self._go_without(_why(error))
 
     def _finish_quietly(self, assignment: Assignment) -> Receipt | None:
         """The flow run is over. If its receipt is there too, only the index may be left to do."""
@@ -189,6 +191,16 @@ class Observer:
         ) as run:
             assignment.receipt = run.run()
             return assignment.receipt
+
+
+def _why(error: Exception) -> str:
+    """Say what is wrong with Prefect, in words that hold no secret."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return type(error).__name__
+    status = error.response.status_code
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return f"its API refuses this client ({status}): PREFECT_API_AUTH_STRING or PREFECT_API_KEY is missing or wrong"
+    return f"its API answers with status {status}"
 
 
 def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:

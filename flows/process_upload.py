@@ -27,6 +27,7 @@ from flows.refinery.judging.validate import Validated
 from flows.refinery.preparing.preprocess import Prepared
 from flows.refinery.publishing.receipt import Chain, Output, Receipt, Status, receipt_key
 from flows.stages import REJECTING, UploadRun
+from flows.upload_slot import upload_slot
 from lambda_trigger.message import UploadMessage, folder_of
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
@@ -64,6 +65,13 @@ class Assignment:
         return Places.of(
             settings.queue_url, settings.published_bucket, log.group if log else None, log.stream if log else None
         )
+
+    @property
+    def dataset(self) -> str:
+        """The dataset, as far as the key and a person's wish say it: the contract is only found later."""
+        if self.contract:
+            return self.contract.dataset
+        return folder_of(self.upload.key, self.pipeline.settings.incoming_prefix) or "default"
 
     @property
     def display_name(self) -> str:
@@ -223,6 +231,7 @@ def process_upload(
     progress = ProgressBar()
     with (
         signs_of_life(),
+        upload_slot(assignment.dataset),
         UploadRun(
             assignment.pipeline,
             assignment.upload,

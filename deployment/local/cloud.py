@@ -23,6 +23,7 @@ from deployment.local import ports, prefect_server
 from deployment.local.endpoints import Endpoints, load_endpoints
 from deployment.local.environment import clean_environment, docker_environment
 from deployment.local.errors import EnvironmentMissing, ServiceDied
+from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import end_leftovers
 from deployment.local.project_commands import ProjectCommand, program
 from deployment.local.services import PROJECT_ROOT, Service
@@ -46,6 +47,7 @@ class LocalCloud:
         aws_port, prefect_port: a port that must be used; None for the last one used, the usual one, or any.
         wait_scale: factor on the waits and retry intervals of state machines; tests shorten them.
         with_prefect: whether a Prefect server is wanted.
+        prefect_options: a database and a password of its own for the Prefect server.
         docker: run tasks in a real Docker engine; None asks the variable SLUICE_DOCKER.
         cache_dir: where a migrated Prefect database is kept for the next new state folder.
     """
@@ -59,6 +61,7 @@ class LocalCloud:
         prefect_port: int | None = None,
         wait_scale: float = 1.0,
         with_prefect: bool = True,
+        prefect_options: ServerOptions = ServerOptions(),
         docker: bool | None = None,
         cache_dir: Path | None = None,
     ) -> None:
@@ -74,6 +77,8 @@ class LocalCloud:
         self.prefect: Service | None = None
         self.worker: Service | None = None
         self._with_prefect = with_prefect
+        self._prefect_options = prefect_options
+        self._keep_template = False
 
     # --- life ---
 
@@ -128,6 +133,7 @@ class LocalCloud:
             region=self.region,
             aws_endpoint_url=f"http://{ports.HOST}:{aws_port}",
             prefect_api_url=f"http://{ports.HOST}:{prefect_port}/api" if prefect_port else "",
+            prefect_auth_string=self._prefect_options.auth_string,
             outputs=last.outputs if last else {},
             owner_pid=os.getpid(),
         )
@@ -197,11 +203,12 @@ class LocalCloud:
             preferred.insert(0, urlsplit(last.prefect_api_url).port or DEFAULT_PREFECT_PORT)
         port = ports.choose(self._prefect_port, preferred, "the Prefect server")
         home = self.state_dir / "prefect"
-        self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
+        if not self._prefect_options.database_url:
+            self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
         self.prefect = Service(
             name="Prefect server",
             command=[program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)],
-            environment=self._base_environment() | prefect_server.server_environment(home, port),
+            environment=self._base_environment() | prefect_server.server_environment(home, port, self._prefect_options),
             log_path=self.state_dir / "logs" / "prefect.log",
             records=self._records,
         )
@@ -225,8 +232,8 @@ class LocalCloud:
 
     def _wait_for_prefect(self, port: int) -> None:
         if self.prefect is not None:
-            home = self.state_dir / "prefect"
-            self.prefect.wait_until(lambda: prefect_server.is_ready(home, port), START_DEADLINE_SECONDS)
+            home, auth_string = self.state_dir / "prefect", self._prefect_options.auth_string
+            self.prefect.wait_until(lambda: prefect_server.is_ready(home, port, auth_string), START_DEADLINE_SECONDS)
 
     def start_prefect(self) -> None:
         """Start the Prefect server again after `cloud.prefect.stop()`, on the same port."""

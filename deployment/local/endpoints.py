@@ -32,6 +32,7 @@ class Endpoints:
         region: the AWS region that it plays.
         aws_endpoint_url: every AWS service.
         prefect_api_url: Prefect's API; empty for a cloud without Prefect.
+        prefect_auth_string: USER:PASSWORD of Prefect's API; empty when it asks for none.
         outputs: the outputs of the stack that was deployed into it, empty before.
         owner_pid: the process that keeps it running.
         ready: whether the pipeline was brought up in it since it was started.
@@ -41,6 +42,7 @@ class Endpoints:
     region: str
     aws_endpoint_url: str
     prefect_api_url: str = ""
+    prefect_auth_string: str = field(default="", repr=False)
     outputs: dict[str, str] = field(default_factory=dict)
     owner_pid: int = 0
     ready: bool = False
@@ -62,7 +64,7 @@ class Endpoints:
         environment |= aws_environment(self.aws_endpoint_url, self.region)
         if self.prefect_api_url:
             port = urlsplit(self.prefect_api_url).port or 80
-            environment |= client_environment(self.state_dir / "prefect", port)
+            environment |= client_environment(self.state_dir / "prefect", port, self.prefect_auth_string)
         return environment
 
     def session(self) -> boto3.Session:
@@ -91,6 +93,7 @@ class Endpoints:
         """Write these addresses into the state folder, for other commands and for the next start."""
         text = json.dumps(asdict(self) | {"state_dir": str(self.state_dir)}, indent=2)
         partial = self.state_dir / f"{_FILE_NAME}.partial"
+        partial.touch(mode=0o600)
         partial.write_text(text + "\n")
         partial.replace(self.state_dir / _FILE_NAME)
 

@@ -13,7 +13,9 @@ from deployment.target import pipeline_settings
 
 STACK_NAME = "sluice"
 WORK_POOL = "local"
+AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (its name)
 IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
+_STEP_SECONDS = 300  # it takes a few, unless the machine is busy with much else
 
 
 def bring_up(
@@ -40,7 +42,7 @@ def bring_up(
     outputs = deploy_stack(
         Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts")),
         stack_name=STACK_NAME,
-        parameters={"ImageUri": IMAGE, "PrefectApiUrl": cloud.prefect_api_url, **(parameters or {})},
+        parameters={"ImageUri": IMAGE, **_prefect_parameters(cloud), **(parameters or {})},
         timeouts=timeouts,
         on_event=on_event,
     )
@@ -50,17 +52,31 @@ def bring_up(
     return outputs
 
 
+def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
+    """Say where Prefect is; its password, if it has one, is a secret in the cloud, as it would be on AWS."""
+    address = {"PrefectApiUrl": cloud.prefect_api_url}
+    auth_string = cloud.endpoints.prefect_auth_string
+    if not auth_string:
+        return address
+    secrets = cloud.client("secretsmanager")
+    try:
+        secret = secrets.create_secret(Name=AUTH_SECRET, SecretString=auth_string)
+    except secrets.exceptions.ResourceExistsException:
+        secret = secrets.put_secret_value(SecretId=AUTH_SECRET, SecretString=auth_string)
+    return address | {"PrefectAuthStringSecretArn": secret["ARN"]}
+
+
 def _register(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
     """Let Prefect know the blocks, the work pool and the deployments; programs that mostly start up, side by side."""
     settings = dict(environment)
     with cloud.begin(["python", "-m", "blocks.register"], environment=settings) as blocks:
         cloud.run(
             ["prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
-            timeout_seconds=60,
+            timeout_seconds=_STEP_SECONDS,
         )
-        cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=settings)
-        blocks.finish(120)  # the automations name blocks
-        cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=60)
+        cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=_STEP_SECONDS, environment=settings)
+        blocks.finish(_STEP_SECONDS)  # the automations name blocks
+        cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=_STEP_SECONDS)
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:

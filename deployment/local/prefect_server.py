@@ -2,49 +2,69 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
 import json
 import os
 import shutil
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployment.local.ports import HOST
 from deployment.local.services import answers, fetch
 
 
-def server_environment(home: Path, port: int) -> dict[str, str]:
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a server for a team has and the local one does not need.
+
+    Attributes:
+        database_url: of a database of its own, as postgresql+asyncpg://...; empty for SQLite in its home.
+        auth_string: USER:PASSWORD that every client has to show; empty for none.
+    """
+
+    database_url: str = ""
+    auth_string: str = ""
+
+
+def server_environment(home: Path, port: int, options: ServerOptions = ServerOptions()) -> dict[str, str]:
     """Return what the server and its clients get; `home` takes the place of ~/.prefect."""
-    return client_environment(home, port) | {
+    environment = client_environment(home, port, options.auth_string) | {
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # else it writes into the installed package
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database(home)}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database_url or f"sqlite+aiosqlite:///{database(home)}",
+        # In memory, its default, a restart forgets who holds slots of a limit, and those are never given back.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
     }
+    return environment | ({"PREFECT_SERVER_API_AUTH_STRING": options.auth_string} if options.auth_string else {})
 
 
-def client_environment(home: Path, port: int) -> dict[str, str]:
+def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str, str]:
     """Return what lets a process of ours talk to the server and to no other."""
-    return {
+    environment = {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     }
+    return environment | ({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})
 
 
-def is_ready(home: Path, port: int) -> bool:
+def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
     """Whether the server on `port` is ready, and is the one of `home`.
 
     Another local cloud that starts at the same moment may have taken the port first; its server answers just as well.
     """
     url = f"http://{HOST}:{port}/api"
-    settings = fetch(f"{url}/admin/settings") if answers(f"{url}/ready") else None
+    headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
+    settings = fetch(f"{url}/admin/settings", headers=headers) if answers(f"{url}/ready") else None
     return settings is not None and json.loads(settings).get("home") == str(home)
 
 

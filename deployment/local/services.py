@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,13 +124,14 @@ class Service:
 _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def fetch(url: str, timeout_seconds: float = 2) -> bytes | None:
+def fetch(url: str, timeout_seconds: float = 2, headers: Mapping[str, str] | None = None) -> bytes | None:
     """Return the body of a 2xx answer to a GET of `url`, else None.
 
     A proxy of the user's is not asked: everything is loopback.
     """
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 (http only, loopback)
     try:
-        with _WITHOUT_PROXIES.open(url, timeout=timeout_seconds) as answer:
+        with _WITHOUT_PROXIES.open(request, timeout=timeout_seconds) as answer:
             body: bytes = answer.read()
             return body if 200 <= answer.status < 300 else None
     except (OSError, urllib.error.URLError, ValueError):

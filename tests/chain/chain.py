@@ -23,6 +23,7 @@ from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
+from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
 from deployment.packaging import Timeouts
 from flows.refinery.publishing.receipt import Receipt, receipt_key
@@ -142,10 +143,7 @@ class Chain:
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
         with contextlib.suppress(CommandFailed):  # the command fails when the run does; the caller looks at its state
             self.cloud.run(["prefect", "deployment", "run", deployment, *arguments, "--watch"], timeout_seconds=120)
-        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
-        response = httpx.post(f"{self.cloud.prefect_api_url}/flow_runs/filter", json=newest, timeout=30)
-        response.raise_for_status()
-        run: dict[str, Any] = response.json()[0]
+        run: dict[str, Any] = self.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
         return run
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -202,14 +200,20 @@ class Chain:
     def flow_runs(self, attempt: UploadMessage | Receipt) -> list[dict[str, Any]]:
         """The flow runs of one attempt at an upload as Prefect shows them."""
         key = f"{attempt.run_id}-{attempt.attempt}" if attempt.attempt else attempt.run_id
+        return self.ask_prefect("flow_runs", flow_runs={"idempotency_key": {"any_": [key]}})
+
+    def ask_prefect(self, what: str, **filters: object) -> list[dict[str, Any]]:
+        """What Prefect's API lists: `what` is flow_runs, task_runs, logs, artifacts, ..."""
+        auth_string = self.cloud.endpoints.prefect_auth_string
         response = httpx.post(
-            f"{self.cloud.prefect_api_url}/flow_runs/filter",
-            json={"flow_runs": {"idempotency_key": {"any_": [key]}}},
+            f"{self.cloud.prefect_api_url}/{what}/filter",
+            json=filters,
             timeout=30,
+            auth=httpx.BasicAuth(*auth_string.split(":", 1)) if auth_string else None,
         )
         response.raise_for_status()
-        runs: list[dict[str, Any]] = response.json()
-        return runs
+        found: list[dict[str, Any]] = response.json()
+        return found
 
     def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
         """How many messages a queue holds: waiting, and in somebody's hands."""
@@ -265,17 +269,30 @@ VISIBILITY_TIMEOUT_SECONDS = 20
 
 
 @contextlib.contextmanager
-def running_chain(*, task_seconds: int = 300, docker: bool = False, **parameters: str) -> Iterator[Chain]:
+def running_chain(
+    *,
+    task_seconds: int = 300,
+    docker: bool = False,
+    prefect_options: ServerOptions = ServerOptions(),
+    **parameters: str,
+) -> Iterator[Chain]:
     """A chain of its own for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
 
     Args:
         task_seconds: how long the state machine lets a task run.
         docker: run tasks as containers, in the engine that DOCKER_HOST names.
+        prefect_options: a database and a password of its own for the Prefect server.
         parameters: the template's, besides those that make tests quick.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
         # A port that no other cloud prefers: a server that a test stops finds it free again.
-        with LocalCloud(Path(folder) / "state", wait_scale=0.1, prefect_port=free_port(), docker=docker) as cloud:
+        with LocalCloud(
+            Path(folder) / "state",
+            wait_scale=0.1,
+            prefect_port=free_port(),
+            prefect_options=prefect_options,
+            docker=docker,
+        ) as cloud:
             outputs = bring_up(
                 cloud,
                 parameters={

@@ -1,0 +1,250 @@
+"""Flow runs per minute that a Prefect server takes, on SQLite and on PostgreSQL, as Sluice's containers make them.
+
+    python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 4] [--runs 15]
+
+Both servers run at the same time and are measured in turns, so that whatever else the machine does hits both alike:
+trust the ratio. A round ends when the server shows every run and task run as done. The work on the data is left out,
+but the clients share the machine with the server; what it can take alone follows from its CPU seconds per run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import httpx
+
+from deployment.local.environment import clean_environment
+from deployment.local.ports import free_port
+from deployment.local.prefect_server import ServerOptions, client_environment, database, is_ready, server_environment
+from deployment.local.project_commands import program
+from deployment.local.services import PROJECT_ROOT, Service
+from tests.infra.postgresql import programs, running_postgresql
+
+_DEADLINE_SECONDS = 600.0
+_TASKS_PER_RUN = 5
+
+
+@dataclass
+class Measured:
+    """A server under measurement.
+
+    Attributes:
+        environment: of its clients.
+        database_pid: the first process of its database, None when that is the server itself.
+        size_bytes: asks how large the database is, and how much of it events are (0 where that cannot be said).
+        rounds: of each round, runs per minute, and CPU seconds per run of the server and of its database.
+        bytes_per_run: of each round, how much the database grew for a run, and its events alone.
+    """
+
+    name: str
+    url: str
+    environment: dict[str, str]
+    server: Service
+    database_pid: int | None
+    size_bytes: Callable[[], tuple[int, int]]
+    rounds: list[tuple[float, float, float]] = field(default_factory=list)
+    bytes_per_run: list[tuple[float, float]] = field(default_factory=list)
+
+    def count(self, what: str, state: str) -> int:
+        """How many flow_runs or task_runs are in a state."""
+        body = {what: {"state": {"type": {"any_": [state]}}}}
+        answer = httpx.post(f"{self.url}/{what}/count", json=body, timeout=60)
+        return int(answer.raise_for_status().json())
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU seconds so far, of the server and of its database."""
+        return _cpu_seconds(self.server.pid), _cpu_seconds(self.database_pid)
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """CPU seconds of a process and of its children, living ones and gone ones."""
+    if pid is None:
+        return 0.0
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(int(value) for value in values[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_cpu_seconds(int(child)) for child in children)
+
+
+@contextmanager
+def measured(folder: Path, name: str, options: ServerOptions, database_pid: int | None) -> Iterator[Measured]:
+    """Run a server of its own, with Sluice's deployment, automations and limits in it."""
+    home, port = folder / name, free_port()
+    (home / "home").mkdir(parents=True)
+    clean = clean_environment(home / "home", folder)
+    service = Service(
+        name=f"Prefect on {name}",
+        command=[program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        environment=clean | server_environment(home, port, options),
+        log_path=home / "server.log",
+        records=folder / "processes",
+    )
+    service.start()
+    try:
+        service.wait_until(lambda: is_ready(home, port), 180)
+        environment = clean | client_environment(home, port)
+        _deploy(environment)
+        size = _size_of_postgresql(options.database_url) if database_pid else _size_of_sqlite(database(home))
+        yield Measured(name, f"http://127.0.0.1:{port}/api", environment, service, database_pid, size)
+    finally:
+        service.stop()
+
+
+def _deploy(environment: dict[str, str]) -> None:
+    """What `sluice up` tells Prefect."""
+    settings = {"SLUICE_WORK_POOL": "local", "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT)}
+    for command in (
+        [program("prefect"), "--no-prompt", "work-pool", "create", "local", "--type", "process"],
+        [program("prefect"), "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", "deployment.automations"],
+    ):
+        subprocess.run(command, cwd=PROJECT_ROOT, env=environment | settings, check=True, capture_output=True)
+
+
+def _size_of_sqlite(path: Path) -> Callable[[], tuple[int, int]]:
+    def size() -> tuple[int, int]:
+        with sqlite3.connect(path) as connection:
+            (pages,), (page_bytes,) = (
+                connection.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "page_size")
+            )
+        return int(pages) * int(page_bytes), 0
+
+    return size
+
+
+def _size_of_postgresql(url: str) -> Callable[[], tuple[int, int]]:
+    async def size() -> tuple[int, int]:
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        try:
+            sizes = await connection.fetchrow(
+                "SELECT pg_database_size(current_database()), "
+                "pg_total_relation_size('events') + pg_total_relation_size('event_resources')"
+            )
+            return int(sizes[0]), int(sizes[1])
+        finally:
+            await connection.close()
+
+    return lambda: asyncio.run(size())
+
+
+def one_round(target: Measured, clients: int, runs: int) -> None:
+    """Let `clients` containers make `runs` flow runs each, and wait until the server shows all of them."""
+    command = [sys.executable, "-m", "tests.benchmarks.flow_run_client", str(runs)]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=PROJECT_ROOT,
+                    env=target.environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+            )
+            for _ in range(clients)
+        ]
+        for client in started:
+            while "ready" not in _line_of(client):
+                pass
+        _wait_until_recorded(target)
+        size, cpu, wanted = target.size_bytes(), target.cpu_seconds(), target.count("flow_runs", "COMPLETED")
+        begun = time.perf_counter()
+        for client in started:
+            assert client.stdin is not None
+            client.stdin.write("go\n")
+            client.stdin.flush()
+        codes = [client.wait(_DEADLINE_SECONDS) for client in started]
+        if any(codes):
+            raise SystemExit(f"a client of {target.name} failed")
+        wanted += clients * runs
+        _wait_until_recorded(target, wanted)
+    seconds, done = time.perf_counter() - begun, clients * runs
+    server, backend = _each(cpu, target.cpu_seconds(), done)
+    target.rounds.append((done / seconds * 60, server, backend))
+    target.bytes_per_run.append(_each(size, target.size_bytes(), done))
+    print(
+        f"{target.name:<11} {done / seconds * 60:7.1f} runs/min   CPU seconds per run: server {server:.3f}, "
+        f"database {backend:.3f}",
+        flush=True,
+    )
+
+
+def _each(before: tuple[float, float], after: tuple[float, float], runs: int) -> tuple[float, float]:
+    """How much of either was used for one run."""
+    return (after[0] - before[0]) / runs, (after[1] - before[1]) / runs
+
+
+def _line_of(client: subprocess.Popen[str]) -> str:
+    line = client.stdout.readline() if client.stdout else ""
+    if not line:
+        raise SystemExit(f"a client ended with exit code {client.wait()}")
+    return line
+
+
+def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:
+    """Wait until every run that was made is over in the database, with its task runs: these come as events."""
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        over = target.count("flow_runs", "COMPLETED")
+        if over >= (runs or 0) and target.count("task_runs", "COMPLETED") == _TASKS_PER_RUN * over:
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"{target.name} does not show every run")
+
+
+def report(targets: list[Measured]) -> None:
+    """Print the medians and the ratio."""
+    medians = []
+    for target in targets:
+        rate, server, backend = (statistics.median(values) for values in zip(*target.rounds, strict=True))
+        growth, events = (statistics.mean(values) / 1024 for values in zip(*target.bytes_per_run, strict=True))
+        medians.append(rate)
+        print(
+            f"{target.name}: {rate:.0f} runs/min (median of {len(target.rounds)}); {server:.3f} + {backend:.3f} CPU "
+            f"seconds a run, so {60 / server:.0f} runs/min at most; the database grows by {growth:.0f} KiB a run"
+            + (f", {events:.0f} of them events" if events else "")
+        )
+    if len(medians) == 2:
+        print(f"PostgreSQL takes {medians[1] / medians[0]:.2f} x the runs of SQLite")
+
+
+def main() -> None:
+    """Measure both in turns."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of each server, in turns (default: 3)")
+    parser.add_argument("--clients", type=int, default=4, help="containers at the same time (default: 4)")
+    parser.add_argument("--runs", type=int, default=15, help="flow runs of each container in a round (default: 15)")
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
+        targets = [stack.enter_context(measured(folder, "sqlite", ServerOptions(), None))]
+        if programs():
+            postgresql = stack.enter_context(running_postgresql())
+            options = ServerOptions(database_url=postgresql.url)
+            targets.append(stack.enter_context(measured(folder, "postgresql", options, postgresql.pid)))
+        else:
+            print("PostgreSQL is not installed: SQLite alone")
+        print(f"{given.rounds} rounds of {given.clients} containers x {given.runs} flow runs, on each server in turns")
+        for _ in range(given.rounds):
+            for target in targets:
+                one_round(target, given.clients, given.runs)
+        report(targets)
+
+
+if __name__ == "__main__":
+    main()

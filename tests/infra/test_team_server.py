@@ -1,0 +1,91 @@
+"""A Prefect server as a team has it: on PostgreSQL, behind a password. docs/prefect-server.md is its page."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from deployment.local.pipeline import AUTH_SECRET, STACK_NAME
+from deployment.local.prefect_server import ServerOptions
+from deployment.stack import Clients, deploy_stack
+from tests.chain.chain import Chain, running_chain
+from tests.chain.files import dirty_orders, good_orders
+from tests.infra.postgresql import programs, running_postgresql
+
+pytestmark = [
+    pytest.mark.cloud,
+    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: apt-get install postgresql)"),
+]
+
+PASSWORD = f"team:{secrets.token_hex(16)}"
+WRONG_PASSWORD = f"team:{secrets.token_hex(16)}"
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Chain]:
+    """A chain whose Prefect server keeps its data in PostgreSQL and asks for a password."""
+    with running_postgresql() as database:
+        options = ServerOptions(database_url=database.url, auth_string=PASSWORD)
+        with running_chain(prefect_options=options) as started:
+            yield started
+
+
+def task_log(chain: Chain) -> list[dict[str, Any]]:
+    """What the tasks say."""
+    return chain.log_lines("TaskLogGroup")
+
+
+def test_an_upload_is_reported_to_a_server_on_postgresql_with_a_password(chain: Chain) -> None:
+    upload = chain.upload("incoming/orders/monday.csv", dirty_orders())
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert receipt.observed
+    (flow_run,) = chain.flow_runs(upload)
+    assert flow_run["state"]["name"] == "Published, 2 rows quarantined"
+    of_run = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
+    tasks = chain.ask_prefect("task_runs", **of_run)
+    assert {task["name"] for task in tasks} == {"fetch", "validate", "refine", "publish", "record"}
+    artifacts = chain.ask_prefect("artifacts", **of_run)
+    assert {artifact["key"] for artifact in artifacts} >= {"checks-orders", "summary-orders"}
+
+
+def test_a_run_by_hand_works_behind_a_password(chain: Chain) -> None:
+    run = chain.run_by_hand(key="incoming/orders/monday.csv", force=True)
+    assert run["state"]["name"] == "Published, 2 rows quarantined"
+
+
+@pytest.mark.parametrize("auth_string", ["", WRONG_PASSWORD])
+def test_the_api_refuses_whoever_does_not_show_the_password(chain: Chain, auth_string: str) -> None:
+    auth = httpx.BasicAuth(*auth_string.split(":")) if auth_string else None
+    answer = httpx.post(f"{chain.cloud.prefect_api_url}/flow_runs/filter", json={}, auth=auth, timeout=30)
+    assert answer.status_code == 401
+    assert httpx.get(f"{chain.cloud.prefect_api_url}/health", timeout=30).is_success
+
+
+@pytest.mark.parametrize("auth_string", [WRONG_PASSWORD, ""], ids=["wrong", "none"])
+def test_a_task_without_the_right_password_publishes_all_the_same_and_says_so(chain: Chain, auth_string: str) -> None:
+    if auth_string:
+        chain.cloud.client("secretsmanager").put_secret_value(SecretId=AUTH_SECRET, SecretString=auth_string)
+    else:
+        cloud = chain.cloud
+        deploy_stack(
+            Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts")),
+            stack_name=STACK_NAME,
+            parameters={"PrefectAuthStringSecretArn": ""},
+        )
+    seen = len(task_log(chain))
+    upload = chain.upload(f"incoming/orders/unobserved-{len(auth_string)}.csv", good_orders(3))
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    receipt = chain.receipt(upload)
+    assert not receipt.observed
+    assert chain.flow_runs(upload) == []
+    lines = task_log(chain)[seen:]
+    (told,) = [line for line in lines if line["event"] == "Prefect is away; going on unobserved"]
+    assert "401" in told["why"]
+    assert "PREFECT_API_AUTH_STRING" in told["why"]
+    assert WRONG_PASSWORD.split(":")[1] not in str(lines)
+    assert PASSWORD.split(":")[1] not in str(lines)
