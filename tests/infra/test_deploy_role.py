@@ -12,8 +12,10 @@ from typing import Any
 import cfnlint
 import pytest
 
-from deployment.stack import TEMPLATE
+from deployment.local.cloud import LocalCloud
+from deployment.stack import TEMPLATE, Clients, deploy_stack
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
+from tests.infra.waiting import eventually
 
 ROLE_TEMPLATE = TEMPLATE.with_name("github_role.yaml")
 ROLE = load_template(ROLE_TEMPLATE)
@@ -171,3 +173,53 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
             if any(action.startswith("iam:") for action in listed(statement["Action"])):
                 assert all(":role/${StackName}-*" in arn or "aws-service-role" in arn for arn in arns), statement["Sid"]
     assert "iam:DeleteRolePermissionsBoundary" not in allowed()
+
+
+# --- in the local cloud -----------------------------------------------------------------------------------------
+
+ROLE_NAME = "github_deploys_piped"
+# MiniStack asks about a change set that is named by its ARN as about "*"; on AWS it is the stack's, or its own ARN.
+_CHANGE_SETS = {
+    "Effect": "Allow",
+    "Action": ["cloudformation:DescribeChangeSet", "cloudformation:ExecuteChangeSet"],
+    "Resource": "*",
+}
+_ANYBODY = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+
+
+def policy_of(statement: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.mark.cloud
+def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> None:
+    """With IAM enforced. What CloudFormation does in the role's name, the emulator does as root."""
+    with LocalCloud(tmp_path / "cloud", with_prefect=False) as cloud:
+        provider = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
+        given = {"Repository": "owner/name", "StackName": "piped", "ProviderArn": provider}
+        cloud.client("cloudformation").create_stack(
+            StackName="role",
+            TemplateBody=ROLE_TEMPLATE.read_text(encoding="utf-8"),
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
+        )
+        iam = cloud.client("iam")
+        role = eventually(lambda: role_named(iam, ROLE_NAME), seconds=60)
+        iam.update_assume_role_policy(RoleName=ROLE_NAME, PolicyDocument=policy_of(_ANYBODY))
+        iam.put_role_policy(RoleName=ROLE_NAME, PolicyName="emulator", PolicyDocument=policy_of(_CHANGE_SETS))
+        lent = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="pipeline")["Credentials"]
+        keys = {
+            "aws_access_key_id": lent["AccessKeyId"],
+            "aws_secret_access_key": lent["SecretAccessKey"],
+            "aws_session_token": lent["SessionToken"],
+        }
+        clients = Clients(*(cloud.client(service, **keys) for service in ("cloudformation", "s3", "sts")))
+        parameters = {"ImageUri": "sluice:1", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
+        assert deploy_stack(clients, stack_name="piped", parameters=parameters)["QueueUrl"]
+        mine = [one for one in cloud.decisions() if one["role"] == ROLE_NAME]
+        assert [one for one in mine if not one["allowed"]] == []
+        assert {"s3:CreateBucket", "s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
+
+
+def role_named(iam: Any, name: str) -> str | None:
+    return next((str(one["Arn"]) for one in iam.list_roles()["Roles"] if one["RoleName"] == name), None)
