@@ -145,7 +145,8 @@ def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str 
     table.add_column("column", overflow="fold")
     table.add_column("found", justify="right", overflow="fold")
     table.add_column("expected, and rows that break it", overflow="fold")
-    for tally in validated.tallies:
+    # What failed comes last, next to the verdict: of a long table a terminal shows the end.
+    for tally in sorted(validated.tallies, key=lambda tally: (not tally.success, tally.rule in rejecting)):
         broken = [f"row {row}: {_value(value)}" for row, value in examples.get(tally.rule, ())]
         told = [line for line in (_arguments(tally.expected), *broken) if line]
         table.add_row(

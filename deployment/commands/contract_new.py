@@ -36,7 +36,7 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
 def _tell(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:
     contract, validated = proposal.contract, proposal.validated
     console.print(
-        f"wrote {path}: {len(contract.columns)} columns, {len(contract.expectations)} expectations",
+        f"wrote {path}: {_count(len(contract.columns), 'column')}, {_count(len(contract.expectations), 'expectation')}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -48,8 +48,12 @@ def _tell(console: Console, proposal: Proposal, path: Path, sample: Path) -> Non
             style="yellow",
             highlight=False,
         )
+    elif validated.rows_in:
+        rows = "The one row" if validated.rows_in == 1 else f"All {validated.rows_in:,} rows"
+        passes = "passes" if validated.rows_in == 1 else "pass"
+        console.print(f"{rows} of the sample {passes} it.", style="green", highlight=False)
     else:
-        console.print(f"All {validated.rows_in:,} rows of the sample pass it.", style="green", highlight=False)
+        console.print("The sample has no rows, so every column is taken for text.", style="yellow", highlight=False)
     console.print(
         "It says what the sample holds; you know what the data means. Edit it, then try it:",
         f"  sluice contract check {path.parent} {sample}",
@@ -58,3 +62,7 @@ def _tell(console: Console, proposal: Proposal, path: Path, sample: Path) -> Non
         markup=False,
         soft_wrap=True,
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

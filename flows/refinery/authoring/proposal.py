@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from flows.refinery.authoring.profiling import ColumnProfile, FileProfile, profile_file
+from flows.refinery.authoring.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, profile_file
 from flows.refinery.contract.model import FileFormat
 from flows.refinery.contracts import CONTRACT_FILE, Contract, load_contract
 from flows.refinery.errors import TerminalError
@@ -172,11 +172,12 @@ class _Draft:
     def _head(self) -> Iterator[str]:
         profile = self.profile
         yield _comment(
-            f"Proposed from the sample {self.sample_name}: {profile.rows:,} rows, {len(self.columns)} columns."
+            f"Proposed from the sample {self.sample_name}:"
+            f" {_count(profile.rows, 'row')}, {_count(len(self.columns), 'column')}."
         )
         yield "# The comments say what the sample holds; the rules allow a little more. Change what you know better."
         for reason, rows in sorted(profile.misfits.items()):
-            yield _comment(f"{rows:,} rows of the sample could not be decoded ({reason}); they would be quarantined.")
+            yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}): to quarantine.")
         yield f"dataset: {_flow(self.dataset)}"
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
         written = _format_fields(profile.source_format, profile.missing_marks)
@@ -241,10 +242,14 @@ def _words_on_column(profile: ColumnProfile) -> str:
     words = [f"{profile.missing:,} of {profile.rows:,} missing" if profile.missing else "none missing"]
     if profile.is_unique:
         words.append("no value twice")
-    elif profile.values is not None:
-        words.append(f"{len(profile.values)} distinct")
+    elif profile.values is None:
+        words.append(f"more than {MAX_DISTINCT} distinct")
+    else:
+        words.append("one value only" if len(profile.values) == 1 else f"{len(profile.values)} distinct")
     if profile.column.type in ("date", "timestamp"):
         words.append(f"{_moment(profile.low)} to {_moment(profile.high)}")
+    elif profile.low is not None:
+        words.append(f"{_told(profile.low)} to {_told(profile.high)}")
     if profile.note:
         words.append(profile.note)
     return ", ".join(words)
@@ -259,7 +264,7 @@ def _moment(value: Any) -> str:
 
 
 def _expectations(profile: FileProfile) -> Iterator[ProposedExpectation]:
-    rows = f"{profile.rows:,} rows"
+    rows = _count(profile.rows, "row")
     if profile.rows:
         name, arguments = "expect_table_row_count_to_be_between", {"min_value": 1, "severity": "critical"}
         yield ProposedExpectation(name, arguments, f"saw {rows}")
@@ -294,7 +299,7 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
     bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
     if bounds:
         between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
-        saw = f"saw {_plain(column.low)} to {_plain(column.high)}"
+        saw = f"saw {_told(column.low)} to {_told(column.high)}"
         yield ProposedExpectation("expect_column_values_to_be_between", between, saw)
 
 
@@ -398,6 +403,16 @@ def _dumped(value: Any, **options: Any) -> str:
     """A scalar as PyYAML writes it inside of brackets, where more characters need quotes."""
     listed: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True, **options)
     return listed.strip()[1:-1]
+
+
+def _told(value: Any) -> str:
+    """A number for people: as many digits as say something."""
+    plain = _plain(value)
+    return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _plain(value: Any) -> Any:

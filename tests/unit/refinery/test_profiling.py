@@ -137,7 +137,7 @@ def test_a_sample_with_rows_that_cannot_be_decoded_still_gives_a_contract(tmp_pa
     proposal = propose(tmp_path, "a,b\n1,2\n1,2,3\n4,5\n")
     assert proposal.validated.rejected == ()
     assert sum(proposal.validated.quarantined.values()) == 1
-    assert "# 1 rows of the sample could not be decoded" in proposal.text
+    assert "# 1 row of the sample could not be decoded" in proposal.text
     assert proposal.contract.bad_rows.max_fraction is None
 
 
