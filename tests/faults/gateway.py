@@ -1,4 +1,4 @@
-"""Stands between a worker and the Prefect server, and is as slow, as refusing or as dead as a test wants."""
+"""Stands between a worker and the Prefect server, and is as slow as a test wants."""
 
 from __future__ import annotations
 
@@ -19,30 +19,17 @@ class Gateway:
 
     Attributes:
         delay_seconds: how long each answer is held up.
-        status: answered in the server's place; 0 lets the server answer.
-        dead: connections are closed without a word.
-        requests: how many came.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream.removesuffix("/api")
         self.delay_seconds = 0.0
-        self.status = 0
-        self.dead = False
-        self.requests = 0
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
-        self.requests += 1
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        if self.dead:
-            handler.close_connection = True
-            return
         time.sleep(self.delay_seconds)
-        if self.status:
-            _send(handler, self.status, {}, b'{"detail": "injected"}')
-            return
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP_BY_HOP}
         answer = httpx.request(handler.command, self.upstream + handler.path, headers=headers, content=body, timeout=30)
         _send(handler, answer.status_code, dict(answer.headers), answer.content)

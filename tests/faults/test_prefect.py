@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
 import pytest
 
-from deployment.local.prefect_server import database
-from tests.faults.bench import Bench, Case
+from deployment.local.environment import clean_environment
+from deployment.local.ports import HOST, free_port
+from deployment.local.prefect_server import database, server_environment, start_from_template
+from deployment.local.project_commands import program
+from deployment.local.services import Service, answers
+from tests.chain.chain import Chain
+from tests.faults.bench import Bench, Case, Outcome
 from tests.faults.catalogue import fault
 from tests.faults.gateway import gateway_to
 
 pytestmark = pytest.mark.cloud
 _AREA: Literal["Prefect"] = "Prefect"
-_NOBODY = "http://127.0.0.1:9/api"  # the discard port, where nobody listens
+_START_SECONDS = 90
 
 
 def _set_state(bench: Bench, flow_run_id: str, kind: str, name: str) -> dict[str, Any]:
@@ -35,21 +43,103 @@ def _flow_run(case: Case) -> dict[str, Any]:
     return run
 
 
+# --- a server that is stopped, and started again -----------------------------------------------------------------
+
+
+@contextmanager
+def _stopped(chain: Chain) -> Iterator[None]:
+    """The Prefect server is stopped for a while."""
+    server = chain.cloud.prefect
+    assert server is not None
+    server.stop()
+    try:
+        yield
+    finally:
+        chain.cloud.start_prefect()
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What became of the uploads that an outage met."""
+
+    at_the_start: tuple[Case, Outcome]
+    in_the_middle: tuple[Case, Outcome]
+
+
+@pytest.fixture(scope="module")
+def outage(bench: Bench) -> Outage:
+    """The server is stopped while a worker is at work, another one starts meanwhile, and the server comes back."""
+    middle, start = bench.case(), bench.case()
+    hold, gate = middle.gate("s3.GetObject", "/incoming/")
+    at_work = middle.start(hold)
+    middle.held_at(gate)
+    with _stopped(bench.chain):
+        outcome = start.work()
+        gate.touch()
+    return Outage((start, outcome), (middle, at_work.ended(120)))
+
+
 @fault(_AREA, "server down at the start", expected="processed; the receipt says observed: false")
-def test_without_a_prefect_server_data_is_processed_unobserved(bench: Bench) -> None:
-    case = bench.case()
-    assert case.work(environment={"PREFECT_API_URL": _NOBODY}).exit_code == 0
+def test_without_a_prefect_server_data_is_processed_unobserved(bench: Bench, outage: Outage) -> None:
+    case, outcome = outage.at_the_start
+    assert outcome.exit_code == 0
     assert case.kept_promises().observed is False
     assert bench.chain.flow_runs(case.upload) == []
 
 
-@fault(_AREA, "refusing authentication", expected="processed; the receipt says observed: false")
-def test_a_server_that_refuses_us_does_not_hold_data_back(bench: Bench) -> None:
+@fault(_AREA, "server down in the middle, and back again", expected="the work goes on; published once, exit 0")
+def test_a_server_that_is_started_anew_in_the_middle_does_not_disturb_the_work(outage: Outage) -> None:
+    case, outcome = outage.in_the_middle
+    assert outcome.exit_code == 0
+    assert case.kept_promises().chain.flow_run_id == _flow_run(case)["id"]
+
+
+@pytest.mark.slow  # Prefect's client is patient
+@fault(_AREA, "server down in the middle, for good", expected="the work goes on; published once, exit 0")
+def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
     case = bench.case()
-    with gateway_to(bench.chain.cloud.prefect_api_url) as gateway:
-        gateway.status = 401
-        assert case.work(environment={"PREFECT_API_URL": gateway.url}).exit_code == 0
-        assert gateway.requests > 0
+    hold, gate = case.gate("s3.GetObject", "/incoming/")
+    worker = case.start(hold)
+    case.held_at(gate)
+    with _stopped(bench.chain):
+        gate.touch()
+        assert worker.ended(120).exit_code == 0
+    case.kept_promises()
+
+
+# --- a server that refuses, or is slow ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API's address of a Prefect server that wants a password which nobody was told."""
+    folder, port = tmp_path_factory.mktemp("guarded"), free_port()
+    home = folder / "prefect"
+    start_from_template(home, bench.chain.cloud.cache_dir)
+    (folder / "tmp").mkdir()
+    server = Service(
+        name="guarded Prefect server",
+        command=[program("prefect"), "server", "start", "--host", HOST, "--port", str(port)],
+        environment=clean_environment(folder, folder / "tmp")
+        | server_environment(home, port)
+        | {"PREFECT_SERVER_API_AUTH_STRING": "operator:known-to-nobody"},
+        log_path=folder / "prefect.log",
+        records=folder / "processes",
+    )
+    server.start()
+    api = f"http://{HOST}:{port}/api"
+    try:
+        server.wait_until(lambda: answers(f"{api}/health"), _START_SECONDS)
+        yield api
+    finally:
+        server.stop()
+
+
+@fault(_AREA, "refusing authentication", expected="processed; the receipt says observed: false")
+def test_a_server_that_refuses_us_does_not_hold_data_back(bench: Bench, guarded_server: str) -> None:
+    assert httpx.post(f"{guarded_server}/deployments/filter", json={}, timeout=30).status_code == 401
+    case = bench.case()
+    assert case.work(environment={"PREFECT_API_URL": guarded_server}).exit_code == 0
     assert case.kept_promises().observed is False
 
 
@@ -61,20 +151,6 @@ def test_a_slow_server_shows_the_run_all_the_same(bench: Bench) -> None:
         assert case.work(environment={"PREFECT_API_URL": gateway.url}).exit_code == 0
     assert case.kept_promises().observed is True
     assert _flow_run(case)["state"]["name"] == "Published"
-
-
-@pytest.mark.slow  # Prefect's client is patient
-@fault(_AREA, "server down in the middle", expected="the work goes on; published once, exit 0")
-def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
-    case = bench.case()
-    hold, gate = case.gate("s3.GetObject", "/incoming/")
-    with gateway_to(bench.chain.cloud.prefect_api_url) as gateway:
-        worker = case.start(hold, environment={"PREFECT_API_URL": gateway.url})
-        case.held_at(gate)
-        gateway.dead = True
-        gate.touch()
-        assert worker.ended(120).exit_code == 0
-    case.kept_promises()
 
 
 @pytest.mark.slow  # Prefect's client is patient
@@ -123,7 +199,8 @@ def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> 
     assert case.work().exit_code == 0
     chain = bench.chain
     chain.wait_for(lambda: _flow_run(case)["state"]["type"] in ("COMPLETED", "FAILED"), "the retried run to end", 60)
-    case.wait_until_visible()  # the killed worker's delivery
+    # The killed worker's delivery: it comes again, unless that worker was still there to take it.
+    chain.wait_for(lambda: case.count()["held"] == 0, "nobody to hold a message any more")
     assert case.work().exit_code == 0
     case.kept_promises()
     assert _flow_run(case)["state"]["name"] == "Published"

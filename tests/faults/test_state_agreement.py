@@ -166,9 +166,14 @@ def _never_starts(chain: Chain, _folder: Path) -> UploadMessage:
 
 
 def _prefect_down(chain: Chain, _folder: Path) -> UploadMessage:
-    with chain.tasks_that(environment={"PREFECT_API_URL": "http://127.0.0.1:9/api"}):
+    server = chain.cloud.prefect
+    assert server is not None
+    server.stop()
+    try:
         upload = _handed_in(chain, "prefect-down")
-        chain.wait_for(lambda: _tasks_of(chain, upload), "its task")
+        chain.ended(upload)
+    finally:
+        chain.cloud.start_prefect()
     return upload
 
 
