@@ -369,7 +369,10 @@ class Stack:
 
     def _validation_errors(self, **operation: str) -> list[StackEvent]:
         """Return what CloudFormation found before it began: names that are taken, values that are none."""
-        events = self._cloudformation.describe_events(**operation)["OperationEvents"]
+        try:
+            events = self._cloudformation.describe_events(**operation)["OperationEvents"]
+        except ClientError:
+            return []  # without the permission to ask, what failed is told as far as it is known
         errors = [event for event in events if event.get("EventType") == "VALIDATION_ERROR"]
         return [
             StackEvent(

@@ -95,6 +95,7 @@ def register(
         "PREFECT_CLI_PROMPT": "false",
         "AWS_REGION": region,
         "SLUICE_WORK_POOL": ECS_POOL,
+        "SLUICE_RECONCILE_ROLE_ARN": outputs["ReconcileRoleArn"],
         "SLUICE_CODE_DIRECTORY": CODE_IN_IMAGE,
     }
     home.mkdir(parents=True, exist_ok=True)

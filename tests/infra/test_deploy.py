@@ -178,7 +178,10 @@ def test_the_first_deployment_goes_from_nothing_to_a_receipt(
 
 def test_prefect_knows_the_stack_afterwards(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
     assert deployed.returncode == 0, deployed.stdout
-    assert "upload" in prefect(checkout.cloud, "deployments")
+    assert {"upload", "uploads"} <= prefect(checkout.cloud, "deployments")
+    found = httpx.post(f"{checkout.cloud.prefect_api_url}/deployments/filter", json={}, timeout=30).json()
+    (reconcile,) = (one for one in found if one["name"] == "uploads")
+    assert reconcile["job_variables"]["task_role_arn"] == checkout.outputs("shared")["ReconcileRoleArn"]
     assert "ecs" in prefect(checkout.cloud, "work_pools")
     assert {"sluice", "sluice-store", "sluice-queue"} <= prefect(checkout.cloud, "block_documents")
     assert prefect(checkout.cloud, "automations")
@@ -259,14 +262,12 @@ def test_a_contract_that_is_wrong_is_refused_before_it_stops_every_file(checkout
 # --- going on after a failure -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", ["build", "push"])
-def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout, moment: str) -> None:
-    name, stopped = f"killed-{moment}", checkout.engine / "store" / "stopped"
-    stopped.unlink(missing_ok=True)
+def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -> None:
+    name, stopped = "killed", checkout.engine / "store" / "stopped"
     with checkout.begin(
         *("deploy", "--stack", name, *checkout.here, "--skip-prefect", "--no-smoke-test", "--yes"),
         *("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}"),
-        ENGINE_STOPS=moment,
+        ENGINE_STOPS="push",
     ) as process:
         eventually(lambda: stopped.exists() or process.poll() is not None, seconds=_MOMENT_SECONDS)
         assert process.poll() is None, process.communicate()[0]

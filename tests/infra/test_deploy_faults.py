@@ -550,6 +550,7 @@ def test_a_prefect_that_goes_away_afterwards_leaves_the_stack_and_says_how_to_go
 ) -> None:
     outputs = {
         **{"LandingBucket": "l", "PublishedBucket": "p", "QueueUrl": "https://q", "IncomingPrefix": "incoming/"},
+        **{"StateMachineArn": "arn:machine", "ReconcileRoleArn": "arn:role"},
     }
     steps: list[str] = []
     with only(users), pytest.raises(PrefectStepFailed, match=r"is deployed and works.*Run the same command again"):
