@@ -13,10 +13,15 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from pydantic import HttpUrl
 
 from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 _MAX_ATTEMPTS = 5
+# What prefect-aws's own blocks show; Prefect takes no logo but from the web.
+LOGO_URL = HttpUrl(
+    "https://cdn.sanity.io/images/3ugk85nk/production/d74b16fe84ce626345adf235a47008fea2869a60-225x225.png"
+)
 
 
 class AwsUnavailable(TransientError):

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from boto3.exceptions import RetriesExceededError
+from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
-from blocks.aws import AwsUnavailable, client_of, code_of, meaning_of, status_of
+from blocks.aws import LOGO_URL, AwsUnavailable, client_of, code_of, meaning_of, status_of
 from flows.refinery.errors import FileRejected, SluiceError
 from flows.refinery.publishing.protocol import (
     IndexEntry,
@@ -83,6 +83,8 @@ class ObjectStore(Block):
     _block_type_name = "Sluice object store"
     _block_type_slug = "sluice-object-store"
     _description = "The landing bucket, which is only read, and the published bucket with data and receipts."
+    _logo_url = LOGO_URL
+    _documentation_url = HttpUrl("https://docs.aws.amazon.com/AmazonS3/latest/userguide/Versioning.html")
 
     landing_bucket: str = Field(description="The bucket that files are dropped into.")
     published_bucket: str = Field(description="The bucket that results and receipts are written to.")
@@ -178,8 +180,13 @@ class ObjectStore(Block):
             )
         except (BotoCoreError, ClientError) as error:
             raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+        except S3UploadFailedError as error:
+            answer = error.__context__  # boto3 wraps what S3 answered, and tells it in its own text only
+            if isinstance(answer, ClientError):
+                raise meaning_of(answer, f"writing s3://{self.published_bucket}/{key}") from error
+            raise AwsUnavailable(f"writing s3://{self.published_bucket}/{key}: {type(error).__name__}") from error
         except Exception as error:
-            # boto3 wraps a failed multipart upload; whatever it was, nothing is committed yet.
+            # Whatever it was, nothing is committed yet.
             raise AwsUnavailable(f"writing s3://{self.published_bucket}/{key}: {type(error).__name__}") from error
 
     def fetch_output(self, key: str, path: Path) -> None:

@@ -1,28 +1,36 @@
 """Registers the block types and saves this deployment's blocks: the same result however often it runs.
 
-    python -m blocks.register
+    python -m blocks.register [--stack STACK]
 
-Reads the settings from the environment (SLUICE_LANDING_BUCKET, SLUICE_PUBLISHED_BUCKET, SLUICE_QUEUE_URL, ...) and
-talks to the Prefect API that PREFECT_API_URL names. Where SLUICE_NOTIFY_URL is set, the channel for notifications is
-registered too: a Slack webhook when it is one of Slack's, else a webhook that gets {"subject", "body"} as JSON. For
-another channel make a notification block named sluice-notify in Prefect's UI.
+Reads the settings from the stack's outputs, or else from the environment (SLUICE_LANDING_BUCKET,
+SLUICE_PUBLISHED_BUCKET, SLUICE_QUEUE_URL, ...), and talks to the Prefect API that PREFECT_API_URL names. Where
+SLUICE_NOTIFY_URL is set, the channel for notifications is registered too: Slack for one of its incoming webhooks, mail
+for sendgrid://KEY:SENDER/RECEIVER/..., else a webhook that gets {"subject", "body"} as JSON. For another channel make
+a notification block named sluice-notify in Prefect's UI.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
+from collections.abc import Sequence
 
+from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
-from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
+from prefect.blocks.fields import SecretDict
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
 from prefect_aws import AwsCredentials, S3Bucket
 from pydantic import SecretStr
 
+from blocks.aws import client_of, code_of, meaning_of
 from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings, SettingsMissing
 from blocks.upload_queue import UploadQueue
 
 NOTIFY_BLOCK_NAME = "sluice-notify"
+_SENDGRID = re.compile(r"sendgrid://(?P<key>[^:/]+):(?P<sender>[^/]+)/(?P<receivers>.+)")  # as Apprise writes it
 
 
 def blocks_of(settings: PipelineSettings, region: str | None) -> dict[str, Block]:
@@ -46,21 +54,49 @@ def blocks_of(settings: PipelineSettings, region: str | None) -> dict[str, Block
     }
 
 
+def settings_of_stack(name: str) -> PipelineSettings:
+    """Read the settings from the outputs of a deployed stack.
+
+    Raises:
+        SettingsMissing: there is no such stack, or it is none of ours.
+        AwsRefused, AwsUnavailable: CloudFormation did not answer.
+    """
+    try:
+        (stack,) = client_of("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    except (BotoCoreError, ClientError) as error:
+        if code_of(error) == "ValidationError":
+            raise SettingsMissing(f"there is no stack {name}") from error
+        raise meaning_of(error, f"reading the stack {name}") from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return PipelineSettings.from_outputs(outputs)
+
+
 def channel_of(url: str) -> Block:
-    """Return the block that notifications go to."""
+    """Return the block that notifications go to; whatever of its address is a secret is kept as one."""
     if url.startswith("https://hooks.slack.com/"):
         return SlackWebhook(url=SecretStr(url))
+    mail = _SENDGRID.fullmatch(url)
+    if mail:
+        return SendgridEmail(
+            api_key=SecretStr(mail["key"]), sender_email=mail["sender"], to_emails=mail["receivers"].split("/")
+        )
     return CustomWebhookNotificationBlock(
-        name=NOTIFY_BLOCK_NAME, url=url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+        name=NOTIFY_BLOCK_NAME,
+        url="{{address}}",
+        json_data={"subject": "{{subject}}", "body": "{{body}}"},
+        secrets=SecretDict({"address": url}),
     )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Register and save everything; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m blocks.register", description=__doc__)
+    parser.add_argument("--stack", help="the stack whose outputs hold the settings (default: the environment)")
+    given = parser.parse_args(arguments)
     try:
-        settings = PipelineSettings.from_environment()
+        settings = settings_of_stack(given.stack) if given.stack else PipelineSettings.from_environment()
     except SettingsMissing as error:
-        print(f"{error}. Set these, or run `sluice up`, which does it all.", file=sys.stderr)  # noqa: T201
+        print(f"{error}. Set these, name a --stack, or run `sluice up`, which does it all.", file=sys.stderr)  # noqa: T201
         return 2
     blocks = blocks_of(settings, os.environ.get("AWS_REGION"))
     notify_url = os.environ.get("SLUICE_NOTIFY_URL")

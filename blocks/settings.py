@@ -9,10 +9,19 @@ from pathlib import Path
 from prefect.blocks.core import Block
 from pydantic import Field, ValidationError
 
+from blocks.aws import LOGO_URL
 from flows.refinery.errors import TerminalError
 
 BLOCK_NAME = "sluice"
 _PREFIX = "SLUICE_"
+OUTPUTS = {
+    "landing_bucket": "LandingBucket",
+    "published_bucket": "PublishedBucket",
+    "queue_url": "QueueUrl",
+    "incoming_prefix": "IncomingPrefix",
+    "state_machine_arn": "StateMachineArn",
+}
+"""The settings that the stack decides, and its outputs that say so."""
 CONTRACTS = Path(__file__).resolve().parent.parent / "flows" / "contracts"
 
 
@@ -29,7 +38,11 @@ class PipelineSettings(Block):
 
     _block_type_name = "Sluice pipeline settings"
     _block_type_slug = "sluice-pipeline-settings"
-    _description = "Where uploads come from, where results go, and the limits that apply on the way."
+    _description = (
+        "Where uploads come from, where results go, and the limits that apply on the way. Runs that are started by "
+        "hand read it; the container has all of it in its environment."
+    )
+    _logo_url = LOGO_URL
 
     landing_bucket: str = Field(description="The bucket that files are dropped into.")
     published_bucket: str = Field(description="The bucket that clean data, quarantine and receipts are written to.")
@@ -71,7 +84,14 @@ class PipelineSettings(Block):
     state_machine_arn: str = Field(
         "", description="The state machine that sees an upload through; only the reconcile flow needs to know it."
     )
-    contracts_folder: Path = Field(CONTRACTS, description="The folder with one sub-folder for each dataset.")
+    contracts_folder: Path | None = Field(
+        None, description="The folder with one sub-folder for each dataset; empty: Sluice's own, where the code lies."
+    )
+
+    @property
+    def contracts_root(self) -> Path:
+        """Where the contracts lie on this machine."""
+        return self.contracts_folder or CONTRACTS
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PipelineSettings:
@@ -93,6 +113,18 @@ class PipelineSettings(Block):
                 for problem in error.errors(include_input=False, include_url=False)
             )
             raise SettingsMissing(f"the environment does not configure the pipeline: {wrong}") from error
+
+    @classmethod
+    def from_outputs(cls, outputs: Mapping[str, str]) -> PipelineSettings:
+        """Read from a stack's outputs what the stack decides; the rest are the defaults.
+
+        Raises:
+            SettingsMissing: naming the outputs that it lacks.
+        """
+        missing = [output for output in OUTPUTS.values() if output not in outputs]
+        if missing:
+            raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?")
+        return cls.model_validate({field: outputs[output] for field, output in OUTPUTS.items()})
 
     @classmethod
     def in_environment(cls, environment: Mapping[str, str] = os.environ) -> bool:

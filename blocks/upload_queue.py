@@ -11,9 +11,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
-from blocks.aws import client_of, code_of, meaning_of
+from blocks.aws import LOGO_URL, client_of, code_of, meaning_of
 from flows.refinery.errors import TransientError
 
 # What SQS calls a receipt handle whose time is over: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
@@ -44,7 +44,11 @@ class UploadQueue(Block):
 
     _block_type_name = "Sluice upload queue"
     _block_type_slug = "sluice-upload-queue"
-    _description = "The SQS queue with one message for each upload that is to be processed."
+    _description = (
+        "The SQS queue with one message for each upload that is to be processed: receive, keep, give back, acknowledge."
+    )
+    _logo_url = LOGO_URL
+    _documentation_url = HttpUrl("https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/")
 
     queue_url: str = Field(description="The queue's URL.")
     visibility_timeout_seconds: int = Field(

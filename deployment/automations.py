@@ -11,6 +11,7 @@ import argparse
 import copy
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -80,11 +81,12 @@ def apply(automations: Iterable[Mapping[str, Any]], deadlines_hours: Mapping[str
     """
     with get_client(sync_client=True) as client:
         present = _present(client)
-        blocks: dict[str, UUID | None] = {}
+        there = There.on(client)
         done = []
         for entry in _spread(automations, deadlines_hours or {}):
-            core = _resolved(client, entry, blocks)
-            done.append(_apply_one(client, core, present) if core else f"left out: {entry['name']} (no such block)")
+            core, missing = resolved(there, entry)
+            done += [f"left out of {entry['name']}: {name} (not there)" for name in missing]
+            done.append(_apply_one(client, core, present) if core else f"left out: {entry['name']}")
         return done
 
 
@@ -106,34 +108,62 @@ def _spread(automations: Iterable[Mapping[str, Any]], deadlines_hours: Mapping[s
             yield one
 
 
-def _resolved(
-    client: SyncPrefectClient, entry: dict[str, Any], blocks: dict[str, UUID | None]
-) -> AutomationCore | None:
-    """Put blocks' ids where their names stand; None when a block is not there."""
-    actions = []
-    for action in entry.get("actions", []):
-        if "notify" not in action:
-            actions.append(action)
-            continue
-        name = action["notify"]
-        if name not in blocks:
-            blocks[name] = _block_named(client, name)
-        if blocks[name] is None:
-            return None
-        rest = {key: value for key, value in action.items() if key != "notify"}
-        actions.append({"type": "send-notification", "block_document_id": blocks[name], **rest})
+@dataclass(frozen=True)
+class There:
+    """What a server has of the things that actions name, with their ids.
+
+    Attributes:
+        blocks: by their names.
+        deployments: by FLOW/DEPLOYMENT.
+    """
+
+    blocks: Mapping[str, str] = field(default_factory=dict)
+    deployments: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, client: SyncPrefectClient) -> There:
+        """Ask the server."""
+        blocks = client.request("POST", "/block_documents/filter", json={"limit": 200}).json()
+        flows = client.request("POST", "/flows/filter", json={"limit": 200}).json()
+        deployments = client.request("POST", "/deployments/filter", json={"limit": 200}).json()
+        flow_names = {flow["id"]: flow["name"] for flow in flows}
+        return cls(
+            blocks={block["name"]: block["id"] for block in blocks if block["name"]},
+            deployments={f"{flow_names.get(one['flow_id'])}/{one['name']}": one["id"] for one in deployments},
+        )
+
+    def action(self, written: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Put the id where the file has a name; None when there is no such thing."""
+        rest = {key: value for key, value in written.items() if key not in ("notify", "run")}
+        if "notify" in written:
+            block = self.blocks.get(written["notify"])
+            return {"type": "send-notification", "block_document_id": block, **rest} if block else None
+        if "run" in written:
+            deployment = self.deployments.get(written["run"])
+            return {"type": "run-deployment", "deployment_id": deployment, **rest} if deployment else None
+        return rest
+
+
+def resolved(there: There, entry: dict[str, Any]) -> tuple[AutomationCore | None, list[str]]:
+    """Put ids where names stand, and return what names nothing; no automation when no action is left.
+
+    Raises:
+        AutomationsInvalid: Prefect knows no such automation.
+    """
+    written = entry.get("actions", [])
+    actions = [there.action(action) for action in written]
+    missing = [
+        str(one.get("notify") or one.get("run")) for one, found in zip(written, actions, strict=True) if found is None
+    ]
+    kept = [action for action in actions if action is not None]
+    if not kept:
+        return None, missing
     try:
-        return AutomationCore.model_validate({**entry, "actions": actions})
+        return AutomationCore.model_validate({**entry, "actions": kept}), missing
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
         raise AutomationsInvalid(f"automation {entry['name']!r}: {where}: {fault['msg']}") from None
-
-
-def _block_named(client: SyncPrefectClient, name: str) -> UUID | None:
-    response = client.request("POST", "/block_documents/filter", json={"limit": 200})
-    found = [document for document in response.json() if document["name"] == name]
-    return UUID(found[0]["id"]) if found else None
 
 
 def _present(client: SyncPrefectClient) -> dict[str, UUID]:

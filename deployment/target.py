@@ -18,18 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blocks.aws import client_of
+from blocks.settings import OUTPUTS
 from deployment.aws_access import Access, aws_access, said
 from deployment.change_sets import find_stack
 from deployment.place import Place
 from flows.refinery.errors import TerminalError
-
-_SETTINGS = {
-    "SLUICE_LANDING_BUCKET": "LandingBucket",
-    "SLUICE_PUBLISHED_BUCKET": "PublishedBucket",
-    "SLUICE_QUEUE_URL": "QueueUrl",
-    "SLUICE_INCOMING_PREFIX": "IncomingPrefix",
-    "SLUICE_STATE_MACHINE_ARN": "StateMachineArn",
-}
 
 
 class StackMissing(TerminalError):
@@ -248,4 +241,4 @@ def aws_target(access: Access, stack_name: str) -> AwsTarget:
 
 def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that tell a process where the pipeline's buckets and queue are."""
-    return {variable: outputs[output] for variable, output in _SETTINGS.items()}
+    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in OUTPUTS.items()}

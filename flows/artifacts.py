@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 from flows.refinery.publishing.receipt import Check, Receipt, Status, receipt_key
 
-_REAL_QUEUE = re.compile(r"https://sqs\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/")
+_REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
+# docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
+_CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 _SHOWN_CHARACTERS = 120
 
 
@@ -35,7 +37,8 @@ class Places:
     ) -> Places:
         """Tell the region by the queue: a real one is named by it."""
         real = _REAL_QUEUE.match(queue_url)
-        return cls(real["region"] if real else None, published_bucket, log_group, log_stream)
+        region = real["region"] or real["older"] if real else None
+        return cls(region, published_bucket, log_group, log_stream)
 
     def object(self, bucket: str, key: str, version_id: str | None = None) -> str:
         """An object, with a link to its page where there is one."""
@@ -53,7 +56,8 @@ class Places:
     def task(self, arn: str) -> str:
         """The ECS task; its ARN ends in CLUSTER/ID."""
         cluster, _, task_id = arn.rsplit(":task/", 1)[-1].partition("/")
-        return self._linked(task_id or cluster, f"/ecs/v2/clusters/{cluster}/tasks/{task_id}?region={self.region}")
+        where = f"/ecs/v2/clusters/{cluster}/tasks/{task_id}/configuration?region={self.region}"
+        return self._linked(task_id or cluster, where)
 
     @property
     def log(self) -> str | None:
@@ -71,7 +75,9 @@ class Places:
 
     @property
     def _console(self) -> str:
-        return f"https://{self.region}.console.aws.amazon.com"
+        region = self.region or ""
+        host = next((host for start, host in _CONSOLES.items() if region.startswith(start)), "console.aws.amazon.com")
+        return f"https://{region}.{host}"
 
     def _linked(self, text: str, where: str) -> str:
         return f"[{code(text)}]({self._console}{where})" if self.region else code(text)

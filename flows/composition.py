@@ -30,7 +30,7 @@ class Pipeline:
     @cached_property
     def contracts(self) -> Contracts:
         """The contracts, read when the first upload needs one."""
-        return load_contracts(self.settings.contracts_folder)
+        return load_contracts(self.settings.contracts_root)
 
 
 def assemble(settings: PipelineSettings) -> Pipeline:

@@ -19,6 +19,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
+from flows.crashes import infrastructure_of, investigate
 from flows.process_upload import Assignment, assigned, final_state, process_upload
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.publishing.receipt import Receipt
@@ -26,6 +27,7 @@ from flows.stages import StageBroke, UploadRun
 from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice")
+_TAKEN_OVER = "The task that ran this upload ended without a word; another one took over."
 
 
 class RunTaken(TransientError):
@@ -65,7 +67,7 @@ class Observer:
             receipt = self._finish_quietly(assignment)
             if receipt:
                 return receipt
-        if not self._claim(flow_run, assignment.chain.receive_count or 1):
+        if not self._claim(flow_run, assignment):
             return self._process_unobserved(assignment)
         return self._run(flow_run, assignment)
 
@@ -106,12 +108,13 @@ class Observer:
             self._deployment_id = client.read_deployment_by_name(self._deployment).id
         return self._deployment_id
 
-    def _claim(self, flow_run: FlowRun, receive_count: int) -> bool:
+    def _claim(self, flow_run: FlowRun, assignment: Assignment) -> bool:
         """Take the flow run for this process; False when Prefect went away.
 
         Raises:
             RunTaken: another worker has it.
         """
+        receive_count = assignment.chain.receive_count or 1
         claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
         try:
             with get_client(sync_client=True) as client:
@@ -119,11 +122,13 @@ class Observer:
                 if claimed is None and receive_count > 1:
                     # The message came again, so whoever had the run gave it up or died; only the display still
                     # says Running. Killed processes cannot say so themselves.
-                    gone: State[Any] = Crashed(
-                        message="The task that ran this upload ended without a word; another one took over."
-                    )
+                    crash = investigate(client, flow_run, assignment.log)
+                    gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                     client.set_flow_run_state(flow_run.id, gone, force=True)
                     claimed = _set_state(client, flow_run, claim)
+                if claimed is not None and assignment.chain.task_arn:
+                    pid = infrastructure_of(assignment.chain.task_arn)
+                    client.update_flow_run(flow_run.id, infrastructure_pid=pid)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
             self._go_without(_why(error))
             return False

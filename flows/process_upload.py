@@ -16,9 +16,10 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
 
+from blocks.aws import AwsCallInvalid
 from blocks.object_store import ObjectFacts
 from flows.artifacts import Places, outcome_message, outcome_name
-from flows.composition import Pipeline, TaskLog, pipeline
+from flows.composition import Pipeline, TaskLog, pipeline, task_identity
 from flows.display import ProgressBar, rows_in, show_outcome, signs_of_life
 from flows.refinery.contracts import Contract, ContractInvalid, overridden
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
@@ -172,7 +173,7 @@ def _refine(run: UploadRun) -> Prepared:
         "Preprocessed: %s rows to publish, %s dropped%s.",
         f"{prepared.rows_published:,}",
         f"{sum(prepared.dropped.values()):,}",
-        "".join(f", {rows:,} by {step}" for step, rows in prepared.dropped.items()),
+        f" ({', '.join(f'{rows:,} by {step}' for step, rows in prepared.dropped.items())})" if prepared.dropped else "",
     )
     return prepared
 
@@ -247,7 +248,8 @@ def process_upload(
 def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, *, dry_run: bool) -> State[Any]:
     """Take the upload from where it is to its end; return what the flow run ends as."""
     log, upload = get_run_logger(), assignment.upload
-    log.info("s3://%s/%s (%s bytes), attempt %s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", upload.attempt)
+    again = f", once more (attempt {upload.attempt})" if upload.attempt else ""
+    log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
     existing = run.find_receipt()
     if existing and not dry_run:
         run.settle(existing)
@@ -299,7 +301,7 @@ def _assignment_by_hand(
     contract = _contract_by_hand(parts, key, dataset, changes)
     try:
         facts = parts.store.facts(bucket, key, version_id)
-    except FileRejected as error:
+    except (FileRejected, AwsCallInvalid) as error:  # S3 refuses an id that no version can have
         raise ParametersWrong(
             f"{error}. Look for the right bucket, key and version with: "
             f"aws s3api list-object-versions --bucket {bucket} --prefix {key!r}"
@@ -310,7 +312,8 @@ def _assignment_by_hand(
     existing = parts.store.receipt(upload.run_id)
     if existing and (force or _is_retry_of(existing)):
         upload = replace(upload, attempt=existing.attempt + 1)
-    return Assignment(parts, upload, Chain(), contract=contract, by_hand=True)
+    task = task_identity()  # one of the stack's, when a worker of type ecs started this run
+    return Assignment(parts, upload, Chain(task_arn=task.task_arn), contract=contract, log=task.log, by_hand=True)
 
 
 def _contract_by_hand(parts: Pipeline, key: str, dataset: str, changes: dict[str, Any]) -> Contract | None:

@@ -48,6 +48,22 @@ class ControlRoom:
         self.page.locator("a[href*='/artifacts/artifact/']", has_text=f"{kind}-").first.click()
         self.page.wait_for_url("**/artifacts/artifact/**")
 
+    def open_block(self, name: str) -> None:
+        """Go to one block, by way of the list of them all."""
+        self.page.goto(f"{self._ui_url}/blocks")
+        self.page.get_by_role("link", name=name, exact=True).click()
+        self.page.wait_for_url("**/blocks/block/**")
+
+    def open_automations(self) -> None:
+        """Go to the list of automations."""
+        self.page.goto(f"{self._ui_url}/automations")
+        self.wait_for_text("Automations")
+
+    def open_history(self, artifact_key: str) -> None:
+        """Go to every artifact of one key."""
+        self.page.goto(f"{self._ui_url}/artifacts/key/{artifact_key}")
+        self.wait_for_text(artifact_key)
+
     def field(self, name: str) -> Locator:
         """The text field of a parameter of the form."""
         return self._parameter(name).locator("textarea")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -19,6 +20,7 @@ import httpx
 import pandas as pd
 from botocore.exceptions import ClientError
 
+from blocks.settings import CONTRACTS
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
@@ -146,6 +148,16 @@ class Chain:
         run: dict[str, Any] = self.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
         return run
 
+    def schedule(self, job_variables: dict[str, Any] | None = None, **parameters: object) -> str:
+        """Start the deployment as Prefect's UI does, and return the flow run's id: whoever serves its pool takes it."""
+        deployment = self._prefect("GET", "/deployments/name/process-upload/upload")["id"]
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
+        return str(self._prefect("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+
+    def copy_contracts(self, folder: Path) -> Path:
+        """Copy the project's contracts, for a test to bend."""
+        return Path(shutil.copytree(CONTRACTS, folder, ignore=shutil.ignore_patterns("__pycache__")))
+
     # --- reading ----------------------------------------------------------------------------------------------
 
     def execution(self, upload: UploadMessage) -> dict[str, Any] | None:
@@ -214,6 +226,36 @@ class Chain:
         response.raise_for_status()
         found: list[dict[str, Any]] = response.json()
         return found
+
+    def flow_run(self, flow_run_id: str) -> dict[str, Any]:
+        """One flow run as Prefect shows it."""
+        run: dict[str, Any] = self._prefect("GET", f"/flow_runs/{flow_run_id}")
+        return run
+
+    def final(self, flow_run_id: str) -> dict[str, Any] | None:
+        """A flow run that has come to its end; None while it has not."""
+        run = self.flow_run(flow_run_id)
+        return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    def artifacts(self, key: str, flow_run_id: str | None = None) -> list[dict[str, Any]]:
+        """The artifacts of one key, of one flow run if given."""
+        wanted = {"key": {"any_": [key]}, **({"flow_run_id": {"any_": [flow_run_id]}} if flow_run_id else {})}
+        found: list[dict[str, Any]] = self._prefect("POST", "/artifacts/filter", {"artifacts": wanted})
+        return found
+
+    def log_of(self, flow_run_id: str) -> str:
+        """What a flow run has logged so far, as Prefect shows it."""
+        lines = self._prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
+        return "\n".join(line["message"] for line in lines)
+
+    def _prefect(self, method: str, path: str, body: object = None) -> Any:
+        def ask() -> httpx.Response | None:
+            response = httpx.request(method, f"{self.cloud.prefect_api_url}{path}", json=body, timeout=60)
+            return (
+                None if response.status_code == 503 else response
+            )  # SQLite is busy: ask again, as Prefect's client does
+
+        return self.wait_for(ask, f"Prefect to answer {path}").raise_for_status().json()
 
     def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
         """How many messages a queue holds: waiting, and in somebody's hands."""

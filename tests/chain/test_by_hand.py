@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
+from typing import Any
 
+import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.display import ProgressBar
 from flows.refinery.publishing.receipt import Status
 from tests.chain.chain import Chain
-from tests.chain.files import good_orders
+from tests.chain.files import good_orders, order, orders
 
 pytestmark = pytest.mark.cloud
 
@@ -56,17 +62,64 @@ def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None
     assert chain.receipt(upload).status is Status.REJECTED
 
 
-@pytest.mark.parametrize(
-    ("parameters", "says"),
-    [
-        ({"key": "archive/nothing-here.csv"}, "does not exist"),
-        ({"key": "archive/2025.csv", "dataset": "ordres"}, "orders"),
-    ],
-)
-def test_wrong_parameters_end_in_a_failed_run_that_says_what_is_wrong(
-    chain: Chain, parameters: dict[str, object], says: str
-) -> None:
-    chain.upload("archive/2025.csv", good_orders(4))
-    run = chain.run_by_hand(**parameters)
-    assert run["state"]["type"] == "FAILED"
-    assert says in run["state"]["message"]
+def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(chain: Chain) -> None:
+    """A person who presses Retry on a finished run means that it be done again."""
+    upload = chain.upload("incoming/orders/retried.csv", good_orders(2))
+    chain.ended(upload)
+    (run,) = chain.flow_runs(upload)
+    chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
+    chain.wait_for(lambda: chain.receipt(upload).attempt == 1, "the second attempt's receipt")
+    run = chain.wait_for(lambda: chain.final(run["id"]), "the run to end again")
+    assert run["state"]["name"] == "Published"
+    assert len(chain.flow_runs(upload)) == 1
+    assert [key for key in chain.keys("data/orders/") if upload.run_id in key] == [chain.receipt(upload).outputs[0].key]
+    assert len(chain.artifacts("summary-orders", run["id"])) == 2, "the history of the dataset holds both"
+
+
+def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> None:
+    """One bad row in three is too many under the contract of orders."""
+    bad = orders(order(1), order(2), order(3, quantity=0))
+    strict, lenient = chain.upload("archive/strict.csv", bad), chain.upload("archive/lenient.csv", bad)
+    changes = {"bad_rows": {"max_fraction": 0.5}}
+    runs = [
+        chain.schedule(key=strict.key, dataset="orders"),
+        chain.schedule(key=lenient.key, dataset="orders", contract=changes),
+    ]
+    refused, published = (chain.wait_for(partial(chain.final, run), "the run to end") for run in runs)
+    assert refused["state"]["name"].startswith("Rejected"), refused["state"]
+    assert published["state"]["name"] == "Published, 1 row quarantined", published["state"]
+    hashes = [chain.receipt(upload).contract.content_hash for upload in (strict, lenient)]
+    assert len(set(hashes)) == 2, "the receipt tells that another contract judged"
+
+
+def test_wrong_parameters_end_in_a_failed_run_that_says_what_is_wrong(chain: Chain) -> None:
+    key = chain.upload("archive/2025.csv", good_orders(4)).key
+    wrong: dict[str, dict[str, Any]] = {
+        "does not exist": {"key": "archive/nothing-here.csv"},
+        "list-object-versions": {"key": key, "version_id": "00000000-0000-0000-0000-000000000000"},
+        "orders": {"key": key, "dataset": "ordres"},
+        "max_fractoin": {"key": key, "dataset": "orders", "contract": {"bad_rows": {"max_fractoin": 1}}},
+    }
+    runs = {says: chain.schedule(**parameters) for says, parameters in wrong.items()}
+    for says, run_id in runs.items():
+        run = chain.wait_for(partial(chain.final, run_id), "the run to end")
+        assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Wrong parameters")
+        assert says in run["state"]["message"]
+
+
+def test_the_progress_of_a_long_file_is_an_artifact_that_moves(chain: Chain) -> None:
+    seen: list[float] = []
+
+    @flow(name="long-file", persist_result=False)
+    def long_file() -> None:
+        progress = ProgressBar(quiet_seconds=0)
+        progress.dataset, progress.rows_expected = "parcels", 1_000
+        for stage, rows in (("validate", 250), ("validate", 1_000), ("refine", 500)):
+            progress.moved(stage, rows)
+            seen.append(chain.artifacts("progress-parcels")[0]["data"])
+        progress.done()
+
+    with temporary_settings({PREFECT_API_URL: chain.cloud.prefect_api_url}):
+        long_file()
+    (artifact,) = chain.artifacts("progress-parcels")
+    assert [*seen, artifact["data"]] == [21.2, 70.0, 82.5, 100.0]

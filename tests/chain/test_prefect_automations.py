@@ -1,109 +1,252 @@
-"""What Prefect does by itself: automations from a file, a notification that arrives, a dead run that is called so."""
+"""What Prefect does by itself, and who is told of it; crashes that are explained; and who is told without Prefect."""
 
 from __future__ import annotations
 
 import copy
 import json
-import threading
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployment.automations import declared
-from deployment.local.pipeline import settings_of
+from deployment.automations import apply, declared
+from deployment.local.pipeline import STACK_NAME
+from flows.crashes import task_of
+from flows.refinery.publishing.receipt import Status
+from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.chain.receiver import Receiver, receiver
+from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 
 pytestmark = pytest.mark.cloud
-_DEAD_AFTER_SECONDS = 10  # the least that Prefect takes; the file itself says 100
+_SHORTEST_SECONDS = 10  # the least that Prefect takes for something that is not to happen
+_AN_HOUR = 3_600
 
 
-class _Receiver(HTTPServer):
-    """Keeps the JSON that is posted to it."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Post)
-        self.received: list[dict[str, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hook"
-
-
-class _Post(BaseHTTPRequestHandler):
-    server: _Receiver
-
-    def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"])
-        self.server.received.append(json.loads(self.rfile.read(length)))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def receiver() -> Iterator[_Receiver]:
-    """A webhook receiver on this machine."""
-    with _Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+@pytest.fixture(scope="module")
+def hook(chain: Chain) -> Iterator[Receiver]:
+    """The channel that the automations tell: registered as a notification block, as an operator does it."""
+    with receiver() as server:
+        register = ["python", "-m", "blocks.register", "--stack", STACK_NAME]
+        chain.cloud.run(register, timeout_seconds=300, environment={"SLUICE_NOTIFY_URL": server.url})
+        for _ in range(2):  # the second time must change nothing
+            chain.cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=300)
         try:
             yield server
         finally:
-            server.shutdown()
-            thread.join()
+            _remove(chain, lambda name: any(name == entry["name"] for entry in _notifying()))
 
 
 def automations(chain: Chain) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(f"{chain.cloud.prefect_api_url}/automations/filter", json={}).json()
+    found: list[dict[str, Any]] = httpx.post(
+        f"{chain.cloud.prefect_api_url}/automations/filter", json={}, timeout=30
+    ).json()
     return found
 
 
-def test_a_rejected_file_is_told_to_the_channel_and_applying_again_doubles_nothing(chain: Chain) -> None:
-    with receiver() as hook:
-        environment = {**settings_of(chain.outputs), "SLUICE_NOTIFY_URL": hook.url}
-        chain.cloud.run(["python", "-m", "blocks.register"], timeout_seconds=60, environment=environment)
-        for _ in range(2):
-            chain.cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=60)
-        names = [automation["name"] for automation in automations(chain)]
-        assert len(names) == len(set(names))
-        assert "Sluice: a file was rejected" in names
-        upload = chain.upload("incoming/orders/told.csv", b"")
-        chain.ended(upload)
-        told = chain.wait_for(lambda: next(iter(hook.received), None), "the notification", 30)
-    assert "told.csv" in told["subject"]
+def test_applying_the_file_again_doubles_nothing(chain: Chain, hook: Receiver) -> None:
+    names = [automation["name"] for automation in automations(chain)]
+    assert len(names) == len(set(names))
+    assert {entry["name"] for entry in declared() if not entry.get("for_each_deadline")} <= set(names)
+
+
+def test_a_rejected_file_is_told_with_its_reason(chain: Chain, hook: Receiver) -> None:
+    upload = chain.upload("incoming/orders/told.csv", b"")
+    chain.ended(upload)
+    told = chain.wait_for(lambda: hook.told_of("told.csv"), "the notification", 60)
     assert "Rejected: empty file" in told["body"]
     assert "0 bytes" in told["body"]
 
 
-def test_a_run_whose_process_was_killed_is_called_crashed(chain: Chain, tmp_path: Any) -> None:
-    """What SIGKILL leaves behind is a run that says Running and a process that says nothing."""
-    entry = copy.deepcopy(next(entry for entry in declared() if "sign of life" in entry["name"]))
-    entry["name"] = "test: dead"
-    entry["trigger"]["within"] = _DEAD_AFTER_SECONDS
-    file = tmp_path / "automations.yaml"
-    file.write_text(yaml.safe_dump([entry]))
-    chain.cloud.run(["python", "-m", "deployment.automations", str(file)], timeout_seconds=60)
-    api = chain.cloud.prefect_api_url
-    try:
-        deployment = httpx.get(f"{api}/deployments/name/process-upload/upload").json()["id"]
-        body = {"parameters": {"key": "x"}, "state": {"type": "PENDING", "name": "Received"}, "name": "dead"}
-        run = httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json=body).json()["id"]
-        httpx.post(f"{api}/flow_runs/{run}/set_state", json={"state": {"type": "RUNNING"}}).raise_for_status()
+def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mended(chain: Chain, hook: Receiver) -> None:
+    """The task's role loses a permission in the middle of the day. Nothing but a person's Retry brings the file back
+    here: its message is taken out of the queue."""
+    chain.settle()
+    with _denied(chain, "s3:PutObject"):
+        upload = chain.upload("incoming/orders/mended.csv", good_orders(3))
+        told = chain.wait_for(lambda: hook.told_of("mended.csv"), "the notification", 90)
+        _give_up(chain, upload)
+    assert "Failed" in told["subject"]
+    assert "AwsRefused" in told["body"]
+    (run,) = chain.flow_runs(upload)
+    assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Failed"), "not Rejected: the file is well"
+    chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
+    chain.wait_for(lambda: chain.has_receipt(upload), "the receipt")
+    chain.wait_for(lambda: _state(chain, run["id"])["name"] == "Published", "the run to be Published")
+    assert chain.receipt(upload).status is Status.PUBLISHED
+    assert len([key for key in chain.keys("data/") if upload.run_id in key]) == 1
 
-        def crashed() -> dict[str, Any] | None:
-            found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{run}").json()
-            return found if found["state"]["type"] == "CRASHED" else None
 
-        state = chain.wait_for(crashed, "the run to be called crashed", 60)["state"]
-    finally:
-        for automation in automations(chain):
-            if automation["name"] == entry["name"]:
-                httpx.delete(f"{api}/automations/{automation['id']}")
+def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_told(
+    chain: Chain, hook: Receiver
+) -> None:
+    """SIGKILL leaves a run that says Running and a process that says nothing. Nobody takes the upload over here."""
+    chain.settle()
+    with _sooner(chain, "Sluice: a run without a sign of life has crashed"):
+        upload = chain.upload("incoming/orders/killed.csv", good_orders(3))
+        run = chain.wait_for(lambda: next(iter(chain.flow_runs(upload)), None), "the flow run")
+        chain.wait_for(lambda: _state(chain, run["id"])["type"] == "RUNNING", "the run to be at work")
+        assert chain.kill_tasks() == 1
+        task = str(task_of(chain.flow_run(run["id"])["infrastructure_pid"]))
+        chain.wait_for(lambda: _stopped(chain, task), "ECS to notice")
+        _give_up(chain, upload)
+        assert not chain.has_receipt(upload), "it was killed in time"
+        state = chain.wait_for(lambda: _explained(chain, run["id"]), "the crash to be explained", 120)
+    assert state["type"] == "CRASHED"
+    assert state["name"] == "Crashed: killed, out of memory perhaps"
     assert "No sign of life" in state["message"]
+    assert "exited with code 137" in state["message"], "what ECS says of the task"
+    assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"
+    (artifact,) = chain.artifacts("crash", run["id"])
+    assert "Last log lines" in artifact["data"]
+    told = chain.wait_for(lambda: hook.told_of("killed.csv"), "the notification", 60)
+    assert "No sign of life" in told["body"]
+
+
+def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, tmp_path: Path) -> None:
+    """The worker sees its process die and says so at once; the rest is found in what the run had logged."""
+    gate = tmp_path / "step.gate"
+    upload = chain.upload("archive/killed.csv", good_orders(3))
+    variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
+    run_id = chain.schedule(job_variables=variables, key=upload.key, dataset="orders")
+    chain.wait_for(lambda: "3 good" in chain.log_of(run_id), "the run's log to have arrived")
+    reached = gate.with_suffix(".reached")
+    pid = chain.wait_for(lambda: reached.read_text() if reached.exists() else None, "the run to be at work")
+    os.kill(int(pid), signal.SIGKILL)
+    state = chain.wait_for(lambda: _explained(chain, run_id), "the crash to be explained", 120)
+    assert state["name"] == "Crashed: killed"
+    assert "-9" in state["message"], "what the worker says"
+    assert "3 rows: 3 good, 0 to quarantine" in state["message"], "the last lines"
+    assert not chain.has_receipt(upload)
+
+
+def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver) -> None:
+    """As the file declares it, with a deadline of seconds where a contract's is hours."""
+    entry = copy.deepcopy(next(entry for entry in declared() if entry.get("for_each_deadline")))
+    with temporary_settings({PREFECT_API_URL: chain.cloud.prefect_api_url}):
+        apply([entry], {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
+    try:
+        told = chain.wait_for(lambda: hook.told_of("parcels"), "the notification", 90)
+    finally:
+        _remove(chain, lambda name: name.endswith("parcels"))
+    assert "expected_every_hours" in told["body"]
+
+
+def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain) -> None:
+    """The state machine's end is an event of its own, which goes to the topic of the alarms."""
+    chain.settle()
+    topic, queue, arn = chain.outputs["AlarmTopicArn"], *_queue_for(chain, chain.outputs["AlarmTopicArn"])
+    subscription = chain.cloud.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    assert chain.cloud.prefect is not None
+    chain.cloud.prefect.stop()
+    try:
+        upload = chain.upload("incoming/orders/unseen.csv", b"")
+        assert chain.ended(upload)["status"] == "FAILED"
+        told = chain.wait_for(lambda: _notice(chain, queue, upload), "the notice")
+    finally:
+        chain.cloud.start_prefect()
+        chain.cloud.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+        chain.sqs.delete_queue(QueueUrl=queue)
+    assert told["error"] == "DataRejected"
+    assert "0 bytes" in told["reason"]
+    assert chain.receipt(upload).observed is False
+
+
+# --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _notifying() -> list[dict[str, Any]]:
+    return [entry for entry in declared() if all("notify" in action for action in entry["actions"])]
+
+
+def _remove(chain: Chain, is_meant: Any) -> None:
+    for automation in automations(chain):
+        if is_meant(automation["name"]):
+            httpx.delete(f"{chain.cloud.prefect_api_url}/automations/{automation['id']}", timeout=30)
+
+
+@contextmanager
+def _sooner(chain: Chain, name: str) -> Iterator[None]:
+    """Let one of the declared automations act after the shortest time that there is."""
+    entry = next(entry for entry in declared() if entry["name"] == name)
+    sooner = copy.deepcopy(entry)
+    sooner["trigger"]["within"] = _SHORTEST_SECONDS
+    try:
+        _apply(chain, sooner)
+        yield
+    finally:
+        _apply(chain, entry)
+
+
+def _apply(chain: Chain, entry: Mapping[str, Any]) -> None:
+    file = chain.cloud.state_dir / "automations.yaml"
+    file.write_text(yaml.safe_dump([dict(entry)]))
+    chain.cloud.run(["python", "-m", "deployment.automations", str(file)], timeout_seconds=300)
+
+
+@contextmanager
+def _denied(chain: Chain, action: str) -> Iterator[None]:
+    """Take a permission from the task's role."""
+    iam, role = chain.cloud.client("iam"), chain.outputs["TaskRoleArn"].rpartition("/")[2]
+    statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=role, PolicyName="broken", PolicyDocument=policy)
+    try:
+        yield
+    finally:
+        iam.delete_role_policy(RoleName=role, PolicyName="broken")
+
+
+def _give_up(chain: Chain, upload: UploadMessage) -> None:
+    """Let nobody take the upload over: neither its message nor its execution is left."""
+    execution = chain.execution(upload)
+    assert execution is not None
+    chain.step_functions.stop_execution(executionArn=execution["executionArn"])
+    chain.sqs.purge_queue(QueueUrl=chain.outputs["QueueUrl"])
+
+
+def _state(chain: Chain, flow_run_id: str) -> dict[str, Any]:
+    state: dict[str, Any] = chain.flow_run(flow_run_id)["state"]
+    return state
+
+
+def _stopped(chain: Chain, task_arn: str) -> bool:
+    (task,) = chain.ecs.describe_tasks(cluster=chain.outputs["ClusterArn"], tasks=[task_arn])["tasks"]
+    return bool(task["lastStatus"] == "STOPPED")
+
+
+def _explained(chain: Chain, flow_run_id: str) -> dict[str, Any] | None:
+    state = _state(chain, flow_run_id)
+    return state if state["name"].startswith("Crashed: ") else None
+
+
+def _queue_for(chain: Chain, topic: str) -> tuple[str, str]:
+    """Make a queue that the topic may send to; return its URL and ARN."""
+    url = chain.sqs.create_queue(QueueName="told-by-sns")["QueueUrl"]
+    arn = chain.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    chain.sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    return url, arn
+
+
+def _notice(chain: Chain, queue_url: str, upload: UploadMessage) -> dict[str, Any] | None:
+    for message in chain.sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10).get("Messages", []):
+        told: dict[str, Any] = json.loads(json.loads(message["Body"])["Message"])
+        if told.get("run") == upload.execution_name:
+            return told
+    return None

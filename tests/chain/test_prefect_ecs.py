@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
 import pytest
 
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, settings_of
@@ -22,16 +19,16 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
     definitions = chain.ecs.list_task_definitions()["taskDefinitionArns"]
     upload = chain.upload("incoming/orders/by-ecs.csv", good_orders(3))
     chain.ended(upload)
-    chain.cloud.run(["python", "-m", "deployment.work_pools", "ecs", "--stack", STACK_NAME], timeout_seconds=60)
+    chain.cloud.run(["python", "-m", "deployment.work_pools", "ecs", "--stack", STACK_NAME], timeout_seconds=300)
     try:
         _deploy(chain, settings | {"SLUICE_WORK_POOL": ECS_POOL})
-        scheduled = _schedule(chain, key=upload.key, version_id=upload.version_id, force=True)
+        scheduled = chain.schedule(key=upload.key, version_id=upload.version_id, force=True)
         chain.cloud.run(
             ["prefect", "worker", "start", "--pool", ECS_POOL, "--type", "ecs", "--run-once"],
-            timeout_seconds=120,
+            timeout_seconds=300,
             environment=settings,
         )
-        run = chain.wait_for(lambda: _final(chain, scheduled), "the run on ECS to end", 90)
+        run = chain.wait_for(lambda: chain.final(scheduled), "the run on ECS to end", 90)
     finally:
         _deploy(chain, settings | {"SLUICE_WORK_POOL": WORK_POOL})
     assert run["state"]["name"] == "Published", run["state"]
@@ -43,21 +40,4 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
 
 
 def _deploy(chain: Chain, settings: dict[str, str]) -> None:
-    chain.cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=120, environment=settings)
-
-
-def _schedule(chain: Chain, **parameters: Any) -> str:
-    api = chain.cloud.prefect_api_url
-    deployment = httpx.get(f"{api}/deployments/name/process-upload/upload", timeout=30).json()["id"]
-    created = httpx.post(
-        f"{api}/deployments/{deployment}/create_flow_run",
-        json={"parameters": parameters, "state": {"type": "SCHEDULED"}},
-        timeout=30,
-    )
-    created.raise_for_status()
-    return str(created.json()["id"])
-
-
-def _final(chain: Chain, flow_run_id: str) -> dict[str, Any] | None:
-    run: dict[str, Any] = httpx.get(f"{chain.cloud.prefect_api_url}/flow_runs/{flow_run_id}", timeout=30).json()
-    return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+    chain.cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=300, environment=settings)

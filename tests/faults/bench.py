@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from blocks.settings import PipelineSettings
+from blocks.settings import CONTRACTS
 from deployment.local.environment import only
 from deployment.local.pipeline import settings_of
 from flows.refinery.publishing.protocol import IndexEntry, index_key
@@ -147,7 +147,7 @@ class Case:
     def copy_contracts(self) -> Path:
         """A copy of the project's contracts that a test may change."""
         folder = self.folder / "contracts"
-        shutil.copytree(PipelineSettings.model_fields["contracts_folder"].default, folder)
+        shutil.copytree(CONTRACTS, folder)
         return folder
 
     def held_at(self, gate: Path) -> None:

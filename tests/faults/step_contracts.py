@@ -9,7 +9,7 @@ _WAIT = f"""
 
 def misbehave(frame: pd.DataFrame) -> pd.DataFrame:
     gate = Path(os.environ["{GATE_VARIABLE}"])
-    gate.with_suffix(".reached").touch()
+    gate.with_suffix(".reached").write_text(str(os.getpid()))
     while not gate.exists():
         time.sleep(0.02)
     return frame

@@ -317,10 +317,11 @@ def test_trouble_is_told() -> None:
         assert alarm["Properties"]["TreatMissingData"] == "notBreaching", name
 
 
-def test_a_rejected_file_is_told_with_its_reason() -> None:
+def test_an_upload_that_is_not_published_is_told_with_its_reason() -> None:
     (rule,) = resources_of(TEMPLATE_DATA, "AWS::Events::Rule").values()
     detail: Mapping[str, Any] = rule["Properties"]["EventPattern"]["detail"]
-    assert detail["error"] == ["DataRejected"]
+    assert detail["status"] == ["FAILED"]
+    assert "error" not in detail, "rejected or broken: both are told"
     assert text_of(detail["stateMachineArn"][0]) == "${ProcessUpload}"
     assert text_of(rule["Properties"]["Targets"][0]["Arn"]) == "${AlarmTopic}"
 

@@ -188,6 +188,21 @@ def test_an_output_that_lies_there_already_is_not_uploaded_again(store: ObjectSt
     assert after["LastModified"] == before
 
 
+def test_a_refused_upload_is_told_from_an_unavailable_s3(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """boto3 wraps what S3 answered in an error of its own."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")  # type: ignore[typeddict-item]
+
+    monkeypatch.setattr(store._s3, "put_object", refuse)
+    file = tmp_path / "x.parquet"
+    file.write_bytes(b"rows")
+    with pytest.raises(AwsRefused, match=r"writing s3://.*x\.parquet: AccessDenied"):
+        store.put_file("data/orders/x.parquet", file, sha256="aa")
+
+
 @pytest.mark.parametrize(
     ("code", "status", "expected"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blocks.settings import PipelineSettings, SettingsMissing
+from blocks.settings import OUTPUTS, PipelineSettings, SettingsMissing
 
 GIVEN = {
     "SLUICE_LANDING_BUCKET": "landing",
@@ -43,3 +43,14 @@ def test_a_setting_out_of_bounds_is_named(name: str, value: str) -> None:
 def test_every_setting_is_described() -> None:
     """The UI shows the description beside each field."""
     assert all(field.description for field in PipelineSettings.model_fields.values())
+
+
+def test_a_stacks_outputs_configure_the_pipeline() -> None:
+    settings = PipelineSettings.from_outputs({output: f"{field}/" for field, output in OUTPUTS.items()})
+    assert (settings.landing_bucket, settings.incoming_prefix) == ("landing_bucket/", "incoming_prefix/")
+    assert settings.contracts_folder is None, "the folder of whoever registers the block is not the worker's"
+
+
+def test_another_stack_is_told_by_the_outputs_that_it_lacks() -> None:
+    with pytest.raises(SettingsMissing, match="QueueUrl"):
+        PipelineSettings.from_outputs({"LandingBucket": "landing"})

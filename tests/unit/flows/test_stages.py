@@ -196,7 +196,7 @@ def greedy(frame):
 
 
 def test_a_step_that_finds_no_memory_rejects_nothing_and_the_upload_can_be_tried_again(scaled: Account) -> None:
-    folder = scaled.pipeline.settings.contracts_folder / "scaled"
+    folder = scaled.pipeline.settings.contracts_root / "scaled"
     (folder / "contract.yaml").write_text("dataset: scaled\npreprocess: [steps.greedy]\n")
     (folder / "steps.py").write_text(STEPS)
     upload = scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n")
@@ -210,7 +210,7 @@ def test_a_step_that_finds_no_memory_rejects_nothing_and_the_upload_can_be_tried
 def test_great_expectations_without_memory_is_no_verdict_on_the_file(
     scaled: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = scaled.pipeline.settings.contracts_folder / "scaled"
+    folder = scaled.pipeline.settings.contracts_root / "scaled"
     expectation = "expect_column_values_to_be_between: {column: x, min_value: 1}"
     (folder / "contract.yaml").write_text(f"dataset: scaled\nexpectations:\n  - {expectation}\n")
     engine = gx().PandasExecutionEngine

@@ -1,0 +1,53 @@
+"""A webhook receiver on this machine: hears what notifications say."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps the JSON that is posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Post)
+        self.received: list[dict[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        """Where to post to."""
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+    def told_of(self, subject: str) -> dict[str, Any] | None:
+        """The first notification with `subject` in its subject; None while there is none."""
+        return next((told for told in list(self.received) if subject in told["subject"]), None)
+
+
+class _Post(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.server.received.append(json.loads(self.rfile.read(length)))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def receiver() -> Iterator[Receiver]:
+    """A webhook receiver."""
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
