@@ -232,6 +232,11 @@ class Chain:
         run: dict[str, Any] = self._prefect("GET", f"/flow_runs/{flow_run_id}")
         return run
 
+    def states_of(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """All states that a flow run was in, the first one first."""
+        states: list[dict[str, Any]] = self._prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
+        return states
+
     def final(self, flow_run_id: str) -> dict[str, Any] | None:
         """A flow run that has come to its end; None while it has not."""
         run = self.flow_run(flow_run_id)

@@ -180,10 +180,12 @@ def test_an_upload_outside_of_the_watched_prefix_changes_nothing(chain: Chain) -
 def test_a_task_that_dies_before_its_receipt_is_made_good_by_the_state_machine(chain: Chain) -> None:
     chain.settle()
     upload = chain.upload("incoming/orders/orphan.csv", good_orders(3))
-    chain.wait_for(lambda: chain.messages()["held"] == 1, "a task to take the message")
+    run = chain.wait_for(lambda: next(iter(chain.flow_runs(upload)), None), "the flow run")
+    chain.wait_for(lambda: chain.flow_run(run["id"])["state"]["type"] == "RUNNING", "the task to be at work")
     assert chain.kill_tasks() == 1
     assert not chain.has_receipt(upload), "it was killed in time"
     assert chain.ended(upload, seconds=180)["status"] == "SUCCEEDED"
+    assert "CRASHED" in [state["type"] for state in chain.states_of(run["id"])], "Prefect keeps that it happened"
     receipt = chain.receipt(upload)
     assert receipt.chain.receive_count is not None
     assert receipt.chain.receive_count > 1
