@@ -26,23 +26,31 @@ LINES = {
     r"d41d8cd98f00b204e9800998ecf8427e": "the MD5 of nothing, an ETag of examples",
     r"0055AED6DCD90281E": "the sequencer of AWS's own example",
     r"AWS_SECRET_ACCESS_KEY\W{1,4}test\b|aws_secret_access_key=.test\b": "MiniStack's root user has this one, fixed",
-    r"users-own-secret": "planted: a test shows that the user's own credentials are not used",
-    r"s3cr3tXyzzy": "planted: a test shows that it reaches no log",
     r"__HIVE_DEFAULT_PARTITION__": "Hive's name for a partition without a value",
     r"secretsmanager:|Secret\w*Arn|HasSecret|(Decrypt|EndpointFor)Secrets": "names a permission or a parameter",
-    r"id-token|PutBearerTokenAuthentication": "names a permission",
     r"made by Secrets Manager": "a comment",
+    r"# noqa: S10[567] \(": "ruff asks the same, and its reason stands there",
+    r":change-me@": "an example's password",
     r"uses: [\w/-]+@[0-9a-f]{40} ": "the commit that a GitHub action is pinned to",
 }
 
 
 def findings(paths: Sequence[str], folder: Path = PROJECT_ROOT) -> str:
     """Return what looks like a secret in these files, or "" for nothing."""
+    # Tests plant passwords and keys by name; what is real has a shape or an entropy that the other detectors know.
+    planted = [path for path in paths if path.startswith("tests/")]
+    others = [path for path in paths if not path.startswith("tests/")]
+    return _scan(others, folder) + _scan(planted, folder, "--disable-plugin", "KeywordDetector")
+
+
+def _scan(paths: Sequence[str], folder: Path, *options: str) -> str:
+    if not paths:
+        return ""
     excluded = [
         *(part for pattern in FILES for part in ("--exclude-files", pattern)),
         *(part for pattern in LINES for part in ("--exclude-lines", pattern)),
     ]
-    command = [str(SCANNER), "--no-verify", *excluded, *paths]
+    command = [str(SCANNER), "--no-verify", *options, *excluded, *paths]
     scanned = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if scanned.returncode not in (0, 1) or (scanned.returncode == 0) != (scanned.stdout == ""):
         raise RuntimeError(f"detect-secrets ended with {scanned.returncode}: {scanned.stderr or scanned.stdout}")
