@@ -112,7 +112,12 @@ def meaning_of(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
         return AwsUnavailable(f"{doing}: {type(error).__name__}: {error}")
     code, status = code_of(error), status_of(error)
     if code in _REFUSED or status in (401, 403):
-        return AwsRefused(f"{doing}: {code}: the role lacks this permission, or its credentials expired")
+        return AwsRefused(
+            f"{doing}: {code}: the role lacks this permission, or its credentials expired; give it the permission (the "
+            "template lists what each role needs) or renew them"
+        )
     if code in _PASSING or status >= 500 or status == 429:
-        return AwsUnavailable(f"{doing}: {code} (HTTP {status}) after {_MAX_ATTEMPTS} attempts")
-    return AwsCallInvalid(f"{doing}: {code} (HTTP {status})")
+        return AwsUnavailable(f"{doing}: {code} (HTTP {status}) after {_MAX_ATTEMPTS} attempts; try again later")
+    return AwsCallInvalid(
+        f"{doing}: {code} (HTTP {status}); compare the buckets and the queue of the settings with the stack's outputs"
+    )

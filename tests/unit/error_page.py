@@ -41,8 +41,9 @@ _KINDS = (
     ),
     (
         "It may pass",
-        "Nothing is committed. The message goes back and the upload is tried again; after the queue's limit of "
-        "deliveries the message rests in the dead-letter queue, from where it can be redriven once the cause is gone.",
+        "In a task nothing is committed: the message goes back and the upload is tried again; after the queue's limit "
+        "of deliveries the message rests in the dead-letter queue, from where it can be redriven once the cause is "
+        "gone. A command can be given again.",
     ),
     (
         "It stays until somebody acts",
