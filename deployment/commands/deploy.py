@@ -27,7 +27,7 @@ from deployment.environments import Environment
 from deployment.prefect_setup import check_prefect, register
 from deployment.stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.target import AwsTarget, PrefectAccess, aws_target, prefect_access
-from flows.refinery.contract.loading import Contracts
+from flows.refinery.contracts import load_contracts
 from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
@@ -82,7 +82,7 @@ def deploy(console: Console, wishes: Wishes, users: Mapping[str, str], ask: Ask)
     environment = wishes.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        Contracts.load(CONTRACTS)  # in the image a wrong one would stop every file
+        load_contracts(CONTRACTS)  # in the image a wrong one would stop every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, wishes, access, ask).run()
 
