@@ -19,7 +19,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
-from flows.crashes import infrastructure_of, investigate
+from flows.crashes import infrastructure_of, last_words
 from flows.process_upload import Assignment, assigned, final_state, process_upload
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.publishing.receipt import Receipt
@@ -122,7 +122,7 @@ class Observer:
                 if claimed is None and receive_count > 1:
                     # The message came again, so whoever had the run gave it up or died; only the display still
                     # says Running. Killed processes cannot say so themselves.
-                    crash = investigate(client, flow_run, assignment.log)
+                    crash = last_words(client, flow_run)
                     gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                     client.set_flow_run_state(flow_run.id, gone, force=True)
                     claimed = _set_state(client, flow_run, claim)

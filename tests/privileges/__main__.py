@@ -32,6 +32,14 @@ EXCEPTIONS = {
     ("TaskExecutionRole", "PullImage"): "ECS itself, to pull the image; the local cloud starts processes",
     (
         "TaskRole",
+        "AskWhyATaskStopped",
+    ): "explain-crash, on a worker of type ecs; locally it runs beside the worker, as root",
+    (
+        "TaskRole",
+        "ReadItsLastWords",
+    ): "explain-crash, on a worker of type ecs; locally it runs beside the worker, as root",
+    (
+        "TaskRole",
         "GiveUpLargeUploads",
     ): "boto3, when a part of a large output could not be uploaded in any of its tries",
 }
