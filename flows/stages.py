@@ -238,9 +238,9 @@ class UploadRun:
         self.pipeline.store.delete_leftovers(receipt, {*self._areas_of(receipt), *folders})
 
     def _areas_of(self, receipt: Receipt) -> set[str]:
-        """Where workers at the object version of `receipt` may have written: a forced re-run may have been judged by
-        another contract than the attempt before."""
-        contracts = [self.contract, *(self.pipeline.contracts if receipt.attempt > 0 else ())]
+        """Where workers at the object version of `receipt` may have written: a run by hand may be judged by another
+        contract than the one that the key belongs to, or the attempt before."""
+        contracts = [self.contract, self._find_contract(), *(self.pipeline.contracts if receipt.attempt > 0 else ())]
         return {f"data/{self._area_under(contract)}/" for contract in contracts}
 
     @property

@@ -57,9 +57,9 @@ re-uploads of an earlier key, while everything goes wrong at random, drawn from 
 Real are the Lambda's handler, the container's command and all that it calls, in processes of their own, and the
 embedded cloud's S3, SQS and StartExecution. When all is quiet the buckets are read from the outside and compared with
 what the files' maker knows: each object version has one receipt, no attempt has two, and the receipt's numbers are the
-file's; each row that must be published is in one object, that object is current in the index, and nothing else lies
-under `data/`. `lost`, `doubled` and `wrong` count what is not so. The faults are the same for the same seed; which
-worker meets which of them is up to the operating system.
+file's; each row that must be published is in one object that a receipt speaks of, and that object is current in the
+index. `lost`, `doubled` and `wrong` count what is not so; `left_behind` counts what the last paragraph is about. The
+faults are the same for the same seed; which worker meets which of them is up to the operating system.
 
 Not in it, for speed: Prefect (the container promises to do without), S3's own notifications and the Lambda runtime,
 ECS, IAM, large and odd files, and the definition of the state machine, whose part the soak plays: it starts tasks until
@@ -140,7 +140,7 @@ def page() -> str:
             parts.append("")
     parts.append(_SOAK)
     if SOAK_RECORD.exists():
-        parts += ["The last full one:\n", "```text", SOAK_RECORD.read_text().strip(), "```", ""]
+        parts += ["The longest one so far:\n", "```text", SOAK_RECORD.read_text().strip(), "```", ""]
     return "\n".join(parts)
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 from pydantic import PrivateAttr
 
+from blocks.aws import meaning_of
 from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
@@ -92,6 +93,14 @@ def _through(do: Callable[[], Any]) -> Any:
     """Make a call: at once in the test's own thread, step by step in a worker's."""
     stepper = _HERE.stepper
     return stepper.call(do) if stepper else do()
+
+
+def _meant(do: Callable[[], Any]) -> None:
+    """Make a call to SQS, and say what its error means, as the queue that is played here does."""
+    try:
+        _through(do)
+    except BotoCoreError as error:
+        raise meaning_of(error, "calling SQS") from error
 
 
 @dataclass(frozen=True)
@@ -211,7 +220,7 @@ class InMemoryQueue(UploadQueue):
             held = self._held(message)
             held.visible = seconds == 0
 
-        _through(do)
+        _meant(do)
 
     def acknowledge(self, message: ReceivedMessage) -> None:
         def do() -> None:
@@ -222,7 +231,7 @@ class InMemoryQueue(UploadQueue):
                     look(held)
                 del self._messages[message.message_id]
 
-        _through(do)
+        _meant(do)
 
     @contextmanager
     def kept(self, message: ReceivedMessage) -> Iterator[threading.Event]:

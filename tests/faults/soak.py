@@ -177,6 +177,8 @@ class Soak:
         lost_answers = self.crew.met("lose_answer") + self.front.faults["lose_answer"]
         refused = sum(self.crew.met(do) + self.front.faults[do] for do in ("refuse", "drop"))
         problems = [*found.lost, *found.doubled, *found.wrong, *self.lies]
+        if len(found.left_behind) > self.crew.overtaken_kills:  # nobody comes after a worker that was overtaken
+            problems += [f"{key} is spoken of by no receipt" for key in found.left_behind]
         if left:
             problems.append(f"{left} messages are left in the queues")
         line = (
@@ -184,7 +186,8 @@ class Soak:
             f"rejected={found.rejected} duplicates_published={found.duplicates_published} messages_left={left} "
             f"events={self.front.events} reruns={self._reruns} kills={self.crew.kills} stops={self.crew.stops} "
             f"lost_responses={lost_answers} refused={refused} redriven={self.ground.redriven} "
-            f"seed={self.seed} minutes={(time.monotonic() - self._began) / 60:.1f} "
+            f"left_behind={len(found.left_behind)} seed={self.seed} "
+            f"minutes={(time.monotonic() - self._began) / 60:.1f} "
             f"wrong={len(found.wrong) + len(self.lies)} lost={len(found.lost)} doubled={len(found.doubled)}"
         )
         return Result(found, line, problems, self.crew.kills, lost_answers, self._reruns)

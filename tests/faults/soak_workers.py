@@ -116,6 +116,7 @@ class Task:
     run_id: str | None = None
     rerun: tuple[str, str, str] | None = None
     stopped_until: float = 0.0
+    overtaken: bool = False
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; it may be over already."""
@@ -132,6 +133,7 @@ class Crew:
         environments: what a worker may get, one of which is drawn for each.
         exits: how the tasks ended, by exit code.
         stops: how many tasks were stopped with SIGSTOP for longer than their message stays invisible.
+        overtaken_kills: how many of these were killed later.
         calm: no more faults: what is left to do is left to workers that nothing befalls.
     """
 
@@ -143,6 +145,7 @@ class Crew:
     tasks: list[Task] = field(default_factory=list)
     exits: Counter[int] = field(default_factory=Counter)
     stops: int = 0
+    overtaken_kills: int = 0
     calm: bool = False
     _started: int = 0
     _strike_at: float = 0.0
@@ -170,6 +173,7 @@ class Crew:
         self.tasks = [task for task in self.tasks if task not in over]
         for task in over:
             self.exits[task.process.exitcode or 0] += 1
+            self.overtaken_kills += task.overtaken and task.process.exitcode == -signal.SIGKILL
             shutil.rmtree(task.folder / "tmp", ignore_errors=True)
         return over
 
@@ -192,6 +196,7 @@ class Crew:
     def _hit(self, task: Task, now: float) -> None:
         if self._dice.random() < _STOPPED:
             self.stops += 1
+            task.overtaken = True
             task.stopped_until = now + VISIBILITY_SECONDS + self._dice.uniform(0.5, 3)
             task.signal(signal.SIGSTOP)
         else:

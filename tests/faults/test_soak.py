@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.catalogue import fault
 from tests.faults.soak import soak
 
@@ -11,6 +13,7 @@ SEED = 4
 UPLOADS = 150
 
 
+@pytest.mark.timeout(1_200)  # seconds; alone on a machine it takes half a minute
 @fault(
     "Queue and task",
     "kills at named points and at random times, lost answers, refusals, late and repeated events, re-uploads, forced "

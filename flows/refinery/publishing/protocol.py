@@ -197,8 +197,8 @@ def _current(entry: IndexEntry, run: IndexedRun, *, replace: bool) -> tuple[Inde
         return _other_attempt(current, run)
     if run.status is not Status.PUBLISHED:
         return current, ()  # a rejected re-upload leaves the last good output in place
-    if replace and entry.withdrawn is not None and not _supersedes(run, entry.withdrawn):
-        return current, run.data_keys  # what it published may be deleted already
+    if entry.withdrawn is not None and not _supersedes(run, entry.withdrawn):
+        return current, run.data_keys if replace else ()  # what it published may be deleted already
     if current is None:
         return run, ()
     newer, older = (run, current) if _supersedes(run, current) else (current, run)
