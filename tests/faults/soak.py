@@ -137,7 +137,7 @@ class Soak:
 
     def _force_some(self) -> None:
         """Re-run some uploads: half of them through the queue, half by hand, some of these under another contract."""
-        if len(self.front.uploaded) < (self._reruns + 1) * _UPLOADS_PER_RERUN or self.front.over:
+        if len(self.front.uploaded) < (self._reruns + 1) * _UPLOADS_PER_RERUN or self.crew.calm:
             return
         self._reruns += 1
         uploaded = self._dice.choice(self.front.uploaded[-_UPLOADS_PER_RERUN * 10 :])
