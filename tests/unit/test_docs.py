@@ -36,6 +36,7 @@ from tests.infra.template import load_template
 from tests.unit.doc_tables import TABLES, pages, roles, tables_of, with_tables
 from tests.unit.flows.conftest import Account, account  # noqa: F401 (a fixture is used by its name)
 
+PRODUCTION = PROJECT_ROOT / "docs" / "production.md"
 README = PROJECT_ROOT / "README.md"
 PAGES = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 
@@ -295,15 +296,17 @@ def test_the_cost_of_a_file_counts_the_states_that_it_passes() -> None:
     way += ["What does it say?", "Published"]
     states = read(PROJECT_ROOT / "docs" / "architecture.md")
     assert all(f"| {state} |" in states for state in way)
-    assert f"{len(way)} state transitions" in read(README)
-    assert f"${len(way) * 0.025:.2f}"[:4] in read(README)
+    assert f"| state transitions: {len(way)} a file | {len(way)},000 |" in read(PRODUCTION)
 
 
-def test_the_readme_counts_the_alarms_that_the_template_has() -> None:
+def test_the_cost_at_rest_counts_the_alarms_that_the_template_has() -> None:
     kinds = [resource["Type"] for resource in load_template()["Resources"].values()]
-    numbers = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    count = kinds.count("AWS::CloudWatch::Alarm")
-    assert f"{numbers[count]} alarms (${count * 0.1:.2f} a month)" in read(README)
+    assert f"| alarms | {kinds.count('AWS::CloudWatch::Alarm')} |" in read(PRODUCTION)
+
+
+def test_the_readme_says_what_the_page_reckons() -> None:
+    at_rest, alone, _together = re.findall(r"\| \*\*together\*\* \| \| \| \*\*([\d.]+)\*\* \|", read(PRODUCTION))
+    assert f"${at_rest} a month at rest, ${alone} for 1,000 small files" in read(README)
 
 
 # --- output -------------------------------------------------------------------------------------------------
