@@ -88,7 +88,7 @@ distclean: clean ## removes the environments too
 test: setup lint types arrows ## everything the gate checks
 	@echo "Now the tests, two suites at a time; each shows its output when it has ended (about 12 minutes in all)"
 	@rm -rf .pytest_cache/calls
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target suites
+	@$(MAKE) --no-print-directory --keep-going -j 2 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
 
 suites: unit infra chain faults browser image-tests

@@ -317,6 +317,29 @@ class ObjectStore(Block):
         except (BotoCoreError, ClientError) as error:
             raise meaning_of(error, f"deleting leftovers of run {standing.run_id}") from error
 
+    def index_entry(self, dataset: str, bucket: str, key: str) -> IndexEntry | None:
+        """Return what is current for a source key; None when nothing of it has been settled yet."""
+        found = self._stored(index_key(dataset, bucket, key))
+        return IndexEntry.model_validate_json(found[0]) if found else None
+
+    def outputs(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
+        """Yield the keys of the published bucket under `prefix` and when each was written, in pages sorted by key."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.published_bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
+        )
+        try:
+            for page in pages:
+                yield [(entry["Key"], entry["LastModified"]) for entry in page.get("Contents", [])]
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"listing s3://{self.published_bucket}/{prefix}") from error
+
+    def delete_output(self, key: str) -> None:
+        """Delete an output that nobody needs."""
+        try:
+            self._s3.delete_object(Bucket=self.published_bucket, Key=key)
+        except (BotoCoreError, ClientError) as error:
+            raise meaning_of(error, f"deleting a leftover of s3://{self.published_bucket}") from error
+
     def _delete_retired(self, key: str, entry: IndexEntry) -> IndexEntry:
         """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""
         if not entry.retired:

@@ -10,18 +10,11 @@ from prefect.blocks.core import Block
 from pydantic import Field, ValidationError
 
 from blocks.aws import LOGO_URL
+from blocks.stack_outputs import OUTPUTS
 from flows.refinery.errors import TerminalError
 
 BLOCK_NAME = "sluice"
 _PREFIX = "SLUICE_"
-OUTPUTS = {
-    "landing_bucket": "LandingBucket",
-    "published_bucket": "PublishedBucket",
-    "queue_url": "QueueUrl",
-    "incoming_prefix": "IncomingPrefix",
-    "state_machine_arn": "StateMachineArn",
-}
-"""The settings that the stack decides, and its outputs that say so."""
 CONTRACTS = Path(__file__).resolve().parent.parent / "flows" / "contracts"
 
 

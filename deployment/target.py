@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blocks.aws import client_of
-from blocks.settings import OUTPUTS
+from blocks.stack_outputs import OUTPUTS
 from deployment.aws_access import Access, aws_access, said
 from deployment.change_sets import find_stack
 from deployment.place import Place

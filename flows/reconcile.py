@@ -28,6 +28,7 @@ from pydantic import Field
 from blocks.object_store import ObjectStore, ObjectVersion
 from blocks.runs import Runs
 from flows.composition import Pipeline, pipeline
+from flows.leftovers import find_leftovers
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.message import UploadMessage
 
@@ -58,9 +59,9 @@ class Window:
         """The window that leaves out what came within `grace` before `now`."""
         return cls(now - lookback, now - grace)
 
-    def holds(self, version: ObjectVersion) -> bool:
-        """Whether an object version came within it."""
-        return self.since <= version.last_modified <= self.until
+    def holds(self, moment: datetime) -> bool:
+        """Whether it lies within."""
+        return self.since <= moment <= self.until
 
 
 @dataclass
@@ -75,6 +76,7 @@ class Found:
         given_up_count: how many there are of these.
         untellable: how many came while the bucket had no versioning: S3's event alone could name their run.
         more: whether it was left off because enough was found.
+        leftovers: how many data objects lie in the published bucket that nobody can need (leftovers.py).
     """
 
     looked_at: int = 0
@@ -84,6 +86,7 @@ class Found:
     given_up_count: int = 0
     untellable: int = 0
     more: bool = False
+    leftovers: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ class Reconciliation:
     def _without_receipt(self, window: Window, found: Found) -> Iterator[ObjectVersion]:
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
             for page in self.store.versions(self.prefix, page_size=self.page_size):
-                due = [version for version in page if window.holds(version) and not version.key.endswith("/")]
+                due = [
+                    version for version in page if window.holds(version.last_modified) and not version.key.endswith("/")
+                ]
                 found.looked_at += len(due)
                 tellable = [version for version in due if version.version_id]
                 found.untellable += len(due) - len(tellable)
@@ -177,14 +182,15 @@ def reconcile(
     given_up_too: bool = False,
     prefix: str = "",
 ) -> State[Any]:
-    """Compare the landing bucket with the receipts, and hand over again what was never taken in.
+    """Compare the landing bucket with the receipts, and hand over again what was never taken in. Data that overtaken
+    workers left behind is taken away.
 
     Prefect's form for a custom run shows these texts.
 
     Args:
-        dry_run: Only tell what would be handed over.
+        dry_run: Only tell what would be handed over and taken away.
         grace_minutes: Leave uploads alone that are younger than this: they may still be on their way.
-        lookback_days: Look at uploads that came in these last days.
+        lookback_days: Look at uploads and outputs that came in these last days.
         max_uploads: Hand over at most so many; the next run goes on from there.
         given_up_too: Also uploads whose execution ended without a receipt, once the cause is removed.
         prefix: Look at keys that begin so, as incoming/orders/; empty: at all uploads.
@@ -204,6 +210,7 @@ def reconcile(
         f"{found.given_up_count:,}",
         f"{found.under_way:,}",
     )
+    found.leftovers = _take_away_leftovers(parts, window, dry_run=dry_run)
     rows = list(_hand_over_all(runs, found, dry_run=dry_run, given_up_too=given_up_too))
     create_table_artifact(
         key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
@@ -218,6 +225,17 @@ def _runs_of(parts: Pipeline) -> Runs:
             "SLUICE_STATE_MACHINE_ARN is not set, here or in the block: give it the stack's output StateMachineArn"
         )
     return Runs(state_machine_arn=settings.state_machine_arn, queue_url=settings.queue_url)
+
+
+def _take_away_leftovers(parts: Pipeline, window: Window, *, dry_run: bool) -> int:
+    count = 0
+    for key in find_leftovers(parts, window.holds):
+        count += 1
+        if not dry_run:
+            parts.store.delete_output(key)
+    if count:
+        get_run_logger().info("%s leftovers of overtaken workers%s.", f"{count:,}", "" if dry_run else " taken away")
+    return count
 
 
 _HANDED_OVER, _WOULD_BE = "handed over", "would be handed over"
@@ -261,6 +279,9 @@ def summary(found: Found, window: Window, *, dry_run: bool) -> str:
             f"{found.given_up_count:,} were taken in and given up: their messages are in the queue or in the "
             "dead-letter queue. Remove the cause, then redrive them; `given_up_too` hands them over anew."
         )
+    if found.leftovers:
+        done = "would be" if dry_run else "were"
+        lines.append(f"{found.leftovers:,} data objects that overtaken workers left behind {done} taken away.")
     if found.untellable:
         lines.append(
             f"{found.untellable:,} came while the landing bucket had no versioning, so their runs cannot be told: turn "

@@ -57,9 +57,9 @@ re-uploads of an earlier key, while everything goes wrong at random, drawn from 
 Real are the Lambda's handler, the container's command and all that it calls, in processes of their own, and the
 embedded cloud's S3, SQS and StartExecution. When all is quiet the buckets are read from the outside and compared with
 what the files' maker knows: each object version has one receipt, no attempt has two, and the receipt's numbers are the
-file's; each row that must be published is in one object that a receipt speaks of, and that object is current in the
-index. `lost`, `doubled` and `wrong` count what is not so; `left_behind` counts what the last paragraph is about. The
-faults are the same for the same seed; which worker meets which of them is up to the operating system.
+file's; each row that must be published is in one object, that object is current in the index, and nothing else lies
+under `data/`. `lost`, `doubled` and `wrong` count what is not so. The faults are the same for the same seed; which worker
+meets which of them is up to the operating system.
 
 Not in it, for speed: Prefect (the container promises to do without), S3's own notifications and the Lambda runtime,
 ECS, IAM, large and odd files, and the definition of the state machine, whose part the soak plays: it starts tasks until
@@ -68,7 +68,9 @@ every receipt is there. The chain tests and the faults above have these.
 One thing no worker can clean up: a worker that stood still between looking for a receipt and writing its output until
 another one had done the upload and deleted its message, that then goes on, writes, and is killed before it can see the
 other's receipt. No receipt speaks of what it wrote, so whoever reads by receipts or by the index never sees it; under
-`data/` it lies until the next attempt at that object version.
+`data/` it lies until the next attempt at that object version, or the next run of `reconcile`, which takes it away. The
+soak does what that does once all is quiet; `left_behind` counts what there was, and more than overtaken workers that
+were killed can have left fails it.
 """
 
 

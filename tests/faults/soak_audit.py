@@ -26,9 +26,8 @@ class Audit:
 
     Attributes:
         lost: uploads without a receipt, and rows that ought to be published and are in no published object.
-        doubled: rows in two published objects or where they must not be, outputs that were replaced and are still
-            there, and attempts with two receipts.
-        left_behind: objects under data/ that no receipt speaks of.
+        doubled: rows in two published objects or where they must not be, objects under data/ that are nobody's current
+            output, and attempts with two receipts.
         wrong: receipts and index entries that say something else than what is so.
         duplicates_published: how many rows are published more than once.
     """
@@ -36,7 +35,6 @@ class Audit:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    left_behind: list[str] = field(default_factory=list)
     receipts: int = 0
     published: int = 0
     rejected: int = 0
@@ -62,8 +60,7 @@ def audit(ground: Ground, uploads: list[Uploaded], forced: dict[str, int]) -> Au
         if receipt is not None:
             _receipt_is_right(ground, uploaded, receipt, forced.get(uploaded.run_id, 0), found)
     current = _current(ground, uploads, standing, found)
-    spoken_of = {output.key for receipt in standing.values() for output in receipt.outputs}
-    _rows_are_where_they_belong(ground, current, spoken_of, found)
+    _rows_are_where_they_belong(ground, current, found)
     return found
 
 
@@ -157,16 +154,13 @@ def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receip
     return True
 
 
-def _rows_are_where_they_belong(
-    ground: Ground, current: dict[str, tuple[Uploaded, Receipt]], spoken_of: set[str], found: Audit
-) -> None:
-    """Every row of every good file is in exactly one of the objects under data/ that receipts speak of."""
+def _rows_are_where_they_belong(ground: Ground, current: dict[str, tuple[Uploaded, Receipt]], found: Audit) -> None:
+    """Every row of every good file is in exactly one object under data/, and nothing else lies there."""
     there = set(ground.keys("data/"))
-    found.left_behind = sorted(there - spoken_of)
-    for key in sorted((there & spoken_of) - current.keys()):
+    for key in sorted(there - current.keys()):
         found.doubled.append(f"{key} lies there, and is nobody's current output")
     seen: Counter[str] = Counter()
-    for key in sorted(there & spoken_of):
+    for key in sorted(there):
         table = _table(ground, key, _digest(key, current), found)
         if table is not None:
             seen.update(table.column("id").to_pylist())

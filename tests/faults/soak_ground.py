@@ -10,6 +10,9 @@ from typing import Any
 import boto3
 
 from deployment.local.cloud import LocalCloud
+from deployment.local.environment import only
+from flows.composition import pipeline
+from flows.leftovers import find_leftovers
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 from tests.faults.bench import VISIBILITY_SECONDS
 
@@ -100,6 +103,15 @@ class Ground:
                 self._sqs.send_message(QueueUrl=self.queue_url, MessageBody=message["Body"])
                 self._sqs.delete_message(QueueUrl=self.dead_letter_url, ReceiptHandle=message["ReceiptHandle"])
                 self.redriven += 1
+
+    def take_leftovers_away(self, environment: dict[str, str]) -> int:
+        """Do what the reconcile flow does about data that overtaken workers left; return how many objects that were."""
+        with only(environment):
+            parts = pipeline()
+            found = list(find_leftovers(parts, lambda _: True))
+            for key in found:
+                parts.store.delete_output(key)
+        return len(found)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """What lies under a prefix of the published bucket."""

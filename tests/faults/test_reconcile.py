@@ -73,12 +73,38 @@ def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: Up
 def test_an_upload_whose_event_was_lost_is_found_and_published_once(
     chain: Chain, bench: Bench, lost: UploadMessage
 ) -> None:
-    program = f"from flows.reconcile import reconcile; reconcile(grace_minutes=0, prefix={_PREFIX!r})"
-    as_its_role = settings_of(chain.outputs) | bench.credentials_of(bench.role_named("ReconcileRole"))
     for _ in range(2):  # the second one finds that it is under way, or done
-        chain.cloud.run(["python", "-c", program], timeout_seconds=120, environment=as_its_role)
+        _reconcile_as_its_role(chain, bench)
     assert chain.ended(lost)["status"] == "SUCCEEDED"
     assert kept_promises(chain, lost).rows.published == 3
     chain.wait_for(chain.queue_is_empty, "the queue to be empty")
-    refused = [one for one in chain.cloud.decisions() if "ReconcileRole" in one["role"] and not one["allowed"]]
-    assert refused == []
+    assert _refused(chain) == []
+
+
+@fault(
+    "Queue and task",
+    "a worker that was overtaken writes its output and is killed: nobody comes to clean up",
+    expected="reconciling, with no more than its own role may do, takes it away, and nothing else",
+)
+def test_what_an_overtaken_worker_left_behind_is_taken_away(chain: Chain, bench: Bench) -> None:
+    upload = chain.upload("incoming/left/orders.csv", good_orders(2))
+    assert chain.deliver(chain.event_of(upload))["error"] is None
+    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    (own,) = [output.key for output in chain.receipt(upload).outputs]
+    left = own.replace(own.rsplit("-", 1)[-1], f"{'0' * 16}.parquet")
+    chain.s3.put_object(Bucket=chain.outputs["PublishedBucket"], Key=left, Body=b"rows of another release")
+    _reconcile_as_its_role(chain, bench)
+    there = chain.keys("data/")
+    assert own in there
+    assert left not in there
+    assert _refused(chain) == []
+
+
+def _reconcile_as_its_role(chain: Chain, bench: Bench) -> None:
+    program = f"from flows.reconcile import reconcile; reconcile(grace_minutes=0, prefix={_PREFIX!r})"
+    as_its_role = settings_of(chain.outputs) | bench.credentials_of(bench.role_named("ReconcileRole"))
+    chain.cloud.run(["python", "-c", program], timeout_seconds=120, environment=as_its_role)
+
+
+def _refused(chain: Chain) -> list[dict[str, Any]]:
+    return [one for one in chain.cloud.decisions() if "ReconcileRole" in one["role"] and not one["allowed"]]

@@ -246,6 +246,25 @@ def leftovers(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
     return tuple(key for key in keys if key not in spoken_of and _is_covered(key, standing))
 
 
+def run_of(key: str) -> str | None:
+    """Return the run that wrote an output, as its name says; None for a name that is not an output's."""
+    name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
+    return name["run_id"] if name else None
+
+
+def unread(keys: Iterable[str], standing: Receipt, entry: IndexEntry | None) -> tuple[str, ...]:
+    """Return which data keys of a run nobody needs: leftovers, and all of them once a newer version is current.
+
+    Args:
+        entry: the index entry of the source key, where the dataset replaces re-uploads; None where it does not.
+    """
+    keys = tuple(keys)
+    current = entry.current if entry else None
+    if current is None or current.run_id == standing.run_id or not current.order > VersionOrder.of(standing):
+        return leftovers(keys, standing)
+    return tuple(key for key in keys if _is_covered(key, standing))
+
+
 def _is_covered(key: str, standing: Receipt) -> bool:
     name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
     return name is not None and name["run_id"] == standing.run_id and int(name["attempt"]) <= standing.attempt

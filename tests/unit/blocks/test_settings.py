@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from blocks.settings import OUTPUTS, PipelineSettings, SettingsMissing
+from blocks.settings import PipelineSettings, SettingsMissing
+from blocks.stack_outputs import OUTPUTS
 
 GIVEN = {
     "SLUICE_LANDING_BUCKET": "landing",
