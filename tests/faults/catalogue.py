@@ -58,8 +58,8 @@ Real are the Lambda's handler, the container's command and all that it calls, in
 embedded cloud's S3, SQS and StartExecution. When all is quiet the buckets are read from the outside and compared with
 what the files' maker knows: each object version has one receipt, no attempt has two, and the receipt's numbers are the
 file's; each row that must be published is in one object, that object is current in the index, and nothing else lies
-under `data/`. `lost`, `doubled` and `wrong` count what is not so. The faults are the same for the same seed; which worker
-meets which of them is up to the operating system.
+under `data/`. `lost`, `doubled` and `wrong` count what is not so. The faults are the same for the same seed; which
+worker meets which of them is up to the operating system.
 
 Not in it, for speed: Prefect (the container promises to do without), S3's own notifications and the Lambda runtime,
 ECS, IAM, large and odd files, and the definition of the state machine, whose part the soak plays: it starts tasks until
