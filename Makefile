@@ -86,12 +86,12 @@ distclean: clean ## removes the environments too
 # The suites mostly wait, for a cloud to start or a task to end: two at a time take little more than half as long. What a
 # suite says appears when it has ended.
 test: setup lint types arrows ## everything the gate checks
-	@echo "Now the tests, two suites at a time; each shows its output when it has ended (about 12 minutes in all)"
+	@echo "Now the tests, three suites at a time; each shows its output when it has ended (about 12 minutes in all)"
 	@rm -rf .pytest_cache/calls
-	@$(MAKE) --no-print-directory --keep-going -j 2 --output-sync=target suites
+	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
 
-suites: unit infra chain faults browser image-tests
+suites: chain infra faults image-tests browser unit
 
 lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates, secrets
 	@$(BIN)/ruff format --check .

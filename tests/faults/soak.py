@@ -14,6 +14,7 @@ soak plays itself. tests/chain and the other faults have these.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -211,6 +212,7 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="sluice-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("sluice.trigger").setLevel(logging.CRITICAL)  # the Lambda's lines would bury the soak's own
     result = soak(folder, uploads=given.uploads, seed=given.seed, workers=given.workers, say=_say)
     for problem in result.problems[:_SHOWN]:
         _say(f"  {problem}")

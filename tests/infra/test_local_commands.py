@@ -60,10 +60,20 @@ def sluice(*arguments: str, state: Path, home: Path) -> subprocess.CompletedProc
 
 
 @contextmanager
+def as_in_a_terminal() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
     """`sluice up`, from when it says that it is up until Ctrl-C, unless it was ended before."""
     output = state.parent / "up.log"
-    with output.open("w") as log:
+    with output.open("w") as log, as_in_a_terminal():
         process = subprocess.Popen(
             [_SLUICE, "up", "--state", str(state)],
             env=environment(home),

@@ -86,12 +86,19 @@ def artifacts() -> Iterator[dict[str, str]]:
         yield {"ArtifactBucket": "artifacts", **{one.parameter: one.key for one in packaged}}
 
 
+def _for_moto(template: str) -> str:
+    """moto finds nothing at all in an empty list, where AWS finds one empty string; MiniStack knows no Join there."""
+    asked = "!Select [0, !Ref SubnetIds]"
+    assert template.count(asked) == 1
+    return template.replace(asked, '!Join ["", !Ref SubnetIds]')
+
+
 def deployed(stack_name: str, parameters: dict[str, str]) -> Made:
     given = {"ImageUri": "sluice:1", "PrefectApiUrl": "https://prefect.example.com/api", **parameters}
     cloudformation = client("cloudformation")
     cloudformation.create_stack(
         StackName=stack_name,
-        TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
+        TemplateBody=_for_moto(TEMPLATE.read_text(encoding="utf-8")),
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
