@@ -83,7 +83,7 @@ distclean: clean ## removes the environments too
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-# The suites mostly wait, for a cloud to start or a task to end: two at a time take little more than half as long. What a
+# The suites mostly wait, for a cloud to start or a task to end: three at a time take half as long. What a
 # suite says appears when it has ended.
 test: setup lint types arrows ## everything the gate checks
 	@echo "Now the tests, three suites at a time; each shows its output when it has ended (about 12 minutes in all)"

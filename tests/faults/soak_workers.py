@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -121,7 +122,8 @@ class Task:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; it may be over already."""
         if self.process.is_alive() and self.process.pid:
-            os.kill(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
 
 @dataclass
