@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
@@ -328,7 +331,19 @@ def _contract_by_hand(parts: Pipeline, key: str, dataset: str, changes: dict[str
 def _is_retry_of(receipt: Receipt) -> bool:
     """Whether this flow run wrote that receipt itself, came to its end, and was then started again with Retry: a person
     who presses Retry on a finished run means that it be done again."""
-    return (runtime.flow_run.run_count or 1) > 1 and receipt.chain.flow_run_id == str(runtime.flow_run.id)
+    run_id = str(runtime.flow_run.id)
+    if (runtime.flow_run.run_count or 1) < 2 or receipt.chain.flow_run_id != run_id:
+        return False
+    # The chain may have come first with a delivery of its own, after Retry was pressed on a run that had crashed.
+    return _asked_again_at(run_id) > datetime.fromisoformat(receipt.created_at)
+
+
+def _asked_again_at(run_id: str) -> datetime:
+    """When Retry was pressed; long ago where it never was, and a task merely took the run over."""
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(UUID(run_id))
+    asked = [state.timestamp for state in states if state.type is StateType.SCHEDULED]
+    return max(asked, default=datetime.min.replace(tzinfo=UTC))
 
 
 def final_state(receipt: Receipt) -> State[Any]:
