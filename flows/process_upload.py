@@ -314,7 +314,8 @@ def _assignment_by_hand(
     )
     existing = parts.store.receipt(upload.run_id)
     if existing and (force or _is_retry_of(existing)):
-        upload = replace(upload, attempt=existing.attempt + 1)
+        # S3's listing does not tell the sequencer: without the event's, versions of one second could change places.
+        upload = replace(upload, attempt=existing.attempt + 1, sequencer=existing.source.sequencer)
     task = task_identity()  # one of the stack's, when a worker of type ecs started this run
     return Assignment(parts, upload, Chain(task_arn=task.task_arn), contract=contract, log=task.log, by_hand=True)
 
