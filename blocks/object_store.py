@@ -23,10 +23,11 @@ from flows.refinery.publishing.protocol import (
     index_key,
     leftovers,
     settle,
+    untold,
     withdraw,
 )
 from flows.refinery.publishing.receipt import Receipt, receipt_key
-from lambda_trigger.message import UploadMessage
+from lambda_trigger.message import UploadMessage, run_id_of
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _COMMIT_ATTEMPTS = 8
@@ -146,15 +147,36 @@ class ObjectStore(Block):
         return facts
 
     def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
-        """Yield every object version of the landing bucket under `prefix`, in pages sorted by key; no deletions."""
+        """Yield every object version of the landing bucket under `prefix`, in pages sorted by key, the newest version
+        of a key first; no deletions."""
+        yield from self._versions(self.landing_bucket, prefix, page_size)
+
+    def order_of(self, run_ids: frozenset[str], receipt: Receipt) -> tuple[str, ...]:
+        """Return those of some runs of a receipt's key whose versions are still there, that of the newest one first.
+
+        S3 lists the versions of a key in the order in which they were stored, the most recent one first
+        (docs.aws.amazon.com/AmazonS3/latest/userguide/list-obj-version-enabled-bucket.html).
+        """
+        bucket, key = receipt.source.bucket, receipt.source.key
+        found: list[str] = []
+        for page in self._versions(bucket, key) if run_ids else ():
+            for version in page:
+                run_id = run_id_of(bucket, key, version.version_id, version.etag, None)
+                if version.key == key and run_id in run_ids:
+                    found.append(run_id)
+            if len(found) == len(run_ids) or (page and page[-1].key != key):
+                break
+        return tuple(found)
+
+    def _versions(self, bucket: str, prefix: str, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
         pages = self._s3.get_paginator("list_object_versions").paginate(
-            Bucket=self.landing_bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
+            Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
         )
         try:
             for page in pages:
                 yield [_object_version(entry) for entry in page.get("Versions", [])]
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"listing s3://{self.landing_bucket}/{prefix}") from error
+            raise meaning_of(error, f"listing the versions of s3://{bucket}/{prefix}") from error
 
     def _read_error(
         self, error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None
@@ -272,7 +294,12 @@ class ObjectStore(Block):
                 receipt = standing
                 continue
             before = IndexEntry.model_validate_json(found[0]) if found else None
-            entry = settle(before, standing, replace=replaces(standing.contract.dataset))
+            entry = settle(
+                before,
+                standing,
+                replace=replaces(standing.contract.dataset),
+                newest_first=self.order_of(untold(before, standing), standing),
+            )
             condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
             if entry != before and not self._put_if(key, entry.model_dump_json(by_alias=True), {}, condition):
                 continue  # another worker changed the entry in between

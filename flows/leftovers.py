@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from flows.composition import Pipeline
-from flows.refinery.publishing.protocol import run_of, unread
+from flows.refinery.publishing.protocol import run_of, unread, untold
 
 _DATA = "data/"
 
@@ -39,4 +39,4 @@ def _of_run(parts: Pipeline, run_id: str, keys: Iterable[str]) -> tuple[str, ...
     dataset = receipt.contract.dataset
     replaces = any(each.dataset == dataset and each.on_reupload == "replace" for each in parts.contracts)
     entry = parts.store.index_entry(dataset, receipt.source.bucket, receipt.source.key) if replaces else None
-    return unread(keys, receipt, entry)
+    return unread(keys, receipt, entry, newest_first=parts.store.order_of(untold(entry, receipt), receipt))

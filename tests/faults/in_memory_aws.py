@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic import PrivateAttr
 
 from blocks.aws import meaning_of
 from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
+from lambda_trigger.message import UploadMessage
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
 """What becomes of one call. boto3 repeats a call whose answer was lost, unless it has no tries left."""
@@ -115,8 +117,16 @@ class _Stored:
 
 @dataclass
 class InMemoryS3:
-    """One bucket: those calls of a boto3 client that Sluice makes on its results."""
+    """Those calls of a boto3 client that Sluice makes on its results, and the list of the uploads' versions.
 
+    Attributes:
+        uploads: every version of the landing bucket, the oldest one first.
+        objects: the published bucket.
+        put: the published bucket's keys as they were written.
+        wrote: by whom.
+    """
+
+    uploads: list[UploadMessage] = field(default_factory=list)
     objects: dict[str, _Stored] = field(default_factory=dict)
     put: list[str] = field(default_factory=list)
     wrote: dict[str, list[Stepper | None]] = field(default_factory=dict)
@@ -154,6 +164,20 @@ class InMemoryS3:
     def list_objects_v2(self, *, Prefix: str, **_: str) -> dict[str, Any]:  # noqa: N803
         return dict(_through(lambda: {"Contents": [{"Key": key} for key in self.keys(Prefix)]}))
 
+    def get_paginator(self, operation: str) -> InMemoryS3:
+        """The one list that is read page by page."""
+        assert operation == "list_object_versions"
+        return self
+
+    def paginate(self, *, Prefix: str, **_: object) -> Iterator[dict[str, Any]]:  # noqa: N803
+        """The versions of a key, the newest one first."""
+
+        def do() -> dict[str, Any]:
+            listed = [each for each in reversed(self.uploads) if each.key == Prefix]
+            return {"Versions": [_listed(each) for each in listed]}
+
+        yield dict(_through(do))
+
     def keys(self, prefix: str) -> list[str]:
         """What lies under a prefix."""
         return sorted(key for key in self.objects if key.startswith(prefix))
@@ -167,6 +191,16 @@ class InMemoryS3:
         if key not in self.objects:
             raise _error(code, 404)
         return self.objects[key]
+
+
+def _listed(upload: UploadMessage) -> dict[str, Any]:
+    return {
+        "Key": upload.key,
+        "VersionId": upload.version_id,
+        "ETag": upload.etag,
+        "Size": upload.size_bytes,
+        "LastModified": datetime(2026, 1, 1, tzinfo=UTC),
+    }
 
 
 def _error(code: str, status: int) -> ClientError:

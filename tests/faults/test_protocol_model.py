@@ -2,8 +2,9 @@
 
 Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
 happen: other workers go on, one is killed before or after the server did what it asked, an answer is lost, a
-visibility ends, a message is delivered again, the file is uploaded anew, a person forces a re-run, and two workers
-come to different results, as when a contract changes or a dataset's own step rolls dice.
+visibility ends, a message is delivered again, the file is uploaded anew, a person forces a re-run or is faster than
+the event, and two workers come to different results, as when a contract changes or a dataset's own step rolls dice.
+All versions are of the same second, so that only S3's own list orders those that came without an event.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from flows.refinery.judging.tallies import Reason
 from flows.refinery.judging.validate import Validated
 from flows.refinery.preparing.outputs import OutputFile
 from flows.refinery.preparing.preprocess import Prepared
-from flows.refinery.publishing.protocol import IndexEntry, VersionOrder, index_key
+from flows.refinery.publishing.protocol import IndexedRun, IndexEntry, index_key
 from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
 from flows.stages import UploadRun
 from lambda_trigger.message import UploadMessage
@@ -87,6 +88,7 @@ class ModelRun(UploadRun):
 
     def fetch(self) -> ObjectFacts:
         self._contract = self._contract or self.pipeline.contracts.named("orders")
+        # All in the same second, so that S3's list has to tell them apart where a sequencer is missing.
         self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
         return self._facts
 
@@ -170,6 +172,7 @@ class Protocol(RuleBasedStateMachine):
             sequencer=f"{number:018X}",
         )
         self.uploads.append(version)
+        self.s3.uploads.append(version)
         self.queue.send(version.to_json())
 
     @precondition(lambda self: self.uploads)
@@ -189,7 +192,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads and len(self.workers) < 4)
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), result=RESULTS)
     def force_a_rerun_by_hand(self, data: st.DataObject, dataset: str, result: str) -> None:
-        """A person forces a re-run in Prefect, maybe by another contract, and does it again until it is done."""
+        """A person starts a run in Prefect, for a first time or again, maybe by another contract, until it is done."""
         self.start_by_hand(data.draw(st.sampled_from(self.uploads)), dataset, result)
 
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 4)
@@ -296,14 +299,18 @@ class Protocol(RuleBasedStateMachine):
             assert not judged
             return
         entry = self.entry(path)
-        newest = max(published, key=VersionOrder.of, default=None)
+        newest = max(published, key=self.number_of, default=None)
         if entry.current is not None:
             assert newest is not None
             assert (entry.current.run_id, entry.current.attempt) == (newest.run_id, newest.attempt)
         elif newest is not None:
             assert entry.withdrawn is not None
-            assert entry.withdrawn.order > VersionOrder.of(newest), "published, and nobody sees it"
+            assert self.number_of(entry.withdrawn) > self.number_of(newest), "published, and nobody sees it"
         assert entry.retired == ()
+
+    def number_of(self, run: Receipt | IndexedRun) -> int:
+        """Which of all uploads a run is about."""
+        return [upload.run_id for upload in self.uploads].index(run.run_id)
 
     def nothing_else_is_published(self) -> None:
         entries = [self.entry(key) for key in self.s3.keys("index/")]
@@ -330,8 +337,10 @@ class Protocol(RuleBasedStateMachine):
         def work() -> None:
             existing = self.store.receipt(upload.run_id)
             attempt = existing.attempt + 1 if existing else 0
+            sequencer = existing.source.sequencer if existing else None  # as _assignment_by_hand finds them
+            by_hand = replace(upload, attempt=attempt, sequencer=sequencer)
             contract = self.parts.contracts.named(dataset)
-            with ModelRun(self.parts, replace(upload, attempt=attempt), contract=contract) as run:
+            with ModelRun(self.parts, by_hand, contract=contract) as run:
                 run.result = result
                 run.run()
 

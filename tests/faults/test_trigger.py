@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 import boto3
@@ -90,6 +91,40 @@ def test_events_out_of_order_leave_the_newest_version(chain: Chain, stack_queue:
     assert data == [output.key for output in kept_promises(chain, newer).outputs]
     assert kept_promises(chain, older).status is Status.PUBLISHED
     assert [chain.ended(upload)["status"] for upload in (newer, older)] == ["SUCCEEDED"] * 2
+
+
+def _of_one_second(bench: Bench, name: str) -> tuple[Case, Case]:
+    """Two versions of one key that LastModified does not tell apart, nor does the order of their run ids."""
+    chain = bench.chain
+
+    def written_at(upload: UploadMessage) -> object:
+        version = {"Key": upload.key, "VersionId": str(upload.version_id)}
+        return chain.s3.head_object(Bucket=upload.bucket, **version)["LastModified"]
+
+    for number in range(100):
+        key = f"incoming/orders/{name}-{number}.csv"
+        older, newer = (bench.case(key, good_orders(rows), deliver=False) for rows in (1, 2))
+        if written_at(older.upload) == written_at(newer.upload) and older.upload.run_id > newer.upload.run_id:
+            return older, newer
+    raise AssertionError("no two uploads were written in the same second")
+
+
+@pytest.mark.parametrize("newer_first", [False, True])
+@fault(
+    _AREA,
+    "two versions of a key in the same second, one handed over without its event",
+    expected="the newer version's output stays: S3's list of versions tells which that is",
+)
+def test_of_two_versions_of_one_second_the_newer_one_stays(bench: Bench, newer_first: bool) -> None:
+    older, newer = _of_one_second(bench, f"second-{newer_first}")
+    for case in (newer, older) if newer_first else (older, newer):
+        without_event = replace(case.upload, sequencer=None) if case is newer else case.upload
+        case.send(without_event.to_json())
+        assert case.work().exit_code == 0
+    keys = bench.chain.keys("data/orders/")
+    data = [key for key in keys if newer.upload.run_id in key or older.upload.run_id in key]
+    assert data == [output.key for output in newer.kept_promises(rows=2).outputs]
+    older.kept_promises(rows=1)
 
 
 @fault(_AREA, "duplicate after the execution closed", expected="no second execution; the message finds the receipt")

@@ -92,6 +92,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                 {"s3:ListBucket"},
                 {"${PublishedBucket.Arn}", "arn:${AWS::Partition}:s3:::${Bucket}"},
             ),
+            "TellWhichVersionIsNewer": ({"s3:ListBucketVersions"}, {"arn:${AWS::Partition}:s3:::${Bucket}"}),
             "ReadAndWriteResults": ({"s3:GetObject", "s3:PutObject"}, _RESULTS),
             "GiveUpLargeUploads": (
                 {"s3:AbortMultipartUpload"},

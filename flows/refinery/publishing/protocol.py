@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import total_ordering
+from functools import partial, total_ordering
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,7 +67,8 @@ class VersionOrder:
     """When an object version was written, relative to others of its key.
 
     The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
-    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified.
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, which
+    S3 tells in whole seconds. Two that are equal by that were written in the same second (see `untold`).
     """
 
     sequencer: str | None
@@ -77,12 +78,16 @@ class VersionOrder:
         if self.sequencer and other.sequencer:
             width = max(len(self.sequencer), len(other.sequencer))
             return self._padded(width) < other._padded(width)
-        return self.last_modified < other.last_modified
+        return self._second < other._second
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VersionOrder) and not (self < other or other < self)
 
     __hash__ = None  # type: ignore[assignment]  # equality depends on the pair, so it has no hash
+
+    @property
+    def _second(self) -> str:
+        return self.last_modified[: len("2026-01-01T00:00:00")]  # an event's time has a fraction, LastModified has none
 
     def _padded(self, width: int) -> str:
         return (self.sequencer or "").upper().ljust(width, "0")
@@ -162,7 +167,20 @@ def index_key(dataset: str, bucket: str, key: str) -> str:
     return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
 
 
-def settle(entry: IndexEntry | None, receipt: Receipt, *, replace: bool) -> IndexEntry:
+def untold(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
+    """Return the runs of which only S3's own list of versions can tell which is newer; empty when nothing is open.
+
+    They were written in the same second, and one of them was started without an S3 event, so that it has no sequencer.
+    """
+    run = IndexedRun.of(receipt)
+    known = (entry.current, entry.latest, entry.withdrawn) if entry else ()
+    tied = {other.run_id for other in known if other and not other.same_run(run) and other.order == run.order}
+    return frozenset({run.run_id, *tied}) if tied else frozenset()
+
+
+def settle(
+    entry: IndexEntry | None, receipt: Receipt, *, replace: bool, newest_first: Sequence[str] = ()
+) -> IndexEntry:
     """Return the index entry of a source key once `receipt` is taken into account.
 
     Applying a receipt twice, or receipts in another order, ends in the same entry: the newest published version
@@ -172,36 +190,40 @@ def settle(entry: IndexEntry | None, receipt: Receipt, *, replace: bool) -> Inde
         entry: what is stored; None for a key seen for the first time.
         receipt: the receipt that was committed.
         replace: the contract's `on_reupload`: whether the outputs of older versions of the key are retired.
+        newest_first: the runs that `untold` names, in the order in which S3 lists their versions.
     """
     run = IndexedRun.of(receipt)
+    supersedes = partial(_supersedes, newest_first=newest_first)
     if entry is None:
         entry = IndexEntry(
             bucket=receipt.source.bucket, key=receipt.source.key, dataset=receipt.contract.dataset, latest=run
         )
-    current, retired = _current(entry, run, replace=replace)
+    current, retired = _current(entry, run, supersedes, replace=replace)
     kept = set(current.data_keys) if current else set()
     return entry.model_copy(
         update={
             "current": current,
-            "latest": run if _supersedes(run, entry.latest) else entry.latest,
+            "latest": run if supersedes(run, entry.latest) else entry.latest,
             "withdrawn": run if entry.current is not None and current is None else entry.withdrawn,
             "retired": tuple(sorted((set(entry.retired) | set(retired)) - kept)),
         }
     )
 
 
-def _current(entry: IndexEntry, run: IndexedRun, *, replace: bool) -> tuple[IndexedRun | None, tuple[str, ...]]:
+def _current(
+    entry: IndexEntry, run: IndexedRun, supersedes: Callable[[IndexedRun, IndexedRun], bool], *, replace: bool
+) -> tuple[IndexedRun | None, tuple[str, ...]]:
     """Return which run is current and the data keys that this retires."""
     current = entry.current
     if current is not None and current.same_run(run):
         return _other_attempt(current, run)
     if run.status is not Status.PUBLISHED:
         return current, ()  # a rejected re-upload leaves the last good output in place
-    if entry.withdrawn is not None and not _supersedes(run, entry.withdrawn):
+    if entry.withdrawn is not None and not supersedes(run, entry.withdrawn):
         return current, run.data_keys if replace else ()  # what it published may be deleted already
     if current is None:
         return run, ()
-    newer, older = (run, current) if _supersedes(run, current) else (current, run)
+    newer, older = (run, current) if supersedes(run, current) else (current, run)
     return newer, older.data_keys if replace else ()
 
 
@@ -226,14 +248,16 @@ def withdraw(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
     return entry.model_copy(update={"current": None, "withdrawn": current, "retired": retired})
 
 
-def _supersedes(run: IndexedRun, other: IndexedRun) -> bool:
+def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str]) -> bool:
     if run.same_run(other):
         return run.attempt >= other.attempt
-    if run.order == other.order:
-        # Written in the same instant, with no sequencer to tell them apart: any fixed rule will do, so that the
-        # order of arrival decides nothing.
-        return run.run_id > other.run_id
-    return run.order > other.order
+    if run.order != other.order:
+        return run.order > other.order
+    for run_id in newest_first:
+        if run_id in (run.run_id, other.run_id):
+            return run_id == run.run_id  # a version that S3 lists no longer was removed as an old one
+    # S3 lists neither: any fixed rule will do, so that the order of arrival decides nothing.
+    return run.run_id > other.run_id
 
 
 def leftovers(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
@@ -252,15 +276,18 @@ def run_of(key: str) -> str | None:
     return name["run_id"] if name else None
 
 
-def unread(keys: Iterable[str], standing: Receipt, entry: IndexEntry | None) -> tuple[str, ...]:
+def unread(
+    keys: Iterable[str], standing: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return which data keys of a run nobody needs: leftovers, and all of them once a newer version is current.
 
     Args:
         entry: the index entry of the source key, where the dataset replaces re-uploads; None where it does not.
+        newest_first: the runs that `untold` names, in the order in which S3 lists their versions.
     """
-    keys = tuple(keys)
+    keys, run = tuple(keys), IndexedRun.of(standing)
     current = entry.current if entry else None
-    if current is None or current.run_id == standing.run_id or not current.order > VersionOrder.of(standing):
+    if current is None or current.same_run(run) or not _supersedes(current, run, newest_first):
         return leftovers(keys, standing)
     return tuple(key for key in keys if _is_covered(key, standing))
 

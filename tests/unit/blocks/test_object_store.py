@@ -149,6 +149,20 @@ def test_an_older_event_never_replaces_the_output_of_a_newer_version(store: Obje
     assert keys_under("data/") == [new.outputs[0].key]
 
 
+def test_s3s_own_list_says_which_of_two_versions_without_sequencers_is_newer(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    put(b"another key", f"{KEY}.bak")
+    uploads = [put(b"first"), put(b"second")]
+    put(b"third")
+    old, new = (receipt_of(upload) for upload in uploads)
+    for receipt in (old, new, old):
+        put_output(store, receipt, tmp_path)
+        store.settle(receipt, replaces=lambda _: True)
+    assert keys_under("data/") == [new.outputs[0].key]
+    assert store.order_of(frozenset({old.run_id, new.run_id}), old) == (new.run_id, old.run_id)
+
+
 def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
     for receipt in (receipt_of(upload(1)), receipt_of(upload(2))):
         put_output(store, receipt, tmp_path)

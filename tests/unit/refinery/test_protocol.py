@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from flows.refinery.publishing.protocol import (
     decide_start,
     index_key,
     settle,
+    untold,
 )
 from flows.refinery.publishing.receipt import Receipt, Status
 from tests.unit.refinery.receipts import receipt_of, upload
@@ -64,6 +67,40 @@ def test_the_sequencer_orders_versions(older: str, newer: str) -> None:
 
 def test_without_a_sequencer_on_both_sides_last_modified_decides() -> None:
     assert VersionOrder("FF", "2026-01-01T00:00:00Z") < VersionOrder(None, "2026-01-02T00:00:00Z")
+
+
+def without_event(version: int) -> Receipt:
+    """The receipt of a version whose run was started by hand."""
+    return receipt_of(replace(upload(version), sequencer=None))
+
+
+def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
+    assert VersionOrder("FF", "2026-01-01T00:00:00.900Z") == VersionOrder(None, "2026-01-01T00:00:00.000000Z")
+
+
+def test_only_s3_can_tell_which_version_of_a_second_is_newer_when_one_came_without_its_event() -> None:
+    entry = settle(None, receipt_of(upload(1)), replace=True)
+    assert untold(entry, without_event(2)) == {upload(1).run_id, upload(2).run_id}
+    assert untold(entry, receipt_of(upload(2))) == set(), "both have a sequencer"
+    assert untold(entry, without_event(1)) == set(), "the same version"
+    assert untold(None, without_event(2)) == set()
+
+
+@pytest.mark.parametrize("older_first", [True, False])
+@pytest.mark.parametrize(
+    "listed",
+    [[2, 1], [2]],  # S3 forgets an old version before a newer one
+)
+def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_first: bool, listed: list[int]) -> None:
+    versions = [receipt_of(upload(1)), without_event(2)]
+    entry = None
+    for receipt in versions if older_first else reversed(versions):
+        newest_first = [upload(version).run_id for version in listed]
+        entry = settle(entry, receipt, replace=True, newest_first=newest_first)
+    assert entry is not None
+    assert entry.current is not None
+    assert entry.current.run_id == entry.latest.run_id == upload(2).run_id
+    assert entry.retired == tuple(output.key for output in versions[0].outputs)
 
 
 def apply(receipts: list[Receipt], *, replace: bool = True) -> tuple[IndexEntry, set[str]]:
