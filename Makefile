@@ -21,51 +21,49 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
+.PHONY: help setup demo up clean distclean test environments checks suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # --- environments -----------------------------------------------------------------------------------------
 # A stamp is touched last, so a half-finished set-up is begun again.
 
 setup: $(VENV)/.installed $(CLOUD)/.ready ## both environments, from the hash-locked requirements
 
+# An environment in the folder $(1), from the lock $(2). pip unpacks; then all cores make bytecode, as far as there is any
+# to be made: some packages bring files for other Pythons.
+define environment
+	@$(PYTHON) deployment/check_python.py
+	@$(PYTHON) -m venv --clear $(1)
+	@$(1)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r $(2)
+	@$(1)/bin/python -m compileall -q -j 0 $(1)/lib >/dev/null 2>&1 || true
+	@touch $(1)/.ready
+endef
+
 $(VENV)/.installed: $(VENV)/.ready pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.ready: deployment/locks/project.lock
-	@$(PYTHON) deployment/check_python.py
 	@echo "Setting up the project's environment in $(VENV) (a minute or two, once)"
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/project.lock
-	@touch $@
+	$(call environment,$(VENV),$<)
 
 $(CLOUD)/.ready: deployment/locks/ministack.lock
-	@$(PYTHON) deployment/check_python.py
 	@echo "Setting up the embedded cloud's environment in $(CLOUD)"
-	@$(PYTHON) -m venv --clear $(CLOUD)
-	@$(CLOUD)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/ministack.lock
-	@touch $@
+	$(call environment,$(CLOUD),$<)
 
 $(LINT)/.ready: deployment/locks/linters.lock
-	@$(PYTHON) deployment/check_python.py
 	@echo "Setting up the linters' environment in $(LINT)"
-	@$(PYTHON) -m venv --clear $(LINT)
-	@$(LINT)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/linters.lock
-	@touch $@
+	$(call environment,$(LINT),$<)
 
 # asl-validator comes from npm. Without npm its tests are skipped, and say so.
 $(NODE)/.ready: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --silent --no-audit --no-fund && touch $@; fi
 
 $(SUPPLY)/.ready: deployment/locks/supply_chain.lock
-	@$(PYTHON) deployment/check_python.py
 	@echo "Setting up the environment of make sbom and make scan in $(SUPPLY)"
-	@$(PYTHON) -m venv --clear $(SUPPLY)
-	@$(SUPPLY)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r deployment/locks/supply_chain.lock
-	@touch $@
+	$(call environment,$(SUPPLY),$<)
 
 # --- use --------------------------------------------------------------------------------------------------
 
@@ -83,15 +81,21 @@ distclean: clean ## removes the environments too
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-# The suites mostly wait, for a cloud to start or a task to end: three at a time take half as long. What a
-# suite says appears when it has ended.
-test: setup lint types arrows ## everything the gate checks
+# What does not stand on each other is done at the same time; what a suite says appears when it has ended. The longest
+# ones begin first.
+test: ## everything the gate checks
+	@$(MAKE) --no-print-directory -j 3 environments
+	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target checks
 	@echo "Now the tests, three suites at a time; each shows its output when it has ended (about 12 minutes in all)"
 	@rm -rf .pytest_cache/calls
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
 
-suites: chain infra faults image-tests browser unit
+environments: setup $(LINT)/.ready $(NODE)/.ready
+
+checks: types lint arrows
+
+suites: chain faults infra image-tests browser unit
 
 lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates, secrets
 	@$(BIN)/ruff format --check .

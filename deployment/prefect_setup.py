@@ -1,7 +1,4 @@
-"""What a deployment does in Prefect: asks whether its API is there, then registers all that it is to know.
-
-Each step is one of the project's own commands, and each gives the same result however often it runs.
-"""
+"""What a deployment does in Prefect: asks whether its API is there, then registers all that it is to know."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from flows.refinery.errors import TransientError
 
 CODE_IN_IMAGE = "/app"
 _ASK_SECONDS = 15
-_STEP_SECONDS = 300
+_REGISTRATION_SECONDS = 900
 
 
 class PrefectUnreachable(TransientError):
@@ -83,7 +80,7 @@ def register(
         on_step: told what is being done.
 
     Raises:
-        PrefectStepFailed: the first step that failed, with the end of its output.
+        PrefectStepFailed: with the end of what the step that failed said.
     """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
@@ -99,22 +96,13 @@ def register(
         "SLUICE_CODE_DIRECTORY": CODE_IN_IMAGE,
     }
     home.mkdir(parents=True, exist_ok=True)
-    for what, command in _steps(stack_name).items():
-        on_step(what)
-        try:
-            with ProjectCommand(command, environment) as running:
-                running.finish(_STEP_SECONDS)
-        except CommandFailed as error:
-            raise PrefectStepFailed(
-                f"{what}: {error}\nThe stack {stack_name} is deployed and works; what it does shows in Prefect once "
-                "this step went through. Run the same command again: it goes on here"
-            ) from error
-
-
-def _steps(stack_name: str) -> dict[str, list[str]]:
-    return {
-        "making Prefect's work pool": ["python", "-m", "deployment.work_pools", ECS_POOL, "--stack", stack_name],
-        "registering the blocks": ["python", "-m", "blocks.register"],
-        "registering the Prefect deployment": ["prefect", "--no-prompt", "deploy", "--all"],
-        "applying the automations": ["python", "-m", "deployment.automations"],  # they name blocks
-    }
+    on_step("registering the work pool, the blocks, the deployments and the automations in Prefect")
+    command = ["python", "-m", "deployment.registration", ECS_POOL, "--stack", stack_name]
+    try:
+        with ProjectCommand(command, environment) as running:
+            running.finish(_REGISTRATION_SECONDS)
+    except CommandFailed as error:
+        raise PrefectStepFailed(
+            f"{error}\nThe stack {stack_name} is deployed and works; what it does shows in Prefect once "
+            "this step went through. Run the same command again: it goes on here"
+        ) from error

@@ -314,12 +314,8 @@ class LocalCloud:
         Raises:
             CommandFailed: another exit code than 0, or the time ran out; with the end of its output.
         """
-        with self.begin(command, environment=environment) as running:
+        with ProjectCommand(command, self.environment | (environment or {})) as running:
             return running.finish(timeout_seconds)
-
-    def begin(self, command: list[str], *, environment: dict[str, str] | None = None) -> ProjectCommand:
-        """Start a command of the project's own, to be finished later."""
-        return ProjectCommand(command, self.environment | (environment or {}))
 
     @property
     def _records(self) -> Path:

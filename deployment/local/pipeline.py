@@ -15,7 +15,7 @@ STACK_NAME = "sluice"
 WORK_POOL = "local"
 AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (its name)
 IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
-_STEP_SECONDS = 300  # it takes a few, unless the machine is busy with much else
+_REGISTRATION_SECONDS = 900  # it takes a few, unless the machine is busy with much else
 
 
 def bring_up(
@@ -47,8 +47,9 @@ def bring_up(
         on_event=on_event,
     )
     cloud.save_outputs(outputs)
-    on_step("registering the blocks and the deployments")
-    _register(cloud, settings_of(outputs))
+    on_step("registering blocks and deployments in Prefect")
+    register = ["python", "-m", "deployment.registration", WORK_POOL]
+    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS, environment=settings_of(outputs))
     return outputs
 
 
@@ -64,19 +65,6 @@ def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
     except secrets.exceptions.ResourceExistsException:
         secret = secrets.put_secret_value(SecretId=AUTH_SECRET, SecretString=auth_string)
     return address | {"PrefectAuthStringSecretArn": secret["ARN"]}
-
-
-def _register(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
-    """Let Prefect know the blocks, the work pool and the deployments; programs that mostly start up, side by side."""
-    settings = dict(environment)
-    with cloud.begin(["python", "-m", "blocks.register"], environment=settings) as blocks:
-        cloud.run(
-            ["prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
-            timeout_seconds=_STEP_SECONDS,
-        )
-        cloud.run(["prefect", "--no-prompt", "deploy", "--all"], timeout_seconds=_STEP_SECONDS, environment=settings)
-        blocks.finish(_STEP_SECONDS)  # the automations name blocks
-        cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=_STEP_SECONDS)
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:

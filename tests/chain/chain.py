@@ -284,6 +284,12 @@ class Chain:
                 found.append(record.pid)
         return found
 
+    def pool_is_idle(self) -> bool:
+        """Whether the pool's worker has no run in its hands: each is a process that it started. Without a /proc that
+        cannot be told."""
+        assert self.cloud.worker is not None
+        return not any(path.read_text() for path in Path(f"/proc/{self.cloud.worker.pid}").glob("task/*/children"))
+
     def kill_tasks(self) -> int:
         """SIGKILL every running task and what it started; return how many there were."""
         pids = self.tasks()

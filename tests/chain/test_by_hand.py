@@ -11,10 +11,22 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.display import ProgressBar
 from flows.refinery.publishing.receipt import Status
+from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders, order, orders
 
 pytestmark = pytest.mark.cloud
+
+
+@pytest.fixture(scope="module")
+def processed(chain: Chain) -> dict[str, UploadMessage]:
+    """Uploads that the chain has published, one for each test that runs its own again."""
+    uploads = {
+        name: chain.upload(f"incoming/orders/{name}.csv", good_orders(2)) for name in ("again", "forced", "retry")
+    }
+    for upload in uploads.values():
+        assert chain.ended(upload)["status"] == "SUCCEEDED"
+    return uploads
 
 
 def test_an_object_that_no_event_told_of_is_published_by_hand(chain: Chain) -> None:
@@ -28,19 +40,21 @@ def test_an_object_that_no_event_told_of_is_published_by_hand(chain: Chain) -> N
     assert chain.execution(upload) is None
 
 
-def test_a_published_upload_run_again_says_so_and_changes_nothing(chain: Chain) -> None:
-    upload = chain.upload("incoming/orders/again.csv", good_orders(2))
-    chain.ended(upload)
+def test_a_published_upload_run_again_says_so_and_changes_nothing(
+    chain: Chain, processed: dict[str, UploadMessage]
+) -> None:
+    upload = processed["again"]
     before = chain.receipt(upload)
-    run = chain.run_by_hand(bucket=upload.bucket, key=upload.key, version_id=upload.version_id)
+    run = _ended(chain, chain.schedule(bucket=upload.bucket, key=upload.key, version_id=upload.version_id))
     assert run["state"]["name"] == "Published"
     assert chain.receipt(upload) == before
 
 
-def test_a_forced_run_is_a_new_attempt_that_replaces_receipt_and_output(chain: Chain) -> None:
-    upload = chain.upload("incoming/orders/forced.csv", good_orders(2))
-    chain.ended(upload)
-    run = chain.run_by_hand(key=upload.key, version_id=upload.version_id, force=True)
+def test_a_forced_run_is_a_new_attempt_that_replaces_receipt_and_output(
+    chain: Chain, processed: dict[str, UploadMessage]
+) -> None:
+    upload = processed["forced"]
+    run = _ended(chain, chain.schedule(key=upload.key, version_id=upload.version_id, force=True))
     assert run["state"]["name"] == "Published"
     receipt = chain.receipt(upload)
     assert receipt.attempt == 1
@@ -49,7 +63,7 @@ def test_a_forced_run_is_a_new_attempt_that_replaces_receipt_and_output(chain: C
 
 def test_a_dry_run_tells_the_outcome_and_writes_nothing(chain: Chain) -> None:
     upload = chain.upload("archive/dry.csv", good_orders(2))
-    run = chain.run_by_hand(key=upload.key, dataset="orders", dry_run=True)
+    run = _ended(chain, chain.schedule(key=upload.key, dataset="orders", dry_run=True))
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Dry run")
     assert not chain.has_receipt(upload)
     assert not [key for key in chain.keys("data/") if upload.run_id in key]
@@ -57,19 +71,20 @@ def test_a_dry_run_tells_the_outcome_and_writes_nothing(chain: Chain) -> None:
 
 def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None:
     upload = chain.upload("archive/empty.csv", b"")
-    run = chain.run_by_hand(key=upload.key, dataset="orders")
+    run = _ended(chain, chain.schedule(key=upload.key, dataset="orders"))
     assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Rejected: empty file")
     assert chain.receipt(upload).status is Status.REJECTED
 
 
-def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(chain: Chain) -> None:
+def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(
+    chain: Chain, processed: dict[str, UploadMessage]
+) -> None:
     """A person who presses Retry on a finished run means that it be done again."""
-    upload = chain.upload("incoming/orders/retried.csv", good_orders(2))
-    chain.ended(upload)
+    upload = processed["retry"]
     (run,) = chain.flow_runs(upload)
     chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
     chain.wait_for(lambda: chain.receipt(upload).attempt == 1, "the second attempt's receipt")
-    run = chain.wait_for(lambda: chain.final(run["id"]), "the run to end again")
+    run = _ended(chain, run["id"])
     assert run["state"]["name"] == "Published"
     assert len(chain.flow_runs(upload)) == 1
     assert [key for key in chain.keys("data/orders/") if upload.run_id in key] == [chain.receipt(upload).outputs[0].key]
@@ -85,7 +100,7 @@ def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> No
         chain.schedule(key=strict.key, dataset="orders"),
         chain.schedule(key=lenient.key, dataset="orders", contract=changes),
     ]
-    refused, published = (chain.wait_for(partial(chain.final, run), "the run to end") for run in runs)
+    refused, published = (_ended(chain, run) for run in runs)
     assert refused["state"]["name"].startswith("Rejected"), refused["state"]
     assert published["state"]["name"] == "Published, 1 row quarantined", published["state"]
     hashes = [chain.receipt(upload).contract.content_hash for upload in (strict, lenient)]
@@ -102,7 +117,7 @@ def test_wrong_parameters_end_in_a_failed_run_that_says_what_is_wrong(chain: Cha
     }
     runs = {says: chain.schedule(**parameters) for says, parameters in wrong.items()}
     for says, run_id in runs.items():
-        run = chain.wait_for(partial(chain.final, run_id), "the run to end")
+        run = _ended(chain, run_id)
         assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Wrong parameters")
         assert says in run["state"]["message"]
 
@@ -123,3 +138,7 @@ def test_the_progress_of_a_long_file_is_an_artifact_that_moves(chain: Chain) -> 
         long_file()
     (artifact,) = chain.artifacts("progress-parcels")
     assert [*seen, artifact["data"]] == [21.2, 70.0, 82.5, 100.0]
+
+
+def _ended(chain: Chain, flow_run_id: str) -> dict[str, Any]:
+    return chain.wait_for(partial(chain.final, flow_run_id), "the run to end")

@@ -12,54 +12,84 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flows.refinery.publishing.receipt import Status
+from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import dirty_orders, good_orders, order, orders
 
 pytestmark = pytest.mark.cloud
 
 
-def test_a_good_file_is_published_with_a_receipt(chain: Chain) -> None:
+@pytest.fixture(scope="module")
+def alone(chain: Chain) -> UploadMessage:
+    """A good file, with nothing else under way: its own task processes it."""
+    chain.settle()
     upload = chain.upload("incoming/orders/good.csv", good_orders(5))
-    execution = chain.ended(upload)
-    assert execution["status"] == "SUCCEEDED", execution
-    receipt = chain.receipt(upload)
+    assert chain.ended(upload)["status"] == "SUCCEEDED", chain.execution(upload)
+    return upload
+
+
+_KEY_WITH_EVERYTHING = "incoming/orders/a b+c é %2F ../../receipts/x 🐧.csv"
+_REJECTED = {
+    "empty": (b"", "empty"),
+    "header": (orders(), "row"),
+    "binary": (bytes(range(256)) * 40, ""),
+    "columns": (b"order_id,quantity\nORD-00000001,1\n", "column"),
+    "bad": (orders(*(order(n, quantity=0) for n in range(1, 6))), "rows"),
+}
+_BATCH = {
+    "incoming/orders/dirty.csv": dirty_orders(),
+    _KEY_WITH_EVERYTHING: good_orders(2),
+    "incoming/Some Where/table.csv": b"First Name,Age\nAda,36\n",
+    **{f"incoming/orders/{name}.csv": body for name, (body, _) in _REJECTED.items()},
+    **{f"incoming/orders/at-once-{count}.csv": good_orders(count) for count in (1, 2)},
+}
+
+
+@pytest.fixture(scope="module")
+def batch(chain: Chain, alone: UploadMessage) -> dict[str, UploadMessage]:
+    """Files of all kinds that come at once, by key: the tasks of some process those of the others."""
+    del alone  # has been alone
+    with ThreadPoolExecutor(len(_BATCH)) as pool:
+        uploads = list(pool.map(chain.upload, _BATCH, _BATCH.values()))
+    return {upload.key: upload for upload in uploads}
+
+
+def test_a_good_file_is_published_with_a_receipt(chain: Chain, alone: UploadMessage) -> None:
+    receipt = chain.receipt(alone)
     assert receipt.status is Status.PUBLISHED
     assert (receipt.rows.rows_in, receipt.rows.published) == (5, 5)
     frame = chain.published(receipt)
     assert frame["revenue"].tolist() == [19.0] * 5
     assert frame["customer_id"].tolist() == ["000001", "000002", "000003", "000004", "000005"]
-    chain.settle()
 
 
-def test_the_receipt_ties_the_chain_together(chain: Chain) -> None:
-    upload = chain.upload("incoming/orders/tied.csv", good_orders(2))
-    execution = chain.ended(upload)
-    receipt = chain.receipt(upload)
+def test_the_receipt_ties_the_chain_together(chain: Chain, alone: UploadMessage) -> None:
+    execution, receipt = chain.ended(alone), chain.receipt(alone)
     assert receipt.observed
     assert receipt.chain.execution_arn == execution["executionArn"]
     assert receipt.chain.task_arn is not None
     assert ":task/" in receipt.chain.task_arn
-    (flow_run,) = chain.flow_runs(upload)
+    (flow_run,) = chain.flow_runs(alone)
     assert receipt.chain.flow_run_id == flow_run["id"]
-    assert receipt.source.version_id == upload.version_id
+    assert receipt.source.version_id == alone.version_id
     assert receipt.source.sequencer
 
 
-def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain) -> None:
-    upload = chain.upload("incoming/orders/observed.csv", good_orders(3))
-    chain.ended(upload)
-    (flow_run,) = chain.flow_runs(upload)
+def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain, alone: UploadMessage) -> None:
+    (flow_run,) = chain.flow_runs(alone)
     assert flow_run["deployment_id"] is not None
-    assert flow_run["parameters"]["key"] == upload.key
-    assert flow_run["parameters"]["version_id"] == upload.version_id
+    assert flow_run["parameters"]["key"] == alone.key
+    assert flow_run["parameters"]["version_id"] == alone.version_id
     assert {"orders", "upload", "published"} <= set(flow_run["tags"])
     assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("COMPLETED", "Published")
-    assert "observed.csv" in flow_run["name"]
-    assert upload.run_id[:8] in flow_run["name"]
+    assert "good.csv" in flow_run["name"]
+    assert alone.run_id[:8] in flow_run["name"]
 
 
-def test_bad_rows_are_quarantined_with_their_reasons_and_the_others_published(chain: Chain) -> None:
-    upload = chain.upload("incoming/orders/dirty.csv", dirty_orders())
+def test_bad_rows_are_quarantined_with_their_reasons_and_the_others_published(
+    chain: Chain, batch: dict[str, UploadMessage]
+) -> None:
+    upload = batch["incoming/orders/dirty.csv"]
     assert chain.ended(upload)["status"] == "SUCCEEDED"
     receipt = chain.receipt(upload)
     assert (receipt.rows.rows_in, receipt.rows.published) == (12, 9)
@@ -73,26 +103,17 @@ def test_bad_rows_are_quarantined_with_their_reasons_and_the_others_published(ch
     assert "unit_price" in rules[11][0]
 
 
-@pytest.mark.parametrize(
-    ("name", "body", "says"),
-    [
-        ("empty.csv", b"", "empty"),
-        ("header.csv", orders(), "row"),
-        ("binary.csv", bytes(range(256)) * 40, ""),
-        ("columns.csv", b"order_id,quantity\nORD-00000001,1\n", "column"),
-        ("bad.csv", orders(*(order(n, quantity=0) for n in range(1, 6))), "rows"),
-    ],
-)
+@pytest.mark.parametrize("name", _REJECTED)
 def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
-    chain: Chain, name: str, body: bytes, says: str
+    chain: Chain, batch: dict[str, UploadMessage], name: str
 ) -> None:
-    upload = chain.upload(f"incoming/orders/{name}", body)
+    upload = batch[f"incoming/orders/{name}.csv"]
     execution = chain.ended(upload)
     assert (execution["status"], execution["error"]) == ("FAILED", "DataRejected")
     receipt = chain.receipt(upload)
     assert receipt.status is Status.REJECTED
     assert receipt.reasons
-    assert says in receipt.reason
+    assert _REJECTED[name][1] in receipt.reason
     assert execution["cause"].startswith(receipt.reason[:200])
     assert receipt.outputs == ()
     (flow_run,) = chain.flow_runs(upload)
@@ -101,8 +122,10 @@ def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
     assert flow_run["state"]["message"] == receipt.reason
 
 
-def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(chain: Chain) -> None:
-    upload = chain.upload("incoming/orders/a b+c é %2F ../../receipts/x 🐧.csv", good_orders(2))
+def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(
+    chain: Chain, batch: dict[str, UploadMessage]
+) -> None:
+    upload = batch[_KEY_WITH_EVERYTHING]
     assert chain.ended(upload)["status"] == "SUCCEEDED"
     receipt = chain.receipt(upload)
     assert receipt.source.key == upload.key
@@ -110,12 +133,24 @@ def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(ch
     assert output.key == f"data/orders/{upload.run_id}-0-{output.sha256[:16]}.parquet"
 
 
-def test_a_file_under_no_contract_is_published_under_the_default_one_and_says_so(chain: Chain) -> None:
-    upload = chain.upload("incoming/Some Where/table.csv", b"First Name,Age\nAda,36\n")
+def test_a_file_under_no_contract_is_published_under_the_default_one_and_says_so(
+    chain: Chain, batch: dict[str, UploadMessage]
+) -> None:
+    upload = batch["incoming/Some Where/table.csv"]
     assert chain.ended(upload)["status"] == "SUCCEEDED"
     receipt = chain.receipt(upload)
     assert receipt.contract.is_default
     assert receipt.outputs[0].key.startswith("data/default/some-where/")
+
+
+def test_files_that_come_at_once_are_all_processed(chain: Chain, batch: dict[str, UploadMessage]) -> None:
+    for count in (1, 2):
+        upload = batch[f"incoming/orders/at-once-{count}.csv"]
+        assert chain.ended(upload)["status"] == "SUCCEEDED"
+        assert chain.receipt(upload).rows.published == count
+    assert all(chain.has_receipt(upload) for upload in batch.values())
+    chain.settle()
+    assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
 
 
 def test_a_second_version_replaces_the_output_of_the_first(chain: Chain) -> None:
@@ -155,15 +190,6 @@ def test_a_bad_record_does_not_keep_the_others_of_its_event(chain: Chain) -> Non
     assert "1 of 3 records" in json.dumps(answer["payload"])
     for upload in (first, second):
         assert chain.ended(upload)["status"] == "SUCCEEDED"
-
-
-def test_two_files_at_once_are_both_published(chain: Chain) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        uploads = list(
-            pool.map(lambda n: chain.upload(f"incoming/orders/at-once-{n}.csv", good_orders(n + 1)), range(2))
-        )
-    assert [chain.ended(upload)["status"] for upload in uploads] == ["SUCCEEDED"] * 2
-    assert [chain.receipt(upload).rows.published for upload in uploads] == [1, 2]
 
 
 def test_an_upload_outside_of_the_watched_prefix_changes_nothing(chain: Chain) -> None:
