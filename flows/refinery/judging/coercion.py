@@ -245,8 +245,10 @@ def _read_date(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
 
 def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
     if column.format is not None:
-        moments = pd.to_datetime(as_text(raw), format=column.format, errors="coerce")
-        return _as_str(moments.dt.strftime("%H:%M:%S.%f")).str.removesuffix(".000000")
+        timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
+        moments = pd.to_datetime(as_text(raw.mask(timed)), format=column.format, errors="coerce")
+        read = _as_str(moments.dt.strftime("%H:%M:%S.%f")).str.removesuffix(".000000")
+        return read.mask(timed, as_text(raw)) if timed.any() else read
     text = pc.utf8_trim_whitespace(_text(raw))
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     short = pc.equal(pc.utf8_length(times), len("08:00"))
@@ -321,7 +323,7 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
     """Timestamps in UTC without a zone; NaT where they cannot be read."""
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
-    elif written is not None and (dated := _are_dates(raw)).any():
+    elif written is not None and (dated := _given_as(raw, dt.date)).any():
         # Cells that are dates already, among texts in the form that the contract gives.
         return _moments(raw.where(dated), None).where(dated, _moments(as_text(raw.mask(dated)), written))
     elif written is None and (plain := _plain_moments(raw)) is not None:
@@ -339,12 +341,12 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
     return _within_calendar(moments.astype("datetime64[us]"))
 
 
-def _are_dates(raw: pd.Series) -> pd.Series:
-    """Which values are dates or moments of a typed format, and no texts."""
+def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
+    """Which values a typed format gives as dates (or moments), or as times, and not as texts."""
     if not pd.api.types.is_object_dtype(raw.dtype):
         return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
-    dated: pd.Series = raw.map(lambda value: isinstance(value, dt.date) and not pd.isna(value)).astype(bool)
-    return dated
+    found: pd.Series = raw.map(lambda value: value is not pd.NaT and isinstance(value, kind)).astype(bool)
+    return found
 
 
 def _plain_moments(raw: pd.Series) -> pd.Series | None:

@@ -16,6 +16,7 @@ from flows.refinery.judging.validate import validate_file
 from flows.refinery.preparing.preprocess import preprocess_file
 from tests.unit.refinery.tables import a_contract
 
+HALF_PAST = dt.time(8, 30, 15)
 DAY, NOON = dt.date(2024, 1, 31), dt.datetime(2024, 3, 1, 12)  # noqa: DTZ001 workbooks know no zones
 
 
@@ -72,6 +73,19 @@ def test_days_and_moments_in_one_column_are_moments(tmp_path: Path, rows_per_par
 def test_a_date_needs_no_format_where_it_is_one_already(tmp_path: Path, content: bytes) -> None:
     table = published(tmp_path, content, columns={"day": {"type": "date", "format": "%d.%m.%Y"}})
     assert table["day"].to_pylist() == [DAY, dt.date(2024, 2, 1), None]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        xlsx(["at", "n"], [HALF_PAST, 1], ["16.45 Uhr", 2], [None, 3]),
+        parquet(at=pa.array([HALF_PAST, dt.time(16, 45), None])),
+    ],
+    ids=["cells that are times among cells that hold text", "times"],
+)
+def test_a_time_needs_no_format_where_it_is_one_already(tmp_path: Path, content: bytes) -> None:
+    table = published(tmp_path, content, columns={"at": {"type": "time", "format": "%H.%M Uhr"}})
+    assert table["at"].to_pylist() == [HALF_PAST, dt.time(16, 45), None]
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 1000])
