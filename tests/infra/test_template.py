@@ -14,6 +14,7 @@ import pytest
 
 from deployment.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from deployment.stack import TEMPLATE
+from deployment.templates import MAX_BODY_BYTES, template_body
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
 
 TEMPLATE_DATA = load_template()
@@ -159,6 +160,8 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
         "ecr.api": "ClosedNetwork",
         "ecr.dkr": "ClosedNetwork",
         "logs": "ClosedNetwork",
+        "states": "ClosedNetwork",
+        "ecs": "ClosedNetwork",
         "secretsmanager": "EndpointForSecrets",
     }
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::NatGateway")
@@ -310,6 +313,7 @@ def test_trouble_is_told() -> None:
         ("ApproximateNumberOfMessagesVisible", "${TriggerFailures.QueueName}"),
         ("ApproximateAgeOfOldestMessage", "${UploadQueue.QueueName}"),
         ("ExecutionsFailed", "${ProcessUpload}"),
+        ("ExecutionsTimedOut", "${ProcessUpload}"),
         ("ExecutionsFailed", "${Sweep}"),
     }
     for name, alarm in alarms.items():
@@ -326,7 +330,24 @@ def test_an_upload_that_is_not_published_is_told_with_its_reason() -> None:
     assert text_of(rule["Properties"]["Targets"][0]["Arn"]) == "${AlarmTopic}"
 
 
-def test_the_topic_hears_this_account_only() -> None:
+def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condition() -> None:
+    """EventBridge does not deliver to a topic whose policy puts a condition on it, and does not say so."""
     (policy,) = resources_of(TEMPLATE_DATA, "AWS::SNS::TopicPolicy").values()
-    for statement in statements_of(policy["Properties"]["PolicyDocument"]):
-        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    said = {one["Principal"]["Service"]: one for one in statements_of(policy["Properties"]["PolicyDocument"])}
+    assert set(said) == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}
+    this_account = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    assert said["cloudwatch.amazonaws.com"]["Condition"] == this_account
+    assert "Condition" not in said["events.amazonaws.com"]
+
+
+def test_what_the_deploying_role_finds_by_the_stacks_name_is_named_so() -> None:
+    """CloudFormation makes up names for these that do not begin with the stack's."""
+    kinds = {"AWS::StepFunctions::StateMachine": "StateMachineName", "AWS::Scheduler::Schedule": "Name"}
+    for kind, name in kinds.items():
+        for named in resources_of(TEMPLATE_DATA, kind).values():
+            assert text_of(named["Properties"][name]).startswith("${AWS::StackName}-")
+
+
+def test_the_template_is_small_enough_to_be_previewed() -> None:
+    """A dry run uploads nothing, and CloudFormation reads a larger template from S3 only."""
+    assert len(template_body(TEMPLATE).encode()) <= MAX_BODY_BYTES
