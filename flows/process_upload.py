@@ -158,14 +158,10 @@ def _validate(run: UploadRun, progress: ProgressBar) -> Validated:
     for tally in failed:
         rows = "" if tally.rows_failing is None else f": {tally.rows_failing:,} of {tally.rows_evaluated or 0:,} rows"
         log.warning("Failed: %s%s", tally.rule, rows)
-    log.info(
-        "%s rows: %s good, %s to quarantine. %s of %s checks passed.",
-        f"{validated.rows_in:,}",
-        f"{validated.rows_good:,}",
-        f"{sum(validated.quarantined.values()):,}",
-        len(validated.tallies) - len(failed),
-        len(validated.tallies),
-    )
+    bad = sum(validated.quarantined.values())
+    parted = "the file is rejected" if validated.rejected else f"{validated.rows_good:,} good, {bad:,} to quarantine"
+    passed = len(validated.tallies) - len(failed)
+    log.info("%s rows: %s. %s of %s checks passed.", f"{validated.rows_in:,}", parted, passed, len(validated.tallies))
     return validated
 
 
