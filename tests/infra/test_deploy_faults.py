@@ -338,6 +338,13 @@ def _event(resource: str, physical: str, status: str, reason: str, number: str) 
             StackForbidden,
             "iam:CreateRole",
         ),
+        (
+            "Invalid request provided: CreateCluster Invalid Request: Unable to assume the service linked role. Please "
+            "verify that the ECS service linked role exists. (Service: AmazonECS; Status Code: 400; "
+            "Error Code: InvalidParameterException)",
+            StackFailed,
+            r"deploy again.*aws iam create-service-linked-role --aws-service-name ecs\.amazonaws\.com",
+        ),
         ("The definition is not there", StackFailed, "The definition is not there"),
     ],
 )
