@@ -39,6 +39,7 @@ _REFUSAL = "ValidationError"  # CloudFormation's code for a template or paramete
 _HANDLER_ERROR = re.compile(r"HandlerErrorCode: (?P<code>\w+)")
 _QUOTA_WORDS = ("limit exceeded", "limitexceeded", "quota", "maximum number of", "unreservedconcurrentexecution")
 _TAKEN_WORDS = ("name_conflict", "already exist", "alreadyexists", "already owned by you")
+_NO_ECS_ROLE_WORDS = "unable to assume the service linked role"
 _DENIED_WORDS = ("not authorized to perform", "access denied", "accessdenied")
 # CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
@@ -451,6 +452,11 @@ def _cause(failures: Sequence[StackEvent]) -> tuple[type[StackFailed], str]:
     found = _HANDLER_ERROR.search(reason)
     code = found["code"] if found else ""
     lower = reason.lower()
+    if _NO_ECS_ROLE_WORDS in lower:
+        return StackFailed, (
+            ". AWS makes ECS's own role with an account's first cluster, and it was not ready yet: deploy again; if it "
+            "stays away, aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
+        )
     if code == "ServiceLimitExceeded" or any(words in lower for words in _QUOTA_WORDS):
         return StackQuotaReached, ". Ask for more under Service Quotas in the AWS console, then deploy again"
     if code == "AlreadyExists" or any(words in lower for words in _TAKEN_WORDS):

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -36,6 +37,15 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 _DEFAULT_STATE = PROJECT_ROOT / ".sluice"
+_STATE_VARIABLE = "SLUICE_STATE"
+_state_in_use: ContextVar[Path | None] = ContextVar("state folder of the command that runs", default=None)
+
+
+def _remember(state: Path) -> Path:
+    """Keep the folder for `main`, which writes the details of an unknown error when the command is over."""
+    _state_in_use.set(state.resolve())
+    return state
+
 
 app = typer.Typer(
     name="sluice",
@@ -50,7 +60,12 @@ app.add_typer(contract_app)
 
 State = Annotated[
     Path,
-    typer.Option(help="The folder that the local cloud keeps everything in.", envvar="SLUICE_STATE", file_okay=False),
+    typer.Option(
+        help="The folder that the local cloud keeps everything in.",
+        envvar=_STATE_VARIABLE,
+        file_okay=False,
+        callback=_remember,
+    ),
 ]
 AwsPort = Annotated[
     int | None,
@@ -196,7 +211,7 @@ def repair(
 
     place = Place(stack, region, profile)
     if export is not None and file is not None:
-        command.export(_console(), file, export)
+        command.export(_console(), file, export, run_id)
         return
     if file is None and (export is None or run_id is None):
         raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
@@ -286,11 +301,13 @@ def main() -> None:
     """Run the command; the console script's entry point."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
+    given = os.environ.get(_STATE_VARIABLE)
+    _state_in_use.set(Path(given).resolve() if given else None)
     try:
         # Most commands are local: whatever the user's environment says of AWS and Prefect is not for them. Those that
         # work on AWS are given it back.
         users = users_environment()
-        with only({name: os.environ[name] for name in ("SLUICE_STATE", "SLUICE_DOCKER") if name in os.environ}):
+        with only({name: os.environ[name] for name in (_STATE_VARIABLE, "SLUICE_DOCKER") if name in os.environ}):
             app(standalone_mode=True, obj=users)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -361,7 +378,7 @@ def _say(message: str) -> None:
 
 
 def _kept_details() -> str:
-    path = _DEFAULT_STATE / "logs" / "sluice-error.log"
+    path = (_state_in_use.get() or _DEFAULT_STATE) / "logs" / "sluice-error.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(traceback.format_exc())

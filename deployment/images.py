@@ -49,6 +49,10 @@ class ImageNotPushed(TerminalError):
     """The image that was named is not in its repository."""
 
 
+class ImageElsewhere(TerminalError):
+    """The image that was named lies in a repository of ECR that is not the stack's, which its tasks may not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A program that builds and pushes images.
@@ -171,6 +175,24 @@ def find_digest(ecr: Any, repository: str, tag: str) -> str | None:
     except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
         return None
     return str(found[0]["imageDigest"]) if found else None
+
+
+def check_repository(uri: str, stack_name: str, account_id: str, region: str) -> None:
+    """Make sure that the stack's tasks may pull the image: of ECR they may read the stack's own repository only.
+
+    An image of any other registry is taken as it is; whether it can be pulled, nobody knows before a task starts.
+
+    Raises:
+        ImageElsewhere: it lies in another repository, account or region.
+    """
+    parts = _ECR.fullmatch(uri)
+    own = repository_name(stack_name)
+    if parts and (parts["account"], parts["region"], parts["repository"]) != (account_id, region, own):
+        raise ImageElsewhere(
+            f"the image {uri} would deploy and never run, since the stack's tasks may pull from the repository {own} "
+            f"of account {account_id}, region {region}, and no other of ECR: push it there, or leave --image out to "
+            "build it here"
+        )
 
 
 def check_pushed(ecr: Any, uri: str, account_id: str, region: str) -> str:

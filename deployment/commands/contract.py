@@ -101,12 +101,14 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of contract.yaml, from which editors complete and check contracts."""
+    from deployment.commands.user_paths import written_to
     from flows.refinery.contract.schema import render_schema
 
     text = render_schema()
     if output is None:
         typer.echo(text, nl=False)
-    else:
+        return
+    with _said_with_exit_codes(), written_to(output):
         output.write_text(text, encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deployment.commands.user_paths import written_to
 from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.errors import TerminalError
 from flows.refinery.judging.expectations import check_expectations
@@ -57,13 +58,16 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
 
     Raises:
         ContractInvalid: the contract cannot be used as it is.
+        PathUnwritable: `output` is no folder that can be written.
     """
     check_expectations(contract)
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         checked = check_file(contract, file, Path(folder))
         show(console, contract, file, checked)
         if output is not None and checked.prepared:
-            for path in keep(checked.prepared, file, output):
+            with written_to(output):
+                kept = keep(checked.prepared, file, output)
+            for path in kept:
                 console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return checked.accepted
 

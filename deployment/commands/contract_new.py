@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
+from deployment.commands.user_paths import written_to
 from flows.refinery.authoring.proposal import Proposal, propose_contract
 from flows.refinery.contract.loading import CONTRACT_FILE
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 
 
 class ContractThere(TerminalError):
     """There is a contract already where the new one would be written."""
+
+
+class DatasetNameInvalid(TerminalError):
+    """A dataset cannot have this name, which names folders and prefixes."""
 
 
 def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force: bool) -> Path:
@@ -21,16 +28,30 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
     Raises:
         ContractThere: one lies there, and `force` was not said.
         FileRejected: the sample cannot be read as a table.
-        ContractInvalid: `dataset` is no possible name.
+        DatasetNameInvalid: `dataset` is no possible name.
+        PathUnwritable: `contracts` is no folder that can be written.
     """
-    proposal = propose_contract(sample, dataset)  # refuses a name that could lead elsewhere
+    _check_name(dataset)
+    proposal = propose_contract(sample, dataset)
     path = contracts / dataset / CONTRACT_FILE
     if path.exists() and not force:
         raise ContractThere(f"{path} is there already; --force replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(proposal.text, encoding="utf-8")
+    with written_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(proposal.text, encoding="utf-8")
     _tell(console, proposal, path, sample)
     return path
+
+
+def _check_name(dataset: str) -> None:
+    """Refuse a name that no contract may have, and with it one that would lead elsewhere."""
+    try:
+        Contract(dataset=dataset)
+    except ValidationError:
+        raise DatasetNameInvalid(
+            f"no dataset can be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
+            "hyphens, and begins with a letter or a digit"
+        ) from None
 
 
 def _tell(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:

@@ -100,6 +100,7 @@ class Deployment:
     def run(self) -> bool:
         """Do it all."""
         self._check_account()
+        self._check_image()
         with said("looking at what is there"):
             parameters = self._parameters()
             show_place(self._console, self._access, self._facts(parameters))
@@ -126,6 +127,11 @@ class Deployment:
                 f"the credentials are account {self._access.account_id}'s, and this environment is deployed to "
                 f"account {allowed} only: is it the right profile?"
             )
+
+    def _check_image(self) -> None:
+        if self._environment.image:
+            here = (self._access.account_id, self._access.region)
+            images.check_repository(self._environment.image, self._environment.stack, *here)
 
     def _parameters(self) -> dict[str, str]:
         """Return the parameters as they will be, as far as they are known before the template is read."""

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
+from blocks.aws import client_of
 from deployment.aws_access import aws_access, said
-from deployment.change_sets import Stack
+from deployment.change_sets import Stack, StackFailed
 from deployment.commands.deploy_show import EventLog, show_place
 from deployment.environments import Environment
+from deployment.running_tasks import DEADLINE_SECONDS, end_tasks
 from deployment.stack import Clients, check_stack_name, delete_stack, stack_outputs
 from flows.refinery.errors import TerminalError
 
 Ask = Callable[[str], bool]
 Type = Callable[[str], str]
+Delete = Callable[[], tuple[str, ...]]
 
 
 class DestructionDeclined(TerminalError):
@@ -42,6 +45,7 @@ def destroy(
 
     Raises:
         DestructionDeclined: nothing was deleted.
+        TasksStillRunning: the stack was not deleted.
         StackFailed, StackBusy, BucketNotEmptied: what could not be deleted.
     """
     check_stack_name(environment.stack)
@@ -59,13 +63,17 @@ def destroy(
             buckets = stack.buckets()
             outputs = stack_outputs(clients, environment.stack)
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
-        left = delete_stack(
-            clients,
-            stack_name=environment.stack,
-            delete_data=delete_data,
-            on_event=log,
-            on_emptied=lambda bucket, count: console.print(
-                f"          {count:,} object versions deleted in {bucket}", highlight=False, soft_wrap=True
+        left = _without_tasks(
+            console,
+            outputs.get("ClusterArn"),
+            lambda: delete_stack(
+                clients,
+                stack_name=environment.stack,
+                delete_data=delete_data,
+                on_event=log,
+                on_emptied=lambda bucket, count: console.print(
+                    f"          {count:,} object versions deleted in {bucket}", highlight=False, soft_wrap=True
+                ),
             ),
         )
     _tell_what_is_left(console, environment.stack, left, outputs, buckets)
@@ -82,6 +90,33 @@ def _agree(
     for bucket in buckets if delete_data else ():
         if type_in(f"Type the name of the bucket to delete it and everything in it ({bucket})").strip() != bucket:
             raise DestructionDeclined(f"the name of {bucket} was not typed as it is; nothing was deleted")
+
+
+def _without_tasks(console: Console, cluster: str | None, delete: Delete) -> tuple[str, ...]:
+    """Delete once no task is left, which would keep its cluster; a stack that was half made has none."""
+    if cluster is None:
+        return delete()
+    _end_tasks(console, cluster)
+    try:
+        return delete()
+    except StackFailed:
+        # Until the state machines were deleted, one of their runs may have started another task.
+        if not _end_tasks(console, cluster):
+            raise
+    return delete()
+
+
+def _end_tasks(console: Console, cluster: str) -> int:
+    def tell(count: int) -> None:
+        console.print(
+            f"Stopping {count} running {'task' if count == 1 else 'tasks'}, which may take "
+            f"{DEADLINE_SECONDS / 60:.0f} minutes; what is being worked on goes back to the queue.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    with said("stopping the stack's tasks"):
+        return end_tasks(client_of("ecs"), cluster, tell, reason="sluice destroy")
 
 
 def _tell_what_is_left(

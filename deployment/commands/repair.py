@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from deployment.commands.show import details_of, receipt_address, rows_of
+from deployment.commands.user_paths import written_to
 from deployment.local.environment import only
 from deployment.target import Target, pipeline_settings
 from flows.refinery.errors import TerminalError
@@ -30,13 +31,15 @@ class RunUnknown(TerminalError):
     """Neither --run nor the file's name says which run the rows are of."""
 
 
-def export(console: Console, quarantine: Path, destination: Path) -> None:
+def export(console: Console, quarantine: Path, destination: Path, run_id: str | None = None) -> None:
     """Write a quarantine file as CSV.
 
     Raises:
+        RunUnknown: neither `run_id` nor the file's name says which run it is of.
         CorrectionsUnusable: it is no quarantine file.
+        PathUnwritable: nothing can be written to `destination`.
     """
-    _export(console, quarantine, destination, run_of(quarantine, None))
+    _export(console, quarantine, destination, run_of(quarantine, run_id))
 
 
 def export_run(console: Console, cloud: Target, run_id: str, destination: Path) -> None:
@@ -45,6 +48,7 @@ def export_run(console: Console, cloud: Target, run_id: str, destination: Path) 
     Raises:
         RunUnknown: that is no run id.
         NothingToRepair: the run has no rows in quarantine.
+        PathUnwritable: nothing can be written to `destination`.
     """
     run = run_of(None, run_id)
     with _pipeline(cloud) as pipeline, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
@@ -91,7 +95,8 @@ def run_of(file: Path | None, named: str | None) -> str:
 
 
 def _export(console: Console, quarantine: Path, destination: Path, run_id: str) -> None:
-    rows = export_quarantine(quarantine, destination)
+    with written_to(destination):
+        rows = export_quarantine(quarantine, destination)
     console.print(
         f"wrote {rows:,} rows to {destination}. Correct the values, leave _row_number as it is, then:",
         f"  sluice repair {destination} --run {run_id}",

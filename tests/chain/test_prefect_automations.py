@@ -128,6 +128,22 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
     assert not chain.has_receipt(upload)
 
 
+def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
+    """The ECS worker leaves a run in Submitting once ECS has taken its request. Nobody starts this one."""
+    with _sooner(chain, "Sluice: a run that was submitted did not begin"):
+        (flow,) = chain.ask_prefect("flows", flows={"name": {"any_": ["process-upload"]}})
+        run = {"flow_id": flow["id"], "name": "never-begun", "state": {"type": "PENDING", "name": "Submitting"}}
+        answer = httpx.post(f"{chain.cloud.prefect_api_url}/flow_runs/", json=run, timeout=30)
+        answer.raise_for_status()
+        run_id = answer.json()["id"]
+        assert _state(chain, run_id)["name"] == "Submitting"
+        chain.wait_for(lambda: _state(chain, run_id)["type"] == "CRASHED", "the run to be Crashed", 90)
+    (message,) = {state["message"] for state in chain.states_of(run_id) if state["name"] == "Crashed"}
+    assert "its task or process did not start" in message
+    told = chain.wait_for(lambda: hook.told_of("never-begun"), "the notification", 60)
+    assert "Retry" in told["body"]
+
+
 def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver) -> None:
     """As the file declares it, with a deadline of seconds where a contract's is hours."""
     entry = copy.deepcopy(next(entry for entry in declared() if entry.get("for_each_deadline")))

@@ -314,6 +314,25 @@ def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> N
     assert "no such stack" in again.stdout
 
 
+def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> None:
+    """CloudFormation would end in DELETE_FAILED: a cluster is not deleted while a task is active."""
+    assert checkout.deploy("working", "--image", "registry.example/sluice:1").returncode == 0
+    outputs, ecs = checkout.outputs("working"), checkout.cloud.client("ecs")
+    sleep = {"containerOverrides": [{"name": outputs["ContainerName"], "command": ["sleep", "3600"]}]}
+    task = ecs.run_task(cluster=outputs["ClusterArn"], taskDefinition=outputs["TaskFamily"], overrides=sleep)
+    arn = task["tasks"][0]["taskArn"]
+
+    def described() -> dict[str, Any]:
+        found: dict[str, Any] = ecs.describe_tasks(cluster=outputs["ClusterArn"], tasks=[arn])["tasks"][0]
+        return found
+
+    eventually(lambda: described()["lastStatus"] == "RUNNING", seconds=_MOMENT_SECONDS)
+    gone = checkout.sluice("destroy", "--stack", "working", *checkout.here, "--yes")
+    assert gone.returncode == 0, gone.stdout
+    assert "Stopping 1 running task," in gone.stdout
+    assert "The stack working is gone" in gone.stdout
+
+
 def test_data_is_deleted_only_when_every_buckets_name_is_typed(checkout: Checkout) -> None:
     assert checkout.deploy("deleted", "--image", "registry.example/sluice:1").returncode == 0
     outputs = checkout.outputs("deleted")

@@ -49,7 +49,14 @@ from deployment.environments import (
     EnvironmentUnknown,
     load_environment,
 )
-from deployment.images import ContainerEngineMissing, Engine, ImageBuildFailed, ImageNotPushed, Recipe
+from deployment.images import (
+    ContainerEngineMissing,
+    Engine,
+    ImageBuildFailed,
+    ImageElsewhere,
+    ImageNotPushed,
+    Recipe,
+)
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment, only
 from deployment.local.ports import free_port
@@ -331,6 +338,13 @@ def _event(resource: str, physical: str, status: str, reason: str, number: str) 
             StackForbidden,
             "iam:CreateRole",
         ),
+        (
+            "Invalid request provided: CreateCluster Invalid Request: Unable to assume the service linked role. Please "
+            "verify that the ECS service linked role exists. (Service: AmazonECS; Status Code: 400; "
+            "Error Code: InvalidParameterException)",
+            StackFailed,
+            r"deploy again.*aws iam create-service-linked-role --aws-service-name ecs\.amazonaws\.com",
+        ),
         ("The definition is not there", StackFailed, "The definition is not there"),
     ],
 )
@@ -461,12 +475,47 @@ def test_a_build_that_fails_shows_its_last_words(tmp_path: Path) -> None:
 def test_an_image_that_ci_did_not_push_is_named_before_anything_is_made(
     cloud: LocalCloud, users: dict[str, str], reference: str
 ) -> None:
-    uri = f"{ACCOUNT_ID}.dkr.ecr.eu-central-1.amazonaws.com/ours/drain{reference}"
+    uri = f"{ACCOUNT_ID}.dkr.ecr.eu-central-1.amazonaws.com/unpushed/drain{reference}"
     parameters = {"PrefectApiUrl": "http://127.0.0.1:1/api"}
     environment = Environment(stack="unpushed", image=uri, parameters=parameters)
     with pytest.raises(ImageNotPushed, match="push it first"):
         deploy(Console(quiet=True), wishes(environment), users, lambda _: True)
     assert Stack(cloud.client("cloudformation"), "unpushed", lambda _: None).find() is None
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        f"{ACCOUNT_ID}.dkr.ecr.eu-central-1.amazonaws.com/another/drain",
+        f"{ACCOUNT_ID}.dkr.ecr.eu-west-1.amazonaws.com/foreign/drain",
+        "123456789012.dkr.ecr.eu-central-1.amazonaws.com/foreign/drain",
+    ],
+    ids=["another repository", "another region", "another account"],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_image_that_the_stacks_tasks_may_not_pull_is_refused_before_anything_is_made(
+    cloud: LocalCloud, users: dict[str, str], repository: str, dry_run: bool
+) -> None:
+    """The execution role reads the stack's own repository: such a stack would stand, and none of its tasks start."""
+    parameters = {"PrefectApiUrl": "http://127.0.0.1:1/api"}
+    environment = Environment(stack="foreign", image=f"{repository}:1", parameters=parameters)
+    told = rf"{ACCOUNT_ID}, region eu-central-1.*push it there"
+    with pytest.raises(ImageElsewhere, match=rf"{repository}:1 .*foreign/drain of account {told}"):
+        deploy(Console(quiet=True), wishes(environment, dry_run=dry_run), users, lambda _: True)
+    assert Stack(cloud.client("cloudformation"), "foreign", lambda _: None).find() is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"{ACCOUNT_ID}.dkr.ecr.eu-central-1.amazonaws.com/sluice/drain@sha256:{'0' * 64}",
+        "public.ecr.aws/somebody/sluice:1",
+        "registry.example/sluice:1",
+        "sluice:local",
+    ],
+)
+def test_the_stacks_own_repository_and_other_registries_are_taken(uri: str) -> None:
+    images.check_repository(uri, "sluice", ACCOUNT_ID, "eu-central-1")
 
 
 def test_the_tag_names_what_the_image_is_built_from(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 
 import cfnlint
 import pytest
+import yaml
 
 from deployment.local.cloud import LocalCloud
+from deployment.local.services import PROJECT_ROOT
 from deployment.stack import TEMPLATE, Clients, deploy_stack
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
 from tests.infra.waiting import eventually
@@ -136,6 +138,25 @@ def test_one_repository_in_one_environment_takes_the_role() -> None:
     assert trust["Action"] == "sts:AssumeRoleWithWebIdentity"
     assert text_of(claims["token.actions.githubusercontent.com:sub"]) == "repo:${Repository}:environment:${Environment}"
     assert claims["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
+
+
+def test_the_smoke_tests_file_may_be_put_where_the_stack_looks_for_files() -> None:
+    stacks, roles = (template["Parameters"]["IncomingPrefix"] for template in (load_template(), ROLE))
+    assert [roles[name] for name in ("Default", "AllowedPattern")] == [
+        stacks[name] for name in ("Default", "AllowedPattern")
+    ]
+    document = POLICIES["DeployPolicy"]["Properties"]["PolicyDocument"]
+    (drop,) = (one for one in statements_of(document) if one["Sid"] == "DropTestFile")
+    assert text_of(drop["Resource"]).endswith(":${StackName}-landing-*/${IncomingPrefix}*")
+
+
+def test_the_workflow_builds_for_the_architecture_that_tasks_run_on() -> None:
+    workflow = yaml.safe_load((PROJECT_ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["deploy"]
+    (step,) = (one for one in job["steps"] if one.get("id") == "image")
+    assert 'docker build --platform "$PLATFORM"' in step["run"]
+    assert job["env"]["PLATFORM"] == "${{ vars.PLATFORM || 'linux/amd64' }}"
+    assert load_template()["Parameters"]["TaskCpuArchitecture"]["Default"] == "X86_64"
 
 
 def characters_of(document: Mapping[str, Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect.states import InfrastructurePending, Pending, Submitting
 
 from deployment.automations import AutomationsInvalid, There, deadlines_of, declared, resolved
 from deployment.local.services import PROJECT_ROOT
@@ -54,3 +55,14 @@ def test_a_dead_run_is_called_crashed_within_the_stated_time() -> None:
     entry = next(entry for entry in declared() if "sign of life" in entry["name"])
     assert HEARTBEAT_SECONDS + entry["trigger"]["within"] == 130
     assert "within 130 seconds" in (PROJECT_ROOT / "docs" / "prefect.md").read_text()
+
+
+def test_a_run_that_never_begins_is_called_crashed_within_the_stated_time() -> None:
+    """From each state that a worker proposes before Running: prefect.workers.base, prefect_aws.observers.ecs."""
+    entry = next(entry for entry in declared() if "did not begin" in entry["name"])
+    assert {name.rpartition(".")[2] for name in entry["trigger"]["after"]} == {
+        state().name for state in (Pending, Submitting, InfrastructurePending)
+    }
+    assert entry["trigger"]["within"] == 15 * 60
+    assert "never began | within 15 minutes" in (PROJECT_ROOT / "docs" / "prefect.md").read_text()
+    assert resolved(There(), entry)[0] is not None

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployment import cli
+from deployment.commands import clean
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
 
@@ -73,6 +74,7 @@ def test_a_fault_of_ours_is_a_sentence_with_the_details_in_a_file(
     def broken() -> None:
         raise ZeroDivisionError("nobody thought of this")
 
+    monkeypatch.delenv("SLUICE_STATE", raising=False)
     monkeypatch.setattr(cli, "app", lambda **_: broken())
     monkeypatch.setattr(cli, "_DEFAULT_STATE", tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -83,6 +85,44 @@ def test_a_fault_of_ours_is_a_sentence_with_the_details_in_a_file(
     assert "ZeroDivisionError: nobody thought of this" in said
     assert "Traceback" not in said
     assert "Traceback" in (tmp_path / "logs" / "sluice-error.log").read_text()
+
+
+@pytest.mark.parametrize("given", ["option", "variable"])
+def test_the_details_of_a_fault_are_kept_in_the_state_folder_that_was_given(
+    given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    state = tmp_path / "state"
+    arguments = ["--state", str(state)] if given == "option" else []
+    monkeypatch.setattr(clean, "clean", broken)
+    monkeypatch.setattr(cli, "_DEFAULT_STATE", tmp_path / "elsewhere")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["sluice", "clean", *arguments])
+    if given == "variable":
+        monkeypatch.setenv("SLUICE_STATE", str(state))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == cli.EXIT_INTERNAL
+    log = state / "logs" / "sluice-error.log"
+    assert f"The details are in {log}" in capsys.readouterr().err
+    assert "ZeroDivisionError" in log.read_text()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_command_without_a_state_folder_keeps_them_where_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setenv("SLUICE_STATE", str(tmp_path))
+    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert (tmp_path / "logs" / "sluice-error.log").exists()
 
 
 def test_the_users_variables_are_gone_while_a_command_runs_and_back_afterwards(

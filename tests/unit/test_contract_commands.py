@@ -74,6 +74,21 @@ def test_new_writes_nothing_under_a_name_that_no_dataset_can_have(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["Shops 1", "", "-shops", "a" * 64])
+def test_new_says_how_a_dataset_may_be_named(tmp_path: Path, name: str) -> None:
+    refused = sluice("new", "--contracts", tmp_path / "contracts", "--", name, PENGUINS)
+    assert refused.exit_code == 2
+    assert f"named {name!r}: a name has 1 to 63 lower-case letters, digits, underscores and hyphens" in refused.output
+    assert "contract.yaml" not in refused.output, "no file was written that could be at fault"
+
+
+def test_new_names_a_folder_of_contracts_that_is_none(tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"", "a-file")
+    refused = sluice("new", "birds", PENGUINS, "--contracts", file)
+    assert refused.exit_code == 2
+    assert f"{file}/birds/contract.yaml cannot be written (Not a directory" in refused.output
+
+
 def test_new_says_why_a_sample_is_no_table(tmp_path: Path) -> None:
     refused = sluice("new", "birds", a_file(tmp_path, b""), "--contracts", tmp_path)
     assert refused.exit_code == 1
@@ -137,6 +152,13 @@ def test_check_keeps_what_would_be_published_where_it_is_told_to(tmp_path: Path)
     assert len(pd.read_parquet(output / "quarantine" / "monday.parquet")) == 2
 
 
+def test_check_names_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    output = a_file(tmp_path, b"", "a-file") / "below"
+    refused = sluice("check", "orders", a_file(tmp_path, good_orders(3)), "--output", output)
+    assert refused.exit_code == 2
+    assert f"{output} cannot be written (Not a directory" in refused.output
+
+
 def test_check_says_what_is_wrong_with_a_contract(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "contract.yaml").write_text("dataset: bad\ncolumns:\n  a: {type: strin}\n")
@@ -181,6 +203,13 @@ def test_schema_prints_the_schema_that_is_committed(tmp_path: Path) -> None:
     assert json.loads(sluice("schema").output) == committed
     sluice("schema", "--output", tmp_path / "schema.json")
     assert json.loads((tmp_path / "schema.json").read_text()) == committed
+
+
+def test_schema_names_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    output = tmp_path / "nosuch" / "x.json"
+    refused = sluice("schema", "--output", output)
+    assert refused.exit_code == 2
+    assert f"{output} cannot be written (No such file or directory)" in refused.output
 
 
 @pytest.mark.parametrize("command", ["new", "check", "diff", "schema"])

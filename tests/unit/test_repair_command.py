@@ -10,9 +10,12 @@ from typing import Any
 import boto3
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from deployment.commands.repair import RunUnknown, export_run, repair
-from flows.repair import NothingToRepair
+from deployment import cli
+from deployment.commands.repair import RunUnknown, export, export_run, repair
+from deployment.commands.user_paths import PathUnwritable
+from flows.repair import NothingToRepair, fetch_quarantine
 from flows.stages import UploadRun
 from tests.chain.files import order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, account
@@ -82,3 +85,31 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: Deployed, 
         export_run(Console(quiet=True), deployed, "monday", tmp_path / "x.csv")
     with pytest.raises(NothingToRepair, match="no receipt"):
         export_run(Console(quiet=True), deployed, "0" * 32, tmp_path / "x.csv")
+
+
+def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
+    """A run with a row in quarantine, and that row's file under a name that says nothing."""
+    with UploadRun(account.pipeline, account.upload("incoming/orders/monday.csv", DIRTY)) as run:
+        run_id = run.run().run_id
+    path = folder / "rows.parquet"
+    fetch_quarantine(account.pipeline, run_id, path)
+    return run_id, path
+
+
+def test_a_file_is_exported_for_the_run_that_is_named(account: Account, tmp_path: Path) -> None:
+    run_id, path = quarantine_of(account, tmp_path)
+    exported = tmp_path / "rows.csv"
+    arguments = ["repair", str(path), "--run", run_id, "--export", str(exported)]
+    done = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert f"--run {run_id}" in done.output
+    assert "cheap" in exported.read_text()
+
+
+def test_a_path_that_cannot_be_written_is_named(account: Account, deployed: Deployed, tmp_path: Path) -> None:
+    run_id, path = quarantine_of(account, tmp_path)
+    nowhere = tmp_path / "nosuch" / "c.csv"
+    with pytest.raises(PathUnwritable, match=rf"{nowhere} cannot be written \(No such file or directory\)"):
+        export_run(Console(quiet=True), deployed, run_id, nowhere)
+    with pytest.raises(PathUnwritable, match=f"{nowhere} cannot be written"):
+        export(Console(quiet=True), path, nowhere, run_id)
