@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zoneinfo
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from flows.refinery.contract.expectation_faults import columns_named, faults_of
 from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
 from flows.refinery.suggestions import did_you_mean
 
 DEFAULT_DATASET = "default"
@@ -88,14 +88,19 @@ class Column(_Frozen):
     def _time_options_fit_the_type(self) -> Column:
         if self.format is not None and self.type not in ("timestamp", "date", "time"):
             raise ValueError(f"format is for timestamps, dates and times; this column is a {self.type}")
-        if self.format is not None and "%" not in self.format:
-            raise ValueError(f"format {self.format!r} holds no strftime code; for instance '%d.%m.%Y'")
         if self.timezone is not None and self.type != "timestamp":
             raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
-        if self.timezone is not None and self.timezone not in zoneinfo.available_timezones():
-            known = zoneinfo.available_timezones()
-            raise ValueError(f"there is no time zone {self.timezone!r}{did_you_mean(self.timezone, known)}")
         return self
+
+    @field_validator("format")
+    @classmethod
+    def _format_can_be_read(cls, written: str | None) -> str | None:
+        return refused(written, format_fault)
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, zone: str | None) -> str | None:
+        return refused(zone, timezone_fault)
 
 
 class FileFormat(_Frozen):

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flows.refinery.contract.consistency import Place
 from flows.refinery.contract.model import Contract
-from flows.refinery.judging.coercion import ARROW_TYPES
+from flows.refinery.judging.coercion import ARROW_TYPES, coerce
 from flows.refinery.judging.frames import ROW_NUMBER
 from flows.refinery.preparing.model_steps import OneHotEncode
 from flows.refinery.preparing.outputs import OutputImpossible, require_columns_of
@@ -28,8 +28,22 @@ def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
         for fault in argument_faults(written):
             sound = False
             yield ("preprocess", position), f"{written.name}: {fault}"
-    if sound and contract.columns:
+    if ROW_NUMBER in contract.columns:
+        yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
+    elif sound and contract.columns:
+        yield from _unreadable_formats(contract)
         yield from _rehearsed(contract)
+
+
+def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """The formats by which pandas reads nothing at all, whatever the text."""
+    for name, column in contract.columns.items():
+        if column.format is None:
+            continue
+        try:
+            coerce(pd.Series(["x"], dtype="str"), column)
+        except Exception as error:  # noqa: BLE001 what pandas raises here is not said anywhere
+            yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_told(error)}"
 
 
 def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
@@ -48,6 +62,9 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
             if not (may_have_more and isinstance(error, ColumnMissing)):
                 yield ("preprocess", position), str(error)
             return
+        except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
+            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_told(error)}"
+            return
         if is_open:
             return
     if may_have_more:
@@ -56,6 +73,10 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
         require_columns_of(contract.output.partition_by, frame)
     except OutputImpossible as error:
         yield ("output", "partition_by"), str(error)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -111,6 +112,26 @@ class FittedStep(OnColumns):
 
     fitted: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _pinned_values_are_of_this_step(self) -> FittedStep:
+        self.require_shape("fitted", self.fitted)
+        return self
+
+    def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
+        """Refuse pinned values that this step would not have learned.
+
+        Raises:
+            ValueError: with what they are to be.
+        """
+        for name, known in (pinned or {}).items():
+            wanted = self.wanted_instead(known)
+            if wanted:
+                raise ValueError(f"{argument}: for the column {name!r} it is {known!r}; it is to be {wanted}")
+
+    @abstractmethod
+    def wanted_instead(self, known: Any) -> str:
+        """What the pinned values of one column are to be, where they are something else; "" where they are right."""
+
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
         """Take in some rows."""
@@ -143,6 +164,16 @@ class FittedStep(OnColumns):
 def is_text(values: pd.Series) -> bool:
     """Whether a column holds text."""
     return isinstance(values.dtype, pd.StringDtype)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, and finite; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is a single value as JSON can hold it."""
+    return isinstance(value, str | bool) or is_number(value)
 
 
 def plain(value: Any) -> Any:

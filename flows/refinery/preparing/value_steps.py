@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from flows.refinery.contract.model import Column
+from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
 from flows.refinery.judging.coercion import coerce
 from flows.refinery.judging.exact import ExactMoments
-from flows.refinery.preparing.step_base import Fitted, FittedStep, OnColumns, StepFailed, is_text, plain
+from flows.refinery.preparing.step_base import Fitted, FittedStep, OnColumns, StepFailed, is_scalar, is_text, plain
 
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str"}
 
@@ -31,6 +32,9 @@ class FillMissing(FittedStep):
         if (self.value is None) == (self.strategy is None):
             raise ValueError("give either value or strategy (mean, median, mode)")
         return self
+
+    def wanted_instead(self, known: Any) -> str:
+        return "" if known is None or is_scalar(known) else "the one value that fills the column"
 
     @property
     def is_fitted(self) -> bool:
@@ -169,6 +173,16 @@ class ParseDates(_Reading):
     name = "parse_dates"
     format: str | None = None
     timezone: str | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _format_can_be_read(cls, written: str | None) -> str | None:
+        return refused(written, format_fault)
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, zone: str | None) -> str | None:
+        return refused(zone, timezone_fault)
 
     def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
         column = Column(type="timestamp", format=self.format, timezone=self.timezone)

@@ -7,15 +7,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from flows.refinery.contract.consistency import inconsistencies
 from flows.refinery.contract.expectation_faults import faults_of
 from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contract.written_times import format_fault
 from flows.refinery.contracts import ContractInvalid, load_contract, load_contracts, overridden
+from flows.refinery.judging.frames import ROW_NUMBER
 from flows.refinery.judging.gx import gx
 from flows.refinery.judging.rules import METHODS, Method
 from flows.refinery.judging.validate import validate_file
+from flows.refinery.preparing.table_steps import Select
 from tests.unit.refinery.tables import a_contract
 from tests.unit.refinery.test_contract import SHIPPED, write_contract
 
@@ -51,6 +55,81 @@ def test_a_step_that_cannot_work_is_refused_when_the_contract_is_loaded(tmp_path
     said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
     assert said.startswith("contract.yaml:6: preprocess: ")
     assert fault in said
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        (
+            "standardize: {column: n, fitted: {n: 5}}",
+            "fitted: for the column 'n' it is 5; it is to be a number each for",
+        ),
+        ("standardize: {column: n, fitted: {n: {mean: 1}}}", "a number each for mean and std"),
+        ("standardize: {column: n, fitted: {n: {mean: a, std: 1}}}", "a number each for mean and std"),
+        ("min_max_scale: {column: n, fitted: {n: {mean: 1, std: 2}}}", "a number each for min and max"),
+        ("one_hot_encode: {column: id, fitted: {id: 5}}", "a list of different texts, numbers or flags"),
+        ("ordinal_encode: {column: id, categories: {id: [[1]]}}", "a list of different texts, numbers or flags"),
+        ("fill_missing: {column: n, strategy: mean, fitted: {n: [1]}}", "the one value that fills the column"),
+        ("parse_dates: {column: id, timezone: Europe/Berln}", "did you mean 'Europe/Berlin'?"),
+        ("parse_dates: {column: id, format: '%Q'}", "holds %Q, which is no code that can be read"),
+        ("parse_dates: {column: id, format: dd.mm.yyyy}", "holds no strftime code"),
+    ],
+)
+def test_an_argument_of_a_wrong_shape_is_told_with_its_line(tmp_path: Path, step: str, fault: str) -> None:
+    said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
+    assert said.startswith("contract.yaml:6: preprocess: ")
+    assert fault in said
+
+
+def test_what_a_step_raises_that_nobody_thought_of_is_a_fault_of_this_contract_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(step: Select, frame: pd.DataFrame) -> pd.DataFrame:
+        del step, frame
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(Select, "apply", broken)
+    said = fault_of(tmp_path, "preprocess:\n  - select: {columns: [n]}")
+    assert said == (
+        "contract.yaml:5: preprocess: step select cannot be done with these arguments: KeyError: 'surprise'"
+    )
+
+
+def test_a_column_of_the_name_under_which_rows_are_numbered_is_refused(tmp_path: Path) -> None:
+    folder = write_contract(tmp_path, f"dataset: orders\ncolumns:\n  {ROW_NUMBER}: integer\n")
+    with pytest.raises(ContractInvalid, match=f"3: columns: Sluice numbers a file's rows under {ROW_NUMBER}"):
+        load_contract(folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("%d.%m.%Q", "%Q, which is no code"),
+        ("100%", "ends in a %"),
+        ("%d.%m.%d", "%d twice"),
+        ("%x %d", "%d twice"),
+        ("%z %Z", "the zone can be read by one of them"),
+        ("%G-%V", "with a weekday they are a day"),
+        ("%Y-%W", "with year and weekday they are a day"),
+        ("%W %u %x", "by the format '%W %u %x' nothing can be read"),
+    ],
+)
+def test_a_format_by_which_no_time_can_be_read_is_refused(tmp_path: Path, written: str, fault: str) -> None:
+    folder = write_contract(tmp_path, f"dataset: orders\ncolumns:\n  at: {{type: timestamp, format: '{written}'}}\n")
+    with pytest.raises(ContractInvalid, match=r"contract\.yaml:3: ") as caught:
+        load_contract(folder)
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("code", sorted(map(chr, range(33, 127))))
+def test_the_codes_that_a_contract_may_use_are_those_that_pandas_reads(code: str) -> None:
+    rest = {"G": "-%V-%u", "V": "-%G-%u", "U": "-%Y-%a", "W": "-%Y-%a"}.get(code, "")
+    try:
+        pd.to_datetime(pd.Series(["x"]), format=f"%{code}{rest}", errors="coerce")
+    except ValueError:
+        assert format_fault(f"%{code}{rest}")
+    else:
+        assert format_fault(f"%{code}{rest}") is None
 
 
 def test_steps_see_the_columns_as_earlier_steps_leave_them(tmp_path: Path) -> None:
