@@ -267,6 +267,13 @@ class Output(_Frozen):
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("partition_by")
+    @classmethod
+    def _each_column_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"{list(names)} names a column twice; name it once")
+        return names
+
     @model_validator(mode="after")
     def _compression_fits_the_format(self) -> Output:
         if self.format == "csv" and self.compression == "snappy":

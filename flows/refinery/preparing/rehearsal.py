@@ -14,7 +14,14 @@ from flows.refinery.judging.frames import ROW_NUMBER
 from flows.refinery.preparing.model_steps import OneHotEncode
 from flows.refinery.preparing.outputs import OutputImpossible, require_columns_of
 from flows.refinery.preparing.preprocess import frame_of
-from flows.refinery.preparing.step_base import ColumnMissing, FittedStep, Step, StepFailed
+from flows.refinery.preparing.step_base import (
+    ColumnMissing,
+    FittedStep,
+    NoColumnLeft,
+    Step,
+    StepFailed,
+    require_a_column,
+)
 from flows.refinery.preparing.steps import BUILT_IN, argument_faults
 
 
@@ -59,7 +66,7 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
         try:
             frame = _done(step, frame)
         except StepFailed as error:
-            if not (may_have_more and isinstance(error, ColumnMissing)):
+            if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)
             return
         except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
@@ -83,7 +90,9 @@ def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
     if isinstance(step, FittedStep) and not step.is_fitted:
         step.learn(frame)
         step.finish()
-    return step.apply(frame)
+    result = step.apply(frame)
+    require_a_column(step.label, frame, result)
+    return result
 
 
 def _no_rows(contract: Contract) -> pd.DataFrame:

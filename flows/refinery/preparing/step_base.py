@@ -9,12 +9,20 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"the column {twice[0]!r} is named twice; name it once")
+    return names
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
 Fitted = dict[str, Any]
 
 
@@ -28,6 +36,10 @@ class StepFailed(TerminalError):
 
 class ColumnMissing(StepFailed):
     """A step names a column that is not there when its turn comes."""
+
+
+class NoColumnLeft(StepFailed):
+    """A step takes the last column away: rows without columns cannot be published, nor be told from no rows."""
 
 
 class Step(BaseModel, ABC):
@@ -159,6 +171,21 @@ class FittedStep(OnColumns):
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned fitted values say nothing of the column {name!r}")
         return fitted[name]
+
+
+def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Refuse what a step made of a table where nothing of it is left.
+
+    Raises:
+        NoColumnLeft: it had columns, and has none now.
+    """
+    if len(before.columns) and not len(after.columns):
+        raise NoColumnLeft(f"step {label} leaves no column; keep at least one")
+
+
+def fits_in_64_bits(value: float) -> bool:
+    """Whether a column of integers can hold it, its fraction aside."""
+    return -(2**63) <= value < 2**63
 
 
 def is_text(values: pd.Series) -> bool:

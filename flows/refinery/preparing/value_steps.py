@@ -14,7 +14,16 @@ from flows.refinery.contract.model import Column
 from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
 from flows.refinery.judging.coercion import coerce
 from flows.refinery.judging.exact import ExactMoments
-from flows.refinery.preparing.step_base import Fitted, FittedStep, OnColumns, StepFailed, is_scalar, is_text, plain
+from flows.refinery.preparing.step_base import (
+    Fitted,
+    FittedStep,
+    OnColumns,
+    StepFailed,
+    fits_in_64_bits,
+    is_scalar,
+    is_text,
+    plain,
+)
 
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str"}
 
@@ -71,7 +80,10 @@ class FillMissing(FittedStep):
         filling = self.value if self.value is not None else self.of(name)
         if filling is None:
             return values
-        if pd.api.types.is_integer_dtype(values.dtype) and isinstance(filling, float):
+        whole = pd.api.types.is_integer_dtype(values.dtype)
+        if whole and isinstance(filling, int) and not fits_in_64_bits(filling):
+            raise StepFailed(f"step {self.label}: {filling} does not fit into the 64 bits of the column {name!r}")
+        if whole and isinstance(filling, float):
             values = values.astype("float64")  # in every partition, whether or not it has something to fill
         try:
             return values.fillna(_fitting(values, filling))
@@ -99,6 +111,12 @@ class Clip(OnColumns):
     def change(self, name: str, values: pd.Series) -> pd.Series:
         bounds = [bound for bound in (self.lower, self.upper) if bound is not None]
         whole = pd.api.types.is_integer_dtype(values.dtype) and all(float(bound).is_integer() for bound in bounds)
+        outside = [bound for bound in bounds if whole and not fits_in_64_bits(bound)]
+        if outside:
+            raise StepFailed(
+                f"step {self.label}: {outside[0]} does not fit into the 64 bits of the column {name!r};"
+                " leave a bound out that no value can reach"
+            )
         if not whole:
             return self.numbers(name, values).clip(self.lower, self.upper)
         lower, upper = (None if bound is None else int(bound) for bound in (self.lower, self.upper))

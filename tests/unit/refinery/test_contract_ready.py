@@ -70,6 +70,11 @@ def test_a_step_that_cannot_work_is_refused_when_the_contract_is_loaded(tmp_path
         ("one_hot_encode: {column: id, fitted: {id: 5}}", "a list of different texts, numbers or flags"),
         ("ordinal_encode: {column: id, categories: {id: [[1]]}}", "a list of different texts, numbers or flags"),
         ("fill_missing: {column: n, strategy: mean, fitted: {n: [1]}}", "the one value that fills the column"),
+        ("select: {columns: [n, n]}", "the column 'n' is named twice"),
+        ("drop_duplicates: {subset: [n, n]}", "the column 'n' is named twice"),
+        ("drop_columns: {columns: [id, n, day, ok]}", "step drop_columns leaves no column"),
+        ("fill_missing: {column: n, value: 99999999999999999999}", "does not fit into the 64 bits of the column 'n'"),
+        ("clip: {column: n, lower: 1e+30}", "does not fit into the 64 bits of the column 'n'"),
         ("parse_dates: {column: id, timezone: Europe/Berln}", "did you mean 'Europe/Berlin'?"),
         ("parse_dates: {column: id, format: '%Q'}", "holds %Q, which is no code that can be read"),
         ("parse_dates: {column: id, format: dd.mm.yyyy}", "holds no strftime code"),
@@ -79,6 +84,11 @@ def test_an_argument_of_a_wrong_shape_is_told_with_its_line(tmp_path: Path, step
     said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
     assert said.startswith("contract.yaml:6: preprocess: ")
     assert fault in said
+
+
+def test_columns_that_a_file_may_bring_along_may_be_all_that_is_left(tmp_path: Path) -> None:
+    text = "dataset: orders\ncolumns: {id: string}\npreprocess:\n  - drop_columns: {columns: [id]}\n"
+    load_contract(write_contract(tmp_path, text))
 
 
 def test_what_a_step_raises_that_nobody_thought_of_is_a_fault_of_this_contract_alone(

@@ -265,6 +265,19 @@ def test_an_own_function_sees_all_rows_at_once(tmp_path: Path) -> None:
     assert published(prepared)["rank"] == [1.0, None, 3.0, 2.0]
 
 
+def test_steps_that_leave_no_column_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match=r"step steps\.nothing leaves no column"):
+        prepare_with(tmp_path, "def nothing(rows):\n    return rows[[]]\n", "steps.nothing")
+    with pytest.raises(StepFailed, match="step drop_columns leaves no column"):
+        prepare(tmp_path, [{"drop_columns": {"columns": list(COLUMNS)}}])
+
+
+def test_a_number_beyond_64_bits_is_refused_among_whole_numbers(tmp_path: Path) -> None:
+    for step in ({"fill_missing": {"column": "age", "value": 10**20}}, {"clip": {"column": "age", "lower": 1e30}}):
+        with pytest.raises(StepFailed, match="does not fit into the 64 bits of the column 'age'"):
+            prepare(tmp_path, [step])
+
+
 def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_value(tmp_path: Path) -> None:
     code = (
         "def check(rows):\n    if (rows['age'] == 50).any():\n        raise ValueError('secret 50')\n    return rows\n"
