@@ -5,13 +5,13 @@ GX drops unknown expectation names with a log line, and takes impossible ranges 
 
 from __future__ import annotations
 
-import ast
 import datetime as dt
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flows.refinery.contract.row_conditions import condition_fault
 from flows.refinery.contract.vocabulary import UNSUPPORTED, ExpectationType, vocabulary
 from flows.refinery.suggestions import did_you_mean
 
@@ -36,7 +36,6 @@ _TEXT_ARGUMENTS = frozenset(
         "regex",
         "like_pattern",
         "strftime_format",
-        "row_condition",
         "type_",
         "ignore_row_if",
     }
@@ -50,7 +49,6 @@ _POSSIBLE: tuple[tuple[str, float, float], ...] = (
     ("stdev", 0, math.inf),
     ("divergence", 0, math.inf),
 )
-_QUOTED_NAME = re.compile(r"`[^`]*`")  # pandas writes names with spaces so
 
 
 def faults_of(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
@@ -209,14 +207,10 @@ def _impossible_range(name: str, low: Any, high: Any) -> Iterator[str]:
 
 
 def _condition_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
-    """Both of GX's languages for conditions have the form of a Python expression."""
     condition = arguments.get("row_condition")
-    if not isinstance(condition, str):
-        return
-    try:
-        ast.parse(_QUOTED_NAME.sub("x", condition).strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError):
-        yield f"{name}: the row_condition {condition!r} cannot be read; for instance 'country == \"DE\"'"
+    fault = None if condition is None else condition_fault(condition)
+    if fault:
+        yield f"{name}: the row_condition {fault}"
 
 
 def _quantile_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:

@@ -184,6 +184,40 @@ def test_a_fault_in_a_suite_is_refused(tmp_path: Path) -> None:
     assert "not a GX suite" in fault_of(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json="[]")
 
 
+def test_a_fault_in_a_suite_is_told_by_its_place_there(tmp_path: Path) -> None:
+    entries = [
+        {"type": name, "kwargs": {"column": "a"}} for name in ("expect_column_to_exist", "expect_column_to_exst")
+    ]
+    text = "dataset: orders\nsuite: suite.json\nexpectations:\n  - expect_column_to_exist: {column: a}\n"
+    fault = fault_of(tmp_path, text, suite__json=json.dumps({"expectations": entries}))
+    assert fault.startswith("suite.json: expectations[1]: ")
+    assert "did you mean 'expect_column_to_exist'" in fault
+    text += "columns: {b: string}\nunknown_columns: freeze\n"
+    fault = fault_of(tmp_path, text, suite__json=json.dumps({"expectations": entries[:1]}))
+    assert [line.split(": expectations: ")[0] for line in fault.splitlines()] == [
+        "contract.yaml:4",
+        "suite.json: expectations[0]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({}, "warning"),
+        ({"severity": "critical"}, "warning"),
+        ({"severity": "critical", "meta": {"critical": True}}, "critical"),
+        ({"severity": "info"}, "info"),
+    ],
+)
+def test_the_severity_that_gx_writes_unasked_rejects_no_file(
+    tmp_path: Path, written: dict[str, Any], meant: str
+) -> None:
+    entry = {"type": "expect_column_to_exist", "kwargs": {"column": "a"}, **written}
+    suite = json.dumps({"expectations": [entry]})
+    folder = write_contract(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json=suite)
+    assert load_contract(folder).expectations[0].severity == meant
+
+
 def test_own_steps_are_looked_up_without_running_them(tmp_path: Path) -> None:
     steps = "raise SystemExit('executed')\ndef add_revenue(frame):\n    return frame\n"
     folder = write_contract(tmp_path, "dataset: orders\npreprocess: [steps.add_revenue]\n", steps__py=steps)

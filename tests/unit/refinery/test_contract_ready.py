@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,25 @@ def test_contracts_are_loaded_without_importing_great_expectations() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        5,
+        {"type": "comparison", "column": {"name": "a"}, "operator": "~", "parameter": 1},
+        {"type": "comparison", "column": "a", "operator": "==", "parameter": 1},
+        {"type": "comparison", "column": {"name": "a"}, "operator": "IN", "parameter": "x"},
+        {"type": "and", "conditions": []},
+        {"type": "nullity", "column": {"name": "a"}},
+        {"type": "pass_through", "pass_through_filter": "a =="},
+        {"type": "other"},
+    ],
+)
+def test_a_mapping_that_is_no_condition_of_gx_is_refused(condition: Any) -> None:
+    arguments = {"column": "a", "row_condition": condition}
+    (fault,) = faults_of("expect_column_values_to_not_be_null", arguments)
+    assert "as GX writes it into a suite" in fault
+
+
 # --- held against GX itself -------------------------------------------------------------------------------------------
 
 SOUND: dict[str, Any] = {
@@ -297,3 +317,30 @@ def test_great_expectations_gives_a_verdict_on_every_column_that_a_contract_lets
     assert len(expectations) > 15
     contract = a_contract(columns={"a": kind, "b": kind}, expectations=expectations)
     validate_file(tmp_path / "upload", contract, tmp_path)
+
+
+def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_path: Path) -> None:
+    gx()
+    import great_expectations as installed
+    from great_expectations.expectations.row_conditions import Column
+
+    a, n = Column("a"), Column("n")
+    conditions = [a == "DE", (a.is_in(["DE", "FR"]) & (n > 1)) | n.is_null(), n.is_not_null(), 'a == "FR"']
+    not_null = installed.expectations.ExpectColumnValuesToNotBeNull
+    parsers = [{}, {}, {}, {"condition_parser": "pandas"}]
+    suite = installed.ExpectationSuite(
+        name="s",
+        expectations=[
+            not_null(column="n", row_condition=condition, **parser)
+            for condition, parser in zip(conditions, parsers, strict=True)
+        ],
+    )
+    folder = write_contract(
+        tmp_path,
+        "dataset: orders\ncolumns: {a: string, n: integer}\nunknown_columns: freeze\nsuite: suite.json\n",
+        suite__json=json.dumps(suite.to_json_dict()),
+    )
+    (tmp_path / "upload.csv").write_text("a,n\nDE,1\nDE,\nFR,2\nFR,3\nUS,1\n")
+    validated = validate_file(tmp_path / "upload.csv", load_contract(folder), tmp_path)
+    assert not validated.rejected
+    assert [tally.rows_failing for tally in validated.tallies if tally.rule.startswith("expect_")] == [1, 1, 0, 0]
