@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows.refinery.contract.consistency import Place, inconsistencies
-from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable
+from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable, not_text
 from flows.refinery.contract.model import (
     DEFAULT_DATASET,
     STEPS_FILE,
@@ -267,6 +267,8 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
         known = _MODELS.get(str(place[0]), Contract) if len(place) > 1 else Contract
         fields = sorted(set(known.model_fields) - {"folder"})
         return f"not a field of a contract{did_you_mean(str(place[-1]), fields)} (fields here: {', '.join(fields)})"
+    if place[-1:] == ("[key]",):
+        return not_text(fault.get("input"))
     if fault["type"] == "missing":
         return "this field is needed"
     message = str(fault["msg"]).removeprefix("Value error, ")

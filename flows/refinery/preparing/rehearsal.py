@@ -18,6 +18,7 @@ from flows.refinery.preparing.step_base import (
     ColumnMissing,
     FittedStep,
     NoColumnLeft,
+    OnColumns,
     Step,
     StepFailed,
     require_a_column,
@@ -63,6 +64,10 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
         step = BUILT_IN[written.name].model_validate(written.arguments)
         step.label = written.name
         is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns are found in the data
+        misfits = _misfits(step, frame)
+        if misfits:
+            yield from ((("preprocess", position), f"step {step.label}: {fault}") for fault in misfits)
+            return
         try:
             frame = _done(step, frame)
         except StepFailed as error:
@@ -80,6 +85,13 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
         require_columns_of(contract.output.partition_by, frame)
     except OutputImpossible as error:
         yield ("output", "partition_by"), str(error)
+
+
+def _misfits(step: Step, frame: pd.DataFrame) -> list[str]:
+    if not isinstance(step, OnColumns):
+        return []
+    there = [name for name in step.targets if name in frame.columns]
+    return [fault for name in there for fault in step.misfits(name, frame[name])]
 
 
 def _told(error: Exception) -> str:

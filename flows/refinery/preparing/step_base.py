@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -104,6 +104,11 @@ class OnColumns(Step):
         self.require(frame, self.targets)
         return frame.assign(**{name: self.change(name, frame[name]) for name in self.targets})
 
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        """What is written for a column of this type and cannot be meant for it: for a contract's declared columns."""
+        del name, values
+        yield from ()
+
     def change(self, name: str, values: pd.Series) -> pd.Series:
         """The new values of one column."""
         raise NotImplementedError
@@ -195,7 +200,7 @@ def is_text(values: pd.Series) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is one, and finite; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def is_scalar(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from flows.refinery.contract.model import Column
 from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
 from flows.refinery.judging.coercion import coerce
 from flows.refinery.judging.exact import ExactMoments
+from flows.refinery.preparing.kinds import misfit, moment_of
 from flows.refinery.preparing.step_base import (
     Fitted,
     FittedStep,
@@ -75,6 +77,12 @@ class FillMissing(FittedStep):
         if state is None or state.empty:
             return None
         return plain(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
+
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        filling = self.value if self.value is not None else (self.fitted or {}).get(name)
+        wanted = "" if filling is None else misfit(filling, values)
+        if wanted:
+            yield f"{filling!r} does not fit into the column {name!r}; it is to be {wanted}"
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
         filling = self.value if self.value is not None else self.of(name)
@@ -139,25 +147,52 @@ class MapValues(OnColumns):
         return self
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
+        mapping = self._mapping_for(values)
         codes, distinct = pd.factorize(values)
         old = [plain(value) for value in distinct]
-        known = np.array([value in self.mapping for value in old] + [True])  # the last stands for missing values
+        known = np.array([value in mapping for value in old] + [True])  # the last stands for missing values
         if self.unmapped == "fail" and not known.all():
             rows = values.index[~known[codes]]
             raise self.fail_at(rows, f"the mapping does not know a value of the column {name!r}")
-        keep = self.unmapped == "keep" and self.default is None
-        new = [self.mapping.get(value, value if keep else self.default) for value in old]
+        keep = self._keeps
+        new = [mapping.get(value, value if keep else self.default) for value in old]
         dtype = self._dtype(values if keep else None)
         told = [None if value is None else str(value) for value in new] if dtype == "str" else new
         outcomes = pd.Series([*told, None], dtype=object)
         return column_of(outcomes, dtype).take(codes).set_axis(values.index)
 
-    def _dtype(self, kept: pd.Series | None) -> str:
-        """The new column's dtype: the same in every partition, whatever values it holds."""
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        for key in self.mapping:
+            wanted = misfit(key, values)
+            if wanted:
+                yield f"no value of the column {name!r} is {key!r}, which is mapped; it is to be {wanted}"
+        kinds = self._kinds(values if self._keeps else None)
+        if "boolean" in kinds and len(kinds) > 1:
+            others = " and ".join(sorted(kinds - {"boolean"}))
+            yield (
+                f"the column {name!r} would hold true and false beside {others}"
+                " (put quotes around yes, no, on and off where they are text)"
+            )
+
+    def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:
+        """The mapping by what the column holds: dates are written in several ways."""
+        if not pd.api.types.is_datetime64_any_dtype(values.dtype):
+            return self.mapping
+        dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
+        return {plain(moment_of(key, values)): new for key, new in dates.items()}
+
+    @property
+    def _keeps(self) -> bool:
+        return self.unmapped == "keep" and self.default is None
+
+    def _kinds(self, kept: pd.Series | None) -> set[str]:
         outcomes = [*self.mapping.values(), *([] if self.default is None else [self.default])]
         kinds = {_kind_of(value) for value in outcomes if value is not None}
-        if kept is not None:
-            kinds.add(_kind_of_dtype(kept))
+        return kinds if kept is None else kinds | {_kind_of_dtype(kept)}
+
+    def _dtype(self, kept: pd.Series | None) -> str:
+        """The new column's dtype: the same in every partition, whatever values it holds."""
+        kinds = self._kinds(kept)
         if len(kinds) == 1:
             return _DTYPES[kinds.pop()]
         return "float64" if kinds == {"integer", "number"} else "str"
@@ -229,12 +264,11 @@ def column_of(values: pd.Series, dtype: str) -> pd.Series:
 
 
 def _fitting(values: pd.Series, filling: Any) -> Any:
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        moment = pd.Timestamp(filling)
-        return moment if moment.tzinfo else moment.tz_localize("UTC")
-    if pd.api.types.is_datetime64_dtype(values.dtype):
-        return pd.Timestamp(filling)
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return moment_of(filling, values)  # a number would be nanoseconds since 1970
     if is_text(values):
+        if isinstance(filling, bool):
+            raise TypeError("a flag among texts: NO without quotes")
         return str(filling)
     if isinstance(filling, str):
         raise TypeError("text among numbers")

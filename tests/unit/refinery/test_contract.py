@@ -119,6 +119,8 @@ output: {format: csv, compression: gzip, partition_by: day}
         ("dataset: orders\nformat: {type: parquet, delimiter: ','}\n", 2, ["delimiter means nothing for parquet"]),
         ("dataset: orders\nformat: {encoding: utf8mb4}\n", 2, ["no encoding that Python knows"]),
         ("dataset: orders\nformat: {delimiter: ','\n", 3, ["not YAML"]),
+        ("dataset: orders\ncolumns: {no: integer}\n", 2, ["as False: put quotes around it", "yes, no, on and off"]),
+        ("dataset: orders\ncolumns: {2024: integer}\n", 2, ["as 2024: put quotes around it"]),
         ("dataset: orders\ndataset: orders\n", 2, ["written twice"]),
         ("dataset: orders\ncolumns:\n  a: {type: integer, format: '%Y'}\n", 3, ["format is for timestamps"]),
         ("dataset: orders\ncolumns:\n  a: {type: timestamp, timezone: Europe/Belin}\n", 3, ["'Europe/Berlin'"]),

@@ -41,7 +41,7 @@ def fault_of(root: Path, text: str, **others: str) -> str:
         ("fill_missing: {colum: n, value: 0}", "it has no argument 'colum'; did you mean 'column'?"),
         ("fill_missing: {column: n}", "give either value or strategy"),
         ("fill_missing: {column: n, strategy: average}", "'mean', 'median' or 'mode'"),
-        ("fill_missing: {column: n, value: none}", "str does not fit into the column 'n'"),
+        ("fill_missing: {column: n, value: none}", "'none' does not fit into the column 'n'; it is to be a number"),
         ("fill_missing: {column: m, value: 0}", "there is no column 'm' at this point; there are 'id', 'n'"),
         ("rename: {}", "it needs the argument 'columns'"),
         ("clip: {column: n, lower: 5, upper: 1}", "lower 5.0 is greater than upper 1.0"),
@@ -82,6 +82,31 @@ def test_a_step_that_cannot_work_is_refused_when_the_contract_is_loaded(tmp_path
     ],
 )
 def test_an_argument_of_a_wrong_shape_is_told_with_its_line(tmp_path: Path, step: str, fault: str) -> None:
+    said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
+    assert said.startswith("contract.yaml:6: preprocess: ")
+    assert fault in said
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("fill_missing: {column: id, value: NO}", "it is to be text (put quotes around it; YAML reads yes, no, on"),
+        ("fill_missing: {column: id, value: 5}", "it is to be text (put quotes around it)"),
+        ("fill_missing: {column: n, value: true}", "it is to be a number"),
+        ("fill_missing: {column: n, value: .nan}", "it is to be a number"),
+        ("fill_missing: {column: ok, value: 1}", "it is to be true or false"),
+        ("fill_missing: {column: day, value: 0}", "it is to be a date, as 2024-05-01"),
+        ("fill_missing: {column: day, value: 2024-05-01T08:00:00}", "it is to be a date, as 2024-05-01"),
+        ("fill_missing: {column: n, strategy: mean, fitted: {n: none}}", "it is to be a number"),
+        ("map_values: {column: id, mapping: {NO: Norway}}", "no value of the column 'id' is False, which is mapped"),
+        ("map_values: {column: n, mapping: {'1': one}}", "no value of the column 'n' is '1', which is mapped"),
+        ("map_values: {column: n, mapping: {yes: one}}", "is True, which is mapped; it is to be a number"),
+        ("map_values: {column: day, mapping: {soon: x}}", "it is to be a date"),
+        ("map_values: {column: id, mapping: {a: NO}}", "would hold true and false beside text"),
+        ("rename: {columns: {no: number}}", "columns: a name is text, and YAML reads this one as False: put quotes"),
+    ],
+)
+def test_a_value_of_another_kind_than_its_column_is_refused(tmp_path: Path, step: str, fault: str) -> None:
     said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
     assert said.startswith("contract.yaml:6: preprocess: ")
     assert fault in said

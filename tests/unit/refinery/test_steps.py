@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,19 @@ def test_values_are_mapped(
 ) -> None:
     steps = [{"map_values": {"column": "city", **arguments}}]
     assert published(prepare(tmp_path, steps, rows_per_partition=rows_per_partition))["city"] == cities
+
+
+@pytest.mark.parametrize("written", ["2024-01-02", "2024-01-02T00:00:00", dt.date(2024, 1, 2)])
+def test_dates_are_mapped_however_the_contract_writes_them(tmp_path: Path, written: Any) -> None:
+    step = {"map_values": {"column": "joined", "mapping": {written: "second"}, "default": "other"}}
+    assert column(tmp_path, "joined", step) == ["other", "second", "other", "other"]
+
+
+def test_no_flag_is_filled_into_text_and_no_number_into_dates(tmp_path: Path) -> None:
+    content = "city,joined\nBern,\n,2024-01-01\n"
+    for step in ({"column": "city", "value": False}, {"column": "joined", "value": 0}):
+        with pytest.raises(StepFailed, match="does not fit into the column"):
+            prepare(tmp_path, [{"fill_missing": step}], content=content, columns={"joined": "date"})
 
 
 def test_a_value_that_a_mapping_must_know_is_told_by_its_row(tmp_path: Path) -> None:
