@@ -164,7 +164,7 @@ def _range_faults(name: str, kind: ExpectationType, arguments: Mapping[str, Any]
             yield f"{name}: {argument} is {bound!r}; it is a number or a date"
         elif isinstance(bound, str) and not is_moment(bound):
             yield f"{name}: {argument} is {bound!r}; it is a number, or a date as 2024-05-01"
-    yield from _impossible_range(name, low, high)
+    yield from _impossible_range(name, arguments)
     if not (_is_bound(low) and _is_bound(high)):
         return
     try:
@@ -192,7 +192,9 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def _impossible_range(name: str, low: Any, high: Any) -> Iterator[str]:
+def _impossible_range(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
+    low: Any = arguments.get("min_value")
+    high: Any = arguments.get("max_value")
     for part, least, greatest in _POSSIBLE:
         if part not in name:
             continue
@@ -203,6 +205,10 @@ def _impossible_range(name: str, low: Any, high: Any) -> Iterator[str]:
             yield f"{name}: max_value is {high!r}, and nothing is less than {least}: nothing could pass"
         if _is_number(low) and low > greatest:
             yield f"{name}: min_value is {low!r}, and nothing is greater than {greatest}: nothing could pass"
+        if arguments.get("strict_max") and high == least:
+            yield f"{name}: strict_max with max_value {high!r}, and nothing is less than {least}: nothing could pass"
+        if arguments.get("strict_min") and low == greatest:
+            yield f"{name}: strict_min with min_value {low!r}, and nothing is greater: nothing could pass"
         return
 
 

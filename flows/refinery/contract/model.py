@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from flows.refinery.contract.expectation_faults import columns_named, faults_of
 from flows.refinery.contract.vocabulary import vocabulary
@@ -385,9 +386,16 @@ class Contract(_Frozen):
     @cached_property
     def content_hash(self) -> str:
         """sha256 (hex) of what the contract says and of its steps.py; the same for the same meaning."""
-        said = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=True)
+        said = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
         steps = self.steps_path.read_bytes() if self.steps_path else b""
         return hashlib.sha256(said.encode() + b"\0" + steps).hexdigest()
+
+
+def _keyed(value: Any) -> Any:
+    """The same, with every key as a text of its own: JSON would write 1 and "1" alike, which a mapping tells apart."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else f"\0{key!r}": _keyed(part) for key, part in value.items()}
+    return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:

@@ -171,7 +171,8 @@ class MapValues(OnColumns):
             others = " and ".join(sorted(kinds - {"boolean"}))
             yield (
                 f"the column {name!r} would hold true and false beside {others}"
-                " (put quotes around yes, no, on and off where they are text)"
+                " (put quotes around yes, no, on and off where they are text;"
+                " with `unmapped: missing` no old value stays beside the new ones)"
             )
 
     def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:

@@ -295,6 +295,13 @@ def test_the_content_hash_changes_with_meaning_only(tmp_path: Path) -> None:
     assert all(len(digest) == 64 for digest in hashes)
 
 
+def test_the_content_hash_tells_a_number_from_its_digits_as_keys() -> None:
+    hashes = {
+        a_contract(preprocess=[{"map_values": {"column": "a", "mapping": {key: "x"}}}]).content_hash for key in (1, "1")
+    }
+    assert len(hashes) == 2
+
+
 def test_a_contract_cannot_be_changed_after_loading() -> None:
     contract = a_contract()
     with pytest.raises(ValueError, match="frozen"):

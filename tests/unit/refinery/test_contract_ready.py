@@ -210,6 +210,22 @@ def test_a_function_of_ones_own_is_called_with_parameters_that_it_has(tmp_path: 
             "cannot be read",
         ),
         (
+            "expect_column_proportion_of_unique_values_to_be_between: {column: n, min_value: 1, strict_min: true}",
+            "nothing is greater: nothing could pass",
+        ),
+        (
+            "expect_column_value_lengths_to_be_between: {column: id, max_value: 0, strict_max: true}",
+            "nothing is less than 0: nothing could pass",
+        ),
+        (
+            "expect_column_values_to_not_be_null: {column: n, row_condition: 'okk == True', condition_parser: pandas}",
+            "its row_condition reads 'okk', which is not among the contract's columns; did you mean 'ok'?",
+        ),
+        (
+            "expect_column_values_to_not_be_null: {column: n, row_condition: 'col(\"dy\").notNull()'}",
+            "did you mean 'day'?",
+        ),
+        (
             "expect_column_quantile_values_to_be_between:"
             " {column: n, quantile_ranges: {quantiles: [0.5], value_ranges: [[9, 1]]}}",
             "[least, greatest]",
@@ -220,6 +236,16 @@ def test_an_expectation_that_no_file_could_meet_is_refused(tmp_path: Path, expec
     said = fault_of(tmp_path, f"expectations:\n  - expect_column_to_exist: {{column: id}}\n  - {expectation}")
     assert said.startswith("contract.yaml:6: ")
     assert fault in said
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["id == 'a' and ok", "`id` == 'a'", "id.str.startswith('a')", "col(\"id\") == 'a'", "abs(n) > 1", "n in [1, 2]"],
+)
+def test_a_condition_on_columns_of_the_contract_is_taken(tmp_path: Path, condition: str) -> None:
+    written = json.dumps({"column": "n", "row_condition": condition, "condition_parser": "pandas"})
+    text = f"dataset: orders\n{COLUMNS}expectations:\n  - expect_column_values_to_not_be_null: {written}\n"
+    load_contract(write_contract(tmp_path, text))
 
 
 def test_all_faults_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
