@@ -10,6 +10,7 @@ from typing import Any
 _COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "IN", "NOT_IN"})
 _QUOTED_NAME = re.compile(r"`([^`]*)`")  # pandas writes names with spaces so
 _COLUMN_OF_GX = frozenset({"col"})
+_ROWS_OF_PANDAS = "index"  # its query() knows the rows' places by this name
 _MAX_DEPTH = 20
 
 
@@ -46,7 +47,7 @@ def _columns_in_text(condition: str) -> Iterator[str]:
             yield from (str(part.value) for part in node.args if isinstance(part, ast.Constant))
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)} if tree else set()
     for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.Name) and id(node) not in called:
+        if isinstance(node, ast.Name) and id(node) not in called and node.id != _ROWS_OF_PANDAS:
             yield node.id
 
 

@@ -240,7 +240,15 @@ def test_an_expectation_that_no_file_could_meet_is_refused(tmp_path: Path, expec
 
 @pytest.mark.parametrize(
     "condition",
-    ["id == 'a' and ok", "`id` == 'a'", "id.str.startswith('a')", "col(\"id\") == 'a'", "abs(n) > 1", "n in [1, 2]"],
+    [
+        "id == 'a' and ok",
+        "`id` == 'a'",
+        "id.str.startswith('a')",
+        "col(\"id\") == 'a'",
+        "abs(n) > 1",
+        "n in [1, 2]",
+        "index > 2",
+    ],
 )
 def test_a_condition_on_columns_of_the_contract_is_taken(tmp_path: Path, condition: str) -> None:
     written = json.dumps({"column": "n", "row_condition": condition, "condition_parser": "pandas"})
