@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class ColumnProfile:
     """What one column of a file holds, read as the type that fits it.
 
     Attributes:
-        column: the type that fits, and how its values are written.
+        column: the type that fits, how its values are written, and which texts among them mean "missing".
         rows: all rows of the file; missing: those of them without a value here.
         low, high: the least and greatest value of numbers, dates and timestamps.
         values: the distinct values with their counts, most frequent first; None above MAX_DISTINCT.
@@ -90,13 +90,11 @@ class FileProfile:
 
     Attributes:
         misfits: rows that could not be decoded, by reason.
-        missing_marks: texts that mean "missing" in this file, besides empty ones.
     """
 
     source_format: SourceFormat
     rows: int
     misfits: dict[str, int]
-    missing_marks: tuple[str, ...]
     columns: tuple[ColumnProfile, ...]
 
 
@@ -108,17 +106,14 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
     """
     names, source_format = _header(path, limits)
     choices = {name: _TypeChoice() for name in names}
-    for partition in _read(path, dict.fromkeys(names, _AS_TEXT), (), limits):
+    for partition in _read(path, dict.fromkeys(names, _AS_TEXT), limits):
         for name in partition.frame.columns:
             choices[str(name)].look_at(partition.frame[name], source_format)
     chosen = {name: choice.decide() for name, choice in choices.items()}
-    columns = {name: column for name, (column, _) in chosen.items()}
-    marks = tuple(
-        sorted({mark for name, choice in choices.items() if columns[name].type != "string" for mark in choice.marks})
-    )
+    columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
     stats = {name: _Stats(column) for name, column in columns.items()}
     rows, misfits = 0, Counter[str]()
-    for partition in _read(path, columns, marks, limits):
+    for partition in _read(path, columns, limits):
         rows += partition.rows_in
         misfits.update(misfit.reason for misfit in partition.misfits)
         source_format = partition.source_format
@@ -127,14 +122,22 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
                 stat.look_at(partition.frame[name], source_format)
     decoded = rows - misfits.total()
     profiles = tuple(stat.profile(name, decoded, chosen[name][1]) for name, stat in stats.items())
-    return FileProfile(source_format, rows, dict(misfits), marks, profiles)
+    return FileProfile(source_format, rows, dict(misfits), profiles)
+
+
+def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
+    """The column with the texts that stand for a missing value in it. In a column of text they may be values, as NA is
+    Namibia: what one column shows says nothing of another."""
+    if not marks or column.type == "string" or source_format.type == "parquet":  # its readers know missing values
+        return column
+    return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
 def _header(path: Path, limits: Limits) -> tuple[list[str], SourceFormat]:
     """The file's columns, and how it is written: that shows only where no column is declared as text."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
-    for partition in _read(path, {}, (), limits):
+    for partition in _read(path, {}, limits):
         names.update(dict.fromkeys(map(str, partition.frame.columns)))
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):
@@ -142,10 +145,8 @@ def _header(path: Path, limits: Limits) -> tuple[list[str], SourceFormat]:
     return list(names), source_format
 
 
-def _read(path: Path, columns: dict[str, Column], marks: Sequence[str], limits: Limits) -> Iterator[Partition]:
-    contract = Contract.model_validate(
-        {"dataset": "sample", "columns": columns, "format": {"missing_values": ("", *marks)}}
-    )
+def _read(path: Path, columns: dict[str, Column], limits: Limits) -> Iterator[Partition]:
+    contract = Contract.model_validate({"dataset": "sample", "columns": columns})
     return read_partitions(path, contract, limits=limits)
 
 

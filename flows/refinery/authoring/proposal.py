@@ -180,7 +180,7 @@ class _Draft:
             yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}): to quarantine.")
         yield f"dataset: {_flow(self.dataset)}"
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
-        written = _format_fields(profile.source_format, profile.missing_marks)
+        written = _format_fields(profile.source_format)
         yield f"format: {_flow(written['type'] if len(written) == 1 else written)}{_saw(_format_words(profile))}"
 
     def _columns(self) -> Iterator[str]:
@@ -216,7 +216,9 @@ def _loosened(column: ProposedColumn, broken: frozenset[str]) -> ProposedColumn:
     kind = column.fields["type"]
     fields = dict(column.fields)
     if f"{TYPE_RULES[kind]}({column.name})" in broken:
-        fields = {**{key: value for key, value in fields.items() if key != "format"}, "type": "string"}
+        # What stood for a missing number may be a text like others.
+        kept = {key: value for key, value in fields.items() if key not in ("format", "missing_values")}
+        fields = {**kept, "type": "string"}
     if f"{MISSING_RULE}({column.name})" in broken:
         fields.pop("nullable", None)
     return replace(column, fields=fields)
@@ -231,6 +233,8 @@ def _column(profile: ColumnProfile) -> ProposedColumn:
         fields["nullable"] = False
     if profile.column.format:
         fields["format"] = profile.column.format
+    if profile.column.missing_values:
+        fields["missing_values"] = profile.column.missing_values
     return ProposedColumn(profile.name, fields, _words_on_column(profile))
 
 
@@ -239,7 +243,7 @@ def _words_on_column(profile: ColumnProfile) -> str:
         return "the sample has no rows"
     if profile.missing == profile.rows:
         return "no row has a value; text is a guess"
-    words = [f"{profile.missing:,} of {profile.rows:,} missing" if profile.missing else "none missing"]
+    words = [_words_on_missing(profile)]
     if profile.is_unique:
         words.append("no value twice")
     elif profile.values is None:
@@ -253,6 +257,12 @@ def _words_on_column(profile: ColumnProfile) -> str:
     if profile.note:
         words.append(profile.note)
     return ", ".join(words)
+
+
+def _words_on_missing(profile: ColumnProfile) -> str:
+    marks = [mark for mark in profile.column.missing_values or () if mark]
+    written = f", written as {' or '.join(marks)}" if marks else ""
+    return f"{profile.missing:,} of {profile.rows:,} missing{written}" if profile.missing else "none missing"
 
 
 def _moment(value: Any) -> str:
@@ -352,7 +362,7 @@ def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None
 # --- YAML -------------------------------------------------------------------------------------------------------------
 
 
-def _format_fields(source_format: SourceFormat, marks: tuple[str, ...]) -> dict[str, Any]:
+def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
     """What is to be written of the format; what a later file may do otherwise, such as compression, is left open."""
     fields: dict[str, Any] = {"type": source_format.type}
     if source_format.type == "csv":
@@ -362,8 +372,6 @@ def _format_fields(source_format: SourceFormat, marks: tuple[str, ...]) -> dict[
             "thousands": source_format.thousands,
         }
         fields |= {name: value for name, value in options.items() if value is not None}
-    if marks and source_format.type != "parquet":
-        fields["missing_values"] = ["", *marks]
     try:
         FileFormat.model_validate(fields)
     except ValidationError:  # marks that a contract may not combine are found out again for each file
@@ -373,10 +381,7 @@ def _format_fields(source_format: SourceFormat, marks: tuple[str, ...]) -> dict[
 
 def _format_words(profile: FileProfile) -> str:
     found = profile.source_format
-    words = [word for word in (found.encoding, found.compression) if word]
-    if profile.missing_marks:
-        words.append("texts that stand for a missing number: " + ", ".join(profile.missing_marks))
-    return "; ".join(words)
+    return "; ".join(word for word in (found.encoding, found.compression) if word)
 
 
 def _saw(words: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.refinery.contract.expectation_faults import is_moment
 from flows.refinery.contract.model import Contract, Expectation
+from flows.refinery.contract.row_conditions import columns_of
 from flows.refinery.suggestions import did_you_mean
 
 Place = tuple[int | str, ...]
@@ -88,6 +89,10 @@ def inconsistencies(contract: Contract) -> Iterator[tuple[Place, str]]:
         unknown = [] if has_others else [column for column in expectation.columns if column not in kinds]
         for column in unknown:
             said = f"it reads the column {column!r}, which is not among the contract's columns"
+            yield ("expectations", position), f"{expectation.name}: {said}{did_you_mean(column, kinds)}"
+        condition = () if has_others else sorted(columns_of(expectation.arguments.get("row_condition")) - set(kinds))
+        for column in condition:
+            said = f"its row_condition reads {column!r}, which is not among the contract's columns"
             yield ("expectations", position), f"{expectation.name}: {said}{did_you_mean(column, kinds)}"
         for fault in _faults(expectation, kinds):
             yield ("expectations", position), f"{expectation.name}: {fault}"

@@ -22,6 +22,7 @@ class Effect(StrEnum):
     LOOSER = "looser"
     READS = "reads otherwise"
     OUTPUT = "other output"
+    WATCH = "other watch"
     WORDS = "no effect"
 
 
@@ -44,6 +45,7 @@ def changes_between(before: Contract, after: Contract) -> list[Change]:
         *_steps(before.preprocess, after.preprocess),
         *_own_steps(before, after),
         *_output(before, after),
+        *_expected(before, after),
         *_descriptions(before, after),
     ]
     return sorted(found, key=lambda change: list(Effect).index(change.effect))
@@ -73,7 +75,7 @@ def _columns(before: Contract, after: Contract) -> Iterator[Change]:
     for name, column in after.columns.items():
         if name in before.columns:
             yield from _column(name, before.columns[name], column)
-        elif column.required:
+        elif column.required and after.missing_columns != "evolve":
             yield Change(Effect.STRICTER, f"column {name!r} must be there, as {column.type}")
         else:
             yield Change(Effect.READS, f"column {name!r} may be there, as {column.type}")
@@ -275,6 +277,14 @@ def _output(before: Contract, after: Contract) -> Iterator[Change]:
     if before.on_reupload != after.on_reupload:
         words = f"a new version of a file: {after.on_reupload} instead of {before.on_reupload}"
         yield Change(Effect.OUTPUT, words)
+
+
+def _expected(before: Contract, after: Contract) -> Iterator[Change]:
+    old, new = before.expected_every_hours, after.expected_every_hours
+    if old != new:
+        told = "nobody is told any more when none comes" if new is None else f"a file is expected every {new:g} h"
+        was = "" if old is None else f" (it was every {old:g} h)"
+        yield Change(Effect.WATCH, f"{told}{was}")
 
 
 def _descriptions(before: Contract, after: Contract) -> Iterator[Change]:

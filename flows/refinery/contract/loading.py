@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows.refinery.contract.consistency import Place, inconsistencies
-from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable
+from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable, not_text
 from flows.refinery.contract.model import (
     DEFAULT_DATASET,
     STEPS_FILE,
@@ -25,6 +24,7 @@ from flows.refinery.contract.model import (
     Step,
     glob_to_regex,
 )
+from flows.refinery.contract.suite import SuiteUnreadable, read_suite
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 
@@ -140,7 +140,7 @@ def load_contract(folder: Path, check: Check = inconsistencies) -> Contract:
     except ValidationError as error:
         raise ContractInvalid("\n".join(_sentences(document, error))) from None
     _require_own_steps(document, contract)
-    faults = [f"{document.where(place)}: {place[0]}: {fault}" for place, fault in check(contract)]
+    faults = [f"{_where(document, place)}: {place[0]}: {fault}" for place, fault in check(contract)]
     if faults:
         raise ContractInvalid("\n".join(faults))
     return contract
@@ -192,24 +192,12 @@ def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> N
     if not path.is_relative_to(folder.resolve()):
         raise ContractInvalid(f"{where}: {name!r} lies outside of the contract's folder")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["expectations"]
-        suite = [_suite_entry(entry) for entry in entries]
-    except FileNotFoundError:
-        raise ContractInvalid(f"{where}: there is no file {name!r} beside the contract") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ContractInvalid(
-            f"{where}: {name!r} is not a GX suite (a JSON object with a list `expectations`): {error!r}"
-        ) from None
+        suite = read_suite(path)
+    except SuiteUnreadable as error:
+        raise ContractInvalid(f"{where}: {error}") from None
     written = fields.get("expectations") or []
     if isinstance(written, list):
         fields["expectations"] = [*written, *suite]
-
-
-def _suite_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    name = entry.get("type") or entry["expectation_type"]
-    arguments = {key: value for key, value in (entry.get("kwargs") or {}).items() if key != "batch_id"}
-    own = {key: entry[key] for key in ("severity", "description") if isinstance(entry.get(key), str)}
-    return {str(name): {**arguments, **own}}
 
 
 def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
@@ -260,7 +248,18 @@ def _sentences(document: LocatedYaml, error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False):
         place = fault["loc"]
         field = ".".join(str(part) for part in place) or "contract"
-        yield f"{document.where(place)}: {field}: {_sentence(fault, place)}"
+        yield f"{_where(document, place)}: {field}: {_sentence(fault, place)}"
+
+
+def _where(document: LocatedYaml, place: Place) -> str:
+    """`file:line` of a place; of an expectation that stands in the suite, that file and its place there."""
+    value = document.value
+    own = value.get("expectations") or []
+    if place[:1] == ("expectations",) and len(place) > 1 and isinstance(own, list) and isinstance(place[1], int):
+        in_suite = place[1] - len(own)
+        if in_suite >= 0:
+            return f"{document.path.parent / value['suite']}: expectations[{in_suite}]"
+    return document.where(place)
 
 
 def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
@@ -268,6 +267,8 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
         known = _MODELS.get(str(place[0]), Contract) if len(place) > 1 else Contract
         fields = sorted(set(known.model_fields) - {"folder"})
         return f"not a field of a contract{did_you_mean(str(place[-1]), fields)} (fields here: {', '.join(fields)})"
+    if place[-1:] == ("[key]",):
+        return not_text(fault.get("input"))
     if fault["type"] == "missing":
         return "this field is needed"
     message = str(fault["msg"]).removeprefix("Value error, ")

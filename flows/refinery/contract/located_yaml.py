@@ -69,6 +69,12 @@ class LocatedYaml:
         return f"{self.path}:1"
 
 
+def not_text(key: Any) -> str:
+    """A sentence on a name that YAML read as something else than text."""
+    flags = "; it reads yes, no, on and off as true and false" if isinstance(key, bool) else ""
+    return f"a name is text, and YAML reads this one as {key!r}: put quotes around it{flags}"
+
+
 def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int]) -> None:
     if len(place) > _MAX_DEPTH or len(lines) > _MAX_PLACES:
         raise YamlUnreadable(f"{path}:{node.start_mark.line + 1}: nested or repeated too much; that is no contract")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from flows.refinery.judging.exact import ExactMoments
-from flows.refinery.preparing.step_base import Fitted, FittedStep, Names, Step, StepFailed, plain
+from flows.refinery.preparing.step_base import Fitted, FittedStep, Names, Step, StepFailed, is_number, is_scalar, plain
 from flows.refinery.preparing.table_steps import clean_name
 
 MAX_CATEGORIES = 1_000
 
 
 class _Scaling(FittedStep):
+    learns: ClassVar[tuple[str, str]]
     _states: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def learn(self, frame: pd.DataFrame) -> None:
@@ -30,11 +32,16 @@ class _Scaling(FittedStep):
         """What collects one column's values."""
         return ExactMoments()
 
+    def wanted_instead(self, known: Any) -> str:
+        is_right = isinstance(known, Mapping) and set(known) == set(self.learns) and all(map(is_number, known.values()))
+        return "" if is_right else f"a number each for {' and '.join(self.learns)}, as in a receipt"
+
 
 class Standardize(_Scaling):
     """Numbers minus their mean, over their standard deviation: that of the population, as scikit-learn takes it."""
 
     name = "standardize"
+    learns = ("mean", "std")
 
     def learned(self) -> Fitted:
         return {name: {"mean": state.mean, "std": state.population_deviation} for name, state in self._states.items()}
@@ -49,6 +56,7 @@ class MinMaxScale(_Scaling):
     """Numbers moved and stretched so that the least becomes 0 and the greatest 1 (`feature_range`)."""
 
     name = "min_max_scale"
+    learns = ("min", "max")
     feature_range: tuple[float, float] = (0.0, 1.0)
 
     @field_validator("feature_range")
@@ -76,9 +84,14 @@ class _Encoding(FittedStep):
 
     @model_validator(mode="after")
     def _categories_are_fitted(self) -> _Encoding:
+        self.require_shape("categories", self.categories)
         if self.categories is not None and self.fitted is None:
             self.fitted = dict(self.categories)
         return self
+
+    def wanted_instead(self, known: Any) -> str:
+        is_right = isinstance(known, list | tuple) and all(map(is_scalar, known)) and len(set(known)) == len(known)
+        return "" if is_right else "a list of different texts, numbers or flags (put quotes around dates)"
 
     def learn(self, frame: pd.DataFrame) -> None:
         self.require(frame, self.targets)

@@ -17,6 +17,7 @@ from flows.refinery.judging.frames import ROW_NUMBER, pandas_column, read_batche
 from flows.refinery.judging.uniqueness import HashCollector
 from flows.refinery.judging.validate import RowsUnaccounted, Validated
 from flows.refinery.preparing.outputs import OutputFile, OutputWriter, output_file
+from flows.refinery.preparing.step_base import require_a_column
 from flows.refinery.preparing.steps import DropDuplicates, FittedStep, OwnStep, Step, StepFailed, compile_steps
 
 MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
@@ -136,9 +137,10 @@ class _Pipeline:
             for step in self._waiting:
                 if number == 0:
                     self._rename_kinds(step.new_names(list(frame.columns)))
-                before = len(frame)
-                frame = step.apply(frame)
-                self.dropped[step.label] += before - len(frame)
+                before = frame
+                frame = step.apply(before)
+                require_a_column(step.label, before, frame)
+                self.dropped[step.label] += len(before) - len(frame)
             yield frame
 
     def close(self) -> None:
@@ -169,6 +171,7 @@ class _Pipeline:
                 )
         entire = pd.concat(frames)
         result = step.apply(entire)
+        require_a_column(step.label, entire, result)
         self.dropped[step.label] += len(entire) - len(result)
         self._waiting = []
         self._source = lambda: iter((result,))

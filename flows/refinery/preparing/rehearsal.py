@@ -9,12 +9,20 @@ import pyarrow as pa
 
 from flows.refinery.contract.consistency import Place
 from flows.refinery.contract.model import Contract
-from flows.refinery.judging.coercion import ARROW_TYPES
+from flows.refinery.judging.coercion import ARROW_TYPES, coerce
 from flows.refinery.judging.frames import ROW_NUMBER
 from flows.refinery.preparing.model_steps import OneHotEncode
 from flows.refinery.preparing.outputs import OutputImpossible, require_columns_of
 from flows.refinery.preparing.preprocess import frame_of
-from flows.refinery.preparing.step_base import ColumnMissing, FittedStep, Step, StepFailed
+from flows.refinery.preparing.step_base import (
+    ColumnMissing,
+    FittedStep,
+    NoColumnLeft,
+    OnColumns,
+    Step,
+    StepFailed,
+    require_a_column,
+)
 from flows.refinery.preparing.steps import BUILT_IN, argument_faults
 
 
@@ -28,8 +36,22 @@ def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
         for fault in argument_faults(written):
             sound = False
             yield ("preprocess", position), f"{written.name}: {fault}"
-    if sound and contract.columns:
+    if ROW_NUMBER in contract.columns:
+        yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
+    elif sound and contract.columns:
+        yield from _unreadable_formats(contract)
         yield from _rehearsed(contract)
+
+
+def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """The formats by which pandas reads nothing at all, whatever the text."""
+    for name, column in contract.columns.items():
+        if column.format is None:
+            continue
+        try:
+            coerce(pd.Series(["x"], dtype="str"), column)
+        except Exception as error:  # noqa: BLE001 what pandas raises here is not said anywhere
+            yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_told(error)}"
 
 
 def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
@@ -42,11 +64,18 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
         step = BUILT_IN[written.name].model_validate(written.arguments)
         step.label = written.name
         is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns are found in the data
+        misfits = _misfits(step, frame)
+        if misfits:
+            yield from ((("preprocess", position), f"step {step.label}: {fault}") for fault in misfits)
+            return
         try:
             frame = _done(step, frame)
         except StepFailed as error:
-            if not (may_have_more and isinstance(error, ColumnMissing)):
+            if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)
+            return
+        except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
+            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_told(error)}"
             return
         if is_open:
             return
@@ -58,11 +87,24 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
         yield ("output", "partition_by"), str(error)
 
 
+def _misfits(step: Step, frame: pd.DataFrame) -> list[str]:
+    if not isinstance(step, OnColumns):
+        return []
+    there = [name for name in step.targets if name in frame.columns]
+    return [fault for name in there for fault in step.misfits(name, frame[name])]
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
     if isinstance(step, FittedStep) and not step.is_fitted:
         step.learn(frame)
         step.finish()
-    return step.apply(frame)
+    result = step.apply(frame)
+    require_a_column(step.label, frame, result)
+    return result
 
 
 def _no_rows(contract: Contract) -> pd.DataFrame:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"the column {twice[0]!r} is named twice; name it once")
+    return names
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
 Fitted = dict[str, Any]
 
 
@@ -27,6 +36,10 @@ class StepFailed(TerminalError):
 
 class ColumnMissing(StepFailed):
     """A step names a column that is not there when its turn comes."""
+
+
+class NoColumnLeft(StepFailed):
+    """A step takes the last column away: rows without columns cannot be published, nor be told from no rows."""
 
 
 class Step(BaseModel, ABC):
@@ -91,6 +104,11 @@ class OnColumns(Step):
         self.require(frame, self.targets)
         return frame.assign(**{name: self.change(name, frame[name]) for name in self.targets})
 
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        """What is written for a column of this type and cannot be meant for it: for a contract's declared columns."""
+        del name, values
+        yield from ()
+
     def change(self, name: str, values: pd.Series) -> pd.Series:
         """The new values of one column."""
         raise NotImplementedError
@@ -110,6 +128,26 @@ class FittedStep(OnColumns):
     """A step that learns from all rows. `fitted` pins what an earlier run learned, as its receipt says."""
 
     fitted: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _pinned_values_are_of_this_step(self) -> FittedStep:
+        self.require_shape("fitted", self.fitted)
+        return self
+
+    def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
+        """Refuse pinned values that this step would not have learned.
+
+        Raises:
+            ValueError: with what they are to be.
+        """
+        for name, known in (pinned or {}).items():
+            wanted = self.wanted_instead(known)
+            if wanted:
+                raise ValueError(f"{argument}: for the column {name!r} it is {known!r}; it is to be {wanted}")
+
+    @abstractmethod
+    def wanted_instead(self, known: Any) -> str:
+        """What the pinned values of one column are to be, where they are something else; "" where they are right."""
 
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
@@ -140,9 +178,34 @@ class FittedStep(OnColumns):
         return fitted[name]
 
 
+def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Refuse what a step made of a table where nothing of it is left.
+
+    Raises:
+        NoColumnLeft: it had columns, and has none now.
+    """
+    if len(before.columns) and not len(after.columns):
+        raise NoColumnLeft(f"step {label} leaves no column; keep at least one")
+
+
+def fits_in_64_bits(value: float) -> bool:
+    """Whether a column of integers can hold it, its fraction aside."""
+    return -(2**63) <= value < 2**63
+
+
 def is_text(values: pd.Series) -> bool:
     """Whether a column holds text."""
     return isinstance(values.dtype, pd.StringDtype)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, and finite; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is a single value as JSON can hold it."""
+    return isinstance(value, str | bool) or is_number(value)
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.located_yaml import not_text
 from flows.refinery.contract.model import Contract
 from flows.refinery.contract.model import Step as WrittenStep
 from flows.refinery.preparing.model_steps import MinMaxScale, OneHotEncode, OrdinalEncode, Standardize, TrainTestSplit
@@ -104,6 +105,8 @@ def _sentence(fault: Any, known: Sequence[str]) -> str:
     if fault["type"] == "extra_forbidden":
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         return f"it has no argument {argument!r}{did_you_mean(argument, known)} ({takes})"
+    if fault["loc"][-1:] == ("[key]",):
+        return f"{fault['loc'][0]}: {not_text(fault.get('input'))}"
     if fault["type"] == "missing":
         return f"it needs the argument {argument!r}"
     message = str(fault["msg"]).removeprefix("Value error, ")

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from flows.refinery.contract.model import Column
+from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
 from flows.refinery.judging.coercion import coerce
 from flows.refinery.judging.exact import ExactMoments
-from flows.refinery.preparing.step_base import Fitted, FittedStep, OnColumns, StepFailed, is_text, plain
+from flows.refinery.preparing.kinds import misfit, moment_of
+from flows.refinery.preparing.step_base import (
+    Fitted,
+    FittedStep,
+    OnColumns,
+    StepFailed,
+    fits_in_64_bits,
+    is_scalar,
+    is_text,
+    plain,
+)
 
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str"}
 
@@ -31,6 +43,9 @@ class FillMissing(FittedStep):
         if (self.value is None) == (self.strategy is None):
             raise ValueError("give either value or strategy (mean, median, mode)")
         return self
+
+    def wanted_instead(self, known: Any) -> str:
+        return "" if known is None or is_scalar(known) else "the one value that fills the column"
 
     @property
     def is_fitted(self) -> bool:
@@ -63,11 +78,20 @@ class FillMissing(FittedStep):
             return None
         return plain(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
 
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        filling = self.value if self.value is not None else (self.fitted or {}).get(name)
+        wanted = "" if filling is None else misfit(filling, values)
+        if wanted:
+            yield f"{filling!r} does not fit into the column {name!r}; it is to be {wanted}"
+
     def change(self, name: str, values: pd.Series) -> pd.Series:
         filling = self.value if self.value is not None else self.of(name)
         if filling is None:
             return values
-        if pd.api.types.is_integer_dtype(values.dtype) and isinstance(filling, float):
+        whole = pd.api.types.is_integer_dtype(values.dtype)
+        if whole and isinstance(filling, int) and not fits_in_64_bits(filling):
+            raise StepFailed(f"step {self.label}: {filling} does not fit into the 64 bits of the column {name!r}")
+        if whole and isinstance(filling, float):
             values = values.astype("float64")  # in every partition, whether or not it has something to fill
         try:
             return values.fillna(_fitting(values, filling))
@@ -95,6 +119,12 @@ class Clip(OnColumns):
     def change(self, name: str, values: pd.Series) -> pd.Series:
         bounds = [bound for bound in (self.lower, self.upper) if bound is not None]
         whole = pd.api.types.is_integer_dtype(values.dtype) and all(float(bound).is_integer() for bound in bounds)
+        outside = [bound for bound in bounds if whole and not fits_in_64_bits(bound)]
+        if outside:
+            raise StepFailed(
+                f"step {self.label}: {outside[0]} does not fit into the 64 bits of the column {name!r};"
+                " leave a bound out that no value can reach"
+            )
         if not whole:
             return self.numbers(name, values).clip(self.lower, self.upper)
         lower, upper = (None if bound is None else int(bound) for bound in (self.lower, self.upper))
@@ -117,25 +147,53 @@ class MapValues(OnColumns):
         return self
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
+        mapping = self._mapping_for(values)
         codes, distinct = pd.factorize(values)
         old = [plain(value) for value in distinct]
-        known = np.array([value in self.mapping for value in old] + [True])  # the last stands for missing values
+        known = np.array([value in mapping for value in old] + [True])  # the last stands for missing values
         if self.unmapped == "fail" and not known.all():
             rows = values.index[~known[codes]]
             raise self.fail_at(rows, f"the mapping does not know a value of the column {name!r}")
-        keep = self.unmapped == "keep" and self.default is None
-        new = [self.mapping.get(value, value if keep else self.default) for value in old]
+        keep = self._keeps
+        new = [mapping.get(value, value if keep else self.default) for value in old]
         dtype = self._dtype(values if keep else None)
         told = [None if value is None else str(value) for value in new] if dtype == "str" else new
         outcomes = pd.Series([*told, None], dtype=object)
         return column_of(outcomes, dtype).take(codes).set_axis(values.index)
 
-    def _dtype(self, kept: pd.Series | None) -> str:
-        """The new column's dtype: the same in every partition, whatever values it holds."""
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        for key in self.mapping:
+            wanted = misfit(key, values)
+            if wanted:
+                yield f"no value of the column {name!r} is {key!r}, which is mapped; it is to be {wanted}"
+        kinds = self._kinds(values if self._keeps else None)
+        if "boolean" in kinds and len(kinds) > 1:
+            others = " and ".join(sorted(kinds - {"boolean"}))
+            yield (
+                f"the column {name!r} would hold true and false beside {others}"
+                " (put quotes around yes, no, on and off where they are text;"
+                " with `unmapped: missing` no old value stays beside the new ones)"
+            )
+
+    def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:
+        """The mapping by what the column holds: dates are written in several ways."""
+        if not pd.api.types.is_datetime64_any_dtype(values.dtype):
+            return self.mapping
+        dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
+        return {plain(moment_of(key, values)): new for key, new in dates.items()}
+
+    @property
+    def _keeps(self) -> bool:
+        return self.unmapped == "keep" and self.default is None
+
+    def _kinds(self, kept: pd.Series | None) -> set[str]:
         outcomes = [*self.mapping.values(), *([] if self.default is None else [self.default])]
         kinds = {_kind_of(value) for value in outcomes if value is not None}
-        if kept is not None:
-            kinds.add(_kind_of_dtype(kept))
+        return kinds if kept is None else kinds | {_kind_of_dtype(kept)}
+
+    def _dtype(self, kept: pd.Series | None) -> str:
+        """The new column's dtype: the same in every partition, whatever values it holds."""
+        kinds = self._kinds(kept)
         if len(kinds) == 1:
             return _DTYPES[kinds.pop()]
         return "float64" if kinds == {"integer", "number"} else "str"
@@ -170,6 +228,16 @@ class ParseDates(_Reading):
     format: str | None = None
     timezone: str | None = None
 
+    @field_validator("format")
+    @classmethod
+    def _format_can_be_read(cls, written: str | None) -> str | None:
+        return refused(written, format_fault)
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, zone: str | None) -> str | None:
+        return refused(zone, timezone_fault)
+
     def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
         column = Column(type="timestamp", format=self.format, timezone=self.timezone)
         coerced = coerce(values, column)
@@ -197,12 +265,11 @@ def column_of(values: pd.Series, dtype: str) -> pd.Series:
 
 
 def _fitting(values: pd.Series, filling: Any) -> Any:
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        moment = pd.Timestamp(filling)
-        return moment if moment.tzinfo else moment.tz_localize("UTC")
-    if pd.api.types.is_datetime64_dtype(values.dtype):
-        return pd.Timestamp(filling)
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return moment_of(filling, values)  # a number would be nanoseconds since 1970
     if is_text(values):
+        if isinstance(filling, bool):
+            raise TypeError("a flag among texts: NO without quotes")
         return str(filling)
     if isinstance(filling, str):
         raise TypeError("text among numbers")

@@ -119,6 +119,8 @@ output: {format: csv, compression: gzip, partition_by: day}
         ("dataset: orders\nformat: {type: parquet, delimiter: ','}\n", 2, ["delimiter means nothing for parquet"]),
         ("dataset: orders\nformat: {encoding: utf8mb4}\n", 2, ["no encoding that Python knows"]),
         ("dataset: orders\nformat: {delimiter: ','\n", 3, ["not YAML"]),
+        ("dataset: orders\ncolumns: {no: integer}\n", 2, ["as False: put quotes around it", "yes, no, on and off"]),
+        ("dataset: orders\ncolumns: {2024: integer}\n", 2, ["as 2024: put quotes around it"]),
         ("dataset: orders\ndataset: orders\n", 2, ["written twice"]),
         ("dataset: orders\ncolumns:\n  a: {type: integer, format: '%Y'}\n", 3, ["format is for timestamps"]),
         ("dataset: orders\ncolumns:\n  a: {type: timestamp, timezone: Europe/Belin}\n", 3, ["'Europe/Berlin'"]),
@@ -182,6 +184,40 @@ def test_a_fault_in_a_suite_is_refused(tmp_path: Path) -> None:
     suite = json.dumps({"expectations": [{"expectation_type": "expect_nothing", "kwargs": {}}]})
     assert "no expectation" in fault_of(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json=suite)
     assert "not a GX suite" in fault_of(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json="[]")
+
+
+def test_a_fault_in_a_suite_is_told_by_its_place_there(tmp_path: Path) -> None:
+    entries = [
+        {"type": name, "kwargs": {"column": "a"}} for name in ("expect_column_to_exist", "expect_column_to_exst")
+    ]
+    text = "dataset: orders\nsuite: suite.json\nexpectations:\n  - expect_column_to_exist: {column: a}\n"
+    fault = fault_of(tmp_path, text, suite__json=json.dumps({"expectations": entries}))
+    assert fault.startswith("suite.json: expectations[1]: ")
+    assert "did you mean 'expect_column_to_exist'" in fault
+    text += "columns: {b: string}\nunknown_columns: freeze\n"
+    fault = fault_of(tmp_path, text, suite__json=json.dumps({"expectations": entries[:1]}))
+    assert [line.split(": expectations: ")[0] for line in fault.splitlines()] == [
+        "contract.yaml:4",
+        "suite.json: expectations[0]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({}, "warning"),
+        ({"severity": "critical"}, "warning"),
+        ({"severity": "critical", "meta": {"critical": True}}, "critical"),
+        ({"severity": "info"}, "info"),
+    ],
+)
+def test_the_severity_that_gx_writes_unasked_rejects_no_file(
+    tmp_path: Path, written: dict[str, Any], meant: str
+) -> None:
+    entry = {"type": "expect_column_to_exist", "kwargs": {"column": "a"}, **written}
+    suite = json.dumps({"expectations": [entry]})
+    folder = write_contract(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json=suite)
+    assert load_contract(folder).expectations[0].severity == meant
 
 
 def test_own_steps_are_looked_up_without_running_them(tmp_path: Path) -> None:
@@ -257,6 +293,13 @@ def test_the_content_hash_changes_with_meaning_only(tmp_path: Path) -> None:
     hashes = {base, *(load_contract(folder).content_hash for folder in others)}
     assert len(hashes) == 4
     assert all(len(digest) == 64 for digest in hashes)
+
+
+def test_the_content_hash_tells_a_number_from_its_digits_as_keys() -> None:
+    hashes = {
+        a_contract(preprocess=[{"map_values": {"column": "a", "mapping": {key: "x"}}}]).content_hash for key in (1, "1")
+    }
+    assert len(hashes) == 2
 
 
 def test_a_contract_cannot_be_changed_after_loading() -> None:

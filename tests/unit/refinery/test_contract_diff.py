@@ -104,6 +104,21 @@ def test_columns_that_come_and_go_are_told_by_what_that_means() -> None:
     ]
 
 
+def test_a_new_column_that_is_filled_where_it_lacks_makes_nothing_stricter() -> None:
+    evolving = {"missing_columns": "evolve"}
+    one, two = {"columns": {"a": "string"}, **evolving}, {"columns": {"a": "string", "b": "date"}, **evolving}
+    assert told(one, two) == [("reads otherwise", "column 'b' may be there, as date")]
+
+
+def test_when_files_are_expected_is_told() -> None:
+    daily, hourly = {"expected_every_hours": 24}, {"expected_every_hours": 1}
+    assert told({}, daily) == [("other watch", "a file is expected every 24 h")]
+    assert told(daily, hourly) == [("other watch", "a file is expected every 1 h (it was every 24 h)")]
+    assert told(daily, {}) == [
+        ("other watch", "nobody is told any more when none comes (it was every 24 h)"),
+    ]
+
+
 def test_what_becomes_stricter_is_told_first() -> None:
     effects = [effect for effect, _ in told(between(min_value=1, max_value=5), between(min_value=2, max_value=9))]
     assert effects == [str(Effect.STRICTER), str(Effect.LOOSER)]

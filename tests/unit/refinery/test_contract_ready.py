@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from flows.refinery.contract.consistency import inconsistencies
 from flows.refinery.contract.expectation_faults import faults_of
 from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contract.written_times import format_fault
 from flows.refinery.contracts import ContractInvalid, load_contract, load_contracts, overridden
+from flows.refinery.judging.frames import ROW_NUMBER
 from flows.refinery.judging.gx import gx
 from flows.refinery.judging.rules import METHODS, Method
 from flows.refinery.judging.validate import validate_file
+from flows.refinery.preparing.table_steps import Select
 from tests.unit.refinery.tables import a_contract
 from tests.unit.refinery.test_contract import SHIPPED, write_contract
 
@@ -36,7 +41,7 @@ def fault_of(root: Path, text: str, **others: str) -> str:
         ("fill_missing: {colum: n, value: 0}", "it has no argument 'colum'; did you mean 'column'?"),
         ("fill_missing: {column: n}", "give either value or strategy"),
         ("fill_missing: {column: n, strategy: average}", "'mean', 'median' or 'mode'"),
-        ("fill_missing: {column: n, value: none}", "str does not fit into the column 'n'"),
+        ("fill_missing: {column: n, value: none}", "'none' does not fit into the column 'n'; it is to be a number"),
         ("fill_missing: {column: m, value: 0}", "there is no column 'm' at this point; there are 'id', 'n'"),
         ("rename: {}", "it needs the argument 'columns'"),
         ("clip: {column: n, lower: 5, upper: 1}", "lower 5.0 is greater than upper 1.0"),
@@ -51,6 +56,116 @@ def test_a_step_that_cannot_work_is_refused_when_the_contract_is_loaded(tmp_path
     said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
     assert said.startswith("contract.yaml:6: preprocess: ")
     assert fault in said
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        (
+            "standardize: {column: n, fitted: {n: 5}}",
+            "fitted: for the column 'n' it is 5; it is to be a number each for",
+        ),
+        ("standardize: {column: n, fitted: {n: {mean: 1}}}", "a number each for mean and std"),
+        ("standardize: {column: n, fitted: {n: {mean: a, std: 1}}}", "a number each for mean and std"),
+        ("min_max_scale: {column: n, fitted: {n: {mean: 1, std: 2}}}", "a number each for min and max"),
+        ("one_hot_encode: {column: id, fitted: {id: 5}}", "a list of different texts, numbers or flags"),
+        ("ordinal_encode: {column: id, categories: {id: [[1]]}}", "a list of different texts, numbers or flags"),
+        ("fill_missing: {column: n, strategy: mean, fitted: {n: [1]}}", "the one value that fills the column"),
+        ("select: {columns: [n, n]}", "the column 'n' is named twice"),
+        ("drop_duplicates: {subset: [n, n]}", "the column 'n' is named twice"),
+        ("drop_columns: {columns: [id, n, day, ok]}", "step drop_columns leaves no column"),
+        ("fill_missing: {column: n, value: 99999999999999999999}", "does not fit into the 64 bits of the column 'n'"),
+        ("clip: {column: n, lower: 1e+30}", "does not fit into the 64 bits of the column 'n'"),
+        ("parse_dates: {column: id, timezone: Europe/Berln}", "did you mean 'Europe/Berlin'?"),
+        ("parse_dates: {column: id, format: '%Q'}", "holds %Q, which is no code that can be read"),
+        ("parse_dates: {column: id, format: dd.mm.yyyy}", "holds no strftime code"),
+    ],
+)
+def test_an_argument_of_a_wrong_shape_is_told_with_its_line(tmp_path: Path, step: str, fault: str) -> None:
+    said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
+    assert said.startswith("contract.yaml:6: preprocess: ")
+    assert fault in said
+
+
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("fill_missing: {column: id, value: NO}", "it is to be text (put quotes around it; YAML reads yes, no, on"),
+        ("fill_missing: {column: id, value: 5}", "it is to be text (put quotes around it)"),
+        ("fill_missing: {column: n, value: true}", "it is to be a number"),
+        ("fill_missing: {column: n, value: .nan}", "it is to be a number"),
+        ("fill_missing: {column: ok, value: 1}", "it is to be true or false"),
+        ("fill_missing: {column: day, value: 0}", "it is to be a date, as 2024-05-01"),
+        ("fill_missing: {column: day, value: 2024-05-01T08:00:00}", "it is to be a date, as 2024-05-01"),
+        ("fill_missing: {column: n, strategy: mean, fitted: {n: none}}", "it is to be a number"),
+        ("map_values: {column: id, mapping: {NO: Norway}}", "no value of the column 'id' is False, which is mapped"),
+        ("map_values: {column: n, mapping: {'1': one}}", "no value of the column 'n' is '1', which is mapped"),
+        ("map_values: {column: n, mapping: {yes: one}}", "is True, which is mapped; it is to be a number"),
+        ("map_values: {column: day, mapping: {soon: x}}", "it is to be a date"),
+        ("map_values: {column: id, mapping: {a: NO}}", "would hold true and false beside text"),
+        ("rename: {columns: {no: number}}", "columns: a name is text, and YAML reads this one as False: put quotes"),
+    ],
+)
+def test_a_value_of_another_kind_than_its_column_is_refused(tmp_path: Path, step: str, fault: str) -> None:
+    said = fault_of(tmp_path, f"preprocess:\n  - clean_column_names\n  - {step}")
+    assert said.startswith("contract.yaml:6: preprocess: ")
+    assert fault in said
+
+
+def test_columns_that_a_file_may_bring_along_may_be_all_that_is_left(tmp_path: Path) -> None:
+    text = "dataset: orders\ncolumns: {id: string}\npreprocess:\n  - drop_columns: {columns: [id]}\n"
+    load_contract(write_contract(tmp_path, text))
+
+
+def test_what_a_step_raises_that_nobody_thought_of_is_a_fault_of_this_contract_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(step: Select, frame: pd.DataFrame) -> pd.DataFrame:
+        del step, frame
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(Select, "apply", broken)
+    said = fault_of(tmp_path, "preprocess:\n  - select: {columns: [n]}")
+    assert said == (
+        "contract.yaml:5: preprocess: step select cannot be done with these arguments: KeyError: 'surprise'"
+    )
+
+
+def test_a_column_of_the_name_under_which_rows_are_numbered_is_refused(tmp_path: Path) -> None:
+    folder = write_contract(tmp_path, f"dataset: orders\ncolumns:\n  {ROW_NUMBER}: integer\n")
+    with pytest.raises(ContractInvalid, match=f"3: columns: Sluice numbers a file's rows under {ROW_NUMBER}"):
+        load_contract(folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("%d.%m.%Q", "%Q, which is no code"),
+        ("100%", "ends in a %"),
+        ("%d.%m.%d", "%d twice"),
+        ("%x %d", "%d twice"),
+        ("%z %Z", "the zone can be read by one of them"),
+        ("%G-%V", "with a weekday they are a day"),
+        ("%Y-%W", "with year and weekday they are a day"),
+        ("%W %u %x", "by the format '%W %u %x' nothing can be read"),
+    ],
+)
+def test_a_format_by_which_no_time_can_be_read_is_refused(tmp_path: Path, written: str, fault: str) -> None:
+    folder = write_contract(tmp_path, f"dataset: orders\ncolumns:\n  at: {{type: timestamp, format: '{written}'}}\n")
+    with pytest.raises(ContractInvalid, match=r"contract\.yaml:3: ") as caught:
+        load_contract(folder)
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("code", sorted(map(chr, range(33, 127))))
+def test_the_codes_that_a_contract_may_use_are_those_that_pandas_reads(code: str) -> None:
+    rest = {"G": "-%V-%u", "V": "-%G-%u", "U": "-%Y-%a", "W": "-%Y-%a"}.get(code, "")
+    try:
+        pd.to_datetime(pd.Series(["x"]), format=f"%{code}{rest}", errors="coerce")
+    except ValueError:
+        assert format_fault(f"%{code}{rest}")
+    else:
+        assert format_fault(f"%{code}{rest}") is None
 
 
 def test_steps_see_the_columns_as_earlier_steps_leave_them(tmp_path: Path) -> None:
@@ -95,6 +210,22 @@ def test_a_function_of_ones_own_is_called_with_parameters_that_it_has(tmp_path: 
             "cannot be read",
         ),
         (
+            "expect_column_proportion_of_unique_values_to_be_between: {column: n, min_value: 1, strict_min: true}",
+            "nothing is greater: nothing could pass",
+        ),
+        (
+            "expect_column_value_lengths_to_be_between: {column: id, max_value: 0, strict_max: true}",
+            "nothing is less than 0: nothing could pass",
+        ),
+        (
+            "expect_column_values_to_not_be_null: {column: n, row_condition: 'okk == True', condition_parser: pandas}",
+            "its row_condition reads 'okk', which is not among the contract's columns; did you mean 'ok'?",
+        ),
+        (
+            "expect_column_values_to_not_be_null: {column: n, row_condition: 'col(\"dy\").notNull()'}",
+            "did you mean 'day'?",
+        ),
+        (
             "expect_column_quantile_values_to_be_between:"
             " {column: n, quantile_ranges: {quantiles: [0.5], value_ranges: [[9, 1]]}}",
             "[least, greatest]",
@@ -105,6 +236,24 @@ def test_an_expectation_that_no_file_could_meet_is_refused(tmp_path: Path, expec
     said = fault_of(tmp_path, f"expectations:\n  - expect_column_to_exist: {{column: id}}\n  - {expectation}")
     assert said.startswith("contract.yaml:6: ")
     assert fault in said
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "id == 'a' and ok",
+        "`id` == 'a'",
+        "id.str.startswith('a')",
+        "col(\"id\") == 'a'",
+        "abs(n) > 1",
+        "n in [1, 2]",
+        "index > 2",
+    ],
+)
+def test_a_condition_on_columns_of_the_contract_is_taken(tmp_path: Path, condition: str) -> None:
+    written = json.dumps({"column": "n", "row_condition": condition, "condition_parser": "pandas"})
+    text = f"dataset: orders\n{COLUMNS}expectations:\n  - expect_column_values_to_not_be_null: {written}\n"
+    load_contract(write_contract(tmp_path, text))
 
 
 def test_all_faults_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
@@ -133,6 +282,25 @@ def test_contracts_are_loaded_without_importing_great_expectations() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        5,
+        {"type": "comparison", "column": {"name": "a"}, "operator": "~", "parameter": 1},
+        {"type": "comparison", "column": "a", "operator": "==", "parameter": 1},
+        {"type": "comparison", "column": {"name": "a"}, "operator": "IN", "parameter": "x"},
+        {"type": "and", "conditions": []},
+        {"type": "nullity", "column": {"name": "a"}},
+        {"type": "pass_through", "pass_through_filter": "a =="},
+        {"type": "other"},
+    ],
+)
+def test_a_mapping_that_is_no_condition_of_gx_is_refused(condition: Any) -> None:
+    arguments = {"column": "a", "row_condition": condition}
+    (fault,) = faults_of("expect_column_values_to_not_be_null", arguments)
+    assert "as GX writes it into a suite" in fault
 
 
 # --- held against GX itself -------------------------------------------------------------------------------------------
@@ -208,3 +376,30 @@ def test_great_expectations_gives_a_verdict_on_every_column_that_a_contract_lets
     assert len(expectations) > 15
     contract = a_contract(columns={"a": kind, "b": kind}, expectations=expectations)
     validate_file(tmp_path / "upload", contract, tmp_path)
+
+
+def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_path: Path) -> None:
+    gx()
+    import great_expectations as installed
+    from great_expectations.expectations.row_conditions import Column
+
+    a, n = Column("a"), Column("n")
+    conditions = [a == "DE", (a.is_in(["DE", "FR"]) & (n > 1)) | n.is_null(), n.is_not_null(), 'a == "FR"']
+    not_null = installed.expectations.ExpectColumnValuesToNotBeNull
+    parsers = [{}, {}, {}, {"condition_parser": "pandas"}]
+    suite = installed.ExpectationSuite(
+        name="s",
+        expectations=[
+            not_null(column="n", row_condition=condition, **parser)
+            for condition, parser in zip(conditions, parsers, strict=True)
+        ],
+    )
+    folder = write_contract(
+        tmp_path,
+        "dataset: orders\ncolumns: {a: string, n: integer}\nunknown_columns: freeze\nsuite: suite.json\n",
+        suite__json=json.dumps(suite.to_json_dict()),
+    )
+    (tmp_path / "upload.csv").write_text("a,n\nDE,1\nDE,\nFR,2\nFR,3\nUS,1\n")
+    validated = validate_file(tmp_path / "upload.csv", load_contract(folder), tmp_path)
+    assert not validated.rejected
+    assert [tally.rows_failing for tally in validated.tallies if tally.rule.startswith("expect_")] == [1, 1, 0, 0]

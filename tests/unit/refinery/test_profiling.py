@@ -168,8 +168,8 @@ def test_a_name_that_no_dataset_can_have_is_refused(tmp_path: Path) -> None:
         (["1", "", "3"], {"type": "integer"}),
         (["1.0", "2.0"], {"type": "number", "nullable": False}),
         (["1", "2.5"], {"type": "number", "nullable": False}),
-        (["1", "NA", "3"], {"type": "integer"}),
-        (["1", "?", "3.5"], {"type": "number"}),
+        (["1", "NA", "3"], {"type": "integer", "missing_values": ("", "NA")}),
+        (["1", "?", "3.5"], {"type": "number", "missing_values": ("", "?")}),
         (["007", "123"], {"type": "string", "nullable": False}),
         (["+4930123", "+4989123"], {"type": "string", "nullable": False}),
         (["12345678901234567890", "1"], {"type": "string", "nullable": False}),
@@ -194,6 +194,18 @@ def test_a_column_gets_the_type_that_a_person_would_give_it(
     tmp_path: Path, values: list[str], said: dict[str, Any]
 ) -> None:
     assert column_of(propose(tmp_path, csv_of(other=["x"] * len(values), c=values)), "c") == said
+
+
+def test_what_means_missing_among_numbers_stays_a_value_among_texts(tmp_path: Path) -> None:
+    numbers = [*range(1, 57), "NA", "none", "", 60]
+    countries, levels = ["NA", "DE", "FR"] * 20, ["none", "low", "high"] * 20
+    proposal = propose(tmp_path, csv_of(id=range(60), country=countries, level=levels, amount=numbers))
+    assert column_of(proposal, "amount") == {"type": "integer", "missing_values": ("", "NA", "none")}
+    assert "3 of 60 missing, written as NA or none" in proposal.text
+    assert column_of(proposal, "country") == column_of(proposal, "level") == {"type": "string", "nullable": False}
+    assert proposal.contract.format.missing_values == ("",)
+    assert expected_of(proposal, "country") == {"be_in_set": {"value_set": ["DE", "FR", "NA"]}}
+    assert expected_of(proposal, "level") == {"be_in_set": {"value_set": ["high", "low", "none"]}}
 
 
 def test_decimal_commas_and_semicolons_are_found_and_written_down(tmp_path: Path) -> None:

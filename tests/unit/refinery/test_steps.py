@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,19 @@ def test_values_are_mapped(
     assert published(prepare(tmp_path, steps, rows_per_partition=rows_per_partition))["city"] == cities
 
 
+@pytest.mark.parametrize("written", ["2024-01-02", "2024-01-02T00:00:00", dt.date(2024, 1, 2)])
+def test_dates_are_mapped_however_the_contract_writes_them(tmp_path: Path, written: Any) -> None:
+    step = {"map_values": {"column": "joined", "mapping": {written: "second"}, "default": "other"}}
+    assert column(tmp_path, "joined", step) == ["other", "second", "other", "other"]
+
+
+def test_no_flag_is_filled_into_text_and_no_number_into_dates(tmp_path: Path) -> None:
+    content = "city,joined\nBern,\n,2024-01-01\n"
+    for step in ({"column": "city", "value": False}, {"column": "joined", "value": 0}):
+        with pytest.raises(StepFailed, match="does not fit into the column"):
+            prepare(tmp_path, [{"fill_missing": step}], content=content, columns={"joined": "date"})
+
+
 def test_a_value_that_a_mapping_must_know_is_told_by_its_row(tmp_path: Path) -> None:
     steps = [{"map_values": {"column": "city", "mapping": {"Bern": "CH"}, "unmapped": "fail"}}]
     with pytest.raises(StepFailed, match=r"does not know a value of the column 'city' \(1 rows; the first is row 2\)"):
@@ -263,6 +277,19 @@ def test_an_own_function_sees_all_rows_at_once(tmp_path: Path) -> None:
     code = "def rank(rows, by):\n    return rows.assign(rank=rows[by].rank())\n"
     prepared = prepare_with(tmp_path, code, {"steps.rank": {"by": "age"}}, rows_per_partition=1)
     assert published(prepared)["rank"] == [1.0, None, 3.0, 2.0]
+
+
+def test_steps_that_leave_no_column_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match=r"step steps\.nothing leaves no column"):
+        prepare_with(tmp_path, "def nothing(rows):\n    return rows[[]]\n", "steps.nothing")
+    with pytest.raises(StepFailed, match="step drop_columns leaves no column"):
+        prepare(tmp_path, [{"drop_columns": {"columns": list(COLUMNS)}}])
+
+
+def test_a_number_beyond_64_bits_is_refused_among_whole_numbers(tmp_path: Path) -> None:
+    for step in ({"fill_missing": {"column": "age", "value": 10**20}}, {"clip": {"column": "age", "lower": 1e30}}):
+        with pytest.raises(StepFailed, match="does not fit into the 64 bits of the column 'age'"):
+            prepare(tmp_path, [step])
 
 
 def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_value(tmp_path: Path) -> None:
