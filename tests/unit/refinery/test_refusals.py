@@ -80,3 +80,11 @@ def test_a_refused_sheet_says_the_cell(tmp_path: Path, rows: list[list[Any]], wh
     book.save(buffer)
     with pytest.raises(HeaderInvalid, match=where):
         read_bytes(tmp_path, buffer.getvalue())
+
+
+@pytest.mark.parametrize("name", ["_sluice_row_number", "_row_number", "_rules", "_values", "_raw"])
+def test_columns_named_as_sluices_own_are_refused_with_what_to_rename(tmp_path: Path, name: str) -> None:
+    said = rf"rename the columns '{name}'"
+    for content in (f"{name},b\n9,1\n", f'{{"b": 1}}\n{{"b": 2, "{name}": 9}}\n'):
+        with pytest.raises(HeaderInvalid, match=said):
+            read_bytes(tmp_path, content.encode(), rows_per_partition=1)
