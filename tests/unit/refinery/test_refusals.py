@@ -43,6 +43,7 @@ def test_nul_bytes_cost_a_line_of_json_lines_and_no_more(tmp_path: Path) -> None
         (b"a,\0\n1,2\n", FormatNotAllowed, "line 1, column 3 has the byte 0x00"),
         (b"aaaaaaaaaa,bbbbbbbb\0bb,ccccccccccc\n1,2,3\n", FormatNotAllowed, "line 1, column 20: a NUL byte"),
         (b"a,b\n1,2\n" + b"\0" * 99, FormatNotAllowed, "line 3, column 1 has the byte 0x00"),
+        (bytes(100), FormatNotAllowed, "nothing but NUL bytes .*; upload the file again"),
         (b"\x93NUMPY\x01\x00v\x00{'descr': '<i8'}\n" + bytes(64), FormatNotAllowed, "line 1, column 7 has the byte"),
         ("a,b\n1,2\n".encode("utf-16-le"), FormatNotAllowed, "write `encoding: utf-16-le`"),
         ("a,b\n1,2\n".encode("utf-16-be"), FormatNotAllowed, "write `encoding: utf-16-be`"),
