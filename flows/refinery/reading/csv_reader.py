@@ -396,7 +396,7 @@ class _CsvReader:
         return values.mask(is_missing) if is_missing.any() else values
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
-        """Whether float64 cannot hold what the file says: great integers beside missing values, and overflows."""
+        """Whether float64 may not hold what the file says: great integers beside missing values, and overflows."""
         if values.dtype != np.float64:
             return False
         numbers = values.to_numpy()
@@ -406,9 +406,7 @@ class _CsvReader:
         if np.isinf(great).any():
             return True
         declared = self._contract.columns.get(name)
-        if declared is not None:
-            return declared.type == "integer"
-        return bool((great == np.floor(great)).all())
+        return declared is None or declared.type == "integer"
 
     def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
         """Columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
