@@ -18,6 +18,8 @@ from flows.refinery.contract.model import Column
 from flows.refinery.reading.partition import SourceFormat
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
+# Integers that a float64 cannot tell apart: integers by themselves, texts beside numbers that are no integers.
+Inferred = Kind | Literal["great_integer"]
 
 # How good rows are kept and published.
 ARROW_TYPES: dict[str, pa.DataType] = {
@@ -45,6 +47,9 @@ MISSING_RULE = "missing_value"
 
 _INTEGER = r"^[+-]?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+_SIGNED_INTEGER = r"^([+-]?0[0-9]+|\+[0-9]+)$"  # its text says more than its value
+_LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
+_MAX_DIGITS = 20  # with the sign; longer integers do not fit 64 bits
 _TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
 _ZONE = r"[Tt ][0-9:.,]+\s*([Zz]|[+-][0-9]{2}:?([0-9]{2})?)\s*$"
 _ISO_DAY = r"^\s*[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([Tt ]|\s*$)"
@@ -128,11 +133,12 @@ def empty(kind: str, rows: int) -> pd.Series:
 # --- types of columns that the contract does not name -----------------------------------------------------------------
 
 
-def infer_kind(raw: pd.Series) -> Kind | None:
+def infer_kind(raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS) -> Inferred | None:
     """The type of a column that the contract does not name; None where it holds no value.
 
-    The type of a whole file is the join of its partitions' types, whatever their size: so whole numbers are integers
-    even where pandas needed floats to hold a missing value beside them.
+    The type of a whole file is the join of its partitions' types, whatever their size, and so hangs on each value by
+    itself: whole numbers are integers even where pandas needed floats to hold a missing value beside them, and in CSV
+    also where the column was kept as text for the sake of another value.
     """
     if raw.notna().sum() == 0:
         return None
@@ -140,40 +146,82 @@ def infer_kind(raw: pd.Series) -> Kind | None:
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
     if pd.api.types.is_integer_dtype(dtype):
-        return "integer" if raw.max() <= _MAX_INTEGER else "string"
+        return _integer_kind(int(raw.min()), int(raw.max()))
     if pd.api.types.is_float_dtype(dtype):
-        values = raw.dropna().to_numpy(dtype="float64")
-        whole = np.isfinite(values).all() and (values == np.floor(values)).all()
-        return "integer" if whole and (np.abs(values) < _EXACT_IN_FLOAT).all() else "number"
+        return _float_kind(raw.dropna().to_numpy(dtype="float64"))
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return "timestamp"
     if pd.api.types.is_object_dtype(dtype):
         return _infer_objects(raw.dropna())
-    return "string"
+    return _infer_texts(raw.dropna(), source_format.decimal) if source_format.type == "csv" else "string"
 
 
-def join_kinds(one: Kind | None, other: Kind | None) -> Kind | None:
+def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
     """The narrowest type that holds the values of both."""
     if one == other or other is None:
         return one
-    if one is None:
-        return other
-    if {one, other} == {"date", "timestamp"}:
-        return "timestamp"
-    return "number" if {one, other} == {"integer", "number"} else "string"
+    return other if one is None else _JOINS.get(frozenset({one, other}), "string")
 
 
-def _infer_objects(values: pd.Series) -> Kind:
+def settled_kind(kind: Inferred | None) -> Kind:
+    """The type in the contract's words, once all values are known."""
+    return "integer" if kind == "great_integer" else kind or "string"
+
+
+_JOINS: dict[frozenset[Inferred], Inferred] = {
+    frozenset({"date", "timestamp"}): "timestamp",
+    frozenset({"integer", "number"}): "number",
+    frozenset({"integer", "great_integer"}): "great_integer",
+}
+
+
+def _integer_kind(low: int, high: int) -> Inferred:
+    if low < -_MAX_INTEGER - 1 or high > _MAX_INTEGER:
+        return "string"
+    return "integer" if max(-low, high) < _EXACT_IN_FLOAT else "great_integer"
+
+
+def _float_kind(values: np.ndarray) -> Inferred:
+    whole = np.isfinite(values).all() and (values == np.floor(values)).all()
+    return "integer" if whole and (np.abs(values) < _EXACT_IN_FLOAT).all() else "number"
+
+
+def _infer_objects(values: pd.Series) -> Inferred:
     kinds = {type(value) for value in values}
     if kinds <= {bool}:
         return "boolean"
-    if kinds <= {int}:
-        return "integer" if values.map(abs).max() <= _MAX_INTEGER else "string"
+    if kinds <= {int, float}:
+        integers = [value for value in values if type(value) is int]
+        floats = np.array([value for value in values if type(value) is float], dtype="float64")
+        return _joined_numbers(integers, floats)
     if kinds & {dict, list}:
         return "json"
     if kinds <= {dt.date}:
         return "date"
     return "time" if kinds <= {dt.time} else "string"
+
+
+def _infer_texts(values: pd.Series, decimal: str) -> Inferred:
+    """The type of texts in CSV, each taken for what it would be by itself."""
+    if not _LIKE_NUMBER.match(values.iloc[0]):
+        return "string"  # told at once of most columns
+    texts = pc.utf8_trim(_text(values), " \t")
+    number = _NUMBER.replace(r"\.", rf"\x{ord(decimal):02x}")
+    signed = pc.match_substring_regex(texts, _SIGNED_INTEGER)
+    if pc.any(signed).as_py() or not pc.all(pc.match_substring_regex(texts, number)).as_py():
+        return "string"
+    whole = pc.match_substring_regex(texts, _INTEGER)
+    integers = pc.unique(texts.filter(whole)).to_pylist()
+    rest = pc.replace_substring(texts.filter(pc.invert(whole)), decimal, ".")
+    floats = pc.utf8_ltrim(rest, "+").cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if not np.isfinite(floats).all() or any(len(text) > _MAX_DIGITS for text in integers):
+        return "string"
+    return _joined_numbers(list(map(int, integers)), floats)
+
+
+def _joined_numbers(integers: list[int], floats: np.ndarray) -> Inferred:
+    one = _integer_kind(min(integers), max(integers)) if integers else None
+    return join_kinds(one, _float_kind(floats) if len(floats) else None) or "string"
 
 
 # --- readers: one per type --------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from flows.refinery.judging.coercion import ARROW_TYPES, dtype_of, to_arrow
 from flows.refinery.judging.plan import Plan
 from flows.refinery.judging.rules import Rule
+from flows.refinery.reading.reserved import GOOD_ROW_NUMBER
 
-ROW_NUMBER = "_sluice_row_number"  # the row's number in the source; never published
+ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 

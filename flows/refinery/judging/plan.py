@@ -11,9 +11,18 @@ import pandas as pd
 
 from flows.refinery.contract.model import Column, Contract
 from flows.refinery.judging.bits import no_bits, set_bit
-from flows.refinery.judging.coercion import MISSING_RULE, TYPE_RULES, Kind, dtype_of, infer_kind, join_kinds
+from flows.refinery.judging.coercion import (
+    MISSING_RULE,
+    TYPE_RULES,
+    Inferred,
+    dtype_of,
+    infer_kind,
+    join_kinds,
+    settled_kind,
+)
 from flows.refinery.judging.quarantine import RowRule
 from flows.refinery.judging.rules import Rule
+from flows.refinery.reading.partition import Partition
 
 UNKNOWN_COLUMN, MISSING_COLUMN = "unknown_column", "missing_column"
 
@@ -23,17 +32,18 @@ class Header:
     """What is known of a file's columns: their order, and the types of those that the contract does not name."""
 
     columns: tuple[str, ...] = ()
-    kinds: Mapping[str, Kind | None] = field(default_factory=dict)
+    kinds: Mapping[str, Inferred | None] = field(default_factory=dict)
 
-    def joined(self, frame: pd.DataFrame, declared: Collection[str], *, infer: bool) -> Header:
+    def joined(self, partition: Partition, declared: Collection[str], *, infer: bool) -> Header:
         """The header after one more partition."""
+        frame = partition.frame
         columns = (*self.columns, *(name for name in map(str, frame.columns) if name not in self.columns))
         if not infer:
             return Header(columns)
         kinds = dict(self.kinds)
         for name in frame.columns:
             if name not in declared and kinds.get(name) != "string":
-                kinds[name] = join_kinds(kinds.get(name), infer_kind(frame[name]))
+                kinds[name] = join_kinds(kinds.get(name), infer_kind(frame[name], partition.source_format))
         return Header(columns, kinds)
 
 
@@ -62,7 +72,7 @@ class Plan:
             if name in declared:
                 present[name] = declared[name]
             elif contract.unknown_columns == "evolve":
-                present[name] = Column(type=header.kinds.get(name) or "string")
+                present[name] = Column(type=settled_kind(header.kinds.get(name)))
         unknown = tuple(name for name in header.columns if name not in present)
         filled = tuple(name for name in declared if name not in present)
         row_rules = tuple(_row_rules(contract, rules, present, filled, unknown))

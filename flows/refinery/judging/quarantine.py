@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from flows.refinery.judging.bits import has_bit, no_bits, set_bit
 from flows.refinery.judging.coercion import as_text
 from flows.refinery.reading.partition import Misfit, Partition
+from flows.refinery.reading.reserved import QUARANTINE_COLUMNS
 
-ROW_NUMBER, RULES, VALUES, RAW = "_row_number", "_rules", "_values", "_raw"
-OWN_COLUMNS = (ROW_NUMBER, RULES, VALUES, RAW)
+OWN_COLUMNS = QUARANTINE_COLUMNS
+ROW_NUMBER, RULES, VALUES, RAW = OWN_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,12 @@ def _coerced(partition: Partition, name: str, column: Column, plan: Plan, bits: 
 
 
 def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
-    """A raw column; the texts of numbers where the text is what counts: "007" and "1e3" were read as 7 and 1000.0."""
+    """A raw column; texts as they are in the file where the text is what counts.
+
+    "007" and "1e3" were read as 7 and 1000.0, and "FALSE" beside a missing value as an object.
+    """
     raw: pd.Series = partition.frame[name]
-    if column.type in _NUMERIC or partition.texts is None or not pd.api.types.is_numeric_dtype(raw.dtype):
+    if column.type in _NUMERIC or partition.texts is None or isinstance(raw.dtype, pd.StringDtype):
         return raw
     return partition.texts(np.arange(len(raw)))[name] if raw.notna().any() else raw
 
@@ -187,7 +190,7 @@ class _Reader:
     def grown(self, header: Header, partition: Partition) -> Header:
         """The header after one more partition."""
         infer = self.contract.unknown_columns == "evolve"
-        return header.joined(partition.frame, self.contract.columns, infer=infer)
+        return header.joined(partition, self.contract.columns, infer=infer)
 
 
 def _one_pass(

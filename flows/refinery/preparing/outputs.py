@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from flows.refinery.contract.model import Output
 from flows.refinery.errors import FileRejected
 from flows.refinery.judging.coercion import to_arrow
+from flows.refinery.judging.frames import pandas_column
 
 MAX_FOLDERS = 500  # each is an open file, and an object in S3
 _MAX_FOLDER_CHARACTERS = 150
@@ -98,7 +99,7 @@ class OutputWriter:
             return
         folders = pd.Series("", index=pd.RangeIndex(len(frame)), dtype="str")
         for name in self._output.partition_by:
-            folders = folders + _folder_names(name, frame)
+            folders = folders + _folder_names(name, frame, self._kinds)
         for folder, places in folders.groupby(folders, sort=True).indices.items():
             yield str(folder), table.take(pa.array(places))
 
@@ -208,11 +209,11 @@ def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None
         OutputImpossible: with the columns that there are.
     """
     for name in partition_by:
-        _folder_names(name, frame)
+        _folder_names(name, frame, {})
 
 
-def _folder_names(name: str, frame: pd.DataFrame) -> pd.Series:
-    """The folder of each row for one entry of partition_by."""
+def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
+    """The folder of each row for one entry of partition_by; dates as ISO 8601 days."""
     day = _DAY.fullmatch(name)
     column = day.group(1).strip() if day else name
     if column not in frame.columns:
@@ -224,6 +225,8 @@ def _folder_names(name: str, frame: pd.DataFrame) -> pd.Series:
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             raise OutputImpossible(f"output.partition_by: {name}: the column holds no timestamps")
         values = values.dt.strftime("%Y-%m-%d")
+    elif kinds.get(column) == "date" and pd.api.types.is_datetime64_dtype(values.dtype):
+        values = pandas_column(to_arrow(values, "date"), "str")
     names = values.map(_folder_value, na_action="ignore").astype("str").fillna(_NO_VALUE)
     return f"{label}=" + names + "/"
 

@@ -199,6 +199,9 @@ class MapValues(OnColumns):
         return "float64" if kinds == {"integer", "number"} else "str"
 
 
+_MIDNIGHT = " 00:00:00.000000"
+
+
 class _Reading(OnColumns):
     """Reads values as another type; what cannot be read stops the file, or drops the row (`errors: drop`)."""
 
@@ -246,7 +249,7 @@ class ParseDates(_Reading):
 
 
 class Cast(_Reading):
-    """Values as string, integer, number or boolean."""
+    """Values as string, integer, number or boolean; dates as ISO 8601 days."""
 
     name = "cast"
     type: Literal["string", "integer", "number", "boolean"]
@@ -255,6 +258,8 @@ class Cast(_Reading):
         coerced = coerce(values, Column(type=self.type))
         nullable = {"integer": "Int64", "boolean": "boolean"}.get(self.type)
         read = coerced.values.set_axis(values.index)
+        if self.type == "string" and pd.api.types.is_datetime64_dtype(values.dtype):  # dates: timestamps have a zone
+            read = read.str.removesuffix(_MIDNIGHT)
         return (column_of(read, nullable) if nullable else read), coerced.unreadable
 
 

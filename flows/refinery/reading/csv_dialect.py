@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from flows.refinery.contract.model import Contract
+from flows.refinery.reading.csv_numbers import is_marked_number
 
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
 
@@ -17,7 +18,6 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
 _COMMA_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
 _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
-_LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0\d+|\+\d+")
 # What a contract declares so is kept as text: reading it as a number would lose zeros in front.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
 
@@ -49,9 +49,7 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
     columns = dict(zip(header, zip(*(row for row in rows if len(row) == len(header)), strict=False), strict=False))
     text_columns = {name for name, column in contract.columns.items() if column.type in TEXT_TYPES}
     text_columns |= {
-        name
-        for name, values in columns.items()
-        if name not in contract.columns and any(map(_LEADING_ZERO_OR_PLUS.fullmatch, values))
+        name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
     decimal = given.decimal or _detect_decimal(values, delimiter)

@@ -16,6 +16,7 @@ import pandas as pd
 from flows.refinery.contract.model import Contract
 from flows.refinery.reading.byte_source import HEAD_BYTES
 from flows.refinery.reading.csv_dialect import CsvDialect, dialect_of
+from flows.refinery.reading.csv_numbers import columns_with_marked_numbers
 from flows.refinery.reading.csv_records import (
     Record,
     is_clean_text,
@@ -338,6 +339,7 @@ class _CsvReader:
     def _to_frame(self, block: _Block) -> pd.DataFrame:
         frame = self._parse_text(block, self._text_columns)
         lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
+        lossy |= self._losing_signs(block, frame, lossy)
         if lossy:
             self._text_columns |= lossy
             frame = self._parse_text(block, self._text_columns)
@@ -394,7 +396,7 @@ class _CsvReader:
         return values.mask(is_missing) if is_missing.any() else values
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
-        """Whether float64 cannot hold what the file says: great integers beside missing values, and overflows."""
+        """Whether float64 may not hold what the file says: great integers beside missing values, and overflows."""
         if values.dtype != np.float64:
             return False
         numbers = values.to_numpy()
@@ -404,9 +406,24 @@ class _CsvReader:
         if np.isinf(great).any():
             return True
         declared = self._contract.columns.get(name)
-        if declared is not None:
-            return declared.type == "integer"
-        return bool((great == np.floor(great)).all())
+        return declared is None or declared.type == "integer"
+
+    def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
+        """Columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
+
+        The file's beginning told of some; the first such number may come much later.
+        """
+        known = {*self._contract.columns, *self._text_columns, *lossy}
+        in_question = [
+            place
+            for place, name in enumerate(self._columns)
+            if name not in known and pd.api.types.is_numeric_dtype(frame[name].dtype)
+        ]
+        if not in_question:
+            return set()
+        size = (len(self._columns), len(frame))
+        found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
+        return {self._columns[place] for place in found}
 
     def _partition(
         self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit], block: _Block | None = None

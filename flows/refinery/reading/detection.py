@@ -114,6 +114,8 @@ def _what_it_may_be(head: bytes) -> str:
     place = next(place for place, byte in enumerate(head) if byte in _CONTROL_BYTES)
     line, column = head.count(b"\n", 0, place) + 1, place - head.rfind(b"\n", 0, place)
     where = f"line {line}, column {column} has the byte {head[place]:#04x}"
+    if not head.strip(b"\0"):
+        return f"nothing but NUL bytes ({where}), as a copy that broke off leaves them; upload the file again"
     for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
         if not head[start::2].strip(b"\0") and head[1 - start :: 2].isascii():
             return f"UTF-16 without a byte order mark ({where}); write `encoding: {encoding}` under `format`"

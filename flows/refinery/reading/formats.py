@@ -12,6 +12,7 @@ from flows.refinery.reading.detection import detect
 from flows.refinery.reading.json_reader import read_json, read_json_lines
 from flows.refinery.reading.parquet_reader import read_parquet
 from flows.refinery.reading.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.reading.reserved import require_free_names
 from flows.refinery.reading.text_source import TextSource
 from flows.refinery.reading.xlsx_reader import read_xlsx
 
@@ -37,7 +38,9 @@ def read_partitions(
         OSError: the file itself cannot be opened or read.
     """
     with open_bytes(path, limits) as source:
-        yield from _partitions(source, contract, rows_per_partition, limits)
+        for partition in _partitions(source, contract, rows_per_partition, limits):
+            require_free_names(partition.frame.columns)
+            yield partition
 
 
 def _partitions(source: ByteSource, contract: Contract, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:

@@ -48,7 +48,7 @@ class TextUndecodable(FileRejected):
 
 
 class HeaderInvalid(FileRejected):
-    """A column has no name, or two have the same."""
+    """A column has no name, two have the same, or one has a name that Sluice writes a column of its own under."""
 
     code = "header_invalid"
 

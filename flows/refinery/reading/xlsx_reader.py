@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
 from flows.refinery.reading.columns import frame_of
 from flows.refinery.reading.csv_dialect import TEXT_TYPES
-from flows.refinery.reading.partition import Limits, Partition, SourceFormat
+from flows.refinery.reading.csv_records import shortened
+from flows.refinery.reading.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.reading.rejections import (
     EmptyFile,
     FileTooLarge,
@@ -30,6 +32,7 @@ from flows.refinery.reading.rejections import (
     TooManyRows,
     WorkbookBroken,
 )
+from flows.refinery.reading.xlsx_errors import ERROR_CELL, REFERENCE, ErrorCells, has_error_cell, row_of, sheet_errors
 from flows.refinery.suggestions import did_you_mean
 
 _MAX_PARTS = 10_000
@@ -38,7 +41,6 @@ _MAX_TAG_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT 4.3.7
 _ENCRYPTED = 0x1
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
-_REFERENCE = re.compile(rb"\br\s*=\s*[\"']\s*([A-Za-z]{0,7})(\d{1,10})")
 
 
 def read_xlsx(
@@ -52,61 +54,90 @@ def read_xlsx(
         FormatNotAllowed, WorkbookBroken, FileTooLarge, SheetMissing, EmptyFile, HeaderInvalid, TooManyColumns,
         TooManyRows
     """
-    _require_harmless(file, limits)
+    faults = _require_harmless(file, limits)
     file.seek(0)
-    rows = enumerate(_sheet_rows(file, contract), start=1)
+    name, sheet = _sheet_rows(file, contract)
+    errors = sheet_errors(name, faults, lambda part: _content(file, part)) if faults else ErrorCells()
+    rows = enumerate(sheet, start=1)
     for _ in range(contract.format.skip_lines):
         next(rows, None)
-    number, header = next(((number, row) for number, row in rows if not _is_blank(row)), (0, None))
+    number, header = next(((n, row) for n, row in rows if not _is_blank(row) or errors.of(n)), (0, None))
     if header is None:
         raise EmptyFile("the sheet is empty")
+    if errors.of(number):
+        raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
     names = _names(header, number, limits)
     found = SourceFormat(type="xlsx", compression=compression)
-    yield from _partitions(rows, names, contract, min(rows_per_partition, limits.max_rows), limits, found)
+    rows_per_partition = min(rows_per_partition, limits.max_rows)
+    yield from _partitions(rows, names, errors, contract, rows_per_partition, limits, found)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows on their way into a partition.
+
+    Attributes:
+        total: rows so far, those of earlier partitions and misfits included.
+    """
+
+    total: int = 0
+    values: list[list[Any]] = field(default_factory=list)
+    row_numbers: list[int] = field(default_factory=list)
+    misfits: list[Misfit] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.values) + len(self.misfits)
+
+    def add(self, row: list[Any], error: str | None, number: int) -> None:
+        """Take a row of the sheet; one with an error cell is a misfit, as the error is no value and not missing."""
+        self.total += 1
+        if error is None:
+            self.values.append(row)
+            self.row_numbers.append(self.total)
+        else:
+            cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
+            self.misfits.append(Misfit(self.total, ERROR_CELL, shortened(f"{error} in row {number}: {cells}")))
 
 
 def _partitions(
     rows: Iterator[tuple[int, list[Any]]],
     names: list[str],
+    errors: ErrorCells,
     contract: Contract,
     rows_per_partition: int,
     limits: Limits,
     found: SourceFormat,
 ) -> Iterator[Partition]:
-    total = 0
-    pending: list[list[Any]] = []
+    pending = _Rows()
     for number, row in rows:
-        if _is_blank(row):
+        error = errors.of(number)
+        if _is_blank(row) and error is None:
             continue
         for place, value in enumerate(row[len(names) :], start=len(names)):
             if not _is_empty(value):
                 raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
-        pending.append(row)
-        if total + len(pending) > limits.max_rows:
+        pending.add(row, error, number)
+        if pending.total > limits.max_rows:
             raise TooManyRows(f"the sheet has more than {limits.max_rows} rows")
         if len(pending) == rows_per_partition:
-            yield _partition(pending, names, contract, total, found)
-            total += len(pending)
-            pending = []
-    if pending or not total:
-        yield _partition(pending, names, contract, total, found)
+            yield _partition(pending, names, contract, found)
+            pending = _Rows(pending.total)
+    if len(pending) or not pending.total:
+        yield _partition(pending, names, contract, found)
 
 
-def _partition(
-    rows: list[list[Any]], names: list[str], contract: Contract, before: int, found: SourceFormat
-) -> Partition:
+def _partition(rows: _Rows, names: list[str], contract: Contract, found: SourceFormat) -> Partition:
     columns: dict[str, list[Any]] = {}
     missing: dict[str, frozenset[str]] = {}
     for place, name in enumerate(names):
         column = contract.columns.get(name)
-        values = [_value(row[place]) if place < len(row) else None for row in rows]
+        values = [_value(row[place]) if place < len(row) else None for row in rows.values]
         if column is not None and column.type in TEXT_TYPES:
             values = [_text_of_number(value) for value in values]
         columns[name] = values
         own = column.missing_values if column is not None else None
         missing[name] = frozenset(contract.format.missing_values if own is None else own)
-    row_numbers = np.arange(before + 1, before + len(rows) + 1, dtype=np.int64)
-    return Partition(frame_of(columns, missing), row_numbers, [], found)
+    return Partition(frame_of(columns, missing), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
 
 
 def _value(value: Any) -> Any:
@@ -159,11 +190,12 @@ def _cell(column: int, row: int) -> str:
     return f"{letters}{row}"
 
 
-def _sheet_rows(file: IO[bytes], contract: Contract) -> Iterator[list[Any]]:
+def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list[Any]]]:
+    """The sheet's name and its rows; cells with an error are empty in them."""
     with _rust_faults_as_rejections():
         workbook = CalamineWorkbook.from_filelike(file)
         name = _sheet_name(workbook.sheet_names, contract.format.sheet)
-        return iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+        return name, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
 
 
 def _sheet_name(names: list[str], wanted: str | int) -> str:
@@ -192,10 +224,13 @@ def _rust_faults_as_rejections() -> Iterator[None]:
 # --- before unpacking ---------------------------------------------------------------------------------------
 
 
-def _require_harmless(file: IO[bytes], limits: Limits) -> None:
+def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
     """Unpack every part in small pieces, keeping nothing, and count what the reader would have to hold.
 
     The sizes that a ZIP archive itself gives may be false, and a sheet with two cells can span 17 thousand million.
+
+    Returns:
+        by the names of the parts that have any, their cells with errors.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -207,8 +242,9 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> None:
     if len(parts) > _MAX_PARTS:
         raise WorkbookBroken(f"the workbook has {len(parts)} parts; at most {_MAX_PARTS} are read")
     left = limits.max_workbook_bytes
+    faults: dict[str, ErrorCells] = {}
     for part in parts:
-        extent = _Extent()  # of every part: any of them can be declared to be a sheet
+        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
         for piece in _pieces(file, part):
             left -= len(piece)
             if left < 0:
@@ -219,6 +255,16 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> None:
                 f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
                 " delete stray cells far from the table, or upload CSV or Parquet"
             )
+        if extent.errors:
+            faults[part.filename.lower()] = extent.errors
+    return faults
+
+
+def _content(file: IO[bytes], name: str) -> bytes:
+    """A part that was measured already; nothing where there is none of this name."""
+    with zipfile.ZipFile(file) as archive:
+        parts = [part for part in archive.infolist() if part.filename.lower() == name]
+    return b"".join(piece for part in parts[-1:] for piece in _pieces(file, part))
 
 
 def _pieces(file: IO[bytes], part: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -258,7 +304,9 @@ def _inflated(inflater: Any, packed: bytes) -> Iterator[bytes]:
 class _Extent:
     """How far a sheet's cells reach, told from its XML without parsing it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_cells: int) -> None:
+        self.errors = ErrorCells(max_cells)
+        self._row = 0
         self._tail = b""
         self._last_row = self._last_cell_row = self._last_column = 0
         self._tags = self._references = self._rows = 0
@@ -271,15 +319,19 @@ class _Extent:
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
+        has_errors = has_error_cell(text)
         for match in _ROW_OR_CELL.finditer(text):
             if match[1] == b"c":
                 self._tags += 1
                 self._cells_in_row += 1
                 self._most_cells_in_a_row = max(self._most_cells_in_a_row, self._cells_in_row)
+                if has_errors:
+                    self.errors.look_at(text, match.start(), self._row)
             else:
                 self._rows += 1
                 self._cells_in_row = 0
-        for match in _REFERENCE.finditer(text):
+                self._row = row_of(text, match.start(), self._row + 1)
+        for match in REFERENCE.finditer(text):
             self._references += 1
             self._last_row = max(self._last_row, int(match[2]))
             if match[1]:

@@ -176,6 +176,7 @@ def test_whole_numbers_are_told_without_a_decimal_point() -> None:
         ([None, None], None),
         ([], None),
         ([2**63], "string"),
+        ([-(2**63)], "great_integer"),
         ([pd.Timestamp("2024-01-01")], "timestamp"),
     ],
 )
@@ -183,8 +184,13 @@ def test_the_type_of_an_undeclared_column_is_that_of_its_values(values: list[Any
     assert infer_kind(pd.Series(values)) == kind
 
 
+@pytest.mark.parametrize(("values", "kind"), [([2**53, 2.0, None], "great_integer"), ([2**53, 1.5], "string")])
+def test_integers_beyond_exact_floats_are_kept_apart_from_other_numbers(values: list[Any], kind: str) -> None:
+    assert infer_kind(pd.Series(values, dtype=object)) == kind
+
+
 def test_joining_types_does_not_depend_on_their_order() -> None:
-    kinds: list[Any] = [None, "integer", "number", "string", "boolean", "timestamp"]
+    kinds: list[Any] = [None, "integer", "great_integer", "number", "string", "boolean", "timestamp"]
     for one in kinds:
         for other in kinds:
             assert join_kinds(one, other) == join_kinds(other, one)

@@ -11,6 +11,7 @@ import re
 import resource
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from flows.refinery.reading.rejections import (
     TooManyColumns,
     WorkbookBroken,
 )
-from tests.unit.refinery.tables import a_contract, numbers, read_bytes, whole
+from tests.unit.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
 
 CSV = b"a,b\n" + b"".join(b"%d,x%d\n" % (i, i) for i in range(1000))
 
@@ -337,3 +338,55 @@ def test_a_broken_workbook_is_refused(tmp_path: Path) -> None:
     for broken in (good[:200], good[:-30], with_sheet(good, b"<worksheet><sheetData><row><c r='A1'>")):
         with pytest.raises((WorkbookBroken, EmptyFile)):
             read_bytes(tmp_path, broken)
+
+
+def with_errors(rows: list[list[Any]], **sheets: list[list[Any]]) -> bytes:
+    """A workbook in which every text that begins with # is an error cell."""
+    book = openpyxl.load_workbook(io.BytesIO(workbook(rows, **sheets)))
+    for cell in (cell for sheet in book.worksheets for row in sheet.iter_rows() for cell in row):
+        if isinstance(cell.value, str) and cell.value.startswith("#"):
+            cell.data_type = "e"
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("rows_per_partition", [1, 2, 100])
+def test_rows_with_an_error_cell_are_misfits_and_never_missing_values(tmp_path: Path, rows_per_partition: int) -> None:
+    rows: list[list[Any]] = [["id", "v"], [1, "#DIV/0!"], [2, 5], [None, None], ["#N/A", None], [4, "#REF!"], [5, None]]
+    partitions = read_bytes(tmp_path, with_errors(rows), rows_per_partition=rows_per_partition)
+    assert numbers(partitions) == [2, 5]
+    assert whole(partitions)["id"].tolist() == [2, 5]
+    assert [(misfit.row_number, misfit.reason, misfit.raw) for misfit in misfits(partitions)] == [
+        (1, "error_cell", "#DIV/0! in row 2: 1,"),
+        (3, "error_cell", "#N/A in row 5: ,"),
+        (4, "error_cell", "#REF! in row 6: 4,"),
+    ]
+
+
+def test_error_cells_of_another_sheet_do_not_count(tmp_path: Path) -> None:
+    content = with_errors([["id"], [1]], other=[["id"], ["#N/A"]])
+    assert misfits(read_bytes(tmp_path, content)) == []
+    contract = a_contract(format={"sheet": "other"})
+    assert [misfit.row_number for misfit in misfits(read_bytes(tmp_path, content, contract))] == [1]
+
+
+def test_error_cells_are_found_where_the_sheet_gives_no_places(tmp_path: Path) -> None:
+    places = re.compile(rb' r="[A-Z]*[0-9]+"')
+    content = repacked(with_errors([["id", "v"], [1, 2], [3, "#REF!"]]), lambda part: places.sub(b"", part))
+    assert [misfit.raw for misfit in misfits(read_bytes(tmp_path, content))] == ["#REF! in row 3: 3,"]
+
+
+def repacked(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """A workbook whose sheets are changed."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(result, "w") as target:
+        for name in source.namelist():
+            part = source.read(name)
+            target.writestr(name, change(part) if name.startswith("xl/worksheets/") else part)
+    return result.getvalue()
+
+
+def test_an_error_cell_in_the_header_is_refused_with_its_row(tmp_path: Path) -> None:
+    with pytest.raises(HeaderInvalid, match=r"row 1: the header has a cell with the error #N/A"):
+        read_bytes(tmp_path, with_errors([["id", "#N/A"], [1, 2]]))

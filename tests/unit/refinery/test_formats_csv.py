@@ -150,6 +150,12 @@ def test_undeclared_columns_with_zeros_in_front_stay_text(tmp_path: Path) -> Non
     assert frame["n"].tolist() == [1, 2]
 
 
+def test_zeros_in_fractions_dates_and_exponents_do_not_make_numbers_text(tmp_path: Path) -> None:
+    rows = ["1,0.05,-0.5,1e-05,+1.5,2024-01-02 03:04,01/02/2024"] * 300
+    frame = whole(read_bytes(tmp_path, ("i,a,b,c,d,e,f\n" + "\n".join(rows) + "\n").encode()))
+    assert [str(frame[name].dtype) for name in "iabcd"] == ["int64", *["float64"] * 4]
+
+
 @pytest.mark.parametrize("declared", [{}, {"n": "integer"}])
 def test_great_integers_beside_missing_values_lose_no_digit(tmp_path: Path, declared: dict[str, str]) -> None:
     content = b"n,b\n9007199254740993,x\n,y\n3,z\n"

@@ -267,6 +267,18 @@ def test_undeclared_columns_get_the_same_type_however_the_file_is_cut(tmp_path: 
     assert list(good(validated)["a"]) == ["1", "2", "007x"]
 
 
+@pytest.mark.parametrize("rows_per_partition", [7, 100_000])
+@pytest.mark.parametrize("written", ["00123", "+491701234567", '"007"', "-007", " 007"])
+def test_zeros_and_a_plus_in_front_are_kept_wherever_in_the_file_they_first_appear(
+    tmp_path: Path, written: str, rows_per_partition: int
+) -> None:
+    rows = [f"{number},{90_000 - number},0{number % 9}.02.2024,0.5" for number in range(300)]
+    header, late = "a,b,d,n\n", f"300,{written},01.02.2024,1.05\n"
+    validated = refine(tmp_path, header + "\n".join(rows) + "\n" + late, a_contract(), rows_per_partition)
+    assert validated.kinds == {"a": "integer", "b": "string", "d": "string", "n": "number"}
+    assert list(good(validated)["b"]) == [*(str(90_000 - number) for number in range(300)), written.strip('"')]
+
+
 def test_json_lines_whose_columns_come_late_have_them_from_the_first_row(tmp_path: Path) -> None:
     validated = refine(tmp_path, '{"a": 1}\n{"a": 2}\n{"a": 3, "b": "x"}\n', a_contract(), 1)
     assert validated.columns_in == ("a", "b")

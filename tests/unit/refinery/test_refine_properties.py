@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import Phase, given, note, settings
+from hypothesis import Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from flows.refinery.contract.model import Contract
@@ -126,6 +127,38 @@ def test_every_row_is_published_quarantined_or_dropped_and_partitions_do_not_sho
     assert cut_prepared.dropped == prepared.dropped
     assert cut_prepared.fitted == prepared.fitted
     assert repr(cut_files) == repr(files)
+
+
+UNDECLARED = [
+    *("", "", "5", "7", "2.0", "1.5", "-3", "1e3", "1e300", "1e400", "9007199254740993", "-9223372036854775808"),
+    *("99999999999999999999", "9223372036854775808", "True", "FALSE", "maybe", "007", "+49", " 8", "inf", "1,5"),
+]
+JSON_VALUES = [None, 5, 2.0, 1.5, -3, 1e300, 2**53 + 1, -(2**63), 2**63, True, False, "x", "7", {"a": 1}, [1]]
+
+
+@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.lists(st.sampled_from(UNDECLARED), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
+@example(["9007199254740993", "5", "", "7"], 2)
+@example(["True", "", "FALSE", "maybe"], 2)
+@example(["0.1", "1e300", "9007199254740993"], 1)
+def test_partitions_do_not_show_in_undeclared_columns_of_csv(cells: list[str], rows_per_partition: int) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["i", "b"], *([0, cell] for cell in cells)])
+    _require_the_same(text.getvalue(), rows_per_partition)
+
+
+@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.lists(st.sampled_from(JSON_VALUES), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
+@example([2**53 + 1, 2, 1.5, 3], 2)
+@example([2**53 + 1, 2.0], 1)
+def test_partitions_do_not_show_in_undeclared_columns_of_json(values: list[Any], rows_per_partition: int) -> None:
+    _require_the_same("".join(json.dumps({"i": 0, "b": value}) + "\n" for value in values), rows_per_partition)
+
+
+def _require_the_same(content: str, rows_per_partition: int) -> None:
+    whole, _, files = _refined(content, a_contract(), 1000)
+    cut, _, cut_files = _refined(content, a_contract(), rows_per_partition)
+    assert (cut.kinds, repr(cut_files)) == (whole.kinds, repr(files))
 
 
 def _comparable(validated: Validated) -> Any:

@@ -43,6 +43,7 @@ def test_nul_bytes_cost_a_line_of_json_lines_and_no_more(tmp_path: Path) -> None
         (b"a,\0\n1,2\n", FormatNotAllowed, "line 1, column 3 has the byte 0x00"),
         (b"aaaaaaaaaa,bbbbbbbb\0bb,ccccccccccc\n1,2,3\n", FormatNotAllowed, "line 1, column 20: a NUL byte"),
         (b"a,b\n1,2\n" + b"\0" * 99, FormatNotAllowed, "line 3, column 1 has the byte 0x00"),
+        (bytes(100), FormatNotAllowed, "nothing but NUL bytes .*; upload the file again"),
         (b"\x93NUMPY\x01\x00v\x00{'descr': '<i8'}\n" + bytes(64), FormatNotAllowed, "line 1, column 7 has the byte"),
         ("a,b\n1,2\n".encode("utf-16-le"), FormatNotAllowed, "write `encoding: utf-16-le`"),
         ("a,b\n1,2\n".encode("utf-16-be"), FormatNotAllowed, "write `encoding: utf-16-be`"),
@@ -80,3 +81,11 @@ def test_a_refused_sheet_says_the_cell(tmp_path: Path, rows: list[list[Any]], wh
     book.save(buffer)
     with pytest.raises(HeaderInvalid, match=where):
         read_bytes(tmp_path, buffer.getvalue())
+
+
+@pytest.mark.parametrize("name", ["_sluice_row_number", "_row_number", "_rules", "_values", "_raw"])
+def test_columns_named_as_sluices_own_are_refused_with_what_to_rename(tmp_path: Path, name: str) -> None:
+    said = rf"rename the columns '{name}'"
+    for content in (f"{name},b\n9,1\n", f'{{"b": 1}}\n{{"b": 2, "{name}": 9}}\n'):
+        with pytest.raises(HeaderInvalid, match=said):
+            read_bytes(tmp_path, content.encode(), rows_per_partition=1)

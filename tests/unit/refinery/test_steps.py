@@ -408,3 +408,18 @@ def test_no_value_of_the_data_can_leave_its_folder(tmp_path: Path) -> None:
         assert output.folder.startswith("k=")
         assert len(output.folder) < 200
     assert prepared.rows_published == 4
+
+
+DAYS = "d,b\n2024-01-01,1\n0099-01-02,2\n,3\n"
+
+
+def test_dates_name_their_folders_as_days(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, [], DAYS, columns={"d": "date"}, output={"partition_by": "d"})
+    folders = [output.folder for output in prepared.outputs]
+    assert folders == ["d=0099-01-02/", "d=2024-01-01/", "d=__HIVE_DEFAULT_PARTITION__/"]
+
+
+def test_dates_cast_to_text_are_days(tmp_path: Path) -> None:
+    steps = [{"cast": {"column": "d", "type": "string"}}]
+    prepared = prepare(tmp_path, steps, DAYS, columns={"d": "date"})
+    assert pq.read_table(prepared.outputs[0].path)["d"].to_pylist() == ["2024-01-01", "0099-01-02", None]
