@@ -93,7 +93,10 @@ def as_text(raw: pd.Series) -> pd.Series:
     if pd.api.types.is_object_dtype(raw.dtype):
         return _as_str(raw.map(_text_of, na_action="ignore"))
     array = pa.array(raw, from_pandas=True)
-    return _series(array.cast(pa.string()), "str")
+    text = array.cast(pa.string())
+    if pa.types.is_timestamp(array.type):
+        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
+    return _series(text, "str")
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:

@@ -199,7 +199,7 @@ class MapValues(OnColumns):
         return "float64" if kinds == {"integer", "number"} else "str"
 
 
-_MIDNIGHT = " 00:00:00.000000"
+_MIDNIGHT = " 00:00:00"
 
 
 class _Reading(OnColumns):

@@ -62,6 +62,14 @@ def test_days_and_moments_in_one_column_are_moments(tmp_path: Path, rows_per_par
     ]
 
 
+@pytest.mark.parametrize("rows_per_partition", [1, 1000])
+def test_moments_among_texts_become_the_same_texts_however_the_file_is_cut(
+    tmp_path: Path, rows_per_partition: int
+) -> None:
+    table = published(tmp_path, xlsx(["when"], [NOON], ["soon"], [DAY]), rows_per_partition)
+    assert table["when"].to_pylist() == ["2024-03-01 12:00:00", "soon", "2024-01-31"]
+
+
 @pytest.mark.parametrize(
     "content",
     [
