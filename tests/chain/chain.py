@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from urllib.parse import quote_plus
 import httpx
 import pandas as pd
 from botocore.exceptions import ClientError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.settings import CONTRACTS
+from deployment import automations
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
@@ -30,11 +31,11 @@ from deployment.local.processes import ProcessRecord
 from deployment.packaging import Timeouts
 from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
+from tests.looking import looks
 from tests.privileges.calls import recorded
 
 _T = TypeVar("_T")
 END_SECONDS = 90.0
-_POLL_SECONDS = 0.1
 
 
 @dataclass
@@ -153,6 +154,11 @@ class Chain:
         deployment = self._prefect("GET", "/deployments/name/process-upload/upload")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
         return str(self._prefect("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+
+    def apply_automations(self, *arguments: str) -> None:
+        """Do what `python -m deployment.automations` does, without a process of its own, which is mostly start-up."""
+        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+            assert automations.main(arguments) == 0
 
     def copy_contracts(self, folder: Path) -> Path:
         """Copy the project's contracts, for a test to bend."""
@@ -306,15 +312,12 @@ class Chain:
 
     def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = END_SECONDS) -> _T:
         """Look until something is there, and return it; a wait that takes too long fails and names `what`."""
-        deadline = time.monotonic() + seconds
-        while True:
+        for _ in looks(seconds):
             found = look()
             if found:
                 return found
-            if time.monotonic() > deadline:
-                self.cloud.check()
-                raise AssertionError(f"waited {seconds:.0f} s in vain for {what}; queue: {self.messages()}")
-            time.sleep(_POLL_SECONDS)
+        self.cloud.check()
+        raise AssertionError(f"waited {seconds:.0f} s in vain for {what}; queue: {self.messages()}")
 
 
 # Short enough for tests, long enough for a busy machine: what dies is given back after this.

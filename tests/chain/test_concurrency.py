@@ -39,12 +39,11 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[None]:
     """A limit of one for the orders, applied as a user does it; afterwards Sluice's own limits again."""
     file = tmp_path / "concurrency.yaml"
     file.write_text(yaml.safe_dump({"uploads": 20, "each_dataset": 10, "datasets": {"orders": 1}}))
-    apply = ["python", "-m", "deployment.automations"]
     # Begun anew: tasks that other tests killed hold slots until their leases end.
     httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{limit_of('orders')}", timeout=30)
-    chain.cloud.run([*apply, "--concurrency", str(file)], timeout_seconds=300)
+    chain.apply_automations("--concurrency", str(file))
     yield
-    chain.cloud.run(apply, timeout_seconds=300)
+    chain.apply_automations()
 
 
 @contextmanager
@@ -104,12 +103,11 @@ def test_a_slot_that_is_never_given_back_does_not_hold_the_data_back(chain: Chai
 def test_limits_that_are_no_longer_declared_go(chain: Chain, tmp_path: Path) -> None:
     file = tmp_path / "concurrency.yaml"
     file.write_text(yaml.safe_dump({"uploads": 7, "each_dataset": 3, "datasets": {"gone": 1, "orders": 2}}))
-    apply = ["python", "-m", "deployment.automations"]
-    chain.cloud.run([*apply, "--concurrency", str(file)], timeout_seconds=300)
+    chain.apply_automations("--concurrency", str(file))
     found = {name: limit["limit"] for name, limit in limits(chain).items()}
     assert found[ALL_UPLOADS] == 7
     assert (found[limit_of("gone")], found[limit_of("orders")], found[limit_of("penguins")]) == (1, 2, 3)
-    chain.cloud.run(apply, timeout_seconds=300)
+    chain.apply_automations()
     assert limit_of("gone") not in limits(chain)
     (pool,) = [pool for pool in chain.ask_prefect("work_pools") if pool["name"] == "local"]
     assert pool["concurrency_limit"] == 4

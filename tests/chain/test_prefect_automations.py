@@ -37,8 +37,8 @@ def hook(chain: Chain) -> Iterator[Receiver]:
     with receiver() as server:
         register = ["python", "-m", "blocks.register", "--stack", STACK_NAME]
         chain.cloud.run(register, timeout_seconds=300, environment={"SLUICE_NOTIFY_URL": server.url})
-        for _ in range(2):  # the second time must change nothing
-            chain.cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=300)
+        chain.cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=300)
+        chain.apply_automations()  # the second time must change nothing
         try:
             yield server
         finally:
@@ -205,7 +205,7 @@ def _sooner(chain: Chain, name: str) -> Iterator[None]:
 def _apply(chain: Chain, entry: Mapping[str, Any]) -> None:
     file = chain.cloud.state_dir / "automations.yaml"
     file.write_text(yaml.safe_dump([dict(entry)]))
-    chain.cloud.run(["python", "-m", "deployment.automations", str(file)], timeout_seconds=300)
+    chain.apply_automations(str(file))
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 from tests.faults.saboteur import Sabotage, as_variable, forked
+from tests.looking import looks
 
 VISIBILITY_SECONDS = 10  # the least that the settings allow
 _PRELOADED = ["tests.faults.saboteur", "tests.faults.warm"]
@@ -351,9 +351,4 @@ def fork_server(environment: dict[str, str]) -> Any:
 
 def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:
     """Look until it is so; False if it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not look():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    return any(look() for _ in looks(seconds))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tests.looking import looks
+
 _T = TypeVar("_T")
-_PAUSE_SECONDS = 0.05
 
 
 def eventually(what: Callable[[], _T | None], *, seconds: float) -> _T:
@@ -16,11 +16,9 @@ def eventually(what: Callable[[], _T | None], *, seconds: float) -> _T:
     Raises:
         AssertionError: there was none within `seconds`.
     """
-    deadline = time.monotonic() + seconds
-    while True:
+    answer = None
+    for _ in looks(seconds):
         answer = what()
         if answer:
             return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} seconds: the last answer was {answer!r}")
-        time.sleep(_PAUSE_SECONDS)
+    raise AssertionError(f"not within {seconds:.0f} seconds: the last answer was {answer!r}")
