@@ -86,7 +86,7 @@ distclean: clean ## removes the environments too
 test: ## everything the gate checks
 	@$(MAKE) --no-print-directory -j 3 environments
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target checks
-	@echo "Now the tests, three suites at a time; each shows its output when it has ended (about 12 minutes in all)"
+	@echo "Now the tests, three suites at a time; each shows its output when it has ended (12 to 20 minutes in all, on two cores)"
 	@rm -rf .pytest_cache/calls
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
