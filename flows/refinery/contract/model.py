@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from flows.refinery.contract.expectation_faults import columns_named, faults_of
 from flows.refinery.contract.vocabulary import vocabulary
-from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
+from flows.refinery.contract.written_times import TimeFormat, TimeZone
 from flows.refinery.suggestions import did_you_mean
 
 DEFAULT_DATASET = "default"
@@ -73,11 +73,11 @@ class Column(_Frozen):
         True,
         description="Whether the column must be there; one that need not be is filled with missing values.",
     )
-    format: str | None = Field(
+    format: TimeFormat | None = Field(
         None,
         description="How timestamps, dates and times are written, in strftime's codes; ISO 8601 where it is not given.",
     )
-    timezone: str | None = Field(
+    timezone: TimeZone | None = Field(
         None, description="The zone of timestamps that name none, as in Europe/Berlin; UTC where it is not given."
     )
     missing_values: tuple[str, ...] | None = Field(
@@ -92,16 +92,6 @@ class Column(_Frozen):
         if self.timezone is not None and self.type != "timestamp":
             raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
         return self
-
-    @field_validator("format")
-    @classmethod
-    def _format_can_be_read(cls, written: str | None) -> str | None:
-        return refused(written, format_fault)
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_is_known(cls, zone: str | None) -> str | None:
-        return refused(zone, timezone_fault)
 
 
 class FileFormat(_Frozen):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import zoneinfo
 from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from flows.refinery.suggestions import did_you_mean
 
@@ -48,13 +51,18 @@ def timezone_fault(zone: str) -> str | None:
     return None if zone in known else f"there is no time zone {zone!r}{did_you_mean(zone, known)}"
 
 
-def refused(written: str | None, fault_of: Callable[[str], str | None]) -> str | None:
-    """The value as it is, for a validator.
+def _without(fault_of: Callable[[str], str | None]) -> AfterValidator:
+    def check(written: str) -> str:
+        fault = fault_of(written)
+        if fault:
+            raise ValueError(fault)
+        return written
 
-    Raises:
-        ValueError: it has a fault.
-    """
-    fault = None if written is None else fault_of(written)
-    if fault:
-        raise ValueError(fault)
-    return written
+    return AfterValidator(check)
+
+
+TimeFormat = Annotated[str, _without(format_fault)]
+"""How a date or time is written, in strftime's codes that can be read."""
+
+TimeZone = Annotated[str, _without(timezone_fault)]
+"""The name of a time zone that there is."""

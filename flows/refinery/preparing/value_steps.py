@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from flows.refinery.contract.model import Column
-from flows.refinery.contract.written_times import format_fault, refused, timezone_fault
+from flows.refinery.contract.written_times import TimeFormat, TimeZone
 from flows.refinery.judging.coercion import coerce
 from flows.refinery.judging.exact import ExactMoments
 from flows.refinery.preparing.kinds import misfit, moment_of
@@ -228,18 +228,8 @@ class ParseDates(_Reading):
     """Text as timestamps in UTC; `format` in strftime's codes, ISO 8601 where it is not given."""
 
     name = "parse_dates"
-    format: str | None = None
-    timezone: str | None = None
-
-    @field_validator("format")
-    @classmethod
-    def _format_can_be_read(cls, written: str | None) -> str | None:
-        return refused(written, format_fault)
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_is_known(cls, zone: str | None) -> str | None:
-        return refused(zone, timezone_fault)
+    format: TimeFormat | None = None
+    timezone: TimeZone | None = None
 
     def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
         column = Column(type="timestamp", format=self.format, timezone=self.timezone)
