@@ -90,7 +90,19 @@ def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[Uplo
         for upload in sent:
             chain.ended(upload, 180)
         chain.settle()
+    wait_for_the_last_lines(chain, "trigger", "dispatched", sent)
+    wait_for_the_last_lines(chain, "task", "done", sent)
     return sent
+
+
+def wait_for_the_last_lines(chain: Chain, part: str, last_event: str, uploads: list[UploadMessage]) -> None:
+    """Wait until a part's log holds the last line about each upload: logs arrive after what they tell of."""
+    runs = {upload.run_id for upload in uploads}
+
+    def are_there() -> bool:
+        return runs <= {line.get("run_id") for line in lines_of(chain, part) if line.get("event") == last_event}
+
+    chain.wait_for(are_there, f"each upload's line {last_event!r} in the log of the {part}", 60)
 
 
 def everything_in(chain: Chain, group: str) -> list[str]:

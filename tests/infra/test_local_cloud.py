@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -447,6 +449,65 @@ def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> No
 
 
 # --- starting, dying, starting again ------------------------------------------------------------------------
+
+
+_TALKATIVE = """
+import sys
+
+def handle(event, context):
+    for number in range(event["lines"]):
+        print(f'{{"request": "{context.aws_request_id}", "number": {number}}}')
+    if event["ends"] == "dead":
+        sys.exit(3)
+    if event["ends"] == "raises":
+        raise ValueError("no more to say")
+"""
+
+
+@pytest.fixture(scope="module")
+def talkative(cloud: LocalCloud) -> str:
+    """A function that logs what it is told to, and the log group that it writes to."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as code:
+        code.writestr("talkative.py", _TALKATIVE)
+    group = "/tests/talkative"
+    cloud.client("logs").create_log_group(logGroupName=group)
+    cloud.client("iam").create_role(RoleName="talkative", AssumeRolePolicyDocument=json.dumps(_TRUST))
+    cloud.client("lambda").create_function(
+        FunctionName="talkative",
+        Runtime="python3.13",
+        Role=f"arn:aws:iam::{ACCOUNT}:role/talkative",
+        Handler="talkative.handle",
+        Code={"ZipFile": archive.getvalue()},
+        Timeout=30,
+        LoggingConfig={"LogFormat": "JSON", "LogGroup": group},
+    )
+    return group
+
+
+def streams_of(cloud: LocalCloud, group: str) -> set[str]:
+    pages = cloud.client("logs").get_paginator("describe_log_streams").paginate(logGroupName=group)
+    return {stream["logStreamName"] for page in pages for stream in page["logStreams"]}
+
+
+@pytest.mark.parametrize("ends", ["well", "raises", "dead"])
+def test_all_that_a_function_says_is_in_the_log_of_that_invocation(
+    cloud: LocalCloud, talkative: str, ends: str
+) -> None:
+    before, count, lines = streams_of(cloud, talkative), 24, 1500
+    payload = json.dumps({"lines": lines, "ends": ends})
+    with ThreadPoolExecutor(24) as callers:  # so many at once that the cloud is late in reading what they say
+        invoke = cloud.client("lambda").invoke
+        list(callers.map(lambda _: invoke(FunctionName="talkative", Payload=payload), range(count)))
+    streams = streams_of(cloud, talkative) - before
+    assert len(streams) == count
+    for stream in streams:
+        events = cloud.client("logs").get_log_events(logGroupName=talkative, logStreamName=stream, startFromHead=True)
+        said = [json.loads(event["message"]) for event in events["events"] if event["message"].startswith("{")]
+        (request,) = {line["record"]["requestId"] for line in said if "record" in line}
+        assert [(line["request"], line["number"]) for line in said if "request" in line] == [
+            (request, number) for number in range(lines)
+        ]
 
 
 def test_a_second_cloud_on_the_same_folder_is_refused(cloud: LocalCloud) -> None:

@@ -1,4 +1,7 @@
-"""Writes Lambda's own lines as JSON where the function's LogFormat says so; MiniStack knows the text form only.
+"""Keeps every line of a function, and writes Lambda's own as JSON where its LogFormat says so.
+
+MiniStack waits 50 ms for what a function wrote: on a busy machine lines are lost, or found in the log of the next
+invocation. And of Lambda's own lines it knows the text form only.
 
 The forms: docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html and, for an exception of the handler,
 docs.aws.amazon.com/lambda/latest/dg/python-logging.html
@@ -7,10 +10,13 @@ docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 from __future__ import annotations
 
 import json
+import queue
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+from ministack.core import lambda_runtime
 from ministack.services import cloudwatch_logs, lambda_svc
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -18,9 +24,14 @@ _REPORT = re.compile(
     r"Duration: (?P<duration>\d+) ms.*Memory Size: (?P<size>\d+) MB.*Max Memory Used: (?P<used>\d+) MB"
 )
 
+_END = "-- all that this invocation said --"
+_ANSWER_SENT = "        _real_stdout.flush()\n\nrun()\n"
+_END_DEADLINE_SECONDS = 60.0
+
 
 def install() -> None:
-    """Replace how MiniStack words what it logs of an invocation."""
+    """Replace how MiniStack collects and words what it logs of an invocation."""
+    _keep_every_line()
     emit = lambda_svc._emit_lambda_logs
 
     def emit_as_asked(func: dict[str, Any], request_id: str, text: str, error: bool, *rest: Any, **more: Any) -> None:
@@ -30,6 +41,39 @@ def install() -> None:
             _reword(logging_config["LogGroup"], request_id, failed=error)
 
     lambda_svc._emit_lambda_logs = emit_as_asked
+
+
+def _keep_every_line() -> None:
+    """Let Python's workers say where the lines of an invocation end, and read to there."""
+    script = lambda_runtime._PYTHON_WORKER_SCRIPT
+    if script.count(_ANSWER_SENT) != 1:
+        raise RuntimeError("this release of MiniStack answers for a function in another way than lambda_logs.py knows")
+    mark = f'        print("{_END}", file=sys.stderr, flush=True)\n'
+    lambda_runtime._PYTHON_WORKER_SCRIPT = script.replace(_ANSWER_SENT, mark + _ANSWER_SENT)
+    wait_a_moment = lambda_runtime.Worker._drain_stderr_bounded
+
+    def collect(worker: Any, **waits: float) -> str:
+        python = str(worker.config.get("Runtime", "")).startswith("python")
+        return _lines_to_the_end(worker) if python else wait_a_moment(worker, **waits)
+
+    lambda_runtime.Worker._drain_stderr_bounded = collect
+
+
+def _lines_to_the_end(worker: Any) -> str:
+    lines: list[str] = []
+    deadline = time.monotonic() + _END_DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        told_all = not worker._stderr_thread.is_alive()  # the process died, and its pipe was read to the end
+        try:
+            line = worker._stderr_queue.get(timeout=0.05)
+        except queue.Empty:
+            if told_all:
+                break
+            continue
+        if line == _END:
+            break
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _reword(group: str, request_id: str, *, failed: bool) -> None:
