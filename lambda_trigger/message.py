@@ -65,7 +65,7 @@ class UploadMessage:
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MessageUnreadable(f"the message is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise MessageUnreadable(f"the message is a JSON {type(fields).__name__}, not an object")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.refinery.contract.model import Column
+from flows.refinery.reading.nesting import is_nested_too_deep
 from flows.refinery.reading.partition import SourceFormat
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
@@ -449,7 +450,15 @@ def _text_of(value: Any) -> str:
 
 def _json_or_none(value: str) -> str | None:
     try:
-        json.loads(value)
-    except ValueError:
+        found = _JSON.decode(value)
+    except (ValueError, RecursionError):
         return None
-    return value
+    return None if is_nested_too_deep(found, value) else value
+
+
+def _no_json(constant: str) -> None:
+    """NaN and Infinity, which Python would take."""
+    raise ValueError(constant)
+
+
+_JSON = json.JSONDecoder(parse_int=float, parse_constant=_no_json)  # float takes any number of digits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.reading.columns import frame_of
 from flows.refinery.reading.csv_dialect import TEXT_TYPES
 from flows.refinery.reading.csv_records import shortened
+from flows.refinery.reading.nesting import is_nested_too_deep
 from flows.refinery.reading.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.reading.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns, TooManyRows
 from flows.refinery.reading.text_source import TextSource
@@ -24,6 +26,7 @@ _SPACE = " \t\r\n"
 _SPACES = re.compile(f"[{_SPACE}]*")
 _MAX_DIGITS = 400  # a float64 has at most 309 before the point
 _MANY_DIGITS = re.compile(r"\d{401}")
+_FRACTION = re.compile(r"\d[.eE]")
 
 
 class _RowUnfit(ValueError):
@@ -46,6 +49,10 @@ def _integer(text: str) -> int:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _CAREFUL_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 _AS_WRITTEN = json.JSONDecoder(parse_float=str, parse_constant=str)
+# A number among the texts of a nested value, behind a mark that no file can know.
+_MARK = secrets.token_hex(16)
+_MARKING = json.JSONDecoder(parse_float=lambda text: _MARK + text)
+_MARKED = re.compile(f'"{_MARK}([^"]+)"')
 _STRUCTURE = json.JSONDecoder(parse_int=float)  # takes any number of digits, and keys twice
 
 
@@ -89,6 +96,8 @@ class _JsonRows:
             value = _decoded(raw)
             if any(_is_number(value.get(name)) for name in self._text_names):
                 value = self._with_written_numbers(value, raw)
+            if _FRACTION.search(raw) and any(isinstance(cell, dict | list) for cell in value.values()):
+                value |= _nested_as_written(raw)
             if not value.keys() <= self._rows.names.keys():
                 self._widen(value)
         except _RowUnfit as unfit:
@@ -343,11 +352,19 @@ def _decoded(raw: str) -> dict[str, Any]:
         raise _RowUnfit("not_json") from None
     if not isinstance(value, dict):
         raise _RowUnfit("not_an_object")
+    if is_nested_too_deep(value, raw):
+        raise _RowUnfit("nested_too_deep")
     if not _is_text(raw, value):
         raise _RowUnfit("undecodable_text")
     if not value:
         raise _RowUnfit("empty_object")
     return value
+
+
+def _nested_as_written(raw: str) -> dict[str, str]:
+    """The JSON text of a row's objects and arrays, with numbers as the file writes them: 1.10, 1e400."""
+    nested = {name: cell for name, cell in _MARKING.decode(raw).items() if isinstance(cell, dict | list)}
+    return {name: _MARKED.sub(r"\1", json.dumps(cell, ensure_ascii=False)) for name, cell in nested.items()}
 
 
 def _is_number(value: Any) -> bool:

@@ -145,6 +145,8 @@ def test_times_of_day_are_read() -> None:
 def test_json_is_checked_and_kept_as_text() -> None:
     assert read(['{"a": 1}', "{", None], "json") == ['{"a": 1}', UNREADABLE, None]
     assert read([{"a": 1}, [2]], "json") == ['{"a": 1}', "[2]"]
+    long = f"[{'1' * 5_000}, 1e400]"
+    assert read([long, "[NaN]", "-Infinity", "[" * 990 + "]" * 990, "[" * 90_000], "json") == [long, *[UNREADABLE] * 4]
 
 
 def test_text_is_never_changed() -> None:

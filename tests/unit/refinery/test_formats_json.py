@@ -65,6 +65,13 @@ def test_each_line_is_a_row_and_bad_lines_are_misfits(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_may_be_nested_200_levels_deep_and_no_deeper(tmp_path: Path) -> None:
+    deep = {levels: "[" * (levels - 1) + "]" * (levels - 1) for levels in (200, 201, 985, 1_500)}
+    partitions = read_bytes(tmp_path, "".join(f'{{"a": {value}}}\n' for value in deep.values()).encode())
+    assert whole(partitions)["a"].tolist() == [deep[200]]
+    assert [(m.row_number, m.reason) for m in misfits(partitions)] == [(n, "nested_too_deep") for n in (2, 3, 4)]
+
+
 def test_rows_may_lack_columns_and_bring_new_ones(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b'{"a": 1}\n{"b": "x"}\n', a_contract(format="jsonl"))
     frame = whole(partitions)

@@ -109,6 +109,13 @@ def test_numbers_in_a_text_column_keep_their_digits(tmp_path: Path) -> None:
     assert table.to_pydict() == {"a": ["1.10", "12345678901234567890.12", None], "b": [1.1, 2.0, 3.0]}
 
 
+@pytest.mark.parametrize("columns", [{}, {"a": "json"}])
+def test_numbers_in_nested_values_keep_their_digits(tmp_path: Path, columns: dict[str, str]) -> None:
+    nested = ['{"price": 1.10, "text": "2.50", "more": [1e400, 12345678901234567890.12]}', "[0.10, 7]", '["1.10"]']
+    content = "".join(f'{{"a": {value}, "b": 1.5}}\n' for value in nested).encode()
+    assert published(tmp_path, content, columns=columns).to_pydict() == {"a": nested, "b": [1.5] * 3}
+
+
 @pytest.mark.parametrize("form", [{}, {"thousands": ","}, {"thousands": ",", "delimiter": ","}])
 def test_a_thousands_mark_may_be_the_delimiter_where_such_numbers_stand_in_quotes(
     tmp_path: Path, form: dict[str, str]

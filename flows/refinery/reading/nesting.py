@@ -1,0 +1,22 @@
+"""How deep a JSON value may be nested: Python's own limit is another in every place that it is read or written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_LEVELS = 200
+
+
+def is_nested_too_deep(value: Any, text: str) -> bool:
+    """Whether a value has objects or arrays in each other on more than `MAX_LEVELS` levels.
+
+    Args:
+        text: what says the value; as a rule it is too short to be nested so deep.
+    """
+    if text.count("[") + text.count("{") <= MAX_LEVELS:
+        return False
+    level, depth = [value], 0
+    while level := [part for part in level if isinstance(part, dict | list)]:
+        depth += 1
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    return depth > MAX_LEVELS
