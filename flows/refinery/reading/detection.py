@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickletools
 import re
 from typing import Literal
 
@@ -51,7 +53,7 @@ def detect(head: bytes, *, declared: FormatType, is_whole: bool, encoding: str |
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
     """
-    binary = _binary_type(head, declared)
+    binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
     if encoding is None:
@@ -71,18 +73,32 @@ def _agreed(found: Literal["parquet", "xlsx"] | None, declared: FormatType) -> T
     return found
 
 
-def _binary_type(head: bytes, declared: FormatType) -> Literal["parquet", "xlsx"] | None:
+def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["parquet", "xlsx"] | None:
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith(b"PK\x03\x04"):
         return "xlsx"  # the reader looks inside and refuses other archives
-    if _PICKLE.match(head):
+    if _PICKLE.match(head) or _is_old_pickle(head, is_whole):
         raise FormatNotAllowed(f"this is a Python pickle, which can run code when it is loaded; {_ALLOWED}")
     if declared in ("auto", "parquet", "xlsx"):
         for magic, name in _REFUSED:
             if head.startswith(magic) and _is_binary(head):
                 raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
     return None
+
+
+def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
+    """Whether this is a pickle of protocol 0 or 1, which has no magic number: its instructions are read, never done."""
+    if b"p0\n" not in head and b"q\0" not in head:
+        return False  # it remembers nothing, as no pickle of a table does
+    rest, seen = io.BytesIO(head), set()
+    try:
+        seen.update(instruction.name for instruction, _, _ in pickletools.genops(rest))
+    except ValueError:  # something else stands there, or the head ends
+        ends_well = not is_whole
+    else:
+        ends_well = True
+    return ends_well and rest.tell() == len(head) and "MARK" in seen and bool(seen & {"PUT", "BINPUT"})
 
 
 def _is_binary(head: bytes) -> bool:

@@ -137,16 +137,22 @@ def test_nothing_compressed_is_an_empty_file(tmp_path: Path) -> None:
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_a_pickle_is_refused_and_never_loaded(tmp_path: Path, protocol: int) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, tuple[str]]:
             return pytest.fail, ("the pickle was loaded",)
 
-    for content in (pickle.dumps(pd.DataFrame({"a": [1]}), protocol), pickle.dumps(Trap(), protocol)):
+    tables = [pd.DataFrame({"a": ["x"] * rows}) for rows in (1, 100_000)]
+    for content in (*(pickle.dumps(table, protocol) for table in tables), pickle.dumps(Trap(), protocol)):
         for packed in (content, gzip.compress(content)):
             with pytest.raises(FormatNotAllowed, match="pickle"):
                 read_bytes(tmp_path, packed)
+
+
+@pytest.mark.parametrize("content", [b"Vid\nVa\np0\n", b"cars\ncat\np0\nx\n", b"p0\n" * 3, b"Vid\np0\n.\n"])
+def test_a_table_that_begins_as_a_pickle_might_is_a_table(tmp_path: Path, content: bytes) -> None:
+    assert whole(read_bytes(tmp_path, content, a_contract(format="csv"))).shape == (content.count(b"\n") - 1, 1)
 
 
 @pytest.mark.parametrize(
