@@ -75,6 +75,7 @@ def _columns(before: Contract, after: Contract) -> Iterator[Change]:
     for name, column in after.columns.items():
         if name in before.columns:
             yield from _column(name, before.columns[name], column)
+            yield from _required(name, before, after)
         elif column.required and after.missing_columns != "evolve":
             yield Change(Effect.STRICTER, f"column {name!r} must be there, as {column.type}")
         else:
@@ -103,19 +104,26 @@ def _column(name: str, before: Column, after: Column) -> Iterator[Change]:
         else:
             yield Change(Effect.STRICTER, f"{where}: values that cannot be read so are quarantined")
         yield Change(Effect.OUTPUT, f"column {name!r} is published as {after.type} instead of {before.type}")
-    for option, allowed, forbidden in (
-        ("nullable", "may have missing values", "may not have missing values"),
-        ("required", "must be there", "need not be there"),
-    ):
-        old, new = getattr(before, option), getattr(after, option)
-        if old != new:
-            looser = new if option == "nullable" else not new
-            effect = Effect.LOOSER if looser else Effect.STRICTER
-            yield Change(effect, f"column {name!r} {allowed if new else forbidden}")
+    if before.nullable != after.nullable:
+        effect = Effect.LOOSER if after.nullable else Effect.STRICTER
+        yield Change(effect, f"column {name!r} {'may' if after.nullable else 'may not'} have missing values")
     for option in ("format", "timezone", "missing_values"):
         old, new = getattr(before, option), getattr(after, option)
         if old != new:
             yield Change(Effect.READS, f"column {name!r}: {option} is {new!r} instead of {old!r}")
+
+
+def _required(name: str, before: Contract, after: Contract) -> Iterator[Change]:
+    is_now = after.columns[name].required
+    if before.columns[name].required == is_now:
+        return
+    if after.missing_columns == "evolve":
+        told = "is told" if is_now else "is not told any more"
+        yield Change(Effect.WATCH, f"column {name!r}: that it is missing {told}")
+    elif is_now:
+        yield Change(Effect.STRICTER, f"column {name!r} must be there")
+    else:
+        yield Change(Effect.LOOSER, f"column {name!r} need not be there")
 
 
 def _policies(before: Contract, after: Contract) -> Iterator[Change]:

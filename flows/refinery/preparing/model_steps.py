@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from flows.refinery.judging.exact import ExactMoments
+from flows.refinery.preparing.kinds import misfit, moment_of
 from flows.refinery.preparing.step_base import Fitted, FittedStep, Names, Step, StepFailed, is_number, is_scalar, plain
 from flows.refinery.preparing.table_steps import clean_name
 
@@ -93,11 +94,17 @@ class _Encoding(FittedStep):
         is_right = isinstance(known, list | tuple) and all(map(is_scalar, known)) and len(set(known)) == len(known)
         return "" if is_right else "a list of different texts, numbers or flags (put quotes around dates)"
 
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        for category in (self.fitted or {}).get(name, ()):
+            wanted = misfit(category, values)
+            if wanted:
+                yield f"no value of the column {name!r} is {category!r}, which is a category; it is to be {wanted}"
+
     def learn(self, frame: pd.DataFrame) -> None:
         self.require(frame, self.targets)
         for name in self.targets:
             seen = self._seen.setdefault(name, set())
-            seen.update(plain(value) for value in frame[name].dropna().unique())
+            seen.update(map(_category, frame[name].dropna().unique()))
             if len(seen) > MAX_CATEGORIES:
                 raise StepFailed(
                     f"step {self.label}: the column {name!r} has more than {MAX_CATEGORIES:,} different values"
@@ -108,9 +115,9 @@ class _Encoding(FittedStep):
 
     def codes(self, name: str, values: pd.Series) -> np.ndarray:
         """The place of each value among the categories; -1 for missing and unknown ones."""
-        places = {category: place for place, category in enumerate(self.of(name))}
+        places = {_met_as(category, values): place for place, category in enumerate(self.of(name))}
         found, distinct = pd.factorize(values)
-        known = np.array([*(places.get(plain(value), -1) for value in distinct), -1], dtype=np.int64)
+        known = np.array([*(places.get(_category(value), -1) for value in distinct), -1], dtype=np.int64)
         codes: np.ndarray = known[found]  # a missing value is found at -1, the last
         unknown = (codes < 0) & values.notna().to_numpy()
         if self.handle_unknown == "fail" and unknown.any():
@@ -177,6 +184,18 @@ class TrainTestSplit(Step):
     def _place(self, key: tuple[str, ...]) -> int:
         said = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()
         return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
+
+
+def _category(value: Any) -> Any:
+    """A value as a receipt and the name of a column can say it: a day without its midnight."""
+    text = plain(value)
+    return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
+
+
+def _met_as(category: Any, values: pd.Series) -> Any:
+    """A category as `_category` gives a column's values: dates are written in several ways."""
+    is_date = pd.api.types.is_datetime64_any_dtype(values.dtype) and not misfit(category, values)
+    return _category(moment_of(category, values)) if is_date else category
 
 
 def _order(value: Any) -> tuple[str, Any]:

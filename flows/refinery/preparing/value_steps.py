@@ -144,6 +144,9 @@ class MapValues(OnColumns):
     def _default_or_unmapped(self) -> MapValues:
         if self.default is not None and "unmapped" in self.model_fields_set:
             raise ValueError("give either default or unmapped")
+        for old, new in self.mapping.items():
+            if new is not None and not is_scalar(new) and not isinstance(new, dt.date):
+                raise ValueError(f"mapping: {old!r} becomes {new!r}; it is to be a text, a number, a flag or nothing")
         return self
 
     def change(self, name: str, values: pd.Series) -> pd.Series:

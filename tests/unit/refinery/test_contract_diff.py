@@ -94,6 +94,18 @@ def test_a_changed_column_is_told(before: Any, after: Any, effect: str, words: s
     assert [got for got, message in found if words in message] == [effect]
 
 
+def test_a_column_that_must_be_there_is_only_told_where_missing_ones_are_taken() -> None:
+    asked, free = {"a": "integer"}, {"a": {"type": "integer", "required": False}}
+    taken = {"missing_columns": "evolve"}
+    assert told({"columns": free, **taken}, {"columns": asked, **taken}) == [
+        ("other watch", "column 'a': that it is missing is told")
+    ]
+    assert told({"columns": asked, **taken}, {"columns": free, **taken}) == [
+        ("other watch", "column 'a': that it is missing is not told any more")
+    ]
+    assert told({"columns": asked}, {"columns": free}) == [("looser", "column 'a' need not be there")]
+
+
 def test_columns_that_come_and_go_are_told_by_what_that_means() -> None:
     one, two = {"columns": {"a": "string"}}, {"columns": {"a": "string", "b": "date"}}
     assert told(one, two) == [("stricter", "column 'b' must be there, as date")]

@@ -71,6 +71,7 @@ def test_a_step_that_cannot_work_is_refused_when_the_contract_is_loaded(tmp_path
         ("one_hot_encode: {column: id, fitted: {id: 5}}", "a list of different texts, numbers or flags"),
         ("ordinal_encode: {column: id, categories: {id: [[1]]}}", "a list of different texts, numbers or flags"),
         ("fill_missing: {column: n, strategy: mean, fitted: {n: [1]}}", "the one value that fills the column"),
+        ("map_values: {column: id, mapping: {a: [1, 2]}}", "'a' becomes [1, 2]; it is to be a text, a number, a flag"),
         ("select: {columns: [n, n]}", "the column 'n' is named twice"),
         ("drop_duplicates: {subset: [n, n]}", "the column 'n' is named twice"),
         ("drop_columns: {columns: [id, n, day, ok]}", "step drop_columns leaves no column"),
@@ -103,6 +104,9 @@ def test_an_argument_of_a_wrong_shape_is_told_with_its_line(tmp_path: Path, step
         ("map_values: {column: n, mapping: {yes: one}}", "is True, which is mapped; it is to be a number"),
         ("map_values: {column: day, mapping: {soon: x}}", "it is to be a date"),
         ("map_values: {column: id, mapping: {a: NO}}", "would hold true and false beside text"),
+        ("one_hot_encode: {column: n, categories: {n: [1, two]}}", "no value of the column 'n' is 'two', which is"),
+        ("ordinal_encode: {column: id, fitted: {id: [1]}}", "is 1, which is a category; it is to be text (put quotes"),
+        ("ordinal_encode: {column: day, fitted: {day: [soon]}}", "which is a category; it is to be a date"),
         ("rename: {columns: {no: number}}", "columns: a name is text, and YAML reads this one as False: put quotes"),
     ],
 )

@@ -245,6 +245,17 @@ def test_categories_become_numbers_and_an_unknown_one_is_told(tmp_path: Path) ->
     assert column(tmp_path, "city", {"ordinal_encode": {**pinned, "handle_unknown": "ignore"}}) == [None, 0, None, 0]
 
 
+def test_days_are_categories_by_their_date(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, [{"one_hot_encode": {"column": "joined"}}])
+    learned = prepared.fitted["one_hot_encode"]
+    assert learned == {"joined": sorted(learned["joined"])}
+    assert all(len(day) == len("2024-05-01") for day in learned["joined"])
+    encoded = [name for name in published(prepared) if name.startswith("joined_")]
+    assert encoded == [f"joined_{day.replace('-', '_')}" for day in learned["joined"]]
+    again = prepare(tmp_path, [{"one_hot_encode": {"column": "joined", "fitted": learned}}])
+    assert published(again) == published(prepared)
+
+
 def test_a_key_falls_to_the_same_side_in_every_file(tmp_path: Path) -> None:
     step = {"train_test_split": {"key": "id", "test_size": 0.3}}
     content = "id\n" + "\n".join(map(str, range(1000))) + "\n"
