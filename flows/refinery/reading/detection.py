@@ -91,7 +91,8 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
     """Whether this is a pickle of protocol 0 or 1, which has no magic number: its instructions are read, never done."""
     if b"p0\n" not in head and b"q\0" not in head:
         return False  # it remembers nothing, as no pickle of a table does
-    rest, seen = io.BytesIO(head), set()
+    rest = io.BytesIO(head)
+    seen: set[str] = set()
     try:
         seen.update(instruction.name for instruction, _, _ in pickletools.genops(rest))
     except ValueError:  # something else stands there, or the head ends
