@@ -267,7 +267,7 @@ def test_undeclared_columns_get_the_same_type_however_the_file_is_cut(tmp_path: 
     assert list(good(validated)["a"]) == ["1", "2", "007x"]
 
 
-@pytest.mark.parametrize("rows_per_partition", [7, 100_000])
+@pytest.mark.parametrize("rows_per_partition", [64, 100_000])
 @pytest.mark.parametrize("written", ["00123", "+491701234567", '"007"', "-007", " 007"])
 def test_zeros_and_a_plus_in_front_are_kept_wherever_in_the_file_they_first_appear(
     tmp_path: Path, written: str, rows_per_partition: int
