@@ -13,6 +13,7 @@ import pytest
 
 import flows.stages
 from flows.composition import assemble
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import FileRejected
 from flows.refinery.judging.gx import gx
 from flows.refinery.publishing.receipt import Chain, Receipt, Status
@@ -219,3 +220,14 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
     with pytest.raises(OutOfMemory, match="stage validate"):
         process(scaled, upload)
     assert scaled.pipeline.store.receipt(upload.run_id) is None
+
+
+def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account: Account) -> None:
+    """Its message comes again under a release without the contract: the receipt stands, so the message can go."""
+    upload = account.upload(KEY, good_orders(2))
+    first = process(account, upload)
+    contracts = account.pipeline.contracts
+    contracts._by_name.pop("orders")
+    contracts._globs = Contracts(contracts)._globs
+    assert process(account, upload) == first
+    assert account.keys("data/") == [first.outputs[0].key]
