@@ -210,8 +210,8 @@ def reconcile(
         f"{found.given_up_count:,}",
         f"{found.under_way:,}",
     )
-    found.leftovers = _take_away_leftovers(parts, window, dry_run=dry_run)
     rows = list(_hand_over_all(runs, found, dry_run=dry_run, given_up_too=given_up_too))
+    found.leftovers = _take_away_leftovers(parts, window, dry_run=dry_run)  # a tidy bucket can wait, uploads cannot
     create_table_artifact(
         key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
     )
