@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial, total_ordering
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.refinery.errors import TerminalError
 from flows.refinery.publishing.receipt import Receipt, Status
@@ -31,6 +31,10 @@ class ReceiptConflict(TerminalError):
 
     Its receipt stands. It happens when the contract or the code changed while both were at work.
     """
+
+
+class IndexUnreadable(TerminalError):
+    """An object under index/ is not an index entry of a schema that this release reads."""
 
 
 class Start(Enum):
@@ -160,6 +164,22 @@ class IndexEntry(BaseModel):
     latest: IndexedRun
     withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> IndexEntry:
+        """Read an entry back.
+
+        Raises:
+            IndexUnreadable: naming the field that is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise IndexUnreadable(
+                f"not an index entry: {where}: {first['msg']}; restore the version of it that was there before"
+            ) from error
 
 
 def index_key(dataset: str, bucket: str, key: str) -> str:
