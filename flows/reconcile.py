@@ -116,9 +116,7 @@ class Reconciliation:
     def _without_receipt(self, window: Window, found: Found) -> Iterator[ObjectVersion]:
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
             for page in self.store.versions(self.prefix, page_size=self.page_size):
-                due = [
-                    version for version in page if window.holds(version.last_modified) and not version.key.endswith("/")
-                ]
+                due = [version for version in page if window.holds(version.last_modified) and not _is_folder(version)]
                 found.looked_at += len(due)
                 tellable = [version for version in due if version.version_id]
                 found.untellable += len(due) - len(tellable)
@@ -146,6 +144,11 @@ class Reconciliation:
             size_bytes=version.size_bytes,
             event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
         )
+
+
+def _is_folder(version: ObjectVersion) -> bool:
+    """Whether it only marks a folder, as the trigger tells it too."""
+    return version.key.endswith("/") and version.size_bytes == 0
 
 
 @dataclass(frozen=True, slots=True)

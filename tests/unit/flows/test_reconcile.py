@@ -85,6 +85,11 @@ def test_folder_markers_and_other_prefixes_are_no_uploads(landing: Landing) -> N
     assert landing.look() == Found()
 
 
+def test_a_file_whose_name_ends_in_a_slash_is_an_upload(landing: Landing) -> None:
+    upload = landing.upload("orders/")
+    assert _runs_of(landing.look()) == [upload.run_id]
+
+
 def test_what_is_younger_than_the_grace_or_older_than_the_lookback_is_left_alone(landing: Landing) -> None:
     landing.upload("young.csv")
     now, hour = datetime.now(UTC), timedelta(hours=1)

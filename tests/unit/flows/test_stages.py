@@ -112,6 +112,12 @@ def test_a_file_under_no_contract_is_kept_apart_by_its_folder(account: Account) 
     assert output.key == f"data/default/new-things/{receipt.run_id}-0-{output.sha256[:16]}.parquet"
 
 
+def test_a_file_whose_name_ends_in_a_slash_is_processed_as_any_other(account: Account) -> None:
+    receipt = process(account, account.upload("incoming/other/", b"a\n1\n"))
+    assert receipt.rows.published == 1
+    assert receipt.outputs[0].key.startswith("data/default/other/")
+
+
 def test_the_receipt_says_whether_prefect_watched(account: Account) -> None:
     unwatched = process(account, account.upload(KEY, good_orders(1)))
     watched = process(account, account.upload(KEY, good_orders(1)), chain=Chain(flow_run_id="f-1"))
