@@ -11,6 +11,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
 )
 from pydantic import HttpUrl
@@ -108,6 +109,8 @@ def meaning_of(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
     """
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return AwsRefused(f"{doing}: no AWS credentials; give the task a role, or set a profile")
+    if isinstance(error, ParamValidationError):
+        return AwsCallInvalid(f"{doing}: no such name is possible in AWS; compare it with the stack's outputs")
     if not isinstance(error, ClientError):
         return AwsUnavailable(f"{doing}: {type(error).__name__}: {error}")
     code, status = code_of(error), status_of(error)

@@ -30,6 +30,10 @@ from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage, run_id_of
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
+_OVERWRITTEN = (
+    "the file was overwritten before it was read; the newer upload is processed as a run of its own. "
+    "With versioning on the landing bucket every upload is kept"
+)
 _COMMIT_ATTEMPTS = 8
 _SETTLE_ATTEMPTS = 8
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
@@ -128,10 +132,7 @@ class ObjectStore(Block):
                 "(SLUICE_MAX_OBJECT_BYTES)"
             )
         if upload.version_id is None and upload.etag and facts.etag != upload.etag:
-            raise ObjectReplaced(
-                "the file was overwritten before it was read; the newer upload is processed as a run of its own. "
-                "With versioning on the landing bucket every upload is kept"
-            )
+            raise ObjectReplaced(_OVERWRITTEN)
         version = {"VersionId": upload.version_id} if upload.version_id else {}
         try:
             self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
@@ -140,6 +141,8 @@ class ObjectStore(Block):
         except RetriesExceededError as error:
             # boto3's own class for a body that broke off every time; it is no BotoCoreError.
             raise AwsUnavailable(f"reading s3://{upload.bucket}/{upload.key}: the body broke off every time") from error
+        if not upload.version_id and self.facts(upload.bucket, upload.key).etag != facts.etag:
+            raise ObjectReplaced(_OVERWRITTEN)
         if path.stat().st_size != facts.size_bytes:
             raise AwsUnavailable(
                 f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
@@ -293,7 +296,7 @@ class ObjectStore(Block):
             if standing.contract.dataset != receipt.contract.dataset:
                 receipt = standing
                 continue
-            before = IndexEntry.model_validate_json(found[0]) if found else None
+            before = IndexEntry.from_json(found[0]) if found else None
             entry = settle(
                 before,
                 standing,
@@ -320,7 +323,7 @@ class ObjectStore(Block):
                 found = self._stored(key)
                 if found is None:
                     break
-                before = IndexEntry.model_validate_json(found[0])
+                before = IndexEntry.from_json(found[0])
                 entry = withdraw(before, receipt)
                 text = entry.model_dump_json(by_alias=True)
                 if entry == before or self._put_if(key, text, {}, {"IfMatch": found[1]}):
@@ -347,7 +350,7 @@ class ObjectStore(Block):
     def index_entry(self, dataset: str, bucket: str, key: str) -> IndexEntry | None:
         """Return what is current for a source key; None when nothing of it has been settled yet."""
         found = self._stored(index_key(dataset, bucket, key))
-        return IndexEntry.model_validate_json(found[0]) if found else None
+        return IndexEntry.from_json(found[0]) if found else None
 
     def outputs(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
         """Yield the keys of the published bucket under `prefix` and when each was written, in pages sorted by key."""
@@ -379,7 +382,7 @@ class ObjectStore(Block):
         found = self._stored(key)
         if found is None:
             return entry
-        stored = IndexEntry.model_validate_json(found[0])
+        stored = IndexEntry.from_json(found[0])
         cleared = stored.model_copy(update={"retired": tuple(sorted(set(stored.retired) - set(entry.retired)))})
         # Lost to another worker's write: the keys stay listed and are deleted again, which does no harm.
         self._put_if(key, cleared.model_dump_json(by_alias=True), {}, {"IfMatch": found[1]})
@@ -429,8 +432,8 @@ class ObjectStore(Block):
     ) -> bool:
         """Write `text` if `condition` holds; return whether it did.
 
-        S3 answers 412 when it does not hold and 409 when another write of the key is under way; after a lost
-        response the client's own retry gets a 412 on its own write.
+        S3 answers 412 when it does not hold, 404 when what should be replaced is gone, and 409 when another write of
+        the key is under way; after a lost response the client's own retry gets a 412 on its own write.
         """
         try:
             self._s3.put_object(
@@ -442,7 +445,7 @@ class ObjectStore(Block):
                 **condition,
             )
         except ClientError as error:
-            if status_of(error) in (409, 412) or code_of(error) == "PreconditionFailed":
+            if status_of(error) in (409, 412) or code_of(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False
             raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
         except BotoCoreError as error:

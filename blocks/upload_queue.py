@@ -17,7 +17,14 @@ from blocks.aws import LOGO_URL, client_of, code_of, meaning_of
 from flows.refinery.errors import TransientError
 
 # What SQS calls a receipt handle whose time is over: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
-_HANDLE_OVER = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
+_HANDLE_OVER = frozenset(
+    {
+        "ReceiptHandleIsInvalid",
+        "InvalidParameterValue",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+    }
+)
 MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
 
 

@@ -142,13 +142,18 @@ def code(text: Any) -> str:
     return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
 
 
+def plain(text: str) -> str:
+    """Show `text` as it is: what quotes a column or a key of a file must become no link, picture or markup."""
+    return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
+
+
 def _headline(receipt: Receipt) -> str:
     name = receipt.source.key.rsplit("/", 1)[-1]
-    return f"## {outcome_name(receipt)}\n\n{code(name)}: {outcome_message(receipt)}."
+    return f"## {plain(outcome_name(receipt))}\n\n{code(name)}: {plain(outcome_message(receipt))}."
 
 
 def _reasons(receipt: Receipt) -> str:
-    lines = [f"- {reason.message} ({code(reason.code)})" for reason in receipt.reasons]
+    lines = [f"- {plain(reason.message)} ({code(reason.code)})" for reason in receipt.reasons]
     again = "To judge it again, under today's contract, press Retry or start a custom run with `force`."
     return "\n".join(["### Why", "", *lines, "", again])
 

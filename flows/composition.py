@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from typing import Any
 
 from blocks.object_store import ObjectStore
@@ -99,7 +100,7 @@ def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"{metadata_uri}/task", timeout=2) as response:  # noqa: S310 (http only, above)
             metadata = json.load(response)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # the last one where the answer breaks off
         metadata = None
     if not isinstance(metadata, dict) or "TaskARN" not in metadata:
         LOG.warning("the ECS metadata endpoint does not say which task this is")

@@ -21,6 +21,7 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.states import Completed, Crashed
 
 from blocks.aws import client_of
+from flows.artifacts import plain
 from flows.composition import TaskLog, task_identity
 
 _LINES = 12
@@ -56,8 +57,9 @@ class Crash:
     def markdown(self, before: str) -> str:
         """The same for an artifact."""
         lines = "\n".join(line.replace("`", "'") for line in self.lines) or "(none)"
-        told = [self.told] if self.told else []
-        return "\n\n".join([f"## {self.state_name}", before, *told, "### Last log lines", f"```\n{lines}\n```"])
+        # Both may quote log lines, and those the names of files.
+        told = [plain(text) for text in (before, self.told) if text]
+        return "\n\n".join([f"## {self.state_name}", *told, "### Last log lines", f"```\n{lines}\n```"])
 
 
 def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog | None) -> Crash:

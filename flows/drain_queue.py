@@ -28,12 +28,13 @@ from prefect.settings import (
 from blocks.settings import SettingsMissing
 from blocks.upload_queue import MessageLost, ReceivedMessage
 from flows.composition import Pipeline, TaskIdentity, pipeline, task_identity
-from flows.json_log import lines_about, log_json_lines
+from flows.json_log import lines_about, log_json_lines, place_of
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.publishing.protocol import ReceiptConflict
 from flows.refinery.publishing.receipt import Chain, Receipt
+from flows.stages import StageBroke
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
 LOG = logging.getLogger("sluice.drain")
@@ -107,6 +108,8 @@ class Drain:
             self._acknowledge(message)  # a receipt stands; delivering this again would change nothing
         except SluiceError as error:
             self._give_back(message, error)
+        except Exception as error:  # noqa: BLE001 (what nobody foresaw with one upload must not end the others' task)
+            self._give_back(message, StageBroke(f"{type(error).__name__} at {place_of(error.__traceback__)}"))
         except (Stopped, TerminationSignal):
             _log(logging.WARNING, "stopped, giving the message back", message)
             self._release(message, after_seconds=0)

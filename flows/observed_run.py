@@ -27,6 +27,9 @@ from flows.stages import StageBroke, UploadRun
 from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice")
+PATIENCE_SECONDS = 5.0
+"""How long to wait before a busy Prefect server is asked again."""
+
 _TAKEN_OVER = "The task that ran this upload ended without a word; another one took over."
 
 
@@ -79,7 +82,9 @@ class Observer:
         with ExitStack() as stack:
             if not self._away:
                 try:
-                    stack.enter_context(SyncClientContext.get_or_create())
+                    context = SyncClientContext()
+                    context.client._client.event_hooks["response"].append(_shorten_patience)
+                    stack.enter_context(context)
                 except Exception as error:  # noqa: BLE001 (observability never holds data back)
                     self._go_without(_why(error))
             yield
@@ -196,6 +201,14 @@ class Observer:
         ) as run:
             assignment.receipt = run.run()
             return assignment.receipt
+
+
+def _shorten_patience(response: httpx.Response) -> None:
+    """Keep Prefect's client from waiting as long as a busy server, or a proxy before it, asks for: it obeys any
+    Retry-After, and under maintenance it tries without end."""
+    response.headers.pop("Prefect-Maintenance", None)
+    if "Retry-After" in response.headers:
+        response.headers["Retry-After"] = str(PATIENCE_SECONDS)
 
 
 def _why(error: Exception) -> str:

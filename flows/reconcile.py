@@ -116,9 +116,7 @@ class Reconciliation:
     def _without_receipt(self, window: Window, found: Found) -> Iterator[ObjectVersion]:
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
             for page in self.store.versions(self.prefix, page_size=self.page_size):
-                due = [
-                    version for version in page if window.holds(version.last_modified) and not version.key.endswith("/")
-                ]
+                due = [version for version in page if window.holds(version.last_modified) and not _is_folder(version)]
                 found.looked_at += len(due)
                 tellable = [version for version in due if version.version_id]
                 found.untellable += len(due) - len(tellable)
@@ -146,6 +144,11 @@ class Reconciliation:
             size_bytes=version.size_bytes,
             event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
         )
+
+
+def _is_folder(version: ObjectVersion) -> bool:
+    """Whether it only marks a folder, as the trigger tells it too."""
+    return version.key.endswith("/") and version.size_bytes == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +213,8 @@ def reconcile(
         f"{found.given_up_count:,}",
         f"{found.under_way:,}",
     )
-    found.leftovers = _take_away_leftovers(parts, window, dry_run=dry_run)
     rows = list(_hand_over_all(runs, found, dry_run=dry_run, given_up_too=given_up_too))
+    found.leftovers = _take_away_leftovers(parts, window, dry_run=dry_run)  # a tidy bucket can wait, uploads cannot
     create_table_artifact(
         key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
     )

@@ -150,10 +150,7 @@ class UploadRun:
         if decide_start(existing, self.upload.attempt) is Start.WORK:
             return None
         if self._new_corrections:
-            raise ReceiptConflict(
-                f"run {self.upload.run_id} was processed again in the meantime, without these corrections; "
-                "its receipt stands. Look at its quarantine, and repair that"
-            )
+            raise self._without_corrections()
         self.receipt = existing
         return existing
 
@@ -322,6 +319,8 @@ class UploadRun:
             ours = ours.model_copy(update={"docs_page": publish_page(self.pipeline.store, ours)})
             try:
                 receipt = self.receipt = self.pipeline.store.commit(ours)
+                if self._new_corrections and receipt.attempt > ours.attempt:
+                    raise self._without_corrections()
             except ReceiptConflict:
                 # Its worker may have died before it could settle, and this one's message is deleted next.
                 standing = self.pipeline.store.receipt(self.upload.run_id)
@@ -336,9 +335,15 @@ class UploadRun:
             list_page(self.pipeline.store, receipt)
             return receipt
 
+    def _without_corrections(self) -> ReceiptConflict:
+        return ReceiptConflict(
+            f"run {self.upload.run_id} was processed again in the meantime, without these corrections; "
+            "its receipt stands. Look at its quarantine, and repair that"
+        )
+
     def _settle(self, receipt: Receipt) -> None:
         contracts = self.pipeline.contracts
-        self._contract = self._contract or contracts.named(receipt.contract.dataset)
+        self._contract = self._contract or self._contract_named(receipt.contract.dataset) or self._find_contract()
         datasets = [contract.dataset for contract in contracts]
         self.pipeline.store.settle(receipt, replaces=self._replaces, datasets=datasets)
 
@@ -346,8 +351,12 @@ class UploadRun:
         """Whether a re-upload replaces what a dataset holds of its key. The receipt that stands may be of another
         dataset than this run's."""
         own = self._contract is not None and self._contract.dataset == dataset
-        contract = self.contract if own else self.pipeline.contracts.named(dataset)
-        return contract.on_reupload == "replace"
+        contract = self.contract if own else self._contract_named(dataset)
+        return contract is not None and contract.on_reupload == "replace"
+
+    def _contract_named(self, dataset: str) -> Contract | None:
+        """The contract of a dataset that a receipt names; None when this release has it no longer."""
+        return next((contract for contract in self.pipeline.contracts if contract.dataset == dataset), None)
 
     def _receipt(self, reasons: tuple[RejectionReason, ...]) -> Receipt:
         rows = self._rows(rejected=bool(reasons))

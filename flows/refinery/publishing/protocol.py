@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial, total_ordering
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.refinery.errors import TerminalError
 from flows.refinery.publishing.receipt import Receipt, Status
@@ -31,6 +31,10 @@ class ReceiptConflict(TerminalError):
 
     Its receipt stands. It happens when the contract or the code changed while both were at work.
     """
+
+
+class IndexUnreadable(TerminalError):
+    """An object under index/ is not an index entry of a schema that this release reads."""
 
 
 class Start(Enum):
@@ -67,8 +71,8 @@ class VersionOrder:
     """When an object version was written, relative to others of its key.
 
     The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
-    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, which
-    S3 tells in whole seconds. Two that are equal by that were written in the same second (see `untold`).
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, as far
+    as S3's own list does not know better (see `untold`).
     """
 
     sequencer: str | None
@@ -137,6 +141,10 @@ class IndexedRun(BaseModel):
         """Whether both are about the same object version, of whatever attempt."""
         return self.run_id == other.run_id
 
+    def is_ordered_by_s3(self, other: IndexedRun) -> bool:
+        """Whether the events of both say which version came first."""
+        return bool(self.sequencer and other.sequencer) and self.order != other.order
+
 
 class IndexEntry(BaseModel):
     """What is current for one source key. Derived from receipts: it can be rebuilt from them at any time.
@@ -161,6 +169,22 @@ class IndexEntry(BaseModel):
     withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, text: str | bytes) -> IndexEntry:
+        """Read an entry back.
+
+        Raises:
+            IndexUnreadable: naming the field that is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise IndexUnreadable(
+                f"not an index entry: {where}: {first['msg']}; restore the version of it that was there before"
+            ) from error
+
 
 def index_key(dataset: str, bucket: str, key: str) -> str:
     """Where the index entry of a source key lies; hashed, so that no key can leave the prefix."""
@@ -170,12 +194,14 @@ def index_key(dataset: str, bucket: str, key: str) -> str:
 def untold(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
     """Return the runs of which only S3's own list of versions can tell which is newer; empty when nothing is open.
 
-    They were written in the same second, and one of them was started without an S3 event, so that it has no sequencer.
+    One of them was started without an S3 event, so that it has no sequencer, and LastModified is not to be relied on:
+    S3 tells it in whole seconds, and of an object that came in parts it is when the first part was announced
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
     """
     run = IndexedRun.of(receipt)
     known = (entry.current, entry.latest, entry.withdrawn) if entry else ()
-    tied = {other.run_id for other in known if other and not other.same_run(run) and other.order == run.order}
-    return frozenset({run.run_id, *tied}) if tied else frozenset()
+    open_ = {other.run_id for other in known if other and not other.same_run(run) and not other.is_ordered_by_s3(run)}
+    return frozenset({run.run_id, *open_}) if open_ else frozenset()
 
 
 def settle(
@@ -251,11 +277,11 @@ def withdraw(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
 def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str]) -> bool:
     if run.same_run(other):
         return run.attempt >= other.attempt
-    if run.order != other.order:
+    listed = [run_id for run_id in newest_first if run_id in (run.run_id, other.run_id)]
+    if run.is_ordered_by_s3(other) or (len(listed) < 2 and run.order != other.order):
         return run.order > other.order
-    for run_id in newest_first:
-        if run_id in (run.run_id, other.run_id):
-            return run_id == run.run_id  # a version that S3 lists no longer was removed as an old one
+    if listed:
+        return listed[0] == run.run_id  # a version that S3 lists no longer was removed as an old one
     # S3 lists neither: any fixed rule will do, so that the order of arrival decides nothing.
     return run.run_id > other.run_id
 

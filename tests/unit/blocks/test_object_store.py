@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from blocks.aws import AwsRefused, AwsUnavailable
+from blocks.aws import AwsCallInvalid, AwsRefused, AwsUnavailable
 from blocks.object_store import ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
 from flows.refinery.publishing.protocol import IndexEntry, ReceiptConflict
 from flows.refinery.publishing.receipt import Receipt, receipt_key
@@ -21,10 +21,10 @@ from tests.unit.refinery.receipts import receipt_of, upload
 KEY = "incoming/orders/monday.csv"
 
 
-def put(body: bytes, key: str = KEY) -> UploadMessage:
-    response = boto3.client("s3").put_object(Bucket=LANDING, Key=key, Body=body)
+def put(body: bytes, key: str = KEY, bucket: str = LANDING) -> UploadMessage:
+    response = boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
     return UploadMessage(
-        bucket=LANDING,
+        bucket=bucket,
         key=key,
         version_id=response.get("VersionId"),
         etag=response["ETag"].strip('"'),
@@ -67,6 +67,31 @@ def test_without_versioning_an_overwritten_object_is_not_taken_for_the_upload(
     boto3.client("s3").put_object(Bucket="plain", Key=KEY, Body=b"second")
     with pytest.raises(ObjectReplaced):
         store.fetch(unversioned, tmp_path / "file")
+
+
+def test_without_versioning_an_object_that_is_overwritten_while_it_is_read_is_not_taken_for_the_upload(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="plain")
+    unversioned = put(b"first", bucket="plain")
+    download = store._s3.download_file
+
+    def download_late(*arguments: Any, **more: Any) -> None:
+        put(b"other", bucket="plain")
+        download(*arguments, **more)
+
+    monkeypatch.setattr(store._s3, "download_file", download_late)
+    with pytest.raises(ObjectReplaced):
+        store.fetch(unversioned, tmp_path / "file")
+
+
+def test_an_entry_that_is_gone_when_it_should_be_replaced_is_a_condition_that_does_not_hold(store: ObjectStore) -> None:
+    assert store._put_if("index/orders/a.json", "{}", {}, {"IfMatch": '"an etag"'}) is False
+
+
+def test_a_name_that_aws_cannot_have_is_no_trouble_that_passes(store: ObjectStore) -> None:
+    with pytest.raises(AwsCallInvalid, match="no such name is possible"):
+        store.facts("not a bucket", KEY)
 
 
 def test_a_file_above_the_limit_is_not_downloaded(store: ObjectStore, tmp_path: Path) -> None:

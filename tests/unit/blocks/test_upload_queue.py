@@ -6,6 +6,7 @@ from threading import Event
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
 
@@ -48,6 +49,21 @@ def test_extending_a_message_that_is_visible_again_says_that_it_is_lost(queue: U
     send(queue)
     message = receive(queue)
     queue.acknowledge(message)
+    with pytest.raises(MessageLost):
+        queue.extend(message, 30)
+
+
+@pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "AWS.SimpleQueueService.MessageNotInflight"])
+def test_every_way_in_which_sqs_says_that_a_message_is_not_held_means_that_it_is_lost(
+    queue: UploadQueue, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    send(queue)
+    message = receive(queue)
+
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": ""}}, "ChangeMessageVisibility")
+
+    monkeypatch.setattr(queue._sqs, "change_message_visibility", refuse)
     with pytest.raises(MessageLost):
         queue.extend(message, 30)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from flows.artifacts import Places, checks_table, outcome_message, outcome_name, summary
 from flows.display import artifact_name, rows_in
-from flows.refinery.publishing.receipt import Chain, Check, Rows
+from flows.refinery.publishing.receipt import Chain, Check, RejectionReason, Rows
 from tests.unit.refinery.receipts import receipt_of, upload
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:sluice-ProcessUpload-1:orders-0123abcd"
@@ -88,6 +89,13 @@ def test_a_file_name_cannot_become_markup() -> None:
     text = summary(receipt_of(named), Places(None, "published"))
     assert "`_![x](evil)___# big.csv`" in text
     assert "\n# big" not in text
+
+
+@pytest.mark.parametrize("column", ["![x](https://evil/p.png)", "[click](javascript:x)", "<img src=x>", "a\n# big"])
+def test_a_column_that_a_reason_quotes_cannot_become_markup(column: str) -> None:
+    reason = RejectionReason(code="header_invalid", message=f"there is no column 'a'; there are {column}")
+    text = summary(receipt_of(upload(), published=False, reasons=(reason,)), Places(None, "published"))
+    assert not re.search(r"(?<!\\)[\[<]|\n# ", text)
 
 
 def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() -> None:

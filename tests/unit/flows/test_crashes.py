@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -57,6 +58,12 @@ def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
         "No sign of life.\nECS says so.\nIts last log lines:\nfirst\nlast `line`"
     )
     assert "```\nfirst\nlast 'line'\n```" in crash.markdown(""), "a line of the log cannot end the block"
+
+
+def test_what_was_said_before_cannot_become_markup() -> None:
+    """It may quote log lines, and those the key of a file."""
+    shown = Crash("", "also [b](https://evil)").markdown("Its last log lines: [a](https://evil)")
+    assert not re.search(r"(?<!\\)[\[\]]", shown)
 
 
 def test_a_crash_of_which_nothing_is_known_says_that() -> None:

@@ -6,20 +6,24 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
+from http.client import IncompleteRead
+from io import BytesIO
 from pathlib import Path
 
+import boto3
 import pytest
 
-from flows.composition import TaskIdentity, assemble
+from flows.composition import TaskIdentity, assemble, task_identity
 from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_NO_RECEIPT, Drain, Stopped
 from flows.observed_run import Observer
 from flows.process_upload import Assignment
 from flows.refinery.errors import TransientError
-from flows.refinery.publishing.protocol import ReceiptConflict
+from flows.refinery.publishing.protocol import IndexUnreadable, ReceiptConflict
 from flows.refinery.publishing.receipt import Receipt, Status
 from tests.chain.files import good_orders
-from tests.unit.flows.conftest import Account
+from tests.unit.flows.conftest import PUBLISHED, Account
 
 KEY = "incoming/orders/monday.csv"
 
@@ -103,6 +107,32 @@ def test_a_failure_that_may_pass_keeps_the_message_for_later(account: Account) -
     assert account.pipeline.store.receipt(upload.run_id) is None
 
 
+def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_others(
+    account: Account, caplog: pytest.LogCaptureFixture
+) -> None:
+    uploads = [account.upload(f"incoming/orders/{name}.csv", good_orders(1)) for name in "ab"]
+    for upload in uploads:
+        account.send(upload.to_json())
+    assert drain(account, None, Failing(ValueError("4711 of the data"))).run() == 0
+    receipts = [account.pipeline.store.receipt(upload.run_id) for upload in uploads]
+    assert [receipt is not None for receipt in receipts] == [False, True]
+    assert account.messages() == 1
+    (told,) = [record.fields["error"] for record in caplog.records if "not done" in record.message]  # type: ignore[attr-defined]
+    assert "ValueError at test_drain_queue.py" in told
+    assert "4711" not in told
+
+
+def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(account: Account) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    drain(account, None).run()
+    (entry,) = account.keys("index/")
+    boto3.client("s3").put_object(Bucket=PUBLISHED, Key=entry, Body=b'{"schema": "4711"}')
+    with pytest.raises(IndexUnreadable, match="restore the version") as error:
+        account.pipeline.store.index_entry("orders", upload.bucket, upload.key)
+    assert "4711" not in str(error.value)
+
+
 def test_a_conflict_is_over_since_a_receipt_stands(account: Account) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
@@ -136,6 +166,15 @@ def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: 
     receipt = account.pipeline.store.receipt(upload.run_id)
     assert receipt is not None
     assert receipt.attempt == 1
+
+
+def test_a_task_that_ecs_tells_half_of_who_it_is_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BrokenOff(BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise IncompleteRead(b'{"TaskARN"')
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: BrokenOff())
+    assert task_identity({"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4"}).task_arn is None
 
 
 def test_a_task_without_settings_says_which_in_one_json_line_and_exits_2(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from threading import Barrier
 
 import boto3
+import pytest
 
+from blocks.object_store import ObjectStore
 from flows.leftovers import find_leftovers
-from flows.refinery.publishing.receipt import Receipt
+from flows.refinery.publishing.receipt import Receipt, receipt_key
 from flows.stages import UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.unit.flows.conftest import PUBLISHED, Account
@@ -43,6 +46,25 @@ def test_what_may_still_be_committed_is_left_alone(account: Account) -> None:
     _write(receipt.run_id, attempt=1)  # a forced re-run on its way
     _write("f" * 32)  # a first attempt on its way
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key="data/orders/somebody's own.parquet", Body=b"rows")
+    assert _found(account) == []
+
+
+def test_a_receipt_of_a_later_release_does_not_keep_the_leftovers_of_others(account: Account) -> None:
+    receipt, other = (_published(account, account.upload(f"incoming/other/{day}.csv", b"a\n1\n")) for day in "ab")
+    left = [_write(each.run_id) for each in (receipt, other)]
+    boto3.client("s3").put_object(Bucket=PUBLISHED, Key=receipt_key(receipt.run_id), Body=b'{"schema": 2}')
+    assert _found(account) == left[1:]
+
+
+def test_the_runs_of_a_page_are_looked_at_several_at_once(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Barrier(2, timeout=10)
+
+    def look(*_: object) -> None:
+        both.wait()
+
+    monkeypatch.setattr(ObjectStore, "receipt", look)
+    for run_id in ("e" * 32, "f" * 32):
+        _write(run_id)
     assert _found(account) == []
 
 

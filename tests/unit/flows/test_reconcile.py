@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
+import flows.reconcile
+from blocks.aws import AwsUnavailable
 from blocks.runs import Runs
-from flows.reconcile import Found, Reconciliation, Window, summary
+from flows.reconcile import Found, Reconciliation, Window, reconcile, summary
 from lambda_trigger.message import UploadMessage
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
 
@@ -82,6 +85,11 @@ def test_folder_markers_and_other_prefixes_are_no_uploads(landing: Landing) -> N
     assert landing.look() == Found()
 
 
+def test_a_file_whose_name_ends_in_a_slash_is_an_upload(landing: Landing) -> None:
+    upload = landing.upload("orders/")
+    assert _runs_of(landing.look()) == [upload.run_id]
+
+
 def test_what_is_younger_than_the_grace_or_older_than_the_lookback_is_left_alone(landing: Landing) -> None:
     landing.upload("young.csv")
     now, hour = datetime.now(UTC), timedelta(hours=1)
@@ -123,6 +131,23 @@ def test_an_upload_to_a_bucket_without_versioning_is_told_of_and_not_guessed_at(
     s3.put_object(Bucket=LANDING, Key="incoming/null.csv", Body=b"a\n1\n")
     found = landing.look()
     assert (found.looked_at, found.untellable, found.lost) == (1, 1, [])
+
+
+def test_lost_uploads_are_handed_over_though_the_published_bucket_cannot_be_tidied(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.upload("a.csv")
+
+    def busy(*_: object) -> Iterator[str]:
+        raise AwsUnavailable("S3 is busy")
+
+    monkeypatch.setattr(flows.reconcile, "pipeline", lambda: landing.account.pipeline)
+    monkeypatch.setattr(flows.reconcile, "_runs_of", lambda _: landing.runs)
+    monkeypatch.setattr(flows.reconcile, "get_run_logger", logging.getLogger)
+    monkeypatch.setattr(flows.reconcile, "find_leftovers", busy)
+    with pytest.raises(AwsUnavailable):
+        reconcile.fn(grace_minutes=0)
+    assert landing.account.messages() == 1
 
 
 def test_the_summary_says_what_to_do() -> None:

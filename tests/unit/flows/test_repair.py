@@ -218,6 +218,25 @@ def test_a_repair_that_another_attempt_overtakes_is_refused(
     assert repair(account.pipeline, dirty.run_id, corrections).rows.published == 12
 
 
+def test_a_repair_that_two_attempts_overtake_at_its_commit_is_no_success(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirty = process(account, orders(*DIRTY))
+    corrections = corrected(dirty, tmp_path, as_it_should_be)
+    commit = ObjectStore.commit
+
+    def commit_late(store: ObjectStore, receipt: Receipt) -> Receipt:
+        monkeypatch.setattr(ObjectStore, "commit", commit)
+        again(account, again(account, dirty))
+        return store.commit(receipt)
+
+    monkeypatch.setattr(ObjectStore, "commit", commit_late)
+    with pytest.raises(ReceiptConflict, match="without these corrections"):
+        repair(account.pipeline, dirty.run_id, corrections)
+    assert len(account.keys("data/")) == 1
+    assert repair(account.pipeline, dirty.run_id, corrections).rows.published == 12
+
+
 # --- the file with the corrections ------------------------------------------------------------------------------------
 
 

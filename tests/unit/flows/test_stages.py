@@ -13,6 +13,7 @@ import pytest
 
 import flows.stages
 from flows.composition import assemble
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import FileRejected
 from flows.refinery.judging.gx import gx
 from flows.refinery.publishing.receipt import Chain, Receipt, Status
@@ -109,6 +110,12 @@ def test_a_file_under_no_contract_is_kept_apart_by_its_folder(account: Account) 
     assert receipt.contract.is_default
     (output,) = receipt.outputs
     assert output.key == f"data/default/new-things/{receipt.run_id}-0-{output.sha256[:16]}.parquet"
+
+
+def test_a_file_whose_name_ends_in_a_slash_is_processed_as_any_other(account: Account) -> None:
+    receipt = process(account, account.upload("incoming/other/", b"a\n1\n"))
+    assert receipt.rows.published == 1
+    assert receipt.outputs[0].key.startswith("data/default/other/")
 
 
 def test_the_receipt_says_whether_prefect_watched(account: Account) -> None:
@@ -219,3 +226,14 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
     with pytest.raises(OutOfMemory, match="stage validate"):
         process(scaled, upload)
     assert scaled.pipeline.store.receipt(upload.run_id) is None
+
+
+def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account: Account) -> None:
+    """Its message comes again under a release without the contract: the receipt stands, so the message can go."""
+    upload = account.upload(KEY, good_orders(2))
+    first = process(account, upload)
+    contracts = account.pipeline.contracts
+    contracts._by_name.pop("orders")
+    contracts._globs = Contracts(contracts)._globs
+    assert process(account, upload) == first
+    assert account.keys("data/") == [first.outputs[0].key]

@@ -56,6 +56,12 @@ def test_a_key_of_1024_bytes_is_accepted_and_a_longer_one_is_not(s3_put: dict[st
         read(with_object(s3_put, key=quote_plus(longest + "x", safe="/")))
 
 
+def test_a_file_whose_name_ends_in_a_slash_is_not_lost(s3_put: dict[str, Any]) -> None:
+    upload = read(with_object(s3_put, key="incoming/orders/", size=1))
+    assert isinstance(upload, UploadMessage)
+    assert upload.key == "incoming/orders/"
+
+
 @pytest.mark.parametrize(
     ("event_name", "key", "reason"),
     [
@@ -71,7 +77,7 @@ def test_a_key_of_1024_bytes_is_accepted_and_a_longer_one_is_not(s3_put: dict[st
 def test_what_is_not_for_us_is_ignored_with_a_reason(
     s3_put: dict[str, Any], event_name: str, key: str, reason: str
 ) -> None:
-    record = with_object(s3_put, key=key)
+    record = with_object(s3_put, key=key, size=0)
     record["eventName"] = event_name
     ignored = read(record)
     assert isinstance(ignored, Ignored)

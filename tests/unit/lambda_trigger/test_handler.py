@@ -159,7 +159,7 @@ def lines() -> Iterator[list[str]]:
 
 
 def test_every_ignored_record_is_logged_with_its_reason(cloud: Cloud, s3_put: dict[str, Any], lines: list[str]) -> None:
-    s3_put["Records"][0]["s3"]["object"]["key"] = "incoming/orders/"
+    s3_put["Records"][0]["s3"]["object"].update(key="incoming/orders/", size=0)
     handle_event(s3_put, cloud.trigger(), request_id="r-1")
     (line,) = (json.loads(line) for line in lines)
     assert (line["event"], line["reason"], line["request_id"]) == ("ignored", "folder_marker", "r-1")

@@ -19,7 +19,7 @@ from flows.refinery.publishing.protocol import (
     settle,
     untold,
 )
-from flows.refinery.publishing.receipt import Receipt, Status
+from flows.refinery.publishing.receipt import Receipt, Source, Status
 from tests.unit.refinery.receipts import receipt_of, upload
 
 
@@ -74,8 +74,38 @@ def without_event(version: int) -> Receipt:
     return receipt_of(replace(upload(version), sequencer=None))
 
 
+def source_of(receipt: Receipt, last_modified: str) -> Source:
+    return receipt.source.model_copy(update={"last_modified": last_modified})
+
+
 def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
     assert VersionOrder("FF", "2026-01-01T00:00:00.900Z") == VersionOrder(None, "2026-01-01T00:00:00.000000Z")
+
+
+@pytest.mark.parametrize("older_first", [True, False])
+def test_a_version_that_came_in_parts_is_as_new_as_s3_lists_it(older_first: bool) -> None:
+    """Its LastModified is when its first part was announced: another version may have come since."""
+    versions = [receipt_of(upload(1)), without_event(2)]
+    versions[1] = versions[1].model_copy(
+        update={"source": source_of(versions[1], last_modified="2025-12-31T00:00:00Z")}
+    )
+    assert untold(settle(None, versions[0], replace=True), versions[1]) == {upload(1).run_id, upload(2).run_id}
+    entry = None
+    for receipt in versions if older_first else reversed(versions):
+        entry = settle(entry, receipt, replace=True, newest_first=[upload(2).run_id, upload(1).run_id])
+    assert entry is not None
+    assert entry.current is not None
+    assert entry.current.run_id == entry.latest.run_id == upload(2).run_id
+
+
+def test_a_newer_version_that_was_deleted_since_is_still_the_newer_one() -> None:
+    newer = without_event(2)
+    newer = newer.model_copy(update={"source": source_of(newer, last_modified="2026-01-02T00:00:00Z")})
+    entry = settle(
+        settle(None, newer, replace=True), receipt_of(upload(1)), replace=True, newest_first=[upload(1).run_id]
+    )
+    assert entry.current is not None
+    assert entry.current.run_id == newer.run_id
 
 
 def test_only_s3_can_tell_which_version_of_a_second_is_newer_when_one_came_without_its_event() -> None:
