@@ -109,11 +109,20 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
     if array.type == wanted:
         return array
     if kind == "time":
-        moments = pc.binary_join_element_wise("1970-01-01", array.cast(pa.string()), " ")
-        return moments.cast(pa.timestamp("us")).cast(wanted)
+        return _times(array.cast(pa.string()))
     if pa.types.is_null(array.type) or kind not in ("timestamp", "date"):
         return array.cast(wanted)
     return array.cast(pa.timestamp("us")).cast(wanted)
+
+
+def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Times of day as GX and the steps have them, in one form: 08:00:00, or with six digits 08:00:00.500000."""
+    return pc.replace_substring_regex(times.cast(pa.string()), r"\.0+$", "")
+
+
+def holds_only(kind: str, values: pd.Series) -> bool:
+    """Whether all values of a column can be published as this type, missing ones aside."""
+    return not coerce(values, Column.model_validate({"type": kind})).unreadable.any()
 
 
 def dtype_of(kind: str, *, nulls: bool) -> str:
@@ -305,7 +314,7 @@ def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     short = pc.equal(pc.utf8_length(times), len("08:00"))
     times = pc.if_else(short, pc.binary_join_element_wise(times, ":00", ""), times)
-    return _series(times, "str")
+    return _series(time_text(_times(times)), "str")
 
 
 def _read_json(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
@@ -414,6 +423,12 @@ def _within_calendar(moments: pd.Series) -> pd.Series:
     """Only the years 1 to 9999: what lies outside Python and most databases cannot hold."""
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))
     return within
+
+
+def _times(text: pa.Array) -> pa.Array:
+    """Texts as 08:00:00 or 08:00:00.5 as times of day."""
+    moments = pc.binary_join_element_wise("1970-01-01", text, " ")
+    return moments.cast(pa.timestamp("us")).cast(ARROW_TYPES["time"])
 
 
 def _integers(array: pa.Array) -> pd.Series:

@@ -66,6 +66,13 @@ def test_a_bad_row_is_quarantined_with_every_rule_that_it_broke_and_the_value_as
     assert list(good(validated)["id"]) == ["A"]
 
 
+def test_equal_times_are_not_unique_however_they_are_written(tmp_path: Path) -> None:
+    unique = [{"expect_column_values_to_be_unique": {"column": "t"}}]
+    contract = a_contract(columns={"t": "time"}, expectations=unique)
+    validated = refine(tmp_path, "t\n08:00\n09:00\n08:00:00\n10:00:00.5\n10:00:00.500\n", contract, 2)
+    assert sorted(quarantine(validated)) == [1, 3, 4, 5]
+
+
 def test_a_row_that_breaks_several_rules_is_counted_once_under_the_first(tmp_path: Path) -> None:
     validated = refine(tmp_path, ORDERS, a_contract(**ORDERS_CONTRACT))
     assert validated.quarantined == {NOT_INTEGER: 2, NEGATIVE: 1}
