@@ -55,6 +55,8 @@ _TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
 _ZONE = r"[Tt ][0-9:.,]+\s*([Zz]|[+-][0-9]{2}:?([0-9]{2})?)\s*$"
 _ISO_DAY = r"^\s*[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([Tt ]|\s*$)"
 _FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
+_LAST_YEAR = 9999
+_CALENDAR_CYCLE = pd.Timedelta(days=146_097).as_unit("us")
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
@@ -267,6 +269,8 @@ def _read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.S
         numbers = pa.array(raw, from_pandas=True).cast(pa.float64(), safe=False)
     else:
         numbers = _numbers(_plain_numbers(raw, source_format))
+    if source_format.type == "csv":
+        numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 beside a fraction
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
     return _series(finite, "float64")
 
@@ -287,8 +291,9 @@ def _read_timestamp(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Serie
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
     # An hour that a change of the clocks skips or repeats names no moment.
-    located = moments.dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
-    in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None))
+    shift = _away_from_the_ends(moments)
+    located = (moments + shift).dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
+    in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None) - shift)
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return in_utc
     if column.format is not None:
@@ -307,7 +312,7 @@ def _read_date(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
 def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
     if column.format is not None:
         timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
-        moments = pd.to_datetime(as_text(raw.mask(timed)), format=column.format, errors="coerce")
+        moments = _read_by_format(as_text(raw.mask(timed)), column.format)
         read = _as_str(moments.dt.strftime("%H:%M:%S.%f")).str.removesuffix(".000000")
         return read.mask(timed, as_text(raw)) if timed.any() else read
     text = pc.utf8_trim_whitespace(_text(raw))
@@ -396,10 +401,34 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
             short = pc.replace_substring_regex(_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
             # pandas also takes a year alone for a moment, and "-3" for a year.
             text = _series(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
-        moments = pd.to_datetime(text, format=written or "ISO8601", errors="coerce", utc=True)
+            moments = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+        else:
+            moments = _read_by_format(text, written)
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-    return _within_calendar(moments.astype("datetime64[us]"))
+    return _within_calendar(moments).astype("datetime64[us]")
+
+
+def _read_by_format(text: pd.Series, written: str) -> pd.Series:
+    """Moments in UTC, by strftime's codes.
+
+    pandas takes the second 60 for the next minute, and the day 366 and the week 53 of any year for days of the next:
+    such values say something else when they are written again.
+    """
+    moments = pd.to_datetime(text, format=written, errors="coerce", utc=True)
+    doubtful = moments.notna()
+    if not re.search("%[jUW]", written):
+        doubtful &= (moments.dt.second < 2) & text.str.contains("6[01]", na=False)
+    rolled_over = np.zeros(len(text), dtype=bool)
+    for place in np.flatnonzero(doubtful):
+        again = pd.to_datetime(text.iloc[place], format=written).strftime(written)
+        rolled_over[place] = _digits(again) != _digits(text.iloc[place])
+    return moments.mask(rolled_over)
+
+
+def _digits(text: str) -> str:
+    """A moment's digits, without zeros, which may be left out, and without those of nanoseconds."""
+    return re.sub(r"[^1-9]", "", re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
@@ -417,6 +446,15 @@ def _plain_moments(raw: pd.Series) -> pd.Series | None:
     except pa.ArrowInvalid:
         return None
     return _within_calendar(_series(array, "datetime64[us]"))
+
+
+def _away_from_the_ends(moments: pd.Series) -> pd.Series:
+    """400 years for the first and the last of the calendar, after which days and clocks repeat: Python cannot localize
+    what may end in the year 0 or 10000."""
+    years = moments.dt.year
+    cycles = (years == 1).astype("int64") - (years == _LAST_YEAR).astype("int64")
+    shift: pd.Series = cycles * _CALENDAR_CYCLE
+    return shift
 
 
 def _within_calendar(moments: pd.Series) -> pd.Series:

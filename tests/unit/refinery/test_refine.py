@@ -73,6 +73,13 @@ def test_equal_times_are_not_unique_however_they_are_written(tmp_path: Path) -> 
     assert sorted(quarantine(validated)) == [1, 3, 4, 5]
 
 
+def test_half_floats_are_read_as_any_number(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": pa.array([2.0, None, 1.5], pa.float16())}), tmp_path / "halves")
+    validated = refine(tmp_path, (tmp_path / "halves").read_bytes(), a_contract(columns={"n": "integer"}))
+    assert list(good(validated)["n"]) == [2, None]
+    assert quarantine(validated) == {3: {"not_an_integer(n)": "1.5"}}
+
+
 def test_a_row_that_breaks_several_rules_is_counted_once_under_the_first(tmp_path: Path) -> None:
     validated = refine(tmp_path, ORDERS, a_contract(**ORDERS_CONTRACT))
     assert validated.quarantined == {NOT_INTEGER: 2, NEGATIVE: 1}
