@@ -96,7 +96,7 @@ def as_text(raw: pd.Series) -> pd.Series:
     if pd.api.types.is_object_dtype(raw.dtype):
         return _as_str(raw.map(_text_of, na_action="ignore"))
     array = pa.array(raw, from_pandas=True)
-    text = array.cast(pa.string())
+    text = _float_text(array) if pa.types.is_floating(array.type) else array.cast(pa.string())
     if pa.types.is_timestamp(array.type):
         text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
     return _series(text, "str")
@@ -211,8 +211,8 @@ def _infer_objects(values: pd.Series) -> Inferred:
         return _joined_numbers(integers, floats)
     if kinds & {dict, list}:
         return "json"
-    if kinds <= {dt.date}:
-        return "date"
+    if kinds <= {dt.date, dt.datetime}:
+        return "date" if kinds == {dt.date} else "timestamp"
     return "time" if kinds <= {dt.time} else "string"
 
 
@@ -498,7 +498,14 @@ def _text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     # As a column of floats is written, so that the text does not hang on what else a partition holds.
-    return str(pa.scalar(value).cast(pa.string())) if isinstance(value, float) else str(value)
+    return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
+
+
+def _float_text(floats: pa.Array) -> pa.Array:
+    """Floats as text, whole ones as integers are written: what stands beside integers makes floats of them."""
+    size = pc.abs(floats)
+    whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, _EXACT_IN_FLOAT), pc.greater(size, 1e9)))
+    return pc.if_else(whole, _whole(floats).cast(pa.string()), floats.cast(pa.string()))
 
 
 def _json_or_none(value: str) -> str | None:

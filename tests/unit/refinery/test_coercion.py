@@ -214,6 +214,8 @@ def test_columns_without_rows_or_without_values_have_every_type(kind: str) -> No
 
 def test_whole_numbers_are_told_without_a_decimal_point() -> None:
     assert list(as_text(pd.Series([1.0, np.nan, 2.5])))[::2] == ["1", "2.5"]
+    for values in ([10_000_000_000], [10_000_000_000, 0.5], [10_000_000_000, "x"], [1e10, True]):
+        assert as_text(pd.Series(values))[0] == "10000000000"
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_a_sheet_is_a_table(tmp_path: Path) -> None:
     assert frame["id"].tolist() == ["a", "17"]
     assert frame["n"].dtype == np.int64
     assert frame["x"].isna().tolist() == [False, True]
-    assert frame["day"].tolist() == [pd.Timestamp("2026-01-02 03:04:05"), pd.Timestamp("2026-01-03")]
+    assert frame["day"].tolist() == [pd.Timestamp("2026-01-02 03:04:05"), dt.date(2026, 1, 3)]
     assert frame["flag"].dtype == bool
     assert numbers([partition]) == [1, 2]
 

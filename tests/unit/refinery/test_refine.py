@@ -116,6 +116,22 @@ def test_an_info_expectation_only_counts(tmp_path: Path) -> None:
     assert [(tally.success, tally.rows_failing) for tally in validated.tallies] == [(False, 1)]
 
 
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_a_row_without_a_key_lacks_its_value_whatever_rows_are_around_it(
+    tmp_path: Path, rows_per_partition: int
+) -> None:
+    contract = a_contract(columns={"a": {"type": "integer", "nullable": False}, "b": "string"})
+    validated = refine(tmp_path, '{"a": 1}\n{"b": "x"}\n', contract, rows_per_partition)
+    assert quarantine(validated) == {2: {"missing_value(a)": None}}
+
+
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_a_flag_is_told_by_its_text_whatever_rows_are_around_it(tmp_path: Path, rows_per_partition: int) -> None:
+    contract = a_contract(columns={"a": "boolean"})
+    validated = refine(tmp_path, "a,b\n+1,x\n1,x\ntrue,x\n1e-400,x\n", contract, rows_per_partition)
+    assert quarantine(validated) == {1: {"not_a_boolean(a)": "+1"}, 4: {"not_a_boolean(a)": "1e-400"}}
+
+
 # --- verdicts that come late ------------------------------------------------------------------------------------------
 
 

@@ -480,6 +480,13 @@ def test_rows_are_parted_into_folders_by_value_and_by_day(tmp_path: Path) -> Non
     assert pq.read_schema(prepared.outputs[0].path).names == ["id", "name", "age", "joined"]
 
 
+def test_a_partition_without_good_rows_writes_no_folder(tmp_path: Path) -> None:
+    content, columns = "n,k\nx,a\n1,b\n", {"n": "integer", "k": "string"}
+    output = {"partition_by": "k"}
+    prepared = prepare(tmp_path, [], content, rows_per_partition=1, columns=columns, output=output)
+    assert [file.folder for file in prepared.outputs] == ["k=b/"]
+
+
 def test_no_value_of_the_data_can_leave_its_folder(tmp_path: Path) -> None:
     content = "k,n\n../../receipts/x,1\n..,2\n.,3\n" + "é" * 300 + ",4\n"
     prepared = prepare(tmp_path, [], content, columns={"k": "string"}, output={"partition_by": "k"})
