@@ -132,6 +132,15 @@ def test_a_flag_is_told_by_its_text_whatever_rows_are_around_it(tmp_path: Path, 
     assert quarantine(validated) == {1: {"not_a_boolean(a)": "+1"}, 4: {"not_a_boolean(a)": "1e-400"}}
 
 
+def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Path) -> None:
+    rule = {"expect_column_values_to_be_of_type": {"column": "b", "type_": "str"}}
+    columns = {"a": "integer", "b": {"type": "string", "required": False}}
+    validated = refine(tmp_path, "a\n1\n", a_contract(columns=columns, expectations=[rule]))
+    (reason,) = validated.rejected
+    expected = "expect_column_values_to_be_of_type(b) cannot be judged: the file has no column 'b'"
+    assert reason.message == expected
+
+
 # --- verdicts that come late ------------------------------------------------------------------------------------------
 
 
