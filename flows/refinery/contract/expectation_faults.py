@@ -237,12 +237,12 @@ def _quantile_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_moment(text: str) -> bool:
-    """Whether a text is a date or a time of day and date, in ISO 8601."""
+    """Whether a text is a date or a time of day and date, in ISO 8601; not by its week, which pandas cannot read."""
     try:
         dt.datetime.fromisoformat(text.strip())
     except ValueError:
         return False
-    return True
+    return "W" not in text
 
 
 def _is_bound(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import re
@@ -14,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from flows.refinery.contract.expectation_faults import columns_named, faults_of
 from flows.refinery.contract.vocabulary import vocabulary
-from flows.refinery.contract.written_times import TimeFormat, TimeZone
+from flows.refinery.contract.written_times import TimeFormat, TimeZone, names_a_zone
 from flows.refinery.suggestions import did_you_mean
 
 DEFAULT_DATASET = "default"
@@ -91,6 +92,8 @@ class Column(_Frozen):
             raise ValueError(f"format is for timestamps, dates and times; this column is a {self.type}")
         if self.timezone is not None and self.type != "timestamp":
             raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
+        if self.type == "time" and self.format is not None and names_a_zone(self.format):
+            raise ValueError(f"format {self.format!r} holds a zone, which a time cannot keep; make it a string")
         return self
 
 
@@ -112,15 +115,17 @@ class FileFormat(_Frozen):
     @field_validator("encoding")
     @classmethod
     def _encoding_is_known(cls, encoding: str | None) -> str | None:
-        if encoding is not None:
-            try:
-                "".encode(encoding)
-            except LookupError:
-                known = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "shift_jis")
-                raise ValueError(
-                    f"{encoding!r} is no encoding that Python knows{did_you_mean(encoding, known)}"
-                ) from None
+        if encoding is not None and not _is_text_encoding(encoding):
+            known = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "shift_jis")
+            raise ValueError(f"{encoding!r} is no encoding that Python knows{did_you_mean(encoding, known)}")
         return encoding
+
+    @field_validator("thousands")
+    @classmethod
+    def _thousands_mark_is_no_part_of_a_number(cls, mark: str | None) -> str | None:
+        if mark is not None and (mark.isalnum() or mark in "+-"):
+            raise ValueError(f"{mark!r} cannot stand between thousands: it is a part of numbers, or a letter")
+        return mark
 
     @field_validator("delimiter", "quote", "thousands")
     @classmethod
@@ -379,6 +384,14 @@ class Contract(_Frozen):
         said = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
         steps = self.steps_path.read_bytes() if self.steps_path else b""
         return hashlib.sha256(said.encode() + b"\0" + steps).hexdigest()
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return codecs.lookup(name).name not in ("idna", "punycode")  # they are for host names
 
 
 def _keyed(value: Any) -> Any:

@@ -37,6 +37,11 @@ def format_fault(written: str) -> str | None:
     return _week_fault(said, frozenset(codes))
 
 
+def names_a_zone(written: str) -> bool:
+    """Whether a format holds a code for a time zone."""
+    return bool({"z", "Z"} & set(_CODE.findall(written)))
+
+
 def _week_fault(said: str, codes: frozenset[str]) -> str | None:
     if codes & set("GV") and not ({"G", "V"} <= codes and codes & _WEEKDAYS and not codes & set("jY")):
         return f"{said}: %G and %V are an ISO week's year and number; with a weekday they are a day, as '%G-W%V-%u'"

@@ -55,6 +55,8 @@ _TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
 _ZONE = r"[Tt ][0-9:.,]+\s*([Zz]|[+-][0-9]{2}:?([0-9]{2})?)\s*$"
 _ISO_DAY = r"^\s*[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([Tt ]|\s*$)"
 _FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
+_LAST_YEAR = 9999
+_CALENDAR_CYCLE = pd.Timedelta(days=146_097).as_unit("us")
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
@@ -94,7 +96,7 @@ def as_text(raw: pd.Series) -> pd.Series:
     if pd.api.types.is_object_dtype(raw.dtype):
         return _as_str(raw.map(_text_of, na_action="ignore"))
     array = pa.array(raw, from_pandas=True)
-    text = array.cast(pa.string())
+    text = _float_text(array) if pa.types.is_floating(array.type) else array.cast(pa.string())
     if pa.types.is_timestamp(array.type):
         text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
     return _series(text, "str")
@@ -109,11 +111,20 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
     if array.type == wanted:
         return array
     if kind == "time":
-        moments = pc.binary_join_element_wise("1970-01-01", array.cast(pa.string()), " ")
-        return moments.cast(pa.timestamp("us")).cast(wanted)
+        return _times(array.cast(pa.string()))
     if pa.types.is_null(array.type) or kind not in ("timestamp", "date"):
         return array.cast(wanted)
     return array.cast(pa.timestamp("us")).cast(wanted)
+
+
+def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Times of day as GX and the steps have them, in one form: 08:00:00, or with six digits 08:00:00.500000."""
+    return pc.replace_substring_regex(times.cast(pa.string()), r"\.0+$", "")
+
+
+def holds_only(kind: str, values: pd.Series) -> bool:
+    """Whether all values of a column can be published as this type, missing ones aside."""
+    return not coerce(values, Column.model_validate({"type": kind})).unreadable.any()
 
 
 def dtype_of(kind: str, *, nulls: bool) -> str:
@@ -200,8 +211,8 @@ def _infer_objects(values: pd.Series) -> Inferred:
         return _joined_numbers(integers, floats)
     if kinds & {dict, list}:
         return "json"
-    if kinds <= {dt.date}:
-        return "date"
+    if kinds <= {dt.date, dt.datetime}:
+        return "date" if kinds == {dt.date} else "timestamp"
     return "time" if kinds <= {dt.time} else "string"
 
 
@@ -258,6 +269,8 @@ def _read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.S
         numbers = pa.array(raw, from_pandas=True).cast(pa.float64(), safe=False)
     else:
         numbers = _numbers(_plain_numbers(raw, source_format))
+    if source_format.type == "csv":
+        numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 beside a fraction
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
     return _series(finite, "float64")
 
@@ -278,8 +291,9 @@ def _read_timestamp(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Serie
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
     # An hour that a change of the clocks skips or repeats names no moment.
-    located = moments.dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
-    in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None))
+    shift = _away_from_the_ends(moments)
+    located = (moments + shift).dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
+    in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None) - shift)
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return in_utc
     if column.format is not None:
@@ -298,14 +312,14 @@ def _read_date(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
 def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
     if column.format is not None:
         timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
-        moments = pd.to_datetime(as_text(raw.mask(timed)), format=column.format, errors="coerce")
+        moments = _read_by_format(as_text(raw.mask(timed)), column.format)
         read = _as_str(moments.dt.strftime("%H:%M:%S.%f")).str.removesuffix(".000000")
         return read.mask(timed, as_text(raw)) if timed.any() else read
     text = pc.utf8_trim_whitespace(_text(raw))
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     short = pc.equal(pc.utf8_length(times), len("08:00"))
     times = pc.if_else(short, pc.binary_join_element_wise(times, ":00", ""), times)
-    return _series(times, "str")
+    return _series(time_text(_times(times)), "str")
 
 
 def _read_json(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
@@ -387,10 +401,34 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
             short = pc.replace_substring_regex(_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
             # pandas also takes a year alone for a moment, and "-3" for a year.
             text = _series(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
-        moments = pd.to_datetime(text, format=written or "ISO8601", errors="coerce", utc=True)
+            moments = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+        else:
+            moments = _read_by_format(text, written)
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-    return _within_calendar(moments.astype("datetime64[us]"))
+    return _within_calendar(moments).astype("datetime64[us]")
+
+
+def _read_by_format(text: pd.Series, written: str) -> pd.Series:
+    """Moments in UTC, by strftime's codes.
+
+    pandas takes the second 60 for the next minute, and the day 366 and the week 53 of any year for days of the next:
+    such values say something else when they are written again.
+    """
+    moments = pd.to_datetime(text, format=written, errors="coerce", utc=True)
+    doubtful = moments.notna()
+    if not re.search("%[jUW]", written):
+        doubtful &= (moments.dt.second < 2) & text.str.contains("6[01]", na=False)
+    rolled_over = np.zeros(len(text), dtype=bool)
+    for place in np.flatnonzero(doubtful):
+        again = pd.to_datetime(text.iloc[place], format=written).strftime(written)
+        rolled_over[place] = _digits(again) != _digits(text.iloc[place])
+    return moments.mask(rolled_over)
+
+
+def _digits(text: str) -> str:
+    """A moment's digits, without zeros, which may be left out, and without those of nanoseconds."""
+    return re.sub(r"[^1-9]", "", re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
@@ -410,10 +448,25 @@ def _plain_moments(raw: pd.Series) -> pd.Series | None:
     return _within_calendar(_series(array, "datetime64[us]"))
 
 
+def _away_from_the_ends(moments: pd.Series) -> pd.Series:
+    """400 years for the first and the last of the calendar, after which days and clocks repeat: Python cannot localize
+    what may end in the year 0 or 10000."""
+    years = moments.dt.year
+    cycles = (years == 1).astype("int64") - (years == _LAST_YEAR).astype("int64")
+    shift: pd.Series = cycles * _CALENDAR_CYCLE
+    return shift
+
+
 def _within_calendar(moments: pd.Series) -> pd.Series:
     """Only the years 1 to 9999: what lies outside Python and most databases cannot hold."""
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))
     return within
+
+
+def _times(text: pa.Array) -> pa.Array:
+    """Texts as 08:00:00 or 08:00:00.5 as times of day."""
+    moments = pc.binary_join_element_wise("1970-01-01", text, " ")
+    return moments.cast(pa.timestamp("us")).cast(ARROW_TYPES["time"])
 
 
 def _integers(array: pa.Array) -> pd.Series:
@@ -445,7 +498,14 @@ def _text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     # As a column of floats is written, so that the text does not hang on what else a partition holds.
-    return str(pa.scalar(value).cast(pa.string())) if isinstance(value, float) else str(value)
+    return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
+
+
+def _float_text(floats: pa.Array) -> pa.Array:
+    """Floats as text, whole ones as integers are written: what stands beside integers makes floats of them."""
+    size = pc.abs(floats)
+    whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, _EXACT_IN_FLOAT), pc.greater(size, 1e9)))
+    return pc.if_else(whole, _whole(floats).cast(pa.string()), floats.cast(pa.string()))
 
 
 def _json_or_none(value: str) -> str | None:

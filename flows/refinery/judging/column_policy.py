@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.judging.plan import Header, Plan
-from flows.refinery.judging.rules import Rule
+from flows.refinery.judging.rules import Method, Rule
 from flows.refinery.judging.tallies import Reason, Tally, column_list, column_of, expected_of
 
 UNKNOWN_COLUMNS, MISSING_COLUMNS = "unknown_columns", "missing_columns"
@@ -45,7 +45,9 @@ def judge_columns(contract: Contract, plan: Plan, header: Header, rules: Sequenc
     there = list(plan.columns)
     judged = []
     for gx_rule in rules:
-        absent = gx_rule.columns_missing(there)
+        # A column that is filled in has no type in the file.
+        asks_type = gx_rule.method is Method.STRUCTURE and "column" in gx_rule.arguments
+        absent = gx_rule.columns_missing(seen if asks_type else there)
         if not absent:
             judged.append(gx_rule)
             continue

@@ -9,7 +9,6 @@ import numpy as np
 
 _MANTISSA_BITS = 53
 _SPLITTER = float((1 << 27) + 1)  # Veltkamp's, for 53-bit mantissas
-_SQUARE_LIMIT = 1e150  # above it a square, or its parts, would overflow
 
 
 class ExactSum:
@@ -18,13 +17,13 @@ class ExactSum:
     def __init__(self) -> None:
         self._by_exponent: dict[int, int] = {}
 
-    def add(self, values: np.ndarray) -> None:
-        """Add finite values."""
+    def add(self, values: np.ndarray, scales: np.ndarray | int = 0) -> None:
+        """Add finite values, each times 2 to the power of its scale."""
         fractions, exponents = np.frexp(values)
         whole = (fractions * (1 << _MANTISSA_BITS)).astype(np.int64)
         low_bits = whole & ((1 << 26) - 1)
         high_bits = whole >> 26
-        distinct, place = np.unique(exponents, return_inverse=True)
+        distinct, place = np.unique(exponents + scales, return_inverse=True)
         for number, exponent in enumerate(distinct):
             # At most 2**27 in size each, so 2**36 of them fit into 64 bits.
             chosen = place == number
@@ -73,10 +72,11 @@ class ExactMoments:
         self._sum.add(values)
         if not self._with_deviation:
             return
-        small = np.where(np.abs(values) < _SQUARE_LIMIT, values, 0.0)
-        squares, errors = _exact_squares(small)
-        self._squares.add(squares)
-        self._squares.add(errors)
+        # Squares of great numbers overflow and those of tiny ones vanish; those of their fractions do neither.
+        fractions, exponents = np.frexp(values)
+        squares, errors = _exact_squares(fractions)
+        self._squares.add(squares, 2 * exponents)
+        self._squares.add(errors, 2 * exponents)
 
     def merge(self, other: ExactMoments) -> None:
         """Take in what another one saw."""
@@ -98,7 +98,7 @@ class ExactMoments:
         if self.count < 2:
             return math.nan
         mean = self._sum.value / self.count
-        return math.sqrt((self._squares.value - mean * mean * self.count) / (self.count - 1))
+        return _root((self._squares.value - mean * mean * self.count) / (self.count - 1))
 
     @property
     def mean(self) -> float:
@@ -111,7 +111,13 @@ class ExactMoments:
         if not self.count:
             return 0.0
         mean = self._sum.value / self.count
-        return math.sqrt(self._squares.value / self.count - mean * mean)
+        return _root(self._squares.value / self.count - mean * mean)
+
+
+def _root(square: Fraction) -> float:
+    """The square root, also where the square is too great or too small for a float."""
+    shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
+    return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 
 
 def _exact_squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.refinery.judging.coercion import ARROW_TYPES, dtype_of, to_arrow
+from flows.refinery.judging.coercion import ARROW_TYPES, dtype_of, time_text, to_arrow
 from flows.refinery.judging.plan import Plan
 from flows.refinery.judging.rules import Rule
 from flows.refinery.reading.reserved import GOOD_ROW_NUMBER
@@ -123,6 +123,8 @@ def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.D
         array = data.column(name)
         if kind in ("timestamp", "date"):
             array = array.cast(pa.timestamp("us"))
+        elif kind == "time":
+            array = time_text(array)
         columns[name] = pandas_column(array, dtype_of(kind, nulls=array.null_count > 0))
     return pd.DataFrame(columns, index=pd.RangeIndex(len(data)))
 

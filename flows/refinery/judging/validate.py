@@ -30,7 +30,7 @@ from flows.refinery.reading.formats import read_partitions
 from flows.refinery.reading.partition import Limits, Partition
 
 ROWS_PER_PARTITION = 250_000
-_NUMERIC = ("integer", "number", "boolean")
+_NUMERIC = ("integer", "number")
 Progress = Callable[[int], None]
 
 
@@ -128,6 +128,8 @@ def refine_partition(partition: Partition, plan: Plan, judge: Judge | None) -> R
         else:
             columns[name] = empty(column.type, rows)
             plan.flag(bits, f"{MISSING_COLUMN}({name})", slice(None))
+            # In JSON other rows of the file may have it; then it is only a value that is missing here.
+            plan.flag(bits, f"{MISSING_RULE}({name})", slice(None))
     for name in plan.unknown:
         if name in partition.frame.columns:
             plan.flag(bits, UNKNOWN_COLUMN, partition.frame[name].notna().to_numpy())
@@ -152,10 +154,13 @@ def _coerced(partition: Partition, name: str, column: Column, plan: Plan, bits: 
 def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
     """A raw column; texts as they are in the file where the text is what counts.
 
-    "007" and "1e3" were read as 7 and 1000.0, and "FALSE" beside a missing value as an object.
+    "007" and "1e3" were read as 7 and 1000.0, and "FALSE" beside a missing value as an object. Of flags only true and
+    false may be read as such: "+1" is none.
     """
     raw: pd.Series = partition.frame[name]
     if column.type in _NUMERIC or partition.texts is None or isinstance(raw.dtype, pd.StringDtype):
+        return raw
+    if column.type == "boolean" and pd.api.types.is_bool_dtype(raw.dtype):
         return raw
     return partition.texts(np.arange(len(raw)))[name] if raw.notna().any() else raw
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,7 +14,18 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from flows.refinery.judging.exact import ExactMoments
 from flows.refinery.preparing.kinds import misfit, moment_of
-from flows.refinery.preparing.step_base import Fitted, FittedStep, Names, Step, StepFailed, is_number, is_scalar, plain
+from flows.refinery.preparing.step_base import (
+    Finite,
+    Fitted,
+    FittedStep,
+    Names,
+    Step,
+    StepFailed,
+    is_number,
+    is_scalar,
+    plain,
+    with_columns,
+)
 from flows.refinery.preparing.table_steps import clean_name
 
 MAX_CATEGORIES = 1_000
@@ -33,6 +45,19 @@ class _Scaling(FittedStep):
         """What collects one column's values."""
         return ExactMoments()
 
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        numbers = self.numbers(name, values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = self.scaled(numbers, self.of(name))
+        lost = np.isfinite(numbers) & ~np.isfinite(scaled)
+        if lost.any():
+            raise self.fail_at(values.index[lost], f"numbers of the column {name!r} are too great to be scaled")
+        return scaled
+
+    @abstractmethod
+    def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
+        """The numbers by what is known of their column."""
+
     def wanted_instead(self, known: Any) -> str:
         is_right = isinstance(known, Mapping) and set(known) == set(self.learns) and all(map(is_number, known.values()))
         return "" if is_right else f"a number each for {' and '.join(self.learns)}, as in a receipt"
@@ -47,9 +72,8 @@ class Standardize(_Scaling):
     def learned(self) -> Fitted:
         return {name: {"mean": state.mean, "std": state.population_deviation} for name, state in self._states.items()}
 
-    def change(self, name: str, values: pd.Series) -> pd.Series:
-        known = self.of(name)
-        scaled: pd.Series = (self.numbers(name, values) - known["mean"]) / (known["std"] or 1.0)
+    def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
+        scaled: pd.Series = (numbers - known["mean"]) / (known["std"] or 1.0)
         return scaled
 
 
@@ -58,11 +82,11 @@ class MinMaxScale(_Scaling):
 
     name = "min_max_scale"
     learns = ("min", "max")
-    feature_range: tuple[float, float] = (0.0, 1.0)
+    feature_range: tuple[Finite, Finite] = (0.0, 1.0)
 
     @field_validator("feature_range")
     @classmethod
-    def _rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _rises(cls, value: tuple[Finite, Finite]) -> tuple[Finite, Finite]:
         if value[0] >= value[1]:
             raise ValueError(f"feature_range {list(value)} does not rise")
         return value
@@ -70,11 +94,10 @@ class MinMaxScale(_Scaling):
     def learned(self) -> Fitted:
         return {name: {"min": state.low, "max": state.high} for name, state in self._states.items()}
 
-    def change(self, name: str, values: pd.Series) -> pd.Series:
-        known = self.of(name)
+    def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
         low, high = self.feature_range
         span = (known["max"] - known["min"]) or 1.0
-        scaled: pd.Series = (self.numbers(name, values) - known["min"]) / span * (high - low) + low
+        scaled: pd.Series = (numbers - known["min"]) / span * (high - low) + low
         return scaled
 
 
@@ -179,7 +202,7 @@ class TrainTestSplit(Step):
         keys = zip(*(frame[name].map(_key_text) for name in self.key), strict=True)
         is_test = np.array([self._place(key) < limit for key in keys], dtype=bool)
         split = pd.Series(np.where(is_test, "test", "train"), index=frame.index, dtype="str")
-        return frame.assign(**{self.column: split})
+        return with_columns(frame, {self.column: split})
 
     def _place(self, key: tuple[str, ...]) -> int:
         said = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()

@@ -94,7 +94,7 @@ class OutputWriter:
         return self._files[folder]
 
     def _parts(self, frame: pd.DataFrame, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        if not self._output.partition_by or not len(frame):
+        if not self._output.partition_by:
             yield "", table
             return
         folders = pd.Series("", index=pd.RangeIndex(len(frame)), dtype="str")

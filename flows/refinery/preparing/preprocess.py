@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.judging.coercion import dtype_of
+from flows.refinery.judging.coercion import dtype_of, holds_only, time_text
 from flows.refinery.judging.frames import ROW_NUMBER, pandas_column, read_batches
 from flows.refinery.judging.uniqueness import HashCollector
 from flows.refinery.judging.validate import RowsUnaccounted, Validated
@@ -136,7 +136,7 @@ class _Pipeline:
         for number, frame in enumerate(self._source()):
             for step in self._waiting:
                 if number == 0:
-                    self._rename_kinds(step.new_names(list(frame.columns)))
+                    self._follow_kinds(step.kinds_after(self.kinds, list(frame.columns)))
                 before = frame
                 frame = step.apply(before)
                 require_a_column(step.label, before, frame)
@@ -175,11 +175,12 @@ class _Pipeline:
         self.dropped[step.label] += len(entire) - len(result)
         self._waiting = []
         self._source = lambda: iter((result,))
+        there = {name: kind for name, kind in self.kinds.items() if name in result.columns}
+        self._follow_kinds({name: kind for name, kind in there.items() if holds_only(kind, result[name])})
 
-    def _rename_kinds(self, names: Mapping[str, str]) -> None:
-        renamed = {names.get(name, name): kind for name, kind in self.kinds.items()}
+    def _follow_kinds(self, kinds: Mapping[str, str]) -> None:
         self.kinds.clear()
-        self.kinds.update(renamed)
+        self.kinds.update(kinds)
 
 
 class Spool:
@@ -249,7 +250,7 @@ def frame_of(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: frozenset[s
         if kind == "date":
             array = array.cast(pa.timestamp("us"))
         elif kind == "time":
-            array = array.cast(pa.string())
+            array = time_text(array)
         # One type per file, not per partition: what a partition happens to hold must not show in the output.
         columns[name] = pandas_column(array, dtype_of(kind, nulls=name in nulls))
     frame = pd.DataFrame(columns)

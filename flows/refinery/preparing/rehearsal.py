@@ -58,6 +58,8 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
     """Do the steps on a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
     frame = _no_rows(contract)
+    types = {name: column.type for name, column in contract.columns.items()}
+    kinds: dict[str, str] = {name: kind for name, kind in types.items() if kind in ("date", "time")}
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
             return
@@ -69,7 +71,7 @@ def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
             yield from ((("preprocess", position), f"step {step.label}: {fault}") for fault in misfits)
             return
         try:
-            frame = _done(step, frame)
+            kinds, frame = step.kinds_after(kinds, list(frame.columns)), _done(step, frame)
         except StepFailed as error:
             if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)

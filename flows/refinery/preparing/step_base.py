@@ -23,6 +23,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fitted = dict[str, Any]
 
 
@@ -61,6 +62,19 @@ class Step(BaseModel, ABC):
         """The columns that it gives another name."""
         del columns
         return {}
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        """The columns that are still published as dates or times after the step.
+
+        Args:
+            kinds: those that were before it: "date" or "time" by name.
+            columns: all columns that were before it.
+
+        Raises:
+            StepFailed: the step would put something else into such a column.
+        """
+        names = self.new_names(columns)
+        return {names.get(name, name): kind for name, kind in kinds.items()}
 
     def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
         """Refuse to go on without these columns.
@@ -102,7 +116,11 @@ class OnColumns(Step):
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         self.require(frame, self.targets)
-        return frame.assign(**{name: self.change(name, frame[name]) for name in self.targets})
+        return with_columns(frame, {name: self.change(name, frame[name]) for name in self.targets})
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        return {name: kind for name, kind in kinds.items() if name not in self.targets}
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
         """What is written for a column of this type and cannot be meant for it: for a contract's declared columns."""
@@ -176,6 +194,14 @@ class FittedStep(OnColumns):
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned fitted values say nothing of the column {name!r}")
         return fitted[name]
+
+
+def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """The frame with some columns changed or added. `DataFrame.assign` knows no column of the name self."""
+    changed = frame.copy(deep=False)
+    for name, values in columns.items():
+        changed[name] = values
+    return changed
 
 
 def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from flows.refinery.judging.uniqueness import HashCollector, duplicated_rows
-from flows.refinery.preparing.step_base import Names, Step, StepFailed, is_text
+from flows.refinery.preparing.step_base import Names, Step, StepFailed, is_text, with_columns
 
 
 class CleanColumnNames(Step):
@@ -54,7 +54,7 @@ class StripWhitespace(Step):
         if self.columns:
             self.require(frame, self.columns)
         names = self.columns or [name for name in frame.columns if is_text(frame[name])]
-        return frame.assign(**{name: frame[name].str.strip() for name in names if is_text(frame[name])})
+        return with_columns(frame, {name: frame[name].str.strip() for name in names if is_text(frame[name])})
 
 
 class Rename(Step):
@@ -85,6 +85,10 @@ class Select(Step):
         self.require(frame, self.columns)
         return frame[list(self.columns)]
 
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        return {name: kind for name, kind in kinds.items() if name in self.columns}
+
 
 class DropColumns(Step):
     """All columns but these."""
@@ -95,6 +99,10 @@ class DropColumns(Step):
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         self.require(frame, self.columns)
         return frame.drop(columns=list(self.columns))
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        return {name: kind for name, kind in kinds.items() if name not in self.columns}
 
 
 class DropMissing(Step):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,14 +17,17 @@ from flows.refinery.judging.coercion import coerce
 from flows.refinery.judging.exact import ExactMoments
 from flows.refinery.preparing.kinds import misfit, moment_of
 from flows.refinery.preparing.step_base import (
+    Finite,
     Fitted,
     FittedStep,
     OnColumns,
     StepFailed,
     fits_in_64_bits,
+    is_number,
     is_scalar,
     is_text,
     plain,
+    with_columns,
 )
 
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str"}
@@ -42,6 +45,7 @@ class FillMissing(FittedStep):
     def _value_or_strategy(self) -> FillMissing:
         if (self.value is None) == (self.strategy is None):
             raise ValueError("give either value or strategy (mean, median, mode)")
+        _require_finite("value", self.value)
         return self
 
     def wanted_instead(self, known: Any) -> str:
@@ -78,8 +82,22 @@ class FillMissing(FittedStep):
             return None
         return plain(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
 
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        for name in self.targets:
+            filling = self._given(name)
+            if kinds.get(name) == "time" and filling is not None and not _is_time(filling):
+                raise StepFailed(
+                    f"step {self.label}: {filling!r} does not fit into the column {name!r};"
+                    " it is to be a time, as 08:00:00 (put quotes around it)"
+                )
+        return dict(kinds)
+
+    def _given(self, name: str) -> Any:
+        return self.value if self.value is not None else (self.fitted or {}).get(name)
+
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
-        filling = self.value if self.value is not None else (self.fitted or {}).get(name)
+        filling = self._given(name)
         wanted = "" if filling is None else misfit(filling, values)
         if wanted:
             yield f"{filling!r} does not fit into the column {name!r}; it is to be {wanted}"
@@ -105,8 +123,8 @@ class Clip(OnColumns):
     """Numbers below `lower` become lower, those above `upper` become upper."""
 
     name = "clip"
-    lower: float | None = None
-    upper: float | None = None
+    lower: Finite | None = None
+    upper: Finite | None = None
 
     @model_validator(mode="after")
     def _has_a_range(self) -> Clip:
@@ -144,6 +162,7 @@ class MapValues(OnColumns):
     def _default_or_unmapped(self) -> MapValues:
         if self.default is not None and "unmapped" in self.model_fields_set:
             raise ValueError("give either default or unmapped")
+        _require_finite("default", self.default)
         for old, new in self.mapping.items():
             if new is not None and not is_scalar(new) and not isinstance(new, dt.date):
                 raise ValueError(f"mapping: {old!r} becomes {new!r}; it is to be a text, a number, a flag or nothing")
@@ -219,7 +238,7 @@ class _Reading(OnColumns):
             if unreadable.any() and self.errors == "fail":
                 raise self.fail_at(frame.index[unreadable], f"a value of the column {name!r} cannot be read")
             keep &= ~unreadable
-        changed = frame.assign(**columns)
+        changed = with_columns(frame, columns)
         return changed if keep.all() else changed[keep]
 
     @abstractmethod
@@ -260,6 +279,15 @@ def column_of(values: pd.Series, dtype: str) -> pd.Series:
     """Values as a column of a dtype that is known by name only."""
     column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
     return column
+
+
+def _require_finite(argument: str, value: Any) -> None:
+    if isinstance(value, float) and not is_number(value):
+        raise ValueError(f"{argument} is {value}; it is to be a number")
+
+
+def _is_time(value: Any) -> bool:
+    return not coerce(pd.Series([str(value)], dtype="str"), Column(type="time")).unreadable.any()
 
 
 def _fitting(values: pd.Series, filling: Any) -> Any:

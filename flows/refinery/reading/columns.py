@@ -42,7 +42,7 @@ def series_of(values: Sequence[Any], missing: frozenset[str]) -> pd.Series[Any]:
         return pd.Series(np.array(values, dtype=bool))
     if kinds and kinds <= {int, float}:
         return _numbers(values, kinds, some_missing)
-    if dt.datetime in kinds and kinds <= {dt.datetime, dt.date}:
+    if kinds == {dt.datetime}:
         return _timestamps(values)
     if not kinds:
         return pd.Series(np.full(len(values), np.nan))
@@ -62,11 +62,11 @@ def _numbers(values: Sequence[Any], kinds: set[type], some_missing: bool) -> pd.
 
 
 def _timestamps(values: Sequence[Any]) -> pd.Series[Any]:
-    exact = [dt.datetime(v.year, v.month, v.day) if type(v) is dt.date else v for v in values]  # noqa: DTZ001
+    exact = pd.Series(list(values), dtype=object)
     try:
-        return pd.Series(pd.to_datetime(pd.Series(exact, dtype=object)))
+        return pd.Series(pd.to_datetime(exact))
     except (ValueError, TypeError, OverflowError):
-        return pd.Series(list(values), dtype=object)
+        return exact
 
 
 def _as_json(value: Any) -> Any:

@@ -52,7 +52,8 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
         name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
-    decimal = given.decimal or _detect_decimal(values, delimiter)
+    # Beside a given thousands mark of ",", 1,234 is no decimal.
+    decimal = given.decimal or ("." if given.thousands == "," else _detect_decimal(values, delimiter))
     return CsvDialect(
         delimiter=delimiter,
         quote=given.quote,
@@ -94,6 +95,8 @@ def _records(sample: str, delimiter: str, quote: str) -> list[list[str]]:
 
 
 def _detect_decimal(values: list[str], delimiter: str) -> str:
+    if delimiter != "," and any(map(_POINT_THOUSANDS.fullmatch, values)):
+        return ","  # and so 1.234 beside 1.234,50 is no decimal
     if delimiter == "," or any(map(_DECIMAL_POINT.fullmatch, values)):
         return "."
     return "," if any(map(_DECIMAL_COMMA.fullmatch, values)) else "."

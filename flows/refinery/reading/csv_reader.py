@@ -129,8 +129,10 @@ class _CsvReader:
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._columns = self._read_header()
-        self._text_columns = set(self._dialect.text_columns) & set(self._columns)
         self._missing = _missing_values(contract, self._columns)
+        # Of numbers pandas would take 0.0 for a missing 0.
+        by_text = {name for name, texts in self._missing.items() if any(map(_is_number, texts))}
+        self._text_columns = self._dialect.text_columns & set(self._columns) | by_text
         self._block_bytes = self._first_block_bytes()
         self._source_format = SourceFormat(
             type="csv",
@@ -371,7 +373,7 @@ class _CsvReader:
                 engine="c",
                 low_memory=False,  # one type per column and block, and so the texts as they were
                 keep_default_na=False,
-                na_values=self._missing,
+                na_values={name: texts for name, texts in self._missing.items() if name not in text_columns},
                 on_bad_lines="error",
             )
         frame = frame.iloc[:-1] if sentinel else frame
@@ -391,8 +393,7 @@ class _CsvReader:
         """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
         if not isinstance(values.dtype, pd.StringDtype):
             return values
-        missing = self._missing[values.name] if isinstance(self._missing, dict) else self._missing
-        is_missing = values.isin(missing)
+        is_missing = values.isin(self._missing[str(values.name)])
         return values.mask(is_missing) if is_missing.any() else values
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
@@ -499,12 +500,17 @@ def _lines(content: bytes) -> list[str]:
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
-def _missing_values(contract: Contract, columns: list[str]) -> Any:
+def _missing_values(contract: Contract, columns: list[str]) -> dict[str, list[str]]:
     own = {name: column.missing_values for name, column in contract.columns.items()}
-    if not any(values is not None for values in own.values()):
-        return list(contract.format.missing_values)
     usual = contract.format.missing_values
     return {name: list(usual if own.get(name) is None else own[name] or ()) for name in columns}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def _empty_frame(columns: list[str]) -> pd.DataFrame:

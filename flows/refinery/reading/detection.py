@@ -41,7 +41,9 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _ALLOWED = "allowed are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compressed with gzip or zstd"
 
 
-def detect(head: bytes, *, declared: FormatType, is_whole: bool, encoding: str | None) -> TableType:
+def detect(
+    head: bytes, *, declared: FormatType, is_whole: bool, encoding: str | None, delimiter: str | None = None
+) -> TableType:
     """The format of a file.
 
     Args:
@@ -49,6 +51,7 @@ def detect(head: bytes, *, declared: FormatType, is_whole: bool, encoding: str |
         declared: what the contract says.
         is_whole: whether `head` is all of it.
         encoding: of text, where the contract gives one.
+        delimiter: of CSV, where the contract gives one; it may be a control character, as in files of Hive.
 
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
@@ -57,7 +60,7 @@ def detect(head: bytes, *, declared: FormatType, is_whole: bool, encoding: str |
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
     if encoding is None:
-        _require_text(head)
+        _require_text(head.replace(delimiter.encode(), b",") if delimiter else head)
     text = _as_text(head, encoding)
     if is_whole and not text.strip("\0 \t\r\n\f\x0b"):
         raise EmptyFile("the file holds nothing but blank lines")

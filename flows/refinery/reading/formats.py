@@ -45,7 +45,13 @@ def read_partitions(
 
 def _partitions(source: ByteSource, contract: Contract, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
     given = contract.format
-    found = detect(source.head, declared=given.type, is_whole=len(source.head) < HEAD_BYTES, encoding=given.encoding)
+    found = detect(
+        source.head,
+        declared=given.type,
+        is_whole=len(source.head) < HEAD_BYTES,
+        encoding=given.encoding,
+        delimiter=given.delimiter,
+    )
     rest = (rows_per_partition, limits, source.compression)
     if found == "parquet":
         with source.as_file(limits.max_expanded_bytes) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import secrets
 from collections.abc import Iterator
@@ -94,8 +95,11 @@ class _JsonRows:
         """
         try:
             value = _decoded(raw)
-            if any(_is_number(value.get(name)) for name in self._text_names):
-                value = self._with_written_numbers(value, raw)
+            names = [name for name in self._text_names if _is_number(value.get(name))]
+            if "Infinity" not in raw:
+                names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
+            if names:
+                value = _with_written_numbers(value, raw, names)
             if _FRACTION.search(raw) and any(isinstance(cell, dict | list) for cell in value.values()):
                 value |= _nested_as_written(raw)
             if not value.keys() <= self._rows.names.keys():
@@ -109,12 +113,6 @@ class _JsonRows:
             self._rows.row_numbers.append(self._total)
             self._rows.size += len(raw)
         self._take_if_full()
-
-    def _with_written_numbers(self, value: dict[str, Any], raw: str) -> dict[str, Any]:
-        """A row in which the numbers of text columns are as the file writes them: 1.10 is not 1.1 there."""
-        written = _AS_WRITTEN.decode(raw)
-        numbers = {name: written[name] for name in self._text_names if _is_number(value.get(name))}
-        return value | numbers
 
     def ready(self) -> Iterator[Partition]:
         """The partitions that are complete; each is given once."""
@@ -359,6 +357,12 @@ def _decoded(raw: str) -> dict[str, Any]:
     if not value:
         raise _RowUnfit("empty_object")
     return value
+
+
+def _with_written_numbers(value: dict[str, Any], raw: str, names: list[str]) -> dict[str, Any]:
+    """A row in which some numbers are as the file writes them: 1.10 is not 1.1 in a text column, nor 1e400 infinite."""
+    written = _AS_WRITTEN.decode(raw)
+    return value | {name: written[name] for name in names}
 
 
 def _nested_as_written(raw: str) -> dict[str, str]:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flows.refinery.reading.partition import Limits, Partition, SourceFormat
+from flows.refinery.reading.csv_records import shortened
+from flows.refinery.reading.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.reading.rejections import (
     ExpandsTooMuch,
     FileTooLarge,
@@ -40,15 +42,17 @@ def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compr
     while True:
         try:
             batch = next(batches, None)
-            frame = None if batch is None else _to_frame(batch)
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            bad = np.empty(0, dtype=bool) if batch is None else _undecodable(batch)
+            misfits = _misfits(batch, bad, first) if bad.any() else []
+            frame = None if batch is None else _to_frame(batch.filter(pa.array(~bad)) if misfits else batch)
+        except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
             if isinstance(error, MemoryError) and not _fits_into_memory(file):
                 raise MemoryError from error  # the task's fault, not the file's
             raise ParquetBroken(f"the Parquet file cannot be read after row {first - 1}: {_kind(error)}") from error
         if frame is None:
             return
-        yield Partition(frame, np.arange(first, first + len(frame), dtype=np.int64), [], found)
-        first += len(frame)
+        yield Partition(frame, first + np.flatnonzero(~bad), misfits, found)
+        first += len(bad)
 
 
 def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterator[pa.RecordBatch]:
@@ -112,11 +116,7 @@ def _text_columns(schema: pa.Schema) -> list[str]:
     Asking the footer which of them are stored so would be faster, but pyarrow 26 ends the process when the column
     part of a footer is damaged (`ColumnChunkMetaData` throws where no exception may leave).
     """
-    return [
-        field.name
-        for field in schema
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type) or pa.types.is_binary(field.type)
-    ]
+    return [field.name for field in schema if _is_text(field.type) or pa.types.is_binary(field.type)]
 
 
 def _check_expansion(batch: pa.RecordBatch) -> None:
@@ -129,6 +129,55 @@ def _check_expansion(batch: pa.RecordBatch) -> None:
         raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes of text")
 
 
+def _undecodable(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Which rows hold a text that is no UTF-8: Parquet's writers need not look, and Arrow's reader does not."""
+    bad = np.zeros(batch.num_rows, dtype=bool)
+    for column in batch.columns:
+        texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if not _is_text(texts.type):
+            continue
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            bad |= [not _is_utf8(value) for value in _values(column)]
+    return bad
+
+
+def _misfits(batch: pa.RecordBatch, bad: npt.NDArray[np.bool_], first: int) -> list[Misfit]:
+    rows = zip(*map(_values, batch.filter(pa.array(bad)).columns), strict=True)
+    numbers = (first + np.flatnonzero(bad)).tolist()
+    return [
+        Misfit(number, "undecodable_text", shortened(",".join(map(_told, row))))
+        for number, row in zip(numbers, rows, strict=True)
+    ]
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values, texts as bytes."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values: list[Any] = (column.cast(pa.large_binary()) if _is_text(column.type) else column).to_pylist()
+    return values
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return "" if value is None else str(value)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _to_frame(batch: pa.RecordBatch) -> pd.DataFrame:
     names = batch.schema.names
     return pd.DataFrame({name: _to_series(batch.column(place)) for place, name in enumerate(names)})
@@ -138,6 +187,8 @@ def _to_series(column: Any) -> pd.Series[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
+    if pa.types.is_float16(kind):
+        return _to_series(column.cast(pa.float32()))  # Arrow computes hardly anything with halves
     if pa.types.is_nested(kind):
         texts = [
             None if value is None else json.dumps(value, default=str, ensure_ascii=False)

@@ -123,6 +123,20 @@ def test_one_value_with_nanoseconds_does_not_narrow_the_years_of_the_others() ->
     assert [moment.year for moment in read(values, "timestamp")] == [9999, 2024]
 
 
+@pytest.mark.parametrize(
+    ("zone", "hours", "last"), [("America/New_York", 5, "9999-12-31T23:00"), ("Asia/Tokyo", -9, "0001-01-01T08:59")]
+)
+def test_the_ends_of_the_calendar_are_read_in_every_zone(zone: str, hours: int, last: str) -> None:
+    noon = [dt.datetime(9999, 12, 31, 12, tzinfo=dt.UTC), dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)]
+    expected = [*(moment + dt.timedelta(hours=hours) for moment in noon), UNREADABLE]
+    assert read(["9999-12-31T12:00", "2024-01-01T12:00", last], "timestamp", timezone=zone) == expected
+
+
+def test_the_sign_of_zero_in_csv_does_not_hang_on_the_numbers_around_it() -> None:
+    for others in (["1"], ["1.5"]):
+        assert str(read(["-0", *others], "number")[0]) == "0.0"
+
+
 def test_dates_are_whole_days() -> None:
     assert read(["2024-07-01", "20240702", "2024-07-01T10:00"], "date") == [
         dt.date(2024, 7, 1),
@@ -140,6 +154,43 @@ def test_times_of_day_are_read() -> None:
         UNREADABLE,
     ]
     assert read(["0830"], "time", format="%H%M") == [dt.time(8, 30)]
+
+
+@pytest.mark.parametrize(
+    ("values", "written", "expected"),
+    [
+        (
+            ["2024-366", "2023-365", "2024-1"],
+            "%Y-%j",
+            [dt.date(2024, 12, 31), dt.date(2023, 12, 31), dt.date(2024, 1, 1)],
+        ),
+        (["2023-366", "2024 366"], "%Y-%j", [UNREADABLE, UNREADABLE]),
+        (["2024 01 1", "2024 53 6"], "%Y %U %w", [dt.date(2024, 1, 8), UNREADABLE]),
+        (["1.1.1961 0:0:0", "31.12.2016 23:59:60"], "%d.%m.%Y %H:%M:%S", [dt.date(1961, 1, 1), UNREADABLE]),
+        (["1.1.1961 +01:00", "1.1.1961 Z"], "%d.%m.%Y %z", [UNREADABLE, dt.date(1961, 1, 1)]),
+    ],
+)
+def test_a_day_that_its_year_does_not_have_is_none(values: list[str], written: str, expected: list[Any]) -> None:
+    assert read(values, "date", format=written) == expected
+
+
+def test_a_second_that_a_minute_does_not_have_is_none() -> None:
+    values = ["08:00:60.5", "08:00:00.6", "08:01:01.60", "08:00:00.612345678"]
+    expected = [UNREADABLE, dt.time(8, 0, 0, 600000), dt.time(8, 1, 1, 600000), dt.time(8, 0, 0, 612345)]
+    assert read(values, "time", format="%H:%M:%S.%f") == expected
+    zoned = ["2016-12-31 23:59:60 +0100", "1960-01-01 00:00:00 +0100"]
+    assert read(zoned, "timestamp", format="%Y-%m-%d %H:%M:%S %z") == [
+        UNREADABLE,
+        dt.datetime(1959, 12, 31, 23, tzinfo=dt.UTC),
+    ]
+
+
+def test_moments_beyond_the_calendar_are_none_whatever_unit_they_come_in() -> None:
+    for unit in ("s", "ms", "us"):
+        far = pd.Series(np.array([2**52 if unit == "s" else 2**62, 0], dtype=f"datetime64[{unit}]"))
+        for values in (far, far.dt.tz_localize("UTC")):
+            coerced = coerce(values, Column(type="timestamp"))
+            assert list(coerced.unreadable) == [True, False]
 
 
 def test_json_is_checked_and_kept_as_text() -> None:
@@ -163,6 +214,8 @@ def test_columns_without_rows_or_without_values_have_every_type(kind: str) -> No
 
 def test_whole_numbers_are_told_without_a_decimal_point() -> None:
     assert list(as_text(pd.Series([1.0, np.nan, 2.5])))[::2] == ["1", "2.5"]
+    for values in ([10_000_000_000], [10_000_000_000, 0.5], [10_000_000_000, "x"], [1e10, True]):
+        assert as_text(pd.Series(values))[0] == "10000000000"
 
 
 @pytest.mark.parametrize(

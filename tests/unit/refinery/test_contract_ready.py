@@ -199,6 +199,7 @@ def test_a_function_of_ones_own_is_called_with_parameters_that_it_has(tmp_path: 
         ("expect_column_values_to_be_between: {column: id, min_value: 1}", "needs numbers, dates or timestamps"),
         ("expect_column_values_to_be_between: {column: n, min_value: 2024-01-01}", "it is a number"),
         ("expect_column_values_to_be_between: {column: day, min_value: 1}", "it is a date, as 2024-05-01"),
+        ("expect_column_values_to_not_be_in_set: {column: day, value_set: [2024-W18]}", "it is a date, as 2024-05-01"),
         ("expect_column_mean_to_be_between: {column: day, min_value: 1}", "this needs numbers"),
         ("expect_column_values_to_be_in_set: {column: id, value_set: [1, 2]}", "put quotes around it"),
         ("expect_column_values_to_be_in_set: {column: n, value_set: ['1']}", "it is a number"),

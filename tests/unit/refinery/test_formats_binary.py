@@ -194,6 +194,24 @@ def test_a_file_of_another_format_than_the_contract_says_is_refused(
 # --- Parquet ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_row_of_parquet_whose_text_is_no_utf8_is_a_misfit(tmp_path: Path, dictionary: bool) -> None:
+    texts = pa.array([b"a", b"caf\xe9", None, b"caf\xc3\xa9"]).view(pa.string())
+    content = parquet(pa.table({"n": [1, 2, 3, 4], "t": texts}), use_dictionary=dictionary)
+    partitions = read_bytes(tmp_path, content, rows_per_partition=3)
+    assert [(misfit.row_number, misfit.reason, misfit.raw) for misfit in misfits(partitions)] == [
+        (2, "undecodable_text", "2,caf\\xe9")
+    ]
+    assert numbers(partitions) == [1, 3, 4]
+    assert list(whole(partitions)["t"].dropna()) == ["a", "café"]
+
+
+def test_a_parquet_file_in_a_zone_that_nobody_knows_is_rejected(tmp_path: Path) -> None:
+    table = pa.table({"t": pa.array([0], pa.timestamp("us", tz="Mars/Olympus_Mons"))})
+    with pytest.raises(ParquetBroken, match="UnknownTimeZoneError"):
+        read_bytes(tmp_path, parquet(table))
+
+
 def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
     table = pa.table(
         {
@@ -264,7 +282,7 @@ def test_a_sheet_is_a_table(tmp_path: Path) -> None:
     assert frame["id"].tolist() == ["a", "17"]
     assert frame["n"].dtype == np.int64
     assert frame["x"].isna().tolist() == [False, True]
-    assert frame["day"].tolist() == [pd.Timestamp("2026-01-02 03:04:05"), pd.Timestamp("2026-01-03")]
+    assert frame["day"].tolist() == [pd.Timestamp("2026-01-02 03:04:05"), dt.date(2026, 1, 3)]
     assert frame["flag"].dtype == bool
     assert numbers([partition]) == [1, 2]
 

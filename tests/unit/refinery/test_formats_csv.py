@@ -205,6 +205,34 @@ def test_decimal_commas_are_found_out(tmp_path: Path) -> None:
     assert partitions[0].source_format.decimal == ","
 
 
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_only_the_texts_that_the_contract_gives_mean_missing(tmp_path: Path, rows_per_partition: int) -> None:
+    contract = a_contract(format={"missing_values": ["0", "-999"]}, columns={"b": "string"})
+    content = b"a,b\n0,0\n0.0,0.0\n-999,-999.0\n00,00\n"
+    rows = whole(read_bytes(tmp_path, content, contract, rows_per_partition=rows_per_partition))
+    assert rows["a"].fillna("missing").tolist() == ["missing", "0.0", "missing", "00"]
+    assert rows["b"].fillna("missing").tolist() == ["missing", "0.0", "-999.0", "00"]
+
+
+def test_a_point_beside_a_decimal_comma_parts_thousands(tmp_path: Path) -> None:
+    (partition,) = read_bytes(tmp_path, b"n;m\n1.234;1\n1.234,50;2\n", a_contract(columns={"n": "number"}))
+    assert (partition.source_format.decimal, partition.source_format.thousands) == (",", ".")
+
+
+def test_a_comma_that_parts_thousands_is_no_decimal_mark(tmp_path: Path) -> None:
+    contract = a_contract(format={"thousands": ",", "delimiter": ";"}, columns={"n": "number"})
+    for rows_per_partition in (1, 9):
+        partitions = read_bytes(tmp_path, b"n\n1,234\n1,234,567\n", contract, rows_per_partition=rows_per_partition)
+        assert partitions[0].source_format.decimal == "."
+        assert whole(partitions)["n"].tolist() == ["1,234", "1,234,567"]
+
+
+def test_a_delimiter_that_the_contract_gives_may_be_a_control_character(tmp_path: Path) -> None:
+    contract = a_contract(format={"delimiter": "\x01"})
+    (partition,) = read_bytes(tmp_path, b"a\x01b\n1\x012\n", contract)
+    assert partition.frame.to_dict("list") == {"a": [1], "b": [2]}
+
+
 def test_thousands_are_told_but_the_texts_are_kept(tmp_path: Path) -> None:
     """pandas would read 1.5 as 15 where the point is said to part thousands; the marks are for strict reading later."""
     partitions = read_bytes(tmp_path, b"a;b\n1.234,50;x\n2,25;y\n")

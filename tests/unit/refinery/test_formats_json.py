@@ -32,6 +32,11 @@ def test_an_empty_array_is_a_table_without_rows(tmp_path: Path) -> None:
     assert partition.rows_in == 0
 
 
+def test_a_number_that_no_float_holds_is_kept_as_it_is_written(tmp_path: Path) -> None:
+    (partition,) = read_bytes(tmp_path, b'{"a": 1e400}\n{"a": 2.5}\n')
+    assert partition.frame["a"].tolist() == ["1e400", 2.5]
+
+
 def test_a_long_text_of_digits_is_no_number(tmp_path: Path) -> None:
     digits = "1" * 500
     assert whole(read_bytes(tmp_path, json.dumps({"a": digits}).encode()))["a"].tolist() == [digits]

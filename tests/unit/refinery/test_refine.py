@@ -66,6 +66,20 @@ def test_a_bad_row_is_quarantined_with_every_rule_that_it_broke_and_the_value_as
     assert list(good(validated)["id"]) == ["A"]
 
 
+def test_equal_times_are_not_unique_however_they_are_written(tmp_path: Path) -> None:
+    unique = [{"expect_column_values_to_be_unique": {"column": "t"}}]
+    contract = a_contract(columns={"t": "time"}, expectations=unique)
+    validated = refine(tmp_path, "t\n08:00\n09:00\n08:00:00\n10:00:00.5\n10:00:00.500\n", contract, 2)
+    assert sorted(quarantine(validated)) == [1, 3, 4, 5]
+
+
+def test_half_floats_are_read_as_any_number(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": pa.array([2.0, None, 1.5], pa.float16())}), tmp_path / "halves")
+    validated = refine(tmp_path, (tmp_path / "halves").read_bytes(), a_contract(columns={"n": "integer"}))
+    assert list(good(validated)["n"]) == [2, None]
+    assert quarantine(validated) == {3: {"not_an_integer(n)": "1.5"}}
+
+
 def test_a_row_that_breaks_several_rules_is_counted_once_under_the_first(tmp_path: Path) -> None:
     validated = refine(tmp_path, ORDERS, a_contract(**ORDERS_CONTRACT))
     assert validated.quarantined == {NOT_INTEGER: 2, NEGATIVE: 1}
@@ -100,6 +114,31 @@ def test_an_info_expectation_only_counts(tmp_path: Path) -> None:
     validated = refine(tmp_path, "a\n1\n9\n", a_contract(columns={"a": "integer"}, expectations=[expectation]))
     assert (validated.rows_good, validated.quarantined, validated.rejected) == (2, {}, ())
     assert [(tally.success, tally.rows_failing) for tally in validated.tallies] == [(False, 1)]
+
+
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_a_row_without_a_key_lacks_its_value_whatever_rows_are_around_it(
+    tmp_path: Path, rows_per_partition: int
+) -> None:
+    contract = a_contract(columns={"a": {"type": "integer", "nullable": False}, "b": "string"})
+    validated = refine(tmp_path, '{"a": 1}\n{"b": "x"}\n', contract, rows_per_partition)
+    assert quarantine(validated) == {2: {"missing_value(a)": None}}
+
+
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_a_flag_is_told_by_its_text_whatever_rows_are_around_it(tmp_path: Path, rows_per_partition: int) -> None:
+    contract = a_contract(columns={"a": "boolean"})
+    validated = refine(tmp_path, "a,b\n+1,x\n1,x\ntrue,x\n1e-400,x\n", contract, rows_per_partition)
+    assert quarantine(validated) == {1: {"not_a_boolean(a)": "+1"}, 4: {"not_a_boolean(a)": "1e-400"}}
+
+
+def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Path) -> None:
+    rule = {"expect_column_values_to_be_of_type": {"column": "b", "type_": "str"}}
+    columns = {"a": "integer", "b": {"type": "string", "required": False}}
+    validated = refine(tmp_path, "a\n1\n", a_contract(columns=columns, expectations=[rule]))
+    (reason,) = validated.rejected
+    expected = "expect_column_values_to_be_of_type(b) cannot be judged: the file has no column 'b'"
+    assert reason.message == expected
 
 
 # --- verdicts that come late ------------------------------------------------------------------------------------------

@@ -175,6 +175,14 @@ def test_dates_are_mapped_however_the_contract_writes_them(tmp_path: Path, writt
     assert column(tmp_path, "joined", step) == ["other", "second", "other", "other"]
 
 
+def test_times_are_mapped_and_encoded_as_they_are_written(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"content": "t\n08:00\n09:00\n", "columns": {"t": "time"}}
+    mapping = {"map_values": {"column": "t", "mapping": {"08:00:00": "early"}, "default": "late"}}
+    assert column(tmp_path, "t", mapping, **options) == ["early", "late"]
+    encoded = prepare(tmp_path, [{"ordinal_encode": {"column": "t"}}], **options)
+    assert encoded.fitted["ordinal_encode"] == {"t": ["08:00:00", "09:00:00"]}
+
+
 def test_no_flag_is_filled_into_text_and_no_number_into_dates(tmp_path: Path) -> None:
     content = "city,joined\nBern,\n,2024-01-01\n"
     for step in ({"column": "city", "value": False}, {"column": "joined", "value": 0}):
@@ -219,6 +227,22 @@ def test_a_constant_column_is_standardized_to_zero(tmp_path: Path) -> None:
     content, columns = "a\n5\n5\n", {"a": "number"}
     assert column(tmp_path, "a", {"standardize": {"column": "a"}}, content=content, columns=columns) == [0.0, 0.0]
     assert column(tmp_path, "a", {"min_max_scale": {"column": "a"}}, content=content, columns=columns) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e200])
+def test_numbers_are_standardized_however_great_or_tiny_they_are(tmp_path: Path, size: float) -> None:
+    content, columns = f"a\n{size}\n{3 * size}\n", {"a": "number"}
+    assert column(tmp_path, "a", {"standardize": {"column": "a"}}, content=content, columns=columns) == pytest.approx(
+        [-1, 1]
+    )
+    content = f"a\n{size}\n{size}\n"
+    assert column(tmp_path, "a", {"standardize": {"column": "a"}}, content=content, columns=columns) == [0.0, 0.0]
+
+
+def test_no_number_is_lost_where_its_scale_is_too_great_for_a_number(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"content": "a\n1.7e308\n-1.7e308\n", "columns": {"a": "number"}}
+    with pytest.raises(StepFailed, match=r"numbers of the column 'a' are too great to be scaled \(1 rows; the first"):
+        prepare(tmp_path, [{"min_max_scale": {"column": "a"}}], **options)
 
 
 def test_pinned_values_scale_a_second_file_as_the_first(tmp_path: Path) -> None:
@@ -348,6 +372,10 @@ def test_a_steps_file_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
         ({"rename": {"columns": {}}}, "columns: Dictionary should have at least 1 item"),
         ({"train_test_split": {"key": "a", "test_size": 2}}, "test_size: Input should be less than 1"),
         ({"min_max_scale": {"column": "a", "feature_range": [1, 0]}}, "does not rise"),
+        ({"min_max_scale": {"column": "a", "feature_range": [0, float("inf")]}}, "Input should be a finite number"),
+        ({"clip": {"column": "a", "lower": float("nan")}}, "lower: Input should be a finite number"),
+        ({"fill_missing": {"column": "a", "value": float("inf")}}, "value is inf; it is to be a number"),
+        ({"map_values": {"column": "a", "mapping": {1: 2}, "default": float("nan")}}, "default is nan"),
         ({"drop_duplicates": {"keep": "some"}}, "keep: Input should be 'first', 'last' or 'none'"),
         ("select", "it needs the argument 'columns'"),
     ],
@@ -362,6 +390,47 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) 
         StepFailed, match="step drop_columns: there is no column 'agee' at this point; there are 'id', 'name'"
     ):
         prepare(tmp_path, [{"drop_columns": {"columns": ["agee"]}}])
+
+
+TIMES: dict[str, Any] = {"content": "t,b\n08:00,x\n,y\n", "columns": {"t": "time", "b": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([{"cast": {"column": "t", "type": "string"}}], ["08:00:00", None]),
+        ([{"map_values": {"column": "t", "mapping": {"08:00:00": "early"}}}], ["early", None]),
+        ([{"drop_columns": {"columns": ["t"]}}, {"rename": {"columns": {"b": "t"}}}], ["x", "y"]),
+        ([{"select": {"columns": ["b"]}}, {"rename": {"columns": {"b": "t"}}}], ["x", "y"]),
+        ([{"drop_columns": {"columns": ["t"]}}, {"train_test_split": {"key": "b", "column": "t"}}], ["train", "train"]),
+        ([{"fill_missing": {"column": "t", "value": "09:30"}}], [dt.time(8), dt.time(9, 30)]),
+        ([{"rename": {"columns": {"t": "b", "b": "t"}}}, {"rename": {"columns": {"t": "b", "b": "t"}}}], None),
+    ],
+)
+def test_a_column_is_published_as_times_as_long_as_it_holds_them(
+    tmp_path: Path, steps: list[Any], expected: list[Any] | None
+) -> None:
+    assert column(tmp_path, "t", *steps, **TIMES) == (expected or [dt.time(8), None])
+
+
+def test_what_is_no_time_is_not_filled_into_times(tmp_path: Path) -> None:
+    steps = [{"fill_missing": {"column": "t", "value": "unknown"}}]
+    with pytest.raises(StepFailed, match="'unknown' does not fit into the column 't'; it is to be a time"):
+        prepare(tmp_path, steps, **TIMES)
+
+
+def test_moments_that_an_own_function_makes_of_dates_keep_their_hours(tmp_path: Path) -> None:
+    code = "def noon(rows):\n    return rows.assign(joined=rows['joined'] + pd.Timedelta(hours=12))\n"
+    prepared = prepare_with(tmp_path, code, "steps.noon")
+    assert published(prepared)["joined"][0] == dt.datetime(2024, 1, 1, 12)  # noqa: DTZ001 as the function left it
+
+
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"content": "self,n\n a ,1\n,2\n", "columns": {"self": "string", "n": "integer"}}
+    steps = ["strip_whitespace", {"fill_missing": {"column": "self", "value": "b"}}]
+    assert column(tmp_path, "self", *steps, **options) == ["a", "b"]
+    steps = [{"cast": {"column": "n", "type": "string"}}, {"train_test_split": {"key": "n", "column": "frame"}}]
+    assert column(tmp_path, "n", *steps, **options) == ["1", "2"]
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------
@@ -409,6 +478,13 @@ def test_rows_are_parted_into_folders_by_value_and_by_day(tmp_path: Path) -> Non
         "city=__HIVE_DEFAULT_PARTITION__/joined_day=2024-01-03/": 1,
     }
     assert pq.read_schema(prepared.outputs[0].path).names == ["id", "name", "age", "joined"]
+
+
+def test_a_partition_without_good_rows_writes_no_folder(tmp_path: Path) -> None:
+    content, columns = "n,k\nx,a\n1,b\n", {"n": "integer", "k": "string"}
+    output = {"partition_by": "k"}
+    prepared = prepare(tmp_path, [], content, rows_per_partition=1, columns=columns, output=output)
+    assert [file.folder for file in prepared.outputs] == ["k=b/"]
 
 
 def test_no_value_of_the_data_can_leave_its_folder(tmp_path: Path) -> None:

@@ -123,3 +123,14 @@ def test_a_thousands_mark_may_be_the_delimiter_where_such_numbers_stand_in_quote
     content = b'amount,n\n"1,234.50",1\n"2,000.00",2\n'
     table = published(tmp_path, content, columns={"amount": "number", "n": "integer"}, format=form)
     assert table.to_pydict() == {"amount": [1234.5, 2000.0], "n": [1, 2]}
+
+
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_days_beside_moments_are_moments_and_days_again_as_text(tmp_path: Path, rows_per_partition: int) -> None:
+    content = xlsx(["t", "text"], [DAY, DAY], [NOON, NOON])
+    table = published(tmp_path, content, rows_per_partition, columns={"text": "string"})
+    assert table["text"].to_pylist() == ["2024-01-31", "2024-03-01 12:00:00"]
+    assert table["t"].to_pylist() == [
+        dt.datetime(2024, 1, 31, tzinfo=dt.UTC),
+        dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC),
+    ]
