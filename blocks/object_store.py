@@ -16,7 +16,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl
 
 from blocks.aws import LOGO_URL, AwsUnavailable, client_of, code_of, meaning_of, status_of
-from flows.refinery.errors import FileRejected, SluiceError
+from flows.refinery.errors import FileRejected, SluiceError, TransientError
 from flows.refinery.publishing.protocol import (
     IndexEntry,
     decide_after_refused_commit,
@@ -49,6 +49,14 @@ class ObjectReplaced(FileRejected):
     """On a bucket without versioning, the object was overwritten before it could be read."""
 
     code = "object_replaced"
+
+
+class ObjectArchived(TransientError):
+    """The object lies in an archive (S3 Glacier) and must be restored before it can be read.
+
+    The upload goes back to the queue; after the queue's limit it rests in the dead-letter queue, from which it is
+    redriven once the object is restored.
+    """
 
 
 class ObjectTooLarge(FileRejected):
@@ -187,6 +195,8 @@ class ObjectStore(Block):
         if code_of(error) in _GONE or status_of(error) in (404, 405):
             version = f" (version {version_id})" if version_id else ""
             return ObjectGone(f"s3://{bucket}/{key}{version} does not exist; it was deleted before it was read")
+        if code_of(error) == "InvalidObjectState":
+            return ObjectArchived(f"s3://{bucket}/{key} lies in an archive; restore it, and process the upload again")
         return meaning_of(error, f"reading s3://{bucket}/{key}")
 
     # --- outputs ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from blocks.aws import AwsCallInvalid, AwsRefused, AwsUnavailable
-from blocks.object_store import ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
+from blocks.object_store import ObjectArchived, ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
 from flows.refinery.publishing.protocol import IndexEntry, ReceiptConflict
 from flows.refinery.publishing.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
@@ -56,6 +56,13 @@ def test_a_deleted_version_is_gone(store: ObjectStore, tmp_path: Path) -> None:
     message = put(b"rows")
     boto3.client("s3").delete_object(Bucket=LANDING, Key=KEY, VersionId=str(message.version_id))
     with pytest.raises(ObjectGone, match="was deleted before it was read"):
+        store.fetch(message, tmp_path / "file")
+
+
+def test_an_archived_object_is_no_want_of_permission(store: ObjectStore, tmp_path: Path) -> None:
+    written = boto3.client("s3").put_object(Bucket=LANDING, Key=KEY, Body=b"rows", StorageClass="GLACIER")
+    message = replace(put(b"rows"), version_id=written["VersionId"])
+    with pytest.raises(ObjectArchived, match="lies in an archive; restore it"):
         store.fetch(message, tmp_path / "file")
 
 
