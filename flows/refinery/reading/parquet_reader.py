@@ -191,7 +191,7 @@ def _to_series(column: Any) -> pd.Series[Any]:
         return _to_series(column.cast(pa.float32()))  # Arrow computes hardly anything with halves
     if pa.types.is_nested(kind):
         texts = [
-            None if value is None else json.dumps(value, default=str, ensure_ascii=False)
+            None if value is None else json.dumps(value, default=_as_text, ensure_ascii=False)
             for value in column.to_pylist()
         ]
         return pd.Series(texts, dtype="str")
@@ -205,6 +205,11 @@ def _to_series(column: Any) -> pd.Series[Any]:
         return pd.Series(np.full(len(column), np.nan))
     series: pd.Series[Any] = column.to_pandas()
     return series
+
+
+def _as_text(value: Any) -> str:
+    """What JSON has no form for, within a nested value: dates, decimals, bytes."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _kind(error: Exception) -> str:

@@ -12,6 +12,7 @@ import resource
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,12 @@ def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
     assert first["s"].dtype == "str"
     assert str(first["t"].dtype).startswith("datetime64")
     assert whole(partitions)["l"].tolist()[3] == "[2, 3]"
+
+
+def test_what_json_has_no_form_for_is_text_within_nested_values(tmp_path: Path) -> None:
+    values = [{"day": dt.date(2024, 5, 1), "name": "Zoë".encode(), "raw": b"\xff", "price": Decimal("1.10")}]
+    (told,) = whole(read_bytes(tmp_path, parquet(pa.table({"a": [values]}))))["a"]
+    assert told == '[{"day": "2024-05-01", "name": "Zoë", "raw": "\\\\xff", "price": "1.10"}]'
 
 
 def test_parquet_without_rows_keeps_its_columns(tmp_path: Path) -> None:
