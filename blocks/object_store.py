@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -149,8 +150,9 @@ class ObjectStore(Block):
         except RetriesExceededError as error:
             # boto3's own class for a body that broke off every time; it is no BotoCoreError.
             raise AwsUnavailable(f"reading s3://{upload.bucket}/{upload.key}: the body broke off every time") from error
-        if not upload.version_id and self.facts(upload.bucket, upload.key).etag != facts.etag:
-            raise ObjectReplaced(_OVERWRITTEN)
+        with suppress(ObjectGone):  # deleted since: what was read is all that there is
+            if not upload.version_id and self.facts(upload.bucket, upload.key).etag != facts.etag:
+                raise ObjectReplaced(_OVERWRITTEN)
         if path.stat().st_size != facts.size_bytes:
             raise AwsUnavailable(
                 f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"

@@ -95,12 +95,10 @@ class _JsonRows:
         """
         try:
             value = _decoded(raw)
-            names = [name for name in self._text_names if _is_number(value.get(name))]
-            if "Infinity" not in raw:
-                names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
-            if names:
+            kinds = set(map(type, value.values()))
+            if float in kinds and (names := self._to_keep_as_written(value, raw)):
                 value = _with_written_numbers(value, raw, names)
-            if _FRACTION.search(raw) and any(isinstance(cell, dict | list) for cell in value.values()):
+            if (dict in kinds or list in kinds) and _FRACTION.search(raw):
                 value |= _nested_as_written(raw)
             if not value.keys() <= self._rows.names.keys():
                 self._widen(value)
@@ -113,6 +111,13 @@ class _JsonRows:
             self._rows.row_numbers.append(self._total)
             self._rows.size += len(raw)
         self._take_if_full()
+
+    def _to_keep_as_written(self, value: dict[str, Any], raw: str) -> list[str]:
+        names = [name for name in self._text_names if _is_number(value.get(name))]
+        cells = value.values()
+        if (math.inf in cells or -math.inf in cells) and "Infinity" not in raw:
+            names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
+        return names
 
     def ready(self) -> Iterator[Partition]:
         """The partitions that are complete; each is given once."""

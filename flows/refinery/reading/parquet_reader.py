@@ -147,7 +147,9 @@ def _misfits(batch: pa.RecordBatch, bad: npt.NDArray[np.bool_], first: int) -> l
     rows = zip(*map(_values, batch.filter(pa.array(bad)).columns), strict=True)
     numbers = (first + np.flatnonzero(bad)).tolist()
     return [
-        Misfit(number, "undecodable_text", shortened(",".join(map(_told, row))))
+        Misfit(
+            number, "undecodable_text", shortened(",".join("" if value is None else _as_text(value) for value in row))
+        )
         for number, row in zip(numbers, rows, strict=True)
     ]
 
@@ -158,12 +160,6 @@ def _values(column: Any) -> list[Any]:
         column = column.dictionary_decode()
     values: list[Any] = (column.cast(pa.large_binary()) if _is_text(column.type) else column).to_pylist()
     return values
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return "" if value is None else str(value)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -208,7 +204,7 @@ def _to_series(column: Any) -> pd.Series[Any]:
 
 
 def _as_text(value: Any) -> str:
-    """What JSON has no form for, within a nested value: dates, decimals, bytes."""
+    """What is no JSON, as a date, a decimal or bytes, which may be no UTF-8."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

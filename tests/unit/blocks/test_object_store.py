@@ -92,6 +92,22 @@ def test_without_versioning_an_object_that_is_overwritten_while_it_is_read_is_no
         store.fetch(unversioned, tmp_path / "file")
 
 
+def test_without_versioning_an_object_that_is_deleted_once_it_was_read_is_not_lost(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="plain")
+    unversioned = put(b"first", bucket="plain")
+    download = store._s3.download_file
+
+    def delete_after(*arguments: Any, **more: Any) -> None:
+        download(*arguments, **more)
+        boto3.client("s3").delete_object(Bucket="plain", Key=KEY)
+
+    monkeypatch.setattr(store._s3, "download_file", delete_after)
+    store.fetch(unversioned, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
 def test_an_entry_that_is_gone_when_it_should_be_replaced_is_a_condition_that_does_not_hold(store: ObjectStore) -> None:
     assert store._put_if("index/orders/a.json", "{}", {}, {"IfMatch": '"an etag"'}) is False
 
