@@ -13,7 +13,7 @@ SOAK_SEED    ?= 1
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 # What checkov reads.
-REVIEWED = $(wildcard deployment/*.yaml .github/workflows/*.yml) container/Dockerfile
+REVIEWED = $(wildcard deployment/aws/*.yaml .github/workflows/*.yml) container/Dockerfile
 
 # The image: `make image BUILDER=podman BASE_IMAGE=python:3.11-slim-bookworm@sha256:...`
 BUILDER    ?= docker

@@ -17,8 +17,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl
 
 from blocks.aws import LOGO_URL, AwsUnavailable, client_of, code_of, meaning_of, status_of
-from flows.refinery.errors import FileRejected, SluiceError, TransientError
-from flows.refinery.publishing.protocol import (
+from flows.pipeline.protocol import (
     IndexEntry,
     decide_after_refused_commit,
     index_key,
@@ -27,7 +26,8 @@ from flows.refinery.publishing.protocol import (
     untold,
     withdraw,
 )
-from flows.refinery.publishing.receipt import Receipt, receipt_key
+from flows.pipeline.receipt import Receipt, receipt_key
+from flows.refinery.errors import FileRejected, SluiceError, TransientError
 from lambda_trigger.message import UploadMessage, run_id_of
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})

@@ -23,12 +23,12 @@ from rich.console import Console
 from deployment.commands.contract import contract_app
 from deployment.local.environment import only
 from deployment.local.services import PROJECT_ROOT
-from deployment.place import Place, ProfileOption, RegionOption, StackOption, users_environment
+from deployment.stack_options import Place, ProfileOption, RegionOption, StackOption, users_environment
 from flows.refinery.errors import SluiceError, TerminalError
 
 if TYPE_CHECKING:
-    from deployment.environments import Environment
-    from deployment.target import Target
+    from deployment.aws.environments import Environment
+    from deployment.deployed_stack import Target
 
 EXIT_NOT_AS_EXPECTED = 1
 EXIT_CANNOT = 3
@@ -323,7 +323,7 @@ def _environment(
     name: str | None, *, stack: str | None, region: str | None, profile: str | None, parameters: list[str]
 ) -> Environment:
     """Return the environment that was named, with what the options say instead of its file."""
-    from deployment.environments import load_environment
+    from deployment.aws.environments import load_environment
 
     named = load_environment(name)
     given = dict(one.partition("=")[::2] for one in parameters)
@@ -357,7 +357,7 @@ def _typed(question: str) -> str:
 @contextmanager
 def _pipeline(context: typer.Context, state: Path, place: Place) -> Iterator[Target]:
     """Give the pipeline that the options name."""
-    from deployment.target import target
+    from deployment.deployed_stack import target
 
     with target(place, state.resolve(), _users(context)) as pipeline:
         yield pipeline

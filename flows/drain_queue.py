@@ -28,13 +28,13 @@ from prefect.settings import (
 from blocks.settings import SettingsMissing
 from blocks.upload_queue import MessageLost, ReceivedMessage
 from flows.composition import Pipeline, TaskIdentity, pipeline, task_identity
-from flows.json_log import lines_about, log_json_lines, place_of
-from flows.observed_run import Observer
+from flows.observability.flow_run import Observer
+from flows.pipeline.json_log import lines_about, log_json_lines, place_of
+from flows.pipeline.protocol import ReceiptConflict
+from flows.pipeline.receipt import Chain, Receipt
+from flows.pipeline.stages import StageBroke
 from flows.process_upload import Assignment
 from flows.refinery.errors import SluiceError, TransientError
-from flows.refinery.publishing.protocol import ReceiptConflict
-from flows.refinery.publishing.receipt import Chain, Receipt
-from flows.stages import StageBroke
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
 LOG = logging.getLogger("sluice.drain")

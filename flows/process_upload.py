@@ -21,17 +21,17 @@ from pydantic import Field
 
 from blocks.aws import AwsCallInvalid
 from blocks.object_store import ObjectFacts
-from flows.artifacts import Places, outcome_message, outcome_name
 from flows.composition import Pipeline, TaskLog, pipeline, task_identity
-from flows.display import ProgressBar, rows_in, show_outcome, signs_of_life
+from flows.observability.display import ProgressBar, rows_in, show_outcome, signs_of_life
+from flows.observability.run_summary import Places, outcome_message, outcome_name
+from flows.observability.upload_slot import upload_slot
+from flows.pipeline.receipt import Chain, Output, Receipt, Status, receipt_key
+from flows.pipeline.stages import REJECTING, UploadRun
 from flows.refinery.contracts import Contract, ContractInvalid, overridden
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
-from flows.refinery.judging.corrections import Corrections
-from flows.refinery.judging.validate import Validated
-from flows.refinery.preparing.preprocess import Prepared
-from flows.refinery.publishing.receipt import Chain, Output, Receipt, Status, receipt_key
-from flows.stages import REJECTING, UploadRun
-from flows.upload_slot import upload_slot
+from flows.refinery.preprocess.preprocess import Prepared
+from flows.refinery.repair.corrections import Corrections
+from flows.refinery.validate.validate import Validated
 from lambda_trigger.message import UploadMessage, folder_of
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
@@ -154,14 +154,14 @@ def _validate(run: UploadRun, progress: ProgressBar) -> Validated:
     validated = run.validate()
     progress.rows_expected = validated.rows_good
     log = get_run_logger()
-    failed = [tally for tally in validated.tallies if not tally.success]
-    for tally in failed:
-        rows = "" if tally.rows_failing is None else f": {tally.rows_failing:,} of {tally.rows_evaluated or 0:,} rows"
-        log.warning("Failed: %s%s", tally.rule, rows)
+    failed = [check for check in validated.checks if not check.success]
+    for check in failed:
+        rows = "" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
+        log.warning("Failed: %s%s", check.rule, rows)
     bad = sum(validated.quarantined.values())
     parted = "the file is rejected" if validated.rejected else f"{validated.rows_good:,} good, {bad:,} to quarantine"
-    passed = len(validated.tallies) - len(failed)
-    log.info("%s rows: %s. %s of %s checks passed.", f"{validated.rows_in:,}", parted, passed, len(validated.tallies))
+    passed = len(validated.checks) - len(failed)
+    log.info("%s rows: %s. %s of %s checks passed.", f"{validated.rows_in:,}", parted, passed, len(validated.checks))
     return validated
 
 

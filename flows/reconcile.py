@@ -25,10 +25,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from blocks.executions import Runs
 from blocks.object_store import ObjectStore, ObjectVersion
-from blocks.runs import Runs
 from flows.composition import Pipeline, pipeline
-from flows.leftovers import find_leftovers
+from flows.pipeline.orphaned_outputs import find_leftovers
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.message import UploadMessage
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flows.composition import Pipeline
-from flows.observed_run import Observer
+from flows.observability.flow_run import Observer
+from flows.pipeline.receipt import Chain, Receipt, Status
+from flows.pipeline.stages import CORRECTIONS
 from flows.process_upload import Assignment
 from flows.refinery.errors import TerminalError
-from flows.refinery.judging.corrections import Corrections, CorrectionsUnusable, read_corrections
-from flows.refinery.judging.quarantine import ROW_NUMBER
-from flows.refinery.publishing.receipt import Chain, Receipt, Status
-from flows.stages import CORRECTIONS
+from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, read_corrections
+from flows.refinery.validate.quarantine import ROW_NUMBER
 from lambda_trigger.message import UploadMessage
 
 

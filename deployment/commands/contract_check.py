@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment.commands.user_paths import written_to
+from flows.refinery.checks import Check
 from flows.refinery.contract.loading import Contract, ContractInvalid
 from flows.refinery.errors import TerminalError
-from flows.refinery.judging.expectations import check_expectations
-from flows.refinery.judging.quarantine import RAW, ROW_NUMBER, RULES, VALUES
-from flows.refinery.judging.tallies import Tally
-from flows.refinery.judging.validate import Validated, validate_file
-from flows.refinery.preparing.preprocess import Prepared, preprocess_file
+from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
+from flows.refinery.validate.expectations import check_expectations
+from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
+from flows.refinery.validate.validate import Validated, validate_file
 
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters
@@ -129,7 +129,7 @@ def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
     """Print what was found: every rule, the columns, the rows, the verdict."""
     if checked.validated:
-        if checked.validated.tallies:
+        if checked.validated.checks:
             console.print(_rules(checked.validated, checked.examples))
         _print_columns(console, checked)
         _print_rows(console, checked)
@@ -142,7 +142,7 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
 
 
 def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
-    rejecting = {reason.rule for reason in validated.rejected}
+    rejecting = {reason.code for reason in validated.rejected}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     table.add_column("rule", overflow="fold")
@@ -150,30 +150,30 @@ def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str 
     table.add_column("found", justify="right", overflow="fold")
     table.add_column("expected, and rows that break it", overflow="fold")
     # What failed comes last, next to the verdict: of a long table a terminal shows the end.
-    for tally in sorted(validated.tallies, key=lambda tally: (not tally.success, tally.rule in rejecting)):
-        broken = [f"row {row}: {_value(value)}" for row, value in examples.get(tally.rule, ())]
-        told = [line for line in (_arguments(tally.expected), *broken) if line]
+    for check in sorted(validated.checks, key=lambda check: (not check.success, check.rule in rejecting)):
+        broken = [f"row {row}: {_value(value)}" for row, value in examples.get(check.rule, ())]
+        told = [line for line in (_arguments(check.expected), *broken) if line]
         table.add_row(
-            _mark(tally, rejects=tally.rule in rejecting),
-            escape(tally.expectation.removeprefix("expect_").removeprefix("column_values_to_")),
-            escape(tally.column or ""),
-            escape(_found(tally)),
+            _mark(check, rejects=check.rule in rejecting),
+            escape(check.expectation.removeprefix("expect_").removeprefix("column_values_to_")),
+            escape(check.column or ""),
+            escape(_found(check)),
             escape("\n".join(told)),
         )
     return table
 
 
-def _found(tally: Tally) -> str:
-    if tally.rows_failing is None:
-        return _short(tally.observed)
-    judged = tally.rows_evaluated or 0
-    return f"{tally.rows_failing:,} of {judged:,} fail" if tally.rows_failing else f"all {judged:,} pass"
+def _found(check: Check) -> str:
+    if check.rows_failing is None:
+        return _short(check.observed)
+    judged = check.rows_evaluated or 0
+    return f"{check.rows_failing:,} of {judged:,} fail" if check.rows_failing else f"all {judged:,} pass"
 
 
-def _mark(tally: Tally, *, rejects: bool) -> str:
-    if tally.success:
+def _mark(check: Check, *, rejects: bool) -> str:
+    if check.success:
         return "[green]pass[/]"
-    if tally.severity == "info":
+    if check.severity == "info":
         return "[cyan]info[/]"
     return "[bold red]FAIL[/]" if rejects else "[yellow]FAIL[/]"
 

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from deployment.commands.user_paths import written_to
-from flows.refinery.authoring.proposal import Proposal, propose_contract
 from flows.refinery.contract.loading import CONTRACT_FILE
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
+from flows.refinery.propose.proposal import Proposal, propose_contract
 
 
 class ContractThere(TerminalError):

@@ -16,17 +16,17 @@ from pathlib import Path
 from rich.console import Console
 
 from blocks.aws import client_of
-from deployment import images
-from deployment.aws_access import Access, aws_access, said
-from deployment.change_sets import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
+from deployment.aws import images
+from deployment.aws.access import Access, aws_access, said
+from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
+from deployment.aws.environments import Environment
+from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
 from deployment.commands.deploy_show import EventLog, show_changes, show_place
 from deployment.commands.show import Progress, Steps, print_outcomes
 from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Stage, Uploads
-from deployment.environments import Environment
-from deployment.prefect_setup import check_prefect, register
-from deployment.stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
-from deployment.target import AwsTarget, PrefectAccess, aws_target, prefect_access
+from deployment.deployed_stack import AwsTarget, PrefectAccess, aws_target, prefect_access
+from deployment.prefect_setup.setup import check_prefect, register
 from flows.refinery.contracts import load_contracts
 from flows.refinery.errors import TerminalError
 

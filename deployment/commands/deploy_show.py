@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from deployment.aws_access import Access
-from deployment.change_sets import Change, StackEvent
+from deployment.aws.access import Access
+from deployment.aws.stack import Change, StackEvent
 
 _ACTION_STYLES = {"Add": "green", "Modify": "yellow", "Remove": "red", "Import": "cyan"}
 _MAX_WHAT = 6

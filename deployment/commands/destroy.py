@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from blocks.aws import client_of
-from deployment.aws_access import aws_access, said
-from deployment.change_sets import Stack, StackFailed
+from deployment.aws.access import aws_access, said
+from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs
+from deployment.aws.environments import Environment
+from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
+from deployment.aws.stack import Stack, StackFailed
 from deployment.commands.deploy_show import EventLog, show_place
-from deployment.environments import Environment
-from deployment.running_tasks import DEADLINE_SECONDS, end_tasks
-from deployment.stack import Clients, check_stack_name, delete_stack, stack_outputs
 from flows.refinery.errors import TerminalError
 
 Ask = Callable[[str], bool]

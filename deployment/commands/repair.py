@@ -13,11 +13,11 @@ from rich.console import Console
 
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.user_paths import written_to
+from deployment.deployed_stack import Target, pipeline_settings
 from deployment.local.environment import only
-from deployment.target import Target, pipeline_settings
+from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import TerminalError
-from flows.refinery.judging.corrections import export_quarantine, read_corrections
-from flows.refinery.publishing.receipt import Receipt
+from flows.refinery.repair.corrections import export_quarantine, read_corrections
 
 if TYPE_CHECKING:
     from flows.composition import Pipeline

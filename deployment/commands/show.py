@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment.commands.uploads import Followed, Stage
-from deployment.target import Target
-from flows.refinery.publishing.receipt import Receipt, receipt_key
+from deployment.deployed_stack import Target
+from flows.pipeline.receipt import Receipt, receipt_key
 
 _STYLES = {
     Stage.UPLOADED: "dim",

@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.uploads import Uploads
-from deployment.target import Target
-from flows.refinery.publishing.receipt import Receipt
+from deployment.deployed_stack import Target
+from flows.pipeline.receipt import Receipt
 from lambda_trigger.message import UploadMessage
 
 _DETAILS_SHOWN = 3

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from deployment.commands.show import Progress, print_outcomes
 from deployment.commands.uploads import Stage, Uploads
+from deployment.deployed_stack import Target
 from deployment.local.services import PROJECT_ROOT
-from deployment.target import Target
 from flows.refinery.errors import TerminalError
 
 CONTRACTS = PROJECT_ROOT / "flows" / "contracts"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deployment.target import Target
+from deployment.deployed_stack import Target
+from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.refinery.errors import SluiceError, TerminalError
-from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from deployment.change_sets import StackEvent
+from deployment.aws.deploy_stack import Clients, deploy_stack
+from deployment.aws.packaging import Timeouts
+from deployment.aws.stack import StackEvent
+from deployment.deployed_stack import pipeline_settings
 from deployment.local.cloud import LocalCloud
 from deployment.local.services import PROJECT_ROOT
-from deployment.packaging import Timeouts
-from deployment.stack import Clients, deploy_stack
-from deployment.target import pipeline_settings
 
 STACK_NAME = "sluice"
 WORK_POOL = "local"
@@ -48,7 +48,7 @@ def bring_up(
     )
     cloud.save_outputs(outputs)
     on_step("registering blocks and deployments in Prefect")
-    register = ["python", "-m", "deployment.registration", WORK_POOL]
+    register = ["python", "-m", "deployment.prefect_setup.registration", WORK_POOL]
     cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS, environment=settings_of(outputs))
     return outputs
 

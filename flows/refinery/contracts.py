@@ -16,7 +16,7 @@ from flows.refinery.contract import loading
 from flows.refinery.contract.consistency import Place, inconsistencies
 from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, Contracts
 from flows.refinery.contract.model import Contract
-from flows.refinery.preparing.rehearsal import step_faults
+from flows.refinery.preprocess.steps_dry_run import step_faults
 
 __all__ = ["CONTRACT_FILE", "Contract", "ContractInvalid", "Contracts", "load_contract", "load_contracts", "overridden"]
 

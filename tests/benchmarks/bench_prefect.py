@@ -109,7 +109,7 @@ def _deploy(environment: dict[str, str]) -> None:
     for command in (
         [program("prefect"), "--no-prompt", "work-pool", "create", "local", "--type", "process"],
         [program("prefect"), "--no-prompt", "deploy", "--all"],
-        [sys.executable, "-m", "deployment.automations"],
+        [sys.executable, "-m", "deployment.prefect_setup.automations"],
     ):
         subprocess.run(command, cwd=PROJECT_ROOT, env=environment | settings, check=True, capture_output=True)
 

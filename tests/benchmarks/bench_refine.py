@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.judging.expectations import Judge
-from flows.refinery.judging.gx import gx
-from flows.refinery.judging.rules import Method, rules_of
-from flows.refinery.judging.uniqueness import HashCollector, duplicated_rows
-from flows.refinery.judging.validate import ROWS_PER_PARTITION, validate_file
-from flows.refinery.preparing.preprocess import preprocess_file
+from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.validate.expectations import Judge
+from flows.refinery.validate.gx import gx
+from flows.refinery.validate.rules import Method, rules_of
+from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
+from flows.refinery.validate.validate import ROWS_PER_PARTITION, validate_file
 
 COLUMNS = {
     "order_id": "string",
@@ -100,7 +100,7 @@ def by_sluice(source: Path, folder: Path) -> int:
 
 
 def by_hand(source: Path, folder: Path) -> int:
-    """What a data scientist would write, on the whole file in memory: no tallies, no reasons per row, no digest."""
+    """What a data scientist would write, on the whole file in memory: no checks, no reasons per row, no digest."""
     frame = read_whole(source)
     bad = checks_by_hand(frame)
     frame[bad].to_parquet(folder / "bad.parquet", compression="zstd")

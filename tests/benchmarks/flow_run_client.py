@@ -22,12 +22,12 @@ from blocks.object_store import ObjectFacts
 from blocks.settings import PipelineSettings
 from flows import process_upload
 from flows.composition import Pipeline, assemble
-from flows.observed_run import Observer
+from flows.observability.flow_run import Observer
+from flows.pipeline.receipt import Chain, Output, Receipt
+from flows.pipeline.stages import UploadRun
 from flows.process_upload import Assignment
-from flows.refinery.judging.validate import Validated
-from flows.refinery.preparing.preprocess import Prepared
-from flows.refinery.publishing.receipt import Chain, Output, Receipt
-from flows.stages import UploadRun
+from flows.refinery.preprocess.preprocess import Prepared
+from flows.refinery.validate.validate import Validated
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders
 

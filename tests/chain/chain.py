@@ -21,15 +21,15 @@ from botocore.exceptions import ClientError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.settings import CONTRACTS
-from deployment import automations
+from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
 from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
-from deployment.packaging import Timeouts
-from flows.refinery.publishing.receipt import Receipt, receipt_key
+from deployment.prefect_setup import automations
+from flows.pipeline.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.looking import looks
 from tests.privileges.calls import recorded
@@ -156,7 +156,7 @@ class Chain:
         return str(self._prefect("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
 
     def apply_automations(self, *arguments: str) -> None:
-        """Do what `python -m deployment.automations` does, without a process of its own, which is mostly start-up."""
+        """Do what `python -m deployment.prefect_setup.automations` does, in this process: starting one takes long."""
         with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
             assert automations.main(arguments) == 0
 

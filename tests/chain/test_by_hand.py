@@ -9,8 +9,8 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.display import ProgressBar
-from flows.refinery.publishing.receipt import Status
+from flows.observability.display import ProgressBar
+from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders, order, orders

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flows.refinery.publishing.receipt import Status
+from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import dirty_orders, good_orders, order, orders

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from flows.upload_slot import ALL_UPLOADS, limit_of
+from flows.observability.upload_slot import ALL_UPLOADS, limit_of
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
 # A flow that works without S3: what is looked at is the slot alone.
 _TWO_RUNS = """
 from prefect import flow
-from flows.upload_slot import upload_slot
+from flows.observability.upload_slot import upload_slot
 
 @flow
 def work(wait_seconds: float) -> None:

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployment.automations import apply, declared
 from deployment.local.pipeline import STACK_NAME
-from flows.crashes import task_of
-from flows.refinery.publishing.receipt import Status
+from deployment.prefect_setup.automations import apply, declared
+from flows.observability.crashes import task_of
+from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
@@ -37,7 +37,7 @@ def hook(chain: Chain) -> Iterator[Receiver]:
     with receiver() as server:
         register = ["python", "-m", "blocks.register", "--stack", STACK_NAME]
         chain.cloud.run(register, timeout_seconds=300, environment={"SLUICE_NOTIFY_URL": server.url})
-        chain.cloud.run(["python", "-m", "deployment.automations"], timeout_seconds=300)
+        chain.cloud.run(["python", "-m", "deployment.prefect_setup.automations"], timeout_seconds=300)
         chain.apply_automations()  # the second time must change nothing
         try:
             yield server

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, settings_of
-from deployment.work_pools import ECS_POOL
-from flows.refinery.publishing.receipt import Status
+from deployment.prefect_setup.work_pools import ECS_POOL
+from flows.pipeline.receipt import Status
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 
@@ -19,7 +19,9 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
     definitions = chain.ecs.list_task_definitions()["taskDefinitionArns"]
     upload = chain.upload("incoming/orders/by-ecs.csv", good_orders(3))
     chain.ended(upload)
-    chain.cloud.run(["python", "-m", "deployment.work_pools", "ecs", "--stack", STACK_NAME], timeout_seconds=300)
+    chain.cloud.run(
+        ["python", "-m", "deployment.prefect_setup.work_pools", "ecs", "--stack", STACK_NAME], timeout_seconds=300
+    )
     try:
         _deploy(chain, settings | {"SLUICE_WORK_POOL": ECS_POOL})
         scheduled = chain.schedule(key=upload.key, version_id=upload.version_id, force=True)

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from deployment.commands.repair import repair
-from flows.refinery.publishing.docs_index import read
-from flows.refinery.publishing.receipt import Status
+from flows.pipeline.data_docs_index import read
+from flows.pipeline.receipt import Status
 from tests.chain.chain import Chain
 from tests.chain.files import order, orders
 

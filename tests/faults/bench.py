@@ -26,8 +26,8 @@ from typing import Any
 from blocks.settings import CONTRACTS
 from deployment.local.environment import only
 from deployment.local.pipeline import settings_of
-from flows.refinery.publishing.protocol import IndexEntry, index_key
-from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
+from flows.pipeline.protocol import IndexEntry, index_key
+from flows.pipeline.receipt import Receipt, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders

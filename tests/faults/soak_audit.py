@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
-from flows.refinery.publishing.protocol import IndexEntry, VersionOrder, index_key
-from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
+from flows.pipeline.protocol import IndexEntry, VersionOrder, index_key
+from flows.pipeline.receipt import Receipt, Status, receipt_key
 from tests.faults.soak_files import EVENTS
 from tests.faults.soak_ground import Ground
 from tests.faults.soak_uploads import Uploaded

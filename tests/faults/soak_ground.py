@@ -12,7 +12,7 @@ import boto3
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import only
 from flows.composition import pipeline
-from flows.leftovers import find_leftovers
+from flows.pipeline.orphaned_outputs import find_leftovers
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 from tests.faults.bench import VISIBILITY_SECONDS
 

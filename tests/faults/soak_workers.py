@@ -85,10 +85,10 @@ def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: s
 
 
 def _by_hand(key: str, version_id: str, dataset: str) -> int:
-    from flows.json_log import log_json_lines
+    from flows.pipeline.json_log import log_json_lines
+    from flows.pipeline.stages import UploadRun
     from flows.process_upload import _assignment_by_hand
     from flows.refinery.errors import SluiceError
-    from flows.stages import UploadRun
 
     log_json_lines()
     lay_own_plan()

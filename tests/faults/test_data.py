@@ -22,10 +22,10 @@ from moto import mock_aws
 from blocks.settings import PipelineSettings
 from flows.composition import Pipeline, TaskIdentity, assemble
 from flows.drain_queue import Drain
-from flows.observed_run import Observer
+from flows.observability.flow_run import Observer
+from flows.pipeline.receipt import Chain, Receipt, Status
+from flows.pipeline.stages import StageTookTooLong, UploadRun
 from flows.process_upload import Assignment
-from flows.refinery.publishing.receipt import Chain, Receipt, Status
-from flows.stages import StageTookTooLong, UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders
 from tests.faults.catalogue import fault

@@ -35,17 +35,17 @@ from blocks.settings import PipelineSettings
 from blocks.upload_queue import ReceivedMessage
 from flows.composition import Pipeline, TaskIdentity
 from flows.drain_queue import Drain
-from flows.observed_run import Observer
+from flows.observability.flow_run import Observer
+from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
+from flows.pipeline.receipt import Receipt, Status, receipt_key
+from flows.pipeline.stages import UploadRun
 from flows.process_upload import Assignment
+from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import SluiceError
-from flows.refinery.judging.tallies import Reason
-from flows.refinery.judging.validate import Validated
-from flows.refinery.preparing.outputs import OutputFile
-from flows.refinery.preparing.preprocess import Prepared
-from flows.refinery.publishing.protocol import IndexedRun, IndexEntry, index_key
-from flows.refinery.publishing.receipt import Receipt, Status, receipt_key
-from flows.stages import UploadRun
+from flows.refinery.preprocess.preprocess import Prepared
+from flows.refinery.validate.validate import Validated
+from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
 from tests.faults.in_memory_aws import Fate, InMemoryQueue, InMemoryS3, Message, Stepper
@@ -94,7 +94,7 @@ class ModelRun(UploadRun):
 
     def validate(self) -> Validated:
         rejected = self.result == REJECTED
-        reasons = (Reason("rule", "the file is bad", None, None),) if rejected else ()
+        reasons = (RejectionReason(code="rule", message="the file is bad"),) if rejected else ()
         self._validated = Validated(1, 0 if rejected else 1, {}, (), reasons, None, None, ("x",))
         return self._validated
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from flows.refinery.publishing.receipt import Status, receipt_key
+from flows.pipeline.receipt import Status, receipt_key
 from tests.chain.files import good_orders
 from tests.faults.bench import Bench, Case, Worker
 from tests.faults.catalogue import fault

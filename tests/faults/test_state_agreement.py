@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from blocks.settings import CONTRACTS
-from flows.refinery.publishing.receipt import Status
+from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders

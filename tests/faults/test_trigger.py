@@ -11,7 +11,7 @@ from typing import Any, Literal
 import boto3
 import pytest
 
-from flows.refinery.publishing.receipt import Status
+from flows.pipeline.receipt import Status
 from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.handler import _CALLS, Trigger, handle_event
 from lambda_trigger.message import UploadMessage

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import flows.json_log
-import flows.observed_run  # noqa: F401
-from flows.refinery.judging.gx import gx
+from flows.refinery.validate.gx import gx
 
 gx()

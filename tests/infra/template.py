@@ -8,7 +8,7 @@ from typing import Any
 
 from cfnlint.decode import cfn_yaml
 
-from deployment.stack import TEMPLATE
+from deployment.aws.deploy_stack import TEMPLATE
 
 Template = Mapping[str, Any]
 

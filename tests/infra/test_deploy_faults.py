@@ -15,8 +15,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, InvalidRegionError, SSOTokenLoadError
 from rich.console import Console
 
-from deployment import images
-from deployment.aws_access import (
+from deployment.aws import images
+from deployment.aws.access import (
     AwsUnreachable,
     CredentialsExpired,
     CredentialsInvalid,
@@ -30,7 +30,23 @@ from deployment.aws_access import (
     environment_for,
     told,
 )
-from deployment.change_sets import (
+from deployment.aws.deploy_stack import Clients, deploy_stack
+from deployment.aws.environments import (
+    FOLDER,
+    Environment,
+    EnvironmentInvalid,
+    EnvironmentUnknown,
+    load_environment,
+)
+from deployment.aws.images import (
+    ContainerEngineMissing,
+    Engine,
+    ImageBuildFailed,
+    ImageElsewhere,
+    ImageNotPushed,
+    Recipe,
+)
+from deployment.aws.stack import (
     Change,
     Stack,
     StackBusy,
@@ -42,35 +58,19 @@ from deployment.change_sets import (
 )
 from deployment.commands.deploy import AccountUnexpected, DeploymentDeclined, Wishes, deploy
 from deployment.commands.deploy_show import show_changes
-from deployment.environments import (
-    FOLDER,
-    Environment,
-    EnvironmentInvalid,
-    EnvironmentUnknown,
-    load_environment,
-)
-from deployment.images import (
-    ContainerEngineMissing,
-    Engine,
-    ImageBuildFailed,
-    ImageElsewhere,
-    ImageNotPushed,
-    Recipe,
-)
+from deployment.deployed_stack import PrefectAccess, StackMissing, prefect_access, target
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment, only
 from deployment.local.ports import free_port
 from deployment.local.services import PROJECT_ROOT
-from deployment.place import Place, StackOptionMissing
-from deployment.prefect_setup import (
+from deployment.prefect_setup.setup import (
     PrefectStepFailed,
     PrefectUnauthorised,
     PrefectUnreachable,
     check_prefect,
     register,
 )
-from deployment.stack import Clients, deploy_stack
-from deployment.target import PrefectAccess, StackMissing, prefect_access, target
+from deployment.stack_options import Place, StackOptionMissing
 
 pytestmark = pytest.mark.cloud
 

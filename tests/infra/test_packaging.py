@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.packaging import (
+from deployment.aws.packaging import (
     LAMBDA_PACKAGE,
     PackageIncomplete,
     Timeouts,

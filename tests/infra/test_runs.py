@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
+from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
+from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
-from deployment.packaging import Timeouts
-from deployment.stack import TEMPLATE, Clients, deploy_stack
 from tests.infra.waiting import eventually
 from tests.privileges.calls import recorded
 

@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from deployment.artifacts import ArtifactBucketUnusable, artifact_bucket_name
-from deployment.aws_access import CredentialsExpired, CredentialsMissing, RegionUnusable
-from deployment.change_sets import (
+from deployment.aws.access import CredentialsExpired, CredentialsMissing, RegionUnusable
+from deployment.aws.artifact_bucket import ArtifactBucketUnusable, artifact_bucket_name
+from deployment.aws.deploy_stack import (
+    TEMPLATE,
+    Clients,
+    StackNameInvalid,
+    delete_stack,
+    deploy_stack,
+    stack_outputs,
+)
+from deployment.aws.packaging import Timeouts
+from deployment.aws.stack import (
     Change,
     ChangesDeclined,
     ChangesRefused,
@@ -24,17 +33,8 @@ from deployment.change_sets import (
     StackParametersWrong,
     StackUnusable,
 )
+from deployment.aws.templates import MAX_BODY_BYTES, template_body
 from deployment.local.cloud import LocalCloud
-from deployment.packaging import Timeouts
-from deployment.stack import (
-    TEMPLATE,
-    Clients,
-    StackNameInvalid,
-    delete_stack,
-    deploy_stack,
-    stack_outputs,
-)
-from deployment.templates import MAX_BODY_BYTES, template_body
 
 pytestmark = pytest.mark.cloud
 

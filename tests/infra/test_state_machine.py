@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployment.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from tests.infra.state_machine_graph import placeholders_in, problems_of
 from tests.infra.template import defaults_of, load_template, resource
 

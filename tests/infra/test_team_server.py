@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.local.pipeline import AUTH_SECRET, STACK_NAME
 from deployment.local.prefect_server import ServerOptions
-from deployment.stack import Clients, deploy_stack
 from tests.chain.chain import Chain, running_chain
 from tests.chain.files import dirty_orders, good_orders
 from tests.infra.postgresql import programs, running_postgresql

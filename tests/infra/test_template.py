@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from deployment.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
-from deployment.stack import TEMPLATE
-from deployment.templates import MAX_BODY_BYTES, template_body
+from deployment.aws.deploy_stack import TEMPLATE
+from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.aws.templates import MAX_BODY_BYTES, template_body
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
 
 TEMPLATE_DATA = load_template()

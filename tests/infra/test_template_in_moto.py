@@ -16,8 +16,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from deployment.packaging import DEFAULT_TIMEOUTS, build_artifacts
-from deployment.stack import TEMPLATE
+from deployment.aws.deploy_stack import TEMPLATE
+from deployment.aws.packaging import DEFAULT_TIMEOUTS, build_artifacts
 from tests.infra.template import load_template, resources_of, statements_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS.*not supported by moto:UserWarning")

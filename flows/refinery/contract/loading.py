@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows.refinery.contract.consistency import Place, inconsistencies
-from flows.refinery.contract.located_yaml import LocatedYaml, YamlUnreadable, not_text
 from flows.refinery.contract.model import (
     DEFAULT_DATASET,
     STEPS_FILE,
@@ -25,6 +24,7 @@ from flows.refinery.contract.model import (
     glob_to_regex,
 )
 from flows.refinery.contract.suite import SuiteUnreadable, read_suite
+from flows.refinery.contract.yaml_with_lines import LocatedYaml, YamlUnreadable, not_text
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 

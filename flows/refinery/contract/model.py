@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import to_jsonable_python
 
 from flows.refinery.contract.expectation_faults import columns_named, faults_of
+from flows.refinery.contract.time_formats import TimeFormat, TimeZone, names_a_zone
 from flows.refinery.contract.vocabulary import vocabulary
-from flows.refinery.contract.written_times import TimeFormat, TimeZone, names_a_zone
 from flows.refinery.suggestions import did_you_mean
 
 DEFAULT_DATASET = "default"

@@ -12,11 +12,11 @@ from botocore.exceptions import ClientError
 
 from blocks.aws import AwsCallInvalid, AwsRefused, AwsUnavailable
 from blocks.object_store import ObjectArchived, ObjectGone, ObjectReplaced, ObjectStore, ObjectTooLarge
-from flows.refinery.publishing.protocol import IndexEntry, ReceiptConflict
-from flows.refinery.publishing.receipt import Receipt, receipt_key
+from flows.pipeline.protocol import IndexEntry, ReceiptConflict
+from flows.pipeline.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.unit.blocks.conftest import LANDING, PUBLISHED
-from tests.unit.refinery.receipts import receipt_of, upload
+from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 KEY = "incoming/orders/monday.csv"
 

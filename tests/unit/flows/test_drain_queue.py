@@ -17,11 +17,11 @@ import pytest
 
 from flows.composition import TaskIdentity, assemble, task_identity
 from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_NO_RECEIPT, Drain, Stopped
-from flows.observed_run import Observer
+from flows.observability.flow_run import Observer
+from flows.pipeline.protocol import IndexUnreadable, ReceiptConflict
+from flows.pipeline.receipt import Receipt, Status
 from flows.process_upload import Assignment
 from flows.refinery.errors import TransientError
-from flows.refinery.publishing.protocol import IndexUnreadable, ReceiptConflict
-from flows.refinery.publishing.receipt import Receipt, Status
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import PUBLISHED, Account
 

@@ -14,7 +14,7 @@ from moto import mock_aws
 
 import flows.reconcile
 from blocks.aws import AwsUnavailable
-from blocks.runs import Runs
+from blocks.executions import Runs
 from flows.reconcile import Found, Reconciliation, Window, reconcile, summary
 from lambda_trigger.message import UploadMessage
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account

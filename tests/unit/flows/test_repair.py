@@ -14,18 +14,18 @@ import pandas as pd
 import pytest
 
 from blocks.object_store import ObjectFacts, ObjectStore
+from flows.pipeline.protocol import IndexEntry, ReceiptConflict, index_key
+from flows.pipeline.receipt import Receipt, Status
+from flows.pipeline.stages import RepairRejected, UploadRun
 from flows.refinery.contract.loading import Contracts, overridden
 from flows.refinery.contract.model import BadRows
-from flows.refinery.judging.corrections import (
+from flows.refinery.repair.corrections import (
     Corrections,
     CorrectionsUnusable,
     export_quarantine,
     read_corrections,
 )
-from flows.refinery.publishing.protocol import IndexEntry, ReceiptConflict, index_key
-from flows.refinery.publishing.receipt import Receipt, Status
 from flows.repair import NothingToRepair, repair
-from flows.stages import RepairRejected, UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account

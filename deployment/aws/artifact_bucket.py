@@ -1,0 +1,119 @@
+"""The bucket that CloudFormation reads code and definitions from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from deployment.aws.packaging import Artifact
+from flows.refinery.errors import TerminalError
+
+_MISSING = 404
+_FORBIDDEN = 403
+_DEFAULT_REGION = "us-east-1"  # the one region that refuses to be named when a bucket is made
+
+
+class ArtifactBucketUnusable(TerminalError):
+    """The artifact bucket's name belongs to another account, or these credentials may not use it."""
+
+
+class BucketNotEmptied(TerminalError):
+    """S3 refused to delete objects of a bucket that was to be deleted with its data."""
+
+
+def artifact_bucket_name(account_id: str, region: str) -> str:
+    """Return the bucket's name: one for all stacks of an account and region, since keys name their content."""
+    return f"sluice-artifacts-{account_id}-{region}"
+
+
+def upload_artifacts(s3: Any, bucket: str, artifacts: Iterable[Artifact], *, account_id: str, region: str) -> None:
+    """Put `artifacts` into the bucket, which is made when it does not exist.
+
+    Raises:
+        ArtifactBucketUnusable: the bucket is another account's, or access to it is refused.
+    """
+    _ensure_bucket(s3, bucket, account_id, region)
+    for artifact in artifacts:
+        s3.put_object(Bucket=bucket, Key=artifact.key, Body=artifact.body, ExpectedBucketOwner=account_id)
+
+
+def _ensure_bucket(s3: Any, bucket: str, account_id: str, region: str) -> None:
+    try:
+        s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == _FORBIDDEN:
+            raise ArtifactBucketUnusable(
+                f"the bucket {bucket} is not this account's, or may not be used with these credentials; "
+                f"they need s3:CreateBucket, s3:ListBucket and s3:PutObject on it"
+            ) from error
+        if status != _MISSING:
+            raise
+        _make_bucket(s3, bucket, region)
+
+
+def _make_bucket(s3: Any, bucket: str, region: str) -> None:
+    """Make the bucket; S3 itself encrypts it and blocks public access."""
+    options = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:
+        s3.create_bucket(Bucket=bucket, **options)
+    except s3.exceptions.BucketAlreadyExists as error:
+        raise ArtifactBucketUnusable(f"the bucket name {bucket} is taken by another account") from error
+    except s3.exceptions.BucketAlreadyOwnedByYou:
+        pass  # another deployment was quicker by a moment
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only(bucket)))
+
+
+def _tls_only(bucket: str) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "TlsOnly",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }
+
+
+def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lambda _: None) -> None:
+    """Delete a bucket with every version of every object in it; one that is gone already is success.
+
+    Args:
+        s3: boto3's client.
+        bucket: its name.
+        on_deleted: told, after each thousand, how many object versions have been deleted.
+
+    Raises:
+        BucketNotEmptied: S3 keeps objects, under a lock or for want of permission.
+    """
+    deleted = 0
+    try:
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            versions = [
+                {"Key": one["Key"], "VersionId": one["VersionId"]}
+                for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
+            ]
+            if versions:
+                _delete(s3, bucket, versions)
+                deleted += len(versions)
+                on_deleted(deleted)
+        s3.delete_bucket(Bucket=bucket)
+    except s3.exceptions.NoSuchBucket:
+        return
+
+
+def _delete(s3: Any, bucket: str, versions: list[dict[str, str]]) -> None:
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+    if errors := answer.get("Errors"):
+        raise BucketNotEmptied(
+            f"{len(errors)} object versions in {bucket} could not be deleted; S3 says {errors[0].get('Code')}: "
+            f"{errors[0].get('Message', '')}"
+        )

@@ -1,0 +1,226 @@
+"""Deploys Sluice: packages, uploads, brings the stack up to date. The same on AWS and in the embedded cloud."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from blocks.aws import client_of
+from deployment.aws.access import said
+from deployment.aws.artifact_bucket import artifact_bucket_name, delete_bucket, upload_artifacts
+from deployment.aws.bucket_notification import forget_existing_bucket, watch_existing_bucket
+from deployment.aws.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, build_artifacts
+from deployment.aws.stack import Agree, Change, ChangesRefused, Stack, StackError, StackEvent
+from deployment.aws.templates import MAX_BODY_BYTES, TemplateUnreadable, template_body
+
+TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
+MAX_STACK_NAME_LENGTH = 32  # the buckets' names begin with it and may have 63 characters
+
+_STACK_NAME = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 1}}}")
+
+
+class StackNameInvalid(StackError):
+    """The stack's name cannot begin the names of buckets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The AWS clients that a deployment uses."""
+
+    cloudformation: Any
+    s3: Any
+    sts: Any
+
+    @classmethod
+    def from_environment(cls) -> Clients:
+        """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
+        with said("connecting to AWS"):
+            return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
+
+
+def _show_nothing(_: StackEvent) -> None:
+    pass
+
+
+def _ask_nobody(_: Sequence[Change]) -> bool:
+    return True
+
+
+def deploy_stack(
+    clients: Clients,
+    *,
+    stack_name: str,
+    parameters: Mapping[str, str],
+    template: Path = TEMPLATE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    on_event: Callable[[StackEvent], None] = _show_nothing,
+    agree_to: Agree = _ask_nobody,
+    only: Collection[str] | None = None,
+) -> dict[str, str]:
+    """Create the stack, or bring it up to date, and return its outputs. Nothing to change is success.
+
+    Args:
+        clients: where to deploy.
+        stack_name: lower-case letters, digits and hyphens; it begins the names of buckets.
+        parameters: the template's, without those of what is packaged here. One that is left out keeps the value
+            it has in the stack, or takes its default.
+        template: the template's file.
+        timeouts: of the state machine and its task.
+        on_event: called for every step as it happens.
+        agree_to: shown the changes before they are made; False stops the deployment.
+        only: the resources and outputs to make for now; None makes all.
+
+    Raises:
+        StackError: a subclass for each cause.
+        PackageIncomplete: something to upload is missing.
+        ArtifactBucketUnusable: the artifact bucket is another account's.
+        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
+    """
+    check_stack_name(stack_name)
+    with said(f"deploying the stack {stack_name}"):
+        account_id = str(clients.sts.get_caller_identity()["Account"])
+        package = _package(clients, account_id, template, timeouts, only)
+        upload_artifacts(
+            clients.s3,
+            package.bucket,
+            package.artifacts,
+            account_id=account_id,
+            region=str(clients.s3.meta.region_name),
+        )
+        stack = Stack(clients.cloudformation, stack_name, on_event)
+        stack.apply(package.template, {**parameters, **package.parameters}, agree_to)
+        outputs = stack_outputs(clients, stack_name)
+        if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
+            _watch(clients, stack_name, outputs)
+        return outputs
+
+
+def preview_stack(
+    clients: Clients,
+    *,
+    stack_name: str,
+    parameters: Mapping[str, str],
+    template: Path = TEMPLATE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+) -> list[Change]:
+    """Return what `deploy_stack` would change, and leave everything as it is.
+
+    CloudFormation works it out in a change set, which is deleted again; nothing is uploaded.
+
+    Raises:
+        StackError: a subclass for each cause.
+        PackageIncomplete: something to upload is missing.
+    """
+    check_stack_name(stack_name)
+    with said(f"asking what would change in the stack {stack_name}"):
+        account_id = str(clients.sts.get_caller_identity()["Account"])
+        package = _package(clients, account_id, template, timeouts, None)
+        stack = Stack(clients.cloudformation, stack_name, _show_nothing)
+        return stack.preview(package.template, {**parameters, **package.parameters})
+
+
+def check_stack_name(stack_name: str) -> None:
+    """Raise StackNameInvalid unless the name can begin the names of buckets."""
+    if not _STACK_NAME.fullmatch(stack_name):
+        raise StackNameInvalid(
+            f"the stack name {stack_name!r} must begin with a letter and hold at most {MAX_STACK_NAME_LENGTH} "
+            f"lower-case letters, digits and hyphens"
+        )
+
+
+def _watch(clients: Clients, stack_name: str, outputs: Mapping[str, str]) -> None:
+    """Have the landing bucket call the Lambda: CloudFormation did it only where the bucket is the stack's own."""
+    watch_existing_bucket(
+        clients.s3,
+        bucket=outputs["LandingBucket"],
+        prefix=outputs["IncomingPrefix"],
+        function_arn=outputs["TriggerFunctionArn"],
+        stack_name=stack_name,
+    )
+
+
+def stack_outputs(clients: Clients, stack_name: str) -> dict[str, str]:
+    """Return the outputs of a stack that exists."""
+    stack = clients.cloudformation.describe_stacks(StackName=stack_name)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def delete_stack(
+    clients: Clients,
+    *,
+    stack_name: str,
+    delete_data: bool = False,
+    on_emptied: Callable[[str, int], None] = lambda _bucket, _count: None,
+    on_event: Callable[[StackEvent], None] = _show_nothing,
+) -> tuple[str, ...]:
+    """Delete the stack and return the names of its buckets that are left. No such stack is success.
+
+    Args:
+        clients: where it is.
+        stack_name: its name.
+        delete_data: also empty and delete the buckets that the stack made; nothing brings their contents back.
+        on_emptied: told a bucket and how many object versions were deleted in it so far.
+        on_event: called for every step as it happens.
+
+    Raises:
+        StackFailed: with the resources that could not be deleted.
+        StackBusy: another operation is under way.
+        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
+    """
+    with said(f"deleting the stack {stack_name}"):
+        stack = Stack(clients.cloudformation, stack_name, on_event)
+        summary = stack.find()
+        if summary is None:
+            return ()
+        buckets = stack.buckets()
+        landing_bucket = stack_outputs(clients, stack_name).get("LandingBucket")
+        if landing_bucket and landing_bucket not in buckets:
+            forget_existing_bucket(clients.s3, bucket=landing_bucket, stack_name=stack_name)
+        stack.delete(summary)
+        if not delete_data:
+            return buckets
+        for bucket in buckets:
+            delete_bucket(clients.s3, bucket, partial(on_emptied, bucket))
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """What a deployment uploads, and what tells CloudFormation where it is."""
+
+    bucket: str
+    artifacts: tuple[Artifact, ...]
+    template: dict[str, str]
+    parameters: dict[str, str]
+
+
+def _package(
+    clients: Clients, account_id: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
+) -> _Package:
+    """Make what is to be uploaded."""
+    region = str(clients.s3.meta.region_name)
+    bucket = artifact_bucket_name(account_id, region)
+    packaged = build_artifacts(timeouts)
+    location, oversized = _template_location(clients.s3, bucket, _body(template, only))
+    parameters = {"ArtifactBucket": bucket, **{one.parameter: one.key for one in packaged}}
+    return _Package(bucket, (*packaged, *oversized), location, parameters)
+
+
+def _body(template: Path, only: Collection[str] | None) -> str:
+    try:
+        return template_body(template, only=only)
+    except TemplateUnreadable as error:
+        raise ChangesRefused(f"the template is not valid: {error}") from error
+
+
+def _template_location(s3: Any, bucket: str, body: str) -> tuple[dict[str, str], list[Artifact]]:
+    content = body.encode()
+    if len(content) <= MAX_BODY_BYTES:
+        return {"TemplateBody": body}, []
+    key = f"template/{hashlib.sha256(content).hexdigest()[:32]}.json"
+    return {"TemplateURL": f"{s3.meta.endpoint_url}/{bucket}/{key}"}, [Artifact("", key, content)]

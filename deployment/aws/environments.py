@@ -1,0 +1,105 @@
+"""The file that says what one environment is: where it is deployed, and with which parameters. It is committed.
+
+    # deployment/environments/production.yaml
+    stack: sluice
+    region: eu-central-1
+    account: "123456789012"
+    parameters:
+      PrefectApiUrl: https://api.prefect.cloud/api/accounts/ID/workspaces/ID
+      PrefectApiKeySecretArn: arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-api-key-AbCdEf
+
+Keys and passwords do not belong in it: they lie in Secrets Manager, and the file names the secret.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from flows.refinery.errors import TerminalError
+from flows.refinery.suggestions import did_you_mean
+
+FOLDER = Path(__file__).resolve().parents[1] / "environments"
+DEFAULT_STACK = "sluice"
+_OURS = {"ImageUri", "ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
+
+
+class EnvironmentUnknown(TerminalError):
+    """There is no file for the environment that was named."""
+
+
+class EnvironmentInvalid(TerminalError):
+    """The environment's file holds something that it must not, or lacks something; the message names the field."""
+
+
+class Environment(BaseModel):
+    """One environment.
+
+    Attributes: see the fields.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stack: str = Field(DEFAULT_STACK, description="The stack's name.")
+    region: str | None = Field(None, description="The AWS region.")
+    profile: str | None = Field(None, description="The AWS profile; CI has none and brings its own credentials.")
+    account: str | None = Field(None, pattern=r"^\d{12}$", description="The only account that this may be deployed to.")
+    image: str | None = Field(None, description="The image's address; without it the image is built and pushed.")
+    prefect_url_from_here: str | None = Field(
+        None, description="The Prefect API as this machine reaches it, where tasks reach it at another address."
+    )
+    build_arguments: dict[str, str] = Field({}, description="The Dockerfile's ARGs, such as BASE_IMAGE.")
+    parameters: dict[str, str] = Field({}, description="The template's parameters.")
+
+    @field_validator("parameters")
+    @classmethod
+    def _not_ours(cls, given: dict[str, str]) -> dict[str, str]:
+        if ours := sorted(_OURS & set(given)):
+            raise ValueError(f"{', '.join(ours)} is set by the deployment itself; an image is named with `image`")
+        return given
+
+    @field_validator("parameters", "build_arguments", mode="before")
+    @classmethod
+    def _as_text(cls, given: object) -> object:
+        """CloudFormation takes text only; YAML reads 10 and true as something else."""
+        if not isinstance(given, dict):
+            return given
+        return {name: _text(value) for name, value in given.items()}
+
+
+def _text(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def load_environment(name: str | None, folder: Path = FOLDER) -> Environment:
+    """Return the environment of this name, or in the file of this path; defaults where None is named.
+
+    Raises:
+        EnvironmentUnknown: there is no such file.
+        EnvironmentInvalid: naming file and field.
+    """
+    if name is None:
+        return Environment()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    try:
+        written = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        known = sorted(one.stem for one in folder.glob("*.yaml"))
+        hint = did_you_mean(name, known)
+        raise EnvironmentUnknown(
+            f"there is no environment {name!r}, because there is no {path}; known: {', '.join(known) or 'none'}{hint}"
+        ) from None
+    except (OSError, yaml.YAMLError) as error:
+        raise EnvironmentInvalid(f"{path} cannot be read: {error}") from error
+    try:
+        return Environment.model_validate(written)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise EnvironmentInvalid(f"{path}: {where}: {first['msg']}") from None

@@ -1,0 +1,150 @@
+"""Makes what a deployment uploads: the Lambda's zip and the state machines' definitions, named by content.
+
+The same sources give the same bytes on every machine, so a deployment without changes changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.refinery.errors import TerminalError
+
+_ROOT = Path(__file__).resolve().parents[2]
+LAMBDA_PACKAGE = _ROOT / "lambda_trigger"
+DEFINITIONS = _ROOT / "stepfunctions"
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+_UNIX = 3
+_READABLE_FILE = 0o100644  # the Lambda runtime's user must be able to read every file
+
+
+class PackageIncomplete(TerminalError):
+    """A file that belongs into the deployment is not where it should be, or is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The numbers that a state machine's definition must hold as numbers.
+
+    CloudFormation substitutes text only, so these are written in here while all other placeholders are left to it.
+
+    Attributes:
+        task_seconds: after this long a task that still drains is stopped, and the run looks for its receipt.
+        execution_seconds: after this long a run ends whatever it waits for.
+    """
+
+    task_seconds: int = 3_600
+    execution_seconds: int = 172_800
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.task_seconds <= self.execution_seconds <= 31_536_000:
+            raise ValueError(
+                "a task's timeout must be at least 1 s and no longer than the execution's, of at most a year"
+            )
+
+    @property
+    def placeholders(self) -> dict[str, int]:
+        """The placeholders in the definitions and what stands for them."""
+        return {"TaskTimeoutSeconds": self.task_seconds, "ExecutionTimeoutSeconds": self.execution_seconds}
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One object to upload.
+
+    Attributes:
+        parameter: the template's parameter that takes its key.
+        key: its key in the artifact bucket, which names its content.
+        body: its bytes.
+    """
+
+    parameter: str
+    key: str
+    body: bytes
+
+
+def build_artifacts(timeouts: Timeouts = DEFAULT_TIMEOUTS) -> tuple[Artifact, ...]:
+    """Return everything that the template expects in the artifact bucket.
+
+    Raises:
+        PackageIncomplete: with the file that is missing or wrong.
+    """
+    return (
+        _artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
+        _artifact(
+            "ProcessUploadDefinitionKey",
+            "process_upload",
+            "asl.json",
+            definition(DEFINITIONS / "process_upload.asl.json", timeouts.placeholders),
+        ),
+        _artifact("SweepDefinitionKey", "sweep", "asl.json", definition(DEFINITIONS / "sweep.asl.json", {})),
+    )
+
+
+def _artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
+    return Artifact(parameter, f"{name}/{hashlib.sha256(body).hexdigest()[:32]}.{suffix}", body)
+
+
+def lambda_zip(package: Path = LAMBDA_PACKAGE) -> bytes:
+    """Return the Lambda's zip: the package's Python files, sorted, without times, owners or caches.
+
+    Raises:
+        PackageIncomplete: there is no handler to package.
+    """
+    files = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
+    if package / "handler.py" not in files:
+        raise PackageIncomplete(f"{package} has no handler.py to package")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in files:
+            name = f"{package.name}/{path.relative_to(package).as_posix()}"
+            archive.writestr(_entry(name), path.read_bytes(), compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
+    return buffer.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+    entry.create_system = _UNIX
+    entry.external_attr = _READABLE_FILE << 16
+    return entry
+
+
+def definition(path: Path, numbers: Mapping[str, int]) -> bytes:
+    """Return a state machine's definition as compact JSON, with `numbers` in place of their placeholders.
+
+    Raises:
+        PackageIncomplete: the file is missing or no JSON, or has no such placeholder.
+    """
+    try:
+        states = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PackageIncomplete(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise PackageIncomplete(f"{path} is not JSON: {error}") from error
+    wanted = {f"${{{name}}}": number for name, number in numbers.items()}
+    found: set[str] = set()
+    filled = _fill(states, wanted, found)
+    if missing := sorted(set(wanted) - found):
+        raise PackageIncomplete(f"{path} has no {', '.join(missing)}")
+    return json.dumps(filled, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _fill(value: Any, wanted: Mapping[str, int], found: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _fill(member, wanted, found) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, wanted, found) for item in value]
+    if isinstance(value, str) and value in wanted:
+        found.add(value)
+        return wanted[value]
+    return value

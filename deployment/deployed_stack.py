@@ -1,0 +1,244 @@
+"""The deployed pipeline that a command works with: the local cloud's, or, where --stack names one, a stack on AWS.
+
+    with target(Place(stack, region, profile), state_dir, users) as pipeline:
+        pipeline.client("s3").list_objects_v2(Bucket=pipeline.outputs["PublishedBucket"])
+
+The options are the same for every command: `--stack NAME` means "on AWS", `--region` and `--profile` say where there.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from blocks.aws import client_of
+from blocks.stack_outputs import OUTPUTS
+from deployment.aws.access import Access, aws_access, said
+from deployment.aws.stack import find_stack
+from deployment.stack_options import Place
+from flows.refinery.errors import TerminalError
+
+
+class StackMissing(TerminalError):
+    """There is no stack of the name that was given in this account and region, or its creation never ended well."""
+
+
+class Target(Protocol):
+    """A pipeline that is deployed somewhere; the local cloud's Endpoints and AwsTarget are two."""
+
+    @property
+    def region(self) -> str:
+        """The AWS region."""
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs."""
+
+    @property
+    def aws_endpoint_url(self) -> str:
+        """The address of every AWS service; "" on AWS."""
+
+    @property
+    def prefect_api_url(self) -> str:
+        """Prefect's API."""
+
+    @property
+    def prefect_ui_url(self) -> str:
+        """Prefect's pages."""
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """What requests to Prefect's API must carry."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that is to work with this pipeline."""
+
+    def client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectAccess:
+    """How to reach a Prefect API.
+
+    Attributes:
+        api_url: its address, ending in /api or in a Prefect Cloud workspace.
+        api_key: a key of Prefect Cloud; "" for none.
+        auth_string: "user:password" of a server of one's own; "" for none.
+    """
+
+    api_url: str
+    api_key: str = field(default="", repr=False)
+    auth_string: str = field(default="", repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Prefect's own programs read."""
+        given = {
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_API_KEY": self.api_key,
+            "PREFECT_API_AUTH_STRING": self.auth_string,
+        }
+        return {name: value for name, value in given.items() if value}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request must carry."""
+        if self.api_key:
+            return {"Authorization": f"Bearer {self.api_key}"}
+        if self.auth_string:
+            return {"Authorization": f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"}
+        return {}
+
+    @property
+    def ui_url(self) -> str:
+        """Return the address of the pages for people."""
+        cloud = self.api_url.replace("https://api.prefect.cloud/api/accounts/", "https://app.prefect.cloud/account/")
+        return cloud.replace("/workspaces/", "/workspace/") if cloud != self.api_url else cloud.removesuffix("/api")
+
+
+@dataclass(frozen=True)
+class AwsTarget:
+    """A stack on AWS, or in what stands for AWS where AWS_ENDPOINT_URL says so.
+
+    Attributes:
+        access: account, region and caller.
+        stack_name: its name.
+        outputs: its outputs.
+        parameters: the values of its parameters.
+    """
+
+    access: Access
+    stack_name: str
+    outputs: dict[str, str]
+    parameters: dict[str, str]
+
+    @property
+    def region(self) -> str:
+        """Return the AWS region."""
+        return self.access.region
+
+    @property
+    def aws_endpoint_url(self) -> str:
+        """Return what answers instead of AWS; "" on AWS."""
+        return self.access.endpoint_url
+
+    def client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client."""
+        return client_of(service, **options)
+
+    @cached_property
+    def prefect(self) -> PrefectAccess:
+        """Return the way to the stack's Prefect API; keys that are not in the environment come from Secrets Manager.
+
+        Raises:
+            PermissionMissing: the secret may not be read.
+        """
+        return prefect_access(self.parameters)
+
+    @property
+    def prefect_api_url(self) -> str:
+        """Return Prefect's API, as tasks reach it."""
+        return self.parameters["PrefectApiUrl"]
+
+    @property
+    def prefect_ui_url(self) -> str:
+        """Return Prefect's pages."""
+        return PrefectAccess(self.prefect_api_url).ui_url
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """Return what requests to Prefect's API must carry."""
+        return self.prefect.headers
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment with the way to Prefect; credentials are the ones that are in use."""
+        return {**os.environ, **self.prefect.environment}
+
+
+def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None) -> PrefectAccess:
+    """Return the way to the Prefect API that a stack with these parameters reports to.
+
+    Args:
+        parameters: the stack's.
+        api_url: its address as reached from here, where that differs from the one that tasks use.
+
+    Raises:
+        PermissionMissing: the secret may not be read.
+    """
+    return PrefectAccess(
+        api_url or parameters["PrefectApiUrl"],
+        api_key=_secret("PREFECT_API_KEY", parameters.get("PrefectApiKeySecretArn", "")),
+        auth_string=_secret("PREFECT_API_AUTH_STRING", parameters.get("PrefectAuthStringSecretArn", "")),
+    )
+
+
+def _secret(variable: str, arn: str) -> str:
+    """Return the variable's value, else the secret's; "" where there is no secret.
+
+    A variable counts only where the stack uses such a secret: a key for another server must not go to this one.
+    """
+    if not arn:
+        return ""
+    if os.environ.get(variable):
+        return os.environ[variable]
+    with said(f"reading the secret {arn}"):
+        return str(client_of("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+
+
+@contextmanager
+def target(place: Place, state_dir: Path, users: Mapping[str, str]) -> Iterator[Target]:
+    """Give the pipeline that a command was asked to work with.
+
+    Args:
+        place: what the options say.
+        state_dir: the local cloud's state folder.
+        users: the caller's own AWS variables (aws_access.users_environment).
+
+    Raises:
+        LocalCloudNotRunning: there is no local cloud, and no stack was named.
+        StackMissing: no such stack.
+        CredentialsMissing, CredentialsExpired, ...: see aws_access.
+    """
+    if place.stack is None:
+        from deployment.commands.running import running_cloud
+
+        yield running_cloud(state_dir)
+        return
+    with aws_access(users, region=place.region, profile=place.profile) as access:
+        yield aws_target(access, place.stack)
+
+
+def aws_target(access: Access, stack_name: str) -> AwsTarget:
+    """Return the stack of this name.
+
+    Raises:
+        StackMissing: there is none, or none that was ever made whole.
+        PermissionMissing: stacks may not be listed or described.
+    """
+    cloudformation = client_of("cloudformation")
+    with said(f"looking for the stack {stack_name}"):
+        found = find_stack(cloudformation, stack_name)
+        stack = cloudformation.describe_stacks(StackName=found["StackId"])["Stacks"][0] if found else {}
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    if "StateMachineArn" not in outputs:
+        state = f"is in {stack['StackStatus']} and has no pipeline yet" if stack else "does not exist"
+        raise StackMissing(
+            f"the stack {stack_name} {state} in account {access.account_id}, region {access.region}; "
+            "make it with: sluice deploy"
+        )
+    parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
+    return AwsTarget(access, stack_name, outputs, parameters)
+
+
+def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that tell a process where the pipeline's buckets and queue are."""
+    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in OUTPUTS.items()}

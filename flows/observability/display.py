@@ -1,0 +1,181 @@
+"""Shows a run in Prefect while it goes on and when it is over. Every call is best effort: the data never waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+
+from flows.observability.run_summary import Places, checks_table, summary
+from flows.pipeline.receipt import Receipt
+from lambda_trigger.message import slug
+
+HEARTBEAT_SECONDS = 30.0
+_SAMPLE_BYTES = 1 << 20
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
+_PARQUET = b"PAR1"
+
+# Where on the bar each stage begins and ends; the rest is fetching, publishing and recording.
+_SPAN_PERCENT = {"validate": (5.0, 70.0), "refine": (70.0, 95.0)}
+
+
+class ProgressBar:
+    """A progress artifact that moves while a long file is worked on. A file that is done quickly never gets one.
+
+    Attributes:
+        dataset: names the artifact, so that the UI keeps the history of each dataset.
+        rows_expected: how many rows the present stage has before it, as far as known.
+
+    Args:
+        quiet_seconds: no artifact before the work has gone on for so long, and no update more often.
+    """
+
+    def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._quiet_seconds = quiet_seconds
+        self._clock = clock
+        self._told_at = clock()
+        self._artifact: UUID | None = None
+        self._failed = False
+        self.dataset = "default"
+        self.rows_expected: int | None = None
+
+    def moved(self, stage: str, rows: int) -> None:
+        """Take note that `stage` has done `rows` rows; tell Prefect now and then."""
+        if self._failed or self._clock() - self._told_at < self._quiet_seconds:
+            return
+        self._told_at = self._clock()
+        of = f" of about {self.rows_expected:,}" if self.rows_expected else ""
+        get_run_logger().info("%s: %s rows so far%s", stage, f"{rows:,}", of)
+        self._show(self._percent(stage, rows), f"{stage}: {rows:,} rows{of}")
+
+    def done(self) -> None:
+        """Fill the bar, if there is one."""
+        if self._artifact is not None:
+            self._show(100.0, "done")
+
+    def _percent(self, stage: str, rows: int) -> float:
+        low, high = _SPAN_PERCENT.get(stage, (95.0, 100.0))
+        share = min(rows / self.rows_expected, 1.0) if self.rows_expected else 0.5
+        return round(low + (high - low) * share, 1)
+
+    def _show(self, percent: float, what: str) -> None:
+        try:
+            if self._artifact is None:
+                key = f"progress-{artifact_name(self.dataset)}"
+                self._artifact = _created(create_progress_artifact(percent, key=key, description=what))
+            else:
+                update_progress_artifact(self._artifact, percent, description=what)
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._failed = True
+            get_run_logger().warning("progress cannot be shown: %s", type(error).__name__)
+
+
+@contextmanager
+def signs_of_life(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Send Prefect's own heartbeat event while the block runs, so that the automation "without a sign of life" knows
+    a long run from a dead one (deployment/prefect_setup/automations.yaml).
+
+    Prefect's PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread keeps every run waiting for up to
+    a second at the end: more than a small file takes. And a run has these whatever environment it was started in.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield
+        return
+    flow_run, over = context.flow_run, Event()
+    resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name}
+    flow = {
+        "prefect.resource.id": f"prefect.flow.{flow_run.flow_id}",
+        "prefect.resource.role": "flow",
+        "prefect.resource.name": context.flow.name if context.flow else "",
+    }
+
+    def beat() -> None:
+        while not over.wait(every_seconds):
+            with suppress(Exception):  # observability never holds data back
+                emit_event("prefect.flow-run.heartbeat", resource=resource, related=[flow])
+
+    Thread(target=copy_context().run, args=(beat,), name="signs-of-life", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def rows_in(path: Path) -> int | None:
+    """Return about how many rows a file has, from its first bytes or its footer; None when these do not say."""
+    with path.open("rb") as file:
+        sample = file.read(_SAMPLE_BYTES)
+    if sample.startswith(_COMPRESSED):
+        return None
+    if sample.startswith(_PARQUET):
+        try:
+            return int(pq.read_metadata(path).num_rows)
+        except (OSError, pa.ArrowException):
+            return None
+    lines = sample.count(b"\n")
+    return round(path.stat().st_size / len(sample) * lines) if lines else None
+
+
+def show_outcome(receipt: Receipt, places: Places, *tags: str, name: str | None = None, dry_run: bool = False) -> None:
+    """Put the artifacts, the tags and, where given, a better name on the flow run that this is called in.
+
+    Artifacts have one key for each dataset, so that the UI shows their history; dry runs have keys of their own.
+    """
+    dataset = artifact_name(receipt.contract.dataset)
+    kind = "dry-run-" if dry_run else ""
+    try:
+        create_table_artifact(
+            key=f"{kind}checks-{dataset}",
+            table=checks_table(receipt),
+            description=f"What every rule of the contract `{receipt.contract.dataset}` found.",
+        )
+        create_markdown_artifact(
+            key=f"{kind}summary-{dataset}",
+            markdown=summary(receipt, places),
+            description="What would become of the upload." if dry_run else "What became of the upload.",
+        )
+        _amend_flow_run({receipt.contract.dataset, str(receipt.status), *tags}, name)
+    except Exception as error:  # noqa: BLE001 (observability never holds data back; the receipt is committed already)
+        get_run_logger().warning("the outcome cannot be shown: %s", type(error).__name__)
+
+
+def artifact_name(dataset: str) -> str:
+    """Return a dataset's name as artifact keys may hold it: lower-case letters, digits and dashes."""
+    return slug(dataset).replace("_", "-")
+
+
+def _amend_flow_run(tags: set[str], name: str | None) -> None:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    wanted: dict[str, Any] = {"tags": sorted({*context.flow_run.tags, *tags})}
+    if name:
+        wanted["name"] = name
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(context.flow_run.id, **wanted)
+
+
+def _created(artifact: Any) -> UUID:
+    """create_progress_artifact is typed for its asynchronous twin as well."""
+    if not isinstance(artifact, UUID):
+        raise TypeError(f"an artifact's id was expected, not {type(artifact).__name__}")
+    return artifact

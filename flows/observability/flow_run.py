@@ -1,0 +1,227 @@
+"""Processes an upload of the chain so that Prefect shows it, or, when Prefect is away, all the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.context import SyncClientContext
+from prefect.exceptions import Abort, ObjectNotFound
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Crashed, Pending
+
+from flows.observability.crashes import infrastructure_of, last_words
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.stages import StageBroke, UploadRun
+from flows.process_upload import Assignment, assigned, final_state, process_upload
+from flows.refinery.errors import SluiceError, TransientError
+from lambda_trigger.message import folder_of
+
+LOG = logging.getLogger("sluice")
+PATIENCE_SECONDS = 5.0
+"""How long to wait before a busy Prefect server is asked again."""
+
+_TAKEN_OVER = "The task that ran this upload ended without a word; another one took over."
+
+
+class RunTaken(TransientError):
+    """Another worker is running this upload's flow run at the moment; its message comes again later."""
+
+
+class Observer:
+    """Makes, claims and runs the flow run of an upload.
+
+    Prefect does not keep two processes from running one flow run; the claim keeps the display in order, and the
+    receipt protocol keeps the data in order whatever Prefect says.
+    """
+
+    def __init__(self, deployment: str) -> None:
+        """Args:
+        deployment: FLOW/DEPLOYMENT, under which the runs appear.
+        """
+        self._deployment = deployment
+        self._deployment_id: UUID | None = None
+        self._away = not PREFECT_API_URL.value()
+
+    def process(self, assignment: Assignment) -> Receipt:
+        """Process one upload and return its receipt.
+
+        Raises:
+            TransientError: nothing was committed; the same upload can be tried again.
+            TerminalError: it will fail again in the same way.
+        """
+        with self._one_client():
+            return self._process(assignment)
+
+    def _process(self, assignment: Assignment) -> Receipt:
+        flow_run = None if self._away else self._flow_run(assignment)
+        if flow_run is None:
+            return self._process_unobserved(assignment)
+        if flow_run.state is not None and flow_run.state.is_final():
+            receipt = self._finish_quietly(assignment)
+            if receipt:
+                return receipt
+        if not self._claim(flow_run, assignment):
+            return self._process_unobserved(assignment)
+        return self._run(flow_run, assignment)
+
+    # --- Prefect's side ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _one_client(self) -> Iterator[None]:
+        """Let everything inside share one client: each new one opens a connection and asks for a CSRF token."""
+        with ExitStack() as stack:
+            if not self._away:
+                try:
+                    context = SyncClientContext()
+                    context.client._client.event_hooks["response"].append(_shorten_patience)
+                    stack.enter_context(context)
+                except Exception as error:  # noqa: BLE001 (observability never holds data back)
+                    self._go_without(_why(error))
+            yield
+
+    def _flow_run(self, assignment: Assignment) -> FlowRun | None:
+        """Return the upload's flow run, made now or by an earlier delivery; None when Prefect is away."""
+        upload, prefix = assignment.upload, assignment.pipeline.settings.incoming_prefix
+        try:
+            with get_client(sync_client=True) as client:
+                return client.create_flow_run_from_deployment(
+                    self._deployment_of(client),
+                    name=assignment.display_name,
+                    parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id or ""},
+                    tags=[folder_of(upload.key, prefix) or "default", "upload"],
+                    idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
+                    state=Pending(name="Received"),  # workers take only Scheduled runs, so none takes this one
+                )
+        except ObjectNotFound:
+            self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(_why(error))
+        return None
+
+    def _deployment_of(self, client: SyncPrefectClient) -> UUID:
+        if self._deployment_id is None:
+            self._deployment_id = client.read_deployment_by_name(self._deployment).id
+        return self._deployment_id
+
+    def _claim(self, flow_run: FlowRun, assignment: Assignment) -> bool:
+        """Take the flow run for this process; False when Prefect went away.
+
+        Raises:
+            RunTaken: another worker has it.
+        """
+        receive_count = assignment.chain.receive_count or 1
+        claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
+        try:
+            with get_client(sync_client=True) as client:
+                claimed = _set_state(client, flow_run, claim)
+                if claimed is None and receive_count > 1:
+                    # The message came again, so whoever had the run gave it up or died; only the display still
+                    # says Running. Killed processes cannot say so themselves.
+                    crash = last_words(client, flow_run)
+                    gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
+                    client.set_flow_run_state(flow_run.id, gone, force=True)
+                    claimed = _set_state(client, flow_run, claim)
+                if claimed is not None and assignment.chain.task_arn:
+                    pid = infrastructure_of(assignment.chain.task_arn)
+                    client.update_flow_run(flow_run.id, infrastructure_pid=pid)
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(_why(error))
+            return False
+        if claimed is None:
+            raise RunTaken(f"flow run {flow_run.name} is being run by another worker")
+        flow_run.state = claimed
+        return True
+
+    def _run(self, flow_run: FlowRun, assignment: Assignment) -> Receipt:
+        """Run the flow in this process. The receipt decides what happened, not the state that Prefect gives."""
+        state: State[Any] | None = None
+        try:
+            with assigned(assignment):
+                state = run_flow(process_upload, flow_run=flow_run, return_type="state")  # type: ignore[assignment]
+        except Abort:
+            raise RunTaken(f"flow run {flow_run.name}: Prefect told this worker to leave it") from None
+        except SluiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 (the API went away in the middle)
+            self._go_without(_why(error))
+        if assignment.receipt:
+            if state is not None and not state.is_final():
+                self._show_outcome(flow_run, assignment.receipt)
+            return assignment.receipt
+        failure = state.result(raise_on_failure=False) if state is not None and state.is_final() else None
+        if isinstance(failure, SluiceError):
+            raise failure
+        if isinstance(failure, Exception):
+            raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
+        return self._process_unobserved(assignment)
+
+    def _show_outcome(self, flow_run: FlowRun, receipt: Receipt) -> None:
+        """Prefect declined the run's last state, because somebody cancelled it while it was at work: what was done
+        is done, and a run that stays Cancelling for ever would hide it."""
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(flow_run.id, final_state(receipt), force=True)
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(_why(error))
+
+    def _finish_quietly(self, assignment: Assignment) -> Receipt | None:
+        """The flow run is over. If its receipt is there too, only the index may be left to do."""
+        with UploadRun(
+            assignment.pipeline, assignment.upload, chain=assignment.chain, corrections=assignment.corrections
+        ) as run:
+            receipt = run.find_receipt()
+            if receipt:
+                run.settle(receipt)
+            return receipt
+
+    # --- without Prefect --------------------------------------------------------------------------------------
+
+    def _go_without(self, why: str) -> None:
+        """Stop asking Prefect for the rest of this task: every try costs time that the data does not have."""
+        self._away = True
+        LOG.warning("Prefect is away; going on unobserved", extra={"fields": {"why": why}})
+
+    def _process_unobserved(self, assignment: Assignment) -> Receipt:
+        with UploadRun(
+            assignment.pipeline,
+            assignment.upload,
+            contract=assignment.contract,
+            chain=assignment.chain,
+            corrections=assignment.corrections,
+        ) as run:
+            assignment.receipt = run.run()
+            return assignment.receipt
+
+
+def _shorten_patience(response: httpx.Response) -> None:
+    """Keep Prefect's client from waiting as long as a busy server, or a proxy before it, asks for: it obeys any
+    Retry-After, and under maintenance it tries without end."""
+    response.headers.pop("Prefect-Maintenance", None)
+    if "Retry-After" in response.headers:
+        response.headers["Retry-After"] = str(PATIENCE_SECONDS)
+
+
+def _why(error: Exception) -> str:
+    """Say what is wrong with Prefect, in words that hold no secret."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return type(error).__name__
+    status = error.response.status_code
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return f"its API refuses this client ({status}): PREFECT_API_AUTH_STRING or PREFECT_API_KEY is missing or wrong"
+    return f"its API answers with status {status}"
+
+
+def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:
+    """Propose a state; return it as the server keeps it, None when the server declined."""
+    answer = client.set_flow_run_state(flow_run.id, state)
+    return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None

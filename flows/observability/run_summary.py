@@ -1,0 +1,221 @@
+"""What the UI shows of a receipt: a table of checks, a summary in markdown, links into the AWS console. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from flows.pipeline.receipt import Receipt, Status, receipt_key
+from flows.refinery.checks import Check
+
+_REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
+# docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
+_CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
+_SHOWN_CHARACTERS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where to find, in a browser, what a receipt names.
+
+    Attributes:
+        region: the AWS region; None on the embedded cloud, which has no console.
+        published_bucket: the bucket of receipts and outputs.
+        log_group, log_stream: where the task writes its log; None outside of a task.
+    """
+
+    region: str | None
+    published_bucket: str
+    log_group: str | None = None
+    log_stream: str | None = None
+
+    @classmethod
+    def of(
+        cls, queue_url: str, published_bucket: str, log_group: str | None = None, log_stream: str | None = None
+    ) -> Places:
+        """Tell the region by the queue: a real one is named by it."""
+        real = _REAL_QUEUE.match(queue_url)
+        region = real["region"] or real["older"] if real else None
+        return cls(region, published_bucket, log_group, log_stream)
+
+    def object(self, bucket: str, key: str, version_id: str | None = None) -> str:
+        """An object, with a link to its page where there is one."""
+        name = code(f"s3://{bucket}/{key}")
+        if self.region is None:
+            return name
+        version = f"&versionId={quote(version_id)}" if version_id else ""
+        return f"[{name}]({self._console}/s3/object/{bucket}?region={self.region}&prefix={quote(key)}{version})"
+
+    def execution(self, arn: str) -> str:
+        """The Step Functions execution."""
+        where = f"/states/home?region={self.region}#/v2/executions/details/{quote(arn, safe=':')}"
+        return self._linked(arn.rsplit(":", 1)[-1], where)
+
+    def task(self, arn: str) -> str:
+        """The ECS task; its ARN ends in CLUSTER/ID."""
+        cluster, _, task_id = arn.rsplit(":task/", 1)[-1].partition("/")
+        where = f"/ecs/v2/clusters/{cluster}/tasks/{task_id}/configuration?region={self.region}"
+        return self._linked(task_id or cluster, where)
+
+    @property
+    def log(self) -> str | None:
+        """The task's log stream."""
+        if not self.log_group or not self.log_stream:
+            return None
+        # The console's own way of writing: percent-encoded twice, with $ for %.
+        group, stream = (quote(quote(name, safe=""), safe="").replace("%", "$") for name in self._log_names)
+        where = f"/cloudwatch/home?region={self.region}#logsV2:log-groups/log-group/{group}/log-events/{stream}"
+        return self._linked(self.log_stream, where)
+
+    @property
+    def _log_names(self) -> tuple[str, str]:
+        return self.log_group or "", self.log_stream or ""
+
+    @property
+    def _console(self) -> str:
+        region = self.region or ""
+        host = next((host for start, host in _CONSOLES.items() if region.startswith(start)), "console.aws.amazon.com")
+        return f"https://{region}.{host}"
+
+    def _linked(self, text: str, where: str) -> str:
+        return f"[{code(text)}]({self._console}{where})" if self.region else code(text)
+
+
+def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
+    """One row for each rule of the contract, what failed first."""
+    return [
+        {
+            "result": _result(check),
+            "rule": check.rule,
+            "failing rows": "" if check.rows_failing is None else f"{check.rows_failing:,}",
+            "of rows": "" if check.rows_evaluated is None else f"{check.rows_evaluated:,}",
+            "observed": _short(check.observed),
+            "expected": _short(check.expected),
+        }
+        for check in sorted(receipt.checks, key=lambda check: check.success)
+    ]
+
+
+def summary(receipt: Receipt, places: Places) -> str:
+    """The whole story of one upload as markdown."""
+    parts = [
+        _headline(receipt),
+        *([_reasons(receipt)] if receipt.reasons else []),
+        _rows(receipt),
+        *([_outputs(receipt, places)] if receipt.outputs else []),
+        _where(receipt, places),
+        _timings(receipt),
+    ]
+    return "\n\n".join(parts)
+
+
+def outcome_name(receipt: Receipt) -> str:
+    """The name of the flow run's final state. It stands in the list of runs, so it says what one wants to know."""
+    if receipt.status is Status.REJECTED:
+        return f"Rejected: {cause_of(receipt)}" if receipt.reasons else "Rejected"
+    quarantined = receipt.rows.quarantined_total
+    return f"Published, {quarantined:,} {_plural('row', quarantined)} quarantined" if quarantined else "Published"
+
+
+def cause_of(receipt: Receipt) -> str:
+    """The first reason in a few words, of its code: bad_rows.max_fraction is "bad rows"."""
+    return re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
+
+
+def outcome_message(receipt: Receipt) -> str:
+    """What the final state says besides its name."""
+    if receipt.status is Status.REJECTED:
+        return receipt.reason
+    rows = receipt.rows
+    parts = [f"{rows.published:,} {_plural('row', rows.published)} published"]
+    if rows.quarantined_total:
+        parts.append(f"{rows.quarantined_total:,} quarantined")
+    if rows.dropped_total:
+        parts.append(f"{rows.dropped_total:,} dropped")
+    return ", ".join(parts)
+
+
+def code(text: Any) -> str:
+    """Show `text` as code: a file's name must not become markup."""
+    return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
+
+
+def plain(text: str) -> str:
+    """Show `text` as it is: what quotes a column or a key of a file must become no link, picture or markup."""
+    return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
+
+
+def _headline(receipt: Receipt) -> str:
+    name = receipt.source.key.rsplit("/", 1)[-1]
+    return f"## {plain(outcome_name(receipt))}\n\n{code(name)}: {plain(outcome_message(receipt))}."
+
+
+def _reasons(receipt: Receipt) -> str:
+    lines = [f"- {plain(reason.message)} ({code(reason.code)})" for reason in receipt.reasons]
+    again = "To judge it again, under today's contract, press Retry or start a custom run with `force`."
+    return "\n".join(["### Why", "", *lines, "", again])
+
+
+def _rows(receipt: Receipt) -> str:
+    rows = receipt.rows
+    counts = [
+        ("in the file", rows.rows_in),
+        ("published", rows.published),
+        *((f"quarantined: {code(rule)}", count) for rule, count in rows.quarantined.items()),
+        *((f"dropped: {code(step)}", count) for step, count in rows.dropped.items()),
+    ]
+    return _table(("rows", ""), [(label, f"{count:,}") for label, count in counts])
+
+
+def _outputs(receipt: Receipt, places: Places) -> str:
+    lines = [
+        f"- {output.kind}: {places.object(places.published_bucket, output.key)} "
+        f"({output.rows:,} {_plural('row', output.rows)}, {output.size_bytes:,} bytes)"
+        for output in receipt.outputs
+    ]
+    return "\n".join(["### Outputs", "", *lines])
+
+
+def _where(receipt: Receipt, places: Places) -> str:
+    source, chain = receipt.source, receipt.chain
+    facts = [
+        ("source", places.object(source.bucket, source.key, source.version_id)),
+        ("receipt", places.object(places.published_bucket, receipt_key(receipt.run_id))),
+        ("Data Docs", places.object(places.published_bucket, receipt.docs_page) if receipt.docs_page else None),
+        ("attempt", str(receipt.attempt)),
+        ("contract", f"{code(receipt.contract.dataset)}, content {code(receipt.contract.content_hash[:12])}"),
+        ("execution", places.execution(chain.execution_arn) if chain.execution_arn else None),
+        ("ECS task", places.task(chain.task_arn) if chain.task_arn else None),
+        ("log", places.log),
+        ("message", code(chain.message_id) if chain.message_id else None),
+        ("delivery", str(chain.receive_count) if chain.receive_count else None),
+    ]
+    return "\n".join(["### Where", "", *(f"- {name}: {value}" for name, value in facts if value)])
+
+
+def _timings(receipt: Receipt) -> str:
+    return _table(
+        ("stage", "seconds"), [(stage, f"{seconds:.2f}") for stage, seconds in receipt.timings_seconds.items()]
+    )
+
+
+def _table(head: tuple[str, str], body: list[tuple[str, str]]) -> str:
+    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---:|", *(f"| {left} | {right} |" for left, right in body)])
+
+
+def _result(check: Check) -> str:
+    if check.success:
+        return "pass"
+    return "FAIL" if check.severity == "critical" else "fail"
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _short(value: Any) -> str:
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,323 @@
+"""What to do next, decided from what is stored. Pure: values in, decisions out; the edges act on them.
+
+The order of a commit is: data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry
+of the source key, then the deletion of what was replaced, and last the deletion of the message. A crash between
+any two of these leaves a state from which doing all of it again ends in the same place.
+
+Only outputs of an attempt that has a receipt, or a later attempt's, are ever deleted: nobody can commit such an
+attempt any more, so no deletion can hit what somebody is about to commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial, total_ordering
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.pipeline.receipt import Receipt, Status
+from flows.refinery.errors import TerminalError
+
+INDEX_SCHEMA_VERSION = 1
+_OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f]{16}\.")
+
+
+class ReceiptConflict(TerminalError):
+    """Another worker committed a different result for the same attempt at the same object version.
+
+    Its receipt stands. It happens when the contract or the code changed while both were at work.
+    """
+
+
+class IndexUnreadable(TerminalError):
+    """An object under index/ is not an index entry of a schema that this release reads."""
+
+
+class Start(Enum):
+    """What a worker does with an upload that it was handed."""
+
+    WORK = "work"
+    ALREADY_DONE = "already done"
+
+
+def decide_start(existing: Receipt | None, attempt: int) -> Start:
+    """Decide whether there is work to do: an attempt at least as late as this one makes it superfluous."""
+    return Start.ALREADY_DONE if existing is not None and existing.attempt >= attempt else Start.WORK
+
+
+def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
+    """S3 said that the receipt exists already (412). Return the receipt that stands.
+
+    Raises:
+        ReceiptConflict: the standing receipt tells another story about the same attempt.
+    """
+    if theirs.attempt > ours.attempt or theirs.outcome_digest == ours.outcome_digest:
+        return theirs
+    raise ReceiptConflict(
+        f"run {ours.run_id}, attempt {ours.attempt}: a receipt with another result was committed first "
+        f"(status {theirs.status}, contract {theirs.contract.content_hash[:12]}; "
+        f"ours: {ours.status}, {ours.contract.content_hash[:12]}). It stands. "
+        "To judge the file again under today's contract, start the flow with force=true."
+    )
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True, eq=False)
+class VersionOrder:
+    """When an object version was written, relative to others of its key.
+
+    The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, as far
+    as S3's own list does not know better (see `untold`).
+    """
+
+    sequencer: str | None
+    last_modified: str
+
+    def __lt__(self, other: VersionOrder) -> bool:
+        if self.sequencer and other.sequencer:
+            width = max(len(self.sequencer), len(other.sequencer))
+            return self._padded(width) < other._padded(width)
+        return self._second < other._second
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VersionOrder) and not (self < other or other < self)
+
+    __hash__ = None  # type: ignore[assignment]  # equality depends on the pair, so it has no hash
+
+    @property
+    def _second(self) -> str:
+        return self.last_modified[: len("2026-01-01T00:00:00")]  # an event's time has a fraction, LastModified has none
+
+    def _padded(self, width: int) -> str:
+        return (self.sequencer or "").upper().ljust(width, "0")
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> VersionOrder:
+        """The order of the object version that a receipt is about."""
+        return cls(receipt.source.sequencer, receipt.source.last_modified or "")
+
+
+class IndexedRun(BaseModel):
+    """One run as the index of its source key knows it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    attempt: int
+    status: Status
+    sequencer: str | None
+    last_modified: str
+    rows_published: int
+    rows_quarantined: int
+    created_at: str
+    data_keys: tuple[str, ...]
+
+    @property
+    def order(self) -> VersionOrder:
+        """When its object version was written."""
+        return VersionOrder(self.sequencer, self.last_modified)
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> IndexedRun:
+        """Take from a receipt what the index holds of it."""
+        return cls(
+            run_id=receipt.run_id,
+            attempt=receipt.attempt,
+            status=receipt.status,
+            sequencer=receipt.source.sequencer,
+            last_modified=receipt.source.last_modified or "",
+            rows_published=receipt.rows.published,
+            rows_quarantined=receipt.rows.quarantined_total,
+            created_at=receipt.created_at,
+            data_keys=tuple(output.key for output in receipt.outputs if output.is_retirable),
+        )
+
+    def same_run(self, other: IndexedRun) -> bool:
+        """Whether both are about the same object version, of whatever attempt."""
+        return self.run_id == other.run_id
+
+    def is_ordered_by_s3(self, other: IndexedRun) -> bool:
+        """Whether the events of both say which version came first."""
+        return bool(self.sequencer and other.sequencer) and self.order != other.order
+
+
+class IndexEntry(BaseModel):
+    """What is current for one source key. Derived from receipts: it can be rebuilt from them at any time.
+
+    Attributes:
+        current: the published run whose data readers should see; None when nothing was published yet.
+        latest: the run of the newest object version, published or rejected.
+        withdrawn: the newest run that was current until a forced re-run rejected its file, or judged it by another
+            dataset's contract. Outputs of older versions were deleted when it became current, so none of them can be
+            current again.
+        retired: data keys that were replaced and are yet to be deleted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: int = Field(INDEX_SCHEMA_VERSION, alias="schema")
+    bucket: str
+    key: str
+    dataset: str
+    current: IndexedRun | None = None
+    latest: IndexedRun
+    withdrawn: IndexedRun | None = None
+    retired: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> IndexEntry:
+        """Read an entry back.
+
+        Raises:
+            IndexUnreadable: naming the field that is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise IndexUnreadable(
+                f"not an index entry: {where}: {first['msg']}; restore the version of it that was there before"
+            ) from error
+
+
+def index_key(dataset: str, bucket: str, key: str) -> str:
+    """Where the index entry of a source key lies; hashed, so that no key can leave the prefix."""
+    return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
+
+
+def untold(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
+    """Return the runs of which only S3's own list of versions can tell which is newer; empty when nothing is open.
+
+    One of them was started without an S3 event, so that it has no sequencer, and LastModified is not to be relied on:
+    S3 tells it in whole seconds, and of an object that came in parts it is when the first part was announced
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
+    """
+    run = IndexedRun.of(receipt)
+    known = (entry.current, entry.latest, entry.withdrawn) if entry else ()
+    open_ = {other.run_id for other in known if other and not other.same_run(run) and not other.is_ordered_by_s3(run)}
+    return frozenset({run.run_id, *open_}) if open_ else frozenset()
+
+
+def settle(
+    entry: IndexEntry | None, receipt: Receipt, *, replace: bool, newest_first: Sequence[str] = ()
+) -> IndexEntry:
+    """Return the index entry of a source key once `receipt` is taken into account.
+
+    Applying a receipt twice, or receipts in another order, ends in the same entry: the newest published version
+    is current, an older one never replaces it, and a forced re-run replaces its own earlier attempt.
+
+    Args:
+        entry: what is stored; None for a key seen for the first time.
+        receipt: the receipt that was committed.
+        replace: the contract's `on_reupload`: whether the outputs of older versions of the key are retired.
+        newest_first: the runs that `untold` names, in the order in which S3 lists their versions.
+    """
+    run = IndexedRun.of(receipt)
+    supersedes = partial(_supersedes, newest_first=newest_first)
+    if entry is None:
+        entry = IndexEntry(
+            bucket=receipt.source.bucket, key=receipt.source.key, dataset=receipt.contract.dataset, latest=run
+        )
+    current, retired = _current(entry, run, supersedes, replace=replace)
+    kept = set(current.data_keys) if current else set()
+    return entry.model_copy(
+        update={
+            "current": current,
+            "latest": run if supersedes(run, entry.latest) else entry.latest,
+            "withdrawn": run if entry.current is not None and current is None else entry.withdrawn,
+            "retired": tuple(sorted((set(entry.retired) | set(retired)) - kept)),
+        }
+    )
+
+
+def _current(
+    entry: IndexEntry, run: IndexedRun, supersedes: Callable[[IndexedRun, IndexedRun], bool], *, replace: bool
+) -> tuple[IndexedRun | None, tuple[str, ...]]:
+    """Return which run is current and the data keys that this retires."""
+    current = entry.current
+    if current is not None and current.same_run(run):
+        return _other_attempt(current, run)
+    if run.status is not Status.PUBLISHED:
+        return current, ()  # a rejected re-upload leaves the last good output in place
+    if entry.withdrawn is not None and not supersedes(run, entry.withdrawn):
+        return current, run.data_keys if replace else ()  # what it published may be deleted already
+    if current is None:
+        return run, ()
+    newer, older = (run, current) if supersedes(run, current) else (current, run)
+    return newer, older.data_keys if replace else ()
+
+
+def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | None, tuple[str, ...]]:
+    """A forced re-run of the current version: the later attempt counts, even when it rejects the file."""
+    if run.attempt <= current.attempt:
+        return current, tuple(set(run.data_keys) - set(current.data_keys))
+    if run.status is not Status.PUBLISHED:
+        return None, current.data_keys
+    return run, current.data_keys
+
+
+def withdraw(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
+    """Return a dataset's index entry of a source key once a forced re-run took the file to another dataset.
+
+    What an earlier attempt published here is the file's result no longer.
+    """
+    current = entry.current
+    if current is None or current.run_id != receipt.run_id or current.attempt >= receipt.attempt:
+        return entry
+    retired = tuple(sorted({*entry.retired, *current.data_keys}))
+    return entry.model_copy(update={"current": None, "withdrawn": current, "retired": retired})
+
+
+def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str]) -> bool:
+    if run.same_run(other):
+        return run.attempt >= other.attempt
+    listed = [run_id for run_id in newest_first if run_id in (run.run_id, other.run_id)]
+    if run.is_ordered_by_s3(other) or (len(listed) < 2 and run.order != other.order):
+        return run.order > other.order
+    if listed:
+        return listed[0] == run.run_id  # a version that S3 lists no longer was removed as an old one
+    # S3 lists neither: any fixed rule will do, so that the order of arrival decides nothing.
+    return run.run_id > other.run_id
+
+
+def leftovers(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
+    """Return which data keys of a run nobody needs: its receipt does not speak of them.
+
+    A worker left them that died before its commit, or whose result was not the one that was committed. Outputs of a
+    later attempt are none of this receipt's business: their commit may be on its way.
+    """
+    spoken_of = {output.key for output in standing.outputs}
+    return tuple(key for key in keys if key not in spoken_of and _is_covered(key, standing))
+
+
+def run_of(key: str) -> str | None:
+    """Return the run that wrote an output, as its name says; None for a name that is not an output's."""
+    name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
+    return name["run_id"] if name else None
+
+
+def unread(
+    keys: Iterable[str], standing: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return which data keys of a run nobody needs: leftovers, and all of them once a newer version is current.
+
+    Args:
+        entry: the index entry of the source key, where the dataset replaces re-uploads; None where it does not.
+        newest_first: the runs that `untold` names, in the order in which S3 lists their versions.
+    """
+    keys, run = tuple(keys), IndexedRun.of(standing)
+    current = entry.current if entry else None
+    if current is None or current.same_run(run) or not _supersedes(current, run, newest_first):
+        return leftovers(keys, standing)
+    return tuple(key for key in keys if _is_covered(key, standing))
+
+
+def _is_covered(key: str, standing: Receipt) -> bool:
+    name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
+    return name is not None and name["run_id"] == standing.run_id and int(name["attempt"]) <= standing.attempt

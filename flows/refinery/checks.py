@@ -1,0 +1,35 @@
+"""What the rules found in a file, and why a file is rejected: the values that receipts hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Check(BaseModel):
+    """What one rule of the contract found in the whole file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str = Field(description="its name everywhere: in quarantined, in the quarantine file, in the UI")
+    expectation: str = Field(description="Great Expectations' name, or missing_value, not_a_number, ...")
+    column: str | None = Field(description="null where it is about several columns or the table")
+    kind: str = Field(description="row, table, coercion, decode or columns")
+    severity: str = Field(description="info, warning or critical")
+    success: bool
+    rows_evaluated: int | None = Field(None, description="rows that it judged; null for rules on the whole table")
+    rows_failing: int | None = Field(None, description="of these, rows that broke it")
+    observed: Any = Field(None, description="what the file has")
+    expected: Any = Field(None, description="what the contract wants")
+
+
+class RejectionReason(BaseModel):
+    """One reason why a file was rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str = Field(description="the rule that was broken, or the error's name in snake_case")
+    message: str = Field(description="a sentence; holds no value of the data")
+    observed: Any = Field(None, description="what the file has")
+    expected: Any = Field(None, description="what the contract wants")

@@ -1,0 +1,60 @@
+"""Whether a value that a contract writes for a step is of the kind that a column holds.
+
+YAML 1.1 reads NO, on and 2024-01-02 as a flag and a date: among texts they are never met, or are published.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pandas as pd
+
+from flows.refinery.contract.expectation_faults import is_moment
+from flows.refinery.preprocess.step_base import is_number, is_text
+
+
+def misfit(value: Any, values: pd.Series) -> str:
+    """What a value is to be in place of what it is; "" where the column can hold it."""
+    dtype = values.dtype
+    if pd.api.types.is_bool_dtype(dtype):
+        return "" if isinstance(value, bool) else "true or false"
+    if pd.api.types.is_numeric_dtype(dtype):
+        return "" if is_number(value) else "a number"
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return "" if _is_moment(value) else "a moment, as 2024-05-01 08:00"
+    if pd.api.types.is_datetime64_dtype(dtype):
+        return "" if _is_moment(value) and _is_day(value) else "a date, as 2024-05-01"
+    if is_text(values) and not isinstance(value, str):
+        flag = "; YAML reads yes, no, on and off as true and false" if isinstance(value, bool) else ""
+        return f"text (put quotes around it{flag})"
+    return ""
+
+
+def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
+    """A date or moment as a column of them holds it: in UTC where it has a zone.
+
+    Raises:
+        ValueError, TypeError: it is none, or has a zone that the column has not.
+    """
+    if not isinstance(value, str | dt.date):
+        raise TypeError("no date")
+    moment = pd.Timestamp(value)
+    if not isinstance(values.dtype, pd.DatetimeTZDtype):
+        return moment
+    return moment.tz_convert("UTC") if moment.tzinfo else moment.tz_localize("UTC")
+
+
+def _is_moment(value: Any) -> bool:
+    if not isinstance(value, dt.date) and not (isinstance(value, str) and is_moment(value)):
+        return False
+    try:
+        pd.Timestamp(value)
+    except ValueError:  # a form of ISO 8601 that pandas does not know
+        return False
+    return True
+
+
+def _is_day(value: Any) -> bool:
+    moment = pd.Timestamp(value)
+    return moment.tzinfo is None and moment == moment.normalize()

@@ -1,0 +1,257 @@
+"""The second stage: the contract's steps on the good rows, in bounded memory where they allow it, and the outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.preprocess.step_base import require_a_column
+from flows.refinery.preprocess.steps import DropDuplicates, FittedStep, OwnStep, Step, StepFailed, compile_steps
+from flows.refinery.validate.arrow_spool import ROW_NUMBER, pandas_column, read_batches
+from flows.refinery.validate.coercion import dtype_of, holds_only, time_text
+from flows.refinery.validate.uniqueness import HashCollector
+from flows.refinery.validate.validate import RowsUnaccounted, Validated
+from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
+
+MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
+_IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to here stay off the disk
+
+Frames = Callable[[], Iterator[pd.DataFrame]]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be published of a file.
+
+    Attributes:
+        dropped: rows by the step that dropped them; all under file_rejected where the file was rejected.
+        quarantine: the file of bad rows; None where there are none.
+        fitted: by step, what it learned, as JSON can hold it.
+        columns_out: the columns that were written.
+    """
+
+    rows_published: int
+    dropped: dict[str, int]
+    outputs: tuple[OutputFile, ...]
+    quarantine: OutputFile | None
+    fitted: dict[str, Any]
+    columns_out: tuple[str, ...]
+
+
+def preprocess_file(
+    validated: Validated, contract: Contract, work_dir: Path, *, on_progress: Progress | None = None
+) -> Prepared:
+    """Do the contract's steps on a file's good rows and write the outputs into `work_dir`.
+
+    Raises:
+        StepFailed: a step cannot be done on these rows.
+        OutputImpossible: the rows cannot be parted as the contract's output says.
+        ContractInvalid: a step's arguments are wrong.
+    """
+    quarantine = _quarantine_file(validated)
+    if validated.good_path is None:
+        dropped = {"file_rejected": validated.rows_in} if validated.rows_in else {}
+        return Prepared(0, dropped, (), quarantine, {}, ())
+    pipeline = _Pipeline(validated, work_dir / "steps", on_progress or (lambda _: None))
+    steps = compile_steps(contract)
+    for step in steps:
+        pipeline.add(step)
+    writer = OutputWriter(contract.output, work_dir, pipeline.kinds)
+    columns: tuple[str, ...] = ()
+    for frame in pipeline.frames():
+        writer.write(frame)
+        columns = tuple(map(str, frame.columns))
+    outputs = writer.close()
+    pipeline.close()
+    prepared = Prepared(
+        rows_published=sum(output.rows for output in outputs),
+        dropped={label: rows for label, rows in pipeline.dropped.items() if rows},
+        outputs=outputs,
+        quarantine=quarantine,
+        fitted={step.label: step.fitted for step in steps if isinstance(step, FittedStep) and step.fitted},
+        columns_out=columns,
+    )
+    _require_every_row(validated, prepared)
+    return prepared
+
+
+def _require_every_row(validated: Validated, prepared: Prepared) -> None:
+    quarantined, dropped = sum(validated.quarantined.values()), sum(prepared.dropped.values())
+    if validated.rows_in != prepared.rows_published + quarantined + dropped:
+        raise RowsUnaccounted(
+            f"{validated.rows_in} rows came in, but {prepared.rows_published} are published, {quarantined}"
+            f" quarantined and {dropped} dropped; nothing is published"
+        )
+
+
+def _quarantine_file(validated: Validated) -> OutputFile | None:
+    if validated.quarantine_path is None:
+        return None
+    return output_file(validated.quarantine_path, "", sum(validated.quarantined.values()), ".parquet")
+
+
+class _Pipeline:
+    """The rows after each step.
+
+    Row-local steps wait and are done together, partition by partition. A step that must see all rows first makes them
+    run, and what comes out is kept.
+
+    Attributes:
+        kinds: the columns that are published as dates or times; right once the first frame came out of `frames`.
+        dropped: rows by the step that dropped them.
+    """
+
+    def __init__(self, validated: Validated, folder: Path, on_progress: Progress) -> None:
+        self.kinds = {name: kind for name, kind in validated.kinds.items() if kind in ("date", "time")}
+        self.dropped: Counter[str] = Counter()
+        self._source: Frames = lambda: _good_frames(validated, on_progress)
+        self._waiting: list[Step] = []
+        self._folder = folder
+        self._spools: list[Spool] = []
+
+    def add(self, step: Step | OwnStep) -> None:
+        """Put a step behind the others."""
+        if isinstance(step, OwnStep):
+            self._run_own(step)
+            return
+        if isinstance(step, DropDuplicates):
+            collector = HashCollector()
+            self._keep(lambda frame: collector.add(step.keys(frame)))
+            step.find(self._source, collector)
+        elif isinstance(step, FittedStep) and not step.is_fitted:
+            self._keep(step.learn)
+            step.finish()
+        self._waiting.append(step)
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The rows after all steps. To be called once: it counts what the steps drop."""
+        for number, frame in enumerate(self._source()):
+            for step in self._waiting:
+                if number == 0:
+                    self._follow_kinds(step.kinds_after(self.kinds, list(frame.columns)))
+                before = frame
+                frame = step.apply(before)
+                require_a_column(step.label, before, frame)
+                self.dropped[step.label] += len(before) - len(frame)
+            yield frame
+
+    def close(self) -> None:
+        """Remove what was kept on disk."""
+        for spool in self._spools:
+            spool.close()
+
+    def _keep(self, look: Callable[[pd.DataFrame], None]) -> None:
+        """Run the waiting steps, look at every frame that comes out, and keep it."""
+        spool = Spool(self._folder / str(len(self._spools)))
+        for frame in self.frames():
+            look(frame)
+            spool.append(frame)
+        for earlier in self._spools:
+            earlier.close()
+        self._spools.append(spool)
+        self._waiting = []
+        self._source = spool.frames
+
+    def _run_own(self, step: OwnStep) -> None:
+        frames, size = [], 0
+        for frame in self.frames():
+            frames.append(frame)
+            size += int(frame.memory_usage(deep=False).sum())
+            if size > MAX_OWN_STEP_BYTES:
+                raise StepFailed(
+                    f"step {step.label} gets all rows at once, and they take more than {MAX_OWN_STEP_BYTES >> 30} GiB"
+                )
+        entire = pd.concat(frames)
+        result = step.apply(entire)
+        require_a_column(step.label, entire, result)
+        self.dropped[step.label] += len(entire) - len(result)
+        self._waiting = []
+        self._source = lambda: iter((result,))
+        there = {name: kind for name, kind in self.kinds.items() if name in result.columns}
+        self._follow_kinds({name: kind for name, kind in there.items() if holds_only(kind, result[name])})
+
+    def _follow_kinds(self, kinds: Mapping[str, str]) -> None:
+        self.kinds.clear()
+        self.kinds.update(kinds)
+
+
+class Spool:
+    """Frames that are read again: in memory as long as they are small, then on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._in_memory: list[pd.DataFrame] = []
+        self._bytes = 0
+        self._paths: list[Path] = []
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Keep a frame."""
+        self._bytes += int(frame.memory_usage(deep=False).sum())
+        if not self._paths and self._bytes <= _IN_MEMORY_BYTES:
+            self._in_memory.append(frame)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{len(self._paths):06d}.arrow"
+        table = pa.Table.from_pandas(frame)
+        with pa.ipc.new_file(str(path), table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            writer.write_table(table)
+        self._paths.append(path)
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The frames in their order, as often as wanted."""
+        yield from self._in_memory
+        for path in self._paths:
+            with pa.OSFile(str(path)) as file:
+                yield pa.ipc.open_file(file).read_all().to_pandas()
+
+    def close(self) -> None:
+        """Forget them."""
+        self._in_memory.clear()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        self._paths.clear()
+
+
+def _good_frames(validated: Validated, on_progress: Progress) -> Iterator[pd.DataFrame]:
+    """The good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight."""
+    if validated.good_path is None:
+        return
+    done, given = 0, False
+    for batch in read_batches(validated.good_path):
+        if batch.num_rows or not given:
+            yield frame_of(batch, validated.kinds, validated.nulls)
+            given = True
+        done += batch.num_rows
+        on_progress(done)
+    if not given:
+        yield pd.DataFrame()
+
+
+def frame_of(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: frozenset[str]) -> pd.DataFrame:
+    """Good rows as the steps get them.
+
+    Args:
+        nulls: the columns in which values are missing, anywhere in the file.
+    """
+    columns = {}
+    for name, kind in kinds.items():
+        array = batch.column(name)
+        if kind == "timestamp":
+            columns[name] = array.to_pandas()
+            continue
+        if kind == "date":
+            array = array.cast(pa.timestamp("us"))
+        elif kind == "time":
+            array = time_text(array)
+        # One type per file, not per partition: what a partition happens to hold must not show in the output.
+        columns[name] = pandas_column(array, dtype_of(kind, nulls=name in nulls))
+    frame = pd.DataFrame(columns)
+    return frame.set_axis(pd.Index(batch.column(ROW_NUMBER).to_numpy()), axis=0)

@@ -1,0 +1,241 @@
+"""What a preprocessing step is: row-local, on some columns, or fitted on all rows first."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from flows.refinery.errors import TerminalError
+from flows.refinery.suggestions import did_you_mean
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"the column {twice[0]!r} is named twice; name it once")
+    return names
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fitted = dict[str, Any]
+
+
+class StepFailed(TerminalError):
+    """A preprocessing step cannot be done on this file.
+
+    A column is not there, a value does not fit, or the dataset's own function raised or returned something that is no
+    table of these rows. The message names the step, and the first row that it failed on where that can be found.
+    """
+
+
+class ColumnMissing(StepFailed):
+    """A step names a column that is not there when its turn comes."""
+
+
+class NoColumnLeft(StepFailed):
+    """A step takes the last column away: rows without columns cannot be published, nor be told from no rows."""
+
+
+class Step(BaseModel, ABC):
+    """A built-in step with its arguments. `apply` never changes the frame that it is given.
+
+    Attributes:
+        label: how the step is named in checks and messages: its name, with #2 for the second of its kind.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    name: ClassVar[str]
+    label: str = Field("", exclude=True)
+
+    @abstractmethod
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Do the step on some rows. The index holds the rows' numbers in the source and stays with its rows."""
+
+    def new_names(self, columns: Sequence[str]) -> dict[str, str]:
+        """The columns that it gives another name."""
+        del columns
+        return {}
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        """The columns that are still published as dates or times after the step.
+
+        Args:
+            kinds: those that were before it: "date" or "time" by name.
+            columns: all columns that were before it.
+
+        Raises:
+            StepFailed: the step would put something else into such a column.
+        """
+        names = self.new_names(columns)
+        return {names.get(name, name): kind for name, kind in kinds.items()}
+
+    def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+        """Refuse to go on without these columns.
+
+        Raises:
+            ColumnMissing: with the columns that there are.
+        """
+        missing = [name for name in columns if name not in frame.columns]
+        if missing:
+            there = ", ".join(map(repr, frame.columns))
+            raise ColumnMissing(
+                f"step {self.label}: there is no column {missing[0]!r} at this point; there are {there}"
+                + did_you_mean(missing[0], frame.columns)
+            )
+
+    def fail_at(self, rows: pd.Index, why: str) -> StepFailed:
+        """The error for values that do not fit, with the first row's number."""
+        # A dataset's own function may have lost the rows' numbers.
+        first = f"; the first is row {rows[0]}" if len(rows) and rows[0] >= 0 else ""
+        return StepFailed(f"step {self.label}: {why} ({len(rows)} rows{first})")
+
+
+class OnColumns(Step):
+    """A step on one column (`column`) or several (`columns`)."""
+
+    column: str | None = None
+    columns: Names | None = None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> OnColumns:
+        if (self.column is None) == (self.columns is None):
+            raise ValueError("give either column or columns")
+        return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns that it is about."""
+        return self.columns or (self.column or "",)
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.targets)
+        return with_columns(frame, {name: self.change(name, frame[name]) for name in self.targets})
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        return {name: kind for name, kind in kinds.items() if name not in self.targets}
+
+    def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
+        """What is written for a column of this type and cannot be meant for it: for a contract's declared columns."""
+        del name, values
+        yield from ()
+
+    def change(self, name: str, values: pd.Series) -> pd.Series:
+        """The new values of one column."""
+        raise NotImplementedError
+
+    def numbers(self, name: str, values: pd.Series) -> pd.Series:
+        """A column of numbers as floats.
+
+        Raises:
+            StepFailed: it holds something else.
+        """
+        if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
+            raise StepFailed(f"step {self.label}: the column {name!r} holds no numbers; cast it first")
+        return values.astype("float64")
+
+
+class FittedStep(OnColumns):
+    """A step that learns from all rows. `fitted` pins what an earlier run learned, as its receipt says."""
+
+    fitted: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _pinned_values_are_of_this_step(self) -> FittedStep:
+        self.require_shape("fitted", self.fitted)
+        return self
+
+    def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
+        """Refuse pinned values that this step would not have learned.
+
+        Raises:
+            ValueError: with what they are to be.
+        """
+        for name, known in (pinned or {}).items():
+            wanted = self.wanted_instead(known)
+            if wanted:
+                raise ValueError(f"{argument}: for the column {name!r} it is {known!r}; it is to be {wanted}")
+
+    @abstractmethod
+    def wanted_instead(self, known: Any) -> str:
+        """What the pinned values of one column are to be, where they are something else; "" where they are right."""
+
+    @abstractmethod
+    def learn(self, frame: pd.DataFrame) -> None:
+        """Take in some rows."""
+
+    @abstractmethod
+    def learned(self) -> Fitted:
+        """What all rows taught, as JSON can hold it, by column."""
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is nothing to learn."""
+        return self.fitted is not None
+
+    def finish(self) -> None:
+        """Keep what was learned."""
+        self.fitted = self.learned()
+
+    def of(self, name: str) -> Any:
+        """What is known of one column.
+
+        Raises:
+            StepFailed: the pinned values do not name it.
+        """
+        fitted = self.fitted or {}
+        if name not in fitted:
+            raise StepFailed(f"step {self.label}: the pinned fitted values say nothing of the column {name!r}")
+        return fitted[name]
+
+
+def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """The frame with some columns changed or added. `DataFrame.assign` knows no column of the name self."""
+    changed = frame.copy(deep=False)
+    for name, values in columns.items():
+        changed[name] = values
+    return changed
+
+
+def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Refuse what a step made of a table where nothing of it is left.
+
+    Raises:
+        NoColumnLeft: it had columns, and has none now.
+    """
+    if len(before.columns) and not len(after.columns):
+        raise NoColumnLeft(f"step {label} leaves no column; keep at least one")
+
+
+def fits_in_64_bits(value: float) -> bool:
+    """Whether a column of integers can hold it, its fraction aside."""
+    return -(2**63) <= value < 2**63
+
+
+def is_text(values: pd.Series) -> bool:
+    """Whether a column holds text."""
+    return isinstance(values.dtype, pd.StringDtype)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, and finite; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is a single value as JSON can hold it."""
+    return isinstance(value, str | bool) or is_number(value)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value

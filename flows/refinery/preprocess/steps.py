@@ -1,0 +1,124 @@
+"""A contract's preprocessing steps, checked and ready to be applied."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
+from flows.refinery.contract.model import Step as WrittenStep
+from flows.refinery.contract.yaml_with_lines import not_text
+from flows.refinery.preprocess.model_steps import MinMaxScale, OneHotEncode, OrdinalEncode, Standardize, TrainTestSplit
+from flows.refinery.preprocess.own_steps import OwnStep, load_own_steps
+from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed
+from flows.refinery.preprocess.table_steps import (
+    CleanColumnNames,
+    DropColumns,
+    DropDuplicates,
+    DropMissing,
+    Rename,
+    Select,
+    StripWhitespace,
+)
+from flows.refinery.preprocess.value_steps import Cast, Clip, FillMissing, MapValues, ParseDates
+from flows.refinery.suggestions import did_you_mean
+
+__all__ = [
+    "BUILT_IN",
+    "DropDuplicates",
+    "FittedStep",
+    "OwnStep",
+    "Step",
+    "StepFailed",
+    "argument_faults",
+    "compile_steps",
+]
+
+BUILT_IN: dict[str, type[Step]] = {
+    step.name: step
+    for step in (
+        CleanColumnNames,
+        StripWhitespace,
+        Rename,
+        Select,
+        DropColumns,
+        DropDuplicates,
+        FillMissing,
+        DropMissing,
+        Clip,
+        MapValues,
+        ParseDates,
+        Cast,
+        Standardize,
+        MinMaxScale,
+        OneHotEncode,
+        OrdinalEncode,
+        TrainTestSplit,
+    )
+}
+
+
+def compile_steps(contract: Contract) -> list[Step | OwnStep]:
+    """The contract's steps, ready to be applied. They hold what they learn: compile them anew for each file.
+
+    Raises:
+        ContractInvalid: a step's arguments are wrong.
+        StepFailed: the dataset's steps.py cannot be imported.
+    """
+    seen: Counter[str] = Counter()
+    steps: list[Step | OwnStep] = []
+    module: ModuleType | None = None
+    for written in contract.preprocess:
+        seen[written.name] += 1
+        label = written.name if seen[written.name] == 1 else f"{written.name}#{seen[written.name]}"
+        if not written.is_own:
+            steps.append(_built_in(contract, written, label))
+            continue
+        if contract.steps_path is None:
+            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py beside it")
+        module = module or load_own_steps(contract.steps_path)
+        function = getattr(module, written.function, None)
+        if not callable(function):
+            raise ContractInvalid(f"contract {contract.dataset!r}: steps.py has no function {written.function!r}")
+        steps.append(OwnStep(label, function, written.arguments))
+    return steps
+
+
+def argument_faults(written: WrittenStep) -> list[str]:
+    """What is wrong with the arguments of a built-in step, as sentences."""
+    step = BUILT_IN[written.name]
+    try:
+        step.model_validate(written.arguments)
+    except ValidationError as error:
+        known = sorted(set(step.model_fields) - {"label"})
+        return [_sentence(fault, known) for fault in error.errors(include_url=False)]
+    return []
+
+
+def _sentence(fault: Any, known: Sequence[str]) -> str:
+    argument = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        return f"it has no argument {argument!r}{did_you_mean(argument, known)} ({takes})"
+    if fault["loc"][-1:] == ("[key]",):
+        return f"{fault['loc'][0]}: {not_text(fault.get('input'))}"
+    if fault["type"] == "missing":
+        return f"it needs the argument {argument!r}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return message
+    return f"{argument}: {message}; found {fault.get('input')!r}"
+
+
+def _built_in(contract: Contract, written: WrittenStep, label: str) -> Step:
+    faults = argument_faults(written)
+    if faults:
+        raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: {'; '.join(faults)}")
+    step = BUILT_IN[written.name].model_validate(written.arguments)
+    step.label = label
+    return step

@@ -1,0 +1,118 @@
+"""A contract's steps and output, tried on no rows at all: what cannot work on any file is told before one comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import pyarrow as pa
+
+from flows.refinery.contract.consistency import Place
+from flows.refinery.contract.model import Contract
+from flows.refinery.preprocess.model_steps import OneHotEncode
+from flows.refinery.preprocess.preprocess import frame_of
+from flows.refinery.preprocess.step_base import (
+    ColumnMissing,
+    FittedStep,
+    NoColumnLeft,
+    OnColumns,
+    Step,
+    StepFailed,
+    require_a_column,
+)
+from flows.refinery.preprocess.steps import BUILT_IN, argument_faults
+from flows.refinery.validate.arrow_spool import ROW_NUMBER
+from flows.refinery.validate.coercion import ARROW_TYPES, coerce
+from flows.refinery.write.outputs import OutputImpossible, require_columns_of
+
+
+def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """Every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own functions
+    are not called, and what comes after one is only checked for its arguments."""
+    sound = True
+    for position, written in enumerate(contract.preprocess):
+        if written.is_own:
+            continue
+        for fault in argument_faults(written):
+            sound = False
+            yield ("preprocess", position), f"{written.name}: {fault}"
+    if ROW_NUMBER in contract.columns:
+        yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
+    elif sound and contract.columns:
+        yield from _unreadable_formats(contract)
+        yield from _rehearsed(contract)
+
+
+def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """The formats by which pandas reads nothing at all, whatever the text."""
+    for name, column in contract.columns.items():
+        if column.format is None:
+            continue
+        try:
+            coerce(pd.Series(["x"], dtype="str"), column)
+        except Exception as error:  # noqa: BLE001 what pandas raises here is not said anywhere
+            yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_told(error)}"
+
+
+def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
+    """Do the steps on a frame that has the contract's columns and no rows."""
+    may_have_more = contract.unknown_columns == "evolve"
+    frame = _no_rows(contract)
+    types = {name: column.type for name, column in contract.columns.items()}
+    kinds: dict[str, str] = {name: kind for name, kind in types.items() if kind in ("date", "time")}
+    for position, written in enumerate(contract.preprocess):
+        if written.is_own:
+            return
+        step = BUILT_IN[written.name].model_validate(written.arguments)
+        step.label = written.name
+        is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns are found in the data
+        misfits = _misfits(step, frame)
+        if misfits:
+            yield from ((("preprocess", position), f"step {step.label}: {fault}") for fault in misfits)
+            return
+        try:
+            kinds, frame = step.kinds_after(kinds, list(frame.columns)), _done(step, frame)
+        except StepFailed as error:
+            if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
+                yield ("preprocess", position), str(error)
+            return
+        except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
+            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_told(error)}"
+            return
+        if is_open:
+            return
+    if may_have_more:
+        return
+    try:
+        require_columns_of(contract.output.partition_by, frame)
+    except OutputImpossible as error:
+        yield ("output", "partition_by"), str(error)
+
+
+def _misfits(step: Step, frame: pd.DataFrame) -> list[str]:
+    if not isinstance(step, OnColumns):
+        return []
+    there = [name for name in step.targets if name in frame.columns]
+    return [fault for name in there for fault in step.misfits(name, frame[name])]
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
+    if isinstance(step, FittedStep) and not step.is_fitted:
+        step.learn(frame)
+        step.finish()
+    result = step.apply(frame)
+    require_a_column(step.label, frame, result)
+    return result
+
+
+def _no_rows(contract: Contract) -> pd.DataFrame:
+    """The good rows of a file without any, as the steps get them."""
+    kinds = {name: column.type for name, column in contract.columns.items()}
+    fields = [pa.field(name, ARROW_TYPES[kind]) for name, kind in kinds.items()]
+    batch = pa.RecordBatch.from_pylist([], schema=pa.schema([*fields, pa.field(ROW_NUMBER, pa.int64())]))
+    nullable = frozenset(name for name, column in contract.columns.items() if column.nullable)
+    return frame_of(batch, kinds, nullable)

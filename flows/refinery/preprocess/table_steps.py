@@ -1,0 +1,160 @@
+"""Built-in steps on whole columns and rows: names, selection, missing and duplicate rows."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+from flows.refinery.preprocess.step_base import Names, Step, StepFailed, is_text, with_columns
+from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
+
+
+class CleanColumnNames(Step):
+    """Column names in snake_case, of ASCII letters, digits and _; a name that is taken gets _2."""
+
+    name = "clean_column_names"
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.rename(columns=self.new_names(list(frame.columns)))
+
+    def new_names(self, columns: Sequence[str]) -> dict[str, str]:
+        names: dict[str, str] = {}
+        taken: set[str] = set()
+        for column in columns:
+            clean = clean_name(str(column))
+            numbered = (f"{clean}_{number}" for number in count(2))
+            unique = clean if clean not in taken else next(name for name in numbered if name not in taken)
+            taken.add(unique)
+            names[column] = unique
+        return names
+
+
+def clean_name(name: str) -> str:
+    """A column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "1st" _1st."""
+    text = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
+    text = re.sub(r"[^0-9A-Za-z]+", "_", text).strip("_").lower()
+    return f"_{text}" if text[:1].isdigit() else text or "column"
+
+
+class StripWhitespace(Step):
+    """Text without white space at its ends, in `columns` or in every text column."""
+
+    name = "strip_whitespace"
+    columns: Names | None = None
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if self.columns:
+            self.require(frame, self.columns)
+        names = self.columns or [name for name in frame.columns if is_text(frame[name])]
+        return with_columns(frame, {name: frame[name].str.strip() for name in names if is_text(frame[name])})
+
+
+class Rename(Step):
+    """Other names for columns: {columns: {old: new}}."""
+
+    name = "rename"
+    columns: Annotated[dict[str, str], Field(min_length=1)]
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, list(self.columns))
+        renamed = frame.rename(columns=self.columns)
+        if renamed.columns.has_duplicates:
+            twice = renamed.columns[renamed.columns.duplicated()][0]
+            raise StepFailed(f"step {self.label}: two columns would be named {twice!r}")
+        return renamed
+
+    def new_names(self, columns: Sequence[str]) -> dict[str, str]:
+        return {name: self.columns[name] for name in columns if name in self.columns}
+
+
+class Select(Step):
+    """Only these columns, in this order."""
+
+    name = "select"
+    columns: Names
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.columns)
+        return frame[list(self.columns)]
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        return {name: kind for name, kind in kinds.items() if name in self.columns}
+
+
+class DropColumns(Step):
+    """All columns but these."""
+
+    name = "drop_columns"
+    columns: Names
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.columns)
+        return frame.drop(columns=list(self.columns))
+
+    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+        del columns
+        return {name: kind for name, kind in kinds.items() if name not in self.columns}
+
+
+class DropMissing(Step):
+    """Drops rows in which a value is missing (`how: any`), or all are, in `subset` or in every column."""
+
+    name = "drop_missing"
+    subset: Names | None = None
+    how: Literal["any", "all"] = "any"
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        self.require(frame, self.subset or ())
+        return frame.dropna(subset=list(self.subset) if self.subset else None, how=self.how)
+
+
+class DropDuplicates(Step):
+    """Drops rows whose values in `subset` (or in every column) occurred before (`keep: first`), occur again (last), or
+    occur more than once at all (none)."""
+
+    name = "drop_duplicates"
+    subset: Names | None = None
+    keep: Literal["first", "last", "none"] = "first"
+    _position: int = 0
+    _dropped: np.ndarray = np.empty(0, dtype=np.int64)
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _as_pandas_writes_it(cls, value: Any) -> Any:
+        return "none" if value is False else value
+
+    def keys(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The columns that make two rows equal."""
+        self.require(frame, self.subset or ())
+        keys: pd.DataFrame = frame[list(self.subset)] if self.subset else frame
+        return keys
+
+    def find(self, frames: Callable[[], Iterator[pd.DataFrame]], collector: HashCollector) -> None:
+        """Find the duplicates; `frames` gives again the rows whose keys the collector has seen."""
+
+        def keys() -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+            position = 0
+            for frame in frames():
+                yield self.keys(frame), np.arange(position, position + len(frame))
+                position += len(frame)
+
+        keep: Literal["first", "last", False] = False if self.keep == "none" else self.keep
+        self._dropped = duplicated_rows(collector, keys, keep)
+        self._position = 0
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        end = self._position + len(frame)
+        low, high = np.searchsorted(self._dropped, [self._position, end])
+        drop = np.zeros(len(frame), dtype=bool)
+        drop[self._dropped[low:high] - self._position] = True
+        self._position = end
+        return frame[~drop] if drop.any() else frame

@@ -1,0 +1,300 @@
+"""What a sample file holds, column by column: from it a contract can be proposed (proposal.py)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.refinery.contract.model import Column, Contract
+from flows.refinery.propose.identifiers import identifier_regex
+from flows.refinery.read.formats import read_partitions
+from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.validate.coercion import as_text, coerce
+
+MAX_DISTINCT = 50  # values of a column that are remembered one by one
+_TEXTS_FOR_SHAPE = 5_000
+_HEAD_ROWS = 200  # enough to rule most types out before a whole column is read as them
+_DEFAULT_LIMITS = Limits()
+
+# Texts that stand for a missing value where a column otherwise holds numbers, dates or flags.
+MISSING_MARKS = frozenset(
+    {"NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "Null", "null", "None", "none", "<NA>", "?", "-", "--", "."}
+)
+_DAY_FIRST, _MONTH_FIRST = ("%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S"), ("%m/%d/%Y", "%m/%d/%Y %H:%M")
+_DATE_FORMATS = ("%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
+_TIMESTAMP_FORMATS = (
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S",
+    "%Y/%m/%d %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%d/%m/%Y %H:%M:%S",
+    "%m/%d/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+)
+_CANDIDATES: tuple[Column, ...] = (
+    Column(type="integer"),
+    Column(type="number"),
+    Column(type="boolean"),
+    Column(type="date"),
+    Column(type="timestamp"),
+    Column(type="time"),
+    Column(type="json"),
+    *(Column(type="date", format=written) for written in _DATE_FORMATS),
+    *(Column(type="timestamp", format=written) for written in _TIMESTAMP_FORMATS),
+)
+_AS_TEXT = Column(type="string")
+_LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0[0-9]+|\+[0-9]+")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_ISO_BEGINNING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MAX_EXACT_DIGITS = 15
+_NATIVE = ("integer", "number", "boolean")
+_FLAGS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """What one column of a file holds, read as the type that fits it.
+
+    Attributes:
+        column: the type that fits, how its values are written, and which texts among them mean "missing".
+        rows: all rows of the file; missing: those of them without a value here.
+        low, high: the least and greatest value of numbers, dates and timestamps.
+        values: the distinct values with their counts, most frequent first; None above MAX_DISTINCT.
+        is_unique: whether no value occurs twice.
+        regex: what identifiers of one make match, and a word for them.
+        note: what else is worth knowing about the choice of the type.
+    """
+
+    name: str
+    column: Column
+    rows: int
+    missing: int
+    low: Any = None
+    high: Any = None
+    values: tuple[tuple[Any, int], ...] | None = None
+    is_unique: bool = False
+    regex: tuple[str, str] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FileProfile:
+    """What a file holds.
+
+    Attributes:
+        misfits: rows that could not be decoded, by reason.
+    """
+
+    source_format: SourceFormat
+    rows: int
+    misfits: dict[str, int]
+    columns: tuple[ColumnProfile, ...]
+
+
+def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile:
+    """Read a file three times, partition by partition: for its columns, for their types, and for what they hold.
+
+    Raises:
+        FileRejected: the file cannot be read as a table.
+    """
+    names, source_format = _header(path, limits)
+    choices = {name: _TypeChoice() for name in names}
+    for partition in _read(path, dict.fromkeys(names, _AS_TEXT), limits):
+        for name in partition.frame.columns:
+            choices[str(name)].look_at(partition.frame[name], source_format)
+    chosen = {name: choice.decide() for name, choice in choices.items()}
+    columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
+    stats = {name: _Stats(column) for name, column in columns.items()}
+    rows, misfits = 0, Counter[str]()
+    for partition in _read(path, columns, limits):
+        rows += partition.rows_in
+        misfits.update(misfit.reason for misfit in partition.misfits)
+        source_format = partition.source_format
+        for name, stat in stats.items():
+            if name in partition.frame.columns:
+                stat.look_at(partition.frame[name], source_format)
+    decoded = rows - misfits.total()
+    profiles = tuple(stat.profile(name, decoded, chosen[name][1]) for name, stat in stats.items())
+    return FileProfile(source_format, rows, dict(misfits), profiles)
+
+
+def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
+    """The column with the texts that stand for a missing value in it. In a column of text they may be values, as NA is
+    Namibia: what one column shows says nothing of another."""
+    if not marks or column.type == "string" or source_format.type == "parquet":  # its readers know missing values
+        return column
+    return column.model_copy(update={"missing_values": ("", *sorted(marks))})
+
+
+def _header(path: Path, limits: Limits) -> tuple[list[str], SourceFormat]:
+    """The file's columns, and how it is written: that shows only where no column is declared as text."""
+    names: dict[str, None] = {}
+    source_format = SourceFormat(type="csv")
+    for partition in _read(path, {}, limits):
+        names.update(dict.fromkeys(map(str, partition.frame.columns)))
+        source_format = partition.source_format
+        if source_format.type not in ("json", "jsonl"):
+            break  # the others say all columns at the beginning
+    return list(names), source_format
+
+
+def _read(path: Path, columns: dict[str, Column], limits: Limits) -> Iterator[Partition]:
+    contract = Contract.model_validate({"dataset": "sample", "columns": columns})
+    return read_partitions(path, contract, limits=limits)
+
+
+# --- the type ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _TypeChoice:
+    """The types that all values of a column so far can be read as, the narrowest first.
+
+    Attributes:
+        marks: texts that usually mean "missing"; where the column holds text otherwise, they may be values.
+        flags: what the column holds, in lower case, as long as it may be a pair of flags.
+    """
+
+    candidates: list[Column] = field(default_factory=lambda: list(_CANDIDATES))
+    marks: set[str] = field(default_factory=set)
+    has_values: bool = False
+    flags: set[str] = field(default_factory=set)
+
+    def look_at(self, raw: pd.Series, source_format: SourceFormat) -> None:
+        if pd.api.types.is_object_dtype(raw.dtype) or isinstance(raw.dtype, pd.StringDtype):
+            marked = raw.isin(MISSING_MARKS)
+            if marked.any():
+                self.marks.update(map(str, raw[marked].unique()))
+                raw = raw[~marked]
+        raw = raw.dropna()
+        if raw.empty:
+            return
+        self.has_values = True
+        for rows in (raw.head(_HEAD_ROWS), raw):
+            self.candidates = [column for column in self.candidates if self._fits(column, rows, source_format)]
+            if len(raw) <= _HEAD_ROWS:
+                break
+
+    def _fits(self, column: Column, raw: pd.Series, source_format: SourceFormat) -> bool:
+        if source_format.type != "csv" and isinstance(raw.dtype, pd.StringDtype) and column.type in _NATIVE:
+            return False  # a format that knows numbers wrote these as text on purpose
+        if not _is_natural(column, raw):
+            return False
+        if column.type == "boolean" and not self._are_flags(raw):
+            return False
+        raw = raw.reset_index(drop=True)
+        return not bool(coerce(raw, column, source_format).unreadable.any())
+
+    def _are_flags(self, raw: pd.Series) -> bool:
+        """Single letters and words are flags only as the two halves of one pair."""
+        if not pd.api.types.is_bool_dtype(raw.dtype):
+            self.flags |= {text.strip().lower() for text in as_text(raw).unique()}
+        return any(self.flags <= pair for pair in _FLAGS)
+
+    def decide(self) -> tuple[Column, str]:
+        """The narrowest type that fits, and a note where that is not plain."""
+        candidates = [column for column in self.candidates if not self._is_half_a_pair(column)]
+        if not self.has_values or not candidates:
+            return _AS_TEXT, ""
+        written = {column.format for column in candidates}
+        if candidates[0].format in _DAY_FIRST and written & set(_MONTH_FIRST):
+            return _AS_TEXT, "dates, but no value tells whether day or month comes first: say so with type and format"
+        return candidates[0], ""
+
+    def _is_half_a_pair(self, column: Column) -> bool:
+        """One letter alone says nothing; `true` and `yes` do."""
+        return column.type == "boolean" and len(self.flags) == 1 and len(next(iter(self.flags))) == 1
+
+
+def _is_natural(column: Column, raw: pd.Series) -> bool:
+    """Whether a person would call the values this, beyond that they can be read so."""
+    kind = column.type
+    dtype = raw.dtype
+    if pd.api.types.is_bool_dtype(dtype):
+        return kind == "boolean"
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        return kind in ("date", "timestamp") and column.format is None
+    if pd.api.types.is_numeric_dtype(dtype):
+        return kind in ("integer", "number")
+    return _is_natural_text(column, as_text(raw))
+
+
+def _is_natural_text(column: Column, texts: pd.Series) -> bool:
+    if column.type == "integer":
+        return not any(_is_code(text) or not _WHOLE.fullmatch(_plain(text)) for text in texts)
+    if column.type == "number":
+        return not any(map(_is_code, texts))
+    if column.type == "json":
+        return all(text.lstrip()[:1] in ("{", "[") for text in texts)
+    if column.type in ("date", "timestamp") and column.format is None:
+        # ISO 8601 also knows bare years and weeks; those are numbers and names to most people.
+        return all(map(_ISO_BEGINNING.match, texts))
+    return True
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[,.\s](?=[0-9]{3}(?:[,.\s]|$))", "", text.strip())
+
+
+def _is_code(text: str) -> bool:
+    """Digits that are no quantity: zeros in front, a plus sign, or more of them than a float holds exactly."""
+    stripped = text.strip()
+    if _LEADING_ZERO_OR_PLUS.fullmatch(stripped):
+        return True
+    return bool(_WHOLE.fullmatch(stripped)) and len(stripped.lstrip("+-")) > _MAX_EXACT_DIGITS
+
+
+# --- what it holds ----------------------------------------------------------------------------------------------------
+
+
+class _Stats:
+    """Collects what a column's values have in common."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._values_seen = 0
+        self._low: Any = None
+        self._high: Any = None
+        self._counts: Counter[Any] | None = Counter()
+        self._hashes: list[np.ndarray] = []
+        self._texts: list[str] = []
+
+    def look_at(self, raw: pd.Series, source_format: SourceFormat) -> None:
+        values = coerce(raw, self._column, source_format).values.dropna()
+        if values.empty:
+            return
+        self._values_seen += len(values)
+        self._hashes.append(pd.util.hash_pandas_object(values, index=False).to_numpy())
+        if self._column.type in ("integer", "number", "date", "timestamp"):
+            low, high = values.min(), values.max()
+            self._low = low if self._low is None else min(self._low, low)
+            self._high = high if self._high is None else max(self._high, high)
+        if self._counts is not None:
+            for value, count in values.value_counts().head(MAX_DISTINCT + 1).items():
+                self._counts[value] += int(count)
+            if len(self._counts) > MAX_DISTINCT:
+                self._counts = None
+        if self._column.type == "string" and len(self._texts) < _TEXTS_FOR_SHAPE:
+            self._texts += map(str, values.head(_TEXTS_FOR_SHAPE))
+
+    def profile(self, name: str, rows: int, note: str) -> ColumnProfile:
+        hashes = np.concatenate(self._hashes) if self._hashes else np.empty(0, dtype=np.uint64)
+        return ColumnProfile(
+            name=name,
+            column=self._column,
+            rows=rows,
+            missing=rows - self._values_seen,
+            low=self._low,
+            high=self._high,
+            values=tuple(self._counts.most_common()) if self._counts is not None else None,
+            is_unique=len(np.unique(hashes)) == len(hashes),
+            regex=identifier_regex(self._texts),
+            note=note,
+        )

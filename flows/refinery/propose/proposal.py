@@ -1,0 +1,426 @@
+"""A contract proposed from a sample file: what the sample holds, a little wider, with a comment on what was seen.
+
+The proposal is tried on the sample before it is given: what the sample itself breaks is taken out again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from flows.refinery.contract.model import FileFormat
+from flows.refinery.contracts import CONTRACT_FILE, Contract, load_contract
+from flows.refinery.errors import TerminalError
+from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.preprocess.table_steps import clean_name
+from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, profile_file
+from flows.refinery.read.partition import Limits, SourceFormat
+from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
+from flows.refinery.validate.validate import Validated, validate_file
+
+MAX_SET_VALUES = 20
+_MIN_ROWS_PER_SET_VALUE = 3
+_MAX_SET_TEXT = 60  # characters
+_MIN_ROWS_FOR_UNIQUE = 5
+_MAX_COMMENT = 160  # characters
+_ROUNDS = 12
+_EXACT_FLOAT = 2.0**53
+_TINY = 1e-9
+_KEY_NAME = re.compile(r"(?i)(^|[^a-z])(id|key|uuid|guid|code|sku|isbn|no|nr|number)$|[a-z](Id|ID|Key|Code)$")
+_DEFAULT_LIMITS = Limits()
+
+
+class SampleUnfit(TerminalError):
+    """No contract was found that the sample passes: a fault of Sluice, as one that asks for nothing should."""
+
+
+@dataclass(frozen=True)
+class ProposedExpectation:
+    """One expectation and the words on why."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    saw: str
+
+    @property
+    def rule(self) -> str:
+        """Its rule's id, as the checks name it."""
+        column = self.arguments.get("column")
+        return f"{self.name}({column})" if column is not None else self.name
+
+
+@dataclass(frozen=True)
+class ProposedColumn:
+    """One column as the contract will write it."""
+
+    name: str
+    fields: dict[str, Any]
+    saw: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A contract that its sample passes.
+
+    Attributes:
+        text: contract.yaml.
+        validated: what validating the sample by it gave.
+    """
+
+    text: str
+    contract: Contract
+    profile: FileProfile
+    validated: Validated
+
+
+def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LIMITS) -> Proposal:
+    """Look at a sample file and propose a contract that it passes with no quarantine, its undecodable rows aside.
+
+    Raises:
+        FileRejected: the sample cannot be read as a table.
+        ContractInvalid: `dataset` is no possible name.
+    """
+    profile = profile_file(sample, limits=limits)
+    draft = _Draft.of(dataset, sample.name, profile)
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        work_dir = Path(folder)
+        for _ in range(_ROUNDS):
+            text = draft.render()
+            contract = _loaded(text, dataset, work_dir)
+            tried = _try_on(sample, contract, work_dir, limits)
+            if not tried.broken and not tried.steps_failed:
+                return Proposal(text, contract, profile, tried.validated)
+            draft = draft.without(tried.broken, with_steps=not tried.steps_failed)
+    raise SampleUnfit(f"no contract was found that {sample.name} passes; still broken: {sorted(tried.broken)}")
+
+
+@dataclass(frozen=True)
+class _Tried:
+    validated: Validated
+    broken: frozenset[str]
+    steps_failed: bool = False
+
+
+def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
+    folder = work_dir / dataset if re.fullmatch(r"[\w-]+", dataset) else work_dir / "contract"
+    folder.mkdir(exist_ok=True)
+    (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
+    return load_contract(folder)
+
+
+def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> _Tried:
+    with tempfile.TemporaryDirectory(dir=work_dir) as folder:
+        validated = validate_file(sample, contract, Path(folder), limits=limits)
+        broken = {check.rule for check in validated.checks if not check.success and check.kind != "decode"}
+        broken |= {reason.code for reason in validated.rejected}
+        if broken:
+            return _Tried(validated, frozenset(broken))
+        try:
+            preprocess_file(validated, contract, Path(folder))
+        except TerminalError:
+            return _Tried(validated, frozenset(), steps_failed=True)
+    return _Tried(validated, frozenset())
+
+
+# --- the draft --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Draft:
+    dataset: str
+    sample_name: str
+    profile: FileProfile
+    columns: tuple[ProposedColumn, ...]
+    expectations: tuple[ProposedExpectation, ...]
+    max_fraction: float | None = 0.05
+    cleans_names: bool = field(default=False)
+
+    @classmethod
+    def of(cls, dataset: str, sample_name: str, profile: FileProfile) -> _Draft:
+        return cls(
+            dataset=dataset,
+            sample_name=sample_name,
+            profile=profile,
+            columns=tuple(map(_column, profile.columns)),
+            expectations=tuple(_expectations(profile)),
+            cleans_names=any(clean_name(column.name) != column.name for column in profile.columns),
+        )
+
+    def without(self, broken: frozenset[str], *, with_steps: bool) -> _Draft:
+        """The draft without what the sample turned out to break."""
+        return replace(
+            self,
+            columns=tuple(_loosened(column, broken) for column in self.columns),
+            expectations=tuple(expectation for expectation in self.expectations if expectation.rule not in broken),
+            max_fraction=None if "bad_rows.max_fraction" in broken else self.max_fraction,
+            cleans_names=self.cleans_names and with_steps,
+        )
+
+    def render(self) -> str:
+        """contract.yaml."""
+        return "\n".join([*self._head(), *self._columns(), *self._rules(), *self._tail(), ""])
+
+    def _head(self) -> Iterator[str]:
+        profile = self.profile
+        yield _comment(
+            f"Proposed from the sample {self.sample_name}:"
+            f" {_count(profile.rows, 'row')}, {_count(len(self.columns), 'column')}."
+        )
+        yield "# The comments say what the sample holds; the rules allow a little more. Change what you know better."
+        for reason, rows in sorted(profile.misfits.items()):
+            yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}): to quarantine.")
+        yield f"dataset: {_flow(self.dataset)}"
+        yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
+        written = _format_fields(profile.source_format)
+        yield f"format: {_flow(written['type'] if len(written) == 1 else written)}{_saw(_format_words(profile))}"
+
+    def _columns(self) -> Iterator[str]:
+        if not self.columns:
+            return
+        yield "columns:"
+        for column in self.columns:
+            yield f"  {_flow(column.name)}: {_flow(column.fields)}{_saw(column.saw)}"
+        yield f"unknown_columns: freeze{_saw('a file with another column is rejected; evolve would publish it too')}"
+        yield f"missing_columns: freeze{_saw('a file that lacks one is rejected')}"
+
+    def _rules(self) -> Iterator[str]:
+        if not self.expectations:
+            return
+        yield "expectations:"
+        for expectation in self.expectations:
+            yield f"  - {expectation.name}: {_flow(expectation.arguments)}{_saw(expectation.saw)}"
+
+    def _tail(self) -> Iterator[str]:
+        if self.max_fraction is None:
+            yield f"bad_rows: {{policy: quarantine}}{_saw('no limit: the sample itself has too many undecodable rows')}"
+        else:
+            limits = {"policy": "quarantine", "max_fraction": self.max_fraction}
+            bad = f"{sum(self.profile.misfits.values()):,}" if self.profile.misfits else "no"
+            yield f"bad_rows: {_flow(limits)}{_saw(f'above it the file is rejected; the sample has {bad} bad rows')}"
+        if self.cleans_names:
+            yield "preprocess:"
+            yield f"  - clean_column_names{_saw('some names hold capitals, spaces or signs')}"
+        yield "output: {format: parquet, compression: zstd}"
+
+
+def _loosened(column: ProposedColumn, broken: frozenset[str]) -> ProposedColumn:
+    kind = column.fields["type"]
+    fields = dict(column.fields)
+    if f"{TYPE_RULES[kind]}({column.name})" in broken:
+        # What stood for a missing number may be a text like others.
+        kept = {key: value for key, value in fields.items() if key not in ("format", "missing_values")}
+        fields = {**kept, "type": "string"}
+    if f"{MISSING_RULE}({column.name})" in broken:
+        fields.pop("nullable", None)
+    return replace(column, fields=fields)
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def _column(profile: ColumnProfile) -> ProposedColumn:
+    fields: dict[str, Any] = {"type": profile.column.type}
+    if profile.rows and not profile.missing:
+        fields["nullable"] = False
+    if profile.column.format:
+        fields["format"] = profile.column.format
+    if profile.column.missing_values:
+        fields["missing_values"] = profile.column.missing_values
+    return ProposedColumn(profile.name, fields, _words_on_column(profile))
+
+
+def _words_on_column(profile: ColumnProfile) -> str:
+    if not profile.rows:
+        return "the sample has no rows"
+    if profile.missing == profile.rows:
+        return "no row has a value; text is a guess"
+    words = [_words_on_missing(profile)]
+    if profile.is_unique:
+        words.append("no value twice")
+    elif profile.values is None:
+        words.append(f"more than {MAX_DISTINCT} distinct")
+    else:
+        words.append("one value only" if len(profile.values) == 1 else f"{len(profile.values)} distinct")
+    if profile.column.type in ("date", "timestamp"):
+        words.append(f"{_moment(profile.low)} to {_moment(profile.high)}")
+    elif profile.low is not None:
+        words.append(f"{_told(profile.low)} to {_told(profile.high)}")
+    if profile.note:
+        words.append(profile.note)
+    return ", ".join(words)
+
+
+def _words_on_missing(profile: ColumnProfile) -> str:
+    marks = [mark for mark in profile.column.missing_values or () if mark]
+    written = f", written as {' or '.join(marks)}" if marks else ""
+    return f"{profile.missing:,} of {profile.rows:,} missing{written}" if profile.missing else "none missing"
+
+
+def _moment(value: Any) -> str:
+    moment = pd.Timestamp(value)
+    return str(moment.date()) if moment == moment.normalize() else moment.isoformat(" ", "seconds")
+
+
+# --- expectations -----------------------------------------------------------------------------------------------------
+
+
+def _expectations(profile: FileProfile) -> Iterator[ProposedExpectation]:
+    rows = _count(profile.rows, "row")
+    if profile.rows:
+        name, arguments = "expect_table_row_count_to_be_between", {"min_value": 1, "severity": "critical"}
+        yield ProposedExpectation(name, arguments, f"saw {rows}")
+    for place, column in enumerate(profile.columns):
+        yield from _uniqueness(column, is_first=place == 0)
+        yield from _set_or_range(column)
+        if column.regex and column.column.type == "string" and not _is_set(column):
+            regex, what = column.regex
+            arguments = {"column": column.name, "regex": regex}
+            yield ProposedExpectation("expect_column_values_to_match_regex", arguments, f"saw {what}")
+
+
+def _uniqueness(column: ColumnProfile, *, is_first: bool) -> Iterator[ProposedExpectation]:
+    """A key, by its name or its place: that other values are all different is mostly chance."""
+    enough = column.rows >= _MIN_ROWS_FOR_UNIQUE and not column.missing
+    named_so = is_first or _KEY_NAME.search(column.name) is not None
+    if enough and named_so and column.is_unique and column.column.type in ("string", "integer"):
+        name = "expect_column_values_to_be_unique"
+        yield ProposedExpectation(name, {"column": column.name}, f"saw {column.rows:,} values, none of them twice")
+
+
+def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
+    if _is_set(column) and column.values:
+        values = sorted(value for value, _ in column.values)
+        counts = ", ".join(f"{value} {count:,} times" for value, count in column.values[:5])
+        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        arguments = {"column": column.name, "value_set": [_plain(value) for value in values]}
+        yield ProposedExpectation("expect_column_values_to_be_in_set", arguments, f"saw {counts}{more}")
+        return
+    if column.column.type not in ("integer", "number") or column.low == column.high or _is_key(column):
+        return
+    bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
+    if bounds:
+        between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
+        saw = f"saw {_told(column.low)} to {_told(column.high)}"
+        yield ProposedExpectation("expect_column_values_to_be_between", between, saw)
+
+
+def _is_key(column: ColumnProfile) -> bool:
+    """Numbers that only name things have no range."""
+    return column.is_unique and column.rows >= _MIN_ROWS_FOR_UNIQUE and _KEY_NAME.search(column.name) is not None
+
+
+def _is_set(column: ColumnProfile) -> bool:
+    """Few values that come again and again; whole numbers only where they look like flags or grades.
+
+    One value alone may be a file's own, as a day's date or a shop's name: the next file has another.
+    """
+    if not column.values or len(column.values) == 1:
+        return False
+    seen = column.rows - column.missing
+    distinct = [value for value, _ in column.values]
+    if column.column.type == "string":
+        short = all(len(str(value)) <= _MAX_SET_TEXT for value in distinct)
+        return short and len(distinct) <= MAX_SET_VALUES and seen >= _MIN_ROWS_PER_SET_VALUE * len(distinct)
+    if column.column.type == "integer":
+        small = len(distinct) <= 3 and all(-1 <= value <= 5 for value in distinct)
+        return small and seen >= 2 * _MIN_ROWS_PER_SET_VALUE * len(distinct)
+    return False
+
+
+def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
+    """Round bounds, a tenth wider than what was seen; they never cross zero, nor leave 0 to 1 where all lie in it.
+
+    None where numbers are so large or so close together that rounding would say nothing.
+    """
+    spread = high - low or abs(high)
+    if max(abs(low), abs(high)) >= _EXACT_FLOAT or 0 < spread < _TINY:
+        return None
+    if not whole and low >= 0 and high <= 1:
+        return 0, 1
+    unit = 10.0 ** math.floor(math.log10(spread)) / 2 if spread else 1.0
+    unit = max(unit, 1.0) if whole else unit
+    bottom = round(math.floor((low - spread / 10) / unit) * unit, 12)
+    top = round(math.ceil((high + spread / 10) / unit) * unit, 12)
+    bottom = max(bottom, 0.0) if low >= 0 else bottom
+    top = min(top, 0.0) if high <= 0 else top
+    if whole and low == 1:
+        bottom = 1.0
+    if not (bottom <= low <= high <= top):
+        return None
+    return (int(bottom), int(top)) if float(bottom).is_integer() and float(top).is_integer() else (bottom, top)
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
+    """What is to be written of the format; what a later file may do otherwise, such as compression, is left open."""
+    fields: dict[str, Any] = {"type": source_format.type}
+    if source_format.type == "csv":
+        options = {
+            "delimiter": source_format.delimiter if source_format.delimiter != "," else None,
+            "decimal": source_format.decimal if source_format.decimal != "." else None,
+            "thousands": source_format.thousands,
+        }
+        fields |= {name: value for name, value in options.items() if value is not None}
+    try:
+        FileFormat.model_validate(fields)
+    except ValidationError:  # marks that a contract may not combine are found out again for each file
+        return {"type": source_format.type}
+    return fields
+
+
+def _format_words(profile: FileProfile) -> str:
+    found = profile.source_format
+    return "; ".join(word for word in (found.encoding, found.compression) if word)
+
+
+def _saw(words: str) -> str:
+    return f"  {_comment(words)}" if words else ""
+
+
+def _comment(words: str) -> str:
+    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
+    return f"# {printable if len(printable) <= _MAX_COMMENT else printable[: _MAX_COMMENT - 1] + '…'}"
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str) and not (value.isprintable() and value.isascii()):
+        return _dumped(value, default_style='"')
+    return _dumped(value)
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    """A scalar as PyYAML writes it inside of brackets, where more characters need quotes."""
+    listed: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True, **options)
+    return listed.strip()[1:-1]
+
+
+def _told(value: Any) -> str:
+    """A number for people: as many digits as say something."""
+    plain = _plain(value)
+    return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy value as a Python one; floats as short as they can be told."""
+    plain = value.item() if hasattr(value, "item") else value
+    return int(plain) if isinstance(plain, float) and plain.is_integer() and abs(plain) < _EXACT_FLOAT else plain

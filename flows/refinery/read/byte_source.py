@@ -1,0 +1,136 @@
+"""The bytes of a file, decompressed on the way, under limits that hold before memory or time are spent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+
+from flows.refinery.read.partition import Limits
+from flows.refinery.read.rejections import CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge
+
+HEAD_BYTES = 64 * 1024
+_COPY_BYTES = 1 << 20
+
+Compression = Literal["gzip", "zstd"]
+_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class ByteSource:
+    """A file's bytes after decompression, once through, from the beginning.
+
+    Compression is told by content, never by name.
+
+    Attributes:
+        path: the file.
+        compression: what was around the bytes.
+        head: the first `HEAD_BYTES` bytes, or all where there are fewer. Reading gives them again.
+    """
+
+    def __init__(self, path: Path, raw: Any, limits: Limits) -> None:
+        self.path = path
+        self.compression = _compression_of(raw)
+        self._limits = limits
+        self._raw = raw
+        self._stream = pa.CompressedInputStream(raw, self.compression) if self.compression else raw
+        self._expanded_bytes = 0
+        self._ahead = b""
+        self.head = self.read(HEAD_BYTES)
+        self._ahead = self.head
+        if self.compression and _magic_of(self.head):
+            raise CompressionBroken("the file is compressed twice; compress it once")
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer only at the end.
+
+        Raises:
+            CompressionBroken, ExpandsTooMuch, FileTooLarge
+        """
+        if self._ahead:
+            taken, self._ahead = self._ahead[:size], self._ahead[size:]
+            return taken if len(taken) == size else taken + self.read(size - len(taken))
+        pieces = []
+        while size > 0 and (piece := self._read_piece(min(size, _COPY_BYTES) if self.compression else size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @contextmanager
+    def as_file(self, max_bytes: int) -> Iterator[IO[bytes]]:
+        """The bytes as a seekable file: the file itself, or a temporary one with what it expands to.
+
+        Args:
+            max_bytes: more than that is refused.
+        """
+        if not self.compression:
+            if self.path.stat().st_size > max_bytes:
+                raise FileTooLarge(f"the file is larger than {max_bytes} bytes")
+            with self.path.open("rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile(dir=self.path.parent) as file:
+            copied = 0
+            while piece := self.read(_COPY_BYTES):
+                copied += len(piece)
+                if copied > max_bytes:
+                    raise FileTooLarge(f"the file expands to more than {max_bytes} bytes")
+                file.write(piece)
+            file.seek(0)
+            yield file
+
+    def _read_piece(self, size: int) -> bytes:
+        try:
+            piece: bytes = self._stream.read(size)
+        except (OSError, pa.ArrowException) as error:
+            if not self.compression:
+                raise
+            raise CompressionBroken(
+                f"the {self.compression} compression is damaged or cut short after {self._expanded_bytes} bytes of data"
+            ) from error
+        self._expanded_bytes += len(piece)
+        if self.compression:
+            self._check_expansion()
+        return piece
+
+    def _check_expansion(self) -> None:
+        if self._expanded_bytes > self._limits.max_expanded_bytes:
+            raise FileTooLarge(f"the file expands to more than {self._limits.max_expanded_bytes} bytes")
+        ratio = self._expanded_bytes / max(1, self._raw.tell())
+        if self._expanded_bytes > self._limits.expansion_grace_bytes and ratio > self._limits.max_expansion_ratio:
+            raise ExpandsTooMuch(
+                f"the file expands {ratio:.0f} times; more than {self._limits.max_expansion_ratio:.0f} times is no data"
+            )
+
+
+@contextmanager
+def open_bytes(path: Path, limits: Limits) -> Iterator[ByteSource]:
+    """Open a file for reading once through.
+
+    Raises:
+        EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch
+    """
+    size = os.stat(path).st_size  # noqa: PTH116 a missing file is the caller's error, not the uploader's
+    if size == 0:
+        raise EmptyFile("the file is empty (0 bytes)")
+    if size > limits.max_file_bytes:
+        raise FileTooLarge(f"the file has {size} bytes; at most {limits.max_file_bytes} are read")
+    with pa.OSFile(str(path), "rb") as raw:
+        source = ByteSource(path, raw, limits)
+        if not source.head:
+            raise EmptyFile("the file is empty once it is decompressed")
+        yield source
+
+
+def _compression_of(raw: Any) -> Compression | None:
+    beginning: bytes = raw.read(4)
+    raw.seek(0)
+    return _magic_of(beginning)
+
+
+def _magic_of(beginning: bytes) -> Compression | None:
+    return next((name for magic, name in _MAGIC.items() if beginning.startswith(magic)), None)

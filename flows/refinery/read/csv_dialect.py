@@ -1,0 +1,108 @@
+"""How a CSV file is written: its delimiter, decimal and thousands marks, where the contract does not say."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.read.csv_numbers import is_marked_number
+
+csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
+
+_DELIMITERS = ",;\t|"
+_SAMPLED_RECORDS = 200
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
+_DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
+_COMMA_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
+_POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
+# What a contract declares so is kept as text: reading it as a number would lose zeros in front.
+TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
+
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How the file is written.
+
+    Attributes:
+        text_columns: columns that must not be read as numbers, as far as the file's beginning shows.
+    """
+
+    delimiter: str
+    quote: str
+    decimal: str
+    thousands: str | None
+    text_columns: frozenset[str]
+
+
+def dialect_of(sample: str, contract: Contract) -> CsvDialect:
+    """Find out how a CSV is written, from the contract first and the sample second.
+
+    Args:
+        sample: the file's beginning, header first, in whole lines.
+    """
+    given = contract.format
+    delimiter = given.delimiter or _detect_delimiter(sample, contract)
+    header, *rows = _records(sample, delimiter, given.quote) or [[]]
+    columns = dict(zip(header, zip(*(row for row in rows if len(row) == len(header)), strict=False), strict=False))
+    text_columns = {name for name, column in contract.columns.items() if column.type in TEXT_TYPES}
+    text_columns |= {
+        name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
+    }
+    values = [value for name, column in columns.items() if name not in text_columns for value in column]
+    # Beside a given thousands mark of ",", 1,234 is no decimal.
+    decimal = given.decimal or ("." if given.thousands == "," else _detect_decimal(values, delimiter))
+    return CsvDialect(
+        delimiter=delimiter,
+        quote=given.quote,
+        decimal=decimal,
+        thousands=given.thousands or _detect_thousands(values, decimal),
+        text_columns=frozenset(text_columns),
+    )
+
+
+def _detect_delimiter(sample: str, contract: Contract) -> str:
+    """The candidate that finds most of the contract's columns, then the most regular rows, then the most fields."""
+    # Numbers with such a mark in them may stand in quotes: "1,234.50" in a file with commas.
+    in_numbers = {contract.format.thousands, contract.format.decimal}
+    candidates = [mark for mark in _DELIMITERS if mark != contract.format.quote]
+    scores = {}
+    for mark in candidates:
+        records = _records(sample, mark, contract.format.quote)
+        header = records[0] if records else []
+        lengths = Counter(len(record) for record in records)
+        regular = lengths[len(header)] / max(1, len(records))
+        known = len(contract.columns.keys() & set(header))
+        scores[mark] = (known, len(header) > 1, mark not in in_numbers, regular, len(header))
+    return max(candidates, key=lambda mark: scores[mark])
+
+
+def _records(sample: str, delimiter: str, quote: str) -> list[list[str]]:
+    found: list[list[str]] = []
+    reader = csv.reader(sample.split("\n"), delimiter=delimiter, quotechar=quote)
+    while len(found) < _SAMPLED_RECORDS:
+        try:
+            record = next(reader, None)
+        except csv.Error:
+            continue
+        if record is None:
+            break
+        if record:
+            found.append(record)
+    return found
+
+
+def _detect_decimal(values: list[str], delimiter: str) -> str:
+    if delimiter != "," and any(map(_POINT_THOUSANDS.fullmatch, values)):
+        return ","  # and so 1.234 beside 1.234,50 is no decimal
+    if delimiter == "," or any(map(_DECIMAL_POINT.fullmatch, values)):
+        return "."
+    return "," if any(map(_DECIMAL_COMMA.fullmatch, values)) else "."
+
+
+def _detect_thousands(values: list[str], decimal: str) -> str | None:
+    """Only where a number shows both marks, as in 1,234.50: alone, 1,234 could be a decimal."""
+    pattern, mark = (_COMMA_THOUSANDS, ",") if decimal == "." else (_POINT_THOUSANDS, ".")
+    return mark if any(map(pattern.fullmatch, values)) else None

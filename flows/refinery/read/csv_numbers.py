@@ -1,0 +1,81 @@
+"""Numbers in CSV whose text says more than their value: zeros or a plus in front, as postcodes and telephones have.
+
+A number that was read has lost them, so every block is looked through; in a few passes of NumPy over its bytes, and
+field by field only where such a sign stands at the beginning of a field in question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.refinery.read.csv_records import plain_structure
+
+_BLANKS = " \t"
+_MARKED = re.compile(r"[+-]?0\d+|\+\d+")
+_ZERO, _PLUS = b"0+"
+
+
+def is_marked_number(text: str) -> bool:
+    """Whether a text is a whole number with zeros or a plus in front."""
+    return _MARKED.fullmatch(text.strip(_BLANKS)) is not None
+
+
+def columns_with_marked_numbers(
+    block: bytes, delimiter: str, quote: str, places: Collection[int], columns: int, rows: int
+) -> set[int]:
+    """In which columns of a block some field is a whole number with zeros or a plus in front.
+
+    Args:
+        block: whole records of equally many fields, whose quotes are all regular.
+        places: of the columns in question, from 0; all of their fields are numbers or missing.
+        columns, rows: how many there are; a block that turns out to have others is not looked at.
+    """
+    found: set[int] = set()
+    beginnings = _beginnings(np.frombuffer(block, dtype=np.uint8), delimiter, quote)
+    structure = plain_structure(block, delimiter, quote) if len(beginnings) else None
+    if structure is None or len(structure.newlines) != rows:
+        return found
+    is_end = structure.delimiters
+    is_end[structure.newlines] = True
+    ends = np.flatnonzero(is_end)
+    fields = np.searchsorted(ends, beginnings)
+    is_in_question = np.zeros(columns, dtype=bool)
+    is_in_question[list(places)] = True
+    fields = fields[is_in_question[fields % columns]]
+    around = quote + _BLANKS + "\r"
+    for field in fields.tolist():
+        start = int(ends[field - 1]) + 1 if field else 0
+        text = block[start : int(ends[field])].decode("utf-8", errors="replace")
+        if field % columns not in found and is_marked_number(text.strip(around)):
+            found.add(field % columns)
+            if len(found) == len(places):
+                break
+    return found
+
+
+def _beginnings(content: npt.NDArray[np.uint8], delimiter: str, quote: str) -> Any:
+    """Where a zero or a plus stands before a digit, after nothing but a minus or blanks in its field."""
+    if len(content) < 2:
+        return np.empty(0, dtype=np.int64)
+    is_digit = (content - _ZERO) < 10  # bytes below "0" wrap around
+    begins = ((content[:-1] == _ZERO) | (content[:-1] == _PLUS)) & is_digit[1:]
+    begins[1:] &= ~is_digit[:-2]
+    places = np.flatnonzero(begins)
+    edges = _table_of(f"{delimiter}\n{quote}")
+    before = content[np.maximum(places - 1, 0)]
+    at_edge = edges[before] | (places == 0)
+    later = places[_table_of(_BLANKS + "-")[before] & ~at_edge]
+    reaches_edge = (edges | _table_of(_BLANKS))[content[np.maximum(later - 2, 0)]] | (later < 2)
+    return np.concatenate([places[at_edge], later[reaches_edge]])
+
+
+def _table_of(characters: str) -> npt.NDArray[np.bool_]:
+    """For each byte whether it is one of some ASCII characters."""
+    table = np.zeros(256, dtype=bool)
+    table[list(characters.encode())] = True
+    return table

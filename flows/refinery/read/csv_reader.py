@@ -1,0 +1,517 @@
+"""CSV to partitions: pandas's C parser over whole blocks, record by record only where a block has a fault."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.read.byte_source import HEAD_BYTES
+from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
+from flows.refinery.read.csv_numbers import columns_with_marked_numbers
+from flows.refinery.read.csv_records import (
+    Record,
+    is_clean_text,
+    opening_quote,
+    plain_structure,
+    raw_text,
+    records_of,
+    written_again,
+)
+from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.rejections import (
+    EmptyFile,
+    FormatNotAllowed,
+    HeaderInvalid,
+    RecordTooLong,
+    TooManyColumns,
+    TooManyRows,
+    UnclosedQuote,
+)
+from flows.refinery.read.text_source import Readable, TextSource
+
+_SMALLEST_BLOCK_BYTES = 64 * 1024
+_EXACT_FLOAT = 2**53  # from here on not every integer is a float64
+_SENTINEL = "sluice:text"
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """How far the file has been read.
+
+    Attributes:
+        rows: data rows before the next block.
+        line: line of the file on which the next block begins, from 1.
+        pending: bytes that were read and do not yet belong to a partition.
+        is_end: whether nothing follows `pending`.
+    """
+
+    rows: int = 0
+    line: int = 1
+    pending: bytes = b""
+    is_end: bool = False
+
+
+@dataclass(slots=True)
+class _Block:
+    """Whole records, ready to be parsed.
+
+    Attributes:
+        content: their text, without the misfits'.
+        size: how many of the pending bytes they take.
+        rows: how many there are, misfits included.
+        lines: how many lines they take.
+        first_row: the fields of the first that is no misfit.
+        row_numbers: of those that are no misfits; None where none was looked for and they follow each other.
+        ends: where each record ends in `content`; None where that is not known.
+    """
+
+    content: bytes
+    size: int
+    rows: int
+    lines: int
+    first_row: list[str] = field(default_factory=list)
+    row_numbers: list[int] | None = None
+    misfits: list[Misfit] = field(default_factory=list)
+    ends: Any = None
+
+
+def read_csv(
+    source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
+) -> Iterator[Partition]:
+    """Read a CSV file. Blank lines are no rows. A file with a header only gives one partition without rows.
+
+    Raises:
+        EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, TooManyRows, TextUndecodable
+    """
+    return _CsvReader(source, contract, rows_per_partition, limits, compression).partitions()
+
+
+def read_rows(
+    columns: list[str],
+    rows: list[list[str]],
+    contract: Contract,
+    found: SourceFormat,
+    marks: tuple[str | None, str | None],
+    limits: Limits,
+) -> Iterator[Partition]:
+    """Read rows of texts as a CSV file with these rows would be read; row numbers begin at 1.
+
+    Args:
+        found: how the file is written.
+        marks: decimal and thousands mark; None to be found out from the rows.
+    """
+    quote = contract.format.quote
+    content = written_again([columns, *rows], found.delimiter or ",", quote)
+    written = {"delimiter": found.delimiter, "decimal": marks[0], "thousands": marks[1], "skip_lines": 0}
+    changed = contract.model_copy(update={"format": contract.format.model_copy(update=written)})
+    return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
+
+
+class _CsvReader:
+    def __init__(
+        self, source: Readable, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
+    ) -> None:
+        self._source = source
+        self._contract = contract
+        self._rows_per_partition = rows_per_partition
+        self._limits = limits
+        self._at = _Cursor()
+        self._fill(HEAD_BYTES)
+        self._skip_lines(contract.format.skip_lines)
+        self._dialect = self._find_dialect()
+        self._columns = self._read_header()
+        self._missing = _missing_values(contract, self._columns)
+        # Of numbers pandas would take 0.0 for a missing 0.
+        by_text = {name for name, texts in self._missing.items() if any(map(_is_number, texts))}
+        self._text_columns = self._dialect.text_columns & set(self._columns) | by_text
+        self._block_bytes = self._first_block_bytes()
+        self._source_format = SourceFormat(
+            type="csv",
+            compression=compression,
+            encoding=getattr(source, "encoding", "utf-8"),
+            delimiter=self._dialect.delimiter,
+            decimal=self._dialect.decimal,
+            thousands=self._dialect.thousands,
+        )
+
+    # --- the beginning ------------------------------------------------------------------------------------
+
+    def _skip_lines(self, count: int) -> None:
+        for _ in range(count):
+            end = self._line_end()
+            self._advance(end, lines=1)
+        if not self._at.pending.strip() and self._at.is_end:
+            raise EmptyFile(f"nothing follows the {count} skipped lines" if count else "the file is empty")
+
+    def _line_end(self) -> int:
+        """The end of the pending bytes' first line."""
+        while (end := self._at.pending.find(b"\n")) < 0:
+            if self._at.is_end:
+                return len(self._at.pending)
+            self._require_record_fits()
+            self._fill(2 * len(self._at.pending) + HEAD_BYTES)
+        return end + 1
+
+    def _find_dialect(self) -> CsvDialect:
+        while self._at.pending and not self._at.pending[: self._line_end()].strip():
+            self._advance(self._line_end(), lines=1)
+        if not self._at.pending:
+            raise EmptyFile("the file holds nothing but blank lines")
+        column = self._at.pending[: self._line_end()].find(b"\0") + 1
+        if column:
+            raise FormatNotAllowed(
+                f"line {self._at.line}, column {column}: a NUL byte where the header should be; this is no text"
+            )
+        whole_lines = self._at.pending.rfind(b"\n", 0, HEAD_BYTES * 2) + 1 or self._line_end()
+        sample = self._at.pending[:whole_lines].decode("utf-8", errors="replace")
+        return dialect_of(sample, self._contract)
+
+    def _read_header(self) -> list[str]:
+        while True:
+            end = self._at.pending.rfind(b"\n") + 1 if not self._at.is_end else len(self._at.pending)
+            lines = _lines(self._at.pending[:end])
+            record = next(records_of(lines, self._dialect.delimiter, self._dialect.quote), None)
+            if record is not None and not record.is_open:
+                break
+            if self._at.is_end:
+                line, column = opening_quote("".join(lines), *self._marks)
+                raise UnclosedQuote(
+                    f"line {self._at.line + line}, column {column}: a quote opens in the header and is never closed"
+                )
+            self._require_record_fits()
+            self._fill(2 * len(self._at.pending))
+        if record.fields is None:
+            raise HeaderInvalid(f"line {self._at.line}: the header cannot be read: {record.fault}")
+        size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
+        self._check_header(record.fields)
+        self._advance(size, lines=record.end_line)
+        return record.fields
+
+    def _check_header(self, names: list[str]) -> None:
+        line = self._at.line
+        if len(names) > self._limits.max_columns:
+            raise TooManyColumns(f"line {line}: {len(names)} columns; at most {self._limits.max_columns} are read")
+        for place, name in enumerate(names, start=1):
+            if not name.strip():
+                raise HeaderInvalid(
+                    f"line {line}: column {place} has no name"
+                    + (" (pandas writes its index so: use to_csv(index=False))" if place == 1 else "")
+                )
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            places = [place for place, other in enumerate(names, start=1) if other == name]
+            # The name itself is not told: where the header is missing, it is a value.
+            raise HeaderInvalid(
+                f"line {line}: the columns {places} have the same name; name each once, and see that there is a header"
+            )
+
+    # --- blocks -------------------------------------------------------------------------------------------
+
+    def partitions(self) -> Iterator[Partition]:
+        yielded = False
+        while (block := self._next_block()) is not None:
+            partition = self._parse(block)
+            self._advance(block.size, block.lines)
+            if not block.rows:
+                continue
+            self._at.rows += block.rows
+            if self._at.rows > self._limits.max_rows:
+                raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
+            yielded = True
+            yield partition
+        if not yielded:
+            yield self._partition(_empty_frame(self._columns), np.empty(0, np.int64), [])
+
+    def _next_block(self) -> _Block | None:
+        """The next whole records, at most `rows_per_partition`; None at the end."""
+        wanted = self._block_bytes
+        while True:
+            self._fill(wanted)
+            if not self._at.pending:
+                return None
+            window = self._at.pending[: max(wanted, self._block_bytes)]
+            is_last = self._at.is_end and len(window) == len(self._at.pending)
+            block = self._cut_plain(window) or self._cut_record_by_record(window, is_last)
+            if block is not None:
+                return block
+            self._require_record_fits()
+            wanted = 2 * len(window)
+
+    def _cut_plain(self, window: bytes) -> _Block | None:
+        """A block that pandas can take as it is, cut from the window's beginning; None where it is not so plain."""
+        end = window.rfind(b"\n") + 1
+        if not end or not is_clean_text(window[:end]):
+            return None
+        structure = plain_structure(window[:end], self._dialect.delimiter, self._dialect.quote)
+        if structure is None or not len(structure.newlines):
+            return None
+        self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
+        rows = min(len(structure.newlines), self._rows_per_partition)
+        end = int(structure.newlines[rows - 1]) + 1
+        if structure.delimiters_before(end) != rows * (len(self._columns) - 1):
+            return None
+        content = window[:end]
+        first = next(records_of(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
+        if first is None or first.fields is None or len(first.fields) != len(self._columns):
+            return None
+        lines = content.count(b"\n") if structure.has_quotes else rows
+        return _Block(content, end, rows, lines, first.fields, ends=structure.newlines[:rows])
+
+    def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
+        """The block where each record is looked at, with its misfits; None where not even one record is whole."""
+        end = len(window) if is_last else window.rfind(b"\n") + 1
+        lines = _lines(window[:end])
+        good: list[list[str]] = []
+        good_rows: list[int] = []
+        misfits: list[Misfit] = []
+        rows, used_lines = 0, 0
+        for record in records_of(lines, *self._marks):
+            if record.is_open and not is_last:
+                break
+            if record.is_open:
+                line, column = opening_quote("".join(lines[record.first_line :]), *self._marks)
+                line += self._at.line + record.first_line
+                raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed")
+            self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
+            rows += 1
+            fault = record.fault or self._count_fault(record)
+            if fault:
+                line = self._at.line + record.first_line
+                misfits.append(Misfit(self._at.rows + rows, fault, raw_text(lines, record), line))
+            else:
+                good.append(record.fields or [])
+                good_rows.append(self._at.rows + rows)
+            used_lines = record.end_line
+            if rows == self._rows_per_partition:
+                break
+        else:
+            used_lines = len(lines)
+        if not used_lines:
+            return None
+        size = len("".join(lines[:used_lines]).encode("utf-8", errors="surrogateescape"))
+        content = written_again(good, *self._marks)
+        return _Block(content, size, rows, used_lines, good[0] if good else [], good_rows, misfits)
+
+    def _count_fault(self, record: Record) -> str | None:
+        found = len(record.fields or [])
+        if found == len(self._columns):
+            return None
+        return "too_few_fields" if found < len(self._columns) else "too_many_fields"
+
+    # --- frames -------------------------------------------------------------------------------------------
+
+    def _parse(self, block: _Block) -> Partition:
+        if block.row_numbers is None:
+            frame = self._parse_plain(block)
+            if frame is not None:
+                first = self._at.rows + 1
+                return self._partition(frame, np.arange(first, first + block.rows, dtype=np.int64), [], block)
+            # As many fields as in a regular block, but not in every row: a long one beside a short one, or blank lines.
+            again = self._cut_record_by_record(block.content, is_last=False)
+            if again is None or again.size != block.size:
+                raise AssertionError("a block of regular records was cut differently the second time")
+            block.rows, block.row_numbers = again.rows, again.row_numbers
+            block.content, block.first_row, block.misfits = again.content, again.first_row, again.misfits
+            block.ends = None
+        row_numbers = np.array(block.row_numbers, dtype=np.int64)
+        if not len(row_numbers):
+            return self._partition(_empty_frame(self._columns), row_numbers, block.misfits)
+        frame = self._to_frame(block)
+        if len(frame) != len(row_numbers):
+            raise AssertionError(f"pandas found {len(frame)} rows where {len(row_numbers)} records are")
+        return self._partition(frame, row_numbers, block.misfits, block)
+
+    def _parse_plain(self, block: _Block) -> pd.DataFrame | None:
+        """The frame of a block that was not looked at row by row; None where pandas finds its rows irregular."""
+        try:
+            frame = self._to_frame(block)
+        except pd.errors.ParserError:
+            return None
+        return frame if len(frame) == block.rows else None
+
+    def _to_frame(self, block: _Block) -> pd.DataFrame:
+        frame = self._parse_text(block, self._text_columns)
+        lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
+        lossy |= self._losing_signs(block, frame, lossy)
+        if lossy:
+            self._text_columns |= lossy
+            frame = self._parse_text(block, self._text_columns)
+        return frame
+
+    def _parse_text(self, block: _Block, text_columns: Collection[str]) -> pd.DataFrame:
+        """Parse a block; a last row of text is added and taken off, so that text columns are not taken for numbers.
+
+        That is several times faster than `dtype=str`, which makes a Python object of every value.
+        """
+        sentinel = b""
+        if text_columns:
+            row = [
+                _SENTINEL if name in text_columns else value
+                for name, value in zip(self._columns, block.first_row, strict=True)
+            ]
+            sentinel = written_again([row], *self._marks)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            text: Any = _Utf8(block.content, sentinel)
+            frame: pd.DataFrame = pd.read_csv(
+                text,
+                sep=self._dialect.delimiter,
+                quotechar=self._dialect.quote,
+                decimal=self._dialect.decimal,
+                header=None,
+                names=self._columns,
+                index_col=False,
+                engine="c",
+                low_memory=False,  # one type per column and block, and so the texts as they were
+                keep_default_na=False,
+                na_values={name: texts for name, texts in self._missing.items() if name not in text_columns},
+                on_bad_lines="error",
+            )
+        frame = frame.iloc[:-1] if sentinel else frame
+        return frame.apply(self._with_missing) if len(frame) else frame
+
+    def _texts(self, block: _Block, positions: Any) -> pd.DataFrame:
+        """Some rows as text. A few of many are cut out and parsed alone."""
+        if block.ends is None or len(positions) > len(block.ends) // 2:
+            chosen_rows: pd.DataFrame = self._parse_text(block, self._columns).iloc[positions]
+            return chosen_rows.reset_index(drop=True)
+        starts = np.concatenate([[0], block.ends[:-1] + 1])[positions]
+        pieces = zip(starts.tolist(), block.ends[positions].tolist(), strict=True)
+        chosen = b"".join(block.content[start : end + 1] for start, end in pieces)
+        return self._parse_text(replace(block, content=chosen), self._columns)
+
+    def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
+        if not isinstance(values.dtype, pd.StringDtype):
+            return values
+        is_missing = values.isin(self._missing[str(values.name)])
+        return values.mask(is_missing) if is_missing.any() else values
+
+    def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
+        """Whether float64 may not hold what the file says: great integers beside missing values, and overflows."""
+        if values.dtype != np.float64:
+            return False
+        numbers = values.to_numpy()
+        great = np.abs(numbers[~np.isnan(numbers)])
+        if not len(great) or great.max() < _EXACT_FLOAT:
+            return False
+        if np.isinf(great).any():
+            return True
+        declared = self._contract.columns.get(name)
+        return declared is None or declared.type == "integer"
+
+    def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
+        """Columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
+
+        The file's beginning told of some; the first such number may come much later.
+        """
+        known = {*self._contract.columns, *self._text_columns, *lossy}
+        in_question = [
+            place
+            for place, name in enumerate(self._columns)
+            if name not in known and pd.api.types.is_numeric_dtype(frame[name].dtype)
+        ]
+        if not in_question:
+            return set()
+        size = (len(self._columns), len(frame))
+        found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
+        return {self._columns[place] for place in found}
+
+    def _partition(
+        self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit], block: _Block | None = None
+    ) -> Partition:
+        texts = None if block is None else partial(self._texts, block)
+        return Partition(frame, row_numbers, misfits, self._source_format, texts)
+
+    # --- bytes --------------------------------------------------------------------------------------------
+
+    @property
+    def _marks(self) -> tuple[str, str]:
+        return self._dialect.delimiter, self._dialect.quote
+
+    def _fill(self, size: int) -> None:
+        """Have at least `size` pending bytes, or all that are left. The last line always ends."""
+        while len(self._at.pending) < size and not self._at.is_end:
+            wanted = size - len(self._at.pending)
+            content = self._source.read(wanted)
+            self._at.pending += content
+            if not content:
+                self._at.is_end = True
+                if self._at.pending and not self._at.pending.endswith(b"\n"):
+                    self._at.pending += b"\n"
+
+    def _advance(self, size: int, lines: int) -> None:
+        self._at.pending = self._at.pending[size:]
+        self._at.line += lines
+
+    def _require_record_fits(self) -> None:
+        self._require_records_fit(len(self._at.pending))
+
+    def _require_records_fit(self, longest: int, line: int = 0) -> None:
+        if longest > self._limits.max_record_bytes:
+            raise RecordTooLong(
+                f"a record on or soon after line {self._at.line + line} is longer than"
+                f" {self._limits.max_record_bytes} bytes: its line has no end, or a quote in it is never closed"
+            )
+
+    def _first_block_bytes(self) -> int:
+        """Bytes that hold about one partition, by the length of the first records."""
+        sample = self._at.pending[:HEAD_BYTES]
+        average = len(sample) / max(1, sample.count(b"\n"))
+        wanted = int(average * self._rows_per_partition * 1.02)
+        return max(_SMALLEST_BLOCK_BYTES, min(wanted, self._limits.max_block_bytes))
+
+
+class _Utf8:
+    """UTF-8 bytes for pandas's C parser, which would decode and encode them once more from a BytesIO."""
+
+    mode = "r"
+
+    def __init__(self, content: bytes, last: bytes) -> None:
+        self._content = content
+        self._last = last
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        start = self._at
+        self._at = start + size
+        if start < len(self._content):
+            return self._content[start : self._at]
+        last, self._last = self._last[:size], self._last[size:]
+        return last
+
+    def __iter__(self) -> Iterator[bytes]:  # pandas asks for it, to tell a file from a path, and never calls it
+        raise NotImplementedError
+
+
+def _lines(content: bytes) -> list[str]:
+    text = content.decode("utf-8", errors="surrogateescape")
+    lines = text.split("\n")
+    last = lines.pop()
+    return [line + "\n" for line in lines] + ([last] if last else [])
+
+
+def _missing_values(contract: Contract, columns: list[str]) -> dict[str, list[str]]:
+    own = {name: column.missing_values for name, column in contract.columns.items()}
+    usual = contract.format.missing_values
+    return {name: list(usual if own.get(name) is None else own[name] or ()) for name in columns}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _empty_frame(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series([], dtype="str") for name in columns})

@@ -1,0 +1,194 @@
+"""CSV text cut at record ends, and its records told apart one by one where a block is not plain.
+
+Plain blocks are recognised with a few passes of NumPy, so that pandas's C parser can have them whole. In all others
+Python's csv module decides record by record; both read quotes in the same way, but csv says where a record begins.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.refinery.read.partition import MISFIT_RAW_BYTES
+
+_NEWLINE = 10
+_RETURN = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as csv reads it.
+
+    Attributes:
+        fields: its fields; None where it cannot be read.
+        fault: why not, in snake_case.
+        first_line, end_line: the lines of the block that it spans, from 0, end exclusive.
+        is_open: whether the block ends before a quoted field of it does.
+    """
+
+    fields: list[str] | None
+    fault: str | None
+    first_line: int
+    end_line: int
+    is_open: bool
+
+
+class _Lines:
+    """An iterator over lines that knows whether more were wanted than there are."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = iter(lines)
+        self.exhausted = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines, None)
+        if line is None:
+            self.exhausted = True
+            raise StopIteration
+        return line
+
+
+def records_of(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Record]:
+    """The records of some lines; blank ones are left out, as pandas does.
+
+    Args:
+        lines: with their line ends; bytes that are no UTF-8 as surrogate escapes.
+    """
+    feed = _Lines(lines)
+    blank = " \t".replace(delimiter, "") + "\r\n"
+    reader = csv.reader(feed, delimiter=delimiter, quotechar=quote)
+    consumed = 0
+    while consumed < len(lines):
+        fields: list[str] | None
+        try:
+            fields, fault = next(reader), None
+        except csv.Error:
+            fields, fault = None, "stray_carriage_return"
+        except StopIteration:
+            return
+        first, consumed = consumed, reader.line_num
+        raw = lines[first] if consumed == first + 1 else "".join(lines[first:consumed])
+        if not raw.strip(blank):
+            continue
+        if "\0" in raw:
+            fault = "nul_byte"
+        elif not raw.isascii() and not _is_text(raw):
+            fault = "undecodable_text"
+        yield Record(None if fault else fields, fault, first, consumed, feed.exhausted)
+
+
+def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
+    """Where the quote stands that opens the field which a text ends in: line from 0, column from 1."""
+    opened, is_open = 0, False
+    for place in (match.start() for match in re.finditer(re.escape(quote), text)):
+        before = text[place - 1 : place]
+        doubled = not is_open and before == quote and place - 1 > opened
+        if is_open or doubled:
+            is_open = not is_open
+        elif before in ("", delimiter, "\n"):  # elsewhere a quote is a sign like any other
+            opened, is_open = place, True
+    return text.count("\n", 0, opened), opened - text.rfind("\n", 0, opened)
+
+
+def raw_text(lines: Sequence[str], record: Record) -> str:
+    """A record's text as it was, at most 1 KiB, with a backslash escape for each byte that is no UTF-8."""
+    text = "".join(lines[record.first_line : record.end_line])[:MISFIT_RAW_BYTES].rstrip("\r\n")
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """At most 1 KiB of a text that may hold surrogate escapes."""
+    content = text[:MISFIT_RAW_BYTES].encode("utf-8", errors="surrogateescape")
+    clean = content.decode("utf-8", errors="backslashreplace").encode()[:MISFIT_RAW_BYTES]
+    return clean.decode("utf-8", errors="ignore")
+
+
+def _is_text(raw: str) -> bool:
+    try:
+        raw.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What is known about a block whose quotes are all regular.
+
+    Attributes:
+        newlines: positions of the line ends that end a record.
+        delimiters: for each byte whether it is a delimiter, outside of quotes.
+        has_quotes: whether there is any quote.
+    """
+
+    newlines: npt.NDArray[np.int64]
+    delimiters: npt.NDArray[np.bool_]
+    has_quotes: bool
+
+    def delimiters_before(self, end: int) -> int:
+        """How many delimiters stand before a position, outside of quotes."""
+        return int(np.count_nonzero(self.delimiters[:end]))
+
+
+def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
+    """The structure of a block that begins with a record, or None where it must be read record by record."""
+    content = np.frombuffer(block, dtype=np.uint8)
+    newline = content == _NEWLINE
+    mark = content == ord(delimiter)
+    has_quotes = quote.encode() in block
+    if has_quotes:
+        is_quote = content == ord(quote)
+        if not _quotes_are_regular(content, is_quote, delimiter, quote):
+            return None
+        outside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)) == 0
+        newline &= outside
+        mark &= outside
+    return Plain(np.flatnonzero(newline), mark, has_quotes)
+
+
+def _quotes_are_regular(
+    content: npt.NDArray[np.uint8], is_quote: npt.NDArray[np.bool_], delimiter: str, quote: str
+) -> bool:
+    """Whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair).
+
+    The last quote may be open: its field then reaches beyond the block.
+    """
+    places = np.flatnonzero(is_quote)
+    opening, closing = places[0::2], places[1::2]
+    before = content[np.maximum(opening - 1, 0)]
+    begins = (before == ord(delimiter)) | (before == _NEWLINE) | (before == ord(quote)) | (opening == 0)
+    closing = closing[closing < len(content) - 1]
+    after = content[closing + 1]
+    ends = (after == ord(delimiter)) | (after == _NEWLINE) | (after == _RETURN) | (after == ord(quote))
+    return bool(begins.all() and ends.all())
+
+
+def is_clean_text(block: bytes) -> bool:
+    """Whether a block is UTF-8 without NUL bytes and without carriage returns other than in line ends."""
+    if b"\0" in block:
+        return False
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+        return False
+    if block.isascii():
+        return True
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:
+    """Rows as CSV of the plainest kind: every field quoted, so that a blank one is not taken for a blank line."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, delimiter=delimiter, quotechar=quote, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+    return buffer.getvalue().encode("utf-8")

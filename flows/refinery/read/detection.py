@@ -1,0 +1,175 @@
+"""What a file is, by its content: an allow-list of five table formats, and a name for what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickletools
+import re
+from typing import Literal
+
+from flows.refinery.contract.model import FormatType
+from flows.refinery.read.rejections import EmptyFile, FormatMismatch, FormatNotAllowed
+
+TableType = Literal["csv", "json", "jsonl", "parquet", "xlsx"]
+
+# Magic numbers as the formats' own documents give them; only for the message, since what is not allowed is refused.
+_REFUSED: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a Windows program"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"Obj\x01", "an Avro file"),
+    (b"ORC", "an ORC file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"PARE", "an encrypted Parquet file"),
+    (b"\xd0\xcf\x11\xe0", "an old or encrypted Office file; save it as XLSX without a password"),
+    (b"BZh", "a bzip2 file; compress with gzip or zstd"),
+    (b"\xfd7zXZ", "an xz file; compress with gzip or zstd"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+)
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r\f\x1b"})
+_MAX_CONTROL_FRACTION = 0.05
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_UTF8_BOM = b"\xef\xbb\xbf"
+_ALLOWED = "allowed are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compressed with gzip or zstd"
+
+
+def detect(
+    head: bytes, *, declared: FormatType, is_whole: bool, encoding: str | None, delimiter: str | None = None
+) -> TableType:
+    """The format of a file.
+
+    Args:
+        head: its beginning, decompressed.
+        declared: what the contract says.
+        is_whole: whether `head` is all of it.
+        encoding: of text, where the contract gives one.
+        delimiter: of CSV, where the contract gives one; it may be a control character, as in files of Hive.
+
+    Raises:
+        EmptyFile, FormatNotAllowed, FormatMismatch
+    """
+    binary = _binary_type(head, declared, is_whole)
+    if binary is not None or declared in ("parquet", "xlsx"):
+        return _agreed(binary, declared)
+    if encoding is None:
+        _require_text(head.replace(delimiter.encode(), b",") if delimiter else head)
+    text = _as_text(head, encoding)
+    if is_whole and not text.strip("\0 \t\r\n\f\x0b"):
+        raise EmptyFile("the file holds nothing but blank lines")
+    if declared != "auto":
+        return declared
+    return _text_type(text, is_whole)
+
+
+def _agreed(found: Literal["parquet", "xlsx"] | None, declared: FormatType) -> TableType:
+    if found is None or declared not in ("auto", found):
+        name = {"parquet": "a Parquet file", "xlsx": "an XLSX workbook", None: f"no {declared} file"}[found]
+        raise FormatMismatch(f"the contract says {declared}, but this is {name}")
+    return found
+
+
+def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["parquet", "xlsx"] | None:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"PK\x03\x04"):
+        return "xlsx"  # the reader looks inside and refuses other archives
+    if _PICKLE.match(head) or _is_old_pickle(head, is_whole):
+        raise FormatNotAllowed(f"this is a Python pickle, which can run code when it is loaded; {_ALLOWED}")
+    if declared in ("auto", "parquet", "xlsx"):
+        for magic, name in _REFUSED:
+            if head.startswith(magic) and _is_binary(head):
+                raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
+    return None
+
+
+def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
+    """Whether this is a pickle of protocol 0 or 1, which has no magic number: its instructions are read, never done."""
+    if b"p0\n" not in head and b"q\0" not in head:
+        return False  # it remembers nothing, as no pickle of a table does
+    rest = io.BytesIO(head)
+    seen: set[str] = set()
+    try:
+        seen.update(instruction.name for instruction, _, _ in pickletools.genops(rest))
+    except ValueError:  # something else stands there, or the head ends
+        ends_well = not is_whole
+    else:
+        ends_well = True
+    return ends_well and rest.tell() == len(head) and "MARK" in seen and bool(seen & {"PUT", "BINPUT"})
+
+
+def _is_binary(head: bytes) -> bool:
+    return head.startswith(b"%PDF") or _control_fraction(head) > 0 or not _is_utf8(head)
+
+
+def _require_text(head: bytes) -> None:
+    if head.startswith(_UTF16_BOMS):
+        return
+    if _control_fraction(head) > _MAX_CONTROL_FRACTION and not _is_text_with_nul_bytes(head):
+        name = next((name for magic, name in _REFUSED if head.startswith(magic)), _what_it_may_be(head))
+        raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|svg)", head, re.IGNORECASE):
+        raise FormatNotAllowed(f"this is HTML or XML, no table; {_ALLOWED}")
+
+
+def _is_text_with_nul_bytes(head: bytes) -> bool:
+    """Whether only NUL bytes are wrong with a text, after its first line: its reader deals with them row by row."""
+    first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
+    others = head.replace(b"\0", b"")
+    return (
+        len(others) >= len(head) / 2
+        and _control_fraction(first_line) == 0
+        and _control_fraction(others) <= _MAX_CONTROL_FRACTION
+    )
+
+
+def _what_it_may_be(head: bytes) -> str:
+    place = next(place for place, byte in enumerate(head) if byte in _CONTROL_BYTES)
+    line, column = head.count(b"\n", 0, place) + 1, place - head.rfind(b"\n", 0, place)
+    where = f"line {line}, column {column} has the byte {head[place]:#04x}"
+    if not head.strip(b"\0"):
+        return f"nothing but NUL bytes ({where}), as a copy that broke off leaves them; upload the file again"
+    for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
+        if not head[start::2].strip(b"\0") and head[1 - start :: 2].isascii():
+            return f"UTF-16 without a byte order mark ({where}); write `encoding: {encoding}` under `format`"
+    return f"binary data of no known format ({where})"
+
+
+def _control_fraction(head: bytes) -> float:
+    return 1 - len(head.translate(None, _CONTROL_BYTES)) / max(1, len(head))
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head[:-4].decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _as_text(head: bytes, encoding: str | None) -> str:
+    if encoding is None:
+        encoding = "utf-16" if head.startswith(_UTF16_BOMS) else "utf-8"
+    return head.removeprefix(_UTF8_BOM).decode(encoding, errors="replace").removeprefix("\ufeff")
+
+
+def _text_type(text: str, is_whole: bool) -> TableType:
+    beginning = text.lstrip()
+    if beginning.startswith("["):
+        return "json"
+    if not beginning.startswith("{"):
+        return "csv"
+    first_line, newline, _ = beginning.partition("\n")
+    if not newline and not is_whole:
+        return "jsonl"  # one very long line: a single object reads the same either way
+    try:
+        return "jsonl" if isinstance(json.loads(first_line), dict) else "json"
+    except (ValueError, RecursionError):
+        return "json"

@@ -1,0 +1,64 @@
+"""From the bytes of a file to partitions of rows: finds out what the file is, and reads it with the right reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.read.byte_source import HEAD_BYTES, ByteSource, open_bytes
+from flows.refinery.read.csv_reader import read_csv
+from flows.refinery.read.detection import detect
+from flows.refinery.read.json_reader import read_json, read_json_lines
+from flows.refinery.read.parquet_reader import read_parquet
+from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.reserved_columns import require_free_names
+from flows.refinery.read.text_source import TextSource
+from flows.refinery.read.xlsx_reader import read_xlsx
+
+__all__ = ["ROWS_PER_PARTITION", "Limits", "Misfit", "Partition", "SourceFormat", "read_partitions"]
+
+ROWS_PER_PARTITION = 250_000
+_DEFAULT_LIMITS = Limits()
+
+
+def read_partitions(
+    path: Path,
+    contract: Contract,
+    *,
+    rows_per_partition: int = ROWS_PER_PARTITION,
+    limits: Limits = _DEFAULT_LIMITS,
+) -> Iterator[Partition]:
+    """Read a file piece by piece, in bounded memory, at most `rows_per_partition` rows at a time.
+
+    There is at least one partition: a table without rows gives an empty one, with its columns.
+
+    Raises:
+        FileRejected: the file cannot be read as a table; a subclass per cause (rejections.py).
+        OSError: the file itself cannot be opened or read.
+    """
+    with open_bytes(path, limits) as source:
+        for partition in _partitions(source, contract, rows_per_partition, limits):
+            require_free_names(partition.frame.columns)
+            yield partition
+
+
+def _partitions(source: ByteSource, contract: Contract, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
+    given = contract.format
+    found = detect(
+        source.head,
+        declared=given.type,
+        is_whole=len(source.head) < HEAD_BYTES,
+        encoding=given.encoding,
+        delimiter=given.delimiter,
+    )
+    rest = (rows_per_partition, limits, source.compression)
+    if found == "parquet":
+        with source.as_file(limits.max_expanded_bytes) as file:
+            yield from read_parquet(file, *rest)
+    elif found == "xlsx":
+        with source.as_file(limits.max_workbook_bytes) as file:
+            yield from read_xlsx(file, contract, *rest)
+    else:
+        read = {"csv": read_csv, "json": read_json, "jsonl": read_json_lines}[found]
+        yield from read(TextSource(source, given.encoding), contract, *rest)

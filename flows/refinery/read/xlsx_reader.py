@@ -1,0 +1,354 @@
+"""XLSX to partitions. A workbook is read as a whole, so what it unpacks to is measured first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+from python_calamine import CalamineWorkbook
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import FileRejected
+from flows.refinery.read.columns import frame_of
+from flows.refinery.read.csv_dialect import TEXT_TYPES
+from flows.refinery.read.csv_records import shortened
+from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.rejections import (
+    EmptyFile,
+    FileTooLarge,
+    FormatNotAllowed,
+    HeaderInvalid,
+    SheetMissing,
+    TooManyColumns,
+    TooManyRows,
+    WorkbookBroken,
+)
+from flows.refinery.read.xlsx_errors import ERROR_CELL, REFERENCE, ErrorCells, has_error_cell, row_of, sheet_errors
+from flows.refinery.suggestions import did_you_mean
+
+_MAX_PARTS = 10_000
+_PIECE_BYTES = 1 << 18
+_MAX_TAG_BYTES = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT 4.3.7
+_ENCRYPTED = 0x1
+_ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
+
+
+def read_xlsx(
+    file: IO[bytes], contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
+) -> Iterator[Partition]:
+    """Read one sheet. Its first row that is not blank, after `skip_lines`, is the header; blank rows are no rows.
+
+    Whole numbers come as integers: XLSX knows only one kind of number.
+
+    Raises:
+        FormatNotAllowed, WorkbookBroken, FileTooLarge, SheetMissing, EmptyFile, HeaderInvalid, TooManyColumns,
+        TooManyRows
+    """
+    faults = _require_harmless(file, limits)
+    file.seek(0)
+    name, sheet = _sheet_rows(file, contract)
+    errors = sheet_errors(name, faults, lambda part: _content(file, part)) if faults else ErrorCells()
+    rows = enumerate(sheet, start=1)
+    for _ in range(contract.format.skip_lines):
+        next(rows, None)
+    number, header = next(((n, row) for n, row in rows if not _is_blank(row) or errors.of(n)), (0, None))
+    if header is None:
+        raise EmptyFile("the sheet is empty")
+    if errors.of(number):
+        raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
+    names = _names(header, number, limits)
+    found = SourceFormat(type="xlsx", compression=compression)
+    rows_per_partition = min(rows_per_partition, limits.max_rows)
+    yield from _partitions(rows, names, errors, contract, rows_per_partition, limits, found)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows on their way into a partition.
+
+    Attributes:
+        total: rows so far, those of earlier partitions and misfits included.
+    """
+
+    total: int = 0
+    values: list[list[Any]] = field(default_factory=list)
+    row_numbers: list[int] = field(default_factory=list)
+    misfits: list[Misfit] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.values) + len(self.misfits)
+
+    def add(self, row: list[Any], error: str | None, number: int) -> None:
+        """Take a row of the sheet; one with an error cell is a misfit, as the error is no value and not missing."""
+        self.total += 1
+        if error is None:
+            self.values.append(row)
+            self.row_numbers.append(self.total)
+        else:
+            cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
+            self.misfits.append(Misfit(self.total, ERROR_CELL, shortened(f"{error} in row {number}: {cells}")))
+
+
+def _partitions(
+    rows: Iterator[tuple[int, list[Any]]],
+    names: list[str],
+    errors: ErrorCells,
+    contract: Contract,
+    rows_per_partition: int,
+    limits: Limits,
+    found: SourceFormat,
+) -> Iterator[Partition]:
+    pending = _Rows()
+    for number, row in rows:
+        error = errors.of(number)
+        if _is_blank(row) and error is None:
+            continue
+        for place, value in enumerate(row[len(names) :], start=len(names)):
+            if not _is_empty(value):
+                raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
+        pending.add(row, error, number)
+        if pending.total > limits.max_rows:
+            raise TooManyRows(f"the sheet has more than {limits.max_rows} rows")
+        if len(pending) == rows_per_partition:
+            yield _partition(pending, names, contract, found)
+            pending = _Rows(pending.total)
+    if len(pending) or not pending.total:
+        yield _partition(pending, names, contract, found)
+
+
+def _partition(rows: _Rows, names: list[str], contract: Contract, found: SourceFormat) -> Partition:
+    columns: dict[str, list[Any]] = {}
+    missing: dict[str, frozenset[str]] = {}
+    for place, name in enumerate(names):
+        column = contract.columns.get(name)
+        values = [_value(row[place]) if place < len(row) else None for row in rows.values]
+        if column is not None and column.type in TEXT_TYPES:
+            values = [_text_of_number(value) for value in values]
+        columns[name] = values
+        own = column.missing_values if column is not None else None
+        missing[name] = frozenset(contract.format.missing_values if own is None else own)
+    return Partition(frame_of(columns, missing), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dt.timedelta):
+        return str(value)
+    return None if _is_empty(value) else value
+
+
+def _text_of_number(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _is_blank(row: list[Any]) -> bool:
+    return all(map(_is_empty, row))
+
+
+def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
+    names = [str(_value(value)) if not _is_empty(value) else "" for value in header]
+    while names and not names[-1].strip():
+        names.pop()
+    if len(names) > limits.max_columns:
+        raise TooManyColumns(f"{len(names)} columns; at most {limits.max_columns} are read")
+    for place, name in enumerate(names):
+        if not name.strip():
+            raise HeaderInvalid(f"cell {_cell(place, number)}: a column of the header has no name")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        cells = [_cell(place, number) for place, other in enumerate(names) if other == name]
+        # The name itself is not told: where the header is missing, it is a value.
+        listed = ", ".join(cells[:10])
+        raise HeaderInvalid(
+            f"the cells {listed} have the same name; name each column once, and see that there is a header"
+        )
+    return names
+
+
+def _cell(column: int, row: int) -> str:
+    """A cell as spreadsheets call it; the column from 0, the row from 1."""
+    letters = ""
+    column += 1
+    while column:
+        column, rest = divmod(column - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return f"{letters}{row}"
+
+
+def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list[Any]]]:
+    """The sheet's name and its rows; cells with an error are empty in them."""
+    with _rust_faults_as_rejections():
+        workbook = CalamineWorkbook.from_filelike(file)
+        name = _sheet_name(workbook.sheet_names, contract.format.sheet)
+        return name, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+
+
+def _sheet_name(names: list[str], wanted: str | int) -> str:
+    if isinstance(wanted, int) and 0 <= wanted < len(names):
+        return names[wanted]
+    if isinstance(wanted, str) and wanted in names:
+        return wanted
+    raise SheetMissing(
+        f"there is no sheet {wanted!r}{did_you_mean(str(wanted), names)} (there are {len(names)} sheets)"
+    )
+
+
+@contextmanager
+def _rust_faults_as_rejections() -> Iterator[None]:
+    try:
+        yield
+    except (FileRejected, MemoryError):
+        raise
+    except BaseException as error:
+        # A fault in the Rust reader arrives as PanicException, which is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise WorkbookBroken(f"the workbook cannot be read: {type(error).__name__}") from None
+        raise
+
+
+# --- before unpacking ---------------------------------------------------------------------------------------
+
+
+def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
+    """Unpack every part in small pieces, keeping nothing, and count what the reader would have to hold.
+
+    The sizes that a ZIP archive itself gives may be false, and a sheet with two cells can span 17 thousand million.
+
+    Returns:
+        by the names of the parts that have any, their cells with errors.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+        raise WorkbookBroken("the XLSX file is damaged or cut short: its list of parts cannot be read") from error
+    if not any(part.filename.lower() == "xl/workbook.xml" for part in parts):
+        raise FormatNotAllowed("this is a ZIP archive, but no XLSX workbook; upload the table itself")
+    if len(parts) > _MAX_PARTS:
+        raise WorkbookBroken(f"the workbook has {len(parts)} parts; at most {_MAX_PARTS} are read")
+    left = limits.max_workbook_bytes
+    faults: dict[str, ErrorCells] = {}
+    for part in parts:
+        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
+        for piece in _pieces(file, part):
+            left -= len(piece)
+            if left < 0:
+                raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
+            extent.look_at(piece)
+        if extent.cells > limits.max_workbook_cells:
+            raise FileTooLarge(
+                f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
+                " delete stray cells far from the table, or upload CSV or Parquet"
+            )
+        if extent.errors:
+            faults[part.filename.lower()] = extent.errors
+    return faults
+
+
+def _content(file: IO[bytes], name: str) -> bytes:
+    """A part that was measured already; nothing where there is none of this name."""
+    with zipfile.ZipFile(file) as archive:
+        parts = [part for part in archive.infolist() if part.filename.lower() == name]
+    return b"".join(piece for part in parts[-1:] for piece in _pieces(file, part))
+
+
+def _pieces(file: IO[bytes], part: zipfile.ZipInfo) -> Iterator[bytes]:
+    """A part's unpacked content, whatever its header says about its size."""
+    if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
+    if part.header_offset < 0:
+        raise WorkbookBroken("the XLSX file is damaged: a part is not where it should be")
+    file.seek(part.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+        raise WorkbookBroken("the XLSX file is damaged: a part is not where it should be")
+    *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    file.seek(name_length + extra_length, 1)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS) if part.compress_type == zipfile.ZIP_DEFLATED else None
+    left = part.compress_size
+    while left > 0:
+        packed = file.read(min(left, _PIECE_BYTES))
+        if not packed:
+            raise WorkbookBroken("the XLSX file is cut short")
+        left -= len(packed)
+        yield from _inflated(inflater, packed)
+
+
+def _inflated(inflater: Any, packed: bytes) -> Iterator[bytes]:
+    if inflater is None:
+        yield packed
+        return
+    while packed and not inflater.eof:
+        try:
+            yield inflater.decompress(packed, _PIECE_BYTES)
+        except zlib.error as error:
+            raise WorkbookBroken("the XLSX file is damaged: a part cannot be unpacked") from error
+        packed = inflater.unconsumed_tail
+
+
+class _Extent:
+    """How far a sheet's cells reach, told from its XML without parsing it."""
+
+    def __init__(self, max_cells: int) -> None:
+        self.errors = ErrorCells(max_cells)
+        self._row = 0
+        self._tail = b""
+        self._last_row = self._last_cell_row = self._last_column = 0
+        self._tags = self._references = self._rows = 0
+        self._cells_in_row = self._most_cells_in_a_row = 0
+
+    def look_at(self, piece: bytes) -> None:
+        """Take the next piece of the sheet's XML."""
+        text = self._tail + piece
+        end = text.rfind(b">") + 1  # a tag is looked at once, and whole
+        text, self._tail = text[:end], text[end:]
+        if len(self._tail) > _MAX_TAG_BYTES:
+            raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
+        has_errors = has_error_cell(text)
+        for match in _ROW_OR_CELL.finditer(text):
+            if match[1] == b"c":
+                self._tags += 1
+                self._cells_in_row += 1
+                self._most_cells_in_a_row = max(self._most_cells_in_a_row, self._cells_in_row)
+                if has_errors:
+                    self.errors.look_at(text, match.start(), self._row)
+            else:
+                self._rows += 1
+                self._cells_in_row = 0
+                self._row = row_of(text, match.start(), self._row + 1)
+        for match in REFERENCE.finditer(text):
+            self._references += 1
+            self._last_row = max(self._last_row, int(match[2]))
+            if match[1]:
+                self._last_cell_row = max(self._last_cell_row, int(match[2]))
+                self._last_column = max(self._last_column, _column_number(match[1]))
+
+    @property
+    def cells(self) -> int:
+        """Rows times columns, at least as many as the reader makes."""
+        if self._references >= self._tags + self._rows:
+            return self._last_cell_row * self._last_column
+        # Cells and rows that give no place follow the one before.
+        return max(self._tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
+
+
+def _column_number(letters: bytes) -> int:
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + letter - 64
+    return number

@@ -1,0 +1,144 @@
+"""Corrected quarantine rows: out as a CSV for people, and in again. How they get into their file is in overlay.py."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.refinery.errors import TerminalError
+from flows.refinery.validate.quarantine import OWN_COLUMNS, ROW_NUMBER
+
+_PARQUET_MAGIC = b"PAR1"
+
+
+class CorrectionsUnusable(TerminalError):
+    """The corrected rows do not fit the file that they are for; the message says which rows or columns, and why."""
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is to stand in some rows of a file.
+
+    Attributes:
+        columns: the columns that are given.
+        rows: by row number the texts of these columns; None is a missing value.
+    """
+
+    columns: tuple[str, ...]
+    rows: Mapping[int, Mapping[str, str | None]]
+
+    def over(self, earlier: Corrections) -> Corrections:
+        """These corrections on top of earlier ones: a row that both have is as it is here."""
+        columns = (*earlier.columns, *(name for name in self.columns if name not in earlier.columns))
+        merged = {number: {**earlier.rows.get(number, {}), **row} for number, row in self.rows.items()}
+        return Corrections(columns, {**earlier.rows, **merged})
+
+    def write(self, path: Path) -> None:
+        """Keep them as a Parquet file that `read_corrections` reads back."""
+        numbers = sorted(self.rows)
+        data: dict[str, Any] = {ROW_NUMBER: pa.array(numbers, pa.int64())}
+        for name in self.columns:
+            data[name] = pa.array([self.rows[number].get(name) for number in numbers], pa.string())
+        pq.write_table(pa.table(data), path, compression="zstd")
+
+
+def read_corrections(path: Path) -> Corrections:
+    """Read a quarantine file as Sluice wrote it (Parquet), or the CSV that `export_quarantine` made of it.
+
+    Raises:
+        CorrectionsUnusable: it is neither, or a row number is missing, no number, or there twice.
+    """
+    columns, rows = _table_of(path)
+    if ROW_NUMBER not in columns:
+        raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is no quarantine file, nor made of one")
+    given = tuple(name for name in columns if name not in OWN_COLUMNS)
+    corrected: dict[int, dict[str, str | None]] = {}
+    for place, row in enumerate(rows, start=1):
+        number = _row_number(row[ROW_NUMBER])
+        if number is None:
+            raise CorrectionsUnusable(f"{path.name}: line {place} has no row number in {ROW_NUMBER}")
+        if number in corrected:
+            raise CorrectionsUnusable(f"{path.name}: row {number} is there twice")
+        values = {name: row[name] for name in given}
+        if any(value is not None for value in values.values()):  # an undecodable row that nobody filled in stays so
+            corrected[number] = values
+    return Corrections(given, corrected)
+
+
+def export_quarantine(quarantine: Path, destination: Path) -> int:
+    """Write a quarantine file as CSV, to be corrected in an editor or spreadsheet; return how many rows it has.
+
+    Texts stay exactly as they are, so that they come back as they went: what a spreadsheet would take for a formula
+    is not escaped.
+
+    Raises:
+        CorrectionsUnusable: it is no quarantine file.
+    """
+    columns, rows = _table_of(quarantine)
+    if ROW_NUMBER not in columns:
+        raise CorrectionsUnusable(f"{quarantine.name} is no quarantine file: it has no column {ROW_NUMBER}")
+    with destination.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_as_cell(row[name]) for name in columns])
+    return len(rows)
+
+
+def _table_of(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    with path.open("rb") as file:
+        is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+    try:
+        if is_parquet:
+            table = pq.read_table(path)
+            return table.column_names, table.to_pylist()
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            return _csv_table_of(path.name, text)
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
+        raise CorrectionsUnusable(
+            f"{path.name} is neither a Parquet file nor a CSV in UTF-8: {type(error).__name__}"
+        ) from None
+
+
+def _csv_table_of(name: str, text: IO[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    beginning = text.readline()
+    text.seek(0)
+    # Spreadsheet programs write the delimiter of the country that they think they are in.
+    delimiter = max(",;\t", key=beginning.count)
+    records = csv.reader(text, delimiter=delimiter, strict=True)
+    columns = next(records, [])
+    rows = []
+    for record in records:
+        if not record:
+            continue
+        if len(record) != len(columns):
+            raise CorrectionsUnusable(
+                f"{name}: line {records.line_num} has {len(record)} fields, and the header has {len(columns)}"
+            )
+        rows.append({column: value or None for column, value in zip(columns, record, strict=True)})
+    return columns, rows
+
+
+def _row_number(value: Any) -> int | None:
+    """Whole numbers, also as pandas and spreadsheets write them ("4.0")."""
+    text = str(value).strip().removesuffix(".0")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _as_cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return "; ".join("" if part is None else str(part) for part in value)
+    return "" if value is None else value
+
+
+def listed(numbers: Collection[int]) -> str:
+    """Row numbers for a sentence."""
+    shown = sorted(numbers)
+    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+    return f"{'row' if len(shown) == 1 else 'rows'} {', '.join(map(str, shown[:10]))}{more}"

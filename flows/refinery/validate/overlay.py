@@ -1,0 +1,238 @@
+"""Corrected rows put into the places of those that the file has, partition by partition, for every format.
+
+A cell changes only where the corrected text differs from what the quarantine file showed: all others keep the value,
+and the type, that they have in the file. A changed cell becomes what a clean file would have held there. In CSV that is
+text, and the rows are read again by the reader that read them before. In formats whose values have types it is a value
+of the kind that the column's other values are of, as far as the text can be read so; else it stays text, and the
+contract decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.refinery.contract.model import Column, Contract
+from flows.refinery.read.columns import series_of
+from flows.refinery.read.csv_dialect import TEXT_TYPES
+from flows.refinery.read.csv_reader import read_rows
+from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, listed
+from flows.refinery.validate.coercion import as_text, coerce
+
+# Numbers as a format that knows numbers would have kept them: "007" and "+1" are texts.
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,399})")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_FLAGS = {"true": True, "false": False}
+
+
+def corrected(
+    partitions: Iterator[Partition], corrections: Corrections, contract: Contract, limits: Limits
+) -> Iterator[Partition]:
+    """The partitions of a file with the corrections in them.
+
+    A row that could not be decoded is a row like any other once it is corrected; until then it stays as it is.
+
+    Raises:
+        CorrectionsUnusable: once all partitions were seen: the file has no such rows or columns.
+    """
+    overlay = _Overlay(corrections, contract, limits)
+    for partition in partitions:
+        yield from overlay.on(partition)
+    overlay.require_all_done()
+
+
+class _Overlay:
+    def __init__(self, corrections: Corrections, contract: Contract, limits: Limits) -> None:
+        self._corrections, self._contract, self._limits = corrections, contract, limits
+        self._rows_left = set(corrections.rows)
+        self._columns_left = {name for name in corrections.columns if name not in contract.columns}
+        self._is_first = True
+        self._found: SourceFormat | None = None  # how the corrected beginning of a CSV file turns out to be written
+
+    def on(self, partition: Partition) -> Iterator[Partition]:
+        """One partition with its corrected rows; of a CSV file perhaps in several pieces."""
+        self._columns_left.difference_update(map(str, partition.frame.columns))
+        misfits = [misfit.row_number for misfit in partition.misfits]
+        here = sorted(self._rows_left & {*partition.row_numbers.tolist(), *misfits})
+        self._rows_left.difference_update(here)
+        is_first, self._is_first = self._is_first, False
+        if partition.source_format.type == "csv":
+            if here or self._is_written_otherwise(partition):
+                yield from self._on_texts(partition, here, is_first=is_first)
+                return
+        elif here:
+            partition = self._on_values(partition, here)
+        yield partition
+
+    def require_all_done(self) -> None:
+        if self._rows_left:
+            raise CorrectionsUnusable(f"the file has no {listed(self._rows_left)}")
+        if self._columns_left:
+            names = ", ".join(map(repr, sorted(self._columns_left)))
+            raise CorrectionsUnusable(f"neither the file nor its contract has a column {names}")
+
+    def _columns_of(self, frame: pd.DataFrame, here: Sequence[int]) -> list[str]:
+        """The partition's columns, and those that a correction brings with it."""
+        names = list(map(str, frame.columns))
+        rows = [self._corrections.rows[number] for number in here]
+        return names + [
+            name
+            for name in self._corrections.columns
+            if name not in names and any(row.get(name) is not None for row in rows)
+        ]
+
+    # --- CSV ----------------------------------------------------------------------------------------------------------
+
+    def _is_written_otherwise(self, partition: Partition) -> bool:
+        """Whether a correction in the file's beginning changed how its numbers are read."""
+        return self._found is not None and self._found != partition.source_format
+
+    def _on_texts(self, partition: Partition, here: Sequence[int], *, is_first: bool) -> Iterator[Partition]:
+        names = self._columns_of(partition.frame, here)
+        rows = self._texts(partition, names)
+        for number in here:
+            rows[number] = self._corrected_texts(rows.get(number), names, number)
+        numbers = np.array(sorted(rows), dtype=np.int64)
+        misfits = [misfit for misfit in partition.misfits if misfit.row_number not in rows]
+        source_format = partition.source_format if self._found is None else self._found
+        given = self._contract.format
+        marks = (given.decimal, given.thousands) if is_first else (source_format.decimal, source_format.thousands)
+        texts = [rows[number] for number in numbers.tolist()]
+        for piece in read_rows(names, texts, self._contract, source_format, marks, self._limits):
+            if is_first:
+                found = piece.source_format
+                self._found = replace(source_format, decimal=found.decimal, thousands=found.thousands)
+                is_first = False
+            now = numbers[piece.row_numbers - 1]
+            yield replace(piece, row_numbers=now, misfits=misfits, source_format=self._found or source_format)
+            misfits = []
+
+    def _texts(self, partition: Partition, names: Sequence[str]) -> dict[int, list[str]]:
+        """The decoded rows by their number, as they are written in the file."""
+        if partition.texts is None:
+            return {}
+        texts = partition.texts(np.arange(len(partition.frame)))
+        columns = []
+        for name in names:
+            if name in texts.columns:
+                columns.append(texts[name].fillna(self._missing_mark(name)).tolist())
+            else:
+                columns.append([self._missing_mark(name)] * len(texts))
+        return dict(zip(partition.row_numbers.tolist(), map(list, zip(*columns, strict=True)), strict=True))
+
+    def _corrected_texts(self, written: Sequence[str] | None, names: Sequence[str], number: int) -> list[str]:
+        given = self._corrections.rows[number]
+        texts = []
+        for place, name in enumerate(names):
+            text = written[place] if written is not None else None
+            if name in given and not (given[name] is None and text == ""):  # CSV has one sign for both
+                text = given[name]
+            texts.append(self._missing_mark(name) if text is None else text)
+        return texts
+
+    def _missing_mark(self, name: str) -> str:
+        """How a missing value of a column is written."""
+        marks = self._missing_marks(name)
+        return "" if "" in marks or not marks else marks[0]
+
+    def _missing_marks(self, name: str) -> tuple[str, ...]:
+        column = self._contract.columns.get(name)
+        own = column.missing_values if column is not None else None
+        return self._contract.format.missing_values if own is None else own
+
+    # --- formats whose values have types ------------------------------------------------------------------------------
+
+    def _on_values(self, partition: Partition, here: Sequence[int]) -> Partition:
+        frame = partition.frame
+        decoded = [misfit.row_number for misfit in partition.misfits if misfit.row_number in self._corrections.rows]
+        numbers = np.concatenate([partition.row_numbers, np.array(decoded, dtype=np.int64)])
+        order = np.argsort(numbers)
+        places = np.searchsorted(numbers[order], here)
+        columns = {}
+        for name in self._columns_of(frame, here):
+            raw = frame[name] if name in frame.columns else pd.Series([None] * len(frame), dtype=object)
+            columns[name] = self._column(name, raw, len(decoded), order, places, here)
+        misfits = [misfit for misfit in partition.misfits if misfit.row_number not in decoded]
+        return replace(partition, frame=pd.DataFrame(columns), row_numbers=numbers[order], misfits=misfits)
+
+    def _column(
+        self, name: str, raw: pd.Series, added: int, order: np.ndarray, places: np.ndarray, here: Sequence[int]
+    ) -> pd.Series:
+        """One column with its corrected cells.
+
+        Args:
+            added: rows that could not be decoded and are corrected now; they come after the others.
+            order: brings all rows into the file's order.
+            places: where the corrected rows are then.
+        """
+        values = [*_values_of(raw), *[None] * added]
+        values = [values[place] for place in order]
+        shown = _texts_of(raw, added, order)
+        rows = [self._corrections.rows[number] for number in here]
+        changed: dict[int, str | None] = {}
+        for place, row in zip(places.tolist(), rows, strict=True):
+            given = row.get(name)
+            if name in row and given != shown[place] and not (given is None and shown[place] == ""):
+                changed[place] = None if given in self._missing_marks(name) else given
+        if not changed and not added:
+            return raw
+        others = [value for place, value in enumerate(values) if place not in changed and value is not None]
+        read = self._reader_of(name, raw, others)
+        for place, text in changed.items():
+            values[place] = None if text is None else read(text)
+        return _settled(values, raw)
+
+    def _reader_of(self, name: str, raw: pd.Series, others: Sequence[Any]) -> Callable[[str], Any]:
+        """What makes a value of a text, of the kind that the column's other values are of."""
+        column = self._contract.columns.get(name)
+        if pd.api.types.is_datetime64_any_dtype(raw.dtype):
+            return lambda text: _moment(text, column, raw)
+        if (column is not None and column.type in TEXT_TYPES) or any(isinstance(value, str) for value in others):
+            return lambda text: text
+        kinds = {type(value) for value in others}
+        if kinds == {bool}:
+            return lambda text: _FLAGS.get(text.strip().lower(), text)
+        return _natural if kinds <= {int, float} else lambda text: text
+
+
+def _values_of(raw: pd.Series) -> list[Any]:
+    """A column's values as Python's own, None where one is missing."""
+    return [None if missing else value for value, missing in zip(raw.tolist(), raw.isna(), strict=True)]
+
+
+def _texts_of(raw: pd.Series, added: int, order: np.ndarray) -> list[str | None]:
+    texts = [None if missing else text for text, missing in zip(as_text(raw), raw.isna(), strict=True)]
+    texts += [None] * added
+    return [texts[place] for place in order]
+
+
+def _natural(text: str) -> Any:
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
+    """A timestamp among timestamps: as the quarantine file writes them, or as the contract does."""
+    written = [None] if column is None or column.format is None else [None, column.format]
+    for code in written:
+        read = coerce(pd.Series([text], dtype="str"), Column(type="timestamp", format=code))
+        if not read.unreadable[0]:
+            moment = read.values[0]
+            zone = getattr(raw.dtype, "tz", None)
+            return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
+    return text
+
+
+def _settled(values: Sequence[Any], raw: pd.Series) -> pd.Series:
+    """Values as a column of the type that they had, where all of them still are of it."""
+    is_moment = pd.api.types.is_datetime64_any_dtype(raw.dtype)
+    if is_moment and not any(isinstance(value, str) for value in values):
+        return pd.Series([pd.NaT if value is None else value for value in values], dtype=raw.dtype)
+    return series_of(values, frozenset())

@@ -1,0 +1,254 @@
+"""Writing what is published: Parquet or CSV, in one file or in folders. The same rows give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from flows.refinery.contract.model import Output
+from flows.refinery.errors import FileRejected
+from flows.refinery.validate.arrow_spool import pandas_column
+from flows.refinery.validate.coercion import to_arrow
+
+MAX_FOLDERS = 500  # each is an open file, and an object in S3
+_MAX_FOLDER_CHARACTERS = 150
+_READ_BYTES = 1 << 20
+_DAY = re.compile(r"day\((.+)\)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # as Hive, Spark and Athena name the folder of missing values
+_EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
+
+
+class OutputImpossible(FileRejected):
+    """The clean rows cannot be written as the contract says: no such column to part them by, or too many values."""
+
+    code = "output_impossible"
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A local file that is to be published.
+
+    Attributes:
+        folder: "" or the folders that its rows belong to, as in "country=DE/".
+        sha256: of the file, hexadecimal.
+    """
+
+    path: Path
+    folder: str
+    rows: int
+    size_bytes: int
+    sha256: str
+    extension: str
+
+
+class OutputWriter:
+    """Writes frames as the contract's output says.
+
+    Args:
+        kinds: columns that are written as another type than pandas holds them in: "date" or "time".
+    """
+
+    def __init__(self, output: Output, folder: Path, kinds: Mapping[str, str]) -> None:
+        self._output, self._folder, self._kinds = output, folder, kinds
+        self._schema: pa.Schema | None = None
+        self._files: dict[str, _OneFile] = {}
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Add rows. All frames have the same columns.
+
+        Raises:
+            OutputImpossible: they cannot be parted as the contract says.
+        """
+        table = as_table(frame, self._kinds)
+        self._schema = self._schema or self._published(table).schema
+        for folder, part in self._parts(frame, table):
+            self._file(folder).write(self._published(part).cast(self._schema))
+
+    def close(self) -> tuple[OutputFile, ...]:
+        """Finish all files, in the order of their folders; one without rows when there were none."""
+        if not self._files:
+            self._file("")
+        return tuple(self._files[folder].close(folder) for folder in sorted(self._files))
+
+    def _file(self, folder: str) -> _OneFile:
+        if folder not in self._files:
+            if len(self._files) >= MAX_FOLDERS:
+                raise OutputImpossible(
+                    f"output.partition_by {list(self._output.partition_by)} gives more than {MAX_FOLDERS} folders"
+                )
+            path = self._folder / f"data-{len(self._files):04d}"
+            kind = _ParquetFile if self._output.format == "parquet" else _CsvFile
+            schema = self._schema if self._schema is not None else pa.schema([])
+            self._files[folder] = kind(path, schema, self._output.effective_compression)
+        return self._files[folder]
+
+    def _parts(self, frame: pd.DataFrame, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        if not self._output.partition_by:
+            yield "", table
+            return
+        folders = pd.Series("", index=pd.RangeIndex(len(frame)), dtype="str")
+        for name in self._output.partition_by:
+            folders = folders + _folder_names(name, frame, self._kinds)
+        for folder, places in folders.groupby(folders, sort=True).indices.items():
+            yield str(folder), table.take(pa.array(places))
+
+    def _published(self, table: pa.Table) -> pa.Table:
+        """Without the columns that the folders name, as readers of such folders expect."""
+        named = [name for name in self._output.partition_by if name in table.column_names]
+        if named and len(named) == table.num_columns:
+            raise OutputImpossible(f"output.partition_by {named} leaves no column to be written")
+        return table.drop_columns(named) if named else table
+
+
+class _OneFile:
+    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
+        self._path, self._schema, self._compression = path, schema, compression
+        self._rows = 0
+
+    extension = ""
+
+    def write(self, table: pa.Table) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        raise NotImplementedError
+
+    def close(self, folder: str) -> OutputFile:
+        self.finish()
+        return output_file(self._path, folder, self._rows, self.extension)
+
+
+class _ParquetFile(_OneFile):
+    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
+        super().__init__(path, schema, compression)
+        self.extension = ".parquet"
+        self._writer = pq.ParquetWriter(path, schema, compression=compression)
+
+    def write(self, table: pa.Table) -> None:
+        self._writer.write_table(table)
+        self._rows += table.num_rows
+
+    def finish(self) -> None:
+        self._writer.close()
+
+
+class _CsvFile(_OneFile):
+    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
+        super().__init__(path, schema, compression)
+        self.extension = f".csv{_EXTENSIONS[compression]}"
+        codec = None if compression == "none" else compression
+        self._sink = pa.output_stream(str(path), compression=codec)
+        header = pa.schema([field.with_name(_unformula(field.name)) for field in schema])
+        self._header = header
+        self._writer = pa_csv.CSVWriter(self._sink, header)
+
+    def write(self, table: pa.Table) -> None:
+        columns = [_escaped(column) for column in table.columns]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._header))
+        self._rows += table.num_rows
+
+    def finish(self) -> None:
+        self._writer.close()
+        self._sink.close()
+
+
+def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
+    """Describe a finished file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return OutputFile(path, folder, rows, path.stat().st_size, digest.hexdigest(), extension)
+
+
+def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
+    """A frame as it is published: no index, no pandas metadata, plain types."""
+    arrays = {str(name): _array(frame[name], kinds.get(str(name))) for name in frame.columns}
+    return pa.table(arrays)
+
+
+def _array(values: pd.Series, kind: str | None) -> pa.Array:
+    is_moment = pd.api.types.is_datetime64_dtype(values.dtype)
+    if (kind == "date" and is_moment) or (kind == "time" and isinstance(values.dtype, pd.StringDtype)):
+        return to_arrow(values, kind)
+    try:
+        array = pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        # Values of several types, as a dataset's own function may leave them.
+        array = pa.array(values.map(str, na_action="ignore").astype("str"), from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    return array.cast(_plain_type(array.type))
+
+
+def _plain_type(found: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(found):
+        return _plain_type(found.value_type)
+    if pa.types.is_large_string(found) or pa.types.is_null(found):
+        return pa.string()
+    if pa.types.is_timestamp(found):
+        return pa.timestamp("us", tz=found.tz)
+    return found
+
+
+def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
+    """Refuse to write by a column that a frame does not have, or by the day of one that holds no timestamps.
+
+    Raises:
+        OutputImpossible: with the columns that there are.
+    """
+    for name in partition_by:
+        _folder_names(name, frame, {})
+
+
+def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
+    """The folder of each row for one entry of partition_by; dates as ISO 8601 days."""
+    day = _DAY.fullmatch(name)
+    column = day.group(1).strip() if day else name
+    if column not in frame.columns:
+        there = ", ".join(map(repr, frame.columns))
+        raise OutputImpossible(f"output.partition_by: there is no column {column!r} to write by; there are {there}")
+    values = frame[column].reset_index(drop=True)
+    label = quote(f"{column}_day" if day else column, safe="")
+    if day:
+        if not pd.api.types.is_datetime64_any_dtype(values.dtype):
+            raise OutputImpossible(f"output.partition_by: {name}: the column holds no timestamps")
+        values = values.dt.strftime("%Y-%m-%d")
+    elif kinds.get(column) == "date" and pd.api.types.is_datetime64_dtype(values.dtype):
+        values = pandas_column(to_arrow(values, "date"), "str")
+    names = values.map(_folder_value, na_action="ignore").astype("str").fillna(_NO_VALUE)
+    return f"{label}=" + names + "/"
+
+
+def _folder_value(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    said = quote(str(value), safe="")
+    if len(said) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
+        said = said[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(said.encode()).hexdigest()[:8]
+    return said or "%00"
+
+
+# What spreadsheet programs take for a formula (owasp.org/www-community/attacks/CSV_Injection).
+_FORMULA = r"^[=+\-@\t\r]"
+
+
+def _escaped(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_string(column.type):
+        return column
+    return pc.if_else(pc.match_substring_regex(column, _FORMULA), pc.binary_join_element_wise("'", column, ""), column)
+
+
+def _unformula(name: str) -> str:
+    return f"'{name}" if re.match(_FORMULA, name) else name

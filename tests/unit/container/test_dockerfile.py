@@ -1,0 +1,44 @@
+"""What a look at the Dockerfile can hold it to; tests/image builds it and looks inside."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[3]
+_LINES = (_ROOT / "container" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+_INSTRUCTIONS = [tuple(line.split(None, 1)) for line in _LINES if line and not line.startswith("#")]
+
+
+def of(name: str) -> list[str]:
+    return [rest for instruction, rest in _INSTRUCTIONS if instruction == name]
+
+
+def test_every_stage_stands_on_the_base_that_is_given() -> None:
+    """By digest, for what is shipped: nothing in here names another image."""
+    assert of("FROM") == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
+
+
+def test_packages_come_from_the_lock_by_hash_and_from_nowhere_else() -> None:
+    (install,) = [command for command in of("RUN") if "pip" in command and "install" in command]
+    assert re.search(r"--require-hashes +-r requirements\.lock", install)
+    assert "--only-binary :all:" in install  # no code of a package runs while it is installed
+    assert not [command for command in of("RUN") if re.search(r"\b(apt|apt-get|curl|wget|git)\b", command)]
+
+
+def test_it_ends_as_a_user_by_number() -> None:
+    """By number, so that ECS and Kubernetes can tell that it is not root."""
+    assert of("USER") == ["10001:10001"]
+
+
+def test_no_secret_can_be_baked_in() -> None:
+    settings = " ".join([*of("ENV"), *of("ARG")])
+    assert not re.search(r"(?i)(key|token|secret|password)", settings)
+    assert of("ADD") == []
+
+
+def test_everything_that_is_copied_is_let_into_the_build_and_nothing_else() -> None:
+    let_in = {line[1:] for line in (_ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {word for line in of("COPY") if "--from" not in line for word in line.split()[:-1]}
+    assert let_in == copied
+    assert all((_ROOT / name).exists() for name in copied)

@@ -1,0 +1,49 @@
+"""What the image leaves out is unused, and what looks unused but is not stays."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_TRIM = Path(__file__).resolve().parents[3] / "container" / "trim.py"
+
+
+@pytest.fixture(scope="module")
+def trim() -> ModuleType:
+    """The script, which is no part of a package: it runs while the image is built."""
+    spec = importlib.util.spec_from_file_location("trim", _TRIM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * 10)
+
+
+def test_tests_headers_and_pip_go_and_are_counted(trim: ModuleType, tmp_path: Path) -> None:
+    gone = ["pandas/tests/test_a.py", "pyarrow/include/arrow.h", "pip/__init__.py", "scipy/stats/tests/test_b.py"]
+    put(tmp_path, *gone, "pandas/core/frame.py")
+    assert trim.trim(tmp_path) == 40
+    assert not any((tmp_path / name).exists() for name in gone)
+    assert (tmp_path / "pandas/core/frame.py").exists()
+
+
+def test_what_is_needed_although_it_looks_unused_stays(trim: ModuleType, tmp_path: Path) -> None:
+    kept = ["numpy/f2py/__init__.py", "numpy/testing/__init__.py", "pyarrow/libarrow_substrait.so.2600"]
+    put(tmp_path, *kept)
+    assert trim.trim(tmp_path) == 0
+    assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_only_services_that_are_called_keep_their_description(trim: ModuleType, tmp_path: Path) -> None:
+    put(tmp_path, "botocore/data/s3/x.json", "botocore/data/iot/x.json", "botocore/data/endpoints.json")
+    trim.trim(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "botocore" / "data").iterdir()) == ["endpoints.json", "s3"]

@@ -1,0 +1,98 @@
+"""Stopping the tasks of a cluster that is to be deleted, on an ECS that answers as AWS's does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from deployment.aws.running_tasks import TasksStillRunning, end_tasks
+
+CLUSTER = "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice"
+
+
+class Ecs:
+    """A cluster of tasks that need some looks to end after they were told to."""
+
+    def __init__(self, *names: str, looks: int = 2, later: tuple[str, ...] = (), exists: bool = True) -> None:
+        self._left = dict.fromkeys(names, looks)
+        self._looks, self._later, self._exists = looks, list(later), exists
+        self.told: list[str] = []
+
+    def stopping(self, name: str) -> Ecs:
+        """Let one be on its way out already."""
+        self.told.append(name)
+        return self
+
+    def get_paginator(self, _: str) -> Ecs:
+        return self
+
+    def paginate(self, *, cluster: str, desiredStatus: str) -> list[dict[str, list[str]]]:  # noqa: N803 (boto3's)
+        assert cluster == CLUSTER
+        if not self._exists:
+            raise ClientError({"Error": {"Code": "ClusterNotFoundException"}}, "ListTasks")
+        names = [name for name in self._left if (name in self.told) == (desiredStatus == "STOPPED")]
+        return [{"taskArns": [name]} for name in names] or [{"taskArns": []}]
+
+    def describe_tasks(self, *, cluster: str, tasks: list[str]) -> dict[str, list[dict[str, Any]]]:
+        assert cluster == CLUSTER
+        return {"tasks": [self._described(name) for name in tasks]}
+
+    def _described(self, name: str) -> dict[str, Any]:
+        if name not in self.told:
+            return {"taskArn": name, "desiredStatus": "RUNNING", "lastStatus": "RUNNING"}
+        self._left[name] -= 1
+        ended = self._left[name] <= 0
+        if not ended and self._later:
+            self._left[self._later.pop()] = self._looks
+        return {"taskArn": name, "desiredStatus": "STOPPED", "lastStatus": "STOPPED" if ended else "DEPROVISIONING"}
+
+    def stop_task(self, *, cluster: str, task: str, reason: str) -> None:
+        assert (cluster, reason) == (CLUSTER, "enough")
+        self.told.append(task)
+
+
+def ended(ecs: Ecs, deadline_seconds: float = 60.0) -> tuple[int, list[int]]:
+    """How many tasks were ended, and what was said of them."""
+    said: list[int] = []
+    count = end_tasks(ecs, CLUSTER, said.append, reason="enough", deadline_seconds=deadline_seconds, pause_seconds=0.0)
+    return count, said
+
+
+def test_every_task_is_told_once_and_waited_for() -> None:
+    ecs = Ecs("a", "b", looks=5)
+    assert ended(ecs) == (2, [2])
+    assert ecs.told == ["a", "b"]
+    assert all(left <= 0 for left in ecs._left.values())
+
+
+def test_a_task_that_somebody_else_stopped_is_waited_for_without_being_told_again() -> None:
+    ecs = Ecs("a").stopping("a")
+    assert ended(ecs) == (1, [1])
+    assert ecs.told == ["a"]
+
+
+def test_a_task_that_comes_while_others_end_is_stopped_too() -> None:
+    ecs = Ecs("a", later=("b",))
+    assert ended(ecs) == (2, [1, 1])
+    assert ecs.told == ["a", "b"]
+
+
+@pytest.mark.parametrize("ecs", [Ecs(), Ecs(exists=False)])
+def test_a_cluster_without_tasks_or_none_at_all_is_not_waited_for(ecs: Ecs) -> None:
+    assert ended(ecs) == (0, [])
+
+
+def test_a_task_that_does_not_end_is_not_waited_for_forever_and_named() -> None:
+    with pytest.raises(TasksStillRunning, match=r"1 tasks .*stuck among them.*same command again"):
+        ended(Ecs("stuck", looks=1_000_000), deadline_seconds=0.05)
+
+
+def test_a_refusal_is_not_taken_for_a_cluster_without_tasks() -> None:
+    class Refusing(Ecs):
+        def paginate(self, **_: Any) -> list[dict[str, list[str]]]:
+            raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListTasks")
+
+    with pytest.raises(ClientError):
+        ended(Refusing())

@@ -1,0 +1,225 @@
+"""What the commands decide: where a file belongs, whether its end was the expected one, what may be deleted."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from deployment.commands import demo
+from deployment.commands.clean import clean
+from deployment.commands.show import Progress, details_of, rows_of
+from deployment.commands.upload import CONTRACTS, DatasetUnknown, dataset_of, datasets
+from deployment.commands.uploads import Followed, Stage
+from deployment.local.errors import LocalCloudBusy
+from deployment.local.state_lock import StateLock
+from deployment.samples.orders import Written
+from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status
+from flows.refinery.checks import RejectionReason
+from lambda_trigger.message import UploadMessage
+
+_MESSAGE = UploadMessage(bucket="landing", key="incoming/orders/a.csv", version_id="1", etag="e", size_bytes=1)
+
+
+def receipt(status: Status = Status.PUBLISHED, **more: Any) -> Receipt:
+    return Receipt(
+        **{
+            "schema": 1,
+            "status": status,
+            "run_id": _MESSAGE.run_id,
+            "attempt": 0,
+            "source": Source(bucket="landing", key=_MESSAGE.key, version_id="1", etag="e", size_bytes=1),
+            "contract": ContractUsed(dataset="orders", content_hash="0", is_default=False),
+            "rows": Rows(rows_in=10, published=7, quarantined={"a rule": 2}, dropped={"a step": 1}),
+            "observed": True,
+            "code_version": "1",
+            "created_at": "2026-01-01T00:00:00Z",
+            **more,
+        }
+    )
+
+
+def followed(stage: Stage = Stage.PUBLISHED, execution: str | None = "SUCCEEDED", **more: Any) -> Followed:
+    return Followed("orders/a.csv", _MESSAGE, stage=stage, execution_status=execution, **more)
+
+
+def written(**more: Any) -> Written:
+    return Written(**{"rows": 10, "published": 7, "quarantined": 2, "dropped": 1, "rejected": False, **more})
+
+
+# --- upload -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file_name", "named", "dataset"),
+    [
+        ("penguins.csv", None, "penguins"),
+        ("Orders-2026-01.csv", None, "orders"),
+        ("orders_of_today.csv.gz", None, "orders"),
+        ("ordersheet.csv", None, None),
+        ("something.csv", None, None),
+        ("something.csv", "orders", "orders"),
+        ("penguins.csv", "orders", "orders"),
+    ],
+)
+def test_a_file_belongs_to_the_dataset_named_or_begun_with(
+    file_name: str, named: str | None, dataset: str | None
+) -> None:
+    assert dataset_of(Path(file_name), named, CONTRACTS) == dataset
+
+
+def test_a_mistyped_dataset_is_refused_with_the_one_that_was_meant() -> None:
+    with pytest.raises(DatasetUnknown, match="Did you mean 'orders'"):
+        dataset_of(Path("a.csv"), "ordres", CONTRACTS)
+
+
+def test_the_default_contract_is_no_dataset_to_name() -> None:
+    assert "default" not in datasets(CONTRACTS)
+    with pytest.raises(DatasetUnknown):
+        dataset_of(Path("a.csv"), "default", CONTRACTS)
+
+
+# --- following ----------------------------------------------------------------------------------------------
+
+
+def test_an_upload_never_goes_back() -> None:
+    upload = followed(Stage.UPLOADED, execution=None)
+    for stage in (Stage.QUEUED, Stage.PUBLISHED, Stage.RUNNING):
+        upload.reach(stage)
+    assert upload.stage is Stage.PUBLISHED
+    assert upload.ended is not None
+
+
+@pytest.mark.parametrize(
+    ("stage", "execution", "done"),
+    [
+        (Stage.RUNNING, "RUNNING", False),
+        (Stage.PUBLISHED, "RUNNING", False),  # the receipt is there, and Step Functions has not seen it yet
+        (Stage.PUBLISHED, None, False),
+        (Stage.PUBLISHED, "SUCCEEDED", True),
+        (Stage.REJECTED, "FAILED", True),
+        (Stage.FAILED, "FAILED", True),
+    ],
+)
+def test_an_upload_is_done_when_its_execution_is(stage: Stage, execution: str | None, done: bool) -> None:
+    assert followed(stage, execution).done is done
+
+
+def test_where_the_output_is_kept_each_change_is_one_line() -> None:
+    kept = io.StringIO()
+    upload = followed(Stage.UPLOADED, execution=None)
+    with Progress(Console(file=kept, width=40), [upload]).shown() as on_look:
+        on_look()
+        on_look()
+        upload.reach(Stage.QUEUED)
+        on_look()
+        upload.note = "a try failed, it is tried again"
+        on_look()
+        upload.note, upload.receipt = "", receipt()
+        upload.reach(Stage.PUBLISHED)
+        on_look()
+    lines = [line.split(None, 2)[2] for line in kept.getvalue().splitlines()]
+    assert lines == [
+        "uploaded   orders/a.csv",
+        "queued     orders/a.csv",
+        "queued     orders/a.csv  a try failed, it is tried again",
+        "published  orders/a.csv  7 of 10 published, 2 quarantined, 1 dropped",
+    ]
+
+
+def test_a_receipt_is_told_with_every_reason() -> None:
+    assert rows_of(receipt()) == "7 of 10 published, 2 quarantined, 1 dropped"
+    assert details_of(receipt()) == ["quarantined 2: a rule", "dropped 1: a step"]
+    reasons = (RejectionReason(code="empty", message="the file is empty"),)
+    rejected = receipt(
+        Status.REJECTED, reasons=reasons, rows=Rows(rows_in=3, published=0, dropped={"file_rejected": 3})
+    )
+    assert details_of(rejected) == ["rejected: the file is empty"]
+    assert details_of(receipt(observed=False))[-1].startswith("Prefect was away")
+
+
+# --- demo ---------------------------------------------------------------------------------------------------
+
+
+def test_an_expected_end_is_no_surprise() -> None:
+    assert demo.surprise_of(followed(receipt=receipt()), written()) == ""
+
+
+@pytest.mark.parametrize(
+    ("upload", "wanted", "surprise"),
+    [
+        (followed(Stage.RUNNING, "RUNNING"), written(), "still running"),
+        (followed(Stage.REJECTED, "FAILED", receipt=receipt(Status.REJECTED)), written(), "instead of published"),
+        (followed(receipt=receipt()), written(rejected=True), "instead of rejected"),
+        (followed(Stage.FAILED, "FAILED", problem="NoReceipt: gone"), written(), "NoReceipt: gone"),
+        (followed(execution="FAILED", receipt=receipt()), written(), "its execution ended FAILED"),
+        (followed(receipt=receipt()), written(published=8, quarantined=1), "(10, 7, 2, 1) instead of (10, 8, 1, 1)"),
+    ],
+)
+def test_any_other_end_is_a_surprise_that_is_named(upload: Followed, wanted: Written, surprise: str) -> None:
+    assert surprise in demo.surprise_of(upload, wanted)
+
+
+def test_the_demos_files_are_what_they_say(tmp_path: Path) -> None:
+    for sample in demo.SAMPLES:
+        path = tmp_path / sample.file_name
+        expected = sample.write(path)
+        assert expected.rows == expected.published + expected.quarantined + expected.dropped
+        assert path.exists()
+    assert len((tmp_path / "penguins.csv").read_text().splitlines()) == 1 + 344
+    assert {sample.write(tmp_path / "again").rejected for sample in demo.SAMPLES} == {True, False}
+
+
+# --- clean --------------------------------------------------------------------------------------------------
+
+
+def cleaned(folder: Path, *, cache_too: bool = False) -> str:
+    said = io.StringIO()
+    clean(Console(file=said, width=200), folder, cache_too=cache_too)
+    return said.getvalue()
+
+
+def state_folder(folder: Path) -> Path:
+    lock = StateLock(folder)
+    lock.acquire()
+    lock.release()
+    for name in ("cloud", "prefect", "cache"):
+        (folder / name).mkdir()
+    (folder / "cloud" / "object").touch()
+    (folder / "cloud.json").write_text("{}")
+    return folder
+
+
+def test_clean_forgets_the_state_and_keeps_what_only_saves_time(tmp_path: Path) -> None:
+    folder = state_folder(tmp_path / "state")
+    assert "Forgot" in cleaned(folder)
+    assert [path.name for path in folder.iterdir()] == ["cache"]
+
+
+def test_clean_with_the_cache_leaves_nothing(tmp_path: Path) -> None:
+    folder = state_folder(tmp_path / "state")
+    cleaned(folder, cache_too=True)
+    assert not folder.exists()
+
+
+def test_clean_never_touches_what_is_not_the_local_clouds(tmp_path: Path) -> None:
+    (tmp_path / "cloud").mkdir()
+    assert "nothing to clean" in cleaned(tmp_path)
+    assert (tmp_path / "cloud").exists()
+    folder = state_folder(tmp_path / "state")
+    (folder / "thesis.tex").touch()
+    cleaned(folder, cache_too=True)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_clean_refuses_while_a_cloud_runs(tmp_path: Path) -> None:
+    folder = state_folder(tmp_path / "state")
+    lock = StateLock(folder)
+    lock.acquire()
+    with pytest.raises(LocalCloudBusy):
+        cleaned(folder)
+    assert (folder / "cloud" / "object").exists()
+    lock.release()

@@ -1,0 +1,115 @@
+"""`sluice repair` against a pipeline: rows out by the run's id, corrected, and in again."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from deployment import cli
+from deployment.commands.repair import RunUnknown, export, export_run, repair
+from deployment.commands.user_paths import PathUnwritable
+from flows.pipeline.stages import UploadRun
+from flows.repair import NothingToRepair, fetch_quarantine
+from tests.chain.files import order, orders
+from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, account
+
+__all__ = ["account"]
+
+DIRTY = orders(*(order(number, unit_price="cheap") if number == 2 else order(number) for number in range(1, 9)))
+
+
+@dataclass
+class Deployed:
+    """A pipeline in the account of the test, as a command is given it."""
+
+    queue_url: str
+    region: str = "us-east-1"
+    aws_endpoint_url: str = ""
+    prefect_api_url: str = ""
+    prefect_ui_url: str = ""
+    prefect_headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return {
+            "LandingBucket": LANDING,
+            "PublishedBucket": PUBLISHED,
+            "QueueUrl": self.queue_url,
+            "IncomingPrefix": "incoming/",
+            "StateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:uploads",
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_DEFAULT_REGION": self.region, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+
+    def client(self, service: str, **options: Any) -> Any:
+        client: Any = boto3.client
+        return client(service, **options)
+
+
+@pytest.fixture
+def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    return Deployed(account.pipeline.queue.queue_url)
+
+
+def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
+    account: Account,
+    deployed: Deployed,
+    tmp_path: Path,
+) -> None:
+    with UploadRun(account.pipeline, account.upload("incoming/orders/monday.csv", DIRTY)) as run:
+        dirty = run.run()
+    told = io.StringIO()
+    path = tmp_path / "corrected.csv"
+    export_run(Console(file=told), deployed, dirty.run_id, path)
+    assert f"sluice repair {path} --run {dirty.run_id}" in told.getvalue()
+    path.write_text(path.read_text().replace("cheap", "9.50"))
+    repaired = repair(Console(file=told), deployed, path, dirty.run_id)
+    assert (repaired.attempt, repaired.rows.published, repaired.rows.quarantined) == (1, 8, {})
+    assert "repaired" in told.getvalue()
+    with pytest.raises(NothingToRepair, match="no rows in quarantine"):
+        export_run(Console(file=told), deployed, dirty.run_id, path)
+
+
+def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: Deployed, tmp_path: Path) -> None:
+    with pytest.raises(RunUnknown, match="'monday' is no run id"):
+        export_run(Console(quiet=True), deployed, "monday", tmp_path / "x.csv")
+    with pytest.raises(NothingToRepair, match="no receipt"):
+        export_run(Console(quiet=True), deployed, "0" * 32, tmp_path / "x.csv")
+
+
+def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
+    """A run with a row in quarantine, and that row's file under a name that says nothing."""
+    with UploadRun(account.pipeline, account.upload("incoming/orders/monday.csv", DIRTY)) as run:
+        run_id = run.run().run_id
+    path = folder / "rows.parquet"
+    fetch_quarantine(account.pipeline, run_id, path)
+    return run_id, path
+
+
+def test_a_file_is_exported_for_the_run_that_is_named(account: Account, tmp_path: Path) -> None:
+    run_id, path = quarantine_of(account, tmp_path)
+    exported = tmp_path / "rows.csv"
+    arguments = ["repair", str(path), "--run", run_id, "--export", str(exported)]
+    done = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert f"--run {run_id}" in done.output
+    assert "cheap" in exported.read_text()
+
+
+def test_a_path_that_cannot_be_written_is_named(account: Account, deployed: Deployed, tmp_path: Path) -> None:
+    run_id, path = quarantine_of(account, tmp_path)
+    nowhere = tmp_path / "nosuch" / "c.csv"
+    with pytest.raises(PathUnwritable, match=rf"{nowhere} cannot be written \(No such file or directory\)"):
+        export_run(Console(quiet=True), deployed, run_id, nowhere)
+    with pytest.raises(PathUnwritable, match=f"{nowhere} cannot be written"):
+        export(Console(quiet=True), path, nowhere, run_id)

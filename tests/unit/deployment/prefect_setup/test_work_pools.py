@@ -1,0 +1,52 @@
+"""The ECS pool's job template: what the stack decides is filled in, and only what may differ between runs is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from deployment.prefect_setup.work_pools import ECS_POOL, ecs_pool, ecs_template
+
+OUTPUTS = {
+    "SubnetIds": "subnet-1,subnet-2",
+    "SecurityGroupIds": "sg-1",
+    "AssignPublicIp": "DISABLED",
+    "TaskDefinitionArn": "arn:aws:ecs:eu-central-1:123456789012:task-definition/sluice-drain:7",
+    "ClusterArn": "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice",
+    "ContainerName": "drain",
+    "TaskRoleArn": "arn:aws:iam::123456789012:role/sluice-TaskRole",
+}
+
+
+def request() -> dict[str, Any]:
+    found: dict[str, Any] = ecs_template(OUTPUTS)["job_configuration"]["task_run_request"]
+    return found
+
+
+def test_a_run_is_a_task_in_the_stacks_network() -> None:
+    network = request()["networkConfiguration"]["awsvpcConfiguration"]
+    assert network == {"subnets": ["subnet-1", "subnet-2"], "securityGroups": ["sg-1"], "assignPublicIp": "DISABLED"}
+    (container,) = request()["overrides"]["containerOverrides"]
+    assert container["name"] == "drain", "the stack's container, not one that the worker would add"
+
+
+def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -> None:
+    """A description would be registered as a new revision, and every change of a run's size as another one."""
+    template = ecs_template(OUTPUTS)
+    variables = template["variables"]["properties"]
+    assert variables["task_definition_arn"]["default"] == OUTPUTS["TaskDefinitionArn"]
+    assert variables["cluster"]["default"] == OUTPUTS["ClusterArn"]
+    assert "task_definition" not in template["job_configuration"]
+
+
+def test_every_variable_is_described_and_every_placeholder_is_one() -> None:
+    template = ecs_template(OUTPUTS)
+    variables = template["variables"]["properties"]
+    assert all(variable["title"] and variable["description"] for variable in variables.values())
+    asked = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
+    assert asked == set(variables)
+
+
+def test_the_pool_is_of_the_type_that_its_worker_serves() -> None:
+    assert (ecs_pool(OUTPUTS).name, ecs_pool(OUTPUTS).type) == (ECS_POOL, "ecs")

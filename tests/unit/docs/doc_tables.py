@@ -1,0 +1,429 @@
+"""The tables of the documentation, made from what they describe: models, template, state machines.
+
+    python -m tests.unit.docs.doc_tables
+
+writes them anew between their marks, `<!-- made: NAME -->` and `<!-- end -->`; test_docs.py holds the pages to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from prefect.utilities.callables import parameter_schema
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from blocks.settings import PipelineSettings
+from deployment.local.services import PROJECT_ROOT
+from flows.pipeline.receipt import Receipt
+from flows.process_upload import process_upload
+from flows.reconcile import reconcile
+from flows.refinery import errors
+from flows.refinery.contract import model
+from flows.refinery.contract.vocabulary import UNSUPPORTED, vocabulary
+from flows.refinery.preprocess.steps import BUILT_IN
+from flows.refinery.read import rejections
+from flows.refinery.read.partition import Limits
+from flows.refinery.validate.rules import METHODS, Method
+from tests.infra.template import listed, load_template, statements_of
+
+_MARKED = re.compile(r"(?P<begin><!-- made: (?P<name>[a-z_]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+_SERVICE_ROLES = {
+    "TriggerRole": "the Lambda",
+    "RunRole": "an upload's execution",
+    "TaskRole": "the container",
+    "TaskExecutionRole": "Fargate, to start the container",
+    "SweepRole": "the sweep's execution",
+    "SweepTimerRole": "the schedule of the sweep",
+    "ReconcileRole": "a task that reconciles",
+}
+
+
+# --- small helpers ------------------------------------------------------------------------------------------
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(header)]
+    lines.append(["---"] * len(lines[0]))
+    lines += [[_cell(cell) for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown must not take for markup: globs and placeholders."""
+    return text.replace("<", "&lt;").replace("*", "\\*")
+
+
+def _code(text: object) -> str:
+    return f"`{text}`"
+
+
+def _first_sentence(documented: object) -> str:
+    text = " ".join((documented.__doc__ or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s", text)[0]
+
+
+def type_name(annotation: Any) -> str:
+    """What a value of this type is, in words a reader of YAML or JSON knows."""
+    if get_origin(annotation) is Annotated:
+        return type_name(get_args(annotation)[0])
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return " or ".join(type_name(part) for part in parts if part is not NoneType)
+    if origin is Literal:
+        return ", ".join(_code(part) for part in parts)
+    if origin is tuple:
+        return f"list of {type_name(parts[0])}"
+    if origin is dict:
+        return f"{type_name(parts[1])} by name"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything", Path: "path"}
+    if annotation in names:
+        return names[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, str):
+        return "text"
+    return _words(getattr(annotation, "__name__", str(annotation)))
+
+
+def _words(camel: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", camel).lower()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or isinstance(value, BaseModel):
+        return ""
+    return _code(json.dumps(value, ensure_ascii=False, default=list))
+
+
+# --- contracts ----------------------------------------------------------------------------------------------
+
+
+def _fields_of(model: type[BaseModel], *, without: frozenset[str] = frozenset()) -> str:
+    return _table(
+        ("field", "what it holds", "default", "meaning"),
+        (
+            (_code(name), type_name(field.annotation), _default(field), _plain(field.description or ""))
+            for name, field in model.model_fields.items()
+            if name not in without
+        ),
+    )
+
+
+def contract_fields() -> str:
+    """The fields of contract.yaml."""
+    return _fields_of(model.Contract, without=frozenset({"folder"}))
+
+
+def column_fields() -> str:
+    """What a column may say."""
+    return _fields_of(model.Column)
+
+
+def format_fields() -> str:
+    """What `format` may say."""
+    return _fields_of(model.FileFormat)
+
+
+def bad_rows_fields() -> str:
+    """What `bad_rows` may say."""
+    return _fields_of(model.BadRows)
+
+
+def output_fields() -> str:
+    """What `output` may say."""
+    return _fields_of(model.Output)
+
+
+def steps() -> str:
+    """The built-in preprocessing steps."""
+    return _table(
+        ("step", "arguments", "what it does"),
+        (
+            (
+                _code(name),
+                ", ".join(_code(argument) for argument in step.model_fields if argument != "label"),
+                _first_sentence(step),
+            )
+            for name, step in BUILT_IN.items()
+        ),
+    )
+
+
+def expectations() -> str:
+    """The expectations that a contract may name, with the arguments that each must have."""
+    shared = {"mostly", "row_condition", "condition_parser", "ignore_row_if", "severity"}
+    return _table(
+        ("expectation", "judges", "arguments (the bold ones are required)"),
+        (
+            (
+                _code(name),
+                f"each {kind.level}" if kind.level == "row" else "the file",
+                ", ".join(
+                    f"**{_code(argument)}**" if rule.required else _code(argument)
+                    for argument, rule in kind.arguments.items()
+                    if argument not in shared
+                ),
+            )
+            for name, kind in vocabulary().items()
+            if kind.supported
+        ),
+    )
+
+
+def expectations_unsupported() -> str:
+    """The expectations of GX that a contract may not name."""
+    return _table(("expectation", "why not"), ((_code(name), why) for name, why in sorted(UNSUPPORTED.items())))
+
+
+def expectation_methods() -> str:
+    """How each expectation is judged on a file that is read in partitions."""
+    return _table(
+        ("how", "expectations"),
+        ((method.value, ", ".join(_code(name) for name, its in METHODS.items() if its is method)) for method in Method),
+    )
+
+
+def limits() -> str:
+    """The bounds on a file, as the reader's own docstring says them."""
+    text = Limits.__doc__ or ""
+    described = dict(re.findall(r"^\s+(\w+): (.+)$", text, re.MULTILINE))
+    bounds = Limits()
+    return _table(
+        ("limit", "value", "on what"),
+        ((_code(name), _amount(name, getattr(bounds, name)), meaning) for name, meaning in described.items()),
+    )
+
+
+def _amount(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        for unit, size in (("GiB", 1024**3), ("MiB", 1024**2)):
+            if value >= size:
+                return f"{value / size:g} {unit}"
+    return f"{value:,.0f}"
+
+
+def rejected_files() -> str:
+    """The reasons for which a file cannot be read as a table."""
+    classes = [
+        kind
+        for kind in vars(rejections).values()
+        if isinstance(kind, type) and issubclass(kind, errors.FileRejected) and kind is not errors.FileRejected
+    ]
+    return _table(("code", "the file"), ((_code(kind.code), _first_sentence(kind)) for kind in classes))
+
+
+# --- receipts -----------------------------------------------------------------------------------------------
+
+
+def receipt_fields() -> str:
+    """Every field of a receipt, by its path."""
+    return _table(("field", "what it holds", "meaning"), _receipt_rows(Receipt, ""))
+
+
+def _receipt_rows(model: type[BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        path = f"{above}{field.alias or name}"
+        inner = _model_in(field.annotation)
+        if inner is None:
+            yield _code(path), type_name(field.annotation), field.description or ""
+            continue
+        several = get_origin(field.annotation) is tuple
+        yield _code(path), "list of objects" if several else "object", field.description or ""
+        yield from _receipt_rows(inner, f"{path}[]." if several else f"{path}.")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+# --- stack --------------------------------------------------------------------------------------------------
+
+
+def states() -> str:
+    """The states of an upload's run and of the sweep."""
+    return "\n".join(
+        f"**{title}** ({_code(f'stepfunctions/{name}')})\n\n" + _table(("state", "type", "then"), _state_rows(name))
+        for title, name in (("One upload", "process_upload.asl.json"), ("The sweep", "sweep.asl.json"))
+    )
+
+
+def _state_rows(name: str) -> Iterator[tuple[str, str, str]]:
+    machine = json.loads((PROJECT_ROOT / "stepfunctions" / name).read_text(encoding="utf-8"))
+    for state, body in machine["States"].items():
+        kind = body["Type"]
+        if kind == "Task":
+            kind = _code(body["Resource"].removeprefix("arn:aws:states:::").removeprefix("aws-sdk:"))
+        targets = [body.get("Next"), *(choice["Next"] for choice in body.get("Choices", ())), body.get("Default")]
+        caught = [catch["Next"] for catch in body.get("Catch", ())]
+        then = ", ".join(dict.fromkeys(target for target in targets if target))
+        if caught:
+            then += f"; on errors: {', '.join(dict.fromkeys(caught))}"
+        if kind == "Fail":
+            then = f"ends with {_code(body['Error'])}"
+        yield state, kind, then or "ends well"
+
+
+def roles() -> str:
+    """What each role may do."""
+    resources = load_template()["Resources"]
+    found = {name for name, resource in resources.items() if resource["Type"] == "AWS::IAM::Role"}
+    if found != set(_SERVICE_ROLES):
+        raise ValueError(f"the template's roles are {sorted(found)}; say here who each one is for")
+    return _table(
+        ("role", "of", "may"),
+        (
+            (_code(name), who, ", ".join(_code(action) for action in _actions(resources[name])))
+            for name, who in _SERVICE_ROLES.items()
+        ),
+    )
+
+
+def _actions(role: Mapping[str, Any]) -> list[str]:
+    policies = (policy["PolicyDocument"] for policy in role["Properties"]["Policies"])
+    actions = (
+        action for policy in policies for statement in statements_of(policy) for action in listed(statement["Action"])
+    )
+    return list(dict.fromkeys(actions))
+
+
+def parameters() -> str:
+    """The template's parameters."""
+    return _table(
+        ("parameter", "default", "meaning"),
+        (
+            (_code(name), _parameter_default(parameter), parameter["Description"])
+            for name, parameter in load_template()["Parameters"].items()
+        ),
+    )
+
+
+def _parameter_default(parameter: Mapping[str, Any]) -> str:
+    default = parameter.get("Default")
+    if default is None:
+        return "required"
+    return "empty" if default == "" else _code(default)
+
+
+def alarms() -> str:
+    """What the template's alarms watch."""
+    resources = load_template()["Resources"]
+    return _table(
+        ("alarm", "metric", "it means"),
+        (
+            (
+                _code(name),
+                _code(resource["Properties"]["MetricName"]),
+                resource["Properties"]["AlarmDescription"],
+            )
+            for name, resource in resources.items()
+            if resource["Type"] == "AWS::CloudWatch::Alarm"
+        ),
+    )
+
+
+def settings() -> str:
+    """The container's settings, as environment variables."""
+    return _table(
+        ("variable", "default", "meaning"),
+        (
+            (
+                _code(f"SLUICE_{name.upper()}"),
+                "Sluice's own" if name == "contracts_folder" else _default(field),
+                field.description or "",
+            )
+            for name, field in PipelineSettings.model_fields.items()
+        ),
+    )
+
+
+def flow_parameters() -> str:
+    """The parameters of a run that is started by hand."""
+    return _parameters_of(process_upload.fn)
+
+
+def reconcile_parameters() -> str:
+    """The parameters of a run that reconciles."""
+    return _parameters_of(reconcile.fn)
+
+
+def _parameters_of(function: Callable[..., object]) -> str:
+    hints = get_type_hints(function)
+    shown = parameter_schema(function).properties  # what Prefect's form shows
+    return _table(
+        ("parameter", "what it holds", "meaning"),
+        ((_code(name), type_name(hints[name]), _plain(field.get("description", ""))) for name, field in shown.items()),
+    )
+
+
+# --- pages --------------------------------------------------------------------------------------------------
+
+TABLES: dict[str, Callable[[], str]] = {
+    made.__name__: made
+    for made in (
+        contract_fields,
+        column_fields,
+        format_fields,
+        bad_rows_fields,
+        output_fields,
+        steps,
+        expectations,
+        expectations_unsupported,
+        expectation_methods,
+        limits,
+        rejected_files,
+        receipt_fields,
+        states,
+        roles,
+        parameters,
+        alarms,
+        settings,
+        flow_parameters,
+        reconcile_parameters,
+    )
+}
+
+
+def pages() -> list[Path]:
+    """The pages that people read: those in the project's root and below docs/."""
+    return [*sorted(PROJECT_ROOT.glob("*.md")), *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+
+
+def with_tables(text: str) -> str:
+    """A page with its tables made anew."""
+
+    def made_anew(match: re.Match[str]) -> str:
+        return f"{match['begin']}\n{TABLES[match['name']]()}\n{match['end']}"
+
+    return _MARKED.sub(made_anew, text)
+
+
+def tables_of(text: str) -> list[str]:
+    """The names of the tables of a page."""
+    return [match["name"] for match in _MARKED.finditer(text)]
+
+
+def main() -> None:
+    """Make all tables anew."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        made = with_tables(text)
+        if made != text:
+            page.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

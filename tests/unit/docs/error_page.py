@@ -1,0 +1,126 @@
+"""Every named error of Sluice, for docs/errors.md: made from the classes and the state machines.
+
+python -m tests.unit.docs.error_page > docs/errors.md
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import blocks
+import deployment
+import flows
+import lambda_trigger
+from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "errors.md"
+_PACKAGES = (lambda_trigger, flows, blocks, deployment)
+_NO_ERRORS = (".contracts", ".emulator", "__main__")  # users' own steps; what runs in the embedded cloud
+_BASES = (SluiceError, TransientError, TerminalError)
+_INTRODUCTION = """\
+# Errors
+
+Every error that Sluice names, made from the classes and the state machines by
+`python -m tests.unit.docs.error_page > docs/errors.md`; a test holds the page to them. A message says what is wrong,
+where, and what to do; it never holds a value of the data.
+"""
+_KINDS = (
+    (
+        "The file is rejected",
+        "Its receipt says why, the execution fails with `DataRejected` and the reason, and the flow run is *Rejected*. "
+        "Nothing of it is published and the message is deleted. Mend the file (or its contract) and upload it again.",
+    ),
+    (
+        "It may pass",
+        "In a task nothing is committed: the message goes back and the upload is tried again; after the queue's limit "
+        "of deliveries the message rests in the dead-letter queue, from where it can be redriven once the cause is "
+        "gone. A command can be given again.",
+    ),
+    (
+        "It stays until somebody acts",
+        "Trying again would fail in the same way. Do what the message says.",
+    ),
+)
+
+
+def error_classes() -> list[type[Exception]]:
+    """Every error class of the project's own, the bases left out."""
+    found = {kind for module in _modules() for kind in vars(module).values() if _is_own_error(kind)}
+    return sorted(found - set(_BASES), key=lambda kind: kind.__name__)
+
+
+def kind_of(error: type[Exception]) -> int:
+    """Where on the page an error stands."""
+    from flows.pipeline.stages import REJECTING
+
+    if issubclass(error, (FileRejected, *REJECTING)):
+        return 0
+    return 1 if issubclass(error, TransientError) else 2
+
+
+def state_errors() -> list[tuple[str, str, str]]:
+    """Each Fail state's error: the machine, the error, and what it says."""
+    rows = []
+    for path in sorted((ROOT / "stepfunctions").glob("*.asl.json")):
+        for state in json.loads(path.read_text())["States"].values():
+            if state["Type"] == "Fail":
+                rows.append((path.name.split(".")[0], state["Error"], _plain_cause(state["Cause"])))
+    return rows
+
+
+def page() -> str:
+    """The page as it has to be."""
+    parts = [_INTRODUCTION]
+    for number, (title, meaning) in enumerate(_KINDS):
+        rows = [error for error in error_classes() if kind_of(error) == number]
+        parts += [f"## {title}\n", meaning, "", "| error | code | when |\n|---|---|---|"]
+        parts += [f"| `{error.__name__}` | {_code(error)} | {_condition(error)} |" for error in rows]
+        parts.append("")
+    parts += ["## Executions\n", "What a Step Functions execution fails with.\n"]
+    parts += ["| state machine | error | what it says |\n|---|---|---|"]
+    parts += [f"| {machine} | `{error}` | {cause} |" for machine, error, cause in state_errors()]
+    return "\n".join(parts) + "\n"
+
+
+def _modules() -> Iterator[Any]:
+    for package in _PACKAGES:
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not any(part in found.name for part in _NO_ERRORS):
+                yield importlib.import_module(found.name)
+
+
+def _is_own_error(thing: object) -> bool:
+    if not inspect.isclass(thing) or not issubclass(thing, Exception) or thing.__name__.startswith("_"):
+        return False
+    return thing.__module__.split(".")[0] in {package.__name__ for package in _PACKAGES}
+
+
+def _code(error: type[Exception]) -> str:
+    code = vars(error).get("code")
+    return f"`{code}`" if code else ""
+
+
+def _condition(error: type[Exception]) -> str:
+    text = inspect.cleandoc(error.__doc__ or "").split("\nAttributes:")[0].split("\nArgs:")[0]
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _plain_cause(cause: str) -> str:
+    """A cause without JSONata: literals as they are, what is put in between as dots."""
+    if not cause.startswith("{%"):
+        return cause
+    literals = re.findall(r"'([^']*)'", cause)
+    return re.sub(r"\$\{(\w+)\}", r"\1", "…".join(literals)).replace("|", "\\|") or "the receipt's reason"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,116 @@
+"""What is said of a crash follows from what ECS says of the task."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from flows.composition import TaskLog
+from flows.observability.crashes import (
+    Crash,
+    _beside,
+    _lines_in_cloudwatch,
+    _log_of,
+    cause_of,
+    infrastructure_of,
+    task_of,
+)
+
+TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcdef"
+
+
+def stopped(code: int | None = None, *, stop_code: str = "EssentialContainerExited", **said: str) -> dict[str, Any]:
+    box = {"name": "drain", "exitCode": code, "reason": said.get("reason")}
+    return {"lastStatus": "STOPPED", "stopCode": stop_code, "stoppedReason": said.get("stopped"), "containers": [box]}
+
+
+@pytest.mark.parametrize(
+    ("task", "cause"),
+    [
+        (stopped(137, reason="OutOfMemoryError: Container killed due to memory usage"), "out of memory"),
+        (
+            stopped(143, stop_code="SpotInterruption", stopped="Your Spot Task was interrupted."),
+            "Spot took the task back",
+        ),
+        (stopped(143, stop_code="TerminationNotice", stopped="a termination notice"), "Spot took the task back"),
+        (stopped(143, stop_code="UserInitiated", stopped="Task stopped by user"), "the task was stopped"),
+        (stopped(137, stopped="Essential container in task exited"), "killed, out of memory perhaps"),
+        (stopped(2), "exit code 2"),
+        (stopped(0), ""),
+        ({}, ""),
+    ],
+)
+def test_the_cause_is_told_in_a_few_words(task: dict[str, Any], cause: str) -> None:
+    assert cause_of(task) == cause
+
+
+def test_a_flow_run_knows_its_task_as_prefects_own_worker_writes_it() -> None:
+    assert infrastructure_of(TASK) == f"sluice-Cluster::{TASK}"
+    assert task_of(infrastructure_of(TASK)) == TASK
+
+
+@pytest.mark.parametrize("infrastructure_pid", [None, "", "a-host:4711"])
+def test_a_process_is_no_task(infrastructure_pid: str | None) -> None:
+    assert task_of(infrastructure_pid) is None
+
+
+def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
+    crash = Crash("out of memory", "ECS says so.", ("first", "last `line`"))
+    assert crash.state_name == "Crashed: out of memory"
+    assert crash.message("No sign of life.") == (
+        "No sign of life.\nECS says so.\nIts last log lines:\nfirst\nlast `line`"
+    )
+    assert "```\nfirst\nlast 'line'\n```" in crash.markdown(""), "a line of the log cannot end the block"
+
+
+def test_what_was_said_before_cannot_become_markup() -> None:
+    """It may quote log lines, and those the key of a file."""
+    shown = Crash("", "also [b](https://evil)").markdown("Its last log lines: [a](https://evil)")
+    assert not re.search(r"(?<!\\)[\[\]]", shown)
+
+
+def test_a_crash_of_which_nothing_is_known_says_that() -> None:
+    assert Crash().state_name == "Crashed: killed"
+    assert Crash().message("") == "It logged nothing."
+
+
+def test_the_last_lines_come_from_the_tasks_log_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read where the task's definition says, and written for people."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with mock_aws():
+        logs = boto3.client("logs")
+        logs.create_log_group(logGroupName="/sluice/drain")
+        logs.create_log_stream(logGroupName="/sluice/drain", logStreamName="drain/drain/0123456789abcdef")
+        said = [
+            '{"time": "2026-01-01T10:11:12.345", "level": "INFO", "event": "done", "stage": "fetch", "seconds": 0.1}',
+            "Killed",
+        ]
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now + place, "message": line} for place, line in enumerate(said)]
+        logs.put_log_events(
+            logGroupName="/sluice/drain",
+            logStreamName="drain/drain/0123456789abcdef",
+            logEvents=events,  # type: ignore[arg-type]
+        )
+        options = {"awslogs-group": "/sluice/drain", "awslogs-stream-prefix": "drain"}
+        definition = boto3.client("ecs").register_task_definition(
+            family="drain",
+            containerDefinitions=[
+                {
+                    "name": "drain",
+                    "image": "x",
+                    "memory": 64,
+                    "logConfiguration": {"logDriver": "awslogs", "options": options},
+                }
+            ],
+        )["taskDefinition"]["taskDefinitionArn"]
+        log = _log_of({"taskArn": TASK, "taskDefinitionArn": definition})
+        assert log == TaskLog("/sluice/drain", "drain/drain/0123456789abcdef")
+        assert _beside(TaskLog("/sluice/drain", "drain/drain/fedcba9876543210"), TASK) == log
+        assert _lines_in_cloudwatch(log) == ["10:11:12 INFO done stage=fetch seconds=0.1", "Killed"]
+        assert _lines_in_cloudwatch(TaskLog("/sluice/drain", "drain/drain/gone")) == []

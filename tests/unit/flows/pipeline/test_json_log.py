@@ -1,0 +1,76 @@
+"""Whatever a task says, it says in lines of JSON that hold no value of the data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SECRET = "s3cr3tXyzzy"
+_SAYS_EVERYTHING = f"""
+import logging, sys, threading, warnings
+from flows.pipeline.json_log import lines_about, log_json_lines
+
+class Dropped:
+    def __del__(self):
+        raise ValueError("{SECRET}")
+
+def fail():
+    raise ValueError("{SECRET}")
+
+log_json_lines()
+with lines_about(run_id="r-1", dataset=None):
+    logging.getLogger("anybody").warning("said")
+    print("{SECRET}")
+    print("{SECRET}", file=sys.stderr)
+    warnings.warn("{SECRET}")
+    try:
+        fail()
+    except ValueError:
+        logging.getLogger("anybody").exception("failed")
+logging.getLogger("prefect.flow_runs").info("by Prefect")
+thread = threading.Thread(target=fail, name="a-thread")
+thread.start()
+thread.join()
+Dropped()
+fail()
+"""
+
+
+def _said(program: str, home: Path) -> tuple[str, list[dict[str, Any]]]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == ""
+    return ended.stdout, [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_texts(tmp_path: Path) -> None:
+    text, lines = _said(_SAYS_EVERYTHING, tmp_path)
+    assert SECRET not in text
+    assert all({"time", "level", "logger", "event"} <= set(line) for line in lines)
+    assert [line["event"] for line in lines] == [
+        "said",
+        "something was printed; its text is left out, as it may quote data",
+        "something was printed; its text is left out, as it may quote data",
+        "Python warns",
+        "failed",
+        "by Prefect",
+        "a thread ended by an exception that nobody foresaw",
+        "an exception that could not be raised",
+        "ended by an exception that nobody foresaw",
+    ]
+    assert [line.get("stream") for line in lines[1:3]] == ["stdout", "stderr"]
+    assert {line["exception"] for line in (lines[4], *lines[6:])} == {"ValueError"}
+    assert all(line["place"] for line in (*lines[3:5], *lines[6:]))
+
+
+def test_what_lines_are_about_is_on_every_line_of_the_block_and_on_no_other(tmp_path: Path) -> None:
+    _, lines = _said(_SAYS_EVERYTHING, tmp_path)
+    assert [line.get("run_id") for line in lines] == ["r-1"] * 5 + [None] * 4
+    assert not any("dataset" in line for line in lines)

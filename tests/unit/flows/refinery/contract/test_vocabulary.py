@@ -1,0 +1,61 @@
+"""The committed tables are what the installed libraries and the model say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.refinery.contract.schema import contract_schema, render_schema
+from flows.refinery.contract.vocabulary import TABLE, render_table, vocabulary
+
+ROOT = Path(__file__).parents[5]
+jsonschema: Any = importlib.import_module("jsonschema")  # Great Expectations brings it; it has no type information
+
+
+def test_the_table_of_expectations_is_that_of_the_installed_gx() -> None:
+    assert TABLE.read_text(encoding="utf-8") == render_table(), "run: python -m flows.refinery.contract.vocabulary"
+
+
+def test_row_level_and_table_level_are_told_apart() -> None:
+    levels = {name: kind.level for name, kind in vocabulary().items()}
+    assert levels["expect_column_values_to_not_be_null"] == "row"
+    assert levels["expect_column_pair_values_to_be_equal"] == "row"
+    assert levels["expect_compound_columns_to_be_unique"] == "row"
+    assert levels["expect_table_row_count_to_be_between"] == "table"
+    assert levels["expect_column_mean_to_be_between"] == "table"
+
+
+def test_the_committed_schema_is_that_of_the_model() -> None:
+    committed = (ROOT / "docs" / "contract.schema.json").read_text(encoding="utf-8")
+    assert committed == render_schema(), "run: python -m flows.refinery.contract.schema docs/contract.schema.json"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "flows" / "contracts").glob("*/contract.yaml")), ids=lambda p: p.parent.name
+)
+def test_the_schema_accepts_every_shipped_contract(path: Path) -> None:
+    jsonschema.Draft202012Validator(contract_schema()).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"expectations": [{"expect_colum_to_exist": {"column": "a"}}]},
+        {"expectations": [{"expect_column_to_exist": {"colum": "a"}}]},
+        {"expectations": ["expect_column_to_exist"]},
+        {"preprocess": ["drop_duplicate"]},
+        {"columns": {"a": "strin"}},
+        {"format": "cvs"},
+        {"folder": "/"},
+        {"sorce": "x"},
+    ],
+)
+def test_the_schema_refuses_what_the_model_refuses(wrong: dict[str, Any]) -> None:
+    json.dumps(wrong)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(contract_schema()).validate({"dataset": "a", **wrong})

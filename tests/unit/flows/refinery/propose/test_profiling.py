@@ -1,0 +1,306 @@
+"""A contract proposed from a sample: it loads, the sample passes it, and it says what a person would have said."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flows.refinery.contract.loading import ContractInvalid, load_contract
+from flows.refinery.propose.identifiers import identifier_regex
+from flows.refinery.propose.proposal import Proposal, propose_contract, wider
+from flows.refinery.read.rejections import EmptyFile
+from flows.refinery.validate.validate import validate_file
+
+ROOT = Path(__file__).parents[5]
+
+
+def propose(folder: Path, content: str, name: str = "sample.csv") -> Proposal:
+    """The proposal for a file of this content."""
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return propose_contract(path, "things")
+
+
+def column_of(proposal: Proposal, name: str) -> dict[str, Any]:
+    """What the proposed contract says of a column beyond the defaults."""
+    return proposal.contract.columns[name].model_dump(exclude_defaults=True)
+
+
+def expected_of(proposal: Proposal, column: str) -> dict[str, dict[str, Any]]:
+    """The proposed expectations of a column, by name, with their other arguments."""
+    return {
+        expectation.name.removeprefix("expect_column_values_to_"): {
+            name: value for name, value in expectation.arguments.items() if name != "column"
+        }
+        for expectation in proposal.contract.expectations
+        if expectation.columns == [column]
+    }
+
+
+def csv_of(**columns: Sequence[Any]) -> str:
+    """A CSV file of columns."""
+    rows = zip(*columns.values(), strict=True)
+    return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows), ""])
+
+
+# --- any table --------------------------------------------------------------------------------------------------------
+
+_NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cf", "Co", "Cn")), min_size=1, max_size=12
+).filter(str.strip)
+_FIRST, _LAST = dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1)  # noqa: DTZ001 hypothesis adds zones itself
+_DATES = st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1))
+_VALUES = st.sampled_from(
+    [
+        st.integers(-(10**6), 10**6),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False, allow_infinity=False, width=32),
+        st.floats(),
+        st.booleans(),
+        _DATES.map(str),
+        st.datetimes(_FIRST, _LAST).map(str),
+        _DATES.map(lambda day: day.strftime("%d/%m/%Y")),
+        st.sampled_from(["NA", "1", "2.5", "007", "yes", "x"]),
+        st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=10),
+        st.from_regex(r"[A-Z]{3}-[0-9]{4}", fullmatch=True),
+    ]
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, list[Any]]:
+    """Columns of equal length, each of one kind of values, some missing."""
+    names = draw(st.lists(_NAMES, min_size=1, max_size=4, unique=True))
+    rows = draw(st.integers(1, 30))
+    columns = {}
+    for name in names:
+        values = draw(_VALUES)
+        if draw(st.booleans()):
+            values = st.none() | values
+        columns[name] = draw(st.lists(values, min_size=rows, max_size=rows))
+    return columns
+
+
+def _as_csv(table: dict[str, list[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    writer.writerow(table)
+    writer.writerows(zip(*table.values(), strict=True))
+    return text.getvalue().encode()
+
+
+def _as_json_lines(table: dict[str, list[Any]]) -> bytes:
+    rows = (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True))
+    return "\n".join(json.dumps(row, allow_nan=False) for row in rows).encode()
+
+
+def _as_parquet(table: dict[str, list[Any]]) -> bytes:
+    frame = pd.DataFrame({name: pd.Series(values) for name, values in table.items()})
+    mixed = [name for name in frame if frame[name].dtype == object]
+    return frame.astype(dict.fromkeys(mixed, "str")).to_parquet()
+
+
+@pytest.mark.parametrize("written", [_as_csv, _as_json_lines, _as_parquet])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(table=tables())
+def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written: Any, table: dict[str, Any]) -> None:
+    try:
+        content = written(table)
+    except ValueError:  # JSON has no infinite numbers
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "sample").write_bytes(content)
+        proposal = propose_contract(folder / "sample", "things")
+        (folder / "things").mkdir()
+        (folder / "things" / "contract.yaml").write_text(proposal.text, encoding="utf-8")
+        contract = load_contract(folder / "things")
+        validated = validate_file(folder / "sample", contract, folder)
+    misfits = sum(proposal.profile.misfits.values())
+    assert validated.rejected == ()
+    assert sum(validated.quarantined.values()) == misfits
+    assert validated.rows_good == validated.rows_in - misfits
+
+
+def test_a_sample_with_rows_that_cannot_be_decoded_still_gives_a_contract(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, "a,b\n1,2\n1,2,3\n4,5\n")
+    assert proposal.validated.rejected == ()
+    assert sum(proposal.validated.quarantined.values()) == 1
+    assert "# 1 row of the sample could not be decoded" in proposal.text
+    assert proposal.contract.bad_rows.max_fraction is None
+
+
+def test_a_sample_without_rows_gives_its_columns(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, "a,b\n")
+    assert list(proposal.contract.columns) == ["a", "b"]
+    assert proposal.contract.expectations == ()
+
+
+def test_a_sample_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EmptyFile):
+        propose(tmp_path, "")
+
+
+def test_a_name_that_no_dataset_can_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_text("a\n1\n")
+    with pytest.raises(ContractInvalid, match="dataset"):
+        propose_contract(tmp_path / "sample.csv", "../../Etc")
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["1", "2", "-3"], {"type": "integer", "nullable": False}),
+        (["1", "", "3"], {"type": "integer"}),
+        (["1.0", "2.0"], {"type": "number", "nullable": False}),
+        (["1", "2.5"], {"type": "number", "nullable": False}),
+        (["1", "NA", "3"], {"type": "integer", "missing_values": ("", "NA")}),
+        (["1", "?", "3.5"], {"type": "number", "missing_values": ("", "?")}),
+        (["007", "123"], {"type": "string", "nullable": False}),
+        (["+4930123", "+4989123"], {"type": "string", "nullable": False}),
+        (["12345678901234567890", "1"], {"type": "string", "nullable": False}),
+        (["true", "false"], {"type": "boolean", "nullable": False}),
+        (["yes", "no"], {"type": "boolean", "nullable": False}),
+        (["Y", "N"], {"type": "boolean", "nullable": False}),
+        (["F", "F"], {"type": "string", "nullable": False}),
+        (["2024-01-31", "2024-02-01"], {"type": "date", "nullable": False}),
+        (["2024-01-31T10:00:00Z", "2024-02-01"], {"type": "timestamp", "nullable": False}),
+        (["31.01.2024", "01.02.2024"], {"type": "date", "nullable": False, "format": "%d.%m.%Y"}),
+        (["31/01/2024", "01/02/2024"], {"type": "date", "nullable": False, "format": "%d/%m/%Y"}),
+        (["01/31/2024", "02/01/2024"], {"type": "date", "nullable": False, "format": "%m/%d/%Y"}),
+        (["01/02/2024", "02/01/2024"], {"type": "string", "nullable": False}),
+        (["08:00", "23:59:59"], {"type": "time", "nullable": False}),
+        (["2024", "2025"], {"type": "integer", "nullable": False}),
+        (["", ""], {"type": "string"}),
+        (["NA", "x"], {"type": "string", "nullable": False}),
+        (["1", "two"], {"type": "string", "nullable": False}),
+    ],
+)
+def test_a_column_gets_the_type_that_a_person_would_give_it(
+    tmp_path: Path, values: list[str], said: dict[str, Any]
+) -> None:
+    assert column_of(propose(tmp_path, csv_of(other=["x"] * len(values), c=values)), "c") == said
+
+
+def test_what_means_missing_among_numbers_stays_a_value_among_texts(tmp_path: Path) -> None:
+    numbers = [*range(1, 57), "NA", "none", "", 60]
+    countries, levels = ["NA", "DE", "FR"] * 20, ["none", "low", "high"] * 20
+    proposal = propose(tmp_path, csv_of(id=range(60), country=countries, level=levels, amount=numbers))
+    assert column_of(proposal, "amount") == {"type": "integer", "missing_values": ("", "NA", "none")}
+    assert "3 of 60 missing, written as NA or none" in proposal.text
+    assert column_of(proposal, "country") == column_of(proposal, "level") == {"type": "string", "nullable": False}
+    assert proposal.contract.format.missing_values == ("",)
+    assert expected_of(proposal, "country") == {"be_in_set": {"value_set": ["DE", "FR", "NA"]}}
+    assert expected_of(proposal, "level") == {"be_in_set": {"value_set": ["high", "low", "none"]}}
+
+
+def test_decimal_commas_and_semicolons_are_found_and_written_down(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, "name;price\na;1.234,50\nb;2,75\n")
+    assert column_of(proposal, "price") == {"type": "number", "nullable": False}
+    written = proposal.contract.format
+    assert (written.delimiter, written.decimal, written.thousands) == (";", ",", ".")
+
+
+def test_json_lines_keep_their_own_types(tmp_path: Path) -> None:
+    rows = [{"id": "7", "n": 1, "ok": True, "more": {"a": 1}}, {"id": "8", "n": 2, "ok": False, "more": {}}]
+    proposal = propose(tmp_path, "\n".join(map(json.dumps, rows)), "sample.jsonl")
+    assert {name: column.type for name, column in proposal.contract.columns.items()} == {
+        "id": "string",
+        "n": "integer",
+        "ok": "boolean",
+        "more": "json",
+    }
+    assert proposal.contract.format.type == "jsonl"
+
+
+# --- expectations -----------------------------------------------------------------------------------------------------
+
+
+def test_few_values_that_come_again_are_a_set(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(id=range(12), country=["DE", "AT", "NO"] * 4))
+    assert expected_of(proposal, "country") == {"be_in_set": {"value_set": ["AT", "DE", "NO"]}}
+
+
+def test_a_key_is_unique_and_has_no_range(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(order_id=range(1000, 1012), quantity=[1, 2, 3] * 4))
+    assert set(expected_of(proposal, "order_id")) == {"be_unique"}
+
+
+def test_values_that_are_all_different_by_chance_are_no_key(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(id=range(6), weight=[51, 62, 73, 84, 95, 46]))
+    assert set(expected_of(proposal, "weight")) == {"be_between"}
+
+
+def test_identifiers_of_one_make_get_a_regex(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(order=[f"ORD-{number:08d}" for number in range(9)], n=range(9)))
+    assert expected_of(proposal, "order")["match_regex"] == {"regex": "^ORD-[0-9]{8}$"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "regex"),
+    [
+        (["a@b.org", "c.d@e.com"], r"^[^@\s]+@[^@\s]+\.[^@\s]+$"),
+        (["007", "123"], "^[0-9]{3}$"),
+        (["AB-1", "AC-22"], "^[A-Z]{2}-[0-9]{1,2}$"),
+        (["v1.2", "v1.3"], r"^v1\.[0-9]$"),
+        (["Anna", "Bert"], None),
+        (["Room 1", "Room 2"], None),
+        (["AB-1", "1-AB"], None),
+        ([], None),
+    ],
+)
+def test_what_identifiers_have_in_common(texts: list[str], regex: str | None) -> None:
+    found = identifier_regex(texts)
+    assert (found[0] if found else None) == regex
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole", "bounds"),
+    [
+        (32.1, 59.6, False, (25, 65)),
+        (1, 9, True, (1, 10)),
+        (0.0, 0.7, False, (0, 1)),
+        (-5, -1, True, (-6, 0)),
+        (2007, 2009, True, (2006, 2010)),
+        (0.001, 1200.0, False, (0, 1500)),
+        (1e300, 2e300, False, None),
+    ],
+)
+def test_bounds_are_round_and_a_little_wider(low: float, high: float, whole: bool, bounds: Any) -> None:
+    assert wider(low, high, whole=whole) == bounds
+
+
+@given(st.floats(-1e15, 1e15), st.floats(-1e15, 1e15), st.booleans())
+def test_bounds_hold_what_was_seen(one: float, other: float, whole: bool) -> None:
+    low, high = sorted((float(int(one)), float(int(other))) if whole else (one, other))
+    bounds = wider(low, high, whole=whole)
+    assert bounds is None or bounds[0] <= low <= high <= bounds[1]
+
+
+def test_every_line_of_the_proposal_says_what_was_seen(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(id=range(12), country=["DE", "AT", "NO"] * 4, price=[1.5, 2.5, 9.5] * 4))
+    lines = [line for line in proposal.text.splitlines() if line.startswith("  ")]
+    assert [line for line in lines if "  # " not in line] == []
+    assert "# saw AT 4 times, DE 4 times, NO 4 times" in proposal.text.replace("DE 4 times, AT", "AT 4 times, DE")
+    assert "# saw 1.5 to 9.5" in proposal.text
+
+
+def test_names_that_a_program_would_trip_over_are_cleaned_where_that_is_possible(tmp_path: Path) -> None:
+    assert [step.name for step in propose(tmp_path, "First Name,n\na,1\n").contract.preprocess] == [
+        "clean_column_names"
+    ]
+    assert propose(tmp_path, "plain,n\na,1\n").contract.preprocess == ()

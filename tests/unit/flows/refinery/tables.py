@@ -1,0 +1,53 @@
+"""Helpers to write files and read them back through the refinery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.read.formats import Limits, Misfit, Partition, read_partitions
+
+
+def a_contract(**fields: Any) -> Contract:
+    """A contract with nothing but what a test is about."""
+    return Contract.model_validate({"dataset": "tests", **fields})
+
+
+def read(
+    path: Path,
+    contract: Contract | None = None,
+    *,
+    rows_per_partition: int = 250_000,
+    limits: Limits | None = None,
+) -> list[Partition]:
+    """All partitions of a file."""
+    return list(
+        read_partitions(
+            path, contract or a_contract(), rows_per_partition=rows_per_partition, limits=limits or Limits()
+        )
+    )
+
+
+def read_bytes(folder: Path, content: bytes, contract: Contract | None = None, **options: Any) -> list[Partition]:
+    """All partitions of a file with this content."""
+    path = folder / "upload"
+    path.write_bytes(content)
+    return read(path, contract, **options)
+
+
+def whole(partitions: list[Partition]) -> pd.DataFrame:
+    """The rows of all partitions together."""
+    return pd.concat([partition.frame for partition in partitions], ignore_index=True)
+
+
+def numbers(partitions: list[Partition]) -> list[int]:
+    """The row numbers of all decoded rows."""
+    return [int(number) for partition in partitions for number in partition.row_numbers]
+
+
+def misfits(partitions: list[Partition]) -> list[Misfit]:
+    """The misfits of all partitions."""
+    return [misfit for partition in partitions for misfit in partition.misfits]

@@ -1,0 +1,107 @@
+"""Real data sets, as their authors left them: a contract is proposed for each, and the file passes it.
+
+Iris, wine and breast cancer come with scikit-learn (BSD-3-Clause; the data are from the UCI repository, CC BY 4.0), the
+penguins with this project (CC0, deployment/samples/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from sklearn import datasets
+
+from deployment.local.services import PROJECT_ROOT
+from flows.refinery.contract.loading import load_contract
+from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
+from flows.refinery.propose.proposal import propose_contract
+from flows.refinery.validate.validate import Validated, validate_file
+
+_PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
+
+
+def _frame(load: Callable[..., Any]) -> pd.DataFrame:
+    bunch = load(as_frame=True)
+    frame: pd.DataFrame = bunch.frame
+    return frame.assign(name=[bunch.target_names[target] for target in frame["target"]])
+
+
+def _csv(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_csv(path, index=False)
+
+
+def _json_lines(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_json(path, orient="records", lines=True)
+
+
+def _parquet(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path, index=False)
+
+
+def refine(sample: Path, contract_text: str, folder: Path) -> tuple[Validated, Prepared]:
+    """Run a file through a contract of the name "real"."""
+    (folder / "real").mkdir()
+    (folder / "real" / "contract.yaml").write_text(contract_text)
+    contract = load_contract(folder / "real")
+    work = folder / "work"
+    work.mkdir()
+    validated = validate_file(sample, contract, work)
+    assert not validated.rejected, validated.rejected
+    return validated, preprocess_file(validated, contract, work)
+
+
+@pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
+@pytest.mark.parametrize(
+    ("load", "rows"), [(datasets.load_iris, 150), (datasets.load_wine, 178), (datasets.load_breast_cancer, 569)]
+)
+def test_a_real_data_set_passes_the_contract_that_is_proposed_for_it(
+    load: Callable[..., Any], rows: int, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
+) -> None:
+    sample = tmp_path / "sample"
+    write(_frame(load), sample)
+    validated, prepared = refine(sample, propose_contract(sample, "real").text, tmp_path)
+    assert (validated.rows_in, sum(validated.quarantined.values())) == (rows, 0)
+    assert prepared.rows_published + sum(prepared.dropped.values()) == rows
+
+
+def test_the_penguins_pass_the_contract_that_is_proposed_for_them_gaps_and_all(tmp_path: Path) -> None:
+    validated, prepared = refine(_PENGUINS, propose_contract(_PENGUINS, "real").text, tmp_path)
+    assert (validated.rows_in, validated.quarantined, prepared.rows_published) == (344, {}, 344)
+
+
+def test_measurements_prepared_for_training_keep_their_values_and_what_was_fitted(tmp_path: Path) -> None:
+    """A hand-written contract over the wines: scaled, encoded and parted, the same way for every file."""
+    sample = tmp_path / "wine.csv"
+    wines = _frame(datasets.load_wine)
+    _csv(wines, sample)
+    _, prepared = refine(
+        sample,
+        """
+dataset: real
+expectations:
+  - expect_column_values_to_be_between: {column: alcohol, min_value: 10, max_value: 16}
+  - expect_column_values_to_be_in_set: {column: name, value_set: [class_0, class_1, class_2]}
+preprocess:
+  - clean_column_names
+  - standardize: {columns: [alcohol]}
+  - one_hot_encode: {columns: [name]}
+""",
+        tmp_path,
+    )
+    published = pd.read_parquet(prepared.outputs[0].path)
+    expected = (wines["alcohol"] - wines["alcohol"].mean()) / wines["alcohol"].std(ddof=0)
+    assert published["alcohol"].to_numpy() == pytest.approx(expected.to_numpy())
+    assert "od280_od315_of_diluted_wines" in published.columns
+    classes = [f"name_class_{number}" for number in range(3)]
+    assert [int(published[column].sum()) for column in classes] == [59, 71, 48]
+    assert prepared.fitted
+
+
+def test_rows_with_real_gaps_are_quarantined_where_the_contract_wants_them_filled(tmp_path: Path) -> None:
+    contract = load_contract(PROJECT_ROOT / "flows" / "contracts" / "penguins")
+    validated = validate_file(_PENGUINS, contract, tmp_path)
+    assert (validated.rows_in, validated.rows_good) == (344, 342)
+    assert validated.quarantined == {"missing_value(bill_length_mm)": 2}

@@ -1,0 +1,262 @@
+"""A file with corrected rows in it is the file that a clean upload would have been, in every format."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.repair.corrections import (
+    Corrections,
+    CorrectionsUnusable,
+    export_quarantine,
+    read_corrections,
+)
+from flows.refinery.validate.validate import Validated, validate_file
+from tests.unit.flows.refinery.tables import a_contract
+
+Row = dict[str, Any]
+Writer = Callable[[list[Row]], bytes]
+
+DAY = dt.datetime(2024, 5, 1)  # noqa: DTZ001 files hold moments without a zone
+
+# What the contract names, and (from `size` on) what it does not: their types are found out from the file.
+CLEAN: list[Row] = [
+    {
+        "id": f"A{number:03d}",
+        "price": number + 0.5,
+        "day": DAY + dt.timedelta(days=number),
+        "size": number * 3,
+        "share": number / 8,
+        "shop": ["Köln", "Århus", "x;y"][number % 3],
+        "code": f"{number:05d}",
+    }
+    for number in range(1, 13)
+]
+CONTRACT: dict[str, Any] = {
+    "columns": {
+        "id": {"type": "string", "nullable": False},
+        "price": {"type": "number", "nullable": False},
+        "day": "timestamp",
+    },
+    "expectations": [
+        {"expect_column_values_to_be_unique": {"column": "id"}},
+        {"expect_column_values_to_be_between": {"column": "price", "min_value": 0, "max_value": 100}},
+        {"expect_column_values_to_be_between": {"column": "size", "min_value": 0, "max_value": 1000}},
+        {"expect_column_values_to_match_regex": {"column": "shop", "regex": "^[^!]+$"}},
+    ],
+    "preprocess": [{"standardize": {"column": "price"}}],
+}
+
+
+def dirty() -> list[Row]:
+    """The same with faults in declared and in undeclared columns."""
+    rows = [dict(row) for row in CLEAN]
+    rows[1]["price"] = 9999.25
+    rows[2]["price"] = None
+    rows[4]["size"] = -7
+    rows[6]["shop"] = "!!"
+    rows[8]["id"] = rows[7]["id"]
+    return rows
+
+
+def csv_of(rows: list[Row], delimiter: str = ",", decimal: str = ".") -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=delimiter)
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow([as_text(value, decimal) for value in row.values()])
+    return buffer.getvalue().encode()
+
+
+def as_text(value: Any, decimal: str = ".") -> str:
+    """A value as people write it."""
+    if isinstance(value, float):
+        return str(value).replace(".", decimal)
+    return "" if value is None else str(value)
+
+
+def json_lines_of(rows: list[Row]) -> bytes:
+    return b"".join(json.dumps(row, default=str, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def xlsx_of(rows: list[Row]) -> bytes:
+    book = openpyxl.Workbook()
+    book.active.append(list(rows[0]))
+    for row in rows:
+        book.active.append(list(row.values()))
+    buffer = io.BytesIO()
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+def parquet_of(rows: list[Row]) -> bytes:
+    buffer = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+WRITERS: dict[str, Writer] = {
+    "CSV": csv_of,
+    "CSV with semicolons, decimal commas and latin letters": lambda rows: (
+        csv_of(rows, ";", ",").decode().encode("cp1252")
+    ),
+    "CSV, gzip": lambda rows: gzip.compress(csv_of(rows)),
+    "JSON": lambda rows: json.dumps(rows, default=str).encode(),
+    "JSON Lines, zstd": lambda rows: bytes(pa.Codec("zstd").compress(json_lines_of(rows), asbytes=True)),
+    "Parquet": parquet_of,
+    "XLSX": xlsx_of,
+}
+
+
+@pytest.fixture(params=[3, 1000], ids=["small partitions", "one partition"])
+def rows_per_partition(request: pytest.FixtureRequest) -> int:
+    size: int = request.param
+    return size
+
+
+def validated(
+    folder: Path, content: bytes, contract: Contract, corrections: Corrections | None = None, size: int = 1000
+) -> Validated:
+    folder.mkdir(exist_ok=True)
+    (folder / "upload").write_bytes(content)
+    return validate_file(folder / "upload", contract, folder, corrections=corrections, rows_per_partition=size)
+
+
+def published(found: Validated, contract: Contract, folder: Path) -> pd.DataFrame:
+    prepared = preprocess_file(found, contract, folder)
+    (output,) = prepared.outputs
+    return pd.read_parquet(output.path)
+
+
+def corrected_by_hand(found: Validated, folder: Path, change: Callable[[Row], None]) -> Corrections:
+    """The quarantine as CSV, with some rows changed in it."""
+    assert found.quarantine_path is not None
+    path = folder / "corrected.csv"
+    export_quarantine(found.quarantine_path, path)
+    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+    for row in rows:
+        change(row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return read_corrections(path)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition: int, tmp_path: Path) -> None:
+    write, contract = WRITERS[form], a_contract(**CONTRACT)
+    decimal = "," if "commas" in form else "."
+
+    def correct(row: Row) -> None:
+        right = CLEAN[int(row["_row_number"]) - 1]
+        wrong = dirty()[int(row["_row_number"]) - 1]
+        row.update({name: as_text(value, decimal) for name, value in right.items() if value != wrong[name]})
+
+    found = validated(tmp_path / "dirty", write(dirty()), contract, size=rows_per_partition)
+    assert sum(found.quarantined.values()) == 6, found.rejected
+    corrections = corrected_by_hand(found, tmp_path, correct)
+    repaired = validated(tmp_path / "dirty", write(dirty()), contract, corrections, rows_per_partition)
+    clean = validated(tmp_path / "clean", write(CLEAN), contract)
+    assert (repaired.rows_in, repaired.rows_good, repaired.quarantined) == (12, 12, {})
+    ours, theirs = (
+        published(one, contract, one.good_path.parent) for one in (repaired, clean) if one.good_path is not None
+    )
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_what_was_given(form: str, tmp_path: Path) -> None:
+    write, contract = WRITERS[form], a_contract(**CONTRACT)
+    corrections = Corrections(("price", "day", "size"), {2: {"price": "cheap"}, 3: {"day": "someday"}})
+    found = validated(tmp_path, write(CLEAN), contract, corrections, 5)
+    assert found.quarantined == {"not_a_number(price)": 1, "not_a_timestamp(day)": 1}
+    assert found.quarantine_path is not None
+    rows = pd.read_parquet(found.quarantine_path)
+    assert [list(values) for values in rows["_values"]] == [["cheap"], ["someday"]]
+    assert list(rows["_row_number"]) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "corrections"),
+    [
+        (b"id,n\na,1\nb,2,3\nc,3\nd\n", {2: {"id": "b", "n": "2"}}),
+        (b'{"id":"a","n":1}\n{"id":"b",\n{"id":"c","n":3}\n[]\n', {2: {"id": "b", "n": "2"}}),
+    ],
+    ids=["CSV", "JSON Lines"],
+)
+def test_undecodable_rows_can_be_filled_in_one_by_one(
+    content: bytes, corrections: dict[int, dict[str, str | None]], rows_per_partition: int, tmp_path: Path
+) -> None:
+    contract = a_contract()
+    corrected = Corrections(("id", "n"), corrections)
+    found = validated(tmp_path, content, contract, corrected, rows_per_partition)
+    assert (found.rows_in, found.rows_good, sum(found.quarantined.values())) == (4, 3, 1)
+    rows = published(found, contract, tmp_path)
+    assert rows.to_dict("list") == {"id": ["a", "b", "c"], "n": [1, 2, 3]}
+    assert rows["n"].dtype == "int64"
+
+
+def test_what_nobody_changed_keeps_every_sign(tmp_path: Path) -> None:
+    content = b'id;price;note\n007;1,50;"a;b"\n008;x;NA\n1e3;2,75;\n'
+    contract = a_contract(columns={"price": "number"}, output={"format": "csv"})
+    found = validated(tmp_path, content, contract, Corrections(("price",), {2: {"price": "9,25"}}))
+    (output,) = preprocess_file(found, contract, tmp_path).outputs
+    written = list(csv.reader(io.StringIO(output.path.read_text())))
+    assert written[1:] == [["007", "1.5", "a;b"], ["008", "9.25", "NA"], ["1e3", "2.75", ""]]
+
+
+def test_a_wrong_value_that_hid_the_decimal_mark_hides_it_no_more_once_it_is_corrected(tmp_path: Path) -> None:
+    lines = [b"id;n", b"a;2.5", *(b"x;%d,5" % number for number in range(20))]
+    contract = a_contract(columns={"n": "number"})
+    content = b"\n".join([*lines, b""])
+    assert sum(validated(tmp_path, content, contract).quarantined.values()) == 20
+    found = validated(tmp_path, content, contract, Corrections(("n",), {1: {"n": "2,5"}}), 8)
+    assert found.quarantined == {}
+    assert list(published(found, contract, tmp_path)["n"]) == [2.5, *(number + 0.5 for number in range(20))]
+
+
+def test_a_repair_can_bring_the_column_that_the_file_lacked(tmp_path: Path) -> None:
+    contract = a_contract(columns={"id": "string", "n": "integer"}, missing_columns="quarantine")
+    found = validated(tmp_path, b"id\na\nb\n", contract, Corrections(("n",), {1: {"n": "1"}, 2: {"n": "2"}}))
+    assert found.quarantined == {}
+    assert list(published(found, contract, tmp_path)["n"]) == [1, 2]
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b'{"a": 1, "b": 2}\n'], ids=["CSV", "JSON Lines"])
+@pytest.mark.parametrize(
+    ("corrections", "why"),
+    [
+        (Corrections(("c",), {1: {"c": "1"}}), "neither the file nor its contract has a column 'c'"),
+        (Corrections(("a",), {9: {"a": "1"}}), "no row 9"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_refused(
+    content: bytes, corrections: Corrections, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CorrectionsUnusable, match=why):
+        validated(tmp_path, content, a_contract(), corrections)
+
+
+def test_a_missing_value_stays_what_it_was(tmp_path: Path) -> None:
+    """CSV has one sign for "missing" and for "empty text": a cell that nobody touched must not change from one to the
+    other."""
+    contract = a_contract(columns={"a": "string", "n": "integer"}, format={"missing_values": ["NA"]})
+    content = b"a,n\n,x\nNA,2\n"
+    found = validated(tmp_path, content, contract)
+    corrections = corrected_by_hand(found, tmp_path, lambda row: row.update(n="1"))
+    rows = published(validated(tmp_path, content, contract, corrections), contract, tmp_path)
+    assert [value if isinstance(value, str) else None for value in rows["a"]] == ["", None]
