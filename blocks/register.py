@@ -25,9 +25,7 @@ from prefect_aws import AwsCredentials, S3Bucket
 from pydantic import SecretStr
 
 from blocks.aws import client_of, code_of, meaning_of
-from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings, SettingsMissing
-from blocks.upload_queue import UploadQueue
 
 NOTIFY_BLOCK_NAME = "sluice-notify"
 _SENDGRID = re.compile(r"sendgrid://(?P<key>[^:/]+):(?P<sender>[^/]+)/(?P<receivers>.+)")  # as Apprise writes it
@@ -41,14 +39,6 @@ def blocks_of(settings: PipelineSettings, region: str | None) -> dict[str, Block
     credentials = AwsCredentials(region_name=region)
     return {
         BLOCK_NAME: settings,
-        f"{BLOCK_NAME}-store": ObjectStore(
-            landing_bucket=settings.landing_bucket,
-            published_bucket=settings.published_bucket,
-            max_object_bytes=settings.max_object_bytes,
-        ),
-        f"{BLOCK_NAME}-queue": UploadQueue(
-            queue_url=settings.queue_url, visibility_timeout_seconds=settings.visibility_timeout_seconds
-        ),
         f"{BLOCK_NAME}-aws": credentials,
         f"{BLOCK_NAME}-published": S3Bucket(bucket_name=settings.published_bucket, credentials=credentials),
     }

@@ -20,7 +20,7 @@ from flows.refinery.errors import TerminalError
 from flows.refinery.repair.corrections import export_quarantine, read_corrections
 
 if TYPE_CHECKING:
-    from flows.composition import Pipeline
+    from flows.pipeline.job import Parts
 
 _RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 # The run is told in a few lines at its end; Prefect keeps its log for whoever wants more.
@@ -51,11 +51,11 @@ def export_run(console: Console, cloud: Target, run_id: str, destination: Path) 
         PathUnwritable: nothing can be written to `destination`.
     """
     run = run_of(None, run_id)
-    with _pipeline(cloud) as pipeline, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+    with _parts(cloud) as parts, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         from flows.repair import fetch_quarantine
 
         path = Path(folder) / "quarantine.parquet"
-        fetch_quarantine(pipeline, run, path)
+        fetch_quarantine(parts, run, path)
         _export(console, path, destination, run)
 
 
@@ -67,11 +67,12 @@ def repair(console: Console, cloud: Target, file: Path, run_id: str | None) -> R
     """
     corrections = read_corrections(file)
     run = run_of(file, run_id)
-    with _pipeline(cloud) as pipeline:
+    with _parts(cloud) as parts:
+        from flows.pipeline.commit import read_receipt
         from flows.repair import repair as do
 
-        before = pipeline.store.receipt(run)
-        receipt = do(pipeline, run, corrections)
+        before = read_receipt(parts.store, run)
+        receipt = do(parts, run, corrections)
     console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}", highlight=False, soft_wrap=True)
     lines = [*details_of(receipt), receipt_address(cloud, receipt.run_id)]
     if before and before.contract.content_hash != receipt.contract.content_hash:
@@ -108,8 +109,8 @@ def _export(console: Console, quarantine: Path, destination: Path, run_id: str) 
 
 
 @contextmanager
-def _pipeline(cloud: Target) -> Iterator[Pipeline]:
-    """The pipeline of `cloud`, and its Prefect, for this process."""
+def _parts(cloud: Target) -> Iterator[Parts]:
+    """The parts of `cloud`, and its Prefect, for this process."""
     environment = {**cloud.environment, **pipeline_settings(cloud.outputs), **_QUIET}
     with only(environment), ExitStack() as stack:
         # Prefect reads the environment when it is imported, which may have been before.

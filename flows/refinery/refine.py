@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
+from flows.refinery.errors import FileRejected
 from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.preprocess.step_base import StepFailed
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.validate import validate_file
 from flows.refinery.write.outputs import OutputFile
+
+REJECTING = (FileRejected, ContractInvalid, StepFailed)
+"""The errors that reject a file. Any other is not the file's fault."""
 
 Progress = Callable[[str, int], None]
 """Called with the part of the stage (validate, preprocess) and the rows that it has done so far."""
@@ -58,16 +64,30 @@ def refine(
         work_dir: an existing folder for the files that are made.
         corrections: values that repairs put into some rows.
 
+    A file whose good rows cannot be preprocessed or written is rejected, with what its rows were judged as.
+
     Raises:
         FileRejected: a subclass says why the file cannot be read or judged at all.
-        ContractInvalid: an expectation or a step's arguments cannot be used.
-        StepFailed: a step cannot be done on these rows.
+        ContractInvalid: an expectation cannot be used.
     """
     report = on_progress or (lambda _part, _rows: None)
     validated = validate_file(
         source, contract, work_dir, corrections=corrections, on_progress=lambda rows: report("validate", rows)
     )
-    prepared = preprocess_file(validated, contract, work_dir, on_progress=lambda rows: report("preprocess", rows))
+    try:
+        prepared = preprocess_file(validated, contract, work_dir, on_progress=lambda rows: report("preprocess", rows))
+    except REJECTING as error:
+        return Refined(
+            rows_in=validated.rows_in,
+            rows_published=0,
+            quarantined={},
+            dropped={"file_rejected": validated.rows_in} if validated.rows_in else {},
+            checks=validated.checks,
+            rejected=(RejectionReason.of(error),),
+            outputs=(),
+            quarantine=None,
+            fitted={},
+        )
     return Refined(
         rows_in=validated.rows_in,
         rows_published=prepared.rows_published,

@@ -34,7 +34,7 @@ from deployment.local.services import PROJECT_ROOT, Service
 from tests.infra.postgresql import programs, running_postgresql
 
 _DEADLINE_SECONDS = 600.0
-_TASKS_PER_RUN = 5
+_TASKS_PER_RUN = 4
 
 
 @dataclass

@@ -6,19 +6,16 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
 
-from blocks.object_store import ObjectStore
 from blocks.register import blocks_of, channel_of
 from blocks.settings import PipelineSettings
-from blocks.upload_queue import UploadQueue
 
 SETTINGS = PipelineSettings(landing_bucket="landing", published_bucket="published", queue_url="https://queue")
-OWN = (PipelineSettings, ObjectStore, UploadQueue)
+OWN = (PipelineSettings,)
 
 
 def test_the_blocks_of_a_deployment_agree_with_its_settings() -> None:
     blocks = blocks_of(SETTINGS, "eu-central-1")
-    assert set(blocks) == {"sluice", "sluice-store", "sluice-queue", "sluice-aws", "sluice-published"}
-    assert blocks["sluice-store"].landing_bucket == "landing"  # type: ignore[attr-defined]
+    assert set(blocks) == {"sluice", "sluice-aws", "sluice-published"}
     assert blocks["sluice-published"].bucket_name == "published"  # type: ignore[attr-defined]
     assert blocks["sluice-aws"].region_name == "eu-central-1"  # type: ignore[attr-defined]
 

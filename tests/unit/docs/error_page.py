@@ -60,7 +60,7 @@ def error_classes() -> list[type[Exception]]:
 
 def kind_of(error: type[Exception]) -> int:
     """Where on the page an error stands."""
-    from flows.pipeline.stages import REJECTING
+    from flows.refinery.refine import REJECTING
 
     if issubclass(error, (FileRejected, *REJECTING)):
         return 0

@@ -29,7 +29,6 @@ from deployment.commands.upload import dataset_of
 from deployment.commands.uploads import Followed, Stage
 from deployment.local.services import PROJECT_ROOT
 from flows.composition import assemble
-from flows.pipeline.stages import UploadRun
 from flows.process_upload import process_upload
 from flows.reconcile import reconcile
 from tests.infra.template import load_template
@@ -314,9 +313,9 @@ def test_the_readme_says_what_the_page_reckons() -> None:
 
 def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> Iterator[str]:
     """What the commands print of a file that went through the stages, without the receipt's address."""
-    with UploadRun(pipeline_account.pipeline, pipeline_account.upload(key, path.read_bytes())) as run:
-        receipt = run.run()
-        followed = Followed(name, run.upload, stage=Stage(str(receipt.status)), receipt=receipt)
+    upload = pipeline_account.upload(key, path.read_bytes())
+    receipt = pipeline_account.process(upload)
+    followed = Followed(name, upload, stage=Stage(str(receipt.status)), receipt=receipt)
     printed = io.StringIO()
     cloud = cast("Any", SimpleNamespace(outputs={"PublishedBucket": "published"}))
     print_outcomes(Console(file=printed, width=1000), cloud, [followed])
@@ -353,7 +352,7 @@ def test_the_dataset_of_the_readme_works_as_it_says(
     file.write_text(block_of_readme("csv", "temperatures.csv"))
 
     dataset = dataset_of(file, None, contracts)
-    settings = account.pipeline.settings.model_copy(update={"contracts_folder": contracts})
+    settings = account.parts.settings.model_copy(update={"contracts_folder": contracts})
     there = Account(assemble(settings))
     key = f"incoming/{dataset}/{file.name}"
     printed = as_if_prefect_watched(outcome_of(there, file, key, file.name))

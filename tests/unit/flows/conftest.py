@@ -6,13 +6,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
 from blocks.settings import PipelineSettings
-from flows.composition import Pipeline, assemble
+from flows.composition import assemble
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.run import run_upload
 from lambda_trigger.message import UploadMessage
 
 LANDING, PUBLISHED = "landing", "published"
@@ -22,7 +27,7 @@ LANDING, PUBLISHED = "landing", "published"
 class Account:
     """The account and what a test does to it."""
 
-    pipeline: Pipeline
+    parts: Parts
 
     def upload(self, key: str, body: bytes, sequencer: str = "0001") -> UploadMessage:
         """Put a file into the landing bucket."""
@@ -36,9 +41,17 @@ class Account:
             sequencer=sequencer,
         )
 
+    def process(self, upload: UploadMessage, **options: Any) -> Receipt:
+        """Take an upload to its end, without Prefect."""
+        return run_upload(self.parts, UploadJob(upload, **options))
+
+    def receipt(self, upload: UploadMessage) -> Receipt | None:
+        """The receipt of an upload."""
+        return read_receipt(self.parts.store, upload.run_id)
+
     def send(self, body: str) -> None:
         """Put a message into the queue."""
-        boto3.client("sqs").send_message(QueueUrl=self.pipeline.queue.queue_url, MessageBody=body)
+        boto3.client("sqs").send_message(QueueUrl=self.parts.queue.queue_url, MessageBody=body)
 
     def keys(self, prefix: str = "") -> list[str]:
         """What lies in the published bucket."""
@@ -48,7 +61,7 @@ class Account:
     def messages(self) -> int:
         """How many messages the queue holds, visible or not."""
         attributes = boto3.client("sqs").get_queue_attributes(
-            QueueUrl=self.pipeline.queue.queue_url, AttributeNames=["All"]
+            QueueUrl=self.parts.queue.queue_url, AttributeNames=["All"]
         )["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from deployment import cli
 from deployment.commands.repair import RunUnknown, export, export_run, repair
 from deployment.commands.user_paths import PathUnwritable
-from flows.pipeline.stages import UploadRun
 from flows.repair import NothingToRepair, fetch_quarantine
 from tests.chain.files import order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, account
@@ -58,7 +57,7 @@ class Deployed:
 @pytest.fixture
 def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> Deployed:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    return Deployed(account.pipeline.queue.queue_url)
+    return Deployed(account.parts.queue.queue_url)
 
 
 def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
@@ -66,8 +65,7 @@ def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
     deployed: Deployed,
     tmp_path: Path,
 ) -> None:
-    with UploadRun(account.pipeline, account.upload("incoming/orders/monday.csv", DIRTY)) as run:
-        dirty = run.run()
+    dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
     told = io.StringIO()
     path = tmp_path / "corrected.csv"
     export_run(Console(file=told), deployed, dirty.run_id, path)
@@ -89,10 +87,9 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: Deployed, 
 
 def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
     """A run with a row in quarantine, and that row's file under a name that says nothing."""
-    with UploadRun(account.pipeline, account.upload("incoming/orders/monday.csv", DIRTY)) as run:
-        run_id = run.run().run_id
+    run_id = account.process(account.upload("incoming/orders/monday.csv", DIRTY)).run_id
     path = folder / "rows.parquet"
-    fetch_quarantine(account.pipeline, run_id, path)
+    fetch_quarantine(account.parts, run_id, path)
     return run_id, path
 
 

@@ -10,7 +10,6 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from flows.composition import TaskLog
 from flows.observability.crashes import (
     Crash,
     _beside,
@@ -20,6 +19,7 @@ from flows.observability.crashes import (
     infrastructure_of,
     task_of,
 )
+from flows.pipeline.job import TaskLog
 
 TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcdef"
 

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.observability.flow_run import Observer
-from flows.pipeline.receipt import Chain, Status
-from flows.process_upload import Assignment
+from flows.observability.flow_run import FlowRunner
+from flows.pipeline.job import UploadJob
+from flows.pipeline.receipt import Status
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import Account
 
@@ -48,6 +48,6 @@ def test_a_server_that_asks_for_patience_does_not_hold_data_back(
     upload = account.upload("incoming/orders/monday.csv", good_orders(2))
     started = time.monotonic()
     with temporary_settings({PREFECT_API_URL: busy_server, PREFECT_CLIENT_MAX_RETRIES: 1}):
-        receipt = Observer("process-upload/upload").process(Assignment(account.pipeline, upload, Chain()))
+        receipt = FlowRunner(account.parts).process(UploadJob(upload))
     assert (receipt.status, receipt.observed) == (Status.PUBLISHED, False)
     assert time.monotonic() - started < 30
