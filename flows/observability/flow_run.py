@@ -149,7 +149,7 @@ class FlowRunner:
         receipts: list[Receipt] = []
 
         @flow(name=self._deployment.partition("/")[0], validate_parameters=False, persist_result=False)
-        def process_upload(**_parameters: Any) -> State[Any]:  # the job knows more about the upload than they do
+        def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (the job has more)
             receipts.append(run_observed(self._parts, job, self._run_upload))
             return final_state(receipts[-1])
 
