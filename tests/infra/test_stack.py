@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from deployment.aws.access import CredentialsExpired, CredentialsMissing, RegionUnusable
+from blocks.aws_errors import CredentialsExpired, CredentialsMissing, RegionUnusable
 from deployment.aws.artifact_bucket import ArtifactBucketUnusable, artifact_bucket_name
 from deployment.aws.deploy_stack import (
     TEMPLATE,
