@@ -80,18 +80,19 @@ def build_artifacts(timeouts: Timeouts = DEFAULT_TIMEOUTS) -> tuple[Artifact, ..
         PackageIncomplete: with the file that is missing or wrong.
     """
     return (
-        _artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
-        _artifact(
+        artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
+        artifact(
             "ProcessUploadDefinitionKey",
             "process_upload",
             "asl.json",
             definition(DEFINITIONS / "process_upload.asl.json", timeouts.placeholders),
         ),
-        _artifact("SweepDefinitionKey", "sweep", "asl.json", definition(DEFINITIONS / "sweep.asl.json", {})),
+        artifact("SweepDefinitionKey", "sweep", "asl.json", definition(DEFINITIONS / "sweep.asl.json", {})),
     )
 
 
-def _artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
+def artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
+    """Return an artifact whose key names its content."""
     return Artifact(parameter, f"{name}/{hashlib.sha256(body).hexdigest()[:32]}.{suffix}", body)
 
 

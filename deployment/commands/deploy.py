@@ -185,12 +185,21 @@ class Deployment:
             self._clients,
             stack_name=self._environment.stack,
             parameters={**self._environment.parameters, "ImageUri": uri},
+            on_upload=self._show_upload,
         )
         if changes:
             show_changes(self._console, changes)
         else:
             self._console.print("The stack is up to date: nothing to change.")
-        self._console.print("A dry run: nothing was changed.", style="bold")
+        self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
+
+    def _show_upload(self, address: str) -> None:
+        self._console.print(
+            f"uploaded  {address}, for CloudFormation to read; it is named by its content and used by no stack",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
     def _expected_image(self) -> str:
         """Return the image as far as it is known without building or pushing anything."""

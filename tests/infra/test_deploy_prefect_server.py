@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*not supported by moto:UserWarning", "ignore:.*No Moto.*"),
 ]
 
-PREFECT_SERVER = PROJECT_ROOT / "deployment" / "prefect_server.yaml"
+PREFECT_SERVER = PROJECT_ROOT / "deployment" / "aws" / "prefect_server.yaml"
 
 
 _NOT_IN_MOTO = {"ServerName", "Server"}
