@@ -4,8 +4,8 @@
     python -m tests.linters.plain_english --count  count the findings in each folder
 
 It reads documentation, YAML and the Makefile line by line. Of Python it reads comments, docstrings and messages
-(strings with a space in them). A comment with a reason allows a line: `plain: quoted from AWS`. Generated pages and tables
-are checked where their text is written.
+(strings with a space in them). A comment with a reason allows a line: `plain: quoted from AWS`.
+Generated pages and tables are checked where their text is written.
 """
 
 from __future__ import annotations
