@@ -169,7 +169,7 @@ def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: typ
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
         f"<Code>{code}</Code><Message>No.</Message></Error><RequestId>1</RequestId></ErrorResponse>"
     )
-    with answering(403, answer) as address, pytest.raises(expected, match="asking AWS who we are"):
+    with answering(403, answer) as address, pytest.raises(expected):
         identify({**_SOMEBODY, "AWS_ENDPOINT_URL": address}, region="eu-central-1")
 
 
