@@ -123,6 +123,12 @@ class Chain:
         finally:
             self.ecs.register_task_definition(**common, memory=before["memory"], containerDefinitions=[container])
 
+    def remove(self, upload: UploadMessage, receipt: Receipt) -> None:
+        """Delete an object version and what was published of it, to save the disk's space."""
+        self.s3.delete_object(Bucket=upload.bucket, Key=upload.key, VersionId=upload.version_id)
+        for output in receipt.outputs:
+            self.s3.delete_object(Bucket=self.outputs["PublishedBucket"], Key=output.key)
+
     def sweep(self) -> None:
         """Do what the schedule does every few minutes: start a task when messages wait and nobody drains."""
         self.step_functions.start_execution(stateMachineArn=self.outputs["SweepStateMachineArn"], input="{}")
