@@ -23,12 +23,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks.settings import CONTRACTS
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
-from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
 from deployment.prefect_setup import automations
+from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.looking import looks
