@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployment import PROJECT_ROOT
 from deployment.commands.contract import contract_app
-from deployment.local.environment import only
-from deployment.local.services import PROJECT_ROOT
+from deployment.environment_variables import only
 from deployment.stack_options import Place, ProfileOption, RegionOption, StackOption, users_environment
 from flows.refinery.errors import SluiceError, TerminalError
 

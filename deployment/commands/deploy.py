@@ -16,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 
 from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
 from deployment.aws import images
-from deployment.aws.access import Access, aws_access, said
+from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
@@ -101,7 +102,7 @@ class Deployment:
         """Do it all."""
         self._check_account()
         self._check_image()
-        with said("looking at what is there"):
+        with explaining_aws_errors("looking at what is there"):
             parameters = self._parameters()
             show_place(self._console, self._access, self._facts(parameters))
             if not self._wishes.skip_prefect:
@@ -297,9 +298,12 @@ class Deployment:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")
             uploads = Uploads(target)
-            with said("uploading the smoke test's file"):
+            with explaining_aws_errors("uploading the smoke test's file"):
                 followed = uploads.upload(file, f"{target.outputs['IncomingPrefix']}{SMOKE_TEST_FILE}")
-        with Progress(self._console, [followed]).shown() as on_look, said("following the smoke test's file"):
+        with (
+            Progress(self._console, [followed]).shown() as on_look,
+            explaining_aws_errors("following the smoke test's file"),
+        ):
             uploads.follow([followed], deadline_seconds=self._wishes.smoke_test_seconds, on_look=on_look)
         print_outcomes(self._console, target, [followed])
         if followed.stage is not Stage.PUBLISHED:
