@@ -56,7 +56,7 @@ from deployment.aws.stack import (
 )
 from deployment.commands.deploy import AccountUnexpected, DeploymentDeclined, DeployOptions, deploy
 from deployment.commands.deploy_show import show_changes
-from deployment.deployed_stack import StackMissing
+from deployment.deployed_stack import StackMissing, selected_stack
 from deployment.environment_variables import only
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment
@@ -69,7 +69,7 @@ from deployment.prefect_setup.setup import (
     check_prefect,
     register,
 )
-from deployment.stack_options import StackOptionMissing
+from deployment.stack_options import StackOptionMissing, StackSelection
 
 pytestmark = pytest.mark.cloud
 
