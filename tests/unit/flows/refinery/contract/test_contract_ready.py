@@ -17,10 +17,10 @@ from flows.refinery.contract.time_formats import format_fault
 from flows.refinery.contract.vocabulary import vocabulary
 from flows.refinery.contracts import ContractInvalid, load_contract, load_contracts, overridden
 from flows.refinery.preprocess.table_steps import Select
+from flows.refinery.refine import judge_file
 from flows.refinery.validate.arrow_spool import ROW_NUMBER
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import METHODS, Method
-from flows.refinery.validate.validate import validate_file
 from tests.unit.flows.refinery.contract.test_contract import SHIPPED, write_contract
 from tests.unit.flows.refinery.tables import a_contract
 
@@ -380,7 +380,7 @@ def test_great_expectations_gives_a_verdict_on_every_column_that_a_contract_lets
                 expectations.append({name: arguments})
     assert len(expectations) > 15
     contract = a_contract(columns={"a": kind, "b": kind}, expectations=expectations)
-    validate_file(tmp_path / "upload", contract, tmp_path)
+    judge_file(tmp_path / "upload", contract, tmp_path)
 
 
 def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_path: Path) -> None:
@@ -405,6 +405,6 @@ def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_pat
         suite__json=json.dumps(suite.to_json_dict()),
     )
     (tmp_path / "upload.csv").write_text("a,n\nDE,1\nDE,\nFR,2\nFR,3\nUS,1\n")
-    validated = validate_file(tmp_path / "upload.csv", load_contract(folder), tmp_path)
+    validated = judge_file(tmp_path / "upload.csv", load_contract(folder), tmp_path)
     assert not validated.rejected
     assert [check.rows_failing for check in validated.checks if check.rule.startswith("expect_")] == [1, 1, 0, 0]
