@@ -97,7 +97,7 @@ checks: types lint arrows
 
 suites: chain faults infra image-tests browser unit
 
-lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates, secrets
+lint: setup $(LINT)/.ready ## formatter, linter, plain English, what reviewers run on templates, secrets
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(LINT)/bin/checkov --quiet --compact --skip-download --framework cloudformation dockerfile github_actions \
@@ -105,6 +105,7 @@ lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates
 	@$(LINT)/bin/hadolint container/Dockerfile
 	@$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/python -m tests.linters.secrets
+	@$(BIN)/python -m tests.linters.plain_english
 
 types: setup ## type checker, strict
 	@$(BIN)/mypy

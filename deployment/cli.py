@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployment import PROJECT_ROOT
 from deployment.commands.contract import contract_app
-from deployment.local.environment import only
-from deployment.local.services import PROJECT_ROOT
+from deployment.environment_variables import only
 from deployment.stack_options import Place, ProfileOption, RegionOption, StackOption, users_environment
 from flows.refinery.errors import SluiceError, TerminalError
 
@@ -241,7 +241,7 @@ def deploy(
         typer.Option(help="Prefect's API as reached from here, where tasks reach it elsewhere.", show_default=False),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, deploy nothing.")] = False,
     skip_prefect: Annotated[bool, typer.Option("--skip-prefect", help="Register nothing in Prefect.")] = False,
     smoke_test: Annotated[bool, typer.Option(help="Send one small file through at the end.")] = True,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds that the small file may take.")] = 900,
@@ -249,6 +249,7 @@ def deploy(
     """Deploy to AWS, or bring what is deployed up to date: image, stack, Prefect, and one small file through it all.
 
     What will change is shown and asked about first. Run it again after a failure: it goes on where it stopped.
+    A dry run uploads the template at most, for CloudFormation to read, and only where the artifact bucket exists.
     """
     from deployment.commands.deploy import Wishes
     from deployment.commands.deploy import deploy as run

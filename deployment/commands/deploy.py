@@ -16,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 
 from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
 from deployment.aws import images
-from deployment.aws.access import Access, aws_access, said
+from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
@@ -101,7 +102,7 @@ class Deployment:
         """Do it all."""
         self._check_account()
         self._check_image()
-        with said("looking at what is there"):
+        with explaining_aws_errors("looking at what is there"):
             parameters = self._parameters()
             show_place(self._console, self._access, self._facts(parameters))
             if not self._wishes.skip_prefect:
@@ -185,12 +186,21 @@ class Deployment:
             self._clients,
             stack_name=self._environment.stack,
             parameters={**self._environment.parameters, "ImageUri": uri},
+            on_upload=self._show_upload,
         )
         if changes:
             show_changes(self._console, changes)
         else:
             self._console.print("The stack is up to date: nothing to change.")
-        self._console.print("A dry run: nothing was changed.", style="bold")
+        self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
+
+    def _show_upload(self, address: str) -> None:
+        self._console.print(
+            f"uploaded  {address}, for CloudFormation to read; it is named by its content and used by no stack",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
     def _expected_image(self) -> str:
         """Return the image as far as it is known without building or pushing anything."""
@@ -288,9 +298,12 @@ class Deployment:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")
             uploads = Uploads(target)
-            with said("uploading the smoke test's file"):
+            with explaining_aws_errors("uploading the smoke test's file"):
                 followed = uploads.upload(file, f"{target.outputs['IncomingPrefix']}{SMOKE_TEST_FILE}")
-        with Progress(self._console, [followed]).shown() as on_look, said("following the smoke test's file"):
+        with (
+            Progress(self._console, [followed]).shown() as on_look,
+            explaining_aws_errors("following the smoke test's file"),
+        ):
             uploads.follow([followed], deadline_seconds=self._wishes.smoke_test_seconds, on_look=on_look)
         print_outcomes(self._console, target, [followed])
         if followed.stage is not Stage.PUBLISHED:
