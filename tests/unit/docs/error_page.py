@@ -43,8 +43,8 @@ _KINDS = (
     (
         "The failure may be temporary",
         "In a task nothing is committed: the message returns to the queue and the upload is retried. After the queue's "
-        "limit of deliveries the message moves to the dead-letter queue, from which it can be redriven once the cause is "
-        "removed. A command can be run again.",
+        "limit of deliveries the message moves to the dead-letter queue, from which it can be redriven once the cause "
+        "is removed. A command can be run again.",
     ),
     (
         "The failure needs an action",
