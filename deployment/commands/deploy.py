@@ -27,7 +27,8 @@ from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Stage, Uploads
 from deployment.deployed_stack import AwsTarget, PrefectAccess, aws_target, prefect_access
 from deployment.prefect_setup.setup import check_prefect, register
-from flows.refinery.contracts import load_contracts
+from flows.refinery.check_contract import check_contracts
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
@@ -82,7 +83,7 @@ def deploy(console: Console, wishes: Wishes, users: Mapping[str, str], ask: Ask)
     environment = wishes.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        load_contracts(CONTRACTS)  # in the image a wrong one would stop every file
+        check_contracts(Contracts.load(CONTRACTS))  # in the image a wrong one would reject every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, wishes, access, ask).run()
 
