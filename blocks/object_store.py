@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl
 
-from blocks.aws import LOGO_URL, AwsUnavailable, client_of, code_of, meaning_of, status_of
+from blocks.aws import LOGO_URL, client_of
+from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, http_status
 from flows.pipeline.protocol import (
     IndexEntry,
     decide_after_refused_commit,
@@ -38,6 +40,7 @@ _OVERWRITTEN = (
 _COMMIT_ATTEMPTS = 8
 _SETTLE_ATTEMPTS = 8
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+_STREAM_CHUNK_BYTES = 1024**2
 
 
 class ObjectGone(FileRejected):
@@ -129,7 +132,7 @@ class ObjectStore(Block):
         )
 
     def fetch(self, upload: UploadMessage, path: Path) -> ObjectFacts:
-        """Download an object version to `path`, in ranged parts.
+        """Download an object version to `path`: in ranged parts, or as one stream from a server that ignores ranges.
 
         Raises:
             ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
@@ -142,9 +145,8 @@ class ObjectStore(Block):
             )
         if upload.version_id is None and upload.etag and facts.etag != upload.etag:
             raise ObjectReplaced(_OVERWRITTEN)
-        version = {"VersionId": upload.version_id} if upload.version_id else {}
         try:
-            self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
+            self._download(upload, path, facts.size_bytes)
         except (BotoCoreError, ClientError) as error:
             raise self._read_error(error, upload.bucket, upload.key, upload.version_id) from error
         except RetriesExceededError as error:
@@ -158,6 +160,18 @@ class ObjectStore(Block):
                 f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
             )
         return facts
+
+    def _download(self, upload: UploadMessage, path: Path, size_bytes: int) -> None:
+        version = {"VersionId": upload.version_id} if upload.version_id else {}
+        if size_bytes > _TRANSFER.multipart_chunksize:
+            # Where a server ignores ranges, boto3 writes the whole object at the offset of every part.
+            answer = self._s3.get_object(Bucket=upload.bucket, Key=upload.key, Range="bytes=0-0", **version)
+            with closing(answer["Body"]) as body:
+                if "ContentRange" not in answer:
+                    with path.open("wb") as file:
+                        shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)
+                    return
+        self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
 
     def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
         """Yield every object version of the landing bucket under `prefix`, in pages sorted by key, the newest version
@@ -189,17 +203,17 @@ class ObjectStore(Block):
             for page in pages:
                 yield [_object_version(entry) for entry in page.get("Versions", [])]
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"listing the versions of s3://{bucket}/{prefix}") from error
+            raise explain_aws_error(error, f"listing the versions of s3://{bucket}/{prefix}") from error
 
     def _read_error(
         self, error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None
     ) -> SluiceError:
-        if code_of(error) in _GONE or status_of(error) in (404, 405):
+        if aws_error_code(error) in _GONE or http_status(error) in (404, 405):
             version = f" (version {version_id})" if version_id else ""
             return ObjectGone(f"s3://{bucket}/{key}{version} does not exist; it was deleted before it was read")
-        if code_of(error) == "InvalidObjectState":
+        if aws_error_code(error) == "InvalidObjectState":
             return ObjectArchived(f"s3://{bucket}/{key} lies in an archive; restore it, and process the upload again")
-        return meaning_of(error, f"reading s3://{bucket}/{key}")
+        return explain_aws_error(error, f"reading s3://{bucket}/{key}")
 
     # --- outputs ----------------------------------------------------------------------------------------------
 
@@ -216,11 +230,11 @@ class ObjectStore(Block):
                 Config=_TRANSFER,
             )
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"writing s3://{self.published_bucket}/{key}") from error
         except S3UploadFailedError as error:
             answer = error.__context__  # boto3 wraps what S3 answered, and tells it in its own text only
             if isinstance(answer, ClientError):
-                raise meaning_of(answer, f"writing s3://{self.published_bucket}/{key}") from error
+                raise explain_aws_error(answer, f"writing s3://{self.published_bucket}/{key}") from error
             raise AwsUnavailable(f"writing s3://{self.published_bucket}/{key}: {type(error).__name__}") from error
         except Exception as error:
             # Whatever it was, nothing is committed yet.
@@ -231,13 +245,13 @@ class ObjectStore(Block):
         try:
             self._s3.download_file(self.published_bucket, key, str(path), Config=_TRANSFER)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"reading s3://{self.published_bucket}/{key}") from error
 
     def _digest_at(self, key: str) -> str | None:
         try:
             head = self._s3.head_object(Bucket=self.published_bucket, Key=key)
         except ClientError as error:
-            if status_of(error) == 404:
+            if http_status(error) == 404:
                 return None
             raise
         digest: str | None = head.get("Metadata", {}).get("sha256")
@@ -256,9 +270,9 @@ class ObjectStore(Block):
         try:
             self._s3.head_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            if status_of(error) == 404:
+            if http_status(error) == 404:
                 return False
-            raise meaning_of(error, f"looking for s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"looking for s3://{self.published_bucket}/{key}") from error
         return True
 
     def commit(self, receipt: Receipt) -> Receipt:
@@ -357,7 +371,7 @@ class ObjectStore(Block):
                 for key in leftovers((entry["Key"] for entry in listed.get("Contents", [])), standing):
                     self._s3.delete_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting leftovers of run {standing.run_id}") from error
+            raise explain_aws_error(error, f"deleting leftovers of run {standing.run_id}") from error
 
     def index_entry(self, dataset: str, bucket: str, key: str) -> IndexEntry | None:
         """Return what is current for a source key; None when nothing of it has been settled yet."""
@@ -373,14 +387,14 @@ class ObjectStore(Block):
             for page in pages:
                 yield [(entry["Key"], entry["LastModified"]) for entry in page.get("Contents", [])]
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"listing s3://{self.published_bucket}/{prefix}") from error
+            raise explain_aws_error(error, f"listing s3://{self.published_bucket}/{prefix}") from error
 
     def delete_output(self, key: str) -> None:
         """Delete an output that nobody needs."""
         try:
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting a leftover of s3://{self.published_bucket}") from error
+            raise explain_aws_error(error, f"deleting a leftover of s3://{self.published_bucket}") from error
 
     def _delete_retired(self, key: str, entry: IndexEntry) -> IndexEntry:
         """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""
@@ -390,7 +404,7 @@ class ObjectStore(Block):
             for retired in entry.retired:
                 self._s3.delete_object(Bucket=self.published_bucket, Key=retired)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting replaced outputs of {entry.key}") from error
+            raise explain_aws_error(error, f"deleting replaced outputs of {entry.key}") from error
         found = self._stored(key)
         if found is None:
             return entry
@@ -428,11 +442,11 @@ class ObjectStore(Block):
             response = self._s3.get_object(Bucket=self.published_bucket, Key=key)
             return response["Body"].read(), response["ETag"]
         except ClientError as error:
-            if code_of(error) in _GONE:
+            if aws_error_code(error) in _GONE:
                 return None
-            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"reading s3://{self.published_bucket}/{key}") from error
         except BotoCoreError as error:
-            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"reading s3://{self.published_bucket}/{key}") from error
 
     def _put_if(
         self,
@@ -457,11 +471,11 @@ class ObjectStore(Block):
                 **condition,
             )
         except ClientError as error:
-            if status_of(error) in (409, 412) or code_of(error) in ("PreconditionFailed", "NoSuchKey"):
+            if http_status(error) in (409, 412) or aws_error_code(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False
-            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"writing s3://{self.published_bucket}/{key}") from error
         except BotoCoreError as error:
-            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"writing s3://{self.published_bucket}/{key}") from error
         return True
 
 

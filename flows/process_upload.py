@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
 
-from blocks.aws import AwsCallInvalid
+from blocks.aws_errors import AwsCallInvalid
 from blocks.object_store import ObjectFacts
 from flows.composition import Pipeline, TaskLog, pipeline, task_identity
 from flows.observability.display import ProgressBar, rows_in, show_outcome, signs_of_life

@@ -16,16 +16,18 @@ from pathlib import Path
 from rich.console import Console
 
 from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
 from deployment.aws import images
-from deployment.aws.access import Access, aws_access, said
+from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
 from deployment.commands.deploy_show import EventLog, show_changes, show_place
-from deployment.commands.show import Progress, Steps, print_outcomes
+from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
 from deployment.commands.upload import CONTRACTS
-from deployment.commands.uploads import Stage, Uploads
-from deployment.deployed_stack import AwsTarget, PrefectAccess, aws_target, prefect_access
+from deployment.commands.uploads import Uploads, UploadState
+from deployment.deployed_stack import AwsStack, find_aws_stack
+from deployment.prefect_setup.access import PrefectAccess, prefect_access
 from deployment.prefect_setup.setup import check_prefect, register
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
@@ -102,7 +104,7 @@ class Deployment:
         """Do it all."""
         self._check_account()
         self._check_image()
-        with said("looking at what is there"):
+        with explaining_aws_errors("looking at what is there"):
             parameters = self._parameters()
             show_place(self._console, self._access, self._facts(parameters))
             if not self._wishes.skip_prefect:
@@ -113,7 +115,7 @@ class Deployment:
                 return True
             image_uri = self._image()
         outputs = self._deploy({"ImageUri": image_uri})
-        target = aws_target(self._access, self._environment.stack)
+        target = find_aws_stack(self._access, self._environment.stack)
         if not self._wishes.skip_prefect:
             self._register(target, outputs)
         self._console.print(f"The stack {self._environment.stack} is up to date.", style="green", highlight=False)
@@ -186,12 +188,21 @@ class Deployment:
             self._clients,
             stack_name=self._environment.stack,
             parameters={**self._environment.parameters, "ImageUri": uri},
+            on_upload=self._show_upload,
         )
         if changes:
             show_changes(self._console, changes)
         else:
             self._console.print("The stack is up to date: nothing to change.")
-        self._console.print("A dry run: nothing was changed.", style="bold")
+        self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
+
+    def _show_upload(self, address: str) -> None:
+        self._console.print(
+            f"uploaded  {address}, for CloudFormation to read; it is named by its content and used by no stack",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
     def _expected_image(self) -> str:
         """Return the image as far as it is known without building or pushing anything."""
@@ -237,7 +248,7 @@ class Deployment:
         return outputs["ImageRepositoryUri"]
 
     def _build_and_push(self, engine: images.Engine, uri: str, tag: str) -> None:
-        with Steps(self._console).shown() as on_step:
+        with StepDisplay(self._console).shown() as on_step:
             on_step(f"building the image with {engine.name}")
             images.build(engine, self._recipe(), f"{uri}:{tag}")
             on_step(f"pushing the image to {uri}")
@@ -272,8 +283,8 @@ class Deployment:
 
     # --- afterwards ---
 
-    def _register(self, target: AwsTarget, outputs: Mapping[str, str]) -> None:
-        with Steps(self._console).shown() as on_step:
+    def _register(self, target: AwsStack, outputs: Mapping[str, str]) -> None:
+        with StepDisplay(self._console).shown() as on_step:
             register(
                 self._prefect(target.parameters),
                 outputs,
@@ -283,21 +294,24 @@ class Deployment:
                 on_step=on_step,
             )
 
-    def _smoke_test(self, target: AwsTarget) -> bool:
+    def _smoke_test(self, target: AwsStack) -> bool:
         """Send one small file through; return whether it was published."""
         with tempfile.TemporaryDirectory(prefix="sluice-smoke-") as folder:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")
             uploads = Uploads(target)
-            with said("uploading the smoke test's file"):
+            with explaining_aws_errors("uploading the smoke test's file"):
                 followed = uploads.upload(file, f"{target.outputs['IncomingPrefix']}{SMOKE_TEST_FILE}")
-        with Progress(self._console, [followed]).shown() as on_look, said("following the smoke test's file"):
+        with (
+            ProgressTable(self._console, [followed]).shown() as on_look,
+            explaining_aws_errors("following the smoke test's file"),
+        ):
             uploads.follow([followed], deadline_seconds=self._wishes.smoke_test_seconds, on_look=on_look)
         print_outcomes(self._console, target, [followed])
-        if followed.stage is not Stage.PUBLISHED:
+        if followed.stage is not UploadState.PUBLISHED:
             self._console.print(
                 "The stack stands, and the smoke test's file was not published. "
                 f"Look: sluice status --stack {target.stack_name} --region {target.region}",
                 style="red",
             )
-        return followed.stage is Stage.PUBLISHED
+        return followed.stage is UploadState.PUBLISHED

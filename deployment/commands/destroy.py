@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from blocks.aws import client_of
-from deployment.aws.access import aws_access, said
+from blocks.aws_errors import explaining_aws_errors
+from deployment.aws.access import aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs
 from deployment.aws.environments import Environment
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
@@ -53,7 +54,7 @@ def destroy(
         clients = Clients.from_environment()
         log = EventLog(console)
         stack = Stack(clients.cloudformation, environment.stack, log)
-        with said(f"looking for the stack {environment.stack}"):
+        with explaining_aws_errors(f"looking for the stack {environment.stack}"):
             summary = stack.find()
             state = summary["StackStatus"] if summary else "does not exist"
             show_place(console, access, {"stack": f"{environment.stack} ({state})"})
@@ -115,7 +116,7 @@ def _end_tasks(console: Console, cluster: str) -> int:
             soft_wrap=True,
         )
 
-    with said("stopping the stack's tasks"):
+    with explaining_aws_errors("stopping the stack's tasks"):
         return end_tasks(client_of("ecs"), cluster, tell, reason="sluice destroy")
 
 

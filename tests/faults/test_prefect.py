@@ -14,8 +14,8 @@ import pytest
 from deployment.local.environment import clean_environment
 from deployment.local.ports import HOST, free_port
 from deployment.local.prefect_server import database, server_environment, start_from_template
-from deployment.local.project_commands import program
 from deployment.local.services import Service, answers
+from deployment.project_commands import program
 from tests.chain.chain import Chain
 from tests.faults.bench import Bench, Case, Outcome
 from tests.faults.catalogue import fault

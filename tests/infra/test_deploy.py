@@ -22,10 +22,10 @@ from typing import Any
 import httpx
 import pytest
 
+from deployment import PROJECT_ROOT
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment
 from deployment.local.ports import free_port
-from deployment.local.services import PROJECT_ROOT
 from tests.infra.waiting import eventually
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
@@ -232,11 +232,11 @@ def test_an_update_that_fails_is_undone_and_the_chain_works_as_before(
     checkout: Checkout, deployed: subprocess.CompletedProcess[str]
 ) -> None:
     before = checkout.outputs("shared")
-    template = (checkout.folder / "deployment" / "template.yaml").read_text()
+    template = (checkout.folder / "deployment" / "aws" / "template.yaml").read_text()
     checkout.change("deployment/aws/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
     checkout.change("deployment/aws/template.yaml", "MemorySize: 256", "MemorySize: 512")
     failed = checkout.deploy("shared")
-    (checkout.folder / "deployment" / "template.yaml").write_text(template)
+    (checkout.folder / "deployment" / "aws" / "template.yaml").write_text(template)
     assert failed.returncode == 3
     assert "ended in UPDATE_ROLLBACK_COMPLETE: Sweep" in failed.stdout
     assert checkout.stack("shared")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
@@ -288,10 +288,10 @@ def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_
 
 
 def test_a_stack_whose_creation_failed_is_made_anew(checkout: Checkout) -> None:
-    template = (checkout.folder / "deployment" / "template.yaml").read_text()
+    template = (checkout.folder / "deployment" / "aws" / "template.yaml").read_text()
     checkout.change("deployment/aws/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
     failed = checkout.deploy("broken", "--image", "registry.example/sluice:1")
-    (checkout.folder / "deployment" / "template.yaml").write_text(template)
+    (checkout.folder / "deployment" / "aws" / "template.yaml").write_text(template)
     assert failed.returncode == 3
     assert checkout.stack("broken")["StackStatus"] == "ROLLBACK_COMPLETE"
     anew = checkout.deploy("broken", "--image", "registry.example/sluice:1")

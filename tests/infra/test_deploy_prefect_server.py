@@ -12,10 +12,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE
 from deployment.aws.templates import template_body
 from deployment.local.cloud import LocalCloud
-from deployment.local.services import PROJECT_ROOT
 from tests.infra.template import Template, load_template, resource, resources_of, text_of
 from tests.infra.waiting import eventually
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*not supported by moto:UserWarning", "ignore:.*No Moto.*"),
 ]
 
-PREFECT_SERVER = PROJECT_ROOT / "deployment" / "prefect_server.yaml"
+PREFECT_SERVER = PROJECT_ROOT / "deployment" / "aws" / "prefect_server.yaml"
 
 
 _NOT_IN_MOTO = {"ServerName", "Server"}

@@ -22,12 +22,11 @@ import yaml
 from botocore import xform_name
 from rich.console import Console
 
-from deployment import cli
+from deployment import PROJECT_ROOT, cli
 from deployment.commands.demo import SAMPLES
 from deployment.commands.show import print_outcomes
 from deployment.commands.upload import dataset_of
-from deployment.commands.uploads import Followed, Stage
-from deployment.local.services import PROJECT_ROOT
+from deployment.commands.uploads import TrackedUpload, UploadState
 from flows.composition import assemble
 from flows.pipeline.stages import UploadRun
 from flows.process_upload import process_upload
@@ -316,7 +315,7 @@ def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> It
     """What the commands print of a file that went through the stages, without the receipt's address."""
     with UploadRun(pipeline_account.pipeline, pipeline_account.upload(key, path.read_bytes())) as run:
         receipt = run.run()
-        followed = Followed(name, run.upload, stage=Stage(str(receipt.status)), receipt=receipt)
+        followed = TrackedUpload(name, run.upload, stage=UploadState(str(receipt.status)), receipt=receipt)
     printed = io.StringIO()
     cloud = cast("Any", SimpleNamespace(outputs={"PublishedBucket": "published"}))
     print_outcomes(Console(file=printed, width=1000), cloud, [followed])
