@@ -114,7 +114,7 @@ _LAUGHS = (
 
 
 def case(name: str, what: str, body: Callable[[], bytes], look: Callable[[Receipt], None], expected: str) -> object:
-    """One file and what becomes of it."""
+    """Return the parameters for one file and its expected outcome."""
     return pytest.param(name, body, look, id=what.replace(" ", "-"), marks=fault("Data", what, expected=expected))
 
 
@@ -125,7 +125,7 @@ ODD_FILES = [
         "header only",
         orders,
         rejected_as("expect_table_row_count_to_be_between"),
-        "rejected: the contract wants rows",
+        "rejected: the contract requires rows",
     ),
     case(
         "orders/x.csv", "byte order mark", lambda: b"\xef\xbb\xbf" + good_orders(3), published(3), "all rows published"
@@ -135,7 +135,7 @@ ODD_FILES = [
         "latin-1 text",
         lambda: "name,town\nJosé,Köln\nRenée,Zürich\n".encode("latin-1"),
         published(2),
-        "read as what it is, all rows published",
+        "its encoding is detected, all rows published",
     ),
     case(
         "things/x.csv",
@@ -215,10 +215,10 @@ ODD_FILES = [
     ),
     case(
         "../../receipts/x",
-        "a key that means to leave its prefix",
+        "a key that tries to escape its prefix",
         lambda: good_orders(2),
         published(2),
-        "outputs lie under data/ all the same",
+        "outputs stay under data/",
     ),
 ]
 
@@ -350,12 +350,16 @@ def with_own_contract(
         pytest.param(
             "raises",
             "raised ValueError in steps.py, line 2",
-            marks=fault("Data", "a dataset's own step raises", expected="rejected, with its line, no value"),
+            marks=fault("Data", "a dataset's custom step raises", expected="rejected, with its line, no value"),
         ),
         pytest.param(
             "nonsense",
             "must return a DataFrame",
-            marks=fault("Data", "a dataset's own step returns nonsense", expected="rejected: no DataFrame"),
+            marks=fault(
+                "Data",
+                "a dataset's custom step returns something else than a table",
+                expected="rejected: not a DataFrame",
+            ),
         ),
     ],
 )
@@ -371,8 +375,8 @@ def test_a_step_that_fails_rejects_the_file_and_says_where(
 
 @fault(
     "Data",
-    "a dataset's own step never returns",
-    expected="ended after the stage's time limit and tried once more, then rejected: takes_too_long",
+    "a dataset's custom step never returns",
+    expected="ended after the stage's time limit and retried once, then rejected: takes_too_long",
 )
 def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_try(
     parts: Pipeline, tmp_path: Path
@@ -405,7 +409,7 @@ def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Pipeline, t
     assert [receipt.status if receipt else None for receipt in receipts.values()] == ["rejected", "published"]
 
 
-@fault("Data", "an expectation that raises instead of failing", expected="rejected, and the rule is named")
+@fault("Data", "an expectation that raises instead of failing", expected="rejected, with the name of the rule")
 def test_an_expectation_that_cannot_be_judged_rejects_the_file_and_is_named(parts: Pipeline, tmp_path: Path) -> None:
     raising = "expectations:\n  - expect_column_values_to_be_between: {column: country, min_value: 1}\n"
     own = with_own_contract(parts, tmp_path / "contracts", expectations=raising)

@@ -393,7 +393,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
             id="replace",
             marks=fault(
                 "Queue and task",
-                "any order of deliveries, kills, lost answers, re-uploads and forced re-runs (model)",
+                "any order of deliveries, kills, lost responses, re-uploads and forced re-runs (model)",
                 expected="one receipt for each version, the newest output current, nothing published twice",
             ),
         ),

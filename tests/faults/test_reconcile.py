@@ -67,8 +67,8 @@ def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: Up
 
 @fault(
     "Trigger",
-    "the event is lost for good: the cloud is killed with the event in its memory",
-    expected="reconciling, with no more than its own role may do, hands the upload over; published once",
+    "the event is lost permanently: the cloud is killed with the event in its memory",
+    expected="reconcile, with only the permissions of its role, queues the upload; published once",
 )
 def test_an_upload_whose_event_was_lost_is_found_and_published_once(
     chain: Chain, bench: Bench, lost: UploadMessage
@@ -83,8 +83,8 @@ def test_an_upload_whose_event_was_lost_is_found_and_published_once(
 
 @fault(
     "Queue and task",
-    "a worker that was overtaken writes its output and is killed: nobody comes to clean up",
-    expected="reconciling, with no more than its own role may do, takes it away, and nothing else",
+    "a stalled worker, overtaken by another one, writes its output and is killed: no worker cleans up",
+    expected="reconcile, with only the permissions of its role, deletes the output, and nothing else",
 )
 def test_what_an_overtaken_worker_left_behind_is_taken_away(chain: Chain, bench: Bench) -> None:
     upload = chain.upload("incoming/left/orders.csv", good_orders(2))

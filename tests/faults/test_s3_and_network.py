@@ -41,23 +41,23 @@ _PASSING = {
     [
         pytest.param(
             "slow down",
-            marks=fault(_AREA, "503 SlowDown several times", expected="tried again with backoff, published"),
+            marks=fault(_AREA, "503 SlowDown several times", expected="retried with backoff, published"),
         ),
-        pytest.param("cut", marks=fault(_AREA, "body cut short", expected="read again, every row is there")),
+        pytest.param("cut", marks=fault(_AREA, "body cut short", expected="read again, no row is missing")),
         pytest.param(
             "conflict", marks=fault(_AREA, "409 on a conditional write", expected="written again, one receipt")
         ),
         pytest.param(
             "lost",
             marks=fault(
-                _AREA, "receipt written, the answer lost", expected="the 412 on our own write is success; one receipt"
+                _AREA, "receipt written, the response lost", expected="the 412 on our own write is success; one receipt"
             ),
         ),
         pytest.param(
             "aborted", marks=fault(_AREA, "upload of the output aborted", expected="uploaded again, published once")
         ),
         pytest.param(
-            "expired", marks=fault(_AREA, "credentials expired in the middle", expected="tried again with new ones")
+            "expired", marks=fault(_AREA, "credentials expired in the middle", expected="retried with new ones")
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_an_overwritten_object_is_read_in_the_version_of_its_event(bench: Bench)
 @fault(
     _AREA,
     "412 with another digest",
-    expected="the receipt that was committed first stands, with its own data; ReceiptConflict in the log",
+    expected="the receipt that was committed first remains, with its data; ReceiptConflict in the log",
 )
 def test_another_result_that_was_committed_first_stands_untouched(bench: Bench) -> None:
     case = bench.case()
@@ -148,12 +148,16 @@ def _other_contracts(case: Case) -> dict[str, str]:
             "slow down",
             marks=[
                 pytest.mark.slow,  # boto3 backs off for half a minute
-                fault(_AREA, "503 SlowDown for ever", expected="given back under AwsUnavailable, published later"),
+                fault(
+                    _AREA, "503 SlowDown permanently", expected="message returned with AwsUnavailable, published later"
+                ),
             ],
         ),
         pytest.param(
             "cut",
-            marks=fault(_AREA, "body cut short for ever", expected="given back under AwsUnavailable, published later"),
+            marks=fault(
+                _AREA, "body cut short permanently", expected="message returned with AwsUnavailable, published later"
+            ),
         ),
     ],
 )
@@ -179,7 +183,7 @@ def test_what_does_not_pass_leaves_the_upload_for_later(
             marks=fault(
                 _AREA,
                 "AccessDenied on the upload",
-                expected="given back under AwsRefused, not rejected; published once it is allowed",
+                expected="message returned with AwsRefused, not rejected; published once it is allowed",
             ),
         ),
         pytest.param(
@@ -188,7 +192,7 @@ def test_what_does_not_pass_leaves_the_upload_for_later(
             marks=fault(
                 _AREA,
                 "AccessDenied on the receipt",
-                expected="given back under AwsRefused; published once it is allowed",
+                expected="message returned with AwsRefused; published once it is allowed",
             ),
         ),
     ],
