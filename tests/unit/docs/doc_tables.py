@@ -25,11 +25,11 @@ from flows.process_upload import process_upload
 from flows.reconcile import reconcile
 from flows.refinery import errors
 from flows.refinery.contract import model
-from flows.refinery.contract.vocabulary import UNSUPPORTED, vocabulary
 from flows.refinery.preprocess.steps import BUILT_IN
 from flows.refinery.read import rejections
 from flows.refinery.read.partition import Limits
-from flows.refinery.validate.rules import METHODS, Method
+from flows.refinery.validate.expectation_faults import gx_arguments
+from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
 from tests.infra.template import listed, load_template, statements_of
 
 _MARKED = re.compile(r"(?P<begin><!-- made: (?P<name>[a-z_]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -168,15 +168,14 @@ def expectations() -> str:
         (
             (
                 _code(name),
-                f"each {kind.level}" if kind.level == "row" else "the file",
+                "each row" if level_of(name) == "row" else "the file",
                 ", ".join(
-                    f"**{_code(argument)}**" if rule.required else _code(argument)
-                    for argument, rule in kind.arguments.items()
+                    f"**{_code(argument)}**" if field.required else _code(argument)
+                    for argument, field in sorted(gx_arguments(name).items())
                     if argument not in shared
                 ),
             )
-            for name, kind in vocabulary().items()
-            if kind.supported
+            for name in sorted(METHODS)
         ),
     )
 
