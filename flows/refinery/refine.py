@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import SluiceError
@@ -118,6 +119,7 @@ def refine(
         StepFailed: a step cannot be done on these rows.
         CorrectionsUnusable: the corrections do not fit the file.
     """
+    check_contract(contract)
     judged = judge_file(
         source,
         contract,

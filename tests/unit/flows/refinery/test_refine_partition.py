@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from deployment.samples import orders
+from flows.refinery.contract.loading import load_contract
 from flows.refinery.contract.model import Contract
-from flows.refinery.contracts import load_contract
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Partition
 from flows.refinery.refine import MapPartitions, Partitions, Refined, RefinedPartition, refine, refine_partition
