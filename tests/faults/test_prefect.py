@@ -1,4 +1,4 @@
-"""What happens when Prefect is away, slow, refusing, or told something else by a person: the data goes on."""
+"""Prefect is down, slow or refuses calls, or a user changes a run's state: the data is processed anyway."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _flow_run(case: Case) -> dict[str, Any]:
 
 @contextmanager
 def _stopped(chain: Chain) -> Iterator[None]:
-    """The Prefect server is stopped for a while."""
+    """Stop the Prefect server for a while."""
     server = chain.cloud.prefect
     assert server is not None
     server.stop()
@@ -60,7 +60,7 @@ def _stopped(chain: Chain) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outage:
-    """What became of the uploads that an outage met."""
+    """The outcome of the uploads during an outage."""
 
     at_the_start: tuple[Case, Outcome]
     in_the_middle: tuple[Case, Outcome]
@@ -68,7 +68,7 @@ class Outage:
 
 @pytest.fixture(scope="module")
 def outage(bench: Bench) -> Outage:
-    """The server is stopped while a worker is at work, another one starts meanwhile, and the server comes back."""
+    """Stop the server while a worker is running, start another worker, then start the server again."""
     middle, start = bench.case(), bench.case()
     hold, gate = middle.gate("s3.GetObject", "/incoming/")
     at_work = middle.start(hold)
@@ -112,7 +112,7 @@ def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Ben
 
 @pytest.fixture(scope="module")
 def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API's address of a Prefect server that wants a password which nobody was told."""
+    """Return the API address of a Prefect server whose password the workers do not have."""
     folder, port = tmp_path_factory.mktemp("guarded"), free_port()
     home = folder / "prefect"
     start_from_template(home, bench.chain.cloud.cache_dir)
@@ -211,5 +211,5 @@ def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> 
 
 
 def _at_rest(case: Case) -> bool:
-    """Whether the run has ended and the pool's worker has none in its hands."""
+    """Return whether the run has ended and the pool's worker has no other run."""
     return case.bench.chain.pool_is_idle() and _flow_run(case)["state"]["type"] in ("COMPLETED", "FAILED")

@@ -1,4 +1,4 @@
-"""What happens when the queue refuses, or a task dies, is stopped, or runs out of something."""
+"""The queue refuses calls, or a task dies, is stopped, or runs out of a resource."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _REFUSED = "delete refused"
 
 @pytest.fixture(scope="module")
 def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
-    """One case for each interruption, interrupted; their messages become visible again at about the same time."""
+    """Interrupt one case in each way; their messages become visible again at about the same time."""
     points = [*_INTERRUPTIONS, _REFUSED]
     cases = {point: bench.case() for point in points}
     outcomes: dict[str, Outcome] = {}
@@ -155,7 +155,7 @@ def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str,
 
 @dataclass
 class Overtime:
-    """A worker that stands in the middle of a transform, and what lets it go on."""
+    """Return a worker that is paused in the middle of a transform, and the file that releases it."""
 
     case: Case
     worker: Worker
@@ -171,7 +171,7 @@ def _overtime(case: Case) -> Overtime:
 
 @pytest.fixture(scope="module")
 def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
-    """Workers that are at work for longer than the visibility timeout; one of them may not extend it."""
+    """Run workers for longer than the visibility timeout; one of them may not extend it."""
     cases = {name: bench.case() for name in ("beating", "refused", "stopped")}
     with bench.denied(bench.task_role, "sqs:ChangeMessageVisibility", cases["refused"].queue_arn):
         yield {name: _overtime(case) for name, case in cases.items()}

@@ -1,4 +1,4 @@
-"""What happens when S3 refuses, throttles, loses answers, or holds something else than the event said."""
+"""S3 refuses or throttles calls, responses are lost, or the object differs from the event."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_passes_is_tried_again_and_published_at_the_first_delivery(bench: B
 
 @pytest.fixture(scope="module")
 def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
-    """Workers that try for long; they are at it while other tests run."""
+    """Start workers that retry for a long time, while other tests run."""
     plans = {
         "slow down": _slow_down("s3.PutObject", "/data/", times=0),
         "cut": Sabotage(on="s3.GetObject", where="/incoming/", do="cut", times=0),

@@ -1,4 +1,4 @@
-"""A short soak, the same each time: what `make soak` does for thousands of uploads."""
+"""A short soak, the same each time; `make soak` runs thousands of uploads."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
 
 @dataclass(frozen=True)
 class Story:
-    """What everybody is expected to tell of one upload.
+    """The expected state of one upload in every service.
 
     Attributes:
         first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
@@ -63,7 +63,7 @@ def _handed_in(chain: Chain, name: str, body: bytes = b"") -> UploadMessage:
 
 
 def _tasks_of(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]]:
-    """The tasks that were launched for an upload, the first one first."""
+    """Return the tasks that were launched for an upload, oldest first."""
     cluster, family = chain.outputs["ClusterArn"], chain.outputs["TaskFamily"]
     arns = [
         arn
@@ -85,7 +85,7 @@ def _all_stopped(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]] | 
 
 
 def _exits(chain: Chain, upload: UploadMessage) -> list[int | str]:
-    """The exit code of each task, or, where it did not end by itself, ECS's word for how it ended."""
+    """Return the exit code of each task, or ECS's stop code if it did not exit by itself."""
     tasks = chain.wait_for(lambda: _all_stopped(chain, upload), "its tasks to have stopped")
     return [
         task["containers"][0]["exitCode"] if task["stopCode"] == "EssentialContainerExited" else task["stopCode"]
@@ -190,7 +190,7 @@ def _throttled(chain: Chain, _folder: Path) -> UploadMessage:
 
 @pytest.fixture(scope="module", autouse=True)
 def hanging(chain: Chain) -> UploadMessage:
-    """An upload whose task hangs from the first moment on, until the state machine's time for it is over."""
+    """Return an upload whose task hangs from the start until the state machine's timeout."""
     with chain.tasks_that(["sleep", "900"]):
         upload = _handed_in(chain, "hangs")
         chain.wait_for(chain.tasks, "the task to hang")

@@ -1,4 +1,4 @@
-"""What happens when events come twice, in the wrong order or malformed, or the trigger's own calls fail."""
+"""Events arrive twice, in the wrong order or malformed, or the trigger's calls fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AREA: Literal["Trigger"] = "Trigger"
 
 @pytest.fixture(scope="module", autouse=True)
 def busy_cluster(chain: Chain) -> Iterator[None]:
-    """As many tasks as may drain at once, which do not: executions wait, and each test drains the queue itself."""
+    """Start the maximum number of tasks, which do nothing: executions wait, and each test drains the queue itself."""
     sleep = {"containerOverrides": [{"name": "drain", "command": ["sleep", "900"]}]}
     cluster = chain.outputs["ClusterArn"]
     started = [
@@ -42,12 +42,12 @@ def busy_cluster(chain: Chain) -> Iterator[None]:
 
 @pytest.fixture
 def stack_queue(bench: Bench) -> Case:
-    """The stack's own queue, with a worker for whatever lies in it."""
+    """Return the stack's queue with a worker for its messages."""
     return bench.stack_queue()
 
 
 def _published(case: Case, *uploads: UploadMessage, rows: int = 2) -> None:
-    """Drain the queue, and check that every upload was published and its execution succeeded."""
+    """Drain the queue; check that every upload was published and its execution succeeded."""
     assert case.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
     chain = case.bench.chain
     for upload in uploads:
@@ -94,7 +94,7 @@ def test_events_out_of_order_leave_the_newest_version(chain: Chain, stack_queue:
 
 
 def _of_one_second(bench: Bench, name: str) -> tuple[Case, Case]:
-    """Two versions of one key that LastModified does not tell apart, nor does the order of their run ids."""
+    """Return two versions of one key that neither LastModified nor the order of their run ids can distinguish."""
     chain = bench.chain
 
     def written_at(upload: UploadMessage) -> object:
@@ -241,7 +241,7 @@ def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_
 
 
 def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> Trigger:
-    """The trigger as the Lambda builds it, with the role of the Lambda and faults on the way to AWS."""
+    """Return the trigger as the Lambda builds it, with the Lambda's role and injected faults."""
     given = bench.credentials_of(bench.role_named("TriggerRole"))
     session = boto3.Session(
         aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
