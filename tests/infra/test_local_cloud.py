@@ -1,4 +1,4 @@
-"""The local cloud, really started: what it keeps to itself, how it runs tasks, and whose permissions count."""
+"""The running local cloud: its isolation, how it runs tasks, and whose permissions apply."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def user_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator[LocalCloud]:
-    """A cloud that was started by a user with a configuration of their own, which would break everything."""
+    """Start a cloud as a user whose own configuration would break everything."""
     with pytest.MonkeyPatch.context() as user:
         user.setenv("HOME", str(user_home))
         user.setenv("AWS_PROFILE", "production")
@@ -71,7 +71,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
 
 
 def eventually(what: Callable[[], T | None], seconds: float = 30) -> T:
-    """Return the first true answer of `what`; fail when there is none in time."""
+    """Return the first true result of `what`; fail after a timeout."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = what()
@@ -466,7 +466,7 @@ def handle(event, context):
 
 @pytest.fixture(scope="module")
 def talkative(cloud: LocalCloud) -> str:
-    """A function that logs what it is told to, and the log group that it writes to."""
+    """Return a function that logs the given text, and its log group."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("talkative.py", _TALKATIVE)
