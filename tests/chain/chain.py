@@ -342,7 +342,7 @@ def running_chain(
     Args:
         task_seconds: how long the state machine lets a task run.
         docker: run tasks as containers, in the engine that DOCKER_HOST names.
-        prefect_options: a database and a password of its own for the Prefect server.
+        prefect_options: a separate database and a password for the Prefect server.
         parameters: the template's, besides those that make tests quick.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:

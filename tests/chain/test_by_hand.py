@@ -104,7 +104,7 @@ def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> No
     assert refused["state"]["name"].startswith("Rejected"), refused["state"]
     assert published["state"]["name"] == "Published, 1 row quarantined", published["state"]
     hashes = [chain.receipt(upload).contract.content_hash for upload in (strict, lenient)]
-    assert len(set(hashes)) == 2, "the receipt tells that another contract judged"
+    assert len(set(hashes)) == 2, "the receipt records another contract"
 
 
 def test_wrong_parameters_end_in_a_failed_run_that_says_what_is_wrong(chain: Chain) -> None:

@@ -39,7 +39,7 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[None]:
     """Apply a limit of one for the orders, as a user does; afterwards restore the shipped limits."""
     file = tmp_path / "concurrency.yaml"
     file.write_text(yaml.safe_dump({"uploads": 20, "each_dataset": 10, "datasets": {"orders": 1}}))
-    # Begun anew: tasks that other tests killed hold slots until their leases end.
+    # Started again: tasks that other tests killed hold slots until their leases end.
     httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{limit_of('orders')}", timeout=30)
     chain.apply_automations("--concurrency", str(file))
     yield

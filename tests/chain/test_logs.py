@@ -41,7 +41,7 @@ def planted() -> dict[str, bytes]:
         "orders/no-header.csv": "\n".join(order(number, sku=SECRET) for number in range(1, 4)).encode(),
         "things/header-like.csv": f"{SECRET},{SECRET}\n{SECRET},{SECRET}\n".encode(),
         "orders/header-again.csv": good_orders(3) + f"{HEADER}\n".encode() + order(4, sku=SECRET).encode(),
-        # Its contract's own step says all it knows (_CHATTY), and then raises.
+        # The custom step of its contract outputs its data (_CHATTY), and then raises.
         "chatty/raises.csv": f"name,note\nA,{SECRET}\n".encode(),
     }
 
@@ -53,7 +53,7 @@ columns:
   name: {type: string}
   note: {type: string}
 preprocess:
-  - steps.tell_all
+  - steps.output_all
 """
 _CHATTY_STEPS = """\
 import sys
@@ -62,12 +62,12 @@ import warnings
 import pandas as pd
 
 
-def tell_all(frame: pd.DataFrame) -> pd.DataFrame:
-    told = ", ".join(frame["note"])
-    print(told)
-    print(told, file=sys.stderr)
-    warnings.warn(told)
-    raise ValueError(f"cannot do this with {told}")
+def output_all(frame: pd.DataFrame) -> pd.DataFrame:
+    output = ", ".join(frame["note"])
+    print(output)
+    print(output, file=sys.stderr)
+    warnings.warn(output)
+    raise ValueError(f"cannot do this with {output}")
 """
 
 
@@ -118,7 +118,7 @@ def log_group(chain: Chain, part: str) -> str:
     return str(name)
 
 
-def said_by_prefect(chain: Chain, what: str) -> str:
+def shown_by_prefect(chain: Chain, what: str) -> str:
     """Return all of Prefect's logs, states or artifacts as text."""
     pages: list[Any] = []
     while True:
@@ -142,9 +142,9 @@ def test_no_log_group_holds_a_value_of_the_data(chain: Chain) -> None:
 @pytest.mark.usefixtures("uploads")
 @pytest.mark.parametrize("what", ["logs", "flow_runs", "task_runs", "artifacts"])
 def test_prefect_shows_no_value_of_the_data(chain: Chain, what: str) -> None:
-    said = said_by_prefect(chain, what)
-    assert len(said) > 1000
-    assert SECRET not in said
+    lines = shown_by_prefect(chain, what)
+    assert len(lines) > 1000
+    assert SECRET not in lines
 
 
 def test_no_history_of_an_execution_holds_a_value_of_the_data(chain: Chain, uploads: list[UploadMessage]) -> None:
@@ -193,11 +193,11 @@ def test_what_a_step_prints_warns_or_raises_is_logged_by_kind_and_place(
     chain: Chain, uploads: list[UploadMessage]
 ) -> None:
     (chatty,) = (upload for upload in uploads if "/chatty/" in upload.key)
-    said = [line for line in lines_of(chain, "task") if line.get("run_id") == chatty.run_id]
-    assert {line["stream"] for line in said if "stream" in line} == {"stdout", "stderr"}
-    (warned,) = (line for line in said if "warning" in line)
+    lines = [line for line in lines_of(chain, "task") if line.get("run_id") == chatty.run_id]
+    assert {line["stream"] for line in lines if "stream" in line} == {"stdout", "stderr"}
+    (warned,) = (line for line in lines if "warning" in line)
     assert (warned["warning"], warned["place"].partition(":")[0]) == ("UserWarning", "steps.py")
-    assert {line["stage"] for line in said if "stream" in line or "warning" in line} == {"refine"}
+    assert {line["stage"] for line in lines if "stream" in line or "warning" in line} == {"refine"}
     assert "ValueError" in chain.receipt(chatty).reason
 
 

@@ -103,7 +103,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
     assert state["type"] == "CRASHED"
     assert state["name"] == "Crashed: killed, out of memory perhaps"
     assert "No sign of life" in state["message"]
-    assert "exited with code 137" in state["message"], "what ECS says of the task"
+    assert "exited with code 137" in state["message"], "ECS's reason for the end of the task"
     assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"
     (artifact,) = chain.artifacts("crash", run["id"])
     assert "Last log lines" in artifact["data"]
@@ -123,7 +123,7 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
     os.kill(int(pid), signal.SIGKILL)
     state = chain.wait_for(lambda: _explained(chain, run_id), "the crash to be explained", 120)
     assert state["name"] == "Crashed: killed"
-    assert "-9" in state["message"], "what the worker says"
+    assert "-9" in state["message"], "the worker's message"
     assert "3 rows: 3 good, 0 to quarantine" in state["message"], "the last lines"
     assert not chain.has_receipt(upload)
 

@@ -34,7 +34,7 @@ _TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "*"}, "Action": "sts:AssumeRole"}],
 }
-# Says on S3 what it is told to; an exit code of 3 is S3's refusal.
+# Writes the given text to S3; an exit code of 3 is S3's refusal.
 _S3_TASK = """
 import boto3, sys
 from botocore.exceptions import ClientError
@@ -530,7 +530,7 @@ def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(LocalCloud.start, clouds))
-        with httpx.Client(trust_env=False, timeout=10) as http:  # the user's proxy knows nothing of loopback
+        with httpx.Client(trust_env=False, timeout=10) as http:  # the user's proxy does not serve loopback
             homes = [http.get(f"{one.prefect_api_url}/admin/settings").json()["home"] for one in clouds]
     finally:
         for one in clouds:

@@ -156,7 +156,7 @@ def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: 
     with up(state, home) as process:
         assert not left & {record.pid for record in recorded(state / "processes")}
         assert status_of(state, home)["finished"] == before
-        # A demo uses the cloud that is running, says when its files do not end as they should, and leaves it running.
+        # A demo uses the running cloud, reports unexpected results of its files, and leaves the cloud running.
         hurried = sluice("demo", "--deadline", "1", state=state, home=home)
         assert hurried.returncode == 1, hurried.stdout + hurried.stderr
         assert "when the time was over" in hurried.stdout

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cloud
 
 MAX_ATTEMPTS = 2
 MAX_LOOKS = 12
-# The container's stand-in: does what the run's plan says, one line for each task, and publishes as the task's role.
+# The container's stand-in: follows the run's plan, one line for each task, and publishes with the task's role.
 TASK = """
 import os, pathlib, sys, time, boto3
 run_id = os.environ.get("SLUICE_RUN_ID", "sweep")
@@ -234,7 +234,7 @@ def test_without_a_receipt_there_is_no_success_and_the_cause_says_where_to_look(
     for where in ("QueueUrl", "DeadLetterQueueUrl", "TaskLogGroup"):
         assert runs.outputs[where] in ended["cause"]
     assert code == 0 or f'"ExitCode": {code}' in ended["cause"]
-    assert ended["states"][-2:] == ["No receipt yet", "No receipt"], "it looks once more after the last wait"
+    assert ended["states"][-2:] == ["No receipt yet", "No receipt"], "it looks again after the last wait"
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_only_tasks_may_use_the_doors() -> None:
     assert "CidrIp" not in rule
 
 
-# --- a key of one's own -------------------------------------------------------------------------------------------
+# --- a customer key -----------------------------------------------------------------------------------------------
 
 
 def with_key(value: object) -> object:
@@ -325,7 +325,7 @@ def test_an_upload_that_is_not_published_is_told_with_its_reason() -> None:
     (rule,) = resources_of(TEMPLATE_DATA, "AWS::Events::Rule").values()
     detail: Mapping[str, Any] = rule["Properties"]["EventPattern"]["detail"]
     assert detail["status"] == ["FAILED"]
-    assert "error" not in detail, "rejected or broken: both are told"
+    assert "error" not in detail, "rejected or broken: both are reported"
     assert text_of(detail["stateMachineArn"][0]) == "${ProcessUpload}"
     assert text_of(rule["Properties"]["Targets"][0]["Arn"]) == "${AlarmTopic}"
 

@@ -28,7 +28,7 @@ BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:prefect-AbCdEf"
 TEMPLATE_DATA = load_template()
 
-# What moto 5.2's CloudFormation cannot make, each with what stands in for the assertion.
+# What moto 5.2's CloudFormation cannot create, each with the assertion that replaces it.
 NOT_IN_MOTO = {
     "AWS::S3::BucketPolicy": "TLS only: test_template.py",
     "AWS::SQS::QueuePolicy": "TLS only: test_template.py",
@@ -68,7 +68,7 @@ class Made:
 
 
 def client(service: str) -> Any:
-    connect: Any = boto3.client  # its overloads know no service by variable
+    connect: Any = boto3.client  # its overloads do not accept a variable
     return connect(service, region_name=REGION)
 
 

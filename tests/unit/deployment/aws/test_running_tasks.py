@@ -1,4 +1,4 @@
-"""Stopping the tasks of a cluster that is to be deleted, on an ECS that answers as AWS's does."""
+"""Stopping the tasks of a cluster before its deletion, with ECS's responses as on AWS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLUSTER = "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice"
 
 
 class Ecs:
-    """A cluster of tasks that need some looks to end after they were told to."""
+    """A cluster of tasks that end some polls after StopTask."""
 
     def __init__(self, *names: str, looks: int = 2, later: tuple[str, ...] = (), exists: bool = True) -> None:
         self._left = dict.fromkeys(names, looks)
@@ -21,7 +21,7 @@ class Ecs:
         self.told: list[str] = []
 
     def stopping(self, name: str) -> Ecs:
-        """Let one be on its way out already."""
+        """Mark one task as already stopping."""
         self.told.append(name)
         return self
 
@@ -54,7 +54,7 @@ class Ecs:
 
 
 def ended(ecs: Ecs, deadline_seconds: float = 60.0) -> tuple[int, list[int]]:
-    """How many tasks were ended, and what was said of them."""
+    """Return how many tasks were stopped, and the messages about them."""
     said: list[int] = []
     count = end_tasks(ecs, CLUSTER, said.append, reason="enough", deadline_seconds=deadline_seconds, pause_seconds=0.0)
     return count, said
