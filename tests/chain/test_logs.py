@@ -142,9 +142,9 @@ def test_no_log_group_holds_a_value_of_the_data(chain: Chain) -> None:
 @pytest.mark.usefixtures("uploads")
 @pytest.mark.parametrize("what", ["logs", "flow_runs", "task_runs", "artifacts"])
 def test_prefect_shows_no_value_of_the_data(chain: Chain, what: str) -> None:
-    lines = shown_by_prefect(chain, what)
-    assert len(lines) > 1000
-    assert SECRET not in lines
+    shown = shown_by_prefect(chain, what)
+    assert len(shown) > 1000
+    assert SECRET not in shown
 
 
 def test_no_history_of_an_execution_holds_a_value_of_the_data(chain: Chain, uploads: list[UploadMessage]) -> None:

@@ -43,8 +43,7 @@ from flows.process_upload import Assignment
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import SluiceError
-from flows.refinery.preprocess.preprocess import Prepared
-from flows.refinery.validate.validate import Validated
+from flows.refinery.refine import JudgedFile, Refined
 from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
@@ -92,18 +91,18 @@ class ModelRun(UploadRun):
         self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
         return self._facts
 
-    def validate(self) -> Validated:
+    def validate(self) -> JudgedFile:
         rejected = self.result == REJECTED
         reasons = (RejectionReason(code="rule", message="the file is bad"),) if rejected else ()
-        self._validated = Validated(1, 0 if rejected else 1, {}, (), reasons, None, None, ("x",))
+        self._validated = JudgedFile(1, {}, (), reasons, None, None, ("x",), {})
         return self._validated
 
-    def refine(self) -> Prepared:
+    def refine(self) -> Refined:
         body = f"{self.upload.run_id} {self.result}".encode()
         path = self._work_dir / "out"
         path.write_bytes(body)
         output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
-        self._prepared = Prepared(1, {}, (output,), None, {}, ("x",))
+        self._prepared = Refined(1, 1, {}, {}, (), (), (output,), None, {})
         return self._prepared
 
 
