@@ -1,4 +1,4 @@
-"""Deploying into the embedded cloud, as into AWS: again and again, refused, failing, undone, taken away."""
+"""Deployments into the embedded cloud, as into AWS: repeated, refused, failing, rolled back, deleted."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def clients(cloud: LocalCloud) -> Clients:
 
 @pytest.fixture(scope="module")
 def deployed(clients: Clients) -> dict[str, str]:
-    """A stack that the tests that only look may share."""
+    """Return a stack that the read-only tests share."""
     return deploy_stack(clients, stack_name="shared", parameters=PARAMETERS)
 
 
 class Steps(list[StackEvent]):
-    """What a deployment reports."""
+    """Record what a deployment reports."""
 
     def of(self, resource: str) -> list[str]:
         return [step.status for step in self if step.resource == resource]
@@ -131,7 +131,7 @@ def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, depl
 
 
 def larger_template(folder: Path, section: str) -> Path:
-    """The template with more outputs or more resources than a call can hold."""
+    """Return the template with more outputs or more resources than an inline template may contain."""
     more = {
         "Outputs": "".join(f"  More{number}:\n    Value: {'x' * 100}\n" for number in range(150)),
         "Resources": "".join(
@@ -243,7 +243,7 @@ def test_an_artifact_bucket_of_another_account_is_not_used(cloud: LocalCloud) ->
 
 
 class Sts:
-    """An STS that answers an error."""
+    """An STS that returns an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -302,7 +302,7 @@ def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_
 
 
 class CloudFormationIn:
-    """A CloudFormation whose one stack is in a given state: none that an emulator stays in long enough to be met."""
+    """A CloudFormation whose only stack is in a given state, which an emulator passes too quickly."""
 
     def __init__(self, status: str) -> None:
         self._summary = {"StackName": "busy", "StackStatus": status, "StackId": "arn:stack/busy"}
@@ -336,7 +336,7 @@ def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: 
 
 @pytest.fixture
 def own_bucket(clients: Clients, request: pytest.FixtureRequest) -> str:
-    """A bucket of the user's, which tells somebody else's queue of deletions already."""
+    """Create a user's bucket that already notifies another queue of deletions."""
     name = f"own-{request.node.name.replace('_', '-')}"[:63].strip("-")
     clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     clients.s3.put_bucket_notification_configuration(

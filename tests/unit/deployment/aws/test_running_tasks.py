@@ -1,4 +1,4 @@
-"""Stopping the tasks of a cluster that is to be deleted, on an ECS that answers as AWS's does."""
+"""Stopping the tasks of a cluster before its deletion, with ECS's responses as on AWS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLUSTER = "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice"
 
 
 class Ecs:
-    """A cluster of tasks that need some looks to end after they are stopped."""
+    """A cluster of tasks that end some polls after they are stopped."""
 
     def __init__(self, *names: str, looks: int = 2, later: tuple[str, ...] = (), exists: bool = True) -> None:
         self._left = dict.fromkeys(names, looks)
@@ -21,7 +21,7 @@ class Ecs:
         self.stopped: list[str] = []
 
     def stopping(self, name: str) -> Ecs:
-        """Mark one as stopping already."""
+        """Mark one task as already stopping."""
         self.stopped.append(name)
         return self
 
@@ -66,7 +66,7 @@ class Ecs:
 
 
 def ended(ecs: Ecs, deadline_seconds: float = 60.0) -> tuple[int, list[int]]:
-    """How many tasks were ended, and what was said of them."""
+    """Return how many tasks were stopped, and the messages about them."""
     said: list[int] = []
     count = end_tasks(ecs, CLUSTER, said.append, reason="enough", deadline_seconds=deadline_seconds, delay_seconds=0.01)
     return count, said
