@@ -21,7 +21,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test environments checks suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
+.PHONY: help setup demo up clean distclean test environments checks suites lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -97,7 +97,7 @@ checks: types lint arrows
 
 suites: chain faults infra image-tests browser unit
 
-lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates, secrets
+lint: setup $(LINT)/.ready ## formatter, linter, plain English, what reviewers run on templates, secrets
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(LINT)/bin/checkov --quiet --compact --skip-download --framework cloudformation dockerfile github_actions \
@@ -105,6 +105,7 @@ lint: setup $(LINT)/.ready ## formatter, linter, what reviewers run on templates
 	@$(LINT)/bin/hadolint container/Dockerfile
 	@$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/python -m tests.linters.secrets
+	@$(BIN)/python -m tests.linters.plain_english
 
 types: setup ## type checker, strict
 	@$(BIN)/mypy
@@ -119,7 +120,10 @@ infra: setup $(LINT)/.ready $(NODE)/.ready ## template, state machine, packaging
 	@$(BIN)/pytest -q tests/infra
 
 chain: setup ## whole uploads through the embedded cloud, with IAM enforced
-	@$(BIN)/pytest -q tests/chain
+	@$(BIN)/pytest -q -m "not slow" tests/chain
+
+large-files: setup ## files of 500 MB through the embedded cloud (some 10 minutes, and 5 GB of disk)
+	@$(BIN)/pytest -q -m slow tests/chain/test_large_files.py
 
 faults: setup ## injected faults
 	@$(BIN)/pytest -q -m "not slow" tests/faults
@@ -141,11 +145,10 @@ image-tests: setup ## the image, built and run as the task of real uploads (skip
 image: ## builds the image (BUILDER=docker or podman, BASE_IMAGE=... with a digest for what you ship)
 	@$(BUILDER) build -f container/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t $(IMAGE) .
 
-sizes: setup ## what weighs what in the image that make image built
-	@mkdir -p build
-	@$(BUILDER) save -o build/image.tar $(IMAGE)
-	@$(BIN)/python -m container.sizes build/image.tar
-	@rm -f build/image.tar
+sizes: ## layers of the image that make image built, and its 20 largest packages, in KiB on disk
+	@$(BUILDER) history --format '{{.Size}} {{.CreatedBy}}' $(IMAGE)
+	@$(BUILDER) run --rm --entrypoint sh $(IMAGE) -c \
+		'du -sk /opt/sluice/lib/python3*/site-packages/* /app | sort -rn | head -n 20'
 
 sbom: setup $(SUPPLY)/.ready ## the image's bill of materials (CycloneDX), from its lock: build/sluice.cdx.json
 	@mkdir -p build

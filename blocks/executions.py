@@ -7,7 +7,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blocks.aws import client_of, code_of, meaning_of
+from blocks.aws import client_of
+from blocks.aws_errors import aws_error_code, explain_aws_error
 from lambda_trigger.dispatch import Dispatched, Dispatcher
 from lambda_trigger.message import UploadMessage
 
@@ -40,13 +41,13 @@ class Executions:
         try:
             return str(self._step_functions.describe_execution(executionArn=arn)["status"])
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) == "ExecutionDoesNotExist":
+            if aws_error_code(error) == "ExecutionDoesNotExist":
                 return None
-            raise meaning_of(error, f"looking for the execution {upload.execution_name}") from error
+            raise explain_aws_error(error, f"looking for the execution {upload.execution_name}") from error
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
         """Send the upload's message, then start its execution. Safe to repeat."""
         try:
             return self._dispatcher.dispatch(upload)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"dispatching {upload.key}") from error
+            raise explain_aws_error(error, f"dispatching {upload.key}") from error

@@ -5,7 +5,9 @@ What the objects mean is decided elsewhere: flows/pipeline/commit.py acts on the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,11 +18,13 @@ from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blocks.aws import AwsUnavailable, client_of, code_of, meaning_of, status_of
+from blocks.aws import client_of
+from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, http_status
 from flows.refinery.errors import FileRejected, SluiceError, TransientError
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+_STREAM_CHUNK_BYTES = 1024**2
 JSON = "application/json"
 
 
@@ -107,15 +111,29 @@ class ObjectStore:
             last_modified=head["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         )
 
-    def download(self, bucket: str, key: str, path: Path, version_id: str | None = None) -> None:
-        """Write an object version to `path`, in ranged parts.
+    def download(
+        self, bucket: str, key: str, path: Path, version_id: str | None = None, *, size_bytes: int = 0
+    ) -> None:
+        """Write an object version to `path`: in ranged parts, or as one stream from a server that ignores ranges.
+
+        Args:
+            size_bytes: the size of the object version, where it may be larger than one part.
 
         Raises:
             ObjectGone: there is no such object version.
             ObjectArchived: it must be restored first.
         """
+        version = _version(version_id)
         try:
-            self._s3.download_file(bucket, key, str(path), ExtraArgs=_version(version_id), Config=_TRANSFER)
+            if size_bytes > _TRANSFER.multipart_chunksize:
+                # Where a server ignores ranges, boto3 writes the whole object at the offset of every part.
+                answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **version)
+                with closing(answer["Body"]) as body:
+                    if "ContentRange" not in answer:
+                        with path.open("wb") as file:
+                            shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)
+                        return
+            self._s3.download_file(bucket, key, str(path), ExtraArgs=version, Config=_TRANSFER)
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, version_id) from error
         except RetriesExceededError as error:
@@ -140,9 +158,9 @@ class ObjectStore:
             response = self._s3.get_object(Bucket=self.published_bucket, Key=key)
             return StoredObject(response["Body"].read(), response["ETag"])
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) in _GONE:
+            if aws_error_code(error) in _GONE:
                 return None
-            raise meaning_of(error, f"reading {self._address(key)}") from error
+            raise explain_aws_error(error, f"reading {self._address(key)}") from error
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object under `key`."""
@@ -178,11 +196,11 @@ class ObjectStore:
             more = {"Metadata": {"sha256": sha256}}
             self._s3.upload_file(str(path), self.published_bucket, key, ExtraArgs=more, Config=_TRANSFER)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, doing) from error
+            raise explain_aws_error(error, doing) from error
         except S3UploadFailedError as error:
             answer = error.__context__  # boto3 wraps what S3 answered, and repeats it only in its message
             if isinstance(answer, ClientError):
-                raise meaning_of(answer, doing) from error
+                raise explain_aws_error(answer, doing) from error
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
         except Exception as error:
             # Whatever it was, nothing is committed yet.
@@ -198,16 +216,16 @@ class ObjectStore:
         try:
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting {self._address(key)}") from error
+            raise explain_aws_error(error, f"deleting {self._address(key)}") from error
 
     def _metadata(self, key: str) -> dict[str, str] | None:
         """The user metadata of an object; None when it does not exist."""
         try:
             return dict(self._s3.head_object(Bucket=self.published_bucket, Key=key).get("Metadata", {}))
         except (BotoCoreError, ClientError) as error:
-            if status_of(error) == 404:
+            if http_status(error) == 404:
                 return None
-            raise meaning_of(error, f"looking for {self._address(key)}") from error
+            raise explain_aws_error(error, f"looking for {self._address(key)}") from error
 
     def _put(self, key: str, text: str, metadata: dict[str, str], content_type: str, **condition: str) -> bool:
         try:
@@ -220,9 +238,9 @@ class ObjectStore:
                 **condition,
             )
         except (BotoCoreError, ClientError) as error:
-            if status_of(error) in (409, 412) or code_of(error) in ("PreconditionFailed", "NoSuchKey"):
+            if http_status(error) in (409, 412) or aws_error_code(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False
-            raise meaning_of(error, f"writing {self._address(key)}") from error
+            raise explain_aws_error(error, f"writing {self._address(key)}") from error
         return True
 
     def _pages(self, operation: str, bucket: str, prefix: str, page_size: int) -> Iterator[dict[str, Any]]:
@@ -232,7 +250,7 @@ class ObjectStore:
         try:
             yield from pages
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"listing s3://{bucket}/{prefix}") from error
+            raise explain_aws_error(error, f"listing s3://{bucket}/{prefix}") from error
 
     def _address(self, key: str) -> str:
         return f"s3://{self.published_bucket}/{key}"
@@ -253,9 +271,9 @@ def _object_version(entry: dict[str, Any]) -> ObjectVersion:
 
 
 def _read_error(error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None) -> SluiceError:
-    if code_of(error) in _GONE or status_of(error) in (404, 405):
+    if aws_error_code(error) in _GONE or http_status(error) in (404, 405):
         version = f" (version {version_id})" if version_id else ""
         return ObjectGone(f"s3://{bucket}/{key}{version} does not exist; it was deleted before it was read")
-    if code_of(error) == "InvalidObjectState":
+    if aws_error_code(error) == "InvalidObjectState":
         return ObjectArchived(f"s3://{bucket}/{key} is archived; restore it, and process the upload again")
-    return meaning_of(error, f"reading s3://{bucket}/{key}")
+    return explain_aws_error(error, f"reading s3://{bucket}/{key}")

@@ -24,7 +24,8 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock, Sendgri
 from prefect_aws import AwsCredentials, S3Bucket
 from pydantic import SecretStr
 
-from blocks.aws import client_of, code_of, meaning_of
+from blocks.aws import client_of
+from blocks.aws_errors import aws_error_code, explain_aws_error
 from blocks.settings import BLOCK_NAME, PipelineSettings, SettingsMissing
 
 NOTIFY_BLOCK_NAME = "sluice-notify"
@@ -54,9 +55,9 @@ def settings_of_stack(name: str) -> PipelineSettings:
     try:
         (stack,) = client_of("cloudformation").describe_stacks(StackName=name)["Stacks"]
     except (BotoCoreError, ClientError) as error:
-        if code_of(error) == "ValidationError":
+        if aws_error_code(error) == "ValidationError":
             raise SettingsMissing(f"there is no stack {name}") from error
-        raise meaning_of(error, f"reading the stack {name}") from error
+        raise explain_aws_error(error, f"reading the stack {name}") from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     return PipelineSettings.from_outputs(outputs)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blocks.aws import client_of, code_of, meaning_of
+from blocks.aws import client_of
+from blocks.aws_errors import aws_error_code, explain_aws_error
 from flows.refinery.errors import TransientError
 
 # What SQS calls an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
@@ -72,7 +73,7 @@ class UploadQueue:
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"receiving from {self.queue_url}") from error
+            raise explain_aws_error(error, f"receiving from {self.queue_url}") from error
         for message in response.get("Messages", []):
             return ReceivedMessage(
                 message_id=message["MessageId"],
@@ -93,9 +94,9 @@ class UploadQueue:
                 QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=int(seconds)
             )
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) in _HANDLE_EXPIRED:
+            if aws_error_code(error) in _HANDLE_EXPIRED:
                 raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
-            raise meaning_of(error, f"extending message {message.message_id}") from error
+            raise explain_aws_error(error, f"extending message {message.message_id}") from error
 
     def release(self, message: ReceivedMessage, *, after_seconds: int = 0) -> None:
         """Give the message back, to be delivered again after `after_seconds`."""
@@ -110,9 +111,9 @@ class UploadQueue:
         try:
             self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) in _HANDLE_EXPIRED:
+            if aws_error_code(error) in _HANDLE_EXPIRED:
                 raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
-            raise meaning_of(error, f"deleting message {message.message_id}") from error
+            raise explain_aws_error(error, f"deleting message {message.message_id}") from error
 
     @contextmanager
     def keep_invisible(self, message: ReceivedMessage) -> Iterator[Event]:

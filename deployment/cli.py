@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployment import PROJECT_ROOT
 from deployment.commands.contract import contract_app
-from deployment.local.environment import only
-from deployment.local.services import PROJECT_ROOT
-from deployment.stack_options import Place, ProfileOption, RegionOption, StackOption, users_environment
+from deployment.environment_variables import only
+from deployment.stack_options import ProfileOption, RegionOption, StackOption, StackSelection, users_environment
 from flows.refinery.errors import SluiceError, TerminalError
 
 if TYPE_CHECKING:
     from deployment.aws.environments import Environment
-    from deployment.deployed_stack import Target
+    from deployment.deployed_stack import DeployedStack
 
 EXIT_NOT_AS_EXPECTED = 1
 EXIT_CANNOT = 3
@@ -150,7 +150,7 @@ def upload(
     """
     from deployment.commands.upload import upload as run
 
-    with _pipeline(context, state, Place(stack, region, profile)) as pipeline:
+    with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
         published = run(_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
@@ -168,7 +168,7 @@ def status(
     """Show what the local cloud, or a stack on AWS, has done lately, what it is doing, and where it can be reached."""
     from deployment.commands.status import status as run
 
-    with _pipeline(context, state, Place(stack, region, profile)) as pipeline:
+    with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
         run(_console(), pipeline, limit=limit, as_json=as_json)
 
 
@@ -209,7 +209,7 @@ def repair(
     """
     from deployment.commands import repair as command
 
-    place = Place(stack, region, profile)
+    place = StackSelection(stack, region, profile)
     if export is not None and file is not None:
         command.export(_console(), file, export, run_id)
         return
@@ -241,7 +241,7 @@ def deploy(
         typer.Option(help="Prefect's API as reached from here, where tasks reach it elsewhere.", show_default=False),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, deploy nothing.")] = False,
     skip_prefect: Annotated[bool, typer.Option("--skip-prefect", help="Register nothing in Prefect.")] = False,
     smoke_test: Annotated[bool, typer.Option(help="Send one small file through at the end.")] = True,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds that the small file may take.")] = 900,
@@ -249,13 +249,14 @@ def deploy(
     """Deploy to AWS, or bring what is deployed up to date: image, stack, Prefect, and one small file through it all.
 
     What will change is shown and asked about first. Run it again after a failure: it goes on where it stopped.
+    A dry run uploads the template at most, for CloudFormation to read, and only where the artifact bucket exists.
     """
-    from deployment.commands.deploy import Wishes
+    from deployment.commands.deploy import DeployOptions
     from deployment.commands.deploy import deploy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=parameter or [])
     more = {"image": image, "prefect_url_from_here": prefect_url}
-    wishes = Wishes(
+    options = DeployOptions(
         environment=wanted.model_copy(update={name: value for name, value in more.items() if value}),
         dry_run=dry_run,
         skip_prefect=skip_prefect,
@@ -263,7 +264,7 @@ def deploy(
         smoke_test_seconds=deadline,
         home=_DEFAULT_STATE / "aws" / "prefect",
     )
-    published = run(_console(), wishes, _users(context), _ask(yes=yes))
+    published = run(_console(), options, _users(context), _ask(yes=yes))
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -355,11 +356,11 @@ def _typed(question: str) -> str:
 
 
 @contextmanager
-def _pipeline(context: typer.Context, state: Path, place: Place) -> Iterator[Target]:
+def _pipeline(context: typer.Context, state: Path, place: StackSelection) -> Iterator[DeployedStack]:
     """Give the pipeline that the options name."""
-    from deployment.deployed_stack import target
+    from deployment.deployed_stack import selected_stack
 
-    with target(place, state.resolve(), _users(context)) as pipeline:
+    with selected_stack(place, state.resolve(), _users(context)) as pipeline:
         yield pipeline
 
 

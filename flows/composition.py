@@ -15,7 +15,7 @@ from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings
 from blocks.upload_queue import UploadQueue
 from flows.pipeline.job import Parts, TaskIdentity, TaskLog
-from flows.refinery.contracts import load_contracts
+from flows.refinery.contract.loading import Contracts
 
 LOG = logging.getLogger("sluice")
 
@@ -26,7 +26,7 @@ def assemble(settings: PipelineSettings) -> Parts:
         settings=settings,
         store=ObjectStore(settings.landing_bucket, settings.published_bucket),
         queue=UploadQueue(settings.queue_url, visibility_timeout_seconds=settings.visibility_timeout_seconds),
-        read_contracts=partial(load_contracts, settings.contracts_root),
+        read_contracts=partial(Contracts.load, settings.contracts_root),
     )
 
 

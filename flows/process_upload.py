@@ -13,13 +13,15 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Failed
 from pydantic import Field
 
-from blocks.aws import AwsCallInvalid
+from blocks.aws_errors import AwsCallInvalid
 from flows.composition import parts_of_environment, task_identity
 from flows.observability.observed_upload import final_state, run_name, run_observed
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Chain, Receipt
-from flows.refinery.contracts import Contract, ContractInvalid, overridden
+from flows.refinery.check_contract import check_contract
+from flows.refinery.contract.loading import ContractInvalid, overridden
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, TerminalError
 from lambda_trigger.message import UploadMessage
 
@@ -113,7 +115,11 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
     """Return the contract that the parameters ask for; None when that is the one that the key belongs to."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
-        return overridden(contract, changes) if changes else contract if dataset else None
+        if not changes:
+            return contract if dataset else None
+        changed = overridden(contract, changes)
+        check_contract(changed)
+        return changed
     except ContractInvalid as error:
         raise ParametersWrong(str(error)) from None
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from blocks.aws_errors import http_status
 from deployment.aws.packaging import Artifact
 from flows.refinery.errors import TerminalError
 
-_MISSING = 404
-_FORBIDDEN = 403
 _DEFAULT_REGION = "us-east-1"  # the one region that refuses to be named when a bucket is made
 
 
@@ -33,26 +33,32 @@ def upload_artifacts(s3: Any, bucket: str, artifacts: Iterable[Artifact], *, acc
     """Put `artifacts` into the bucket, which is made when it does not exist.
 
     Raises:
-        ArtifactBucketUnusable: the bucket is another account's, or access to it is refused.
+        ArtifactBucketUnusable: the bucket belongs to another account, or these credentials may not use it.
     """
-    _ensure_bucket(s3, bucket, account_id, region)
+    if not artifact_bucket_exists(s3, bucket, account_id=account_id):
+        _make_bucket(s3, bucket, region)
     for artifact in artifacts:
         s3.put_object(Bucket=bucket, Key=artifact.key, Body=artifact.body, ExpectedBucketOwner=account_id)
 
 
-def _ensure_bucket(s3: Any, bucket: str, account_id: str, region: str) -> None:
+def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
+    """Return whether the account has its artifact bucket yet.
+
+    Raises:
+        ArtifactBucketUnusable: the bucket belongs to another account, or these credentials may not use it.
+    """
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
     except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if status == _FORBIDDEN:
+        if http_status(error) == HTTPStatus.NOT_FOUND:
+            return False
+        if http_status(error) == HTTPStatus.FORBIDDEN:
             raise ArtifactBucketUnusable(
-                f"the bucket {bucket} is not this account's, or may not be used with these credentials; "
-                f"they need s3:CreateBucket, s3:ListBucket and s3:PutObject on it"
+                f"the bucket {bucket} belongs to another account, or these credentials may not use it; "
+                "they need s3:CreateBucket, s3:ListBucket and s3:PutObject on it"
             ) from error
-        if status != _MISSING:
-            raise
-        _make_bucket(s3, bucket, region)
+        raise
+    return True
 
 
 def _make_bucket(s3: Any, bucket: str, region: str) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blocks.aws import client_of
-from deployment.aws.access import said
-from deployment.aws.artifact_bucket import artifact_bucket_name, delete_bucket, upload_artifacts
+from blocks.aws_errors import explaining_aws_errors
+from deployment.aws.artifact_bucket import (
+    artifact_bucket_exists,
+    artifact_bucket_name,
+    delete_bucket,
+    upload_artifacts,
+)
 from deployment.aws.bucket_notification import forget_existing_bucket, watch_existing_bucket
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, build_artifacts
+from deployment.aws.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, artifact, build_artifacts
 from deployment.aws.stack import Agree, Change, ChangesRefused, Stack, StackError, StackEvent
-from deployment.aws.templates import MAX_BODY_BYTES, TemplateUnreadable, template_body
+from deployment.aws.templates import MAX_INLINE_BYTES, TemplateUnreadable, template_body, without_texts
 
 TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
 MAX_STACK_NAME_LENGTH = 32  # the buckets' names begin with it and may have 63 characters
@@ -26,6 +30,10 @@ _STACK_NAME = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 1}}}")
 
 class StackNameInvalid(StackError):
     """The stack's name cannot begin the names of buckets."""
+
+
+class TemplateTooLarge(StackError):
+    """The template is too large for a dry run while there is no artifact bucket for CloudFormation to read it from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Clients:
     @classmethod
     def from_environment(cls) -> Clients:
         """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
-        with said("connecting to AWS"):
+        with explaining_aws_errors("connecting to AWS"):
             return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
 
@@ -79,21 +87,15 @@ def deploy_stack(
         StackError: a subclass for each cause.
         PackageIncomplete: something to upload is missing.
         ArtifactBucketUnusable: the artifact bucket is another account's.
-        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
+        AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
     """
     check_stack_name(stack_name)
-    with said(f"deploying the stack {stack_name}"):
+    with explaining_aws_errors(f"deploying the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         package = _package(clients, account_id, template, timeouts, only)
-        upload_artifacts(
-            clients.s3,
-            package.bucket,
-            package.artifacts,
-            account_id=account_id,
-            region=str(clients.s3.meta.region_name),
-        )
+        package.upload(clients.s3, account_id)
         stack = Stack(clients.cloudformation, stack_name, on_event)
-        stack.apply(package.template, {**parameters, **package.parameters}, agree_to)
+        stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
         outputs = stack_outputs(clients, stack_name)
         if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
             _watch(clients, stack_name, outputs)
@@ -107,21 +109,47 @@ def preview_stack(
     parameters: Mapping[str, str],
     template: Path = TEMPLATE,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    on_upload: Callable[[str], None] = lambda _: None,
 ) -> list[Change]:
-    """Return what `deploy_stack` would change, and leave everything as it is.
+    """Return what `deploy_stack` would change, and leave the stack as it is.
 
-    CloudFormation works it out in a change set, which is deleted again; nothing is uploaded.
+    CloudFormation works it out in a change set, which is deleted again. It reads the template from the artifact bucket;
+    where there is no such bucket yet, a shortened template goes with the call, and nothing is uploaded.
+
+    Args:
+        clients: where to deploy.
+        stack_name: the stack's name.
+        parameters: as for `deploy_stack`.
+        template: the template's file.
+        timeouts: of the state machine and its task.
+        on_upload: called with the address of what is uploaded.
 
     Raises:
         StackError: a subclass for each cause.
         PackageIncomplete: something to upload is missing.
+        ArtifactBucketUnusable: the artifact bucket belongs to another account.
     """
     check_stack_name(stack_name)
-    with said(f"asking what would change in the stack {stack_name}"):
+    with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         package = _package(clients, account_id, template, timeouts, None)
         stack = Stack(clients.cloudformation, stack_name, _show_nothing)
-        return stack.preview(package.template, {**parameters, **package.parameters})
+        location = _preview_location(clients.s3, package, account_id, on_upload)
+        return stack.preview(location, {**parameters, **package.parameters})
+
+
+def _preview_location(s3: Any, package: _Package, account_id: str, on_upload: Callable[[str], None]) -> dict[str, str]:
+    if artifact_bucket_exists(s3, package.bucket, account_id=account_id):
+        replace(package, artifacts=()).upload(s3, account_id)
+        on_upload(f"s3://{package.bucket}/{package.template.key}")
+        return package.location(s3)
+    body = without_texts(package.template.body.decode())
+    if len(body.encode()) > MAX_INLINE_BYTES:
+        raise TemplateTooLarge(
+            f"a dry run cannot show the changes before the bucket {package.bucket} exists, because the template is too "
+            "large to be sent without it; the first deployment makes the bucket, then shows the changes and asks"
+        )
+    return {"TemplateBody": body}
 
 
 def check_stack_name(stack_name: str) -> None:
@@ -170,9 +198,9 @@ def delete_stack(
     Raises:
         StackFailed: with the resources that could not be deleted.
         StackBusy: another operation is under way.
-        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
+        AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
     """
-    with said(f"deleting the stack {stack_name}"):
+    with explaining_aws_errors(f"deleting the stack {stack_name}"):
         stack = Stack(clients.cloudformation, stack_name, on_event)
         summary = stack.find()
         if summary is None:
@@ -191,36 +219,31 @@ def delete_stack(
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """What a deployment uploads, and what tells CloudFormation where it is."""
+    """What a deployment uploads, and the parameters that name it."""
 
     bucket: str
+    template: Artifact
     artifacts: tuple[Artifact, ...]
-    template: dict[str, str]
-    parameters: dict[str, str]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return {"ArtifactBucket": self.bucket, **{one.parameter: one.key for one in self.artifacts}}
+
+    def upload(self, s3: Any, account_id: str) -> None:
+        region = str(s3.meta.region_name)
+        upload_artifacts(s3, self.bucket, (self.template, *self.artifacts), account_id=account_id, region=region)
+
+    def location(self, s3: Any) -> dict[str, str]:
+        """Return where CloudFormation reads the template, as its calls take it."""
+        return {"TemplateURL": f"{s3.meta.endpoint_url}/{self.bucket}/{self.template.key}"}
 
 
 def _package(
     clients: Clients, account_id: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
 ) -> _Package:
-    """Make what is to be uploaded."""
-    region = str(clients.s3.meta.region_name)
-    bucket = artifact_bucket_name(account_id, region)
-    packaged = build_artifacts(timeouts)
-    location, oversized = _template_location(clients.s3, bucket, _body(template, only))
-    parameters = {"ArtifactBucket": bucket, **{one.parameter: one.key for one in packaged}}
-    return _Package(bucket, (*packaged, *oversized), location, parameters)
-
-
-def _body(template: Path, only: Collection[str] | None) -> str:
+    bucket = artifact_bucket_name(account_id, str(clients.s3.meta.region_name))
     try:
-        return template_body(template, only=only)
+        body = template_body(template, only=only).encode()
     except TemplateUnreadable as error:
         raise ChangesRefused(f"the template is not valid: {error}") from error
-
-
-def _template_location(s3: Any, bucket: str, body: str) -> tuple[dict[str, str], list[Artifact]]:
-    content = body.encode()
-    if len(content) <= MAX_BODY_BYTES:
-        return {"TemplateBody": body}, []
-    key = f"template/{hashlib.sha256(content).hexdigest()[:32]}.json"
-    return {"TemplateURL": f"{s3.meta.endpoint_url}/{bucket}/{key}"}, [Artifact("", key, content)]
+    return _Package(bucket, artifact("", "template", "json", body), build_artifacts(timeouts))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployment import PROJECT_ROOT
 from flows.refinery.errors import TerminalError
 
-_ROOT = Path(__file__).resolve().parents[2]
-LAMBDA_PACKAGE = _ROOT / "lambda_trigger"
-DEFINITIONS = _ROOT / "stepfunctions"
+LAMBDA_PACKAGE = PROJECT_ROOT / "lambda_trigger"
+DEFINITIONS = PROJECT_ROOT / "stepfunctions"
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 _UNIX = 3
@@ -80,18 +80,19 @@ def build_artifacts(timeouts: Timeouts = DEFAULT_TIMEOUTS) -> tuple[Artifact, ..
         PackageIncomplete: with the file that is missing or wrong.
     """
     return (
-        _artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
-        _artifact(
+        artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
+        artifact(
             "ProcessUploadDefinitionKey",
             "process_upload",
             "asl.json",
             definition(DEFINITIONS / "process_upload.asl.json", timeouts.placeholders),
         ),
-        _artifact("SweepDefinitionKey", "sweep", "asl.json", definition(DEFINITIONS / "sweep.asl.json", {})),
+        artifact("SweepDefinitionKey", "sweep", "asl.json", definition(DEFINITIONS / "sweep.asl.json", {})),
     )
 
 
-def _artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
+def artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
+    """Return an artifact whose key names its content."""
     return Artifact(parameter, f"{name}/{hashlib.sha256(body).hexdigest()[:32]}.{suffix}", body)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-MAX_BODY_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
+MAX_INLINE_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
 
 
 class TemplateUnreadable(ValueError):
@@ -35,8 +35,20 @@ def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
 _Loader.add_multi_constructor("!", _intrinsic)
 
 
+def without_texts(body: str) -> str:
+    """Return a template as small as it can be to preview its changes: without outputs and parameters' descriptions.
+
+    A change set lists resources, so neither changes what it shows.
+    """
+    template = json.loads(body)
+    template.pop("Outputs", None)
+    for parameter in template.get("Parameters", {}).values():
+        parameter.pop("Description", None)
+    return json.dumps(template, separators=(",", ":"), ensure_ascii=False)
+
+
 def template_body(path: Path, *, only: Collection[str] | None = None) -> str:
-    """Return a template as compact JSON, without what is there for linters and readers.
+    """Return a template as compact JSON, without its notes for linters and readers.
 
     Args:
         path: its file.

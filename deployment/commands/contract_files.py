@@ -1,21 +1,22 @@
-"""Where contracts lie: found by the name of their dataset or by a path."""
+"""Find a contract by the name of its dataset or by a path."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from deployment.local.services import PROJECT_ROOT
-from flows.refinery.contracts import CONTRACT_FILE, Contract, ContractInvalid, load_contract
+from deployment import PROJECT_ROOT
+from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, load_contract
+from flows.refinery.contract.model import Contract
 from flows.refinery.suggestions import did_you_mean
 
 CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
-    """Load the contract of a dataset, or the one that lies at a path (its folder, or its contract.yaml).
+    """Load a contract by its dataset, or by the path of its folder or contract.yaml.
 
     Raises:
-        ContractInvalid: there is none, or it is faulty.
+        ContractInvalid: there is none, or it is wrong.
     """
     return load_contract(folder_of_contract(name_or_path, contracts))
 

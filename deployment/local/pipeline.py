@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.aws.stack import StackEvent
-from deployment.deployed_stack import pipeline_settings
+from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
-from deployment.local.services import PROJECT_ROOT
 
 STACK_NAME = "sluice"
 WORK_POOL = "local"

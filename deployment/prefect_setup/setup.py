@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 
-from deployment.deployed_stack import PrefectAccess, pipeline_settings
-from deployment.local.errors import CommandFailed
-from deployment.local.project_commands import ProjectCommand
+from deployment.environment_variables import pipeline_settings
+from deployment.prefect_setup.access import PrefectAccess
 from deployment.prefect_setup.work_pools import ECS_POOL
+from deployment.project_commands import CommandFailed, ProjectCommand
 from flows.refinery.errors import TransientError
 
 CODE_IN_IMAGE = "/app"

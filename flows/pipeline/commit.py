@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 
-from blocks.aws import AwsUnavailable
+from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectStore, StoredObject
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.protocol import (
@@ -27,7 +27,7 @@ from flows.pipeline.protocol import (
     updated_entry,
 )
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, area_of, receipt_key
-from flows.refinery.contracts import Contract
+from flows.refinery.contract.model import Contract
 from lambda_trigger.message import run_id_of
 
 _ATTEMPTS = 8  # to write what other workers keep changing

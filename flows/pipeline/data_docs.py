@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from blocks.aws import AwsUnavailable
+from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectStore
 from flows.pipeline.data_docs_index import Entry, with_entry
 from flows.pipeline.data_docs_page import page_of

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from blocks.object_store import ObjectFacts, ObjectStore
 from blocks.upload_queue import UploadQueue
 from flows.pipeline.receipt import Chain, Output, Receipt
-from flows.refinery.contracts import Contract, Contracts
+from flows.refinery.contract.loading import Contracts
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.refine import Refined
 from flows.refinery.repair.corrections import Corrections

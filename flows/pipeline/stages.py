@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blocks.aws import AwsUnavailable
+from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectFacts, ObjectGone
 from flows import __version__
 from flows.pipeline.commit import commit_and_settle, read_receipt, settle, without_corrections
@@ -28,7 +28,7 @@ from flows.pipeline.receipt import (
     output_stem,
 )
 from flows.refinery.checks import RejectionReason
-from flows.refinery.contracts import Contract
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
 from flows.refinery.refine import Progress, Refined
 from flows.refinery.refine import refine as refine_file
@@ -88,7 +88,7 @@ def _download(parts: Parts, upload: UploadMessage, path: Path) -> ObjectFacts:
         )
     if upload.version_id is None and upload.etag and facts.etag != upload.etag:
         raise ObjectReplaced(_OVERWRITTEN)
-    store.download(upload.bucket, upload.key, path, upload.version_id)
+    store.download(upload.bucket, upload.key, path, upload.version_id, size_bytes=facts.size_bytes)
     with suppress(ObjectGone):  # deleted since: what was read is all that there is
         if not upload.version_id and store.head(upload.bucket, upload.key).etag != facts.etag:
             raise ObjectReplaced(_OVERWRITTEN)

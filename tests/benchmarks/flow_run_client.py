@@ -1,4 +1,4 @@
-"""One container, as Prefect sees it: the flow runs that it makes, without the work on the data.
+"""One container from Prefect's point of view: its flow runs, without the work on the data.
 
     python -m tests.benchmarks.flow_run_client RUNS
 
@@ -70,7 +70,7 @@ class Remembered:
 
 
 def main(runs: int) -> None:
-    """Make the runs, one after the other."""
+    """Create the runs, one after the other."""
     with mock_aws():
         parts = _parts()
         upload = _upload(parts)

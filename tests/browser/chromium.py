@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 WIDTH, HEIGHT = 1440, 900
 ACTION_SECONDS = 30  # generous: the machine may be busy; an action ends as soon as it can
 
-# It runs as whoever runs the tests, root in a container, and talks to nobody but the loopback address.
+# It runs as the user of the tests (root in a container) and connects only to the loopback address.
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -32,10 +32,10 @@ def chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A headless Chromium.
+    """Start a headless Chromium.
 
     Raises:
-        FileNotFoundError: there is none; says how to get it.
+        FileNotFoundError: there is none; the message explains how to install it.
     """
     path = chromium()
     if path is None:
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 
 def new_page(running: Browser) -> Page:
-    """Open a page of the size that screenshots have."""
+    """Open a page with the size of the screenshots."""
     context = running.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(ACTION_SECONDS * 1000)

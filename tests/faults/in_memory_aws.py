@@ -1,7 +1,7 @@
-"""S3 and SQS in memory, with every call a point at which a worker can be stopped, killed or lied to.
+"""S3 and SQS in memory: at every call a worker can be paused or killed, or get a false response.
 
-What is here behaves as AWS documents it: conditional puts (412), reads after writes, messages that come in any order,
-more than once, and again when their visibility ends.
+They behave as AWS documents: conditional puts (412), reads after writes, messages that arrive in any order, more than
+once, and again when their visibility timeout expires.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
-from blocks.aws import meaning_of
+from blocks.aws_errors import explain_aws_error
 from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
 from lambda_trigger.message import UploadMessage
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
-"""What becomes of one call. boto3 repeats a call whose answer was lost, unless it has no tries left."""
+"""The outcome of one call. boto3 repeats a call whose response was lost, unless it has no tries left."""
 
 _PATIENCE_SECONDS = 60
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the worker runs after it. Not an Exception, so nothing of the worker catches it."""
+    """SIGKILL: no code of the worker runs after it. Not an Exception, so no code of the worker catches it."""
 
 
 class Stepper:
-    """Runs a function in a thread of its own, one call to AWS at a time."""
+    """Runs a function in a separate thread, one call to AWS at a time."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -47,13 +47,13 @@ class Stepper:
         self._wait()
 
     def step(self, fate: Fate) -> None:
-        """Let it make the call that it stands before, and go on until it stands before the next one or is over."""
+        """Make its pending call, and continue until its next call or its end."""
         self._fate = fate
         self._may_go.release()
         self._wait()
 
     def call(self, do: Callable[[], Any]) -> Any:
-        """One call to AWS, from the worker's thread."""
+        """Make one call to AWS from the worker's thread."""
         self._is_waiting.release()
         self._may_go.acquire()
         fate = self._fate
@@ -91,17 +91,17 @@ _HERE = _Here()
 
 
 def _through(do: Callable[[], Any]) -> Any:
-    """Make a call: at once in the test's own thread, step by step in a worker's."""
+    """Make a call: directly in the test's thread, step by step in a worker's."""
     stepper = _HERE.stepper
     return stepper.call(do) if stepper else do()
 
 
 def _meant(do: Callable[[], Any]) -> None:
-    """Make a call to SQS, and say what its error means, as the queue that is played here does."""
+    """Make a call to SQS and translate its errors, as the real queue adapter does."""
     try:
         _through(do)
     except BotoCoreError as error:
-        raise meaning_of(error, "calling SQS") from error
+        raise explain_aws_error(error, "calling SQS") from error
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Pages:
 
 @dataclass
 class InMemoryS3:
-    """Those calls of a boto3 client that Sluice makes on its results, and the list of the uploads' versions.
+    """The calls of a boto3 client that Sluice makes for its results, and the list of the uploads' versions.
 
     Attributes:
         uploads: every version of the landing bucket, the oldest one first.
@@ -184,7 +184,7 @@ class InMemoryS3:
         return {"Versions": [_listed(each) for each in reversed(self.uploads) if each.key == prefix]}
 
     def keys(self, prefix: str) -> list[str]:
-        """What lies under a prefix."""
+        """Return the keys under a prefix."""
         return sorted(key for key in self.objects if key.startswith(prefix))
 
     def _store(self, key: str, stored: _Stored) -> None:
@@ -226,7 +226,7 @@ class Message:
 
 
 class InMemoryQueue(UploadQueue):
-    """The upload queue: a test says which message is delivered when, and when a visibility ends."""
+    """The upload queue: a test decides which message is delivered when, and when a visibility timeout expires."""
 
     def __init__(self, queue_url: str) -> None:
         super().__init__(queue_url)
@@ -235,7 +235,7 @@ class InMemoryQueue(UploadQueue):
         self._watchers: list[Callable[[Message], None]] = []
 
     def watch_deletions(self, look: Callable[[Message], None]) -> None:
-        """Have `look` called before each deletion."""
+        """Call `look` before each deletion."""
         self._watchers.append(look)
 
     def send(self, body: str) -> None:
@@ -244,11 +244,11 @@ class InMemoryQueue(UploadQueue):
         self._messages[message.message_id] = message
 
     def messages(self, *, visible: bool) -> list[Message]:
-        """The messages that can be received, or those that are in somebody's hands."""
+        """Return the visible messages, or those in flight."""
         return [message for message in self._messages.values() if message.visible == visible]
 
     def deliver(self, message: Message) -> ReceivedMessage:
-        """Hand a message out."""
+        """Deliver a message."""
         message.visible = False
         message.deliveries += 1
         handle = f"{message.message_id} {message.deliveries}"

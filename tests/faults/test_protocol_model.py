@@ -1,10 +1,10 @@
-"""The promises [once], [last] and [newest] in every order of events that Hypothesis can think of.
+"""The promises [once], [last] and [newest] in every order of events that Hypothesis finds.
 
 Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
-happen: other workers go on, one is killed before or after the server did what it asked, an answer is lost, a
-visibility ends, a message is delivered again, the file is uploaded anew, a person forces a re-run or is faster than
-the event, and two workers come to different results, as when a contract changes or a dataset's own step rolls dice.
-All versions are of the same second, so that only S3's own list orders those that came without an event.
+happen: other workers continue, one is killed before or after the server executed its call, a response is lost, a
+visibility timeout expires, a message is delivered again, the file is uploaded again, a manual re-run is forced or
+comes before the event, and two workers get different results, as when a contract changes or a custom step is not
+deterministic. All versions have the same second, so that only S3's list orders those that came without an event.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ FATES: tuple[Fate, ...] = (
 
 @dataclass
 class ModelWorker:
-    """A worker with a message in its hands, or a run by hand.
+    """A worker that holds a message, or a manual run.
 
     Attributes:
         message: None for a run by hand.
@@ -109,8 +109,8 @@ def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
 
 @cache
 def contracts_that(on_reupload: str) -> Contracts:
-    """Three contracts: the default one, that of the orders, and one that a person may judge a file by instead, whose
-    re-upload policy is the other one."""
+    """Three contracts: the default one, that of the orders, and one with the other re-upload policy, which a manual run
+    may use instead."""
     other = {"replace": "append", "append": "replace"}[on_reupload]
     policies = {"orders": on_reupload, "returns": other}
     with tempfile.TemporaryDirectory(prefix="sluice-model-") as folder:
@@ -122,7 +122,7 @@ def contracts_that(on_reupload: str) -> Contracts:
 
 
 class Protocol(RuleBasedStateMachine):
-    """Uploads, a queue and workers; the rules are what can happen, the invariants what must hold whatever happens."""
+    """Uploads, a queue and workers. The rules are what can happen; the invariants must hold whatever happens."""
 
     on_reupload = "replace"
 
@@ -169,7 +169,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads)
     @rule(data=st.data())
     def force_a_rerun(self, data: st.DataObject) -> None:
-        """A person forces a re-run, maybe before the first one is done."""
+        """Force a re-run, maybe before the first run is done."""
         place = data.draw(st.integers(0, len(self.uploads) - 1))
         again = replace(self.uploads[place], attempt=self.uploads[place].attempt + 1)
         self.uploads[place] = again
@@ -178,7 +178,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads and len(self.workers) < 4)
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), result=RESULTS)
     def force_a_rerun_by_hand(self, data: st.DataObject, dataset: str, result: str) -> None:
-        """A person starts a run in Prefect, for a first time or again, maybe by another contract, until it is done."""
+        """Start a manual run in Prefect, the first one or another, maybe with another contract, until it is done."""
         self.start_by_hand(data.draw(st.sampled_from(self.uploads)), dataset, result)
 
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 4)
@@ -189,7 +189,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 3)
     @rule(data=st.data(), result=RESULTS, other=RESULTS)
     def receive_twice(self, data: st.DataObject, result: str, other: str) -> None:
-        """Two workers have the same message, as SQS may hand it out more than once."""
+        """Give two workers the same message, as SQS may deliver it more than once."""
         message = data.draw(st.sampled_from(self.queue.messages(visible=True)))
         self.start(message, result)
         self.workers[-1].overtaken = True
@@ -207,7 +207,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), fate=st.sampled_from(FATES), steps=st.integers(1, 6))
     def work(self, data: st.DataObject, fate: Fate, steps: int) -> None:
-        """One worker makes some calls, the last of them with this fate."""
+        """Advance one worker by some calls; the last one may fail as given."""
         worker = data.draw(st.sampled_from(self.workers))
         for _ in range(steps - 1):
             self.step(worker, "go")
@@ -216,7 +216,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) > 1)
     @rule(steps=st.integers(1, 25))
     def work_side_by_side(self, steps: int) -> None:
-        """All workers make their calls in step, so that each looks before the others act on what they saw."""
+        """Advance all workers in step, so that each reads before the others act on what they read."""
         for _ in range(steps):
             for worker in list(self.workers):
                 self.step(worker, "go")
@@ -241,7 +241,7 @@ class Protocol(RuleBasedStateMachine):
                 assert stored is None or hashlib.sha256(stored.body).hexdigest() == output.sha256
 
     def has_its_receipt(self, message: Message) -> None:
-        """[last]: checked before each deletion of a message."""
+        """Check [last] before each deletion of a message."""
         upload = UploadMessage.from_json(message.body)
         standing = [receipt for receipt in self.receipts() if receipt.run_id == upload.run_id]
         assert any(receipt.attempt >= upload.attempt for receipt in standing), "a message was deleted without receipt"
@@ -295,7 +295,7 @@ class Protocol(RuleBasedStateMachine):
         assert entry.retired == ()
 
     def number_of(self, run: Receipt | IndexedRun) -> int:
-        """Which of all uploads a run is about."""
+        """Return the upload that a run is about."""
         return [upload.run_id for upload in self.uploads].index(run.run_id)
 
     def nothing_else_is_published(self) -> None:
@@ -307,7 +307,7 @@ class Protocol(RuleBasedStateMachine):
         there = set(self.s3.keys("data/"))
         assert wanted <= there, "published data is lost"
         # Nobody comes for the message of a worker that was overtaken. If it is killed then, what it wrote stays
-        # until the bucket is reconciled with the index; no receipt ever speaks of it.
+        # until the bucket is reconciled with the index; no receipt ever references it.
         excused = {worker.stepper for worker in self.dead if worker.overtaken and worker.stepper.was_killed}
         unexplained = {key for key in there - wanted if not excused.intersection(self.s3.wrote[key])}
         assert not unexplained, f"nobody answers for {sorted(unexplained)}"
@@ -355,14 +355,14 @@ PATIENCE = pytest.mark.timeout(3_600)
 
 
 class Appending(Protocol):
-    """A contract that keeps what earlier versions of a key published."""
+    """Return a contract that keeps the output of earlier versions of a key."""
 
     on_reupload = "append"
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """The drain loop's log of thousands of runs."""
+    """Silence the drain loop's log of thousands of runs."""
     with caplog.at_level("CRITICAL"):
         yield
 
@@ -376,7 +376,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
             id="replace",
             marks=fault(
                 "Queue and task",
-                "any order of deliveries, kills, lost answers, re-uploads and forced re-runs (model)",
+                "any order of deliveries, kills, lost responses, re-uploads and forced re-runs (model)",
                 expected="one receipt for each version, the newest output current, nothing published twice",
             ),
         ),
@@ -395,7 +395,7 @@ def test_nor_in_many_more_orders(machine: Any) -> None:
 
 
 def explore(machine: Any, *, examples: int, steps: int) -> None:
-    """Try so many examples, each of at most so many things that happen."""
+    """Return settings for that many examples with at most that many steps."""
     run_state_machine_as_test(
         machine,
         settings=settings(

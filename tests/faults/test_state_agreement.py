@@ -1,13 +1,13 @@
-"""Whatever happened to it, once all is quiet everything that shows an upload tells the same story about it.
+"""After any fault, once everything is quiet, all services agree about an upload.
 
-The story of an upload, by who tells it:
+What each of them must show:
 
-- the queue: no message of it is left, and none in the dead-letter queue;
-- Step Functions: its execution has ended, as the receipt says;
+- the queue: no message of the upload is left, and none in the dead-letter queue;
+- Step Functions: the execution has ended with the status of the receipt;
 - ECS: the tasks that were launched for it have stopped, each with the exit code that the fault explains, the last one
-  with 0 unless somebody else's task did its work;
-- Prefect: one flow run, in the state of the receipt, whose id the receipt names; none where Prefect was away;
-- the receipt: published or rejected, and by which attempt.
+  with 0 unless another upload's task did the work;
+- Prefect: one flow run, in the state of the receipt, whose id the receipt names; none if Prefect was down;
+- the receipt: published or rejected, and the attempt.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
 
 @dataclass(frozen=True)
 class Story:
-    """What everybody is expected to tell of one upload.
+    """The expected state of one upload in every service.
 
     Attributes:
         first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
         last_exit: that of the last task; None when another upload's task may have done the work.
-        first_reason: what ECS says of the first task's container.
+        first_reason: the reason that ECS gives for the first task's container.
     """
 
     execution: str = "SUCCEEDED"
@@ -63,7 +63,7 @@ def _handed_in(chain: Chain, name: str, body: bytes = b"") -> UploadMessage:
 
 
 def _tasks_of(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]]:
-    """The tasks that were launched for an upload, the first one first."""
+    """Return the tasks that were launched for an upload, oldest first."""
     cluster, family = chain.outputs["ClusterArn"], chain.outputs["TaskFamily"]
     arns = [
         arn
@@ -85,7 +85,7 @@ def _all_stopped(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]] | 
 
 
 def _exits(chain: Chain, upload: UploadMessage) -> list[int | str]:
-    """The exit code of each task, or, where it did not end by itself, ECS's word for how it ended."""
+    """Return the exit code of each task, or ECS's stop code if it did not exit by itself."""
     tasks = chain.wait_for(lambda: _all_stopped(chain, upload), "its tasks to have stopped")
     return [
         task["containers"][0]["exitCode"] if task["stopCode"] == "EssentialContainerExited" else task["stopCode"]
@@ -190,7 +190,7 @@ def _throttled(chain: Chain, _folder: Path) -> UploadMessage:
 
 @pytest.fixture(scope="module", autouse=True)
 def hanging(chain: Chain) -> UploadMessage:
-    """An upload whose task hangs from the first moment on, until the state machine's time for it is over."""
+    """Return an upload whose task hangs from the start until the state machine's timeout."""
     with chain.tasks_that(["sleep", "900"]):
         upload = _handed_in(chain, "hangs")
         chain.wait_for(chain.tasks, "the task to hang")
@@ -206,13 +206,13 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
         pytest.param(
             (_published, Story()),
             id="published",
-            marks=fault("State agreement", "nothing: published", expected="SUCCEEDED, published, Published, exit 0"),
+            marks=fault("State agreement", "no fault: published", expected="SUCCEEDED, published, Published, exit 0"),
         ),
         pytest.param(
             (_rejected, Story("FAILED", "DataRejected", Status.REJECTED, "Rejected")),
             id="rejected",
             marks=fault(
-                "State agreement", "nothing: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
+                "State agreement", "no fault: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
             ),
         ),
         pytest.param(
@@ -230,7 +230,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
                 fault(
                     "Queue and task",
                     "a task that dies inside the visibility timeout (the stranded message)",
-                    expected="its run launches tasks until the message is visible again and processed",
+                    expected="its execution launches tasks until the message is visible again and processed",
                 ),
             ],
         ),
@@ -243,14 +243,16 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             marks=fault(
                 "Queue and task",
                 "a task out of memory",
-                expected="ECS kills it with 137 and says OutOfMemoryError; a task with more memory publishes",
+                expected="ECS reports exit code 137 and OutOfMemoryError; a task with more memory publishes",
             ),
         ),
         pytest.param(
             (_stopped_by_ecs, Story(first_exits=("UserInitiated",))),
             id="stopped by ECS",
             marks=fault(
-                "Queue and task", "a task stopped by ECS", expected="message given back, exit 143, then done by another"
+                "Queue and task",
+                "a task stopped by ECS",
+                expected="message returned, exit 143, then another task publishes",
             ),
         ),
         pytest.param(
@@ -275,14 +277,14 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             marks=[
                 fault(
                     "State agreement",
-                    "RunTask throttled, then without capacity, then with `Failures` in the answer",
-                    expected="launched at the fourth try: SUCCEEDED, published, Published, one task, exit 0",
+                    "RunTask throttled, then without capacity, then with `Failures` in the response",
+                    expected="launched at the fourth attempt: SUCCEEDED, published, Published, one task, exit 0",
                 ),
             ],
         ),
     ],
 )
-def test_when_all_is_quiet_everybody_tells_the_same_story(chain: Chain, tmp_path: Path, row: _Row) -> None:
+def test_all_services_agree_once_everything_is_quiet(chain: Chain, tmp_path: Path, row: _Row) -> None:
     happens, story = row
     _all_tell(chain, happens(chain, tmp_path), story)
 
@@ -290,7 +292,7 @@ def test_when_all_is_quiet_everybody_tells_the_same_story(chain: Chain, tmp_path
 @fault(
     "State agreement",
     "a task hangs",
-    expected="another upload's task does the work; the hanging one is stopped in the end; SUCCEEDED, published",
+    expected="another upload's task does the work; the hanging one is eventually stopped; SUCCEEDED, published",
 )
 def test_a_hanging_task_does_not_keep_its_upload(chain: Chain, hanging: UploadMessage) -> None:
     assert chain.has_receipt(hanging), "the tasks of other uploads drained the queue"

@@ -1,4 +1,4 @@
-"""Deploying into the embedded cloud, as into AWS: again and again, refused, failing, undone, taken away."""
+"""Deployments into the embedded cloud, as into AWS: repeated, refused, failing, rolled back, deleted."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from deployment.aws.access import CredentialsExpired, CredentialsMissing, RegionUnusable
+from blocks.aws_errors import CredentialsExpired, CredentialsMissing, RegionUnusable
 from deployment.aws.artifact_bucket import ArtifactBucketUnusable, artifact_bucket_name
 from deployment.aws.deploy_stack import (
     TEMPLATE,
     Clients,
     StackNameInvalid,
+    TemplateTooLarge,
     delete_stack,
     deploy_stack,
+    preview_stack,
     stack_outputs,
 )
 from deployment.aws.packaging import Timeouts
@@ -30,10 +32,9 @@ from deployment.aws.stack import (
     StackBusy,
     StackEvent,
     StackFailed,
-    StackParametersWrong,
     StackUnusable,
 )
-from deployment.aws.templates import MAX_BODY_BYTES, template_body
+from deployment.aws.templates import MAX_INLINE_BYTES, template_body
 from deployment.local.cloud import LocalCloud
 
 pytestmark = pytest.mark.cloud
@@ -72,12 +73,12 @@ def clients(cloud: LocalCloud) -> Clients:
 
 @pytest.fixture(scope="module")
 def deployed(clients: Clients) -> dict[str, str]:
-    """A stack that the tests that only look may share."""
+    """Return a stack that the read-only tests share."""
     return deploy_stack(clients, stack_name="shared", parameters=PARAMETERS)
 
 
 class Steps(list[StackEvent]):
-    """What a deployment reports."""
+    """Record what a deployment reports."""
 
     def of(self, resource: str) -> list[str]:
         return [step.status for step in self if step.resource == resource]
@@ -129,12 +130,51 @@ def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, depl
         assert "${" not in machine["definition"]
 
 
-def test_a_template_too_large_for_the_call_is_read_from_the_bucket(clients: Clients, tmp_path: Path) -> None:
-    large = tmp_path / "template.yaml"
-    more = "".join(f"  More{number}:\n    Value: {'x' * 100}\n" for number in range(150))
-    large.write_text(TEMPLATE.read_text(encoding="utf-8") + more, encoding="utf-8")
-    assert len(template_body(large)) > MAX_BODY_BYTES
-    assert deploy_stack(clients, stack_name="large", parameters=PARAMETERS, template=large)["QueueUrl"]
+def larger_template(folder: Path, section: str) -> Path:
+    """Return the template with more outputs or more resources than an inline template may contain."""
+    more = {
+        "Outputs": "".join(f"  More{number}:\n    Value: {'x' * 100}\n" for number in range(150)),
+        "Resources": "".join(
+            f"  More{number}:\n    Type: AWS::SQS::Queue\n    Properties: {{RedriveAllowPolicy: {{x: {'x' * 200}}}}}\n"
+            for number in range(60)
+        ),
+    }[section]
+    path = folder / "template.yaml"
+    path.write_text(TEMPLATE.read_text(encoding="utf-8").replace(f"\n{section}:\n", f"\n{section}:\n{more}", 1))
+    assert len(template_body(path)) > MAX_INLINE_BYTES
+    return path
+
+
+def clients_of(cloud: LocalCloud, region: str) -> Clients:
+    return Clients(*(cloud.client(service, region_name=region) for service in ("cloudformation", "s3", "sts")))
+
+
+def test_a_template_too_large_for_the_call_is_previewed_and_deployed(clients: Clients, tmp_path: Path) -> None:
+    uploaded: list[str] = []
+    large = larger_template(tmp_path, "Resources")
+    deploy_stack(clients, stack_name="large", parameters=PARAMETERS)  # the artifact bucket is there from now on
+    changes = preview_stack(clients, stack_name="large", parameters={}, template=large, on_upload=uploaded.append)
+    assert Change("Add", "More1", "AWS::SQS::Queue", replaces=False) in changes
+    (address,) = uploaded
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    assert bucket == artifact_bucket_name(ACCOUNT_ID, clients.s3.meta.region_name)
+    assert clients.s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode() == template_body(large)
+    deploy_stack(clients, stack_name="large", parameters={}, template=large)
+    resources = clients.cloudformation.get_paginator("list_stack_resources").paginate(StackName="large")
+    assert "More1" in {one["LogicalResourceId"] for page in resources for one in page["StackResourceSummaries"]}
+
+
+def test_a_preview_before_the_artifact_bucket_exists_uploads_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+    uploaded: list[str] = []
+    ours = clients_of(cloud, "us-west-2")
+    large = larger_template(tmp_path, "Outputs")
+    changes = preview_stack(ours, stack_name="new", parameters=PARAMETERS, template=large, on_upload=uploaded.append)
+    assert Change("Add", "UploadQueue", "AWS::SQS::Queue", replaces=False) in changes
+    assert uploaded == []
+    assert artifact_bucket_name(ACCOUNT_ID, "us-west-2") not in bucket_names(ours)
+    assert Stack(ours.cloudformation, "new", print).find() is None
+    with pytest.raises(TemplateTooLarge):
+        preview_stack(ours, stack_name="new", parameters=PARAMETERS, template=larger_template(tmp_path, "Resources"))
 
 
 def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
@@ -144,7 +184,7 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
         shown.extend(changes)
         return False
 
-    with pytest.raises(ChangesDeclined, match="declined"):
+    with pytest.raises(ChangesDeclined):
         deploy_stack(clients, stack_name="declined", parameters=PARAMETERS, agree_to=disagree)
     assert Change("Add", "UploadQueue", "AWS::SQS::Queue", replaces=False) in shown
     assert Stack(clients.cloudformation, "declined", print).find() is None
@@ -156,36 +196,39 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
 
 @pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted"])
 def test_a_stack_name_that_no_bucket_could_bear_is_refused(clients: Clients, name: str) -> None:
-    with pytest.raises(StackNameInvalid, match="lower-case letters, digits and hyphens"):
+    with pytest.raises(StackNameInvalid):
         deploy_stack(clients, stack_name=name, parameters=PARAMETERS)
 
 
 def test_a_parameter_that_does_not_exist_is_named(clients: Clients) -> None:
-    with pytest.raises(StackParametersWrong, match=r"no parameters \['MaxAtempts'\]"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="wrong", parameters=PARAMETERS | {"MaxAtempts": "3"})
+    assert "MaxAtempts" in str(raised.value)
     assert Stack(clients.cloudformation, "wrong", print).find() is None
 
 
 def test_a_parameter_that_is_needed_and_missing_is_named(clients: Clients) -> None:
-    """CloudFormation tells it before we can where it states a default for every parameter, as the emulator does."""
-    with pytest.raises((StackParametersWrong, ChangesRefused), match="ImageUri"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="wrong", parameters={"PrefectApiUrl": "http://127.0.0.1:4200/api"})
+    assert "ImageUri" in str(raised.value)
 
 
 def test_a_value_out_of_bounds_is_refused(clients: Clients) -> None:
-    with pytest.raises(ChangesRefused, match="MaxConcurrentTasks"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="bounds", parameters=PARAMETERS | {"MaxConcurrentTasks": "101"})
+    assert "MaxConcurrentTasks" in str(raised.value)
 
 
 def test_subnets_without_security_groups_are_refused(clients: Clients) -> None:
-    with pytest.raises(ChangesRefused, match="SecurityGroupIds must be given together with SubnetIds"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="half", parameters=PARAMETERS | {"SubnetIds": "subnet-1,subnet-2"})
+    assert "SecurityGroupIds" in str(raised.value)
 
 
 def test_a_template_that_is_none_is_refused(clients: Clients, tmp_path: Path) -> None:
     nonsense = tmp_path / "template.yaml"
     nonsense.write_text("Resources: !Nonsense {}\n")
-    with pytest.raises(ChangesRefused, match="template is not valid"):
+    with pytest.raises(ChangesRefused):
         deploy_stack(clients, stack_name="nonsense", parameters=PARAMETERS, template=nonsense)
 
 
@@ -194,13 +237,13 @@ def test_an_artifact_bucket_of_another_account_is_not_used(cloud: LocalCloud) ->
     stranger = cloud.client("s3", region_name=region, aws_access_key_id="111111111111", aws_secret_access_key="test")
     name = artifact_bucket_name(ACCOUNT_ID, region)
     stranger.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
-    ours = Clients(*(cloud.client(service, region_name=region) for service in ("cloudformation", "s3", "sts")))
-    with pytest.raises(ArtifactBucketUnusable, match=name):
+    ours = clients_of(cloud, region)
+    with pytest.raises(ArtifactBucketUnusable):
         deploy_stack(ours, stack_name="stranger", parameters=PARAMETERS)
 
 
 class Sts:
-    """An STS that answers an error."""
+    """An STS that returns an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -223,7 +266,7 @@ _EXPIRED = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusC
 def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
     clients: Clients, error: Exception, expected: type[Exception]
 ) -> None:
-    with pytest.raises(expected, match="deploying the stack nobody"):
+    with pytest.raises(expected):
         deploy_stack(replace(clients, sts=Sts(error)), stack_name="nobody", parameters=PARAMETERS)
     assert Stack(clients.cloudformation, "nobody", print).find() is None
 
@@ -234,9 +277,13 @@ def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
 def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients: Clients, tmp_path: Path) -> None:
     failing = tmp_path / "template.yaml"
     failing.write_text(FAILING)
-    with pytest.raises(StackFailed, match=r"ROLLBACK_COMPLETE.*Machine \(AWS::StepFunctions::StateMachine\).*missing"):
+    with pytest.raises(StackFailed) as raised:
         deploy_stack(clients, stack_name="failing", parameters={}, template=failing)
-    with pytest.raises(StackUnusable, match=r"ROLLBACK_COMPLETE.*delete it"):
+    assert raised.value.status == "ROLLBACK_COMPLETE"
+    first = raised.value.failures[0]
+    assert (first.resource, first.resource_type) == ("Machine", "AWS::StepFunctions::StateMachine")
+    assert first.reason
+    with pytest.raises(StackUnusable):
         deploy_stack(clients, stack_name="failing", parameters={}, template=failing)
     delete_stack(clients, stack_name="failing")
     assert deploy_stack(clients, stack_name="failing", parameters=PARAMETERS)["QueueUrl"]
@@ -246,14 +293,16 @@ def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_
     before = deploy_stack(clients, stack_name="undone", parameters=PARAMETERS)
     spoilt = tmp_path / "template.yaml"
     spoilt.write_text(TEMPLATE.read_text(encoding="utf-8").replace("Key: !Ref SweepDefinitionKey", "Key: missing"))
-    with pytest.raises(StackFailed, match=r"UPDATE_ROLLBACK_COMPLETE.*Sweep"):
+    with pytest.raises(StackFailed) as raised:
         deploy_stack(clients, stack_name="undone", parameters={}, template=spoilt)
+    assert raised.value.status == "UPDATE_ROLLBACK_COMPLETE"
+    assert "Sweep" in raised.value.failures[0].resource
     assert stack_outputs(clients, "undone") == before
     assert deploy_stack(clients, stack_name="undone", parameters={"MaxAttempts": "6"}) == before
 
 
 class CloudFormationIn:
-    """A CloudFormation whose one stack is in a given state: none that an emulator stays in long enough to be met."""
+    """A CloudFormation whose only stack is in a given state, which an emulator passes too quickly."""
 
     def __init__(self, status: str) -> None:
         self._summary = {"StackName": "busy", "StackStatus": status, "StackId": "arn:stack/busy"}
@@ -278,7 +327,7 @@ class CloudFormationIn:
     ],
 )
 def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=rf"{status}.*(wait|delete|continue)"):
+    with pytest.raises(error):
         Stack(CloudFormationIn(status), "busy", print).apply({}, {}, lambda _: True)
 
 
@@ -287,7 +336,7 @@ def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: 
 
 @pytest.fixture
 def own_bucket(clients: Clients, request: pytest.FixtureRequest) -> str:
-    """A bucket of the user's, which tells somebody else's queue of deletions already."""
+    """Create a user's bucket that already notifies another queue of deletions."""
     name = f"own-{request.node.name.replace('_', '-')}"[:63].strip("-")
     clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     clients.s3.put_bucket_notification_configuration(
@@ -361,7 +410,7 @@ def test_a_stack_that_is_being_changed_is_not_deleted() -> None:
     stack = Stack(CloudFormationIn("UPDATE_IN_PROGRESS"), "busy", print)
     summary = stack.find()
     assert summary is not None
-    with pytest.raises(StackBusy, match="wait"):
+    with pytest.raises(StackBusy):
         stack.delete(summary)
 
 

@@ -1,7 +1,7 @@
-"""Looks for keys and passwords in what is committed: `make lint` runs it, and one finding fails it.
+"""Scan the committed files for keys and passwords; `make lint` fails on one finding.
 
-detect-secrets does the looking, in the linters' own environment. What it takes for a secret and is none is listed here
-by what it is, each with its reason, so that nothing real can hide in a baseline of hashes.
+detect-secrets runs in the linters' environment. Its false positives are listed here by what they are, each with a
+reason, so that nothing real can hide in a baseline of hashes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LINES = {
     r"__HIVE_DEFAULT_PARTITION__": "Hive's name for a partition without a value",
     r"secretsmanager:|Secret\w*Arn|HasSecret|(Decrypt|EndpointFor)Secrets": "names a permission or a parameter",
     r"made by Secrets Manager": "a comment",
-    r"# noqa: S10[567] \(": "ruff asks the same, and its reason stands there",
+    r"# noqa: S10[567] \(": "ruff flags the same line, which gives the reason",
     r":change-me@": "an example's password",
     r"uses: [\w/-]+@[0-9a-f]{40} ": "the commit that a GitHub action is pinned to",
 }

@@ -1,6 +1,6 @@
-"""`python -m tests.privileges`: the last step of the gate, after the suites have made every call that there is.
+"""`python -m tests.privileges`: the last step of the gate, after the suites have made all their calls.
 
-It fails when a role was refused what no policy allows, when a policy allows what no role did, and when an exception
+It fails when a role was denied what no policy allows, when a policy allows what no role did, and when an exception
 below is one no longer.
 """
 
@@ -33,11 +33,11 @@ EXCEPTIONS = {
     (
         "TaskRole",
         "AskWhyATaskStopped",
-    ): "explain-crash, on a worker of type ecs; locally it runs beside the worker, as root",
+    ): "explain-crash, on a worker of type ecs; locally it runs next to the worker, as root",
     (
         "TaskRole",
         "ReadItsLastWords",
-    ): "explain-crash, on a worker of type ecs; locally it runs beside the worker, as root",
+    ): "explain-crash, on a worker of type ecs; locally it runs next to the worker, as root",
     (
         "TaskRole",
         "GiveUpLargeUploads",
@@ -45,16 +45,16 @@ EXCEPTIONS = {
 }
 # Single actions of statements that are used otherwise: (role, statement, action, which of its resources) → why.
 SINGLE_EXCEPTIONS = {
-    ("TaskRole", "ReadUploads", "s3:GetObject", 0): "a landing bucket of one's own may have no versions to read by id",
+    ("TaskRole", "ReadUploads", "s3:GetObject", 0): "an existing landing bucket may have no versions to read by id",
     ("TaskRole", "TellMissingFromForbidden", "s3:ListBucket", 1): (
-        "S3 itself looks whether it is allowed, before it says that an upload is gone: "
+        "S3 checks the permission before it answers that an upload is gone: "
         "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
     ),
 }
 
 
 def stale_exceptions(never_called: list[Grant]) -> list[str]:
-    """Return the exceptions that are none: what they excuse is called, or no policy allows it."""
+    """Return the exceptions that are not needed: the action was called, or no policy allows it."""
     statements = {(grant.role, grant.sid) for grant in never_called}
     grants = {grant.key for grant in never_called}
     stale = [" ".join(key) for key in EXCEPTIONS if key not in statements]
@@ -62,7 +62,7 @@ def stale_exceptions(never_called: list[Grant]) -> list[str]:
 
 
 def main() -> int:
-    """Compare what the suites wrote down; return the exit code."""
+    """Compare the records of the suites; return the exit code."""
     records = load()
     if not records:
         sys.stdout.write("No calls were written down: run the suites first (make infra chain faults).\n")

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from blocks.aws import AwsCallInvalid, AwsRefused, AwsUnavailable
+from blocks.aws_errors import AwsCallInvalid, AwsRefused, AwsUnavailable
 from blocks.object_store import ObjectArchived, ObjectGone, ObjectStore, StoredObject
 from lambda_trigger.message import UploadMessage
 from tests.unit.blocks.conftest import LANDING, PUBLISHED
@@ -36,6 +36,30 @@ def test_the_version_of_the_event_is_read_and_not_the_newest(store: ObjectStore,
     store.download(LANDING, KEY, tmp_path / "file", first.version_id)
     assert (tmp_path / "file").read_bytes() == b"first"
     assert facts.size_bytes == 5
+
+
+def test_a_large_version_is_read_in_ranges(store: ObjectStore, tmp_path: Path) -> None:
+    body = bytes(range(256)) * (17 * 2**12)
+    store.download(LANDING, KEY, tmp_path / "file", put(body).version_id, size_bytes=len(body))
+    assert (tmp_path / "file").read_bytes() == body
+
+
+def test_a_server_that_ignores_ranges_is_read_as_one_stream(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(range(256)) * (17 * 2**12)
+    version_id = put(body).version_id
+    ranges: list[bytes] = []
+
+    def ignore_range(request: Any, **_: Any) -> None:
+        ranges.append(request.headers.pop("Range", b""))
+
+    session = boto3.session.Session()
+    session.events.register_first("before-send.s3.GetObject", ignore_range)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    store.download(LANDING, KEY, tmp_path / "file", version_id, size_bytes=len(body))
+    assert (tmp_path / "file").read_bytes() == body
+    assert ranges == [b"bytes=0-0"], "one request, and its answer is the file"
 
 
 def test_a_deleted_version_is_gone(store: ObjectStore, tmp_path: Path) -> None:
@@ -76,7 +100,7 @@ def test_an_output_that_lies_there_already_is_not_uploaded_again(store: ObjectSt
 def test_a_refused_upload_is_told_from_an_unavailable_s3(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """boto3 wraps what S3 answered in an error of its own."""
+    """boto3 wraps S3's response in one of its errors."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")  # type: ignore[typeddict-item]

@@ -1,4 +1,4 @@
-"""The container sees every message through, and its exit code says whether its own run has a receipt."""
+"""The container processes every message, and its exit code shows whether its own run has a receipt."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: 
 
 
 def test_a_rejected_file_is_exit_code_0_too(account: Account) -> None:
-    """The task did its work; that the data is bad is what the receipt says."""
+    """The task did its work; the receipt records that the data is bad."""
     upload = account.upload(KEY, b"")
     account.send(upload.to_json())
     assert drain(account, upload.run_id).run() == 0

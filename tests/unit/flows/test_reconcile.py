@@ -1,4 +1,4 @@
-"""Reconciling finds what was lost, hands it over once, and leaves everything else alone."""
+"""Reconciling finds lost uploads, queues each once, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from moto import mock_aws
 
 import flows.reconcile
-from blocks.aws import AwsUnavailable
+from blocks.aws_errors import AwsUnavailable
 from blocks.executions import Executions
 from flows.reconcile import ReconcileResult, Reconciliation, Window, reconcile, summary
 from lambda_trigger.message import UploadMessage

@@ -9,10 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from deployment.local.errors import CommandFailed
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
+from flows.refinery.errors import SluiceError
 
 _LINES_SHOWN = 15
+
+
+class CommandFailed(SluiceError):
+    """One of the project's own commands, such as registering the blocks, failed or took too long."""
 
 
 class ProjectCommand:

@@ -1,0 +1,162 @@
+"""Look for archaic and private words in what people read, and name the plain word.
+
+    python -m tests.linters.plain_english          check the folders in CLEAN
+    python -m tests.linters.plain_english --count  count the findings in each folder
+
+It reads documentation, YAML and the Makefile line by line. Of Python it reads comments, docstrings and messages
+(strings with a space in them). A comment with a reason allows a line: `plain: quoted from AWS`.
+Generated pages and tables are checked where their text is written.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).parents[2]
+
+# The folders and files that must stay plain. The list grows until it is the whole project.
+CLEAN = ("README.md", "CHANGELOG.md", "docs/images", "tests/unit/docs", "tests/linters")
+
+# Generated, or about the words themselves.
+NOT_READ = (
+    "docs/errors.md",
+    "docs/faults.md",
+    "tests/linters/plain_english.py",
+    "tests/unit/docs/test_plain_english.py",
+)
+
+# What is nearly always wrong in this project, and what an engineer writes instead.
+BETTER = {
+    r"told|tells": "report, notify, state",
+    r"said|says": "state, report, show, according to",
+    r"of (?:its|their|our|one's|his) own": "its own ..., separate, dedicated",
+    r"stands": "is",
+    r"lies": "is",
+    r"whoever|whosoever": "anyone who, the caller, the user",
+    r"anew": "again",
+    r"mend(?:s|ed|ing)?": "fix, patch",
+    r"condemn(?:s|ed|ing)?": "reject, quarantine",
+    r"for want of": "without, because of a missing ...",
+    r"reckon(?:s|ed|ing)?": "estimate, calculate",
+    r"boxes": "containers",
+    r"doors?": "entry point, dispatch",
+    r"hand(?:s|ed|ing)? (?:\w+ )?over": "pass, queue again, resend",
+    r"there it is|must be there": "is required, exists",
+    r"(?:is|are) to (?:come|be)": "should be, is expected",
+    r"wish(?:es|ed)?": "option, request, want",
+    r"beside": "next to, besides",
+    r"(?:and|or) the like": "and similar",
+    r"in (?:its|their|our|his|one's) hands": "holds, works on",
+    r"great(?![ -]Expectations)": "large",
+    r"once more": "again",
+    r"(?:take|takes|took|taken|taking) (?:it |them )?in": "pick up, process",
+    r"hears? of|heard of": "is notified of",
+    r"(?:make|makes|made|making) good": "recover, repair",
+    r"in good order": "cleanly",
+    r"signs? of life": "heartbeat",
+    r"what (?:it|they) (?:holds?|bears?)": "its contents, the type",
+    r"knows? (?:no|none|nothing|of)": "has no",
+    r"(?:speak|speaks|spoke|spoken) of": "mention, refer to",
+    r"forgets?|forgotten": "delete, clear",
+    r"what (?:becomes?|became|has become) of": "what happened to, the outcome of",
+    r"(?:is|are) no trouble": "does not matter",
+    r"hereby|herein|thereof|therein|whence|lest|seldom|ere|hitherto": "a plain word",
+}
+_WORDS = re.compile("|".join(f"(?P<w{number}>\\b(?:{words})\\b)" for number, words in enumerate(BETTER)), re.IGNORECASE)
+_LET = re.compile(r"\s*Let\b")
+_GENERATED = re.compile(r"<!-- made: .*?<!-- end -->", re.DOTALL)
+_ALLOWED = re.compile(r"plain: \S")
+
+Line = tuple[int, str]
+
+
+def texts_of_python(source: str) -> Iterator[Line]:
+    """Yield the comments, docstrings and messages of a module, line by line."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+            for offset, line in enumerate(node.value.splitlines()):
+                yield node.lineno + offset, line
+
+
+def docstrings_of(source: str) -> Iterator[Line]:
+    """Yield the first line of each docstring."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node, clean=False)
+            if text:
+                yield node.body[0].lineno, text.splitlines()[0]
+
+
+def findings(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line, word and better words for what is not plain in a file."""
+    source = _GENERATED.sub(lambda table: "\n" * table.group().count("\n"), path.read_text(encoding="utf-8"))
+    lines = source.splitlines()
+    python = path.suffix == ".py"
+    for number, text in texts_of_python(source) if python else enumerate(lines, 1):
+        for found in _WORDS.finditer(text):
+            if not _ALLOWED.search(lines[number - 1]):
+                yield number, found.group(), list(BETTER.values())[int(str(found.lastgroup)[1:])]
+    if python:
+        for number, text in docstrings_of(source):
+            if _LET.match(text):
+                yield number, "Let ...", "a verb: Add, Keep, Allow, Return"
+
+
+def files() -> list[str]:
+    """Return every file of the project that people read, relative to its root."""
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    return [
+        name
+        for name in listed.stdout.splitlines()
+        if (Path(name).suffix in {".py", ".md", ".yaml", ".yml", ".toml", ".svg"} or name in {"Makefile", ".ci/run"})
+        and name not in NOT_READ
+        and (PROJECT_ROOT / name).is_file()
+    ]
+
+
+def is_within(name: str, folders: Iterable[str]) -> bool:
+    """Return whether a file is one of the folders or files, or within one."""
+    return any(folder in ("", name) or name.startswith(f"{folder}/") for folder in folders)
+
+
+def count() -> None:
+    """Print how many findings each folder has, and which."""
+    found: dict[str, Counter[str]] = {}
+    for name in files():
+        folder = "/".join(name.split("/")[:2]) if "/" in name else name
+        found.setdefault(folder, Counter()).update(word.lower() for _, word, _ in findings(PROJECT_ROOT / name))
+    for folder, words in sorted(found.items()):
+        print(f"{words.total():5} {folder:30} {', '.join(f'{word} {many}' for word, many in words.most_common(8))}")
+    print(f"{sum(words.total() for words in found.values()):5} together")
+
+
+def main() -> None:
+    """Check the clean folders, or those that are given; exit with 1 when a word is found."""
+    if sys.argv[1:] == ["--count"]:
+        count()
+        return
+    folders = sys.argv[1:] or CLEAN
+    wrong = [
+        f"{name}:{line}: {word!r}: better {better}"
+        for name in files()
+        if is_within(name, folders)
+        for line, word, better in findings(PROJECT_ROOT / name)
+    ]
+    if wrong:
+        print("\n".join(wrong))
+        sys.exit("Write what a native engineer would write, or give the reason on the line: plain: <reason>")
+
+
+if __name__ == "__main__":
+    main()
