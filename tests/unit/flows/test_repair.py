@@ -206,8 +206,8 @@ def test_a_repair_that_another_attempt_overtakes_is_refused(
     corrections = corrected(dirty, tmp_path, as_it_should_be)
     download = ObjectStore.download
 
-    def download_late(store: ObjectStore, bucket: str, *given: Any) -> None:
-        download(store, bucket, *given)
+    def download_late(store: ObjectStore, bucket: str, *given: Any, **more: Any) -> None:
+        download(store, bucket, *given, **more)
         if bucket == LANDING:
             monkeypatch.setattr(ObjectStore, "download", download)
             again(account, dirty)
