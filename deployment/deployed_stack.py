@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blocks.aws import client_of
-from blocks.stack_outputs import OUTPUTS
+from blocks.settings import STACK_OUTPUTS
 from deployment.aws.access import Access, aws_access, said
 from deployment.aws.stack import find_stack
 from deployment.stack_options import Place
@@ -241,4 +241,4 @@ def aws_target(access: Access, stack_name: str) -> AwsTarget:
 
 def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that tell a process where the pipeline's buckets and queue are."""
-    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in OUTPUTS.items()}
+    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in STACK_OUTPUTS.items()}

@@ -1,0 +1,115 @@
+"""Checks the way to a Prefect API, and runs the registration of a stack there, in a process of its own.
+
+Prefect reads its environment when it is imported, so the address and the key have to be there before.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from deployment.deployed_stack import PrefectAccess
+from flows.refinery.errors import TransientError
+
+_PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_REQUEST_SECONDS = 15
+_COMMAND_SECONDS = 900
+_LINES_SHOWN = 15
+
+
+class PrefectUnreachable(TransientError):
+    """Prefect's API does not answer, or what answers is not a Prefect API."""
+
+
+class PrefectUnauthorised(TransientError):
+    """Prefect's API rejects the key or the password, or needs one and got none."""
+
+
+class PrefectSetupFailed(TransientError):
+    """The stack could not be registered in Prefect or removed from there; the message ends with what was printed."""
+
+
+def check_prefect(access: PrefectAccess) -> None:
+    """Make a request that needs permission.
+
+    Raises:
+        PrefectUnreachable, PrefectUnauthorised: with what to do.
+    """
+    url = f"{access.api_url.rstrip('/')}/work_pools/filter"
+    try:
+        answer = httpx.post(url, json={"limit": 1}, headers=access.headers, timeout=_REQUEST_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise PrefectUnreachable(
+            f"Prefect's API {access.api_url} does not answer from here ({type(error).__name__}). Is it the right "
+            "address, and is the server running? Where only tasks can reach the server, give --prefect-url the address "
+            "that this machine reaches it at (a tunnel); --skip-prefect deploys without registering anything there"
+        ) from error
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        problem = "rejects the stack's key" if access.headers else "needs a key, and the stack has none"
+        raise PrefectUnauthorised(
+            f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Keep the key in Secrets Manager and "
+            "name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:password)"
+        )
+    if answer.status_code != httpx.codes.OK:
+        raise PrefectUnreachable(
+            f"{access.api_url} answers with HTTP {answer.status_code}, not as Prefect's API does; its address ends "
+            "in /api, or in /workspaces/ID on Prefect Cloud"
+        )
+
+
+def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
+    """Register a deployed stack, with a work pool of ECS tasks.
+
+    Args:
+        access: the way to Prefect's API.
+        stack_name: the stack's name.
+        region: the stack's region.
+        home: Prefect's own folder, so that ~/.prefect is neither read nor written.
+
+    Raises:
+        PrefectSetupFailed: the same command can be run again.
+    """
+    _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
+
+
+def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
+    """Remove from Prefect what `register_stack` made; the arguments are the same.
+
+    Raises:
+        PrefectSetupFailed: the same command can be run again.
+    """
+    _run(["remove", stack_name], access, region=region, home=home)
+
+
+def _run(arguments: list[str], access: PrefectAccess, *, region: str, home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        **access.environment,
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "AWS_REGION": region,
+    }
+    command = [sys.executable, "-m", "deployment.prefect_setup", *arguments]
+    try:
+        subprocess.run(
+            command,
+            cwd=_PROJECT_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PrefectSetupFailed(f"Prefect: it took longer than {_COMMAND_SECONDS} seconds") from error
+    except subprocess.CalledProcessError as error:
+        last_lines = "\n".join(f"  {line}" for line in error.output.strip().splitlines()[-_LINES_SHOWN:])
+        raise PrefectSetupFailed(f"{' '.join(command[1:])} ended with {error.returncode}:\n{last_lines}") from error
