@@ -7,7 +7,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blocks.aws import client_of, code_of, meaning_of
+from blocks.aws import client_of
+from blocks.aws_errors import aws_error_code, explain_aws_error
 from lambda_trigger.dispatch import Dispatched, Dispatcher
 from lambda_trigger.message import UploadMessage
 
@@ -38,13 +39,13 @@ class Runs:
         try:
             return str(self._step_functions.describe_execution(executionArn=arn)["status"])
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) == "ExecutionDoesNotExist":
+            if aws_error_code(error) == "ExecutionDoesNotExist":
                 return None
-            raise meaning_of(error, f"looking for the execution {upload.execution_name}") from error
+            raise explain_aws_error(error, f"looking for the execution {upload.execution_name}") from error
 
     def start(self, upload: UploadMessage) -> Dispatched:
         """Hand an upload over: its message, then its execution. Doing it twice does no harm."""
         try:
             return self._dispatcher.dispatch(upload)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"handing over {upload.key}") from error
+            raise explain_aws_error(error, f"handing over {upload.key}") from error

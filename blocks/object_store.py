@@ -16,7 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl
 
-from blocks.aws import LOGO_URL, AwsUnavailable, client_of, code_of, meaning_of, status_of
+from blocks.aws import LOGO_URL, client_of
+from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, http_status
 from flows.pipeline.protocol import (
     IndexEntry,
     decide_after_refused_commit,
@@ -189,17 +190,17 @@ class ObjectStore(Block):
             for page in pages:
                 yield [_object_version(entry) for entry in page.get("Versions", [])]
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"listing the versions of s3://{bucket}/{prefix}") from error
+            raise explain_aws_error(error, f"listing the versions of s3://{bucket}/{prefix}") from error
 
     def _read_error(
         self, error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None
     ) -> SluiceError:
-        if code_of(error) in _GONE or status_of(error) in (404, 405):
+        if aws_error_code(error) in _GONE or http_status(error) in (404, 405):
             version = f" (version {version_id})" if version_id else ""
             return ObjectGone(f"s3://{bucket}/{key}{version} does not exist; it was deleted before it was read")
-        if code_of(error) == "InvalidObjectState":
+        if aws_error_code(error) == "InvalidObjectState":
             return ObjectArchived(f"s3://{bucket}/{key} lies in an archive; restore it, and process the upload again")
-        return meaning_of(error, f"reading s3://{bucket}/{key}")
+        return explain_aws_error(error, f"reading s3://{bucket}/{key}")
 
     # --- outputs ----------------------------------------------------------------------------------------------
 
@@ -216,11 +217,11 @@ class ObjectStore(Block):
                 Config=_TRANSFER,
             )
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"writing s3://{self.published_bucket}/{key}") from error
         except S3UploadFailedError as error:
             answer = error.__context__  # boto3 wraps what S3 answered, and tells it in its own text only
             if isinstance(answer, ClientError):
-                raise meaning_of(answer, f"writing s3://{self.published_bucket}/{key}") from error
+                raise explain_aws_error(answer, f"writing s3://{self.published_bucket}/{key}") from error
             raise AwsUnavailable(f"writing s3://{self.published_bucket}/{key}: {type(error).__name__}") from error
         except Exception as error:
             # Whatever it was, nothing is committed yet.
@@ -231,13 +232,13 @@ class ObjectStore(Block):
         try:
             self._s3.download_file(self.published_bucket, key, str(path), Config=_TRANSFER)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"reading s3://{self.published_bucket}/{key}") from error
 
     def _digest_at(self, key: str) -> str | None:
         try:
             head = self._s3.head_object(Bucket=self.published_bucket, Key=key)
         except ClientError as error:
-            if status_of(error) == 404:
+            if http_status(error) == 404:
                 return None
             raise
         digest: str | None = head.get("Metadata", {}).get("sha256")
@@ -256,9 +257,9 @@ class ObjectStore(Block):
         try:
             self._s3.head_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            if status_of(error) == 404:
+            if http_status(error) == 404:
                 return False
-            raise meaning_of(error, f"looking for s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"looking for s3://{self.published_bucket}/{key}") from error
         return True
 
     def commit(self, receipt: Receipt) -> Receipt:
@@ -357,7 +358,7 @@ class ObjectStore(Block):
                 for key in leftovers((entry["Key"] for entry in listed.get("Contents", [])), standing):
                     self._s3.delete_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting leftovers of run {standing.run_id}") from error
+            raise explain_aws_error(error, f"deleting leftovers of run {standing.run_id}") from error
 
     def index_entry(self, dataset: str, bucket: str, key: str) -> IndexEntry | None:
         """Return what is current for a source key; None when nothing of it has been settled yet."""
@@ -373,14 +374,14 @@ class ObjectStore(Block):
             for page in pages:
                 yield [(entry["Key"], entry["LastModified"]) for entry in page.get("Contents", [])]
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"listing s3://{self.published_bucket}/{prefix}") from error
+            raise explain_aws_error(error, f"listing s3://{self.published_bucket}/{prefix}") from error
 
     def delete_output(self, key: str) -> None:
         """Delete an output that nobody needs."""
         try:
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting a leftover of s3://{self.published_bucket}") from error
+            raise explain_aws_error(error, f"deleting a leftover of s3://{self.published_bucket}") from error
 
     def _delete_retired(self, key: str, entry: IndexEntry) -> IndexEntry:
         """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""
@@ -390,7 +391,7 @@ class ObjectStore(Block):
             for retired in entry.retired:
                 self._s3.delete_object(Bucket=self.published_bucket, Key=retired)
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"deleting replaced outputs of {entry.key}") from error
+            raise explain_aws_error(error, f"deleting replaced outputs of {entry.key}") from error
         found = self._stored(key)
         if found is None:
             return entry
@@ -428,11 +429,11 @@ class ObjectStore(Block):
             response = self._s3.get_object(Bucket=self.published_bucket, Key=key)
             return response["Body"].read(), response["ETag"]
         except ClientError as error:
-            if code_of(error) in _GONE:
+            if aws_error_code(error) in _GONE:
                 return None
-            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"reading s3://{self.published_bucket}/{key}") from error
         except BotoCoreError as error:
-            raise meaning_of(error, f"reading s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"reading s3://{self.published_bucket}/{key}") from error
 
     def _put_if(
         self,
@@ -457,11 +458,11 @@ class ObjectStore(Block):
                 **condition,
             )
         except ClientError as error:
-            if status_of(error) in (409, 412) or code_of(error) in ("PreconditionFailed", "NoSuchKey"):
+            if http_status(error) in (409, 412) or aws_error_code(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False
-            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"writing s3://{self.published_bucket}/{key}") from error
         except BotoCoreError as error:
-            raise meaning_of(error, f"writing s3://{self.published_bucket}/{key}") from error
+            raise explain_aws_error(error, f"writing s3://{self.published_bucket}/{key}") from error
         return True
 
 

@@ -13,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl
 
-from blocks.aws import LOGO_URL, client_of, code_of, meaning_of
+from blocks.aws import LOGO_URL, client_of
+from blocks.aws_errors import aws_error_code, explain_aws_error
 from flows.refinery.errors import TransientError
 
 # What SQS calls a receipt handle whose time is over: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
@@ -77,7 +78,7 @@ class UploadQueue(Block):
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         except (BotoCoreError, ClientError) as error:
-            raise meaning_of(error, f"receiving from {self.queue_url}") from error
+            raise explain_aws_error(error, f"receiving from {self.queue_url}") from error
         for message in response.get("Messages", []):
             return ReceivedMessage(
                 message_id=message["MessageId"],
@@ -98,9 +99,9 @@ class UploadQueue(Block):
                 QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=seconds
             )
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) in _HANDLE_OVER:
+            if aws_error_code(error) in _HANDLE_OVER:
                 raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
-            raise meaning_of(error, f"extending message {message.message_id}") from error
+            raise explain_aws_error(error, f"extending message {message.message_id}") from error
 
     def release(self, message: ReceivedMessage, *, after_seconds: int = 0) -> None:
         """Give the message back, to be delivered again after `after_seconds`."""
@@ -115,9 +116,9 @@ class UploadQueue(Block):
         try:
             self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) in _HANDLE_OVER:
+            if aws_error_code(error) in _HANDLE_OVER:
                 raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
-            raise meaning_of(error, f"deleting message {message.message_id}") from error
+            raise explain_aws_error(error, f"deleting message {message.message_id}") from error
 
     @contextmanager
     def kept(self, message: ReceivedMessage) -> Iterator[Event]:

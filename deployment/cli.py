@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployment import PROJECT_ROOT
 from deployment.commands.contract import contract_app
-from deployment.local.environment import only
-from deployment.local.services import PROJECT_ROOT
+from deployment.environment_variables import only
 from deployment.stack_options import Place, ProfileOption, RegionOption, StackOption, users_environment
 from flows.refinery.errors import SluiceError, TerminalError
 
@@ -284,7 +284,15 @@ def destroy(
     from deployment.commands.destroy import destroy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
-    run(_console(), wanted, _users(context), delete_data=delete_data, ask=_ask(yes=yes), type_in=_typed)
+    run(
+        _console(),
+        wanted,
+        _users(context),
+        delete_data=delete_data,
+        ask=_ask(yes=yes),
+        type_in=_typed,
+        home=_DEFAULT_STATE / "aws" / "prefect",
+    )
 
 
 @app.command()

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
 from blocks.settings import STACK_OUTPUTS
-from deployment.aws.access import Access, aws_access, said
+from deployment.aws.access import Access, aws_access
 from deployment.aws.stack import find_stack
 from deployment.stack_options import Place
 from flows.refinery.errors import TerminalError
@@ -139,7 +140,7 @@ class AwsTarget:
         """Return the way to the stack's Prefect API; keys that are not in the environment come from Secrets Manager.
 
         Raises:
-            PermissionMissing: the secret may not be read.
+            AwsRefused: the secret may not be read.
         """
         return prefect_access(self.parameters)
 
@@ -172,7 +173,7 @@ def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None)
         api_url: its address as reached from here, where that differs from the one that tasks use.
 
     Raises:
-        PermissionMissing: the secret may not be read.
+        AwsRefused: the secret may not be read.
     """
     return PrefectAccess(
         api_url or parameters["PrefectApiUrl"],
@@ -190,7 +191,7 @@ def _secret(variable: str, arn: str) -> str:
         return ""
     if os.environ.get(variable):
         return os.environ[variable]
-    with said(f"reading the secret {arn}"):
+    with explaining_aws_errors(f"reading the secret {arn}"):
         return str(client_of("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
 
 
@@ -206,7 +207,7 @@ def target(place: Place, state_dir: Path, users: Mapping[str, str]) -> Iterator[
     Raises:
         LocalCloudNotRunning: there is no local cloud, and no stack was named.
         StackMissing: no such stack.
-        CredentialsMissing, CredentialsExpired, ...: see aws_access.
+        AwsRefused, AwsUnavailable: see aws_access.
     """
     if place.stack is None:
         from deployment.commands.running import running_cloud
@@ -222,10 +223,10 @@ def aws_target(access: Access, stack_name: str) -> AwsTarget:
 
     Raises:
         StackMissing: there is none, or none that was ever made whole.
-        PermissionMissing: stacks may not be listed or described.
+        AwsRefused: stacks may not be listed or described.
     """
     cloudformation = client_of("cloudformation")
-    with said(f"looking for the stack {stack_name}"):
+    with explaining_aws_errors(f"looking for the stack {stack_name}"):
         found = find_stack(cloudformation, stack_name)
         stack = cloudformation.describe_stacks(StackName=found["StackId"])["Stacks"][0] if found else {}
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}

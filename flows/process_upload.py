@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
 
-from blocks.aws import AwsCallInvalid
+from blocks.aws_errors import AwsCallInvalid
 from blocks.object_store import ObjectFacts
 from flows.composition import Pipeline, TaskLog, pipeline, task_identity
 from flows.observability.display import ProgressBar, rows_in, show_outcome, signs_of_life
@@ -231,7 +231,7 @@ def process_upload(
     progress = ProgressBar()
     with (
         signs_of_life(),
-        upload_slot(assignment.dataset),
+        upload_slot(_limit_of(assignment)),
         UploadRun(
             assignment.pipeline,
             assignment.upload,
@@ -242,6 +242,15 @@ def process_upload(
         ) as run,
     ):
         return _see_through(run, assignment, progress, dry_run=dry_run)
+
+
+def _limit_of(assignment: Assignment) -> str | None:
+    """Return the concurrency limit that the upload's contract sets. A stage reports what is wrong with a contract."""
+    with suppress(ContractInvalid):
+        contract = assignment.contract or assignment.pipeline.contracts.for_key(assignment.upload.key)
+        if contract.max_concurrent_uploads:
+            return assignment.pipeline.settings.prefect_names.limit(contract.dataset)
+    return None
 
 
 def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, *, dry_run: bool) -> State[Any]:

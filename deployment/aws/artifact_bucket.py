@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from blocks.aws import status_of
+from blocks.aws_errors import http_status
 from deployment.aws.packaging import Artifact
 from flows.refinery.errors import TerminalError
 
@@ -50,9 +50,9 @@ def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
     except ClientError as error:
-        if status_of(error) == HTTPStatus.NOT_FOUND:
+        if http_status(error) == HTTPStatus.NOT_FOUND:
             return False
-        if status_of(error) == HTTPStatus.FORBIDDEN:
+        if http_status(error) == HTTPStatus.FORBIDDEN:
             raise ArtifactBucketUnusable(
                 f"the bucket {bucket} belongs to another account, or these credentials may not use it; "
                 "they need s3:CreateBucket, s3:ListBucket and s3:PutObject on it"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.aws import client_of
-from deployment.aws.access import said
+from blocks.aws_errors import explaining_aws_errors
 from deployment.aws.artifact_bucket import (
     artifact_bucket_exists,
     artifact_bucket_name,
@@ -47,7 +47,7 @@ class Clients:
     @classmethod
     def from_environment(cls) -> Clients:
         """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
-        with said("connecting to AWS"):
+        with explaining_aws_errors("connecting to AWS"):
             return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
 
@@ -87,10 +87,10 @@ def deploy_stack(
         StackError: a subclass for each cause.
         PackageIncomplete: something to upload is missing.
         ArtifactBucketUnusable: the artifact bucket is another account's.
-        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
+        AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
     """
     check_stack_name(stack_name)
-    with said(f"deploying the stack {stack_name}"):
+    with explaining_aws_errors(f"deploying the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         package = _package(clients, account_id, template, timeouts, only)
         package.upload(clients.s3, account_id)
@@ -130,7 +130,7 @@ def preview_stack(
         ArtifactBucketUnusable: the artifact bucket belongs to another account.
     """
     check_stack_name(stack_name)
-    with said(f"previewing the changes to the stack {stack_name}"):
+    with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         package = _package(clients, account_id, template, timeouts, None)
         stack = Stack(clients.cloudformation, stack_name, _show_nothing)
@@ -178,6 +178,12 @@ def stack_outputs(clients: Clients, stack_name: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
+def stack_parameters(clients: Clients, stack_name: str) -> dict[str, str]:
+    """Return the values of the parameters of a stack that exists."""
+    stack = clients.cloudformation.describe_stacks(StackName=stack_name)["Stacks"][0]
+    return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])}
+
+
 def delete_stack(
     clients: Clients,
     *,
@@ -198,9 +204,9 @@ def delete_stack(
     Raises:
         StackFailed: with the resources that could not be deleted.
         StackBusy: another operation is under way.
-        CredentialsMissing, PermissionMissing, ...: what keeps us from AWS (aws_access.py).
+        AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
     """
-    with said(f"deleting the stack {stack_name}"):
+    with explaining_aws_errors(f"deleting the stack {stack_name}"):
         stack = Stack(clients.cloudformation, stack_name, on_event)
         summary = stack.find()
         if summary is None:

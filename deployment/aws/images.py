@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from flows.refinery.errors import TerminalError, TransientError
 
 DOCKERFILE = Path("container/Dockerfile")

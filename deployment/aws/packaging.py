@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployment import PROJECT_ROOT
 from flows.refinery.errors import TerminalError
 
-_ROOT = Path(__file__).resolve().parents[2]
-LAMBDA_PACKAGE = _ROOT / "lambda_trigger"
-DEFINITIONS = _ROOT / "stepfunctions"
+LAMBDA_PACKAGE = PROJECT_ROOT / "lambda_trigger"
+DEFINITIONS = PROJECT_ROOT / "stepfunctions"
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 _UNIX = 3

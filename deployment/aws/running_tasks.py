@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from blocks.aws import code_of
+from blocks.aws_errors import aws_error_code
 from flows.refinery.errors import TransientError
 
 DEADLINE_SECONDS = 300.0  # a container has 120 seconds after SIGTERM (stopTimeout), then its network is taken down
@@ -79,5 +79,5 @@ def _tasks_left(ecs: Any, cluster: str) -> Iterator[dict[str, Any]]:
                     described = ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])["tasks"]
                     yield from (task for task in described if task["lastStatus"] != _GONE)
         except ClientError as error:
-            if code_of(error) != _NO_CLUSTER:
+            if aws_error_code(error) != _NO_CLUSTER:
                 raise

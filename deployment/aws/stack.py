@@ -15,7 +15,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from blocks.aws import code_of
+from blocks.aws_errors import aws_error_code
 from flows.refinery.errors import TerminalError
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
@@ -264,7 +264,7 @@ class Stack:
                 **template,
             )
         except ClientError as error:
-            if code_of(error) != _REFUSAL:
+            if aws_error_code(error) != _REFUSAL:
                 raise
             raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {_message(error)}") from error
         return str(answer["StackId"]), str(answer["Id"])
@@ -275,7 +275,7 @@ class Stack:
         try:
             summary = self._cloudformation.get_template_summary(**template)
         except ClientError as error:
-            if code_of(error) != _REFUSAL:
+            if aws_error_code(error) != _REFUSAL:
                 raise
             raise ChangesRefused(f"the template is not valid: {_message(error)}") from error
         declared = {entry["ParameterKey"]: "DefaultValue" in entry for entry in summary.get("Parameters", [])}

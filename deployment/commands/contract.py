@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from flows.refinery.errors import FileRejected, TerminalError
 
 EXIT_REJECTED = 1

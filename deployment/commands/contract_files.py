@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from flows.refinery.contracts import CONTRACT_FILE, Contract, ContractInvalid, load_contract
 from flows.refinery.suggestions import did_you_mean
 

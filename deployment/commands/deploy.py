@@ -16,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 
 from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
 from deployment.aws import images
-from deployment.aws.access import Access, aws_access, said
+from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
@@ -26,7 +27,7 @@ from deployment.commands.show import Progress, Steps, print_outcomes
 from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Stage, Uploads
 from deployment.deployed_stack import AwsTarget, PrefectAccess, aws_target, prefect_access
-from deployment.prefect_setup.setup import check_prefect, register
+from deployment.prefect_setup.access import check_prefect, register_stack
 from flows.refinery.contracts import load_contracts
 from flows.refinery.errors import TerminalError
 
@@ -101,7 +102,7 @@ class Deployment:
         """Do it all."""
         self._check_account()
         self._check_image()
-        with said("looking at what is there"):
+        with explaining_aws_errors("looking at what is there"):
             parameters = self._parameters()
             show_place(self._console, self._access, self._facts(parameters))
             if not self._wishes.skip_prefect:
@@ -111,10 +112,10 @@ class Deployment:
                 self._preview()
                 return True
             image_uri = self._image()
-        outputs = self._deploy({"ImageUri": image_uri})
+        self._deploy({"ImageUri": image_uri})
         target = aws_target(self._access, self._environment.stack)
         if not self._wishes.skip_prefect:
-            self._register(target, outputs)
+            self._register(target)
         self._console.print(f"The stack {self._environment.stack} is up to date.", style="green", highlight=False)
         return self._smoke_test(target) if self._wishes.smoke_test else True
 
@@ -280,16 +281,11 @@ class Deployment:
 
     # --- afterwards ---
 
-    def _register(self, target: AwsTarget, outputs: Mapping[str, str]) -> None:
+    def _register(self, target: AwsTarget) -> None:
         with Steps(self._console).shown() as on_step:
-            register(
-                self._prefect(target.parameters),
-                outputs,
-                stack_name=target.stack_name,
-                region=target.region,
-                home=self._wishes.home,
-                on_step=on_step,
-            )
+            on_step("registering the work pool, the blocks, the deployments and the automations in Prefect")
+            prefect, home = self._prefect(target.parameters), self._wishes.home
+            register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsTarget) -> bool:
         """Send one small file through; return whether it was published."""
@@ -297,9 +293,12 @@ class Deployment:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")
             uploads = Uploads(target)
-            with said("uploading the smoke test's file"):
+            with explaining_aws_errors("uploading the smoke test's file"):
                 followed = uploads.upload(file, f"{target.outputs['IncomingPrefix']}{SMOKE_TEST_FILE}")
-        with Progress(self._console, [followed]).shown() as on_look, said("following the smoke test's file"):
+        with (
+            Progress(self._console, [followed]).shown() as on_look,
+            explaining_aws_errors("following the smoke test's file"),
+        ):
             uploads.follow([followed], deadline_seconds=self._wishes.smoke_test_seconds, on_look=on_look)
         print_outcomes(self._console, target, [followed])
         if followed.stage is not Stage.PUBLISHED:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 
 from blocks.aws import client_of
-from deployment.aws.access import aws_access, said
-from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs
+from blocks.aws_errors import explaining_aws_errors
+from deployment.aws.access import aws_access
+from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs, stack_parameters
 from deployment.aws.environments import Environment
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
 from deployment.aws.stack import Stack, StackFailed
 from deployment.commands.deploy_show import EventLog, show_place
-from flows.refinery.errors import TerminalError
+from deployment.deployed_stack import prefect_access
+from deployment.prefect_setup.access import check_prefect, remove_stack
+from flows.refinery.errors import SluiceError, TerminalError
 
 Ask = Callable[[str], bool]
 Type = Callable[[str], str]
@@ -32,6 +36,7 @@ def destroy(
     delete_data: bool,
     ask: Ask,
     type_in: Type,
+    home: Path,
 ) -> None:
     """Delete the stack, and with `delete_data` its buckets and all that is in them.
 
@@ -42,6 +47,7 @@ def destroy(
         delete_data: also what was uploaded and published; nothing brings it back.
         ask: asked before the stack is deleted.
         type_in: asked for the name of each bucket that is to be deleted.
+        home: a folder for what Prefect's programs keep.
 
     Raises:
         DestructionDeclined: nothing was deleted.
@@ -53,7 +59,7 @@ def destroy(
         clients = Clients.from_environment()
         log = EventLog(console)
         stack = Stack(clients.cloudformation, environment.stack, log)
-        with said(f"looking for the stack {environment.stack}"):
+        with explaining_aws_errors(f"looking for the stack {environment.stack}"):
             summary = stack.find()
             state = summary["StackStatus"] if summary else "does not exist"
             show_place(console, access, {"stack": f"{environment.stack} ({state})"})
@@ -61,7 +67,7 @@ def destroy(
                 console.print("There is no such stack: nothing to delete.")
                 return
             buckets = stack.buckets()
-            outputs = stack_outputs(clients, environment.stack)
+            outputs, parameters = stack_outputs(clients, environment.stack), stack_parameters(clients, environment.stack)
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
         left = _without_tasks(
             console,
@@ -76,6 +82,7 @@ def destroy(
                 ),
             ),
         )
+        _remove_from_prefect(console, environment, parameters, region=access.region, home=home)
     _tell_what_is_left(console, environment.stack, left, outputs, buckets)
 
 
@@ -115,8 +122,28 @@ def _end_tasks(console: Console, cluster: str) -> int:
             soft_wrap=True,
         )
 
-    with said("stopping the stack's tasks"):
+    with explaining_aws_errors("stopping the stack's tasks"):
         return end_tasks(client_of("ecs"), cluster, tell, reason="sluice destroy")
+
+
+def _remove_from_prefect(
+    console: Console, environment: Environment, parameters: Mapping[str, str], *, region: str, home: Path
+) -> None:
+    """Remove what `sluice deploy` registered there. The stack is gone, so a Prefect that is away stops nothing."""
+    if not parameters.get("PrefectApiUrl"):
+        return
+    try:
+        prefect = prefect_access(parameters, api_url=environment.prefect_url_from_here)
+        check_prefect(prefect)
+        remove_stack(prefect, environment.stack, region=region, home=home)
+    except SluiceError as error:
+        console.print(
+            f"Its deployments, blocks, work pool, limits and automations are still in Prefect: {error}\nRemove them "
+            f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _tell_what_is_left(
@@ -129,5 +156,5 @@ def _tell_what_is_left(
     if landing and landing not in buckets:
         console.print(f"yours, and untouched: s3://{landing}", highlight=False, markup=False, soft_wrap=True)
     console.print(
-        "Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and what Prefect knows of the runs."
+        "Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect."
     )

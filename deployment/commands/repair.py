@@ -14,7 +14,7 @@ from rich.console import Console
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import Target, pipeline_settings
-from deployment.local.environment import only
+from deployment.environment_variables import only
 from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import TerminalError
 from flows.refinery.repair.corrections import export_quarantine, read_corrections

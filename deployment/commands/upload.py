@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from deployment import PROJECT_ROOT
 from deployment.commands.show import Progress, print_outcomes
 from deployment.commands.uploads import Stage, Uploads
 from deployment.deployed_stack import Target
-from deployment.local.services import PROJECT_ROOT
 from flows.refinery.errors import TerminalError
 
 CONTRACTS = PROJECT_ROOT / "flows" / "contracts"

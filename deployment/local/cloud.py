@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from deployment import PROJECT_ROOT
 from deployment.local import ports, prefect_server
 from deployment.local.endpoints import Endpoints, load_endpoints
 from deployment.local.environment import clean_environment, docker_environment
@@ -26,7 +27,7 @@ from deployment.local.errors import EnvironmentMissing, ServiceDied
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import end_leftovers
 from deployment.local.project_commands import ProjectCommand, program
-from deployment.local.services import PROJECT_ROOT, Service
+from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
 
 DEFAULT_REGION = "eu-central-1"

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 # A Python that was built by hand may not start without these.
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
 # Where a Docker engine listens, when it is not on the usual socket.
@@ -50,21 +47,3 @@ def aws_environment(endpoint_url: str, region: str) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-
-
-@contextmanager
-def only(environment: dict[str, str]) -> Iterator[None]:
-    """Make `environment` this process's AWS, Prefect and Sluice variables; put the user's back afterwards."""
-    before = {name: value for name, value in os.environ.items() if name.startswith(AMBIENT_PREFIXES)}
-    ours = {name: value for name, value in environment.items() if name.startswith(AMBIENT_PREFIXES)}
-    try:
-        _replace(ours)
-        yield
-    finally:
-        _replace(before)
-
-
-def _replace(variables: dict[str, str]) -> None:
-    for name in [name for name in os.environ if name.startswith(AMBIENT_PREFIXES)]:
-        del os.environ[name]
-    os.environ.update(variables)

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from deployment import PROJECT_ROOT
 from deployment.local.errors import CommandFailed
-from deployment.local.services import PROJECT_ROOT
 
 _LINES_SHOWN = 15
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deployment import PROJECT_ROOT
 from deployment.local.errors import ServiceDied, ServiceNotReady
 from deployment.local.processes import POLL_SECONDS, ProcessRecord, kill_group, recorded
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _LOG_LINES_SHOWN = 15
 # The keeper itself needs this long beyond the service's grace.
 _KEEPER_SECONDS = 10

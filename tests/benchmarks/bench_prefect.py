@@ -26,11 +26,12 @@ from pathlib import Path
 import asyncpg
 import httpx
 
+from deployment import PROJECT_ROOT
 from deployment.local.environment import clean_environment
 from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions, client_environment, database, is_ready, server_environment
 from deployment.local.project_commands import program
-from deployment.local.services import PROJECT_ROOT, Service
+from deployment.local.services import Service
 from tests.infra.postgresql import programs, running_postgresql
 
 _DEADLINE_SECONDS = 600.0

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page
 
+from deployment import PROJECT_ROOT
 from deployment.commands.demo import SAMPLES
 from deployment.commands.uploads import Uploads
-from deployment.local.services import PROJECT_ROOT
 from tests.browser.chromium import browser, new_page
 from tests.browser.control_room import ControlRoom
 from tests.chain.chain import running_chain

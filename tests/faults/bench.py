@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.settings import CONTRACTS
-from deployment.local.environment import only
+from deployment.environment_variables import only
 from deployment.local.pipeline import settings_of
 from flows.pipeline.protocol import IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key

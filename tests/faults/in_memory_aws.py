@@ -20,7 +20,7 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 from pydantic import PrivateAttr
 
-from blocks.aws import meaning_of
+from blocks.aws_errors import explain_aws_error
 from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
 from lambda_trigger.message import UploadMessage
 
@@ -102,7 +102,7 @@ def _meant(do: Callable[[], Any]) -> None:
     try:
         _through(do)
     except BotoCoreError as error:
-        raise meaning_of(error, "calling SQS") from error
+        raise explain_aws_error(error, "calling SQS") from error
 
 
 @dataclass(frozen=True)

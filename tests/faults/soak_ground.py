@@ -9,8 +9,8 @@ from typing import Any
 
 import boto3
 
+from deployment.environment_variables import only
 from deployment.local.cloud import LocalCloud
-from deployment.local.environment import only
 from flows.composition import pipeline
 from flows.pipeline.orphaned_outputs import find_leftovers
 from lambda_trigger.message import MessageUnreadable, UploadMessage

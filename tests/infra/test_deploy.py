@@ -22,10 +22,10 @@ from typing import Any
 import httpx
 import pytest
 
+from deployment import PROJECT_ROOT
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment
 from deployment.local.ports import free_port
-from deployment.local.services import PROJECT_ROOT
 from tests.infra.waiting import eventually
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]

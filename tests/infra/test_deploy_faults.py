@@ -15,21 +15,21 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, InvalidRegionError, SSOTokenLoadError
 from rich.console import Console
 
-from deployment.aws import images
-from deployment.aws.access import (
-    AwsUnreachable,
+from blocks.aws_errors import (
+    AwsRefused,
+    AwsUnavailable,
     CredentialsExpired,
     CredentialsInvalid,
     CredentialsMissing,
-    PermissionMissing,
     ProfileUnknown,
     QuotaReached,
     RegionUnset,
     RegionUnusable,
-    aws_access,
-    environment_for,
-    told,
+    explain_aws_error,
 )
+from deployment import PROJECT_ROOT
+from deployment.aws import images
+from deployment.aws.access import aws_access, environment_for
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.environments import (
     FOLDER,
@@ -59,10 +59,10 @@ from deployment.aws.stack import (
 from deployment.commands.deploy import AccountUnexpected, DeploymentDeclined, Wishes, deploy
 from deployment.commands.deploy_show import show_changes
 from deployment.deployed_stack import PrefectAccess, StackMissing, prefect_access, target
+from deployment.environment_variables import only
 from deployment.local.cloud import LocalCloud
-from deployment.local.environment import aws_environment, only
+from deployment.local.environment import aws_environment
 from deployment.local.ports import free_port
-from deployment.local.services import PROJECT_ROOT
 from deployment.prefect_setup.setup import (
     PrefectStepFailed,
     PrefectUnauthorised,
@@ -160,7 +160,7 @@ def test_no_region_is_said_before_anything_is_asked() -> None:
         ("ExpiredToken", CredentialsExpired),
         ("InvalidClientTokenId", CredentialsInvalid),
         ("SignatureDoesNotMatch", CredentialsInvalid),
-        ("AccessDenied", PermissionMissing),
+        ("AccessDenied", AwsRefused),
     ],
 )
 def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: type[Exception]) -> None:
@@ -169,7 +169,7 @@ def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: typ
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
         f"<Code>{code}</Code><Message>No.</Message></Error><RequestId>1</RequestId></ErrorResponse>"
     )
-    with answering(403, answer) as address, pytest.raises(expected, match="asking AWS who we are"):
+    with answering(403, answer) as address, pytest.raises(expected):
         identify({**_SOMEBODY, "AWS_ENDPOINT_URL": address}, region="eu-central-1")
 
 
@@ -180,11 +180,11 @@ def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: typ
         (InvalidRegionError(region_name="eu central 1"), RegionUnusable),
         (SSOTokenLoadError(profile_name="x", error_msg="expired"), CredentialsExpired),
         (ClientError({"Error": {"Code": "LimitExceededException"}}, "CreateChangeSet"), QuotaReached),
-        (ClientError({"Error": {"Code": "Throttling"}}, "ListStacks"), AwsUnreachable),
+        (ClientError({"Error": {"Code": "Throttling"}}, "ListStacks"), AwsUnavailable),
     ],
 )
 def test_what_keeps_us_from_aws_has_a_name_of_its_own(error: Any, expected: type[Exception]) -> None:
-    assert isinstance(told(error, "deploying"), expected)
+    assert type(explain_aws_error(error, "deploying")) is expected
 
 
 def test_a_profile_that_was_asked_for_wins_over_keys_in_the_environment() -> None:
@@ -200,7 +200,7 @@ def test_a_permission_that_is_missing_is_named(cloud: LocalCloud, users: dict[st
     key = iam.create_access_key(UserName="guest")["AccessKey"]
     guest = users | {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
     environment = Environment(stack="forbidden", parameters={"PrefectApiUrl": "http://127.0.0.1:1/api"})
-    with pytest.raises(PermissionMissing, match="cloudformation:ListStacks"):
+    with pytest.raises(AwsRefused, match="cloudformation:ListStacks"):
         deploy(Console(quiet=True), wishes(environment), guest, lambda _: True)
 
 

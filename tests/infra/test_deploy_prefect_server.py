@@ -12,10 +12,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE
 from deployment.aws.templates import template_body
 from deployment.local.cloud import LocalCloud
-from deployment.local.services import PROJECT_ROOT
 from tests.infra.template import Template, load_template, resource, resources_of, text_of
 from tests.infra.waiting import eventually
 

@@ -13,9 +13,9 @@ import cfnlint
 import pytest
 import yaml
 
+from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.local.cloud import LocalCloud
-from deployment.local.services import PROJECT_ROOT
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
 from tests.infra.waiting import eventually
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
-from deployment.local.services import PROJECT_ROOT
 from tests.infra.template import load_template
 from tests.infra.test_template import cfn_lint
 from tests.linters.secrets import FILES, LINES, SCANNER, findings

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from deployment import PROJECT_ROOT
 from deployment.local.processes import recorded
-from deployment.local.services import PROJECT_ROOT
 from deployment.samples import orders
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(400)]

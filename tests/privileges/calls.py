@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from deployment import PROJECT_ROOT
 from deployment.local.cloud import LocalCloud
-from deployment.local.services import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / ".pytest_cache" / "calls"
 

@@ -328,6 +328,9 @@ class Contract(_Frozen):
     expected_every_hours: float | None = Field(
         None, gt=0, le=8_760, description="How often a file is to come, in hours; Prefect tells when none did."
     )
+    max_concurrent_uploads: int | None = Field(
+        None, ge=1, description="How many files may be processed at once, as a concurrency limit in Prefect."
+    )
     preprocess: tuple[Step, ...] = Field((), description="Steps on the good rows, in this order.")
     output: Output = Field(
         default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."

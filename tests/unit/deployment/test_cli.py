@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deployment import cli
+from deployment import PROJECT_ROOT, cli
 from deployment.commands import clean
-from deployment.local.environment import only
-from deployment.local.services import PROJECT_ROOT
+from deployment.environment_variables import only
 
 LOCAL_COMMANDS = ("demo", "up", "upload", "status", "repair", "clean")
 COMMANDS = (*LOCAL_COMMANDS, "deploy", "destroy")

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from blocks.settings import PipelineSettings
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from flows.pipeline.receipt import Receipt
 from flows.process_upload import process_upload
 from flows.reconcile import reconcile

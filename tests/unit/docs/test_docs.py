@@ -22,12 +22,11 @@ import yaml
 from botocore import xform_name
 from rich.console import Console
 
-from deployment import cli
+from deployment import PROJECT_ROOT, cli
 from deployment.commands.demo import SAMPLES
 from deployment.commands.show import print_outcomes
 from deployment.commands.upload import dataset_of
 from deployment.commands.uploads import Followed, Stage
-from deployment.local.services import PROJECT_ROOT
 from flows.composition import assemble
 from flows.pipeline.stages import UploadRun
 from flows.process_upload import process_upload

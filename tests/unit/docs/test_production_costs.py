@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from tests.infra.template import load_template, resources_of
 
 PAGE = (PROJECT_ROOT / "docs" / "production.md").read_text(encoding="utf-8")

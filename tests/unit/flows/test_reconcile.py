@@ -13,7 +13,7 @@ import pytest
 from moto import mock_aws
 
 import flows.reconcile
-from blocks.aws import AwsUnavailable
+from blocks.aws_errors import AwsUnavailable
 from blocks.executions import Runs
 from flows.reconcile import Found, Reconciliation, Window, reconcile, summary
 from lambda_trigger.message import UploadMessage

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from deployment import cli
+from deployment import PROJECT_ROOT, cli
 from deployment.commands.contract_files import contract_of, folder_of_contract
-from deployment.local.services import PROJECT_ROOT
 from flows.refinery.contract.loading import Contracts, load_contract
 from tests.chain.files import dirty_orders, good_orders, order, orders
 

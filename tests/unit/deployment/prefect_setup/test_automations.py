@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prefect.states import InfrastructurePending, Pending, Submitting
 
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from deployment.prefect_setup.automations import AutomationsInvalid, There, deadlines_of, declared, resolved
 from flows.observability.display import HEARTBEAT_SECONDS
 from flows.refinery.contract.model import Contract

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from sklearn import datasets
 
-from deployment.local.services import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 from flows.refinery.contract.loading import load_contract
 from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
 from flows.refinery.propose.proposal import propose_contract

@@ -1,0 +1,189 @@
+"""What AWS's errors mean and what to do about them: one table for the pipeline and for the commands.
+
+Codes that every service shares: docs.aws.amazon.com/general/latest/gr/CommonErrors.html; S3's own:
+docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+
+from flows.refinery.errors import SluiceError, TerminalError, TransientError
+
+
+class AwsUnavailable(TransientError):
+    """AWS did not answer, throttled the call, or failed internally, on every attempt of the client."""
+
+
+class RegionUnusable(AwsUnavailable):
+    """The region does not exist, or its endpoint cannot be reached from here."""
+
+
+class AwsRefused(TransientError):
+    """AWS rejected the call: missing permission or invalid credentials.
+
+    Transient: a role can be corrected and credentials renewed, and no upload may be given up before that.
+    """
+
+
+class CredentialsMissing(AwsRefused):
+    """There are no AWS credentials: no profile, no keys, no role."""
+
+
+class CredentialsExpired(AwsRefused):
+    """The AWS credentials have expired: the session has to be renewed."""
+
+
+class CredentialsInvalid(AwsRefused):
+    """AWS does not know the credentials, or their secret is wrong."""
+
+
+class ProfileUnknown(AwsRefused):
+    """The AWS profile is not configured on this machine."""
+
+
+class RegionUnset(AwsRefused):
+    """No AWS region was given: not as an option, not in the environment's file, not by the profile."""
+
+
+class QuotaReached(TransientError):
+    """A service quota of the account is used up."""
+
+
+class AwsCallInvalid(TerminalError):
+    """AWS does not accept the call as it was made: a setting is wrong, or this is a fault of Sluice."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One meaning: AWS's error codes for it, boto3's exceptions for it, and what to do about it."""
+
+    meaning: type[SluiceError]
+    advice: str
+    codes: str = ""
+    exceptions: tuple[type[BotoCoreError], ...] = ()
+
+
+_TABLE = (
+    _Row(
+        AwsRefused,
+        "give the role this permission (the template lists what each role needs), or use other credentials",
+        "AccessDenied AccessDeniedException KMS.AccessDeniedException UnauthorizedOperation UnauthorizedAccess 403 "
+        "Forbidden",
+    ),
+    _Row(
+        CredentialsMissing,
+        "give the task a role; for a command give --profile, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run "
+        "`aws sso login`",
+        exceptions=(NoCredentialsError, PartialCredentialsError),
+    ),
+    _Row(
+        CredentialsExpired,
+        "renew the credentials (`aws sso login`) and try again",
+        "ExpiredToken ExpiredTokenException RequestExpired",
+        (SSOTokenLoadError, TokenRetrievalError, UnauthorizedSSOTokenError),
+    ),
+    _Row(
+        CredentialsInvalid,
+        "check that this is the right profile",
+        "InvalidAccessKeyId InvalidClientTokenId SignatureDoesNotMatch UnrecognizedClientException AuthFailure "
+        "IncompleteSignature",
+    ),
+    _Row(ProfileUnknown, "`aws configure list-profiles` shows the profiles", exceptions=(ProfileNotFound,)),
+    _Row(
+        RegionUnset,
+        "give --region, or set a region in the environment's file or in the profile",
+        exceptions=(NoRegionError,),
+    ),
+    _Row(
+        RegionUnusable,
+        "check the region's name and the network",
+        exceptions=(InvalidRegionError, EndpointConnectionError),
+    ),
+    _Row(
+        QuotaReached,
+        "ask for more under Service Quotas in the AWS console",
+        "LimitExceeded LimitExceededException ServiceQuotaExceededException TooManyBuckets",
+    ),
+    _Row(
+        AwsUnavailable,
+        "try again later",
+        "SlowDown Throttling ThrottlingException ThrottledException TooManyRequestsException RequestThrottled "
+        "RequestLimitExceeded RequestTimeout ServiceUnavailable InternalError InternalFailure "
+        "ConditionalRequestConflict OperationAborted",  # S3's answers to two writers at once
+    ),
+    _Row(AwsCallInvalid, "compare the settings with the stack's outputs", exceptions=(ParamValidationError,)),
+)
+_BY_CODE = {code: row for row in _TABLE for code in row.codes.split()}
+_BY_MEANING = {row.meaning: row for row in _TABLE}
+
+
+def aws_error_code(error: Exception) -> str:
+    """Return AWS's error code, or "" where AWS gave none."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def http_status(error: Exception) -> int:
+    """Return the HTTP status of AWS's answer, or 0 where there was none."""
+    if isinstance(error, ClientError):
+        return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0
+
+
+def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
+    """Return the error of Sluice that an AWS error means, with what AWS reported and what to do about it.
+
+    Args:
+        error: what boto3 raised.
+        doing: what was being done and on what, for the message ("reading s3://bucket/key").
+    """
+    row = _row_of(error)
+    return row.meaning(f"{doing}: {_reported(error)}; {row.advice}")
+
+
+@contextmanager
+def explaining_aws_errors(doing: str) -> Iterator[None]:
+    """Raise what an AWS error means (`explain_aws_error`) instead of the error itself."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise explain_aws_error(error, doing) from error
+
+
+def _row_of(error: BotoCoreError | ClientError) -> _Row:
+    if not isinstance(error, ClientError):
+        return next((row for row in _TABLE if isinstance(error, row.exceptions)), _BY_MEANING[AwsUnavailable])
+    return _BY_CODE.get(aws_error_code(error)) or _BY_MEANING[_meaning_of_status(http_status(error))]
+
+
+def _meaning_of_status(status: int) -> type[SluiceError]:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return AwsRefused
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        return AwsUnavailable
+    return AwsCallInvalid
+
+
+def _reported(error: BotoCoreError | ClientError) -> str:
+    if not isinstance(error, ClientError):
+        return f"{type(error).__name__}: {error}"
+    message = str(error.response.get("Error", {}).get("Message") or "no message").rstrip(".")
+    return f"{error.operation_name}: {aws_error_code(error)} (HTTP {http_status(error)}): {message}"

@@ -1,0 +1,27 @@
+"""This process's own environment variables for AWS, Prefect and Sluice, replaced while a command runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
+
+
+@contextmanager
+def only(environment: dict[str, str]) -> Iterator[None]:
+    """Make `environment` this process's AWS, Prefect and Sluice variables; restore the user's afterwards."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(AMBIENT_PREFIXES)}
+    ours = {name: value for name, value in environment.items() if name.startswith(AMBIENT_PREFIXES)}
+    try:
+        _replace(ours)
+        yield
+    finally:
+        _replace(before)
+
+
+def _replace(variables: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith(AMBIENT_PREFIXES)]:
+        del os.environ[name]
+    os.environ.update(variables)
