@@ -1,4 +1,4 @@
-"""The names that one stack's things have in Prefect: each holds the stack's name, since several stacks may share a server.
+"""The names that one stack's things have in Prefect. Each holds the stack's: several stacks may share a server.
 
 Without Prefect, whose import makes a folder in the user's home.
 """

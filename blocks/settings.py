@@ -1,4 +1,7 @@
-"""The pipeline's settings: read once, in one typed place. Without Prefect, whose import makes a folder in the user's home."""
+"""The pipeline's settings: read once, in one typed place.
+
+Without Prefect, whose import makes a folder in the user's home.
+"""
 
 from __future__ import annotations
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
 
+import boto3
 from prefect.blocks.core import Block
 
 from blocks.aws import LOGO_URL
 from blocks.prefect_names import PrefectNames
 from blocks.settings import PipelineSettings, SettingsMissing
+
+if TYPE_CHECKING:
+    from prefect_aws import AwsCredentials
 
 
 class PipelineSettingsBlock(PipelineSettings, Block):
@@ -41,19 +46,28 @@ def settings_of_stack(stack: str) -> PipelineSettings:
     return block
 
 
-def use_credentials_of_stack(stack: str, environment: Mapping[str, str] = os.environ) -> None:
+def credentials_of_stack(stack: str) -> AwsCredentials | None:
+    """Return the stack's AWS Credentials block, or None."""
+    from prefect_aws import AwsCredentials  # takes a second
+
+    try:
+        block = AwsCredentials.load(PrefectNames(stack).credentials_block)
+    except ValueError:
+        return None
+    assert isinstance(block, AwsCredentials)  # noqa: S101 (load is typed for its asynchronous twin as well)
+    return block
+
+
+def use_credentials_of_stack(stack: str, environment: MutableMapping[str, str] = os.environ) -> None:
     """Make the stack's AWS Credentials block the default of boto3 in this process, unless the environment has some.
 
     A container on ECS has a role, which its environment shows; a worker elsewhere may have nothing.
     """
     if any(name.startswith("AWS_") for name in environment):
         return
-    import boto3
-    from prefect_aws import AwsCredentials  # takes a second
-
-    try:
-        block = AwsCredentials.load(PrefectNames(stack).credentials_block)
-    except ValueError:
-        return  # boto3 finds what else there is, a profile for example
-    assert isinstance(block, AwsCredentials)  # noqa: S101
+    block = credentials_of_stack(stack)
+    if block is None:
+        return
+    if block.aws_client_parameters.endpoint_url:
+        environment["AWS_ENDPOINT_URL"] = block.aws_client_parameters.endpoint_url
     boto3.DEFAULT_SESSION = block.get_boto3_session()

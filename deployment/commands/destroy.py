@@ -67,7 +67,10 @@ def destroy(
                 console.print("There is no such stack: nothing to delete.")
                 return
             buckets = stack.buckets()
-            outputs, parameters = stack_outputs(clients, environment.stack), stack_parameters(clients, environment.stack)
+            outputs, parameters = (
+                stack_outputs(clients, environment.stack),
+                stack_parameters(clients, environment.stack),
+            )
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
         left = _without_tasks(
             console,
@@ -155,6 +158,4 @@ def _tell_what_is_left(
     landing = outputs.get("LandingBucket")
     if landing and landing not in buckets:
         console.print(f"yours, and untouched: s3://{landing}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        "Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect."
-    )
+    console.print("Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect.")

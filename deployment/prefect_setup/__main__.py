@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from deployment.prefect_setup.registration import RegistrationFailed, register, remove
+from deployment.prefect_setup.registration import register, remove
 from deployment.prefect_setup.work_pools import KINDS
 from flows.refinery.errors import SluiceError
 
@@ -30,8 +30,6 @@ def main() -> int:
     try:
         for line in register(given.stack, given.pool) if given.command == "register" else remove(given.stack):
             print(line, flush=True)  # noqa: T201 (a command's output)
-    except RegistrationFailed as error:
-        return error.exit_code
     except SluiceError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

@@ -8,15 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
+from deployment import PROJECT_ROOT
 from deployment.deployed_stack import PrefectAccess
 from flows.refinery.errors import TransientError
 
-_PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _REQUEST_SECONDS = 15
 _COMMAND_SECONDS = 900
 _LINES_SHOWN = 15
@@ -52,8 +51,8 @@ def check_prefect(access: PrefectAccess) -> None:
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         problem = "rejects the stack's key" if access.headers else "needs a key, and the stack has none"
         raise PrefectUnauthorised(
-            f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Keep the key in Secrets Manager and "
-            "name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:password)"
+            f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Keep the key in Secrets Manager "
+            "and name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:password)"
         )
     if answer.status_code != httpx.codes.OK:
         raise PrefectUnreachable(
@@ -74,7 +73,13 @@ def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home:
     Raises:
         PrefectSetupFailed: the same command can be run again.
     """
-    _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
+    try:
+        _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
+    except PrefectSetupFailed as error:
+        raise PrefectSetupFailed(
+            f"{error}\nThe stack {stack_name} is deployed and works; Prefect shows what it does once this step has "
+            "succeeded. Run the same command again: it continues here"
+        ) from error
 
 
 def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
@@ -99,7 +104,7 @@ def _run(arguments: list[str], access: PrefectAccess, *, region: str, home: Path
     try:
         subprocess.run(
             command,
-            cwd=_PROJECT_ROOT,
+            cwd=PROJECT_ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

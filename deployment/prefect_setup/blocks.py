@@ -1,7 +1,7 @@
 """The blocks of one stack, which `python -m deployment.prefect_setup register` saves in Prefect.
 
-Where SLUICE_NOTIFY_URL is set, the block for notifications is one of them: Slack for one of its incoming webhooks, e-mail
-for sendgrid://KEY:SENDER/RECEIVER/..., otherwise a webhook that gets {"subject", "body"} as JSON. For another channel
+Where SLUICE_NOTIFY_URL is set, the block for notifications is one of them: Slack for one of its incoming webhooks,
+e-mail for sendgrid://KEY:SENDER/RECEIVER/..., otherwise a webhook that gets {"subject", "body"} as JSON. For another channel
 create a notification block of that name in Prefect's UI.
 """
 
@@ -22,37 +22,35 @@ from blocks.settings_block import PipelineSettingsBlock
 _SENDGRID = re.compile(r"sendgrid://(?P<key>[^:/]+):(?P<sender>[^/]+)/(?P<receivers>.+)")  # as Apprise writes it
 
 
-def blocks_of(names: PrefectNames, outputs: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, Block]:
+def blocks_of(
+    names: PrefectNames,
+    outputs: Mapping[str, str],
+    environment: Mapping[str, str],
+    credentials: AwsCredentials | None = None,
+) -> dict[str, Block]:
     """Return the blocks of one stack by the names that they are saved under.
 
     Args:
         names: the stack's names in Prefect.
         outputs: the stack's outputs.
         environment: holds AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL, as far as they are set.
+        credentials: the stack's AWS Credentials block, where there is one. Keys that a person put into it are kept;
+            without any, boto3 finds the role of the task or what the worker's machine has.
 
     Raises:
         SettingsMissing: the outputs are not those of a stack of Sluice's.
     """
+    credentials = credentials or AwsCredentials()
+    credentials.region_name = environment.get("AWS_REGION")
+    credentials.aws_client_parameters.endpoint_url = environment.get("AWS_ENDPOINT_URL")
     blocks: dict[str, Block] = {
         names.settings_block: PipelineSettingsBlock.from_outputs(outputs),
-        names.credentials_block: _credentials(names.credentials_block, environment),
+        names.credentials_block: credentials,
     }
     notify_url = environment.get("SLUICE_NOTIFY_URL")
     if notify_url:
         blocks[names.notify_block] = notification_block(names.notify_block, notify_url)
     return blocks
-
-
-def _credentials(name: str, environment: Mapping[str, str]) -> AwsCredentials:
-    """Return the block that is there, with the region that is right now: keys that a person put into it are kept."""
-    try:
-        block = AwsCredentials.load(name)
-    except ValueError:
-        block = AwsCredentials()
-    assert isinstance(block, AwsCredentials)  # noqa: S101 (load is typed for its asynchronous twin as well)
-    block.region_name = environment.get("AWS_REGION")
-    block.aws_client_parameters.endpoint_url = environment.get("AWS_ENDPOINT_URL")
-    return block
 
 
 def notification_block(name: str, url: str) -> Block:

@@ -15,7 +15,8 @@ from prefect.exceptions import ObjectNotFound
 from blocks.aws import client_of
 from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS, SettingsMissing
-from blocks.settings_block import PipelineSettingsBlock
+from blocks.settings_block import PipelineSettingsBlock, credentials_of_stack
+from deployment import PROJECT_ROOT
 from deployment.aws.stack import find_stack
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.blocks import blocks_of
@@ -50,13 +51,13 @@ def register(stack: str, pool: str) -> Iterator[str]:
     with get_client(sync_client=True) as client:
         client.create_work_pool(work_pool(names, pool, outputs), overwrite=True)
     yield f"work pool {names.pool(pool)}"
-    for name, block in blocks_of(names, outputs, os.environ).items():
+    for name, block in blocks_of(names, outputs, os.environ, credentials_of_stack(stack)).items():
         block.save(name, overwrite=True)
         yield f"block {block.get_block_type_slug()}/{name}"
     os.environ.update(
         SLUICE_STACK=stack,
         SLUICE_WORK_POOL=names.pool(pool),
-        SLUICE_CODE_DIRECTORY=_CODE_IN_IMAGE if pool == ECS else os.getcwd(),
+        SLUICE_CODE_DIRECTORY=_CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT),
         SLUICE_RECONCILE_ROLE_ARN=outputs["ReconcileRoleArn"],
     )
     _deploy_all()

@@ -121,4 +121,3 @@ def _mapping(title: str, description: str) -> dict[str, Any]:
         "description": description,
         "additionalProperties": {"type": "string"},
     }
-

@@ -89,7 +89,7 @@ def test_the_automations_say_what_they_watch_and_do(room: ControlRoom) -> None:
 def test_a_custom_run_with_changed_parameters_finishes(
     room: ControlRoom, chain: Chain, published: UploadMessage
 ) -> None:
-    deployment = httpx.get(f"{chain.cloud.prefect_api_url}/deployments/name/process-upload/upload", timeout=30).json()
+    deployment = httpx.get(f"{chain.cloud.prefect_api_url}/deployments/name/process-upload/sluice", timeout=30).json()
     assert deployment["work_pool_name"] == WORK_POOL
     before = chain.receipt(published)
     room.open_custom_run(deployment["id"])
