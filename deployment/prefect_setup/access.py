@@ -52,7 +52,7 @@ def check_prefect(access: PrefectAccess) -> None:
         problem = "rejects the stack's key" if access.headers else "needs a key, and the stack has none"
         raise PrefectUnauthorised(
             f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Keep the key in Secrets Manager "
-            "and name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:password)"
+            "and name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:pass)"
         )
     if answer.status_code != httpx.codes.OK:
         raise PrefectUnreachable(

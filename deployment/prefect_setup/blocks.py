@@ -1,8 +1,8 @@
 """The blocks of one stack, which `python -m deployment.prefect_setup register` saves in Prefect.
 
 Where SLUICE_NOTIFY_URL is set, the block for notifications is one of them: Slack for one of its incoming webhooks,
-e-mail for sendgrid://KEY:SENDER/RECEIVER/..., otherwise a webhook that gets {"subject", "body"} as JSON. For another channel
-create a notification block of that name in Prefect's UI.
+e-mail for sendgrid://KEY:SENDER/RECEIVER/..., otherwise a webhook that gets {"subject", "body"} as JSON. For another
+channel create a notification block of that name in Prefect's UI.
 """
 
 from __future__ import annotations

@@ -154,21 +154,26 @@ class Chain:
         run: dict[str, Any] = self.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
         return run
 
-    def schedule(self, job_variables: dict[str, Any] | None = None, **parameters: object) -> str:
-        """Start the deployment as Prefect's UI does, and return the flow run's id: whoever serves its pool takes it."""
-        deployment = self._prefect("GET", f"/deployments/name/{UPLOAD_DEPLOYMENT}")["id"]
+    def schedule(
+        self,
+        job_variables: dict[str, Any] | None = None,
+        deployment: str = UPLOAD_DEPLOYMENT,
+        **parameters: object,
+    ) -> str:
+        """Start a deployment as Prefect's UI does, and return the flow run's id: a worker of its pool takes it."""
+        deployment_id = self._prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
-        return str(self._prefect("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+        return str(self._prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Apply automations as registering the stack does, in this process: starting one takes long."""
         with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
             list(automations.apply(NAMES, entries))
 
-    def apply_limits(self, contracts: Iterable[Contract]) -> None:
+    def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
         """Apply the concurrency limits of contracts as registering the stack does, in this process."""
         with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
-            list(apply_limits(NAMES, contracts))
+            list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
         """Copy the project's contracts, for a test to bend."""

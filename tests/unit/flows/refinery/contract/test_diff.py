@@ -131,6 +131,12 @@ def test_when_files_are_expected_is_told() -> None:
     ]
 
 
+def test_another_limit_of_uploads_at_once_is_reported() -> None:
+    one, two = {"max_concurrent_uploads": 1}, {"max_concurrent_uploads": 2}
+    assert told({}, one) == [("other watch", "uploads processed at once: at most 1 instead of no limit")]
+    assert told(two, one) == [("other watch", "uploads processed at once: at most 1 instead of at most 2")]
+
+
 def test_what_becomes_stricter_is_told_first() -> None:
     effects = [effect for effect, _ in told(between(min_value=1, max_value=5), between(min_value=2, max_value=9))]
     assert effects == [str(Effect.STRICTER), str(Effect.LOOSER)]
