@@ -1,4 +1,4 @@
-"""Two stacks share one Prefect server: each has its own deployments, blocks, work pool, automations and limits there."""
+"""Two stacks share one Prefect server: each has its deployments, blocks, work pool, automations and limits there."""
 
 from __future__ import annotations
 
