@@ -21,7 +21,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test environments checks suites lint types arrows unit infra chain faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
+.PHONY: help setup demo up clean distclean test environments checks suites lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -120,7 +120,10 @@ infra: setup $(LINT)/.ready $(NODE)/.ready ## template, state machine, packaging
 	@$(BIN)/pytest -q tests/infra
 
 chain: setup ## whole uploads through the embedded cloud, with IAM enforced
-	@$(BIN)/pytest -q tests/chain
+	@$(BIN)/pytest -q -m "not slow" tests/chain
+
+large-files: setup ## files of 500 MB through the embedded cloud (some 10 minutes, and 5 GB of disk)
+	@$(BIN)/pytest -q -m slow tests/chain/test_large_files.py
 
 faults: setup ## injected faults
 	@$(BIN)/pytest -q -m "not slow" tests/faults

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -39,6 +40,7 @@ _OVERWRITTEN = (
 _COMMIT_ATTEMPTS = 8
 _SETTLE_ATTEMPTS = 8
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+_STREAM_CHUNK_BYTES = 1024**2
 
 
 class ObjectGone(FileRejected):
@@ -130,7 +132,7 @@ class ObjectStore(Block):
         )
 
     def fetch(self, upload: UploadMessage, path: Path) -> ObjectFacts:
-        """Download an object version to `path`, in ranged parts.
+        """Download an object version to `path`: in ranged parts, or as one stream from a server that ignores ranges.
 
         Raises:
             ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
@@ -143,9 +145,8 @@ class ObjectStore(Block):
             )
         if upload.version_id is None and upload.etag and facts.etag != upload.etag:
             raise ObjectReplaced(_OVERWRITTEN)
-        version = {"VersionId": upload.version_id} if upload.version_id else {}
         try:
-            self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
+            self._download(upload, path, facts.size_bytes)
         except (BotoCoreError, ClientError) as error:
             raise self._read_error(error, upload.bucket, upload.key, upload.version_id) from error
         except RetriesExceededError as error:
@@ -159,6 +160,18 @@ class ObjectStore(Block):
                 f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
             )
         return facts
+
+    def _download(self, upload: UploadMessage, path: Path, size_bytes: int) -> None:
+        version = {"VersionId": upload.version_id} if upload.version_id else {}
+        if size_bytes > _TRANSFER.multipart_chunksize:
+            # Where a server ignores ranges, boto3 writes the whole object at the offset of every part.
+            answer = self._s3.get_object(Bucket=upload.bucket, Key=upload.key, Range="bytes=0-0", **version)
+            with closing(answer["Body"]) as body:
+                if "ContentRange" not in answer:
+                    with path.open("wb") as file:
+                        shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)
+                    return
+        self._s3.download_file(upload.bucket, upload.key, str(path), ExtraArgs=version, Config=_TRANSFER)
 
     def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
         """Yield every object version of the landing bucket under `prefix`, in pages sorted by key, the newest version

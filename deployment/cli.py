@@ -23,12 +23,12 @@ from rich.console import Console
 from deployment import PROJECT_ROOT
 from deployment.commands.contract import contract_app
 from deployment.environment_variables import only
-from deployment.stack_options import Place, ProfileOption, RegionOption, StackOption, users_environment
+from deployment.stack_options import ProfileOption, RegionOption, StackOption, StackSelection, users_environment
 from flows.refinery.errors import SluiceError, TerminalError
 
 if TYPE_CHECKING:
     from deployment.aws.environments import Environment
-    from deployment.deployed_stack import Target
+    from deployment.deployed_stack import DeployedStack
 
 EXIT_NOT_AS_EXPECTED = 1
 EXIT_CANNOT = 3
@@ -150,7 +150,7 @@ def upload(
     """
     from deployment.commands.upload import upload as run
 
-    with _pipeline(context, state, Place(stack, region, profile)) as pipeline:
+    with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
         published = run(_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
@@ -168,7 +168,7 @@ def status(
     """Show what the local cloud, or a stack on AWS, has done lately, what it is doing, and where it can be reached."""
     from deployment.commands.status import status as run
 
-    with _pipeline(context, state, Place(stack, region, profile)) as pipeline:
+    with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
         run(_console(), pipeline, limit=limit, as_json=as_json)
 
 
@@ -209,7 +209,7 @@ def repair(
     """
     from deployment.commands import repair as command
 
-    place = Place(stack, region, profile)
+    place = StackSelection(stack, region, profile)
     if export is not None and file is not None:
         command.export(_console(), file, export, run_id)
         return
@@ -364,11 +364,11 @@ def _typed(question: str) -> str:
 
 
 @contextmanager
-def _pipeline(context: typer.Context, state: Path, place: Place) -> Iterator[Target]:
+def _pipeline(context: typer.Context, state: Path, place: StackSelection) -> Iterator[DeployedStack]:
     """Give the pipeline that the options name."""
-    from deployment.deployed_stack import target
+    from deployment.deployed_stack import selected_stack
 
-    with target(place, state.resolve(), _users(context)) as pipeline:
+    with selected_stack(place, state.resolve(), _users(context)) as pipeline:
         yield pipeline
 
 

@@ -1,6 +1,6 @@
 """The deployed pipeline that a command works with: the local cloud's, or, where --stack names one, a stack on AWS.
 
-    with target(Place(stack, region, profile), state_dir, users) as pipeline:
+    with selected_stack(StackSelection(stack, region, profile), state_dir, users) as pipeline:
         pipeline.client("s3").list_objects_v2(Bucket=pipeline.outputs["PublishedBucket"])
 
 The options are the same for every command: `--stack NAME` means "on AWS", `--region` and `--profile` say where there.
@@ -8,21 +8,20 @@ The options are the same for every command: `--stack NAME` means "on AWS", `--re
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
-from blocks.settings import STACK_OUTPUTS
 from deployment.aws.access import Access, aws_access
 from deployment.aws.stack import find_stack
-from deployment.stack_options import Place
+from deployment.prefect_setup.access import PrefectAccess, prefect_access
+from deployment.stack_options import StackSelection
 from flows.refinery.errors import TerminalError
 
 
@@ -30,8 +29,8 @@ class StackMissing(TerminalError):
     """There is no stack of the name that was given in this account and region, or its creation never ended well."""
 
 
-class Target(Protocol):
-    """A pipeline that is deployed somewhere; the local cloud's Endpoints and AwsTarget are two."""
+class DeployedStack(Protocol):
+    """A pipeline that is deployed somewhere; the local cloud's Endpoints and AwsStack are two."""
 
     @property
     def region(self) -> str:
@@ -65,48 +64,8 @@ class Target(Protocol):
         """Return a boto3 client."""
 
 
-@dataclass(frozen=True, slots=True)
-class PrefectAccess:
-    """How to reach a Prefect API.
-
-    Attributes:
-        api_url: its address, ending in /api or in a Prefect Cloud workspace.
-        api_key: a key of Prefect Cloud; "" for none.
-        auth_string: "user:password" of a server of one's own; "" for none.
-    """
-
-    api_url: str
-    api_key: str = field(default="", repr=False)
-    auth_string: str = field(default="", repr=False)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What Prefect's own programs read."""
-        given = {
-            "PREFECT_API_URL": self.api_url,
-            "PREFECT_API_KEY": self.api_key,
-            "PREFECT_API_AUTH_STRING": self.auth_string,
-        }
-        return {name: value for name, value in given.items() if value}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What a request must carry."""
-        if self.api_key:
-            return {"Authorization": f"Bearer {self.api_key}"}
-        if self.auth_string:
-            return {"Authorization": f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"}
-        return {}
-
-    @property
-    def ui_url(self) -> str:
-        """Return the address of the pages for people."""
-        cloud = self.api_url.replace("https://api.prefect.cloud/api/accounts/", "https://app.prefect.cloud/account/")
-        return cloud.replace("/workspaces/", "/workspace/") if cloud != self.api_url else cloud.removesuffix("/api")
-
-
 @dataclass(frozen=True)
-class AwsTarget:
+class AwsStack:
     """A stack on AWS, or in what stands for AWS where AWS_ENDPOINT_URL says so.
 
     Attributes:
@@ -165,38 +124,8 @@ class AwsTarget:
         return {**os.environ, **self.prefect.environment}
 
 
-def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None) -> PrefectAccess:
-    """Return the way to the Prefect API that a stack with these parameters reports to.
-
-    Args:
-        parameters: the stack's.
-        api_url: its address as reached from here, where that differs from the one that tasks use.
-
-    Raises:
-        AwsRefused: the secret may not be read.
-    """
-    return PrefectAccess(
-        api_url or parameters["PrefectApiUrl"],
-        api_key=_secret("PREFECT_API_KEY", parameters.get("PrefectApiKeySecretArn", "")),
-        auth_string=_secret("PREFECT_API_AUTH_STRING", parameters.get("PrefectAuthStringSecretArn", "")),
-    )
-
-
-def _secret(variable: str, arn: str) -> str:
-    """Return the variable's value, else the secret's; "" where there is no secret.
-
-    A variable counts only where the stack uses such a secret: a key for another server must not go to this one.
-    """
-    if not arn:
-        return ""
-    if os.environ.get(variable):
-        return os.environ[variable]
-    with explaining_aws_errors(f"reading the secret {arn}"):
-        return str(client_of("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
-
-
 @contextmanager
-def target(place: Place, state_dir: Path, users: Mapping[str, str]) -> Iterator[Target]:
+def selected_stack(place: StackSelection, state_dir: Path, users: Mapping[str, str]) -> Iterator[DeployedStack]:
     """Give the pipeline that a command was asked to work with.
 
     Args:
@@ -210,15 +139,15 @@ def target(place: Place, state_dir: Path, users: Mapping[str, str]) -> Iterator[
         AwsRefused, AwsUnavailable: see aws_access.
     """
     if place.stack is None:
-        from deployment.commands.running import running_cloud
+        from deployment.local.running import running_cloud
 
         yield running_cloud(state_dir)
         return
     with aws_access(users, region=place.region, profile=place.profile) as access:
-        yield aws_target(access, place.stack)
+        yield find_aws_stack(access, place.stack)
 
 
-def aws_target(access: Access, stack_name: str) -> AwsTarget:
+def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
     """Return the stack of this name.
 
     Raises:
@@ -237,9 +166,4 @@ def aws_target(access: Access, stack_name: str) -> AwsTarget:
             "make it with: sluice deploy"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
-    return AwsTarget(access, stack_name, outputs, parameters)
-
-
-def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that tell a process where the pipeline's buckets and queue are."""
-    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in STACK_OUTPUTS.items()}
+    return AwsStack(access, stack_name, outputs, parameters)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+from blocks.settings import STACK_OUTPUTS
 
 AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 
@@ -25,3 +27,8 @@ def _replace(variables: dict[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith(AMBIENT_PREFIXES)]:
         del os.environ[name]
     os.environ.update(variables)
+
+
+def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that tell a process where the pipeline's buckets and queue are."""
+    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in STACK_OUTPUTS.items()}

@@ -35,7 +35,7 @@ class StackOptionMissing(TerminalError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StackSelection:
     """Which pipeline a command was asked to work with.
 
     Attributes:

@@ -17,7 +17,7 @@ from prefect import runtime
 from blocks.object_store import ObjectStore
 from blocks.settings import PipelineSettings
 from blocks.upload_queue import UploadQueue
-from flows.refinery.contracts import Contracts, load_contracts
+from flows.refinery.contract.loading import Contracts
 
 LOG = logging.getLogger("sluice")
 
@@ -33,7 +33,7 @@ class Pipeline:
     @cached_property
     def contracts(self) -> Contracts:
         """The contracts, read when the first upload needs one."""
-        return load_contracts(self.settings.contracts_root)
+        return Contracts.load(self.settings.contracts_root)
 
 
 def assemble(settings: PipelineSettings) -> Pipeline:

@@ -27,7 +27,9 @@ from flows.observability.run_summary import Places, outcome_message, outcome_nam
 from flows.observability.upload_slot import upload_slot
 from flows.pipeline.receipt import Chain, Output, Receipt, Status, receipt_key
 from flows.pipeline.stages import REJECTING, UploadRun
-from flows.refinery.contracts import Contract, ContractInvalid, overridden
+from flows.refinery.check_contract import check_contract
+from flows.refinery.contract.loading import ContractInvalid, overridden
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
 from flows.refinery.preprocess.preprocess import Prepared
 from flows.refinery.repair.corrections import Corrections
@@ -329,7 +331,11 @@ def _contract_by_hand(parts: Pipeline, key: str, dataset: str, changes: dict[str
     """Return the contract that the parameters ask for; None when that is the one that the key belongs to."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
-        return overridden(contract, changes) if changes else contract if dataset else None
+        if not changes:
+            return contract if dataset else None
+        changed = overridden(contract, changes)
+        check_contract(changed)
+        return changed
     except ContractInvalid as error:
         raise ParametersWrong(str(error)) from None
 

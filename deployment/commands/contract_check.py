@@ -16,11 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment.commands.user_paths import written_to
+from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check
-from flows.refinery.contract.loading import Contract, ContractInvalid
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
-from flows.refinery.validate.expectations import check_expectations
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
 from flows.refinery.validate.validate import Validated, validate_file
 
@@ -60,7 +61,7 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         ContractInvalid: the contract cannot be used as it is.
         PathUnwritable: `output` is no folder that can be written.
     """
-    check_expectations(contract)
+    check_contract(contract)
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         checked = check_file(contract, file, Path(folder))
         show(console, contract, file, checked)

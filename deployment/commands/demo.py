@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.running import some_cloud
-from deployment.commands.show import Progress, Steps, print_outcomes
-from deployment.commands.uploads import Followed, Stage, Uploads
+from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
+from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.local.endpoints import Endpoints
+from deployment.local.running import some_cloud
 from deployment.samples import orders
-from deployment.samples.orders import Written
+from deployment.samples.orders import ExpectedOutcome
 
 _PENGUINS = Path(orders.__file__).with_name("penguins.csv")
 
@@ -33,16 +33,16 @@ class Sample:
 
     dataset: str
     file_name: str
-    write: Callable[[Path], Written]
+    write: Callable[[Path], ExpectedOutcome]
 
 
-def _write_penguins(path: Path) -> Written:
+def _write_penguins(path: Path) -> ExpectedOutcome:
     """The real data set: two of its 344 birds were never measured."""
     shutil.copyfile(_PENGUINS, path)
-    return Written(344, published=342, quarantined=2, dropped=0, rejected=False)
+    return ExpectedOutcome(344, published=342, quarantined=2, dropped=0, rejected=False)
 
 
-def _orders(rows: int, flavour: orders.Flavour) -> Callable[[Path], Written]:
+def _orders(rows: int, flavour: orders.Flavour) -> Callable[[Path], ExpectedOutcome]:
     return partial(orders.write, rows=rows, flavour=flavour)
 
 
@@ -74,7 +74,7 @@ def demo(
         StackError: the stack could not be deployed.
     """
     begun = time.monotonic()
-    steps = Steps(console)
+    steps = StepDisplay(console)
     with (
         steps.shown() as on_step,
         some_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step) as cloud,
@@ -104,7 +104,7 @@ def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) ->
         )
         for sample in SAMPLES
     ]
-    with Progress(console, followed).shown() as on_look:
+    with ProgressTable(console, followed).shown() as on_look:
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
     console.print()
     print_outcomes(console, cloud, followed)
@@ -121,9 +121,9 @@ def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) ->
     return not surprises
 
 
-def surprise_of(upload: Followed, written: Written) -> str:
+def surprise_of(upload: TrackedUpload, written: ExpectedOutcome) -> str:
     """Return how an upload's end differs from what its file calls for; nothing when it does not."""
-    expected_stage = Stage.REJECTED if written.rejected else Stage.PUBLISHED
+    expected_stage = UploadState.REJECTED if written.rejected else UploadState.PUBLISHED
     if not upload.done:
         return f"still {upload.stage} when the time was over (execution: {upload.execution_status or 'none'})"
     if upload.stage is not expected_stage or upload.receipt is None:

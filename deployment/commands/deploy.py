@@ -23,12 +23,14 @@ from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack,
 from deployment.aws.environments import Environment
 from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
 from deployment.commands.deploy_show import EventLog, show_changes, show_place
-from deployment.commands.show import Progress, Steps, print_outcomes
+from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
 from deployment.commands.upload import CONTRACTS
-from deployment.commands.uploads import Stage, Uploads
-from deployment.deployed_stack import AwsTarget, PrefectAccess, aws_target, prefect_access
-from deployment.prefect_setup.access import check_prefect, register_stack
-from flows.refinery.contracts import load_contracts
+from deployment.commands.uploads import Uploads, UploadState
+from deployment.deployed_stack import AwsStack, find_aws_stack
+from deployment.prefect_setup.access import PrefectAccess, prefect_access
+from deployment.prefect_setup.setup import check_prefect, register_stack
+from flows.refinery.check_contract import check_contracts
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
@@ -83,7 +85,7 @@ def deploy(console: Console, wishes: Wishes, users: Mapping[str, str], ask: Ask)
     environment = wishes.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        load_contracts(CONTRACTS)  # in the image a wrong one would stop every file
+        check_contracts(Contracts.load(CONTRACTS))  # in the image a wrong one would reject every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, wishes, access, ask).run()
 
@@ -113,7 +115,7 @@ class Deployment:
                 return True
             image_uri = self._image()
         self._deploy({"ImageUri": image_uri})
-        target = aws_target(self._access, self._environment.stack)
+        target = find_aws_stack(self._access, self._environment.stack)
         if not self._wishes.skip_prefect:
             self._register(target)
         self._console.print(f"The stack {self._environment.stack} is up to date.", style="green", highlight=False)
@@ -246,7 +248,7 @@ class Deployment:
         return outputs["ImageRepositoryUri"]
 
     def _build_and_push(self, engine: images.Engine, uri: str, tag: str) -> None:
-        with Steps(self._console).shown() as on_step:
+        with StepDisplay(self._console).shown() as on_step:
             on_step(f"building the image with {engine.name}")
             images.build(engine, self._recipe(), f"{uri}:{tag}")
             on_step(f"pushing the image to {uri}")
@@ -281,13 +283,13 @@ class Deployment:
 
     # --- afterwards ---
 
-    def _register(self, target: AwsTarget) -> None:
-        with Steps(self._console).shown() as on_step:
+    def _register(self, target: AwsStack) -> None:
+        with StepDisplay(self._console).shown() as on_step:
             on_step("registering the work pool, the blocks, the deployments and the automations in Prefect")
             prefect, home = self._prefect(target.parameters), self._wishes.home
             register_stack(prefect, target.stack_name, region=target.region, home=home)
 
-    def _smoke_test(self, target: AwsTarget) -> bool:
+    def _smoke_test(self, target: AwsStack) -> bool:
         """Send one small file through; return whether it was published."""
         with tempfile.TemporaryDirectory(prefix="sluice-smoke-") as folder:
             file = Path(folder) / SMOKE_TEST_FILE
@@ -296,15 +298,15 @@ class Deployment:
             with explaining_aws_errors("uploading the smoke test's file"):
                 followed = uploads.upload(file, f"{target.outputs['IncomingPrefix']}{SMOKE_TEST_FILE}")
         with (
-            Progress(self._console, [followed]).shown() as on_look,
+            ProgressTable(self._console, [followed]).shown() as on_look,
             explaining_aws_errors("following the smoke test's file"),
         ):
             uploads.follow([followed], deadline_seconds=self._wishes.smoke_test_seconds, on_look=on_look)
         print_outcomes(self._console, target, [followed])
-        if followed.stage is not Stage.PUBLISHED:
+        if followed.stage is not UploadState.PUBLISHED:
             self._console.print(
                 "The stack stands, and the smoke test's file was not published. "
                 f"Look: sluice status --stack {target.stack_name} --region {target.region}",
                 style="red",
             )
-        return followed.stage is Stage.PUBLISHED
+        return followed.stage is UploadState.PUBLISHED

@@ -15,8 +15,8 @@ from deployment.aws.environments import Environment
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
 from deployment.aws.stack import Stack, StackFailed
 from deployment.commands.deploy_show import EventLog, show_place
-from deployment.deployed_stack import prefect_access
-from deployment.prefect_setup.access import check_prefect, remove_stack
+from deployment.prefect_setup.access import prefect_access
+from deployment.prefect_setup.setup import check_prefect, remove_stack
 from flows.refinery.errors import SluiceError, TerminalError
 
 Ask = Callable[[str], bool]

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.user_paths import written_to
-from deployment.deployed_stack import Target, pipeline_settings
-from deployment.environment_variables import only
+from deployment.deployed_stack import DeployedStack
+from deployment.environment_variables import only, pipeline_settings
 from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import TerminalError
 from flows.refinery.repair.corrections import export_quarantine, read_corrections
@@ -42,7 +42,7 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
     _export(console, quarantine, destination, run_of(quarantine, run_id))
 
 
-def export_run(console: Console, cloud: Target, run_id: str, destination: Path) -> None:
+def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
     """Fetch the quarantine of a run and write it as CSV.
 
     Raises:
@@ -59,7 +59,7 @@ def export_run(console: Console, cloud: Target, run_id: str, destination: Path) 
         _export(console, path, destination, run)
 
 
-def repair(console: Console, cloud: Target, file: Path, run_id: str | None) -> Receipt:
+def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | None) -> Receipt:
     """Publish a file once more, with corrected rows.
 
     Raises:
@@ -108,7 +108,7 @@ def _export(console: Console, quarantine: Path, destination: Path, run_id: str) 
 
 
 @contextmanager
-def _pipeline(cloud: Target) -> Iterator[Pipeline]:
+def _pipeline(cloud: DeployedStack) -> Iterator[Pipeline]:
     """The pipeline of `cloud`, and its Prefect, for this process."""
     environment = {**cloud.environment, **pipeline_settings(cloud.outputs), **_QUIET}
     with only(environment), ExitStack() as stack:

@@ -11,22 +11,22 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from deployment.commands.uploads import Followed, Stage
-from deployment.deployed_stack import Target
+from deployment.commands.uploads import TrackedUpload, UploadState
+from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, receipt_key
 
 _STYLES = {
-    Stage.UPLOADED: "dim",
-    Stage.QUEUED: "blue",
-    Stage.RUNNING: "cyan",
-    Stage.PUBLISHED: "green",
-    Stage.REJECTED: "yellow",
-    Stage.FAILED: "bold red",
+    UploadState.UPLOADED: "dim",
+    UploadState.QUEUED: "blue",
+    UploadState.RUNNING: "cyan",
+    UploadState.PUBLISHED: "green",
+    UploadState.REJECTED: "yellow",
+    UploadState.FAILED: "bold red",
 }
-_FINISHED_WELL = (Stage.PUBLISHED, Stage.REJECTED)
+_FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 
-class Steps:
+class StepDisplay:
     """Says what is being done: a spinner on a terminal, a line each where the output is kept."""
 
     def __init__(self, console: Console) -> None:
@@ -54,12 +54,12 @@ class Steps:
         self._console.print(f"{time.monotonic() - self._begun:5.1f} s  {step}", highlight=False)
 
 
-class Progress:
+class ProgressTable:
     """The table that moves; where the output is no terminal, a line for each change."""
 
-    def __init__(self, console: Console, uploads: list[Followed]) -> None:
+    def __init__(self, console: Console, uploads: list[TrackedUpload]) -> None:
         self._console, self._uploads = console, uploads
-        self._printed: dict[str, tuple[Stage, str]] = {}
+        self._printed: dict[str, tuple[UploadState, str]] = {}
         self._live: Live | None = None
 
     @contextmanager
@@ -100,9 +100,9 @@ class Progress:
         return table
 
 
-def _marks(stage: Stage) -> str:
+def _marks(stage: UploadState) -> str:
     """Return how far a stage is, as a row of four dots."""
-    reached = {Stage.UPLOADED: 1, Stage.QUEUED: 2, Stage.RUNNING: 3}.get(stage, 4)
+    reached = {UploadState.UPLOADED: 1, UploadState.QUEUED: 2, UploadState.RUNNING: 3}.get(stage, 4)
     return "●" * reached + "○" * (4 - reached)
 
 
@@ -130,7 +130,7 @@ def details_of(receipt: Receipt) -> list[str]:
     return lines
 
 
-def print_outcomes(console: Console, cloud: Target, uploads: Iterable[Followed]) -> None:
+def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[TrackedUpload]) -> None:
     """Print what became of each upload, why, and where its receipt is."""
     for upload in uploads:
         style = _STYLES[upload.stage]
@@ -145,6 +145,6 @@ def print_outcomes(console: Console, cloud: Target, uploads: Iterable[Followed])
             console.print(f"           {receipt_address(cloud, upload.message.run_id)}", style="dim", soft_wrap=True)
 
 
-def receipt_address(cloud: Target, run_id: str) -> str:
+def receipt_address(cloud: DeployedStack, run_id: str) -> str:
     """Return the S3 address of a run's receipt."""
     return f"s3://{cloud.outputs['PublishedBucket']}/{receipt_key(run_id)}"

@@ -10,14 +10,14 @@ from rich.markup import escape
 
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.uploads import Uploads
-from deployment.deployed_stack import Target
+from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt
 from lambda_trigger.message import UploadMessage
 
 _DETAILS_SHOWN = 3
 
 
-def status(console: Console, cloud: Target, *, limit: int, as_json: bool) -> None:
+def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool) -> None:
     """Show the newest uploads, the queues and the addresses, as tables or as one JSON document."""
     uploads = Uploads(cloud)
     finished_runs = uploads.runs_with_receipt()
@@ -65,7 +65,7 @@ def _print_line(console: Console, when: str, run_id: str, state: str, key: str, 
 
 
 def _document(
-    cloud: Target, running: list[UploadMessage], receipts: list[Receipt], queues: dict[str, int]
+    cloud: DeployedStack, running: list[UploadMessage], receipts: list[Receipt], queues: dict[str, int]
 ) -> dict[str, Any]:
     return {
         "prefect_ui_url": cloud.prefect_ui_url,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.running import started_cloud
-from deployment.commands.show import Steps, details_of, rows_of
+from deployment.commands.show import StepDisplay, details_of, rows_of
 from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
 from deployment.local.pipeline import WORK_POOL, settings_of
+from deployment.local.running import started_cloud
 
 _LOOK_SECONDS = 2.0
 _NEWS_SHOWN = 20
@@ -25,7 +25,7 @@ def up(console: Console, state_dir: Path, *, aws_port: int | None, prefect_port:
         LocalCloudError: it could not be started, or a process of it died.
     """
     with ExitStack() as running:
-        with Steps(console).shown() as on_step:
+        with StepDisplay(console).shown() as on_step:
             cloud = running.enter_context(
                 started_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step)
             )

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from deployment import PROJECT_ROOT
-from deployment.commands.show import Progress, print_outcomes
-from deployment.commands.uploads import Stage, Uploads
-from deployment.deployed_stack import Target
+from deployment.commands.show import ProgressTable, print_outcomes
+from deployment.commands.uploads import Uploads, UploadState
+from deployment.deployed_stack import DeployedStack
 from flows.refinery.errors import TerminalError
 
 CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
@@ -22,7 +22,7 @@ class DatasetUnknown(TerminalError):
 
 
 def upload(
-    console: Console, cloud: Target, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
+    console: Console, cloud: DeployedStack, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
 ) -> bool:
     """Upload `file`; with `wait` follow it. Return whether it was published (or, without `wait`, handed over).
 
@@ -41,13 +41,13 @@ def upload(
     if not wait:
         console.print("See what becomes of it: sluice status")
         return True
-    with Progress(console, [followed]).shown() as on_look:
+    with ProgressTable(console, [followed]).shown() as on_look:
         in_time = uploads.follow([followed], deadline_seconds=deadline_seconds, on_look=on_look)
     if not in_time:
         console.print(f"Not done after {deadline_seconds:.0f} seconds; it goes on. See: sluice status")
         return False
     print_outcomes(console, cloud, [followed])
-    return followed.stage is Stage.PUBLISHED
+    return followed.stage is UploadState.PUBLISHED
 
 
 def dataset_of(file: Path, named: str | None, contracts: Path) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deployment.deployed_stack import Target
+from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.message import UploadMessage
@@ -28,7 +28,7 @@ class FileUnusable(TerminalError):
     """The file that is to be uploaded is not there, is no file, cannot be read, or is too large for one call."""
 
 
-class Stage(StrEnum):
+class UploadState(StrEnum):
     """How far an upload has come."""
 
     UPLOADED = "uploaded"
@@ -39,12 +39,12 @@ class Stage(StrEnum):
     FAILED = "failed"
 
 
-_ENDINGS = {Stage.PUBLISHED, Stage.REJECTED, Stage.FAILED}
-_ORDER = list(Stage)
+_ENDINGS = {UploadState.PUBLISHED, UploadState.REJECTED, UploadState.FAILED}
+_ORDER = list(UploadState)
 
 
 @dataclass
-class Followed:
+class TrackedUpload:
     """One upload and how far it has come.
 
     Attributes:
@@ -62,7 +62,7 @@ class Followed:
     name: str
     message: UploadMessage
     started: float = field(default_factory=time.monotonic)
-    stage: Stage = Stage.UPLOADED
+    stage: UploadState = UploadState.UPLOADED
     receipt: Receipt | None = None
     execution_status: str | None = None
     problem: str = ""
@@ -79,7 +79,7 @@ class Followed:
         """How long it has taken so far."""
         return (self.ended or time.monotonic()) - self.started
 
-    def reach(self, stage: Stage) -> None:
+    def reach(self, stage: UploadState) -> None:
         """Note how far it has come."""
         if _ORDER.index(stage) > _ORDER.index(self.stage):
             self.stage = stage
@@ -90,11 +90,11 @@ class Followed:
 class Uploads:
     """Uploads to, and looks into, one pipeline."""
 
-    def __init__(self, cloud: Target) -> None:
+    def __init__(self, cloud: DeployedStack) -> None:
         self._cloud = cloud
         self._s3, self._states = cloud.client("s3"), cloud.client("stepfunctions")
 
-    def upload(self, path: Path, key: str, name: str | None = None) -> Followed:
+    def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
         """Upload a file.
 
         Raises:
@@ -115,9 +115,9 @@ class Uploads:
             etag=answer["ETag"].strip('"'),
             size_bytes=size_bytes,
         )
-        return Followed(name or path.name, message, started)
+        return TrackedUpload(name or path.name, message, started)
 
-    def look(self, uploads: Iterable[Followed]) -> None:
+    def look(self, uploads: Iterable[TrackedUpload]) -> None:
         """Find out how far the unfinished ones of `uploads` have come."""
         unfinished = [upload for upload in uploads if not upload.done]
         runs = self._prefect_runs([upload.message.run_id for upload in unfinished])
@@ -126,10 +126,10 @@ class Uploads:
             self._note_flow_run(upload, runs.get(upload.message.run_id, ""))
             self._look_for_receipt(upload)
             if upload.receipt is None and upload.execution_status in ("FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"):
-                upload.reach(Stage.FAILED)
+                upload.reach(UploadState.FAILED)
 
     def follow(
-        self, uploads: list[Followed], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
+        self, uploads: list[TrackedUpload], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
     ) -> bool:
         """Look again and again until all are done; False when `deadline_seconds` passed before."""
         deadline = time.monotonic() + deadline_seconds
@@ -194,26 +194,26 @@ class Uploads:
             described = self._states.describe_execution(executionArn=execution["executionArn"])
             yield UploadMessage(**json.loads(described["input"])["upload"])
 
-    def _look_at_execution(self, upload: Followed) -> None:
+    def _look_at_execution(self, upload: TrackedUpload) -> None:
         try:
             execution = self._states.describe_execution(executionArn=self.execution_arn(upload.message))
         except self._states.exceptions.ExecutionDoesNotExist:
             return
-        upload.reach(Stage.QUEUED)
+        upload.reach(UploadState.QUEUED)
         upload.execution_status = execution["status"]
         upload.problem = ": ".join(filter(None, (execution.get("error"), execution.get("cause"))))
 
-    def _note_flow_run(self, upload: Followed, state_type: str) -> None:
+    def _note_flow_run(self, upload: TrackedUpload, state_type: str) -> None:
         if state_type == "RUNNING":
-            upload.reach(Stage.RUNNING)
+            upload.reach(UploadState.RUNNING)
         # A flow run that failed without a receipt is no end: the message comes again.
         upload.note = "a try failed, it is tried again" if state_type in ("FAILED", "CRASHED") else ""
 
-    def _look_for_receipt(self, upload: Followed) -> None:
+    def _look_for_receipt(self, upload: TrackedUpload) -> None:
         upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
         if upload.receipt is not None:
             upload.note = ""
-            upload.reach(Stage.PUBLISHED if upload.receipt.status is Status.PUBLISHED else Stage.REJECTED)
+            upload.reach(UploadState.PUBLISHED if upload.receipt.status is Status.PUBLISHED else UploadState.REJECTED)
 
     def _prefect_runs(self, run_ids: list[str]) -> dict[str, str]:
         """Return the state types of the flow runs by run id; nothing when Prefect does not answer."""

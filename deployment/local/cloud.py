@@ -26,9 +26,9 @@ from deployment.local.environment import clean_environment, docker_environment
 from deployment.local.errors import EnvironmentMissing, ServiceDied
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import end_leftovers
-from deployment.local.project_commands import ProjectCommand, program
 from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
+from deployment.project_commands import ProjectCommand, program
 
 DEFAULT_REGION = "eu-central-1"
 DEFAULT_AWS_PORT = 4566

@@ -31,7 +31,3 @@ class ServiceDied(LocalCloudError):
 
 class ServiceNotReady(LocalCloudError):
     """A process of the local cloud did not answer within its deadline."""
-
-
-class CommandFailed(LocalCloudError):
-    """A command of the project's own (registering blocks, deploying to Prefect) failed or took too long."""

@@ -8,7 +8,7 @@ from blocks.prefect_names import PrefectNames
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.aws.stack import StackEvent
-from deployment.deployed_stack import pipeline_settings
+from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
 
 STACK_NAME = "sluice"

@@ -1,120 +1,81 @@
-"""Checks the way to a Prefect API, and runs the registration of a stack there, in a process of its own.
-
-Prefect reads its environment when it is imported, so the address and the key have to be there before.
-"""
+"""The way to a stack's Prefect API: its address, and the key or password from the environment or Secrets Manager."""
 
 from __future__ import annotations
 
+import base64
 import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import httpx
-
-from deployment import PROJECT_ROOT
-from deployment.deployed_stack import PrefectAccess
-from flows.refinery.errors import TransientError
-
-_REQUEST_SECONDS = 15
-_COMMAND_SECONDS = 900
-_LINES_SHOWN = 15
+from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
 
 
-class PrefectUnreachable(TransientError):
-    """Prefect's API does not answer, or what answers is not a Prefect API."""
+@dataclass(frozen=True, slots=True)
+class PrefectAccess:
+    """How to reach a Prefect API.
 
-
-class PrefectUnauthorised(TransientError):
-    """Prefect's API rejects the key or the password, or needs one and got none."""
-
-
-class PrefectSetupFailed(TransientError):
-    """The stack could not be registered in Prefect or removed from there; the message ends with what was printed."""
-
-
-def check_prefect(access: PrefectAccess) -> None:
-    """Make a request that needs permission.
-
-    Raises:
-        PrefectUnreachable, PrefectUnauthorised: with what to do.
+    Attributes:
+        api_url: its address, ending in /api or in a Prefect Cloud workspace.
+        api_key: a key of Prefect Cloud; "" for none.
+        auth_string: "user:password" of a server of one's own; "" for none.
     """
-    url = f"{access.api_url.rstrip('/')}/work_pools/filter"
-    try:
-        answer = httpx.post(url, json={"limit": 1}, headers=access.headers, timeout=_REQUEST_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        raise PrefectUnreachable(
-            f"Prefect's API {access.api_url} does not answer from here ({type(error).__name__}). Is it the right "
-            "address, and is the server running? Where only tasks can reach the server, give --prefect-url the address "
-            "that this machine reaches it at (a tunnel); --skip-prefect deploys without registering anything there"
-        ) from error
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        problem = "rejects the stack's key" if access.headers else "needs a key, and the stack has none"
-        raise PrefectUnauthorised(
-            f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Keep the key in Secrets Manager "
-            "and name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:pass)"
-        )
-    if answer.status_code != httpx.codes.OK:
-        raise PrefectUnreachable(
-            f"{access.api_url} answers with HTTP {answer.status_code}, not as Prefect's API does; its address ends "
-            "in /api, or in /workspaces/ID on Prefect Cloud"
-        )
+
+    api_url: str
+    api_key: str = field(default="", repr=False)
+    auth_string: str = field(default="", repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Prefect's own programs read."""
+        given = {
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_API_KEY": self.api_key,
+            "PREFECT_API_AUTH_STRING": self.auth_string,
+        }
+        return {name: value for name, value in given.items() if value}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request must carry."""
+        if self.api_key:
+            return {"Authorization": f"Bearer {self.api_key}"}
+        if self.auth_string:
+            return {"Authorization": f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"}
+        return {}
+
+    @property
+    def ui_url(self) -> str:
+        """Return the address of the pages for people."""
+        cloud = self.api_url.replace("https://api.prefect.cloud/api/accounts/", "https://app.prefect.cloud/account/")
+        return cloud.replace("/workspaces/", "/workspace/") if cloud != self.api_url else cloud.removesuffix("/api")
 
 
-def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Register a deployed stack, with a work pool of ECS tasks.
+def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None) -> PrefectAccess:
+    """Return the way to the Prefect API that a stack with these parameters reports to.
 
     Args:
-        access: the way to Prefect's API.
-        stack_name: the stack's name.
-        region: the stack's region.
-        home: Prefect's own folder, so that ~/.prefect is neither read nor written.
+        parameters: the stack's.
+        api_url: its address as reached from here, where that differs from the one that tasks use.
 
     Raises:
-        PrefectSetupFailed: the same command can be run again.
+        AwsRefused: the secret may not be read.
     """
-    try:
-        _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
-    except PrefectSetupFailed as error:
-        raise PrefectSetupFailed(
-            f"{error}\nThe stack {stack_name} is deployed and works; Prefect shows what it does once this step has "
-            "succeeded. Run the same command again: it continues here"
-        ) from error
+    return PrefectAccess(
+        api_url or parameters["PrefectApiUrl"],
+        api_key=_secret("PREFECT_API_KEY", parameters.get("PrefectApiKeySecretArn", "")),
+        auth_string=_secret("PREFECT_API_AUTH_STRING", parameters.get("PrefectAuthStringSecretArn", "")),
+    )
 
 
-def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Remove from Prefect what `register_stack` made; the arguments are the same.
+def _secret(variable: str, arn: str) -> str:
+    """Return the variable's value, else the secret's; "" where there is no secret.
 
-    Raises:
-        PrefectSetupFailed: the same command can be run again.
+    A variable counts only where the stack uses such a secret: a key for another server must not go to this one.
     """
-    _run(["remove", stack_name], access, region=region, home=home)
-
-
-def _run(arguments: list[str], access: PrefectAccess, *, region: str, home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
-        **access.environment,
-        "PREFECT_HOME": str(home),
-        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        "AWS_REGION": region,
-    }
-    command = [sys.executable, "-m", "deployment.prefect_setup", *arguments]
-    try:
-        subprocess.run(
-            command,
-            cwd=PROJECT_ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_COMMAND_SECONDS,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PrefectSetupFailed(f"Prefect: it took longer than {_COMMAND_SECONDS} seconds") from error
-    except subprocess.CalledProcessError as error:
-        last_lines = "\n".join(f"  {line}" for line in error.output.strip().splitlines()[-_LINES_SHOWN:])
-        raise PrefectSetupFailed(f"{' '.join(command[1:])} ended with {error.returncode}:\n{last_lines}") from error
+    if not arn:
+        return ""
+    if os.environ.get(variable):
+        return os.environ[variable]
+    with explaining_aws_errors(f"reading the secret {arn}"):
+        return str(client_of("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from blocks.prefect_names import PrefectNames
-from flows.refinery.contracts import Contract
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")

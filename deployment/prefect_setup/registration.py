@@ -21,7 +21,8 @@ from deployment.aws.stack import find_stack
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.blocks import blocks_of
 from deployment.prefect_setup.work_pools import ECS, KINDS, work_pool
-from flows.refinery.contracts import Contract, load_contracts
+from flows.refinery.contract.loading import Contracts
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TransientError
 
 FLOWS = ("process-upload", "reconcile", "explain-crash")
@@ -47,7 +48,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
         ContractInvalid, AutomationsInvalid: a file of the project is wrong.
         DeploymentsRefused: the deployments could not be created.
     """
-    names, outputs, contracts = PrefectNames(stack), _outputs_of(stack), load_contracts(CONTRACTS)
+    names, outputs, contracts = PrefectNames(stack), _outputs_of(stack), Contracts.load(CONTRACTS)
     with get_client(sync_client=True) as client:
         client.create_work_pool(work_pool(names, pool, outputs), overwrite=True)
     yield f"work pool {names.pool(pool)}"

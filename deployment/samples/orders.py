@@ -38,7 +38,7 @@ _Spoil = Callable[[Row, int], Row]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ExpectedOutcome:
     """What a file holds, and so what the chain must make of it. rows = published + quarantined + dropped.
 
     Attributes:
@@ -56,7 +56,7 @@ class Written:
     rejected: bool
 
 
-def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> Written:
+def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:
     """Write a file of orders.
 
     Args:
@@ -72,24 +72,24 @@ def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -
 # --- flavours: each says what the chain makes of it ---------------------------------------------------------
 
 
-def clean(path: Path, rows: int, chance: random.Random) -> Written:
+def clean(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """Every row is published."""
     _write_csv(path, HEADER, _orders(rows, chance))
-    return Written(rows, published=rows, quarantined=0, dropped=0, rejected=False)
+    return ExpectedOutcome(rows, published=rows, quarantined=0, dropped=0, rejected=False)
 
 
-def bad_rows(path: Path, rows: int, chance: random.Random) -> Written:
+def bad_rows(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """One row in 25 has a field too few, one too many, no order number, or no date: quarantined; the rest published."""
     return _write_spoiled(path, rows, chance, [_short, _long, _without("order_id"), _without("ordered_at")])
 
 
-def wrong_types(path: Path, rows: int, chance: random.Random) -> Written:
+def wrong_types(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """One row in 25 has words where a number or a date should be: quarantined as it was; the rest published."""
     spoils = [_with("quantity", "three"), _with("ordered_at", "yesterday"), _with("unit_price", "12.50 EUR")]
     return _write_spoiled(path, rows, chance, spoils)
 
 
-def bad_ranges(path: Path, rows: int, chance: random.Random) -> Written:
+def bad_ranges(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """One row in 25 has a value that is not possible: quarantined by the expectation it breaks; the rest published."""
     spoils = [
         _with("quantity", "0"),
@@ -101,42 +101,42 @@ def bad_ranges(path: Path, rows: int, chance: random.Random) -> Written:
     return _write_spoiled(path, rows, chance, spoils)
 
 
-def duplicates(path: Path, rows: int, chance: random.Random) -> Written:
+def duplicates(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """One row in 25 repeats the order before it: preprocessing drops the repetition; the rest published."""
     orders = _orders(rows, chance)
     repeated = [index for index in _spoiled_places(rows) if index > 0]
     for index in repeated:
         orders[index] = list(orders[index - 1])
     _write_csv(path, HEADER, orders)
-    return Written(rows, rows - len(repeated), quarantined=0, dropped=len(repeated), rejected=False)
+    return ExpectedOutcome(rows, rows - len(repeated), quarantined=0, dropped=len(repeated), rejected=False)
 
 
-def missing_column(path: Path, rows: int, chance: random.Random) -> Written:
+def missing_column(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """The column `quantity` is not there: the file is rejected, and the reason names the column."""
     place = HEADER.index("quantity")
     _write_csv(path, _left_out(HEADER, place), [_left_out(order, place) for order in _orders(rows, chance)])
     return _rejected(rows)
 
 
-def empty(path: Path, rows: int, chance: random.Random) -> Written:  # noqa: ARG001 one signature for all flavours
+def empty(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:  # noqa: ARG001 one signature for all flavours
     """No bytes at all: the file is rejected as empty."""
     path.write_bytes(b"")
     return _rejected(0)
 
 
-def header_only(path: Path, rows: int, chance: random.Random) -> Written:  # noqa: ARG001
+def header_only(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:  # noqa: ARG001
     """A header and no row: the file is rejected, as the contract expects at least one row."""
     _write_csv(path, HEADER, [])
     return _rejected(0)
 
 
-def not_a_table(path: Path, rows: int, chance: random.Random) -> Written:
+def not_a_table(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """A picture that someone called .csv: the file is rejected as none of the formats allowed."""
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + chance.randbytes(64 * rows))
     return _rejected(0)
 
 
-def too_many_bad(path: Path, rows: int, chance: random.Random) -> Written:
+def too_many_bad(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
     """At least two rows in five are bad: more than the contract allows, so the file is rejected as a whole."""
     orders = _orders(rows, chance)
     for index in range(rows):
@@ -146,7 +146,7 @@ def too_many_bad(path: Path, rows: int, chance: random.Random) -> Written:
     return _rejected(rows)
 
 
-_WRITERS: dict[Flavour, Callable[[Path, int, random.Random], Written]] = {
+_WRITERS: dict[Flavour, Callable[[Path, int, random.Random], ExpectedOutcome]] = {
     "clean": clean,
     "bad_rows": bad_rows,
     "wrong_types": wrong_types,
@@ -181,7 +181,7 @@ def _order(number: int, chance: random.Random) -> Row:
     ]
 
 
-def _write_spoiled(path: Path, rows: int, chance: random.Random, spoils: Sequence[_Spoil]) -> Written:
+def _write_spoiled(path: Path, rows: int, chance: random.Random, spoils: Sequence[_Spoil]) -> ExpectedOutcome:
     orders = _orders(rows, chance)
     places = _spoiled_places(rows)
     for turn, index in enumerate(places):
@@ -190,7 +190,7 @@ def _write_spoiled(path: Path, rows: int, chance: random.Random, spoils: Sequenc
     bad = len(places)
     if bad > rows / 5:  # the contract's threshold, which a file of less than five rows cannot keep
         return _rejected(rows)
-    return Written(rows, published=rows - bad, quarantined=bad, dropped=0, rejected=False)
+    return ExpectedOutcome(rows, published=rows - bad, quarantined=bad, dropped=0, rejected=False)
 
 
 def _spoiled_places(rows: int) -> list[int]:
@@ -218,8 +218,8 @@ def _left_out(row: Sequence[str], place: int) -> Row:
     return [*row[:place], *row[place + 1 :]]
 
 
-def _rejected(rows: int) -> Written:
-    return Written(rows, published=0, quarantined=0, dropped=rows, rejected=True)
+def _rejected(rows: int) -> ExpectedOutcome:
+    return ExpectedOutcome(rows, published=0, quarantined=0, dropped=rows, rejected=True)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:

@@ -23,7 +23,8 @@ from flows.pipeline.protocol import ReceiptConflict, Start, decide_start
 from flows.pipeline.receipt import Chain, ContractUsed, Output, Receipt, Rows, Source, Status, output_stem
 from flows.pipeline.time_limit import TimeIsUp, time_limit
 from flows.refinery.checks import Check, RejectionReason
-from flows.refinery.contract.loading import Contract, ContractInvalid
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
 from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
 from flows.refinery.preprocess.step_base import StepFailed

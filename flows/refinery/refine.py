@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.preprocess.preprocess import preprocess_file
@@ -63,6 +64,7 @@ def refine(
         ContractInvalid: an expectation or a step's arguments cannot be used.
         StepFailed: a step cannot be done on these rows.
     """
+    check_contract(contract)
     report = on_progress or (lambda _part, _rows: None)
     validated = validate_file(
         source, contract, work_dir, corrections=corrections, on_progress=lambda rows: report("validate", rows)

@@ -24,15 +24,15 @@ from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
-from deployment.local.errors import CommandFailed
 from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.registration import apply_limits
+from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
-from flows.refinery.contracts import Contract
+from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
 from tests.looking import looks
 from tests.privileges.calls import recorded
@@ -127,6 +127,12 @@ class Chain:
             yield
         finally:
             self.ecs.register_task_definition(**common, memory=before["memory"], containerDefinitions=[container])
+
+    def remove(self, upload: UploadMessage, receipt: Receipt) -> None:
+        """Delete an object version and what was published of it, to save the disk's space."""
+        self.s3.delete_object(Bucket=upload.bucket, Key=upload.key, VersionId=upload.version_id)
+        for output in receipt.outputs:
+            self.s3.delete_object(Bucket=self.outputs["PublishedBucket"], Key=output.key)
 
     def sweep(self) -> None:
         """Do what the schedule does every few minutes: start a task when messages wait and nobody drains."""

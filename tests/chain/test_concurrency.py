@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from flows.refinery.contracts import Contract
+from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders

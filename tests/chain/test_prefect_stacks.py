@@ -11,7 +11,7 @@ import pytest
 
 from blocks.prefect_names import PrefectNames
 from deployment.local.pipeline import settings_of
-from flows.refinery.contracts import Contract
+from flows.refinery.contract.model import Contract
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 

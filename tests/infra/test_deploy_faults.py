@@ -58,19 +58,20 @@ from deployment.aws.stack import (
 )
 from deployment.commands.deploy import AccountUnexpected, DeploymentDeclined, Wishes, deploy
 from deployment.commands.deploy_show import show_changes
-from deployment.deployed_stack import PrefectAccess, StackMissing, prefect_access, target
+from deployment.deployed_stack import StackMissing, selected_stack
 from deployment.environment_variables import only
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment
 from deployment.local.ports import free_port
-from deployment.prefect_setup.access import (
+from deployment.prefect_setup.access import PrefectAccess, prefect_access
+from deployment.prefect_setup.setup import (
     PrefectSetupFailed,
     PrefectUnauthorised,
     PrefectUnreachable,
     check_prefect,
     register_stack,
 )
-from deployment.stack_options import Place, StackOptionMissing
+from deployment.stack_options import StackOptionMissing, StackSelection
 
 pytestmark = pytest.mark.cloud
 
@@ -216,14 +217,14 @@ def test_another_account_than_the_environments_is_left_alone(users: dict[str, st
 def test_a_stack_that_does_not_exist_is_named_with_account_and_region(users: dict[str, str], tmp_path: Path) -> None:
     with (
         pytest.raises(StackMissing, match=r"nowhere does not exist in account 000000000000, region eu-central-1"),
-        target(Place(stack="nowhere"), tmp_path, users),
+        selected_stack(StackSelection(stack="nowhere"), tmp_path, users),
     ):
         pass
 
 
 def test_a_region_without_a_stack_would_mean_nothing() -> None:
     with pytest.raises(StackOptionMissing, match="--stack"):
-        Place(region="eu-central-1")
+        StackSelection(region="eu-central-1")
 
 
 def test_keys_come_from_secrets_manager_and_only_where_the_stack_uses_them(

@@ -16,11 +16,11 @@ import pytest
 
 from deployment import PROJECT_ROOT
 from deployment.local import ports
-from deployment.local.errors import CommandFailed, LocalCloudBusy, PortTaken, ServiceDied, ServiceNotReady
+from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied, ServiceNotReady
 from deployment.local.processes import end_leftovers, recorded, remember, start_of
-from deployment.local.project_commands import ProjectCommand
 from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
+from deployment.project_commands import CommandFailed, ProjectCommand
 
 _SLEEP = [sys.executable, "-c", "print('asleep', flush=True); import time; time.sleep(60)"]
 

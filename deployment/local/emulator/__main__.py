@@ -142,6 +142,7 @@ def _mend(state: Path) -> None:
         task_roles,
         task_stop,
         transport,
+        version_ranges,
     )
 
     logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
@@ -158,6 +159,7 @@ def _mend(state: Path) -> None:
     memory_limit.install()
     message_moves.install()
     durability.install()
+    version_ranges.install()
 
 
 async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], ready: Path) -> None:

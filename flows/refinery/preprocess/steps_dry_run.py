@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pyarrow as pa
 
-from flows.refinery.contract.consistency import Place
+from flows.refinery.contract.loading import Fault
 from flows.refinery.contract.model import Contract
 from flows.refinery.preprocess.model_steps import OneHotEncode
 from flows.refinery.preprocess.preprocess import frame_of
@@ -26,7 +26,7 @@ from flows.refinery.validate.coercion import ARROW_TYPES, coerce
 from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
-def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
+def step_faults(contract: Contract) -> Iterator[Fault]:
     """Every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own functions
     are not called, and what comes after one is only checked for its arguments."""
     sound = True
@@ -43,7 +43,7 @@ def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
         yield from _rehearsed(contract)
 
 
-def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
+def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
     """The formats by which pandas reads nothing at all, whatever the text."""
     for name, column in contract.columns.items():
         if column.format is None:
@@ -54,7 +54,7 @@ def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
             yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_told(error)}"
 
 
-def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
+def _rehearsed(contract: Contract) -> Iterator[Fault]:
     """Do the steps on a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
     frame = _no_rows(contract)

@@ -17,8 +17,9 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from flows.refinery.contract.model import FileFormat
-from flows.refinery.contracts import CONTRACT_FILE, Contract, load_contract
+from flows.refinery.check_contract import check_contract
+from flows.refinery.contract.loading import CONTRACT_FILE, load_contract
+from flows.refinery.contract.model import Contract, FileFormat
 from flows.refinery.errors import TerminalError
 from flows.refinery.preprocess.preprocess import preprocess_file
 from flows.refinery.preprocess.table_steps import clean_name
@@ -114,7 +115,9 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
     folder = work_dir / dataset if re.fullmatch(r"[\w-]+", dataset) else work_dir / "contract"
     folder.mkdir(exist_ok=True)
     (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
-    return load_contract(folder)
+    contract = load_contract(folder)
+    check_contract(contract)
+    return contract
 
 
 def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> _Tried:

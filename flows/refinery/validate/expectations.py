@@ -17,12 +17,10 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
 from flows.refinery.validate.aggregates import AGGREGATES, Counts, InOrder, ValueCounts
-from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.gx import gx
-from flows.refinery.validate.rules import Method, Rule, rules_of
+from flows.refinery.validate.rules import Method, Rule
 
 _ENTIRE = "entire file"
 _PARTITION = "partition"
@@ -75,24 +73,6 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
         after if before is None else before if after is None else before.merge(after)
         for before, after in zip(earlier, later, strict=True)
     )
-
-
-def check_expectations(contract: Contract) -> None:
-    """Let GX itself look at every expectation of a contract, without any data. Imports GX, which takes seconds.
-
-    Raises:
-        ContractInvalid: with every expectation that GX refuses, that cannot be judged on a file, or whose arguments
-            cannot be compared with the column's type; one per line.
-    """
-    faults = []
-    for rule in rules_of(contract):
-        try:
-            _domain_object(rule)
-            _try_on_samples(rule, contract)
-        except ContractInvalid as fault:
-            faults.append(f"contract {contract.dataset!r}: {fault}")
-    if faults:
-        raise ContractInvalid("\n".join(faults))
 
 
 class Judge:
@@ -309,23 +289,6 @@ class Judge:
         return expectation.metrics_validate(
             metrics=metrics, execution_engine=self._engine, runtime_configuration=dict(_RUNTIME)
         )
-
-
-_SAMPLES = {"integer": "1", "number": "1.5", "boolean": "true", "json": "{}", "timestamp": "2024-01-01"}
-_SAMPLES.update({"date": "2024-01-01", "time": "08:00:00", "string": "a"})
-
-
-def _try_on_samples(rule: Rule, contract: Contract) -> None:
-    """Judge one made-up row of the contract's types: a comparison of unlike types fails on every row."""
-    if rule.method not in (Method.ROWS, Method.ORDER) or not set(rule.columns) <= set(contract.columns):
-        return
-    row = {name: pd.Series([_SAMPLES[column.type]]) for name, column in contract.columns.items()}
-    frame = pd.DataFrame({name: coerce(row[name], column).values for name, column in contract.columns.items()})
-    try:
-        Judge([rule]).judge(frame, np.array([1]))
-    except ExpectationRaised as error:
-        if error.cause_type is TypeError:
-            raise ContractInvalid(str(error)) from None
 
 
 # --- metrics of an expectation ------------------------------------------------------------------------------------

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from flows.refinery.contract.loading import Contract, ContractInvalid
-from flows.refinery.contract.model import Expectation
-from flows.refinery.contract.vocabulary import UNSUPPORTED
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract, Expectation
 
 WHOLE_FILE_ROW_LIMIT = 10_000_000  # rows; a column of numbers then takes 80 MB
 
@@ -113,6 +112,37 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 
+_NO_PANDAS = "Great Expectations has it for SQL engines only; use expect_column_values_to_{}match_regex"
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "expect_column_values_to_match_like_pattern": _NO_PANDAS.format(""),
+        "expect_column_values_to_match_like_pattern_list": _NO_PANDAS.format("") + "_list",
+        "expect_column_values_to_not_match_like_pattern": _NO_PANDAS.format("not_"),
+        "expect_column_values_to_not_match_like_pattern_list": _NO_PANDAS.format("not_") + "_list",
+        "expect_query_results_to_match_comparison": "it needs an SQL engine; a contract judges one file",
+        "expect_table_row_count_to_equal_other_table": "it needs a second table; a contract judges one file",
+        "unexpected_rows_expectation": "it needs an SQL engine; a contract judges one file",
+    }
+)
+"""Expectations of the installed GX that a contract cannot use, and why."""
+
+# Of the methods that give a verdict on the file, these still count each row.
+_COUNT_ROWS = frozenset(
+    {
+        "expect_column_value_z_scores_to_be_less_than",
+        "expect_column_values_to_be_in_type_list",
+        "expect_column_values_to_be_of_type",
+        "expect_column_values_to_not_be_outliers",
+    }
+)
+
+
+def level_of(name: str) -> Literal["row", "table"]:
+    """Whether an expectation judges each row, or only the whole file."""
+    counts_rows = METHODS[name] in (Method.ROWS, Method.ORDER, Method.UNIQUE) or name in _COUNT_ROWS
+    return "row" if counts_rows else "table"
+
+
 # They judge what a column is, not what is in it, or the absence of a column is their very subject.
 _READS_NO_VALUES = frozenset(name for name, method in METHODS.items() if method is Method.STRUCTURE)
 
@@ -192,9 +222,9 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
         name=name,
         arguments=_for_gx(expectation.arguments, timed),
         severity=expectation.severity,
-        level=expectation.level,
+        level=level_of(name),
         columns=columns,
-        mostly=expectation.mostly,
+        mostly=float(expectation.arguments.get("mostly", 1.0)),
         written=expectation.arguments,
     )
 

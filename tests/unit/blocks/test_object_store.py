@@ -52,6 +52,30 @@ def test_the_version_of_the_event_is_read_and_not_the_newest(store: ObjectStore,
     assert facts.size_bytes == 5
 
 
+def test_a_large_version_is_read_in_ranges(store: ObjectStore, tmp_path: Path) -> None:
+    body = bytes(range(256)) * (17 * 2**12)
+    store.fetch(put(body), tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == body
+
+
+def test_a_server_that_ignores_ranges_is_read_as_one_stream(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(range(256)) * (17 * 2**12)
+    message = put(body)
+    ranges: list[bytes] = []
+
+    def ignore_range(request: Any, **_: Any) -> None:
+        ranges.append(request.headers.pop("Range", b""))
+
+    session = boto3.session.Session()
+    session.events.register_first("before-send.s3.GetObject", ignore_range)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    store.fetch(message, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == body
+    assert ranges == [b"bytes=0-0"], "one request, and its answer is the file"
+
+
 def test_a_deleted_version_is_gone(store: ObjectStore, tmp_path: Path) -> None:
     message = put(b"rows")
     boto3.client("s3").delete_object(Bucket=LANDING, Key=KEY, VersionId=str(message.version_id))

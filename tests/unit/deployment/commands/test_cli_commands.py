@@ -11,12 +11,12 @@ from rich.console import Console
 
 from deployment.commands import demo
 from deployment.commands.clean import clean
-from deployment.commands.show import Progress, details_of, rows_of
+from deployment.commands.show import ProgressTable, details_of, rows_of
 from deployment.commands.upload import CONTRACTS, DatasetUnknown, dataset_of, datasets
-from deployment.commands.uploads import Followed, Stage
+from deployment.commands.uploads import TrackedUpload, UploadState
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
-from deployment.samples.orders import Written
+from deployment.samples.orders import ExpectedOutcome
 from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status
 from flows.refinery.checks import RejectionReason
 from lambda_trigger.message import UploadMessage
@@ -42,12 +42,14 @@ def receipt(status: Status = Status.PUBLISHED, **more: Any) -> Receipt:
     )
 
 
-def followed(stage: Stage = Stage.PUBLISHED, execution: str | None = "SUCCEEDED", **more: Any) -> Followed:
-    return Followed("orders/a.csv", _MESSAGE, stage=stage, execution_status=execution, **more)
+def followed(
+    stage: UploadState = UploadState.PUBLISHED, execution: str | None = "SUCCEEDED", **more: Any
+) -> TrackedUpload:
+    return TrackedUpload("orders/a.csv", _MESSAGE, stage=stage, execution_status=execution, **more)
 
 
-def written(**more: Any) -> Written:
-    return Written(**{"rows": 10, "published": 7, "quarantined": 2, "dropped": 1, "rejected": False, **more})
+def written(**more: Any) -> ExpectedOutcome:
+    return ExpectedOutcome(**{"rows": 10, "published": 7, "quarantined": 2, "dropped": 1, "rejected": False, **more})
 
 
 # --- upload -------------------------------------------------------------------------------------------------
@@ -86,40 +88,40 @@ def test_the_default_contract_is_no_dataset_to_name() -> None:
 
 
 def test_an_upload_never_goes_back() -> None:
-    upload = followed(Stage.UPLOADED, execution=None)
-    for stage in (Stage.QUEUED, Stage.PUBLISHED, Stage.RUNNING):
+    upload = followed(UploadState.UPLOADED, execution=None)
+    for stage in (UploadState.QUEUED, UploadState.PUBLISHED, UploadState.RUNNING):
         upload.reach(stage)
-    assert upload.stage is Stage.PUBLISHED
+    assert upload.stage is UploadState.PUBLISHED
     assert upload.ended is not None
 
 
 @pytest.mark.parametrize(
     ("stage", "execution", "done"),
     [
-        (Stage.RUNNING, "RUNNING", False),
-        (Stage.PUBLISHED, "RUNNING", False),  # the receipt is there, and Step Functions has not seen it yet
-        (Stage.PUBLISHED, None, False),
-        (Stage.PUBLISHED, "SUCCEEDED", True),
-        (Stage.REJECTED, "FAILED", True),
-        (Stage.FAILED, "FAILED", True),
+        (UploadState.RUNNING, "RUNNING", False),
+        (UploadState.PUBLISHED, "RUNNING", False),  # the receipt is there, and Step Functions has not seen it yet
+        (UploadState.PUBLISHED, None, False),
+        (UploadState.PUBLISHED, "SUCCEEDED", True),
+        (UploadState.REJECTED, "FAILED", True),
+        (UploadState.FAILED, "FAILED", True),
     ],
 )
-def test_an_upload_is_done_when_its_execution_is(stage: Stage, execution: str | None, done: bool) -> None:
+def test_an_upload_is_done_when_its_execution_is(stage: UploadState, execution: str | None, done: bool) -> None:
     assert followed(stage, execution).done is done
 
 
 def test_where_the_output_is_kept_each_change_is_one_line() -> None:
     kept = io.StringIO()
-    upload = followed(Stage.UPLOADED, execution=None)
-    with Progress(Console(file=kept, width=40), [upload]).shown() as on_look:
+    upload = followed(UploadState.UPLOADED, execution=None)
+    with ProgressTable(Console(file=kept, width=40), [upload]).shown() as on_look:
         on_look()
         on_look()
-        upload.reach(Stage.QUEUED)
+        upload.reach(UploadState.QUEUED)
         on_look()
         upload.note = "a try failed, it is tried again"
         on_look()
         upload.note, upload.receipt = "", receipt()
-        upload.reach(Stage.PUBLISHED)
+        upload.reach(UploadState.PUBLISHED)
         on_look()
     lines = [line.split(None, 2)[2] for line in kept.getvalue().splitlines()]
     assert lines == [
@@ -151,15 +153,17 @@ def test_an_expected_end_is_no_surprise() -> None:
 @pytest.mark.parametrize(
     ("upload", "wanted", "surprise"),
     [
-        (followed(Stage.RUNNING, "RUNNING"), written(), "still running"),
-        (followed(Stage.REJECTED, "FAILED", receipt=receipt(Status.REJECTED)), written(), "instead of published"),
+        (followed(UploadState.RUNNING, "RUNNING"), written(), "still running"),
+        (followed(UploadState.REJECTED, "FAILED", receipt=receipt(Status.REJECTED)), written(), "instead of published"),
         (followed(receipt=receipt()), written(rejected=True), "instead of rejected"),
-        (followed(Stage.FAILED, "FAILED", problem="NoReceipt: gone"), written(), "NoReceipt: gone"),
+        (followed(UploadState.FAILED, "FAILED", problem="NoReceipt: gone"), written(), "NoReceipt: gone"),
         (followed(execution="FAILED", receipt=receipt()), written(), "its execution ended FAILED"),
         (followed(receipt=receipt()), written(published=8, quarantined=1), "(10, 7, 2, 1) instead of (10, 8, 1, 1)"),
     ],
 )
-def test_any_other_end_is_a_surprise_that_is_named(upload: Followed, wanted: Written, surprise: str) -> None:
+def test_any_other_end_is_a_surprise_that_is_named(
+    upload: TrackedUpload, wanted: ExpectedOutcome, surprise: str
+) -> None:
     assert surprise in demo.surprise_of(upload, wanted)
 
 

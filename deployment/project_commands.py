@@ -10,9 +10,13 @@ from types import TracebackType
 from typing import IO, Self
 
 from deployment import PROJECT_ROOT
-from deployment.local.errors import CommandFailed
+from flows.refinery.errors import SluiceError
 
 _LINES_SHOWN = 15
+
+
+class CommandFailed(SluiceError):
+    """One of the project's own commands, such as registering the blocks, failed or took too long."""
 
 
 class ProjectCommand:
