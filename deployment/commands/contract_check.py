@@ -1,4 +1,4 @@
-"""`sluice contract check`: what a contract makes of a file, on this machine alone."""
+"""`sluice contract check`: check a file against a contract, on this machine only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from flows.refinery.checks import Check
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
-from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
+from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
-from flows.refinery.validate.validate import Validated, validate_file
 
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters
@@ -32,16 +31,16 @@ _QUARANTINE_BATCH_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Checked:
-    """What a contract makes of a file.
+    """The result of checking a file.
 
     Attributes:
-        validated, prepared: None where the stage was not reached.
+        validated, prepared: None if the check ended earlier.
         reasons: why the file is rejected; empty when it is accepted.
-        examples: by rule, some rows that broke it: their number and the value.
+        examples: by rule, some rows that broke it, each with its number and value.
     """
 
-    validated: Validated | None
-    prepared: Prepared | None
+    validated: JudgedFile | None
+    prepared: Refined | None
     reasons: tuple[str, ...]
     examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
 
@@ -52,14 +51,14 @@ class Checked:
 
 
 def check(console: Console, contract: Contract, file: Path, output: Path | None) -> bool:
-    """Show what `contract` makes of `file`; return whether it would be published.
+    """Check `file` against `contract`, show the result, and return whether the file would be published.
 
     Args:
-        output: a folder for the files that would be published; nothing is written without it.
+        output: a folder for the files that would be published; without it nothing is written.
 
     Raises:
-        ContractInvalid: the contract cannot be used as it is.
-        PathUnwritable: `output` is no folder that can be written.
+        ContractInvalid: the contract is wrong.
+        PathUnwritable: `output` cannot be written.
     """
     check_contract(contract)
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
@@ -67,20 +66,20 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         show(console, contract, file, checked)
         if output is not None and checked.prepared:
             with written_to(output):
-                kept = keep(checked.prepared, file, output)
-            for path in kept:
+                copied = copy_outputs(checked.prepared, file, output)
+            for path in copied:
                 console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return checked.accepted
 
 
 def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
-    """Do with a file what the pipeline would do, up to publishing.
+    """Process a file as the pipeline does, up to publishing.
 
     Raises:
         ContractInvalid: an expectation or a step cannot be used.
     """
     try:
-        validated = validate_file(file, contract, work_dir)
+        validated = judge_file(file, contract, work_dir)
     except ContractInvalid:
         raise
     except TerminalError as error:
@@ -96,19 +95,19 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
         return Checked(validated, None, (str(error),), examples)
 
 
-def keep(prepared: Prepared, file: Path, output: Path) -> list[Path]:
-    """Copy the outputs to `output`/data and `output`/quarantine, and return where they are."""
+def copy_outputs(prepared: Refined, file: Path, output: Path) -> list[Path]:
+    """Copy the outputs to `output`/data and `output`/quarantine, and return their paths."""
     stem = file.name.split(".", 1)[0]
     files = [("data", part) for part in prepared.outputs]
     if prepared.quarantine:
         files.append(("quarantine", prepared.quarantine))
-    kept = []
+    copied = []
     for kind, part in files:
         path = output / kind / part.folder / f"{stem}{part.extension}"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(part.path, path)
-        kept.append(path)
-    return kept
+        copied.append(path)
+    return copied
 
 
 def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]]:
@@ -124,11 +123,11 @@ def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]
     return examples
 
 
-# --- showing it -------------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
-    """Print what was found: every rule, the columns, the rows, the verdict."""
+    """Print the result: every rule, the columns, the rows, the verdict."""
     if checked.validated:
         if checked.validated.checks:
             console.print(_rules(checked.validated, checked.examples))
@@ -142,7 +141,7 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
         console.print(f"          {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
+def _rules(validated: JudgedFile, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
     rejecting = {reason.code for reason in validated.rejected}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
@@ -150,16 +149,16 @@ def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str 
     table.add_column("column", overflow="fold")
     table.add_column("found", justify="right", overflow="fold")
     table.add_column("expected, and rows that break it", overflow="fold")
-    # What failed comes last, next to the verdict: of a long table a terminal shows the end.
+    # Failed rules come last, next to the verdict: a terminal shows the end of a long table.
     for check in sorted(validated.checks, key=lambda check: (not check.success, check.rule in rejecting)):
         broken = [f"row {row}: {_value(value)}" for row, value in examples.get(check.rule, ())]
-        told = [line for line in (_arguments(check.expected), *broken) if line]
+        expected = [line for line in (_arguments(check.expected), *broken) if line]
         table.add_row(
             _mark(check, rejects=check.rule in rejecting),
             escape(check.expectation.removeprefix("expect_").removeprefix("column_values_to_")),
             escape(check.column or ""),
             escape(_found(check)),
-            escape("\n".join(told)),
+            escape("\n".join(expected)),
         )
     return table
 
@@ -182,8 +181,8 @@ def _mark(check: Check, *, rejects: bool) -> str:
 def _print_columns(console: Console, checked: Checked) -> None:
     if checked.validated is None:
         return
-    came = list(checked.validated.columns_in)
-    line = f"columns   in {len(came)}: {', '.join(came)}"
+    columns_in = list(checked.validated.columns_in)
+    line = f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
     if checked.prepared is None:
         return

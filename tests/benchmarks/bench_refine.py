@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.read.formats import ROWS_PER_PARTITION
+from flows.refinery.refine import refine
 from flows.refinery.validate.expectations import Judge
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import Method, rules_of
 from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
-from flows.refinery.validate.validate import ROWS_PER_PARTITION, validate_file
 
 COLUMNS = {
     "order_id": "string",
@@ -95,8 +95,7 @@ def write_sample(path: Path, rows: int) -> None:
 
 def by_sluice(source: Path, folder: Path) -> int:
     """Run the refinery: decode, coerce, validate, quarantine, preprocess, write Parquet with its digest."""
-    validated = validate_file(source, CONTRACT, folder)
-    return preprocess_file(validated, CONTRACT, folder).rows_published
+    return refine(source, CONTRACT, folder).rows_published
 
 
 def by_hand(source: Path, folder: Path) -> int:
@@ -169,10 +168,13 @@ def checks_by_sluice(frame: pd.DataFrame) -> pd.Series:
     bad = np.zeros(len(frame), dtype=bool)
     for start in range(0, len(frame), ROWS_PER_PARTITION):
         part = frame.iloc[start : start + ROWS_PER_PARTITION].reset_index(drop=True)
-        for failing in judge.judge(part, np.arange(start, start + len(part))).failing:
-            if failing is not None:
-                bad[start + failing] = True
-        keys.add(judge.key_rows(unique, part))
+        findings = judge.judge(part, np.arange(start, start + len(part)))
+        for finding in findings:
+            if finding.failing is not None:
+                bad[start + finding.failing] = True
+        key_hashes = findings[unique].key_hashes
+        if key_hashes is not None:
+            keys.add(key_hashes)
     bad[duplicated_rows(keys, lambda: [(frame[["order_id"]], np.arange(len(frame)))])] = True
     return pd.Series(bad)
 

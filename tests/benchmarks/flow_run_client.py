@@ -1,9 +1,9 @@
-"""One container, as Prefect sees it: the flow runs that it makes, without the work on the data.
+"""One container from Prefect's point of view: its flow runs, without the work on the data.
 
     python -m tests.benchmarks.flow_run_client RUNS
 
-A first upload goes through the real stages; the others show what that one found. Observer, flow, tasks, states, logs,
-artifacts, tags and events are the container's own. Says "ready" then, and begins when it is told to.
+A first upload goes through the real stages; the others repeat its results. Flow, tasks, states, logs, artifacts, tags
+and events are the container's. It prints "ready", and starts when it reads a line.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from flows.observability.flow_run import Observer
 from flows.pipeline.receipt import Chain, Output, Receipt
 from flows.pipeline.stages import UploadRun
 from flows.process_upload import Assignment
-from flows.refinery.preprocess.preprocess import Prepared
-from flows.refinery.validate.validate import Validated
+from flows.refinery.refine import JudgedFile, Refined
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders
 
@@ -59,11 +58,11 @@ class RememberedRun(UploadRun):
         self._contract = RealRun.last.contract
         return self._need(RealRun.last._facts)
 
-    def validate(self) -> Validated:
+    def validate(self) -> JudgedFile:
         """Return the same results."""
         return self._need(RealRun.last._validated)
 
-    def refine(self) -> Prepared:
+    def refine(self) -> Refined:
         """Return the same rows."""
         return self._need(RealRun.last._prepared)
 

@@ -50,7 +50,7 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def slot_taken(chain: Chain) -> Iterator[None]:
-    """Hold the only slot, as an upload of the dataset does that takes long."""
+    """Hold the only slot, as a long upload of the dataset does."""
     api = f"{chain.cloud.prefect_api_url}/v2/concurrency_limits"
     body = {"names": [LIMIT], "slots": 1, "lease_duration": 600}
     lease = httpx.post(f"{api}/increment-with-lease", json=body, timeout=30).raise_for_status().json()["lease_id"]
@@ -61,7 +61,7 @@ def slot_taken(chain: Chain) -> Iterator[None]:
 
 
 def limits(chain: Chain) -> dict[str, dict[str, Any]]:
-    """The server's limits, by name."""
+    """Return the server's limits by name."""
     return {limit["name"]: limit for limit in chain.ask_prefect("v2/concurrency_limits")}
 
 
@@ -73,7 +73,7 @@ def is_waiting(chain: Chain, upload: UploadMessage) -> bool:
 
 
 def worked(chain: Chain, upload: UploadMessage) -> tuple[str, str]:
-    """When the upload's first stage began and its last one ended."""
+    """Return when the upload's first stage started and its last one ended."""
     (run,) = chain.flow_runs(upload)
     tasks = chain.ask_prefect("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
     return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)

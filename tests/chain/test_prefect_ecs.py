@@ -1,4 +1,4 @@
-"""Runs started by hand on AWS: a worker of type ecs takes them, and starts a task of the stack for each."""
+"""Manual runs on AWS: a worker of type ecs takes them, and starts a task of the stack for each."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The promises [once], [last] and [newest] in every order of events that Hypothesis can think of.
+"""The promises [once], [last] and [newest] in every order of events that Hypothesis finds.
 
 Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
-happen: other workers go on, one is killed before or after the server did what it asked, an answer is lost, a
-visibility ends, a message is delivered again, the file is uploaded anew, a person forces a re-run or is faster than
-the event, and two workers come to different results, as when a contract changes or a dataset's own step rolls dice.
-All versions are of the same second, so that only S3's own list orders those that came without an event.
+happen: other workers continue, one is killed before or after the server executed its call, a response is lost, a
+visibility timeout expires, a message is delivered again, the file is uploaded again, a manual re-run is forced or
+comes before the event, and two workers get different results, as when a contract changes or a custom step is not
+deterministic. All versions have the same second, so that only S3's list orders those that came without an event.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ from flows.process_upload import Assignment
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import SluiceError
-from flows.refinery.preprocess.preprocess import Prepared
-from flows.refinery.validate.validate import Validated
+from flows.refinery.refine import JudgedFile, Refined
 from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
@@ -92,18 +91,18 @@ class ModelRun(UploadRun):
         self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
         return self._facts
 
-    def validate(self) -> Validated:
+    def validate(self) -> JudgedFile:
         rejected = self.result == REJECTED
         reasons = (RejectionReason(code="rule", message="the file is bad"),) if rejected else ()
-        self._validated = Validated(1, 0 if rejected else 1, {}, (), reasons, None, None, ("x",))
+        self._validated = JudgedFile(1, {}, (), reasons, None, None, ("x",), {})
         return self._validated
 
-    def refine(self) -> Prepared:
+    def refine(self) -> Refined:
         body = f"{self.upload.run_id} {self.result}".encode()
         path = self._work_dir / "out"
         path.write_bytes(body)
         output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
-        self._prepared = Prepared(1, {}, (output,), None, {}, ("x",))
+        self._prepared = Refined(1, 1, {}, {}, (), (), (output,), None, {})
         return self._prepared
 
 
@@ -322,7 +321,7 @@ class Protocol(RuleBasedStateMachine):
         there = set(self.s3.keys("data/"))
         assert wanted <= there, "published data is lost"
         # Nobody comes for the message of a worker that was overtaken. If it is killed then, what it wrote stays
-        # until the bucket is reconciled with the index; no receipt ever speaks of it.
+        # until the bucket is reconciled with the index; no receipt ever references it.
         excused = {worker.stepper for worker in self.dead if worker.overtaken and worker.stepper.was_killed}
         unexplained = {key for key in there - wanted if not excused.intersection(self.s3.wrote[key])}
         assert not unexplained, f"nobody answers for {sorted(unexplained)}"

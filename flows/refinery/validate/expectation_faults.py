@@ -320,7 +320,7 @@ def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str
         if rule.method is Method.WHOLE:
             judge.judge_entire(0, frame)
         else:
-            judge.verdict(0, judge.judge(frame, np.array([1, 2])).states[0], frame.head(0))
+            judge.verdict(0, judge.judge(frame, np.array([1, 2]))[0].state, frame.head(0))
     except ExpectationRaised as error:
         types = ", ".join(f"{column!r} of type {contract.columns[column].type}" for column in rule.columns)
         cause = error.cause_type.__name__ if error.cause_type else "error"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -143,10 +143,6 @@ def level_of(name: str) -> Literal["row", "table"]:
     return "row" if counts_rows else "table"
 
 
-# They judge what a column is, not what is in it, or the absence of a column is their very subject.
-_READS_NO_VALUES = frozenset(name for name, method in METHODS.items() if method is Method.STRUCTURE)
-
-
 @dataclass(frozen=True)
 class Rule:
     """One expectation of a contract.
@@ -187,11 +183,17 @@ class Rule:
         # Reading a column too many costs time; one too few would fail. So a mention is enough.
         return [column for column in available if column in self.columns or (text and column in text)]
 
-    def columns_missing(self, available: list[str]) -> list[str]:
-        """The columns without which it cannot be judged."""
-        if self.name in _READS_NO_VALUES and self.name in ("expect_column_to_exist",):
+    def columns_missing(self, in_file: Collection[str], judged: Collection[str]) -> list[str]:
+        """The columns without which it cannot be judged.
+
+        Args:
+            judged: the columns of the file that are judged, and those that are filled in.
+        """
+        if self.name == "expect_column_to_exist":
             return []
-        return [column for column in self.columns if column not in available]
+        # A column that is filled in has no type in the file.
+        asks_type = self.method is Method.STRUCTURE and "column" in self.arguments
+        return [column for column in self.columns if column not in (in_file if asks_type else judged)]
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:

@@ -1,4 +1,4 @@
-"""A contract proposed from a sample: it loads, the sample passes it, and it says what a person would have said."""
+"""A proposed contract loads, the sample passes it, and it contains what a person would have written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from flows.refinery.contract.loading import ContractInvalid, load_contract
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.proposal import Proposal, propose_contract, wider
 from flows.refinery.read.rejections import EmptyFile
-from flows.refinery.validate.validate import validate_file
+from flows.refinery.refine import judge_file
+from tests.unit.flows.refinery.tables import good_of
 
 ROOT = Path(__file__).parents[5]
 
@@ -33,7 +34,7 @@ def propose(folder: Path, content: str, name: str = "sample.csv") -> Proposal:
 
 
 def column_of(proposal: Proposal, name: str) -> dict[str, Any]:
-    """What the proposed contract says of a column beyond the defaults."""
+    """Return what the proposed contract contains for a column beyond the defaults."""
     return proposal.contract.columns[name].model_dump(exclude_defaults=True)
 
 
@@ -126,11 +127,11 @@ def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written:
         (folder / "things").mkdir()
         (folder / "things" / "contract.yaml").write_text(proposal.text, encoding="utf-8")
         contract = load_contract(folder / "things")
-        validated = validate_file(folder / "sample", contract, folder)
+        validated = judge_file(folder / "sample", contract, folder)
     misfits = sum(proposal.profile.misfits.values())
     assert validated.rejected == ()
     assert sum(validated.quarantined.values()) == misfits
-    assert validated.rows_good == validated.rows_in - misfits
+    assert good_of(validated).rows == validated.rows_in - misfits
 
 
 def test_a_sample_with_rows_that_cannot_be_decoded_still_gives_a_contract(tmp_path: Path) -> None:

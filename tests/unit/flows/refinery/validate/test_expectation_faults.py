@@ -12,10 +12,10 @@ import pytest
 
 from flows.refinery.check_contract import check_contract
 from flows.refinery.contract.loading import load_contract
+from flows.refinery.refine import judge_file
 from flows.refinery.validate.expectation_faults import expectation_faults, gx_arguments
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
-from flows.refinery.validate.validate import validate_file
 from tests.unit.flows.refinery.tables import a_contract
 from tests.unit.flows.refinery.validate.test_expectations_parity import CASES, KINDS
 from tests.unit.flows.refinery.wrong_contracts import write_contract
@@ -90,7 +90,7 @@ def judge_what_is_accepted(folder: Path, kind: str, candidates: list[dict[str, A
         for name, arguments in candidate.items()
         if place not in refused
     ]
-    validate_file(folder / "upload", a_contract(**fields, expectations=accepted), folder)
+    judge_file(folder / "upload", a_contract(**fields, expectations=accepted), folder)
     return len(accepted)
 
 
@@ -134,7 +134,7 @@ def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_pat
     (tmp_path / "upload.csv").write_text("a,n\nDE,1\nDE,\nFR,2\nFR,3\nUS,1\n")
     contract = load_contract(folder)
     check_contract(contract)
-    validated = validate_file(tmp_path / "upload.csv", contract, tmp_path)
+    validated = judge_file(tmp_path / "upload.csv", contract, tmp_path)
     assert not validated.rejected
     assert [check.rows_failing for check in validated.checks if check.rule.startswith("expect_")] == [1, 1, 0, 0]
 

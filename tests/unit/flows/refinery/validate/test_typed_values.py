@@ -12,19 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.preprocess.preprocess import preprocess_file
-from flows.refinery.validate.validate import validate_file
+from flows.refinery.refine import judge_file, preprocess_file
 from tests.unit.flows.refinery.tables import a_contract
 
 HALF_PAST = dt.time(8, 30, 15)
-DAY, NOON = dt.date(2024, 1, 31), dt.datetime(2024, 3, 1, 12)  # noqa: DTZ001 workbooks know no zones
+DAY, NOON = dt.date(2024, 1, 31), dt.datetime(2024, 3, 1, 12)  # noqa: DTZ001 workbooks have no time zones
 
 
 def published(folder: Path, content: bytes, rows_per_partition: int = 1000, **contract: Any) -> pa.Table:
     """What a file publishes, none of whose rows may be bad."""
     (folder / "upload").write_bytes(content)
     used = a_contract(**contract)
-    validated = validate_file(folder / "upload", used, folder, rows_per_partition=rows_per_partition)
+    validated = judge_file(folder / "upload", used, folder, rows_per_partition=rows_per_partition)
     assert (validated.quarantined, validated.rejected) == ({}, ())
     (output,) = preprocess_file(validated, used, folder).outputs
     return pq.read_table(output.path)
