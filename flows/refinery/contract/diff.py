@@ -288,7 +288,7 @@ def _at_once(before: Contract, after: Contract) -> Iterator[Change]:
     old, new = before.max_concurrent_uploads, after.max_concurrent_uploads
     if old != new:
         limits = ("no limit" if limit is None else f"at most {limit}" for limit in (new, old))
-        yield Change(Effect.WATCH, "uploads processed at once: {} instead of {}".format(*limits))
+        yield Change(Effect.MONITORING, "uploads processed at once: {} instead of {}".format(*limits))
 
 
 def _descriptions(before: Contract, after: Contract) -> Iterator[Change]:
