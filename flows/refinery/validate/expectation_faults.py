@@ -69,7 +69,7 @@ def expectation_faults(contract: Contract) -> Iterator[Fault]:
     in the contract, does GX accept the arguments, could any value pass, and does GX reach a verdict on a sample row.
     """
     for position, expectation in enumerate(contract.expectations):
-        for question in (_name_faults, _column_faults, _argument_faults, _vain_faults, _sample_faults):
+        for question in (_name_faults, _column_faults, _argument_faults, _unsatisfiable_faults, _sample_faults):
             faults = list(question(expectation, contract))
             yield from ((("expectations", position), f"{expectation.name}: {fault}") for fault in faults)
             if faults:
@@ -158,7 +158,7 @@ def _is_another_value(given: Any, kept: Any) -> bool:
 # --- what GX accepts and nothing could pass ---------------------------------------------------------------------------
 
 
-def _vain_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
     arguments = _rule_of(contract, expectation.name, expectation.arguments).arguments
     yield from _list_faults(arguments)
     yield from _range_faults(expectation.name, arguments)
