@@ -1,6 +1,6 @@
-"""Checks the way to a Prefect API, and runs the registration of a stack there, in a process of its own.
+"""Checks the access to a Prefect API, and registers a stack there or removes it, in another process.
 
-Prefect reads its environment when it is imported, so the address and the key have to be there before.
+Prefect reads its environment when it is imported, so the address and the key have to be in it before.
 """
 
 from __future__ import annotations
