@@ -13,7 +13,7 @@ from deployment.local.state_lock import StateLock
 # Named one by one: a state folder that was mistyped must not cost anybody their files.
 _OURS = (
     *("cloud", "prefect", "logs", "home", "tmp", "tasks", "demo", "processes"),
-    *("cloud.json", "decisions.jsonl"),
+    "cloud.json",
 )
 _CACHE = "cache"
 

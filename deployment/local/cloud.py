@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,6 +51,7 @@ class LocalCloud:
         with_prefect: whether a Prefect server is wanted.
         prefect_options: a database and a password of its own for the Prefect server.
         docker: run tasks in a real Docker engine; None asks the variable SLUICE_DOCKER.
+        emulator_extensions: modules that the embedded cloud's process loads besides its own patches, for tests.
         cache_dir: where a migrated Prefect database is kept for the next new state folder.
     """
 
@@ -64,6 +66,7 @@ class LocalCloud:
         with_prefect: bool = True,
         prefect_options: ServerOptions = ServerOptions(),
         docker: bool | None = None,
+        emulator_extensions: Sequence[str] = (),
         cache_dir: Path | None = None,
     ) -> None:
         self.state_dir = state_dir.resolve()
@@ -79,6 +82,7 @@ class LocalCloud:
         self.worker: Service | None = None
         self._with_prefect = with_prefect
         self._prefect_options = prefect_options
+        self._emulator_extensions = emulator_extensions
         self._keep_template = False
 
     # --- life ---
@@ -193,6 +197,7 @@ class LocalCloud:
             *("--state", str(self.state_dir), "--region", self.region),
             *("--ports", *(str(port) for port in wanted_ports)),
             *("--task-path", self._base_environment()["PATH"], "--wait-scale", str(self.wait_scale)),
+            *(["--extensions", *self._emulator_extensions] if self._emulator_extensions else []),
             *(["--docker"] if self.docker else []),
         ]
 
@@ -303,11 +308,6 @@ class LocalCloud:
         """Let other commands know that the pipeline is up in it."""
         self._endpoints = dataclasses.replace(self.endpoints, ready=True)
         self._endpoints.save()
-
-    def decisions(self) -> list[dict[str, Any]]:
-        """Return every IAM decision about a role so far (emulator/decisions.py)."""
-        path = self.state_dir / "decisions.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def run(self, command: list[str], *, timeout_seconds: float, environment: dict[str, str] | None = None) -> str:
         """Run a command of the project's own against this cloud; return its output.

@@ -31,6 +31,7 @@ from deployment.prefect_setup import automations
 from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
 from lambda_trigger.message import UploadMessage
+from tests.emulator.records import EXTENSIONS
 from tests.looking import looks
 from tests.privileges.calls import recorded
 
@@ -354,6 +355,7 @@ def running_chain(
             prefect_port=free_port(),
             prefect_options=prefect_options,
             docker=docker,
+            emulator_extensions=EXTENSIONS,
         ) as cloud:
             outputs = bring_up(
                 cloud,

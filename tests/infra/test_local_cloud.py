@@ -25,6 +25,7 @@ from deployment.local.cloud import LocalCloud
 from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied
 from deployment.local.ports import free_port
 from deployment.local.processes import recorded
+from tests.emulator.records import DECISION_RECORD, decisions_of
 
 pytestmark = pytest.mark.cloud
 
@@ -66,7 +67,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
         user.setenv("PREFECT_HOME", str(user_home / "prefect"))
         user.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         user.setenv("http_proxy", "http://127.0.0.1:1")
-        with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.05) as cloud:
+        with LocalCloud(
+            tmp_path_factory.mktemp("cloud"), wait_scale=0.05, emulator_extensions=[DECISION_RECORD]
+        ) as cloud:
             yield cloud
 
 
@@ -324,7 +327,7 @@ def test_a_task_may_do_what_its_role_allows_and_nothing_else(
     assert ended(cloud, arn)["containers"][0]["exitCode"] == exit_code
     if exit_code:
         assert log_of(cloud, name, arn) == ["refused: AccessDenied"]
-    decision = next(one for one in cloud.decisions() if one["role"] == name)
+    decision = next(one for one in decisions_of(cloud.state_dir) if one["role"] == name)
     assert decision["allowed"] == (exit_code == 0)
     assert decision["resource"].startswith("arn:aws:s3:::mine/")
 
@@ -367,7 +370,7 @@ def test_a_state_machine_may_list_only_where_its_role_allows(cloud: LocalCloud) 
     refused = execute(cloud, "refused", state("data/1"), lister)
     assert (refused["status"], refused["error"]) == ("FAILED", "S3.S3Exception")
     assert "s3:ListBucket" in refused["cause"]
-    asked = [one for one in cloud.decisions() if one["role"] == "lister"]
+    asked = [one for one in decisions_of(cloud.state_dir) if one["role"] == "lister"]
     assert [(one["allowed"], one["asked_by"]) for one in asked] == [
         (True, "step functions"),
         (False, "step functions"),
@@ -441,7 +444,7 @@ def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> No
         )
 
     def asked() -> dict[str, bool]:
-        return {one["role"]: one["allowed"] for one in cloud.decisions() if one["asked_by"] == "scheduler"}
+        return {one["role"]: one["allowed"] for one in decisions_of(cloud.state_dir) if one["asked_by"] == "scheduler"}
 
     eventually(lambda: len(asked()) == 2)
     assert asked() == {"schedule-may": True, "schedule-may-not": False}

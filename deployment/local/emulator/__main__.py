@@ -1,4 +1,4 @@
-"""Starts the embedded cloud and says so in a file: options -> environment -> MiniStack -> what is mended -> serve."""
+"""Starts the embedded cloud and says so in a file: options -> environment -> MiniStack -> patches -> serve."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ from typing import Any
 from deployment.local.emulator import containers
 
 HOST = "127.0.0.1"
+# Each covers one difference from AWS; where two replace the same function, the later one calls the earlier one.
+PATCHES = (
+    "transport",
+    "task_roles",
+    "execution_role",
+    "template_secrets",
+    "task_stop",
+    "memory_limit",
+    "state_machine_role",
+    "run_task_sync",
+    "schedules",
+    "lambda_lines",
+    "lambda_json_logs",
+    "message_moves",
+    "version_ranges",
+    "durability",
+)
 # Tasks get this long to end before the cloud that they call is gone.
 _TASK_GRACE_SECONDS = 8.0
 _SHUTDOWN_SECONDS = 10.0
@@ -30,7 +47,9 @@ def main() -> None:
     listener = _listen(options.ports)
     _set_environment(state, listener.getsockname()[1], options)
     client = _docker() if options.docker else _stand_in(state, options)
-    _mend(state)
+    _patch_ministack()
+    for extension in options.extensions:
+        importlib.import_module(extension).install(state)
     if not options.docker:
         from deployment.local.emulator import pushed_images
 
@@ -46,6 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--region", required=True)
     parser.add_argument("--task-path", required=True, help="the PATH of tasks' processes")
     parser.add_argument("--wait-scale", type=float, default=1.0, help="factor on waits of state machines")
+    parser.add_argument("--extensions", nargs="*", default=[], help="modules with a function install(state), for tests")
     parser.add_argument("--docker", action="store_true", help="run tasks in a real Docker engine")
     return parser.parse_args()
 
@@ -127,39 +147,11 @@ def _in_docker(client: Any, state: Path, region: str) -> Callable[[float], None]
     return tasks.close
 
 
-def _mend(state: Path) -> None:
+def _patch_ministack() -> None:
     # Imported only now: ministack reads the environment when it is imported.
-    from deployment.local.emulator import (
-        decisions,
-        durability,
-        lambda_logs,
-        memory_limit,
-        message_moves,
-        run_task_answers,
-        schedules,
-        step_functions,
-        task_launch,
-        task_roles,
-        task_stop,
-        transport,
-        version_ranges,
-    )
-
     logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
-    record = decisions.Decisions(state / "decisions.jsonl")
-    record.watch_requests()
-    transport.install()
-    task_roles.install()
-    task_launch.install(record)
-    task_stop.install()
-    run_task_answers.install(state)
-    step_functions.install(record)
-    schedules.install(record)
-    lambda_logs.install()
-    memory_limit.install()
-    message_moves.install()
-    durability.install()
-    version_ranges.install()
+    for name in PATCHES:
+        importlib.import_module(f"deployment.local.emulator.{name}").install()
 
 
 async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], ready: Path) -> None:
@@ -168,7 +160,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     from hypercorn.config import Config  # type: ignore[import-not-found]
     from ministack import app
 
-    from deployment.local.emulator import durability, step_functions
+    from deployment.local.emulator import durability, state_machine_role
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -184,7 +176,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     durability.save_now_and_then()
     _write(ready, {"port": listener.getsockname()[1], "pid": os.getpid()})
     await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
-    step_functions.freeze()
+    state_machine_role.freeze()
     # The tasks still need the cloud to give back what they hold.
     await asyncio.to_thread(end_tasks, _TASK_GRACE_SECONDS)
     stop_serving.set()

@@ -197,7 +197,7 @@ class Container:
         """Send SIGTERM, and SIGKILL after the stop timeout.
 
         MiniStack always asks for 5 seconds; the task definition's stopTimeout, which Fargate heeds, comes as a label
-        (task_launch.py) and counts more.
+        (task_stop.py) and counts more.
         """
         if self._process is None or self._ended.is_set():
             return

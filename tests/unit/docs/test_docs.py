@@ -256,8 +256,8 @@ def test_every_decision_is_listed_under_its_title() -> None:
         assert all(f"**{part}.**" in read(record) for part in ("What", "Why", "What else")), record.name
 
 
-def test_the_decision_on_the_local_cloud_names_everything_that_is_mended() -> None:
-    record = read(PROJECT_ROOT / "docs" / "decisions" / "0009-what-the-local-cloud-mends.md")
+def test_the_decision_on_ministack_names_every_patch() -> None:
+    record = read(PROJECT_ROOT / "docs" / "decisions" / "0009-differences-between-ministack-and-aws.md")
     modules = {path.name for path in (PROJECT_ROOT / "deployment" / "local" / "emulator").glob("[!_]*.py")}
     assert {name for name in modules if f"`{name}`" not in record} == set()
 

@@ -1,0 +1,43 @@
+"""Every patch of MiniStack is still needed: without it MiniStack does not do what AWS does.
+
+When one of these fails after an update of MiniStack, delete the patch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+
+from deployment import PROJECT_ROOT
+from tests.emulator.unpatched import STILL_NEEDED
+
+_EMULATOR = PROJECT_ROOT / "deployment" / "local" / "emulator"
+_HELPERS = {"memory_use", "permissions"}  # of several patches
+
+
+@pytest.fixture(scope="module")
+def still_needed() -> Mapping[str, bool]:
+    """What one unpatched MiniStack does, by patch."""
+    done = subprocess.run(
+        [str(PROJECT_ROOT / ".venv-cloud" / "bin" / "python"), "-m", "tests.emulator.unpatched"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    needed: Mapping[str, bool] = json.loads(done.stdout.splitlines()[-1])
+    return needed
+
+
+@pytest.mark.parametrize("patch", STILL_NEEDED)
+def test_ministack_still_differs_from_aws_without_the_patch(still_needed: Mapping[str, bool], patch: str) -> None:
+    assert still_needed[patch]
+
+
+def test_every_patch_is_checked() -> None:
+    modules = {path.stem for path in _EMULATOR.glob("[!_]*.py")}
+    assert modules - _HELPERS == set(STILL_NEEDED)
