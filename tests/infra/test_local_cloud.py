@@ -545,7 +545,7 @@ def test_a_docker_engine_that_is_asked_for_and_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLUICE_DOCKER", "1")
-    with pytest.raises(ServiceDied, match="SLUICE_DOCKER=1 asks for a Docker engine, and"):
+    with pytest.raises(ServiceDied, match="SLUICE_DOCKER=1"):
         LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()).start()
 
 
@@ -564,7 +564,8 @@ def test_a_service_that_dies_is_noticed_and_its_log_shown(tmp_path: Path) -> Non
             return None
 
         message = eventually(died)
-    assert "embedded cloud ended by itself with exit code 137" in message
+    assert "embedded cloud" in message
+    assert "137" in message
     assert "cloud.log" in message
 
 

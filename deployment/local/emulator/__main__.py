@@ -1,4 +1,4 @@
-"""Starts the embedded cloud and says so in a file: options -> environment -> MiniStack -> patches -> serve."""
+"""Starts the embedded cloud and writes a file when it is ready: options, environment, MiniStack, patches, serve."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PATCHES = (
     "version_ranges",
     "durability",
 )
-# Tasks get this long to end before the cloud that they call is gone.
+# How long tasks may take to end before the cloud that they call stops.
 _TASK_GRACE_SECONDS = 8.0
 _SHUTDOWN_SECONDS = 10.0
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deployment.local.emulator", description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="everything is kept in this folder")
+    parser.add_argument("--state", type=Path, required=True, help="the state folder")
     parser.add_argument("--ports", type=int, nargs="+", default=[0], help="the first free one is used; 0 is any")
     parser.add_argument("--region", required=True)
     parser.add_argument("--task-path", required=True, help="the PATH of tasks' processes")
@@ -95,7 +95,7 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         AUTH="true",
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 (MiniStack's root user has these)
-        # With a limit MiniStack drops an asynchronous event after three throttles; AWS keeps trying for hours.
+        # With a limit MiniStack drops an asynchronous event after three throttles; AWS retries for hours.
         LAMBDA_ACCOUNT_CONCURRENCY="0",
         IOT_MTLS_ENABLED="0",  # it would open another port
         SFTP_ENABLED="0",
@@ -126,20 +126,20 @@ def _stand_in(state: Path, options: argparse.Namespace) -> containers.Client:
 
 
 def _docker() -> Any:
-    """Return a client of the Docker engine; end with a sentence when none answers.
+    """Return a client of the Docker engine; exit with a message if none answers.
 
-    MiniStack would say that tasks run, and run none.
+    MiniStack would report running tasks, and run none.
     """
     try:
         client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where it is not installed
         client.ping()
     except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
-        sys.exit(f"SLUICE_DOCKER=1 asks for a Docker engine, and none answers: {error}")
+        sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, and none answers: {error}")
     return client
 
 
 def _in_docker(client: Any, state: Path, region: str) -> Callable[[float], None]:
-    """Let tasks run as they would on Fargate; return what ends them."""
+    """Run tasks as on Fargate; return the function that ends them."""
     from deployment.local.emulator.docker_tasks import DockerTasks  # it imports ministack
 
     tasks = DockerTasks(client, state, region)
@@ -173,11 +173,11 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     server = asyncio.create_task(_until_stopped(serve, app.app, config, stop_serving))
     await asyncio.wait([asyncio.create_task(_answers()), server], return_when=asyncio.FIRST_COMPLETED)
     durability.resume_executions()
-    durability.save_now_and_then()
+    durability.save_periodically()
     _write(ready, {"port": listener.getsockname()[1], "pid": os.getpid()})
     await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
     state_machine_role.freeze()
-    # The tasks still need the cloud to give back what they hold.
+    # The tasks still need the cloud to return their messages.
     await asyncio.to_thread(end_tasks, _TASK_GRACE_SECONDS)
     stop_serving.set()
     await asyncio.wait([server], timeout=_SHUTDOWN_SECONDS)
@@ -190,7 +190,7 @@ async def _until_stopped(serve: Any, app: Any, config: Any, stop: asyncio.Event)
 
 
 async def _answers() -> None:
-    """Return once the server answers a request: its state is loaded then."""
+    """Return when the server answers a request: by then its state is loaded."""
     port = int(os.environ["GATEWAY_PORT"])
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(b"GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")

@@ -18,7 +18,7 @@ _LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 
 
 class ExecutionRoleRefused(Exception):
-    """The task's execution role may not do what ECS does in its name; the task fails to start."""
+    """The task's execution role lacks a permission that ECS needs; the task fails to start."""
 
 
 def install() -> None:

@@ -45,7 +45,7 @@ def _rewrite(group: str, request_id: str, *, failed: bool) -> None:
 
 
 def _with_one_line_for_a_traceback(lines: list[str], request_id: str) -> list[str]:
-    """The handler's exception follows what the handler itself logged, before Lambda's last two lines."""
+    """Put the handler's exception, which precedes Lambda's last two lines, on one line."""
     if _TRACEBACK not in lines:
         return lines
     begin, end = lines.index(_TRACEBACK), len(lines) - 2

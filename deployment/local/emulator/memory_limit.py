@@ -1,7 +1,7 @@
-"""Kills a container that takes more memory than its task definition gives it, and says so as ECS does.
+"""Kills a container above its task definition's memory limit, as Fargate does; MiniStack sets no limit.
 
-Fargate's kernel does that. Without a Docker engine, whose limit is its own, the memory of a container's processes is
-looked at several times a second (memory_use.py).
+A Docker engine enforces the limit itself. Without one, the memory of a container's processes is checked several times
+a second (memory_use.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 
 
 def install() -> None:
-    """Let ECS start containers with a memory limit, and tell of those that were killed for it."""
+    """Start containers with a memory limit, and report those that were killed."""
     build, mark_stopped = ecs._build_run_kwargs, ecs._mark_task_stopped
 
     def with_limit(container: dict[str, Any], definition: dict[str, Any], *rest: Any) -> dict[str, Any]:
@@ -26,13 +26,13 @@ def install() -> None:
             keywords["mem_limit"] = f"{memory_mib}m"
         return keywords
 
-    def tell_why(task_arn: str, task: dict[str, Any], *rest: Any, **more: Any) -> Any:
+    def report_reason(task_arn: str, task: dict[str, Any], *rest: Any, **more: Any) -> Any:
         for container, docker_id in zip(task.get("containers", []), task.get("_docker_ids") or [], strict=False):
             if _was_killed(docker_id):
                 container["reason"] = OUT_OF_MEMORY
         return mark_stopped(task_arn, task, *rest, **more)
 
-    ecs._build_run_kwargs, ecs._mark_task_stopped = with_limit, tell_why
+    ecs._build_run_kwargs, ecs._mark_task_stopped = with_limit, report_reason
 
 
 def _was_killed(docker_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Watches how much memory a process and its children take."""
+"""Measures the memory of a process and its children."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOOK_SECONDS = 0.2
 
 
 def exceeds(pid: int, limit_bytes: int, ended: Event) -> bool:
-    """Wait until the processes take more than `limit_bytes`, or have ended; return whether it was the former."""
+    """Wait until the processes use more than `limit_bytes` or have ended; return whether they exceeded it."""
     while not ended.wait(_LOOK_SECONDS):
         if resident_bytes(pid) > limit_bytes:
             return True
@@ -18,7 +18,7 @@ def exceeds(pid: int, limit_bytes: int, ended: Event) -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident memory of a process and of all that it started; 0 where there is no /proc, or no such process."""
+    """Return the resident memory of a process and its descendants; 0 without /proc or without such a process."""
     process = Path("/proc") / str(pid)
     try:
         pages = int((process / "statm").read_text().split()[1])

@@ -1,6 +1,6 @@
-"""Runs what was pushed: the code in a task's image, where the embedded registry holds it, instead of the project's.
+"""Runs the code of the image that was pushed to MiniStack's registry; without Docker, MiniStack runs no image.
 
-Only `/app` of the image is taken; Python and its packages are this machine's. Docker, where it is there, runs it whole.
+Only `/app` of the image is used; Python and its packages are this machine's. A Docker engine runs the whole image.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CODE = "app/"
 
 
 def code_in(folder: Path) -> Callable[[str], Path | None]:
-    """Return what tells, for an image's address, the folder with its code.
+    """Return a function from an image's address to the folder with its code.
 
-    It answers None for an image that is not of the embedded registry: the project's own folder stands for that.
+    It returns None for an image outside the embedded registry: the project's folder is used for that.
 
     Args:
-        folder: where code is unpacked, once for each digest.
+        folder: code is unpacked here, once per digest.
     """
 
     def code_of(image: str) -> Path | None:

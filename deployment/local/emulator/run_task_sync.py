@@ -16,7 +16,7 @@ from deployment.local.emulator.state_machine_role import Permission, cluster_arn
 
 _POLL_SECONDS = 0.2
 
-# What RunTask's own errors are called; all others, throttles and want of capacity too, are ECS.AmazonECSException:
+# The names of RunTask's errors; all others, such as throttles and missing capacity, are ECS.AmazonECSException:
 # docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html#API_RunTask_Errors
 _RUN_TASK_ERRORS = frozenset(
     {
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 def _run_task(resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Launch a task; with .sync wait for its end and return it, or raise what AWS raises.
+    """Launch a task; with .sync wait until it ends and return it, or raise AWS's error.
 
     Failures in the answer raise AmazonECS.Unknown; a task that did not start, was stopped, or has a container with
     another exit code than 0 raises States.TaskFailed, with the task's JSON as the cause.

@@ -1,6 +1,6 @@
 """Calls the services of a state machine as its role; MiniStack calls them as root.
 
-So a permission that the role lacks is missed here, and not on AWS only.
+So a missing permission is found here, and not first on AWS.
 docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
 """
 
@@ -17,13 +17,13 @@ from ministack.services import ecs, stepfunctions
 
 from deployment.local.emulator.permissions import role_allows
 
-# Through this rule ECS tells Step Functions that a task stopped; the role must be allowed to make it:
+# Through this rule ECS notifies Step Functions that a task stopped; the role must be allowed to create it:
 # docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html#sync-async-iam-policies
 _ECS_EVENTS_RULE = "rule/StepFunctionsGetEventsForECSTaskRule"
 
 
 class Permission(NamedTuple):
-    """One thing that the state machine's role must be allowed to do."""
+    """A permission that the state machine's role needs."""
 
     action: str
     resource: str
@@ -31,7 +31,7 @@ class Permission(NamedTuple):
 
 
 class CurrentState(NamedTuple):
-    """What runs in this thread: the execution, and when its present state times out."""
+    """The execution that runs in this thread, and when its current state times out."""
 
     execution: dict[str, Any]
     deadline: float | None
@@ -42,7 +42,7 @@ _frozen = threading.Event()
 
 
 def freeze() -> None:
-    """Let no execution take another step: the cloud is stopping, and they go on when it is started again."""
+    """Stop every execution before its next step: the cloud is stopping, and they resume at the next start."""
     _frozen.set()
 
 
@@ -55,7 +55,7 @@ def install() -> None:
     )
 
     def execute_task(state: Any, raw_input: Any, execution: Any, context: Any) -> Any:
-        _stand_still_if_frozen()
+        _block_if_frozen()
         token = current_state.set(CurrentState(execution, None))
         try:
             return execute(state, raw_input, execution, context)
@@ -71,30 +71,30 @@ def install() -> None:
             return invoke_in_time(resource, arguments, seconds)
         finally:
             current_state.reset(token)
-            _stand_still_if_frozen()
+            _block_if_frozen()
 
     def invoke_as_role(resource: str, arguments: Any) -> Any:
         _authorize(resource, arguments)
         try:
             return invoke(resource, arguments)
         finally:
-            _stand_still_if_frozen()
+            _block_if_frozen()
 
     stepfunctions._execute_task = execute_task
     stepfunctions._invoke_resource = invoke_as_role
     stepfunctions._invoke_resource_with_timeout = invoke_with_timeout
 
 
-def _stand_still_if_frozen() -> None:
+def _block_if_frozen() -> None:
     if _frozen.is_set():
-        threading.Event().wait()  # for ever; the process ends with this thread
+        threading.Event().wait()  # forever; the process ends with this thread
 
 
 # --- the role ---------------------------------------------------------------------------------------------
 
 
 def _authorize(resource: str, arguments: dict[str, Any]) -> None:
-    """Raise the error that AWS raises unless the role may do what this integration does."""
+    """Raise AWS's error unless the role has the integration's permissions."""
     integration = resource.removeprefix("arn:aws:states:::")
     if integration not in _INTEGRATIONS:
         raise stepfunctions._ExecutionError(
@@ -193,7 +193,7 @@ def _publish(arguments: dict[str, Any]) -> list[Permission]:
     return [Permission("sns:Publish", str(arguments.get("TopicArn") or arguments.get("TargetArn")), {})]
 
 
-# Integration → the error that AWS names when the role is refused, and the permissions that it needs.
+# Integration → AWS's error when the role is refused, and the permissions that it needs.
 _INTEGRATIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[Permission]]]] = {
     "aws-sdk:s3:listObjectsV2": ("S3.S3Exception", _list_objects),
     "aws-sdk:s3:headObject": ("S3.S3Exception", _read_object),

@@ -323,7 +323,7 @@ def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> It
 
 
 def as_if_prefect_watched(lines: Iterator[str]) -> list[str]:
-    return [line for line in lines if "Prefect was away" not in line]
+    return [line for line in lines if "Prefect was unavailable" not in line]
 
 
 def test_the_demo_prints_what_the_readme_says(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
