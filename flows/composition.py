@@ -15,7 +15,7 @@ from typing import Any
 from blocks.object_store import ObjectStore
 from blocks.settings import BLOCK_NAME, PipelineSettings
 from blocks.upload_queue import UploadQueue
-from flows.refinery.contracts import Contracts, load_contracts
+from flows.refinery.contract.loading import Contracts
 
 LOG = logging.getLogger("sluice")
 
@@ -31,7 +31,7 @@ class Pipeline:
     @cached_property
     def contracts(self) -> Contracts:
         """The contracts, read when the first upload needs one."""
-        return load_contracts(self.settings.contracts_root)
+        return Contracts.load(self.settings.contracts_root)
 
 
 def assemble(settings: PipelineSettings) -> Pipeline:

@@ -27,11 +27,12 @@ from flows.observability.run_summary import Places, outcome_message, outcome_nam
 from flows.observability.upload_slot import upload_slot
 from flows.pipeline.receipt import Chain, Output, Receipt, Status, receipt_key
 from flows.pipeline.stages import REJECTING, UploadRun
-from flows.refinery.contracts import Contract, ContractInvalid, overridden
+from flows.refinery.check_contract import check_contract
+from flows.refinery.contract.loading import ContractInvalid, overridden
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
-from flows.refinery.preprocess.preprocess import Prepared
+from flows.refinery.refine import JudgedFile, Refined
 from flows.refinery.repair.corrections import Corrections
-from flows.refinery.validate.validate import Validated
 from lambda_trigger.message import UploadMessage, folder_of
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
@@ -150,23 +151,23 @@ def _fetch(run: UploadRun, progress: ProgressBar) -> ObjectFacts:
 @task(
     name="validate", task_run_name="validate", description="Decode, judge every row with Great Expectations.", **_CORE
 )
-def _validate(run: UploadRun, progress: ProgressBar) -> Validated:
+def _validate(run: UploadRun, progress: ProgressBar) -> JudgedFile:
     validated = run.validate()
-    progress.rows_expected = validated.rows_good
+    good = progress.rows_expected = validated.good.rows if validated.good else 0
     log = get_run_logger()
     failed = [check for check in validated.checks if not check.success]
     for check in failed:
         rows = "" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
         log.warning("Failed: %s%s", check.rule, rows)
     bad = sum(validated.quarantined.values())
-    parted = "the file is rejected" if validated.rejected else f"{validated.rows_good:,} good, {bad:,} to quarantine"
+    parted = "the file is rejected" if validated.rejected else f"{good:,} good, {bad:,} to quarantine"
     passed = len(validated.checks) - len(failed)
     log.info("%s rows: %s. %s of %s checks passed.", f"{validated.rows_in:,}", parted, passed, len(validated.checks))
     return validated
 
 
 @task(name="refine", task_run_name="refine", description="Preprocess the good rows with pandas.", **_CORE)
-def _refine(run: UploadRun) -> Prepared:
+def _refine(run: UploadRun) -> Refined:
     prepared = run.refine()
     get_run_logger().info(
         "Preprocessed: %s rows to publish, %s dropped%s.",
@@ -320,7 +321,11 @@ def _contract_by_hand(parts: Pipeline, key: str, dataset: str, changes: dict[str
     """Return the contract that the parameters ask for; None when that is the one that the key belongs to."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
-        return overridden(contract, changes) if changes else contract if dataset else None
+        if not changes:
+            return contract if dataset else None
+        changed = overridden(contract, changes)
+        check_contract(changed)
+        return changed
     except ContractInvalid as error:
         raise ParametersWrong(str(error)) from None
 

@@ -1,6 +1,6 @@
-"""When to look for what happens in another process: often at first, then seldom.
+"""Polling intervals for events in another process: short at first, then longer.
 
-Each look costs the servers that are asked, and the machine's two cores, time that the process then lacks.
+Each poll costs the servers, and the machine's two cores, time that the other process then lacks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.05, 0.3
 
 
 def looks(seconds: float) -> Iterator[None]:
-    """Come back each time that it is time to look; once more at the end of `seconds`, and then no more."""
+    """Yield at each polling time, a last time after `seconds`."""
     began = time.monotonic()
     waited = 0.0
     while waited <= seconds:

@@ -102,7 +102,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of contract.yaml, from which editors complete and check contracts."""
     from deployment.commands.user_paths import written_to
-    from flows.refinery.contract.schema import render_schema
+    from flows.refinery.propose.contract_schema import render_schema
 
     text = render_schema()
     if output is None:

@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment.commands.user_paths import written_to
+from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check
-from flows.refinery.contract.loading import Contract, ContractInvalid
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
-from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
-from flows.refinery.validate.expectations import check_expectations
+from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
-from flows.refinery.validate.validate import Validated, validate_file
 
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters
@@ -39,8 +39,8 @@ class Checked:
         examples: by rule, some rows that broke it: their number and the value.
     """
 
-    validated: Validated | None
-    prepared: Prepared | None
+    validated: JudgedFile | None
+    prepared: Refined | None
     reasons: tuple[str, ...]
     examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         ContractInvalid: the contract cannot be used as it is.
         PathUnwritable: `output` is no folder that can be written.
     """
-    check_expectations(contract)
+    check_contract(contract)
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         checked = check_file(contract, file, Path(folder))
         show(console, contract, file, checked)
@@ -79,7 +79,7 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
         ContractInvalid: an expectation or a step cannot be used.
     """
     try:
-        validated = validate_file(file, contract, work_dir)
+        validated = judge_file(file, contract, work_dir)
     except ContractInvalid:
         raise
     except TerminalError as error:
@@ -95,7 +95,7 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
         return Checked(validated, None, (str(error),), examples)
 
 
-def keep(prepared: Prepared, file: Path, output: Path) -> list[Path]:
+def keep(prepared: Refined, file: Path, output: Path) -> list[Path]:
     """Copy the outputs to `output`/data and `output`/quarantine, and return where they are."""
     stem = file.name.split(".", 1)[0]
     files = [("data", part) for part in prepared.outputs]
@@ -141,7 +141,7 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
         console.print(f"          {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _rules(validated: Validated, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
+def _rules(validated: JudgedFile, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
     rejecting = {reason.code for reason in validated.rejected}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)

@@ -15,7 +15,8 @@ from rich.markup import escape
 
 from deployment.commands.contract_files import contract_of
 from flows.refinery.contract.diff import Effect, changes_between
-from flows.refinery.contracts import Contract, ContractInvalid, load_contract
+from flows.refinery.contract.loading import ContractInvalid, load_contract
+from flows.refinery.contract.model import Contract
 
 _STYLES = {Effect.STRICTER: "yellow", Effect.LOOSER: "green", Effect.WORDS: "dim"}
 _GIT_SECONDS = 30

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployment import PROJECT_ROOT
-from flows.refinery.contracts import CONTRACT_FILE, Contract, ContractInvalid, load_contract
+from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, load_contract
+from flows.refinery.contract.model import Contract
 from flows.refinery.suggestions import did_you_mean
 
 CONTRACTS = PROJECT_ROOT / "flows" / "contracts"

@@ -29,7 +29,8 @@ from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import AwsStack, find_aws_stack
 from deployment.prefect_setup.access import PrefectAccess, prefect_access
 from deployment.prefect_setup.setup import check_prefect, register
-from flows.refinery.contracts import load_contracts
+from flows.refinery.check_contract import check_contracts
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
@@ -84,7 +85,7 @@ def deploy(console: Console, wishes: Wishes, users: Mapping[str, str], ask: Ask)
     environment = wishes.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        load_contracts(CONTRACTS)  # in the image a wrong one would stop every file
+        check_contracts(Contracts.load(CONTRACTS))  # in the image a wrong one would reject every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, wishes, access, ask).run()
 

@@ -23,7 +23,8 @@ from pydantic import ValidationError
 
 from blocks.settings import CONTRACTS
 from deployment.prefect_setup import concurrency
-from flows.refinery.contracts import Contract, ContractInvalid, load_contracts
+from flows.refinery.contract.loading import ContractInvalid, Contracts
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=Path, default=concurrency.FILE, help="the limits (default: Sluice's own)")
     given = parser.parse_args(arguments)
     try:
-        contracts = load_contracts(CONTRACTS)
+        contracts = Contracts.load(CONTRACTS)
         limits = concurrency.declared(given.concurrency)
         done = apply(declared(given.file), deadlines_of(contracts))
         done += concurrency.apply(limits, [contract.dataset for contract in contracts])

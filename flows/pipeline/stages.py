@@ -23,12 +23,12 @@ from flows.pipeline.protocol import ReceiptConflict, Start, decide_start
 from flows.pipeline.receipt import Chain, ContractUsed, Output, Receipt, Rows, Source, Status, output_stem
 from flows.pipeline.time_limit import TimeIsUp, time_limit
 from flows.refinery.checks import Check, RejectionReason
-from flows.refinery.contract.loading import Contract, ContractInvalid
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError, TransientError
-from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
 from flows.refinery.preprocess.step_base import StepFailed
+from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from flows.refinery.repair.corrections import Corrections, read_corrections
-from flows.refinery.validate.validate import Validated, validate_file
 from flows.refinery.write.outputs import OutputFile, output_file
 from lambda_trigger.message import UploadMessage, folder_of
 
@@ -115,8 +115,8 @@ class UploadRun:
         self._new_corrections = corrections
         self._corrections: Corrections | None = None
         self._standing: Receipt | None = None
-        self._validated: Validated | None = None
-        self._prepared: Prepared | None = None
+        self._validated: JudgedFile | None = None
+        self._prepared: Refined | None = None
         self._outputs: tuple[Output, ...] = ()
 
     def __enter__(self) -> Self:
@@ -151,10 +151,10 @@ class UploadRun:
             self._corrections = self._all_corrections()
             return self._facts
 
-    def validate(self) -> Validated:
+    def validate(self) -> JudgedFile:
         """Decode the file, judge every row, part good from bad."""
         with self._stage("validate", self.pipeline.settings.stage_timeout_seconds):
-            self._validated = validate_file(
+            self._validated = judge_file(
                 self.source,
                 self.contract,
                 self._work_dir,
@@ -163,7 +163,7 @@ class UploadRun:
             )
             return self._validated
 
-    def refine(self) -> Prepared:
+    def refine(self) -> Refined:
         """Preprocess the good rows into the files that will be published."""
         with self._stage("refine", self.pipeline.settings.stage_timeout_seconds):
             self._prepared = preprocess_file(
@@ -411,11 +411,11 @@ class UploadRun:
         """The local copy of the object version; there once it was fetched."""
         return self._work_dir / "source"
 
-    def _progress_of(self, stage: str) -> Callable[[int], None] | None:
+    def _progress_of(self, stage: str) -> Callable[[str, int], None] | None:
         if self._on_progress is None:
             return None
         report = self._on_progress
-        return lambda rows: report(stage, rows)
+        return lambda _part, rows: report(stage, rows)
 
     @contextmanager
     def _stage(self, name: str, limit_seconds: float | None = None) -> Iterator[None]:

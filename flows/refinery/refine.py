@@ -1,21 +1,68 @@
-"""The stage `refine`: from a local file to the files that will be published and quarantined."""
+"""The stage `refine`: from a local file to the files that will be published and quarantined.
+
+One pure function, `refine_partition`, is mapped over the file's partitions, and what comes back is merged. Rules and
+steps that need the whole file work on the merged rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+
+from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import Contract
-from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.errors import SluiceError
+from flows.refinery.preprocess.step_base import FittedStep
+from flows.refinery.preprocess.step_pipeline import StepPipeline
+from flows.refinery.preprocess.steps import compile_steps
+from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
+from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.repair.corrections import Corrections
-from flows.refinery.validate.validate import validate_file
-from flows.refinery.write.outputs import OutputFile
+from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
+from flows.refinery.validate.checks_of_rules import (
+    check_of,
+    failed_check,
+    reason_of,
+    reasons_of_bad_rows,
+    row_rule_check,
+)
+from flows.refinery.validate.column_policy import judge_columns
+from flows.refinery.validate.expectations import merge_states
+from flows.refinery.validate.header_plan import Header, HeaderPlan
+from flows.refinery.validate.judge_partition import validate
+from flows.refinery.validate.overlay import corrected
+from flows.refinery.validate.quarantine import BrokenRows, QuarantineFile, first_broken, quarantine_table
+from flows.refinery.validate.rules import Rule, rules_of
+from flows.refinery.validate.whole_file_rules import WholeFileJudge
+from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
+
+_T = TypeVar("_T")
 
 Progress = Callable[[str, int], None]
 """Called with the part of the stage (validate, preprocess) and the rows that it has done so far."""
+
+Partitions = Callable[[], Iterator[Partition]]
+"""Gives a file's partitions in their order, from the first on, as often as it is called."""
+
+MapPartitions = Callable[[Callable[[Partition], "RefinedPartition"], Iterable[Partition]], Iterable["RefinedPartition"]]
+"""The built-in `map`, or what has its shape and keeps the order, such as an executor's. [flat] holds only where it does
+not read all partitions ahead."""
+
+
+class RowsUnaccounted(SluiceError):
+    """Rows came in and are neither published, quarantined nor dropped: a fault of Sluice. Nothing may be published."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +77,8 @@ class Refined:
         outputs: the clean rows, as local files; empty when the file is rejected.
         quarantine: the bad rows, as a local file; None when there are none.
         fitted: by step, what it learned, as JSON can hold it.
+        columns_out: the columns that were written.
+        seconds: by part (read, validate, preprocess, write), the time spent in it; summed over worker processes.
     """
 
     rows_in: int
@@ -41,41 +90,460 @@ class Refined:
     outputs: tuple[OutputFile, ...]
     quarantine: OutputFile | None
     fitted: dict[str, Any]
+    columns_out: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def refine(
-    source: Path,
+    source: Path | Partitions,
     contract: Contract,
     work_dir: Path,
     *,
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
+    limits: Limits | None = None,
+    rows_per_partition: int = ROWS_PER_PARTITION,
+    map_partitions: MapPartitions = map,
 ) -> Refined:
     """Read, validate, preprocess and write a file, in bounded memory.
 
     Args:
-        source: the local copy of the object version.
+        source: the local copy of the object version, or what gives its partitions.
         work_dir: an existing folder for the files that are made.
         corrections: values that repairs put into some rows.
+        map_partitions: applies `refine_partition` to every partition, here or in other processes.
 
     Raises:
         FileRejected: a subclass says why the file cannot be read or judged at all.
         ContractInvalid: an expectation or a step's arguments cannot be used.
         StepFailed: a step cannot be done on these rows.
+        CorrectionsUnusable: the corrections do not fit the file.
     """
+    check_contract(contract)
+    judged = judge_file(
+        source,
+        contract,
+        work_dir,
+        corrections=corrections,
+        on_progress=on_progress,
+        limits=limits,
+        rows_per_partition=rows_per_partition,
+        map_partitions=map_partitions,
+    )
+    return preprocess_file(judged, contract, work_dir, on_progress=on_progress)
+
+
+# --- one partition ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RefinedPartition:
+    """What comes back of one partition. It can be pickled and merged.
+
+    Attributes:
+        misfits: rows that could not be decoded, by reason.
+        good: the good rows.
+        bad: the bad rows and misfits, as the quarantine file has them; None where there are none.
+        bad_numbers: the numbers of the bad rows, without the misfits.
+        bad_masks: row rules x bad rows; true where a row breaks the rule.
+        broken: by row rule, the rows that break it.
+        nulls: the columns that hold missing values, in good or bad rows.
+        whole_file_rows: all rows, of the columns that rules need at the end of the file.
+        states: by expectation, what is merged.
+        key_hashes: by expectation, the hashes of a uniqueness rule's keys.
+        seconds: by part, the time spent in it.
+    """
+
+    rows_in: int
+    misfits: Counter[str]
+    good: pa.RecordBatch
+    bad: pa.Table | None
+    bad_numbers: np.ndarray
+    bad_masks: np.ndarray
+    broken: np.ndarray
+    nulls: frozenset[str]
+    whole_file_rows: pa.RecordBatch
+    states: tuple[Any, ...]
+    key_hashes: tuple[np.ndarray | None, ...]
+    seconds: Mapping[str, float]
+
+
+def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition:
+    """Judge one partition, and give its good and bad rows in the form in which they are written.
+
+    It depends on nothing but its arguments, and they and the result can be pickled: it does the same in this process,
+    in a worker process or on a Dask worker. The contract's steps follow when all partitions are merged, as the verdict
+    on the file decides which rows they get, and whether any.
+
+    Raises:
+        FileRejected: an expectation cannot be judged on these rows.
+    """
+    seconds = _Seconds()
+    with seconds.of("validate"):
+        judged = validate(partition, plan)
+        frame, numbers = judged.frame, partition.row_numbers
+        bad = np.flatnonzero(judged.is_bad)
+        bad_masks = judged.masks[:, bad]
+    with seconds.of("write"):
+        good = ~judged.is_bad
+        good_rows = to_batch(frame[good] if len(bad) else frame, numbers[good], plan.kinds)
+        bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
+        whole_file_rows = to_batch(frame, numbers, plan.whole_file_kinds)
+    refined = RefinedPartition(
+        rows_in=partition.rows_in,
+        misfits=_misfits_of(partition),
+        good=good_rows,
+        bad=bad_rows,
+        bad_numbers=numbers[bad],
+        bad_masks=bad_masks,
+        broken=judged.masks.sum(axis=1),
+        nulls=frozenset(name for name in plan.columns if frame[name].hasnans),
+        whole_file_rows=whole_file_rows,
+        states=tuple(finding.state for finding in judged.findings),
+        key_hashes=tuple(finding.key_hashes for finding in judged.findings),
+        seconds=dict(seconds),
+    )
+    del judged, frame
+    gc.collect()  # GX's graphs are cyclic: without this a partition's frames pile up
+    return refined
+
+
+def _misfits_of(partition: Partition) -> Counter[str]:
+    return Counter(misfit.reason for misfit in partition.misfits)
+
+
+class _Seconds(dict[str, float]):
+    """Seconds by part."""
+
+    def add(self, others: Mapping[str, float]) -> None:
+        """Add what was counted elsewhere."""
+        for part, seconds in others.items():
+            self[part] = self.get(part, 0.0) + seconds
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count the time inside the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add({part: time.perf_counter() - start})
+
+    def inside(self, part: str, items: Iterator[_T]) -> Iterator[_T]:
+        """The same items, with the time that making each takes counted."""
+        while True:
+            with self.of(part):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+
+# --- the whole file ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JudgedFile:
+    """A file that was decoded, coerced and judged.
+
+    Attributes:
+        quarantined: bad rows by the first rule that each broke.
+        rejected: why the file is rejected; empty when it is accepted.
+        good: the good rows; None for a rejected file.
+        quarantine_path: the bad rows (Parquet, see quarantine.py); None when there are none.
+        columns_in: the file's columns.
+        seconds: by part, the time spent in it.
+    """
+
+    rows_in: int
+    quarantined: dict[str, int]
+    checks: tuple[Check, ...]
+    rejected: tuple[RejectionReason, ...]
+    good: ArrowSpool | None
+    quarantine_path: Path | None
+    columns_in: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+class _HeaderGrew(Exception):
+    """A later partition has a new column, or widens the type of a column that the contract does not name."""
+
+    def __init__(self, header: Header) -> None:
+        super().__init__()
+        self.header = header
+
+
+def judge_file(
+    source: Path | Partitions,
+    contract: Contract,
+    work_dir: Path,
+    *,
+    corrections: Corrections | None = None,
+    on_progress: Progress | None = None,
+    limits: Limits | None = None,
+    rows_per_partition: int = ROWS_PER_PARTITION,
+    map_partitions: MapPartitions = map,
+) -> JudgedFile:
+    """Read and validate a file: the first half of `refine`, for those who want its findings without the outputs."""
+    limits = limits or Limits()
+    if isinstance(source, Path):
+        read: Partitions = partial(
+            read_partitions, source, contract, rows_per_partition=rows_per_partition, limits=limits
+        )
+    else:
+        read = source
+
+    def partitions() -> Iterator[Partition]:
+        return read() if corrections is None else corrected(read(), corrections, contract, limits)
+
+    rules = rules_of(contract)
     report = on_progress or (lambda _part, _rows: None)
-    validated = validate_file(
-        source, contract, work_dir, corrections=corrections, on_progress=lambda rows: report("validate", rows)
+    header = Header()
+    while True:
+        try:
+            return _one_pass(partitions, contract, rules, header, work_dir, report, map_partitions)
+        except _HeaderGrew as grown:
+            header = grown.header  # that of the whole file: a second pass cannot raise it again
+
+
+def _one_pass(
+    read: Partitions,
+    contract: Contract,
+    rules: tuple[Rule, ...],
+    header: Header,
+    work_dir: Path,
+    report: Progress,
+    map_partitions: MapPartitions,
+) -> JudgedFile:
+    seconds = _Seconds()
+    partitions = seconds.inside("read", read())
+    first = next(partitions)
+    header = header.joined(first, contract)
+    plan = HeaderPlan.of(contract, rules, header)
+    merge = _Merge(read, contract, rules, plan, work_dir, seconds)
+    try:
+        same = _with_header(header, chain([first], partitions), contract)
+        if merge.reasons:
+            for partition in same:
+                merge.count(partition)
+                report("validate", merge.rows_in)
+        else:
+            for refined in map_partitions(partial(refine_partition, plan=plan), same):
+                merge.take(refined)
+                report("validate", merge.rows_in)
+        return merge.finish()
+    finally:
+        merge.close()
+
+
+def _with_header(header: Header, partitions: Iterator[Partition], contract: Contract) -> Iterator[Partition]:
+    for partition in partitions:
+        grown = header.joined(partition, contract)
+        if grown != header:
+            for later in partitions:
+                grown = grown.joined(later, contract)
+            raise _HeaderGrew(grown)
+        yield partition
+
+
+class _Merge:
+    """The partitions of a file, merged, and the verdict at its end."""
+
+    def __init__(
+        self,
+        read: Partitions,
+        contract: Contract,
+        rules: tuple[Rule, ...],
+        plan: HeaderPlan,
+        work_dir: Path,
+        seconds: _Seconds,
+    ) -> None:
+        self.rows_in = 0
+        self._read, self._contract, self._plan, self._seconds = read, contract, plan, seconds
+        self._checks, self.reasons = judge_columns(contract, plan, rules)
+        self._misfits: Counter[str] = Counter()
+        self._quarantined: Counter[str] = Counter()
+        self._broken = np.zeros(len(plan.row_rules), dtype=np.int64)
+        self._broken_rows = BrokenRows(plan.row_rules)
+        self._nulls: set[str] = set()
+        self._states: tuple[Any, ...] = (None,) * len(plan.judged)
+        self._good = ArrowSpool(work_dir / "good.arrow", plan.kinds)
+        self._quarantine_path = work_dir / "quarantine.parquet"
+        self._quarantine = QuarantineFile(self._quarantine_path)
+        late = plan.judge if plan.has_whole_file_rules and not self.reasons else None
+        self._whole_file = WholeFileJudge(late, work_dir / "late.arrow", plan.whole_file_kinds) if late else None
+
+    def count(self, partition: Partition) -> None:
+        """Count the rows of a file that is rejected already."""
+        self.rows_in += partition.rows_in
+        self._misfits.update(_misfits_of(partition))
+
+    def take(self, refined: RefinedPartition) -> None:
+        """Take in the next partition."""
+        self.rows_in += refined.rows_in
+        self._misfits.update(refined.misfits)
+        self._quarantined.update(first_broken(refined.bad_masks, self._plan.row_rules))
+        self._broken += refined.broken
+        self._nulls |= refined.nulls
+        self._states = merge_states(self._states, refined.states)
+        self._seconds.add(refined.seconds)
+        with self._seconds.of("write"):
+            self._good.write(refined.good)
+            self._quarantine.write(refined.bad)
+            if self._whole_file:
+                self._whole_file.take(refined.whole_file_rows, refined.key_hashes)
+                self._broken_rows.add(refined.bad_numbers, refined.bad_masks)
+
+    def close(self) -> None:
+        """Close all files. May be called again."""
+        self._good.close()
+        self._quarantine.close()
+        if self._whole_file:
+            self._whole_file.close()
+
+    def finish(self) -> JudgedFile:
+        """Reach the verdict.
+
+        Raises:
+            FileRejected: an expectation cannot be judged on this file.
+        """
+        self.close()
+        with self._seconds.of("validate"):
+            if not self.reasons:
+                self._judge_expectations()
+        quarantined = {**self._misfits, **self._in_order(self._quarantined)}
+        bad = sum(quarantined.values())
+        self._check_rows()
+        if not self.reasons:
+            self.reasons += reasons_of_bad_rows(self._contract.bad_rows, bad, self.rows_in)
+        if not self.reasons and self.rows_in != self._good.rows + bad:
+            raise RowsUnaccounted(
+                f"{self.rows_in} rows came in, {self._good.rows} are good and {bad} are bad; nothing is published"
+            )
+        return JudgedFile(
+            rows_in=self.rows_in,
+            quarantined=quarantined,
+            checks=tuple(self._checks),
+            rejected=tuple(self.reasons),
+            good=None if self.reasons else self._good,
+            quarantine_path=self._quarantine.path,
+            columns_in=self._plan.file_columns,
+            seconds=dict(self._seconds),
+        )
+
+    def _in_order(self, counts: Mapping[str, int]) -> dict[str, int]:
+        return {rule.id: counts[rule.id] for rule in self._plan.row_rules if counts.get(rule.id)}
+
+    def _judge_expectations(self) -> None:
+        judge = self._plan.judge
+        if judge is None:
+            return
+        structure = self._plan.structure(self._nulls)
+        late_rows: dict[int, np.ndarray] = {}
+        for position, rule in enumerate(judge.rules):
+            state = self._states[position]
+            if self._whole_file and rule.is_late:
+                verdict, rows = self._whole_file.verdict(position, state, structure)
+                if len(rows):
+                    late_rows[self._plan.places[rule.id]] = rows
+            else:
+                verdict = judge.verdict(position, state, structure)
+            self._checks.append(check_of(verdict))
+            reason = reason_of(verdict)
+            if reason:
+                self.reasons.append(reason)
+        if late_rows and not self.reasons:
+            self._quarantine_late_rows(late_rows)
+
+    def _quarantine_late_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
+        """Move rows that only now turn out to be bad. The file is read again, as it has them as they were."""
+        for place, numbers in late_rows.items():
+            self._broken_rows.add_late(place, numbers)
+        blocking = [numbers for place, numbers in late_rows.items() if self._plan.row_rules[place].blocking]
+        if not blocking:
+            return
+        self._good = self._good.without(np.unique(np.concatenate(blocking)))
+        self._quarantine = QuarantineFile(self._quarantine_path)
+        self._quarantined.clear()
+        plan = self._plan
+        for partition in self._read():
+            masks = self._broken_rows.masks(partition.row_numbers)
+            bad = np.flatnonzero(masks[plan.blocking].any(axis=0))
+            self._quarantined.update(first_broken(masks[:, bad], plan.row_rules))
+            self._quarantine.write(quarantine_table(partition, bad, masks[:, bad], plan.row_rules, plan.file_columns))
+        self._quarantine.close()
+
+    def _check_rows(self) -> None:
+        decoded = self.rows_in - self._misfits.total()
+        for reason, rows in sorted(self._misfits.items()):
+            self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))
+        for place, rule in enumerate(self._plan.row_rules):
+            if self._broken[place] and not rule.is_expectation:
+                self._checks.append(row_rule_check(rule, decoded, int(self._broken[place])))
+
+
+# --- the good rows ----------------------------------------------------------------------------------------------------
+
+
+def preprocess_file(
+    judged: JudgedFile, contract: Contract, work_dir: Path, *, on_progress: Progress | None = None
+) -> Refined:
+    """Do the contract's steps on a file's good rows and write the outputs: the second half of `refine`.
+
+    Raises:
+        StepFailed: a step cannot be done on these rows.
+        OutputImpossible: the rows cannot be parted as the contract's output says.
+        ContractInvalid: a step's arguments are wrong.
+    """
+    seconds = _Seconds(judged.seconds)
+    report = on_progress or (lambda _part, _rows: None)
+    columns: tuple[str, ...] = ()
+    outputs: tuple[OutputFile, ...] = ()
+    fitted: dict[str, Any] = {}
+    dropped = {"file_rejected": judged.rows_in} if judged.rejected and judged.rows_in else {}
+    quarantine = None
+    if judged.quarantine_path:
+        with seconds.of("write"):
+            bad = sum(judged.quarantined.values())
+            quarantine = output_file(judged.quarantine_path, "", bad, ".parquet")
+    if judged.good is not None:
+        pipeline = StepPipeline(judged.good, work_dir / "steps", partial(report, "preprocess"))
+        with seconds.of("preprocess"):
+            steps = compile_steps(contract)
+            for step in steps:
+                pipeline.add(step)
+        writer = OutputWriter(contract.output, work_dir, pipeline.kinds)
+        for frame in seconds.inside("preprocess", pipeline.frames()):
+            with seconds.of("write"):
+                writer.write(frame)
+            columns = tuple(map(str, frame.columns))
+        with seconds.of("write"):
+            outputs = writer.close()
+        pipeline.close()
+        dropped = {label: rows for label, rows in pipeline.dropped.items() if rows}
+        fitted = {step.label: step.fitted for step in steps if isinstance(step, FittedStep) and step.fitted}
+    refined = Refined(
+        rows_in=judged.rows_in,
+        rows_published=sum(output.rows for output in outputs),
+        quarantined=judged.quarantined,
+        dropped=dropped,
+        checks=judged.checks,
+        rejected=judged.rejected,
+        outputs=outputs,
+        quarantine=quarantine,
+        fitted=fitted,
+        columns_out=columns,
+        seconds=dict(seconds),
     )
-    prepared = preprocess_file(validated, contract, work_dir, on_progress=lambda rows: report("preprocess", rows))
-    return Refined(
-        rows_in=validated.rows_in,
-        rows_published=prepared.rows_published,
-        quarantined=dict(validated.quarantined),
-        dropped=dict(prepared.dropped),
-        checks=validated.checks,
-        rejected=validated.rejected,
-        outputs=prepared.outputs,
-        quarantine=prepared.quarantine,
-        fitted=prepared.fitted,
-    )
+    if not refined.rejected:
+        _require_every_row(refined)
+    return refined
+
+
+def _require_every_row(refined: Refined) -> None:
+    quarantined, dropped = sum(refined.quarantined.values()), sum(refined.dropped.values())
+    if refined.rows_in != refined.rows_published + quarantined + dropped:
+        raise RowsUnaccounted(
+            f"{refined.rows_in} rows came in, but {refined.rows_published} are published, {quarantined}"
+            f" quarantined and {dropped} dropped; nothing is published"
+        )

@@ -60,18 +60,18 @@ class Measured:
     bytes_per_run: list[tuple[float, float]] = field(default_factory=list)
 
     def count(self, what: str, state: str) -> int:
-        """How many flow_runs or task_runs are in a state."""
+        """Return how many flow_runs or task_runs are in a state."""
         body = {what: {"state": {"type": {"any_": [state]}}}}
         answer = httpx.post(f"{self.url}/{what}/count", json=body, timeout=60)
         return int(answer.raise_for_status().json())
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """CPU seconds so far, of the server and of its database."""
+        """Return the CPU seconds so far of the server and of its database."""
         return _cpu_seconds(self.server.pid), _cpu_seconds(self.database_pid)
 
 
 def _cpu_seconds(pid: int | None) -> float:
-    """CPU seconds of a process and of its children, living ones and gone ones."""
+    """Return the CPU seconds of a process and of its children, including those that have ended."""
     if pid is None:
         return 0.0
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -82,7 +82,7 @@ def _cpu_seconds(pid: int | None) -> float:
 
 @contextmanager
 def measured(folder: Path, name: str, options: ServerOptions, database_pid: int | None) -> Iterator[Measured]:
-    """Run a server of its own, with Sluice's deployment, automations and limits in it."""
+    """Run a separate server with Sluice's deployment, automations and limits."""
     home, port = folder / name, free_port()
     (home / "home").mkdir(parents=True)
     clean = clean_environment(home / "home", folder)
@@ -105,7 +105,7 @@ def measured(folder: Path, name: str, options: ServerOptions, database_pid: int 
 
 
 def _deploy(environment: dict[str, str]) -> None:
-    """What `sluice up` tells Prefect."""
+    """Return the settings that `sluice up` gives Prefect."""
     settings = {"SLUICE_WORK_POOL": "local", "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT)}
     for command in (
         [program("prefect"), "--no-prompt", "work-pool", "create", "local", "--type", "process"],
@@ -142,7 +142,7 @@ def _size_of_postgresql(url: str) -> Callable[[], tuple[int, int]]:
 
 
 def one_round(target: Measured, clients: int, runs: int) -> None:
-    """Let `clients` containers make `runs` flow runs each, and wait until the server shows all of them."""
+    """Run `clients` containers that create `runs` flow runs each, and wait until the server shows all of them."""
     command = [sys.executable, "-m", "tests.benchmarks.flow_run_client", str(runs)]
     with ExitStack() as stack:
         started = [
@@ -186,7 +186,7 @@ def one_round(target: Measured, clients: int, runs: int) -> None:
 
 
 def _each(before: tuple[float, float], after: tuple[float, float], runs: int) -> tuple[float, float]:
-    """How much of either was used for one run."""
+    """Return how much of both was used for one run."""
     return (after[0] - before[0]) / runs, (after[1] - before[1]) / runs
 
 
@@ -198,7 +198,7 @@ def _line_of(client: subprocess.Popen[str]) -> str:
 
 
 def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:
-    """Wait until every run that was made is over in the database, with its task runs: these come as events."""
+    """Wait until every run has ended in the database, with its task runs, which arrive as events."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while time.monotonic() < deadline:
         over = target.count("flow_runs", "COMPLETED")

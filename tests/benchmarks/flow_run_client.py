@@ -26,8 +26,7 @@ from flows.observability.flow_run import Observer
 from flows.pipeline.receipt import Chain, Output, Receipt
 from flows.pipeline.stages import UploadRun
 from flows.process_upload import Assignment
-from flows.refinery.preprocess.preprocess import Prepared
-from flows.refinery.validate.validate import Validated
+from flows.refinery.refine import JudgedFile, Refined
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders
 
@@ -35,50 +34,50 @@ _LANDING, _PUBLISHED = "landing", "published"
 
 
 class RealRun(UploadRun):
-    """Goes through the stages, and is kept."""
+    """Run the real stages and keep the results."""
 
     last: ClassVar[RealRun]
     source_bytes: bytes = b""
 
     def record(self) -> Receipt:
-        """Commit the receipt; everything is known now."""
+        """Commit the receipt."""
         RealRun.last, self.source_bytes = self, self.source.read_bytes()
         return super().record()
 
 
 class RememberedRun(UploadRun):
-    """Gives what the real run gave, at once."""
+    """Return the results of the real run at once."""
 
     def find_receipt(self) -> Receipt | None:
-        """Every upload is a new one."""
+        """Treat every upload as new."""
         return None
 
     def fetch(self) -> ObjectFacts:
-        """The same file each time."""
+        """Return the same file each time."""
         self.source.write_bytes(RealRun.last.source_bytes)
         self._contract = RealRun.last.contract
         return self._need(RealRun.last._facts)
 
-    def validate(self) -> Validated:
-        """The same verdicts."""
+    def validate(self) -> JudgedFile:
+        """Return the same results."""
         return self._need(RealRun.last._validated)
 
-    def refine(self) -> Prepared:
-        """The same rows."""
+    def refine(self) -> Refined:
+        """Return the same rows."""
         return self._need(RealRun.last._prepared)
 
     def publish(self) -> tuple[Output, ...]:
-        """The same outputs."""
+        """Return the same outputs."""
         return RealRun.last._outputs
 
     def record(self) -> Receipt:
-        """The same receipt, but for whose it is."""
+        """Return the same receipt, except for its run id."""
         receipt = self._need(RealRun.last.receipt)
         return receipt.model_copy(update={"run_id": self.upload.run_id, "chain": self.chain})
 
 
 def main(runs: int) -> None:
-    """Make the runs, one after the other."""
+    """Create the runs, one after the other."""
     with mock_aws():
         parts = _pipeline()
         upload = _upload(parts)

@@ -32,7 +32,7 @@ def chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A headless Chromium.
+    """Start a headless Chromium.
 
     Raises:
         FileNotFoundError: there is none; says how to get it.
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 
 def new_page(running: Browser) -> Page:
-    """Open a page of the size that screenshots have."""
+    """Open a page with the size of the screenshots."""
     context = running.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(ACTION_SECONDS * 1000)

@@ -13,7 +13,7 @@ from tests.chain.chain import Chain, running_chain
 
 @pytest.fixture(scope="session")
 def chain() -> Iterator[Chain]:
-    """One chain for all tests: started once; none where there is no Chromium to look at it with."""
+    """Start one chain for all tests; none if there is no Chromium."""
     if chromium() is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium, or set SLUICE_CHROMIUM to one")
     with running_chain() as started:
@@ -22,6 +22,6 @@ def chain() -> Iterator[Chain]:
 
 @pytest.fixture(scope="session")
 def room(chain: Chain) -> Iterator[ControlRoom]:
-    """The UI of the chain's Prefect server."""
+    """Return the UI of the chain's Prefect server."""
     with browser() as running:
         yield ControlRoom(new_page(running), chain.cloud.prefect_ui_url)

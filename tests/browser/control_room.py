@@ -1,4 +1,4 @@
-"""Prefect's UI as a person uses it: pages by what they are for, things by what they are called there."""
+"""Page object for Prefect's UI: pages by their purpose, elements by their labels."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ControlRoom:
         expect(self.page.locator(_ENTRY).first).to_be_visible(timeout=_APPEARS_MS)
 
     def listed(self, name: str) -> Locator:
-        """The entry of the list whose run's name has `name` in it."""
+        """Return the list entry of the run whose name contains `name`."""
         return self.page.locator(_ENTRY, has_text=name).first
 
     def open_run(self, name: str) -> None:
-        """Go to the run whose name has `name` in it."""
+        """Go to the run whose name contains `name`."""
         self.open_runs()
         self.listed(name).get_by_role("link", name=re.compile(re.escape(name))).first.click()
         self.wait_for_text("Task Runs")
@@ -49,7 +49,7 @@ class ControlRoom:
         self.page.wait_for_url("**/artifacts/artifact/**")
 
     def open_block(self, name: str) -> None:
-        """Go to one block, by way of the list of them all."""
+        """Go to one block through the list of blocks."""
         self.page.goto(f"{self._ui_url}/blocks")
         self.page.get_by_role("link", name=name, exact=True).click()
         self.page.wait_for_url("**/blocks/block/**")
@@ -65,11 +65,11 @@ class ControlRoom:
         self.wait_for_text(artifact_key)
 
     def field(self, name: str) -> Locator:
-        """The text field of a parameter of the form."""
+        """Return the text field of a parameter in the form."""
         return self._parameter(name).locator("textarea")
 
     def switch(self, name: str) -> Locator:
-        """The switch of a parameter of the form."""
+        """Return the switch of a parameter in the form."""
         return self._parameter(name).locator(".p-toggle__control")
 
     def _parameter(self, name: str) -> Locator:
@@ -86,13 +86,13 @@ class ControlRoom:
         self.page.locator(".p-modal__footer").get_by_role("button", name="Retry").click()
 
     def state(self) -> Locator:
-        """The badge of a run's page."""
+        """Return the state badge of a run's page."""
         return self.page.locator(".state-badge").first
 
     def wait_for_text(self, text: str) -> None:
-        """Wait until the page says `text`."""
+        """Wait until the page shows `text`."""
         expect(self.page.get_by_text(text).first).to_be_visible(timeout=_APPEARS_MS)
 
     def wait_for_log(self, text: str) -> None:
-        """Wait until the run's log says `text`."""
+        """Wait until the run's log shows `text`."""
         expect(self.page.locator(".log-row", has_text=text).first).to_be_visible(timeout=_APPEARS_MS)

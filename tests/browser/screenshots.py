@@ -1,6 +1,6 @@
-"""Takes the pictures of Prefect's real UI that the documentation shows: `make screenshots`.
+"""Take the screenshots of Prefect's real UI for the documentation: `make screenshots`.
 
-The demo's files go through a chain of its own; what they look like afterwards lands in docs/images.
+The demo's files go through a separate chain; the screenshots are written to docs/images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEADLINE_SECONDS = 180.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Take all pictures; return the exit code."""
+    """Take all screenshots; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
     parser.add_argument("--folder", type=Path, default=IMAGES, help="where the pictures go (default docs/images)")
     parser.add_argument("--ui", help="the address of a Prefect UI that shows the demo's files already")

@@ -1,4 +1,4 @@
-"""What a person sees and does in Prefect's UI, in a real browser."""
+"""Prefect's UI as a user sees and uses it, in a real browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENDS_MS = 60_000
 
 @pytest.fixture(scope="module")
 def published(chain: Chain) -> UploadMessage:
-    """A file of which two rows are quarantined and the others published."""
+    """Upload a file of which two rows are quarantined and the others published."""
     upload = chain.upload("incoming/orders/seen.csv", dirty_orders())
     assert chain.ended(upload)["status"] == "SUCCEEDED"
     return upload
@@ -26,7 +26,7 @@ def published(chain: Chain) -> UploadMessage:
 
 @pytest.fixture(scope="module")
 def rejected(chain: Chain) -> UploadMessage:
-    """A file that cannot be published."""
+    """Upload a file that cannot be published."""
     upload = chain.upload("incoming/orders/refused.csv", b"")
     assert chain.ended(upload)["status"] == "FAILED"
     return upload
@@ -109,7 +109,7 @@ def test_a_custom_run_with_changed_parameters_finishes(
 
 
 def test_retry_judges_a_rejected_file_again(room: ControlRoom, chain: Chain, rejected: UploadMessage) -> None:
-    """A person who presses Retry means it: a new attempt, in the same run, under today's contract."""
+    """Retry forces a new attempt in the same run, under today's contract."""
     room.open_run("refused.csv")
     room.retry()
     chain.wait_for(lambda: chain.receipt(rejected).attempt == 1, "the second attempt's receipt")

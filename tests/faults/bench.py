@@ -1,7 +1,7 @@
-"""A bench for faults: uploads with a queue of their own, workers that can be sabotaged, and what must hold after all.
+"""Test bench for faults: uploads with separate queues, workers with injected faults, and the checks after any fault.
 
-A worker is the container's own entry point, with the task's own role, forked from a process that has imported
-everything already. It talks to the real embedded cloud and the real Prefect server.
+A worker is the container's entry point with the task's role, forked from a process that has already imported
+everything. It uses the real embedded cloud and the real Prefect server.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class Outcome:
 
     @property
     def was_killed(self) -> bool:
-        """Whether SIGKILL ended it."""
+        """Return whether SIGKILL ended it."""
         return self.exit_code == -signal.SIGKILL
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """Its log lines of that event."""
+        """Return its log lines of an event."""
         return [line for line in self.lines if line.get("event") == event]
 
     @property
     def errors(self) -> str:
-        """What its log lines say of errors."""
+        """Return the errors in its log lines."""
         return "; ".join(str(line["error"]) for line in self.lines if "error" in line)
 
 
@@ -73,7 +73,7 @@ class Worker:
     log: Path
 
     def ended(self, seconds: float = 60) -> Outcome:
-        """Wait for its end."""
+        """Wait until it ends."""
         self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
@@ -87,7 +87,7 @@ class Worker:
         os.kill(self.process.pid, number)
 
     def has_said(self, event: str) -> bool:
-        """Whether its log has a line of that event by now."""
+        """Return whether its log already has a line of an event."""
         return any(line.get("event") == event for line in self._lines())
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ class Worker:
 
 @dataclass
 class Case:
-    """One upload with a queue and a dead-letter queue of its own."""
+    """One upload with its own queue and dead-letter queue."""
 
     bench: Bench
     upload: UploadMessage
@@ -116,7 +116,7 @@ class Case:
     def start(
         self, *plan: Sabotage, environment: dict[str, str] | None = None, disk_bytes: int | None = None
     ) -> Worker:
-        """Start a worker for this upload, with the faults of `plan` in its way."""
+        """Start a worker for this upload, with the faults of `plan`."""
         self._workers += 1
         home = self.folder / f"worker-{self._workers}"
         (home / "tmp").mkdir(parents=True)
@@ -136,33 +136,33 @@ class Case:
     def work(
         self, *plan: Sabotage, environment: dict[str, str] | None = None, disk_bytes: int | None = None
     ) -> Outcome:
-        """Let a worker do what it can, and return how it ended."""
+        """Run a worker to its end, and return how it ended."""
         return self.start(*plan, environment=environment, disk_bytes=disk_bytes).ended()
 
     def gate(self, on: str, where: str = "", nth: int = 1) -> tuple[Sabotage, Path]:
-        """A fault that holds a worker up at a call, and the file that lets it go on."""
+        """Return a fault that pauses a worker at a call, and the file that releases it."""
         path = self.folder / f"{uuid.uuid4().hex[:8]}.gate"
         return Sabotage(on=on, where=where, nth=nth, do="hold", gate=str(path)), path
 
     def copy_contracts(self) -> Path:
-        """A copy of the project's contracts that a test may change."""
+        """Return a copy of the project's contracts that a test may change."""
         folder = self.folder / "contracts"
         shutil.copytree(CONTRACTS, folder)
         return folder
 
     def held_at(self, gate: Path) -> None:
-        """Wait until a worker stands at a gate."""
+        """Wait until a worker is paused at a gate."""
         self.bench.chain.wait_for(gate.with_suffix(".reached").exists, "a worker to come to the gate")
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def count(self, url: str | None = None) -> dict[str, int]:
-        """How many messages the queue holds: waiting, and in somebody's hands."""
+        """Return how many messages of the queue are visible and how many are in flight."""
         return count_of(self.bench.chain, url or self.queue_url)
 
     @property
     def queue_arn(self) -> str:
-        """The queue's ARN."""
+        """Return the ARN of the queue."""
         return arn_of(self.bench.chain, self.queue_url)
 
     def wait_until_visible(self) -> None:
@@ -170,15 +170,15 @@ class Case:
         self.bench.chain.wait_for(lambda: self.count()["waiting"] > 0, "the message to become visible again")
 
     def stranded(self) -> bool:
-        """Whether nothing was committed, and the message is still there."""
+        """Return whether nothing was committed and the message still exists."""
         return sum(self.count().values()) == 1 and not self.bench.chain.has_receipt(self.upload)
 
     def receipt(self) -> Receipt:
-        """The upload's receipt."""
+        """Return the upload's receipt."""
         return self.bench.chain.receipt(self.upload)
 
     def kept_promises(self, status: Status = Status.PUBLISHED, *, dead_letters: int = 0, rows: int = 3) -> Receipt:
-        """Check everything that is expected after any fault, and return the receipt."""
+        """Check the upload as after any fault, and return the receipt."""
         receipt = kept_promises(self.bench.chain, self.upload, status)
         assert receipt.rows.rows_in == rows or status is Status.REJECTED
         assert self.count() == {"waiting": 0, "held": 0}
@@ -187,20 +187,20 @@ class Case:
 
 
 def arn_of(chain: Chain, queue_url: str) -> str:
-    """A queue's ARN."""
+    """Return the ARN of a queue."""
     asked = chain.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return str(asked["Attributes"]["QueueArn"])
 
 
 def count_of(chain: Chain, url: str) -> dict[str, int]:
-    """How many messages a queue holds: waiting, and in somebody's hands."""
+    """Return how many messages of a queue are visible and how many are in flight."""
     names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
     found = chain.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names.values()))["Attributes"]
     return {short: int(found[name]) for short, name in names.items()}
 
 
 def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
-    """Check what is expected of every upload after any fault: one receipt, its outputs and no others, all rows."""
+    """Check an upload after any fault: one receipt, its outputs and no others, no row missing."""
     receipt = chain.receipt(upload)
     assert receipt.status is status, receipt.reason
     assert versions_of(chain, receipt_key(upload.run_id)) == 1, "the receipt was written more than once"
@@ -222,13 +222,13 @@ def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.P
 
 
 def versions_of(chain: Chain, key: str) -> int:
-    """How often an object of the published bucket was written."""
+    """Return how often an object of the published bucket was written."""
     listed = chain.s3.list_object_versions(Bucket=chain.outputs["PublishedBucket"], Prefix=key)
     return sum(version["Key"] == key for version in listed.get("Versions", []))
 
 
 def index_of(chain: Chain, receipt: Receipt) -> IndexEntry:
-    """The index entry of the key that a receipt is about."""
+    """Return the index entry of a receipt's source key."""
     key = index_key(receipt.contract.dataset, receipt.source.bucket, receipt.source.key)
     body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=key)["Body"]
     return IndexEntry.model_validate_json(body.read())
@@ -236,7 +236,7 @@ def index_of(chain: Chain, receipt: Receipt) -> IndexEntry:
 
 @dataclass
 class Bench:
-    """The chain, and what makes cases and faults in it."""
+    """The chain, with methods that create cases and faults."""
 
     chain: Chain
     folder: Path
@@ -250,7 +250,7 @@ class Bench:
         self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
 
     def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
-        """An upload of a file, three good orders by default, with queues of its own and its message in them."""
+        """Upload a file, three good orders by default, and send its message to a separate queue."""
         number = next(self._cases)
         key = name or f"incoming/orders/fault-{number}.csv"
         sqs = self.chain.sqs
@@ -266,7 +266,7 @@ class Bench:
         return case
 
     def stack_queue(self) -> Case:
-        """The stack's own queue as a case that has no upload of its own."""
+        """Return the stack's queue as a case without an upload."""
         number, outputs = next(self._cases), self.chain.outputs
         folder = self.folder / f"case-{number}"
         folder.mkdir()
@@ -275,7 +275,7 @@ class Bench:
 
     @contextlib.contextmanager
     def denied(self, role: str, action: str, resource: str = "*") -> Iterator[None]:
-        """Take a permission from a role for a while."""
+        """Remove a permission from a role for a while."""
         name = f"fault-{uuid.uuid4().hex[:8]}"
         self._put_policy(role, name, "Deny", [action], resource)
         try:
@@ -285,7 +285,7 @@ class Bench:
                 self.iam.delete_role_policy(RoleName=role, PolicyName=name)
 
     def kill_cloud(self) -> None:
-        """SIGKILL the embedded cloud, and start it again with what it had saved by then."""
+        """Kill the embedded cloud with SIGKILL, and start it again with the state that it had saved."""
         emulator = self.chain.cloud.emulator
         assert emulator is not None
         assert emulator.pid is not None
@@ -295,14 +295,14 @@ class Bench:
         self.__dict__.pop("task_environment", None)  # it forgets sessions of roles: workers need new ones
 
     def role_named(self, part: str) -> str:
-        """The stack's role whose name contains `part`."""
+        """Return the stack's role whose name contains `part`."""
         names = [str(role["RoleName"]) for role in self.iam.list_roles(MaxItems=1000)["Roles"]]
         (name,) = (name for name in names if part in name)
         return name
 
     @cached_property
     def task_environment(self) -> dict[str, str]:
-        """What a worker gets: the task's settings, quick waits, and the credentials of the task's role."""
+        """Return a worker's environment: the task's settings, short waits, and the credentials of the task's role."""
         chain = self.chain
         return {
             **chain.cloud.environment,
@@ -315,7 +315,7 @@ class Bench:
         }
 
     def credentials_of(self, role: str) -> dict[str, str]:
-        """Credentials of a role of the stack, as environment variables; the role is opened to the tests for that."""
+        """Return a role's credentials as environment variables; its trust policy is opened to the tests."""
         anybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
         trust = json.dumps({"Version": "2012-10-17", "Statement": [anybody]})
         before = self.iam.get_role(RoleName=role)["Role"]
@@ -341,7 +341,7 @@ class Bench:
 
 
 def fork_server(environment: dict[str, str]) -> Any:
-    """What forks workers from a process that has imported everything already, in an environment without the user's."""
+    """Return a server that forks workers from a process with all imports, without the user's environment."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     with only(environment):
@@ -350,5 +350,5 @@ def fork_server(environment: dict[str, str]) -> Any:
 
 
 def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:
-    """Look until it is so; False if it does not become so."""
+    """Wait until a condition is true; return False if it never is."""
     return any(look() for _ in looks(seconds))

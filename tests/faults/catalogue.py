@@ -1,9 +1,9 @@
-"""Which faults are tested, what is expected, and by which test: docs/faults.md is made from the tests' own words.
+"""Generate docs/faults.md, the list of injected faults, from the marks of the tests.
 
     python -m tests.faults.catalogue > docs/faults.md
 
-A test says its fault with `@fault("Queue and task", "SIGKILL after receive", expected="delivered again, one receipt")`;
-a parametrized test says it for each case: `pytest.param(..., marks=fault(...))`.
+A test names its fault with `@fault("Queue and task", "SIGKILL after receive", expected="delivered again, processed")`;
+a parametrized test does so for each case: `pytest.param(..., marks=fault(...))`.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ AREAS: tuple[Area, ...] = get_args(Area)
 _FOLDER = Path(__file__).parent
 PAGE = _FOLDER.parent.parent / "docs" / "faults.md"
 SOAK_RECORD = _FOLDER / "soak_record.txt"
-"""What the last full soak printed, with machine and date; shown on the page when it is there."""
+"""The output of the last full soak, with machine and date; shown on the page if the file exists."""
 
 _INTRODUCTION = """\
 # Faults
 
-What goes wrong, what is expected of Sluice then, and the test that makes it go wrong. Every fault is injected for
-real: processes are killed, calls to AWS refused, delayed or answered and the answer lost, servers stopped, time-outs
-run out. Expected everywhere, and checked by every test that hands in an upload: exactly one receipt per object version,
-nothing published twice, the message deleted or in the dead-letter queue, every row accounted for, and one clear named
-error where there is one.
+This page lists what can go wrong, the expected behavior of Sluice, and the test that injects the fault. Every fault
+is real: processes are killed, calls to AWS are refused or delayed, responses are lost, servers are stopped, timeouts
+expire. Every test that uploads a file also checks: exactly one receipt per object version, nothing published twice,
+the message deleted or in the dead-letter queue, every row accounted for, and one clear named error if there is an
+error.
 
-`make faults` runs them all but those marked *slow*, which `make faults-all` adds. This page is made from the tests by
-`python -m tests.faults.catalogue > docs/faults.md`; a test holds it to that.
+`make faults` runs all of them except those marked *slow*, which `make faults-all` includes. This page is generated
+from the tests by `python -m tests.faults.catalogue > docs/faults.md`; a test checks that it is current.
 """
 
 
 _SOAK = """\
 ## The soak
 
-`make soak` hands in 10,000 small files (`SOAK_UPLOADS` and `SOAK_SEED` change that), good and bad ones, a third of them
-re-uploads of an earlier key, while everything goes wrong at random, drawn from the seed:
+`make soak` uploads 10,000 small files (`SOAK_UPLOADS` and `SOAK_SEED` change that), good and bad ones, a third of
+them re-uploads of an earlier key, while faults are injected at random, drawn from the seed:
 
-- events come late, in another order, several times, and two in one; the Lambda's calls are refused, dropped, or done
-  and their answers lost; what Lambda gives up after three tries is handed in again;
-- workers are killed with SIGKILL before or after a named call and at random times, stopped by SIGTERM, and held with
-  SIGSTOP until another one has their message; their calls are refused, dropped, cut short, or done and the answer
-  lost, some for as long as boto3 tries;
-- one worker in ten is of another release, whose contracts give other bytes for the same file;
-- re-runs are forced, through the queue and by hand, some of these by another dataset's contract;
-- some messages cannot be read by anybody; the dead-letter queue is redriven, and must hold these alone in the end.
+- Events arrive late, out of order, several times, and two in one. The Lambda's calls are refused, dropped, or
+  executed and their responses lost. An event that Lambda gives up after three tries is sent again.
+- Workers are killed with SIGKILL before or after a named call and at random times, stopped with SIGTERM, or paused
+  with SIGSTOP until another worker has their message. Their calls are refused, dropped, cut short, or executed and
+  the response lost, some of them for as long as boto3 retries.
+- One worker in ten runs a different release, whose contracts produce different bytes for the same file.
+- Re-runs are forced, through the queue and manually, some of these with another dataset's contract.
+- Some messages cannot be parsed. The dead-letter queue is redriven, and must contain only these messages at the end.
 
-Real are the Lambda's handler, the container's command and all that it calls, in processes of their own, and the
-embedded cloud's S3, SQS and StartExecution. When all is quiet the buckets are read from the outside and compared with
-what the files' maker knows: each object version has one receipt, no attempt has two, and the receipt's numbers are the
-file's; each row that must be published is in one object, that object is current in the index, and nothing else lies
-under `data/`. `lost`, `doubled` and `wrong` count what is not so. The faults are the same for the same seed; which
-worker meets which of them is up to the operating system.
+The Lambda's handler, the container's command and everything that it calls are real and run in separate processes,
+with the embedded cloud's S3, SQS and StartExecution. When everything is quiet, the buckets are read from the outside
+and compared with the generated files: each object version has one receipt, no attempt has two, and the receipt's
+numbers match the file; each row that must be published is in one object, that object is current in the index, and
+there is nothing else under `data/`. `lost`, `doubled` and `wrong` count the deviations. The same seed gives the same
+faults; which worker is hit by which fault depends on the operating system.
 
-Not in it, for speed: Prefect (the container promises to do without), S3's own notifications and the Lambda runtime,
-ECS, IAM, large and odd files, and the definition of the state machine, whose part the soak plays: it starts tasks until
-every receipt is there. The chain tests and the faults above have these.
+For speed, these parts are not included: Prefect (the container promises to work without it), S3's own notifications
+and the Lambda runtime, ECS, IAM, large and unusual files, and the definition of the state machine, whose role the
+soak takes: it starts tasks until every receipt exists. The chain tests and the faults above cover these parts.
 
-One thing no worker can clean up: a worker that stood still between looking for a receipt and writing its output until
-another one had done the upload and deleted its message, that then goes on, writes, and is killed before it can see the
-other's receipt. No receipt speaks of what it wrote, so whoever reads by receipts or by the index never sees it; under
-`data/` it lies until the next attempt at that object version, or the next run of `reconcile`, which takes it away. The
-soak does what that does once all is quiet; `left_behind` counts what there was, and more than overtaken workers that
-were killed can have left fails it.
+One thing no worker can clean up: a worker stalls between looking for a receipt and writing its output, another worker
+processes the upload and deletes its message, and the first one continues, writes, and is killed before it can see the
+other's receipt. No receipt references its output, so readers that use receipts or the index never see it. The output
+stays under `data/` until the next attempt at that object version, or the next run of `reconcile`, which deletes it.
+The soak does the same once everything is quiet. `left_behind` counts these outputs; if there are more than killed
+workers can explain, the soak fails.
 """
 
 
@@ -86,14 +86,14 @@ class Fault:
 
 
 def fault(area: Area, what: str, *, expected: str) -> pytest.MarkDecorator:
-    """Say which fault a test injects, and what is expected of Sluice then."""
+    """Mark a test with the fault that it injects and the expected behavior."""
     if area not in AREAS:
         raise ValueError(f"there is no area {area!r}; the areas are {', '.join(AREAS)}")
     return pytest.mark.fault(area, what, expected=expected)
 
 
 def faults() -> list[Fault]:
-    """Every fault that a test in this folder names, in the order of the areas and of the tests."""
+    """Return every fault that a test in this folder names, in the order of the areas and of the tests."""
     modules = sorted(name for _, name, _ in pkgutil.iter_modules([str(_FOLDER)]) if name.startswith("test_"))
     found = [named for name in modules for named in _faults_of(name)]
     return sorted(found, key=lambda each: AREAS.index(each.area))
@@ -131,7 +131,7 @@ def _plain(marks: Iterable[pytest.Mark | pytest.MarkDecorator]) -> list[pytest.M
 
 
 def page() -> str:
-    """The page docs/faults.md as the tests say it today."""
+    """Return the current content of docs/faults.md."""
     known = faults()
     parts = [_INTRODUCTION]
     for area in AREAS:
@@ -142,7 +142,7 @@ def page() -> str:
             parts.append("")
     parts.append(_SOAK)
     if SOAK_RECORD.exists():
-        parts += ["The longest one so far:\n", "```text", SOAK_RECORD.read_text().strip(), "```", ""]
+        parts += ["The longest run so far:\n", "```text", SOAK_RECORD.read_text().strip(), "```", ""]
     return "\n".join(parts)
 
 

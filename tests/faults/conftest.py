@@ -1,4 +1,4 @@
-"""The chain that the fault tests share: without events of its own accord, so that each test delivers what it means."""
+"""The chain that the fault tests share. It sends no events itself; each test delivers its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.bench import VISIBILITY_SECONDS, Bench
 
 @pytest.fixture(scope="session")
 def chain() -> Iterator[Chain]:
-    """One chain for all fault tests. S3 tells nobody of uploads, and the sweep sleeps: tests do both themselves."""
+    """Start one chain for all fault tests, without S3 notifications and without the sweep: tests do both themselves."""
     with running_chain(
         task_seconds=60,
         SweepState="DISABLED",
@@ -28,5 +28,5 @@ def chain() -> Iterator[Chain]:
 
 @pytest.fixture(scope="session")
 def bench(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Uploads with queues of their own, and workers that can be sabotaged."""
+    """Return a bench: uploads with separate queues, and workers with injected faults."""
     return Bench(chain, tmp_path_factory.mktemp("bench"))

@@ -1,4 +1,4 @@
-"""Gives a process a disk that is too small."""
+"""Give a process a disk that is too small."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ _PRIVATE = 0x4000 | (1 << 18)  # linux/mount.h: MS_REC | MS_PRIVATE
 
 
 def small_disk(folder: Path, size_bytes: int) -> None:
-    """Let `folder` lie on a disk of that size, which this process alone sees.
+    """Mount a disk of that size at `folder`, visible only to this process.
 
-    Where the system does not let us mount anything, no file of this process may be larger than that, which is the
-    nearest thing.
+    If the system does not allow mounting, limit the size of each file of this process instead.
     """
     try:
         _mount(folder, size_bytes)

@@ -1,4 +1,4 @@
-"""Stands between a worker and the Prefect server, and is as slow as a test wants."""
+"""A gateway between a worker and the Prefect server that delays responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOP_BY_HOP = {"transfer-encoding", "content-length", "content-encoding", "conne
 
 
 class Gateway:
-    """What the gateway does with the next request.
+    """How the gateway handles the next request.
 
     Attributes:
         delay_seconds: how long each answer is held up.
@@ -27,7 +27,7 @@ class Gateway:
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         time.sleep(self.delay_seconds)
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -59,7 +59,7 @@ def gateway_to(upstream: str) -> Iterator[Gateway]:
         do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _any  # noqa: N815 (http.server's names)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,7 +1,7 @@
-"""S3 and SQS in memory, with every call a point at which a worker can be stopped, killed or lied to.
+"""S3 and SQS in memory: at every call a worker can be paused or killed, or get a false response.
 
-What is here behaves as AWS documents it: conditional puts (412), reads after writes, messages that come in any order,
-more than once, and again when their visibility ends.
+They behave as AWS documents: conditional puts (412), reads after writes, messages that arrive in any order, more than
+once, and again when their visibility timeout expires.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _PATIENCE_SECONDS = 60
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the worker runs after it. Not an Exception, so nothing of the worker catches it."""
+    """SIGKILL: no code of the worker runs after it. Not an Exception, so no code of the worker catches it."""
 
 
 class Stepper:
-    """Runs a function in a thread of its own, one call to AWS at a time."""
+    """Runs a function in a separate thread, one call to AWS at a time."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -48,13 +48,13 @@ class Stepper:
         self._wait()
 
     def step(self, fate: Fate) -> None:
-        """Let it make the call that it stands before, and go on until it stands before the next one or is over."""
+        """Make its pending call, and continue until its next call or its end."""
         self._fate = fate
         self._may_go.release()
         self._wait()
 
     def call(self, do: Callable[[], Any]) -> Any:
-        """One call to AWS, from the worker's thread."""
+        """Make one call to AWS from the worker's thread."""
         self._is_waiting.release()
         self._may_go.acquire()
         fate = self._fate
@@ -92,13 +92,13 @@ _HERE = _Here()
 
 
 def _through(do: Callable[[], Any]) -> Any:
-    """Make a call: at once in the test's own thread, step by step in a worker's."""
+    """Make a call: directly in the test's thread, step by step in a worker's."""
     stepper = _HERE.stepper
     return stepper.call(do) if stepper else do()
 
 
 def _meant(do: Callable[[], Any]) -> None:
-    """Make a call to SQS, and say what its error means, as the queue that is played here does."""
+    """Make a call to SQS and translate its errors, as the real queue adapter does."""
     try:
         _through(do)
     except BotoCoreError as error:
@@ -117,7 +117,7 @@ class _Stored:
 
 @dataclass
 class InMemoryS3:
-    """Those calls of a boto3 client that Sluice makes on its results, and the list of the uploads' versions.
+    """The calls of a boto3 client that Sluice makes for its results, and the list of the uploads' versions.
 
     Attributes:
         uploads: every version of the landing bucket, the oldest one first.
@@ -165,12 +165,12 @@ class InMemoryS3:
         return dict(_through(lambda: {"Contents": [{"Key": key} for key in self.keys(Prefix)]}))
 
     def get_paginator(self, operation: str) -> InMemoryS3:
-        """The one list that is read page by page."""
+        """Return a paginator for the only list that is paginated."""
         assert operation == "list_object_versions"
         return self
 
     def paginate(self, *, Prefix: str, **_: object) -> Iterator[dict[str, Any]]:  # noqa: N803
-        """The versions of a key, the newest one first."""
+        """Return the versions of a key, newest first."""
 
         def do() -> dict[str, Any]:
             listed = [each for each in reversed(self.uploads) if each.key == Prefix]
@@ -179,7 +179,7 @@ class InMemoryS3:
         yield dict(_through(do))
 
     def keys(self, prefix: str) -> list[str]:
-        """What lies under a prefix."""
+        """Return the keys under a prefix."""
         return sorted(key for key in self.objects if key.startswith(prefix))
 
     def _store(self, key: str, stored: _Stored) -> None:
@@ -221,7 +221,7 @@ class Message:
 
 
 class InMemoryQueue(UploadQueue):
-    """The upload queue: a test says which message is delivered when, and when a visibility ends."""
+    """The upload queue: a test decides which message is delivered when, and when a visibility timeout expires."""
 
     _block_type_name = "In-memory queue"
     _block_type_slug = "in-memory-queue"
@@ -230,7 +230,7 @@ class InMemoryQueue(UploadQueue):
     _watchers: list[Callable[[Message], None]] = PrivateAttr(default_factory=list)
 
     def watch_deletions(self, look: Callable[[Message], None]) -> None:
-        """Have `look` called before each deletion."""
+        """Call `look` before each deletion."""
         self._watchers.append(look)
 
     def send(self, body: str) -> None:
@@ -239,11 +239,11 @@ class InMemoryQueue(UploadQueue):
         self._messages[message.message_id] = message
 
     def messages(self, *, visible: bool) -> list[Message]:
-        """The messages that can be received, or those that are in somebody's hands."""
+        """Return the visible messages, or those in flight."""
         return [message for message in self._messages.values() if message.visible == visible]
 
     def deliver(self, message: Message) -> ReceivedMessage:
-        """Hand a message out."""
+        """Deliver a message."""
         message.visible = False
         message.deliveries += 1
         handle = f"{message.message_id} {message.deliveries}"
@@ -269,7 +269,7 @@ class InMemoryQueue(UploadQueue):
 
     @contextmanager
     def kept(self, message: ReceivedMessage) -> Iterator[threading.Event]:
-        """Without a heartbeat: the test decides when the visibility ends."""
+        """Send no heartbeat: the test decides when the visibility timeout expires."""
         del message
         yield threading.Event()
 

@@ -38,7 +38,7 @@ _HOLD_POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
-    """One fault on the way to AWS.
+    """One fault between a worker and AWS.
 
     Attributes:
         on: the call, as "s3.PutObject".
@@ -62,13 +62,12 @@ class Sabotage:
 
 
 def as_variable(plan: Iterable[Sabotage]) -> dict[str, str]:
-    """The environment that hands `plan` to this program."""
+    """Return the environment that passes `plan` to this program."""
     return {VARIABLE: json.dumps([asdict(each) for each in plan])}
 
 
 def lay(plan: Iterable[Sabotage], session: Any, met: Callable[[Sabotage], object] = lambda _: None) -> None:
-    """Lay the faults into the way of every client that `session` makes from now on; `met` hears of each before it
-    does its work."""
+    """Inject the faults into every client that `session` creates from now on; call `met` before each fault acts."""
     traps = [_Trap(each) for each in plan]
 
     def before_send(request: Any, event_name: str, **_: Any) -> Any:
@@ -83,7 +82,7 @@ def lay(plan: Iterable[Sabotage], session: Any, met: Callable[[Sabotage], object
 
 
 class _Trap:
-    """One fault, and how often it was met."""
+    """One fault, and how often it was triggered."""
 
     def __init__(self, sabotage: Sabotage) -> None:
         self.plan = sabotage
@@ -146,14 +145,14 @@ def _answer(url: str, status: int, headers: dict[str, str], body: bytes) -> AWSR
 
 
 class _Raw(io.BytesIO):
-    """A body as urllib3 hands it over."""
+    """A response body with urllib3's interface."""
 
     def stream(self, *_: object, **__: object) -> Iterator[bytes]:
         yield self.read()
 
 
 def lay_own_plan() -> None:
-    """Lay the faults of this process's environment into the way of all its clients."""
+    """Inject the faults from this process's environment into all its clients."""
     lay((Sabotage(**each) for each in json.loads(os.environ.get(VARIABLE, "[]"))), _default_session(), _tally())
 
 
@@ -179,7 +178,7 @@ def _default_session() -> Any:
 def forked(
     environment: dict[str, str], log: str, disk_bytes: int | None, work: Callable[[], None] = drain_queue
 ) -> None:
-    """Be a task in a forked process: its environment, its output in `log`, and for its TMPDIR a disk of that size."""
+    """Run a task in a forked process: with its environment, output to `log`, and a disk of that size as TMPDIR."""
     from prefect.context import refresh_global_settings_context
 
     os.setsid()

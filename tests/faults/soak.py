@@ -54,13 +54,13 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether every promise was kept."""
+        """Return whether every promise was kept."""
         return not self.problems
 
 
 @dataclass
 class Soak:
-    """One soak in a folder of its own."""
+    """One soak in its own folder."""
 
     ground: Ground
     forks: Any
@@ -84,7 +84,7 @@ class Soak:
         self._waiting = self._reruns = self._left_behind = 0
 
     def run(self) -> Result:
-        """Upload, work and strike until all is quiet; then read what is there."""
+        """Upload files, run workers and inject faults until everything is quiet; then audit the buckets."""
         self.front.start()
         try:
             left = self._see_through()
@@ -97,7 +97,7 @@ class Soak:
         return self._result(found, left)
 
     def _see_through(self) -> int:
-        """Be the state machine and the sweep: start tasks until nothing is left to do. Return the messages left."""
+        """Act as state machine and sweep: start tasks until no work is left. Return the remaining messages."""
         looked = moved = time.monotonic()
         told = before = ""
         while True:
@@ -131,14 +131,14 @@ class Soak:
             self.crew.start_worker(self._somebody())
 
     def _somebody(self) -> str | None:
-        """A run that waits for its receipt, as the execution that starts a task does; None for the sweep."""
+        """Return a run that waits for its receipt, as an execution that starts a task does; None for the sweep."""
         waiting = [each.run_id for each in self.front.uploaded[-300:] if each.run_id not in self._receipts]
         return self._dice.choice(waiting) if waiting else None
 
     # --- re-runs ------------------------------------------------------------------------------------------------
 
     def _force_some(self) -> None:
-        """Re-run some uploads: half of them through the queue, half by hand, some of these under another contract."""
+        """Re-run some uploads: half through the queue, half manually, some of these under another contract."""
         if len(self.front.uploaded) < (self._reruns + 1) * _UPLOADS_PER_RERUN or self.crew.calm:
             return
         self._reruns += 1
@@ -157,7 +157,7 @@ class Soak:
         self.crew.start_rerun(uploaded.file.key, str(uploaded.message.version_id), dataset)
 
     def _take_leave(self, task: Task) -> None:
-        """A task that ends with 0 says that its receipt is there; a person whose re-run failed tries again."""
+        """Check that a task with exit code 0 left its receipt, and repeat manual re-runs that failed."""
         if task.run_id and task.process.exitcode == EXIT_DONE and not any(self.ground.keys(f"receipts/{task.run_id}")):
             self.lies.append(f"{task.folder.name} ended with 0 without a receipt of run {task.run_id}")
         if task.rerun and task.process.exitcode != EXIT_DONE:
@@ -203,7 +203,7 @@ def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[
 
 
 def main() -> int:
-    """Run the soak that the command line asks for; return the exit code."""
+    """Run the soak with the options of the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
     parser.add_argument("--uploads", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)

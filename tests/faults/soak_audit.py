@@ -1,6 +1,6 @@
-"""Reads the buckets when all is quiet, and says what is lost, what is there twice, and what is otherwise wrong.
+"""Audit the buckets when everything is quiet: find what is lost, duplicated or otherwise wrong.
 
-It asks S3 only, and compares with what the files' maker said must become of them.
+It reads only S3, and compares with the outcome that the generator of the files expects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.faults.soak_uploads import Uploaded
 
 @dataclass
 class Audit:
-    """What was found.
+    """The result of an inspection.
 
     Attributes:
         lost: uploads without a receipt, and rows that ought to be published and are in no published object.
@@ -42,7 +42,7 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found."""
+        """Return whether nothing was found."""
         return not (self.lost or self.doubled or self.wrong)
 
 
@@ -72,7 +72,7 @@ def _every_version_was_handed_in(ground: Ground, uploads: list[Uploaded], found:
 
 
 def _receipts(ground: Ground, uploads: list[Uploaded], found: Audit) -> dict[str, Receipt]:
-    """Every upload has one receipt, and each attempt wrote one."""
+    """Check that every upload has one receipt, and that each attempt wrote one."""
     written: dict[str, list[str]] = defaultdict(list)
     for key, version_id in ground.versions(ground.published, "receipts/"):
         written[key].append(version_id)
@@ -111,8 +111,8 @@ def _receipt_is_right(ground: Ground, uploaded: Uploaded, receipt: Receipt, atte
 def _current(
     ground: Ground, uploads: Iterable[Uploaded], standing: dict[str, Receipt], found: Audit
 ) -> dict[str, tuple[Uploaded, Receipt]]:
-    """Which data objects readers must see, by key, and whose they are: what the newest published version of each key
-    published, or all of them where the contract appends. The index says the same."""
+    """Return the data objects that readers must see, by key, with their source: those of the newest published version
+    of each key, or of all versions if the contract appends. Check that the index agrees."""
     newest: dict[str, tuple[Uploaded, Receipt] | None] = {}
     visible: dict[str, tuple[Uploaded, Receipt]] = {}
     for uploaded in sorted(uploads, key=lambda each: each.file.number):
@@ -136,8 +136,8 @@ def _data_of(uploaded: Uploaded, receipt: Receipt) -> dict[str, tuple[Uploaded, 
 
 
 def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receipt] | None, found: Audit) -> bool:
-    """Whether readers see the newest published version. A newer one that a re-run withdrew, or took to another dataset,
-    leaves nothing to see."""
+    """Return whether readers see the newest published version. If a re-run withdrew a newer one or moved it to another
+    dataset, there is nothing to see."""
     try:
         entry = IndexEntry.model_validate_json(ground.read(entry_key))
     except ground.missing:
@@ -155,7 +155,7 @@ def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receip
 
 
 def _rows_are_where_they_belong(ground: Ground, current: dict[str, tuple[Uploaded, Receipt]], found: Audit) -> None:
-    """Every row of every good file is in exactly one object under data/, and nothing else lies there."""
+    """Check that every row of every good file is in exactly one object under data/, and that there is nothing else."""
     there = set(ground.keys("data/"))
     for key in sorted(there - current.keys()):
         found.doubled.append(f"{key} lies there, and is nobody's current output")

@@ -1,4 +1,4 @@
-"""The soak's uploads: small files, and what must become of each, said by their maker and not by the code under test."""
+"""The soak's uploads: small files with their expected outcome, which does not come from the code under test."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ output: {{format: parquet, compression: {compression}}}
 
 @dataclass(frozen=True)
 class SoakFile:
-    """One file that is uploaded, and what must become of it.
+    """One uploaded file, and its expected outcome.
 
     Attributes:
         number: its place in the order of uploads, from 1.
@@ -64,7 +64,7 @@ class SoakFile:
 
 
 def soak_files(seed: int, count: int) -> Iterator[SoakFile]:
-    """Make the files of a soak: the same for the same seed."""
+    """Generate the files of a soak: the same for the same seed."""
     dice = random.Random(f"files {seed}")
     keys: list[tuple[str, str]] = []
     for number in range(1, count + 1):
@@ -113,8 +113,11 @@ def _file(dice: random.Random, number: int, folder: str, key: str) -> SoakFile:
 
 
 def write_contracts(folder: Path, *, compression: str) -> Path:
-    """Write the soak's contracts. With another compression the same rows come out as other bytes: workers that have
-    either, as in the middle of a release, contradict each other."""
+    """Write the soak's contracts.
+
+    With another compression the same rows give different bytes: workers with different contracts, as during a release,
+    contradict each other.
+    """
     for dataset, on_reupload in ((READINGS, "replace"), (EVENTS, "append")):
         text = _CONTRACT.format(dataset=dataset, on_reupload=on_reupload, compression=compression)
         _write(folder / dataset, text)

@@ -1,4 +1,4 @@
-"""What a soak stands on: the embedded cloud's S3, SQS and Step Functions, with buckets and queues like the stack's."""
+"""The soak's environment: the embedded cloud's S3, SQS and Step Functions, with buckets and queues like the stack's."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ class Ground:
 
     @property
     def endpoint_url(self) -> str:
-        """The embedded cloud's address."""
+        """Return the embedded cloud's address."""
         return self.cloud.aws_endpoint_url
 
     def session(self) -> boto3.Session:
-        """A session of the embedded cloud's root user."""
+        """Return a session of the embedded cloud's root user."""
         return self.cloud.endpoints.session()
 
     def client(self, service: str) -> Any:
-        """A client without faults in its way: what looks at the outcome from the outside."""
+        """Return a client without faults, for checks from the outside."""
         return self.cloud.client(service)
 
     def task_environment(self, **more: str) -> dict[str, str]:
-        """What a worker gets of the environment: no Prefect, quick waits."""
+        """Return a worker's environment: no Prefect, short waits."""
         kept = {name: value for name, value in self.cloud.environment.items() if not name.startswith("PREFECT_")}
         return {
             **kept,
@@ -85,14 +85,14 @@ class Ground:
         }
 
     def count(self, url: str = "") -> dict[str, int]:
-        """How many messages a queue holds: waiting, and in somebody's hands."""
+        """Return how many messages of a queue are visible and how many are in flight."""
         names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
         asked = {"QueueUrl": url or self.queue_url, "AttributeNames": list(names.values())}
         found = self._sqs.get_queue_attributes(**asked)["Attributes"]
         return {short: int(found[name]) for short, name in names.items()}
 
     def redrive(self) -> None:
-        """Do what a person does about the dead-letter queue: what can be read goes back, the rest stays."""
+        """Redrive the dead-letter queue as an operator does: readable messages go back, the rest stays."""
         for _ in range(self.count(self.dead_letter_url)["waiting"]):
             asked = {"QueueUrl": self.dead_letter_url, "MaxNumberOfMessages": 1, "VisibilityTimeout": 60}
             for message in self._sqs.receive_message(**asked).get("Messages", []):
@@ -105,7 +105,7 @@ class Ground:
                 self.redriven += 1
 
     def take_leftovers_away(self, environment: dict[str, str]) -> int:
-        """Do what the reconcile flow does about data that overtaken workers left; return how many objects that were."""
+        """Delete orphaned outputs as the reconcile flow does; return how many there were."""
         with only(environment):
             parts = pipeline()
             found = list(find_leftovers(parts, lambda _: True))
@@ -114,23 +114,23 @@ class Ground:
         return len(found)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """What lies under a prefix of the published bucket."""
+        """Return the keys under a prefix of the published bucket."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.published, Prefix=prefix)
         for page in pages:
             yield from (entry["Key"] for entry in page.get("Contents", []))
 
     def versions(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-        """Key and version id of everything that was ever written under a prefix."""
+        """Return key and version id of every object ever written under a prefix."""
         pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             yield from ((entry["Key"], entry["VersionId"]) for entry in page.get("Versions", []))
 
     def read(self, key: str) -> bytes:
-        """The bytes of a published object."""
+        """Return the bytes of a published object."""
         body: bytes = self._s3.get_object(Bucket=self.published, Key=key)["Body"].read()
         return body
 
     def metadata(self, key: str, version_id: str) -> dict[str, str]:
-        """The metadata of one version of a published object."""
+        """Return the metadata of one version of a published object."""
         found: dict[str, str] = self._s3.head_object(Bucket=self.published, Key=key, VersionId=version_id)["Metadata"]
         return found

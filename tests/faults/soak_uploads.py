@@ -1,4 +1,4 @@
-"""The soak's front: a person who uploads, S3 that tells of it late and twice, and Lambda that tries again."""
+"""The soak's input: a user who uploads, S3 with late and duplicate events, and Lambda with retries."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A file as S3 took it."""
+    """A file as S3 stored it."""
 
     file: SoakFile
     message: UploadMessage
 
     @property
     def run_id(self) -> str:
-        """The run that it is to become."""
+        """Return the upload's run id."""
         return self.message.run_id
 
 
 @dataclass
 class Front:
-    """Uploads the files and hands their events to the Lambda's own handler.
+    """Uploads the files and passes their events to the Lambda's handler.
 
     Attributes:
         uploaded: what S3 took so far, in its order.
@@ -79,23 +79,23 @@ class Front:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to upload."""
+        """Start uploading."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Upload no more."""
+        """Stop uploading."""
         self._stop.set()
         self._thread.join()
 
     @property
     def over(self) -> bool:
-        """Whether everything was uploaded and every event handed over."""
+        """Return whether everything was uploaded and every event delivered."""
         if self.error:
             raise self.error
         return not self._thread.is_alive()
 
     def force(self, uploaded: Uploaded) -> None:
-        """Ask for a re-run through the queue, until the call is known to have arrived."""
+        """Request a re-run through the queue, and repeat until the call is known to have arrived."""
         again = dataclasses.replace(uploaded.message, attempt=1)
         for _ in range(100):
             try:
@@ -150,7 +150,7 @@ class Front:
     # --- S3's and Lambda's part ---------------------------------------------------------------------------------
 
     def _hand_over(self, now: int, pool: ThreadPoolExecutor) -> list[Future[None]]:
-        """Hand over the events that are due, some of them together."""
+        """Deliver the events that are due, some of them together."""
         handed = []
         while self._due and self._due[0][0] <= now:
             together = [heapq.heappop(self._due)[2]]
@@ -160,7 +160,7 @@ class Front:
         return handed
 
     def _invoke(self, event: dict[str, Any]) -> None:
-        """Be Lambda: try an asynchronous event three times. What it gives up then, a person hands in again."""
+        """Act as Lambda: try an asynchronous event three times. If all fail, an operator sends it again."""
         self.events += 1
         for tries in itertools.count(1):
             try:
@@ -198,7 +198,7 @@ class Front:
 
 
 def event_of(uploads: Iterable[Uploaded]) -> dict[str, Any]:
-    """The event in which S3 tells of uploads: tests/events/ has what AWS documents."""
+    """Return the S3 event of uploads, as AWS documents it (tests/events/)."""
     return {"Records": [_record(uploaded.message) for uploaded in uploads]}
 
 

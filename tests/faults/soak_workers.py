@@ -1,4 +1,4 @@
-"""The soak's workers: the container's own entry point, and re-runs by hand, each with faults drawn from a seed."""
+"""The soak's workers: the container's entry point, and manual re-runs, each with faults drawn from a seed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _KILLED_WHEN_OVERTAKEN = 0.5
 
 
 def drawn_plan(seed: str) -> list[Sabotage]:
-    """Draw the faults of one worker: at most one end, at a named call, and some trouble before it."""
+    """Draw the faults of one worker: at most one fatal fault, at a named call, and some others before it."""
     dice = random.Random(seed)
     plan = [_trouble(dice) for _ in range(_TROUBLES_EACH)]
     end: Any = _draw(dice, _ENDS)
@@ -80,7 +80,7 @@ def _some_time(dice: random.Random) -> int:
 
 
 def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: str, dataset: str) -> None:
-    """Do in a forked process what `force` does in Prefect's form, without Prefect: exit 0 once it is done."""
+    """Force a re-run in a forked process, without Prefect; exit with 0 once it is done."""
     forked(environment, log, None, work=lambda: sys.exit(_by_hand(key, version_id, dataset)))
 
 
@@ -104,7 +104,7 @@ def _by_hand(key: str, version_id: str, dataset: str) -> int:
 
 @dataclass
 class Task:
-    """One running worker, or re-run by hand.
+    """One running worker, or a manual re-run.
 
     Attributes:
         run_id: the run whose receipt it was started for, as the state machine does; None for a sweep's task.
@@ -120,7 +120,7 @@ class Task:
     overtaken: bool = False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; it may be over already."""
+        """Send it a signal; it may have ended already."""
         if self.process.is_alive() and self.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
@@ -128,7 +128,7 @@ class Task:
 
 @dataclass
 class Crew:
-    """Keeps workers at work, strikes them at random times, and counts what befell them.
+    """Keeps workers running, injects faults at random times, and counts them.
 
     Attributes:
         forks: forks processes that have imported everything already.
@@ -163,14 +163,14 @@ class Crew:
         )
 
     def start_rerun(self, key: str, version_id: str, dataset: str) -> None:
-        """Start a re-run by hand."""
+        """Start a manual re-run."""
         environment, folder = self._environment()
         arguments = (environment, str(folder / "log"), key, version_id, dataset)
         process = self.forks.Process(target=rerun_by_hand, args=arguments)
         self._start(Task(process, folder, rerun=(key, version_id, dataset)))
 
     def reap(self) -> list[Task]:
-        """Take leave of the tasks that have ended."""
+        """Remove the tasks that have ended."""
         over = [task for task in self.tasks if not task.process.is_alive()]
         self.tasks = [task for task in self.tasks if task not in over]
         for task in over:
@@ -180,8 +180,8 @@ class Crew:
         return over
 
     def strike(self, done: int) -> None:
-        """Kill a task, or stop it for longer than its message stays invisible, when so many uploads are done that it
-        is time for that; let those go on that were stopped for long enough."""
+        """Kill a task, or pause it for longer than its message stays invisible, once enough uploads are done; resume
+        paused tasks in time."""
         now = time.monotonic()
         for task in self.tasks:
             if task.stopped_until and now >= task.stopped_until:
@@ -205,18 +205,18 @@ class Crew:
             task.signal(signal.SIGKILL)
 
     def end(self) -> None:
-        """End every task that is left."""
+        """End every remaining task."""
         for task in self.tasks:
             task.signal(signal.SIGKILL)
             task.process.join()
 
     @property
     def kills(self) -> int:
-        """How many tasks died of SIGKILL."""
+        """Return how many tasks were killed with SIGKILL."""
         return self.exits[-signal.SIGKILL]
 
     def met(self, do: str) -> int:
-        """How many faults of a kind were met."""
+        """Return how many faults of a kind were triggered."""
         path = self.folder / "tally"
         return sum(line.startswith(f"{do} ") for line in path.read_text().splitlines()) if path.exists() else 0
 

@@ -1,4 +1,4 @@
-"""Contracts with a step that a fault is in: a user's own code, in the middle of a transform."""
+"""Contracts with a faulty step: a user's code, in the middle of a transform."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def misbehave(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def slow_contracts(folder: Path) -> dict[str, str]:
-    """Let the contract of orders wait for a gate, whose path goes into FAULT_GATE; see `_with_step`."""
+    """Make the contract of orders wait for a gate, whose path is in FAULT_GATE; see `_with_step`."""
     return _with_step(folder, _WAIT)
 
 
 def hungry_contracts(folder: Path) -> dict[str, str]:
-    """Let the contract of orders take memory until it gets no more; see `_with_step`."""
+    """Make the contract of orders allocate memory until there is none left; see `_with_step`."""
     return _with_step(folder, _EAT)
 
 
 def _with_step(folder: Path, step: str) -> dict[str, str]:
-    """Give the contract of orders in a copy of the project's contracts one more step.
+    """Add a step to the contract of orders in a copy of the project's contracts.
 
-    Returns the environment that makes a worker use them.
+    Returns the environment with which a worker uses them.
     """
     steps, contract = folder / "orders" / "steps.py", folder / "orders" / "contract.yaml"
     imports = "import os\nimport time\nfrom pathlib import Path\n"

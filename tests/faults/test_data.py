@@ -1,4 +1,4 @@
-"""What happens when the data is at fault, or the code that a dataset brings along: the outcome of the whole upload."""
+"""Faults in the data or in a dataset's custom code: the outcome of the whole upload."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_GROWTH_BYTES = 600 * MIB  # above what the libraries themselves take
 
 
 def rejected_as(*codes: str) -> Callable[[Receipt], None]:
-    """The file is rejected for one of these reasons, and every row that was counted is accounted for."""
+    """Check that the file is rejected for one of these reasons, and that every counted row is accounted for."""
 
     def look(receipt: Receipt) -> None:
         assert receipt.status is Status.REJECTED
@@ -46,7 +46,7 @@ def rejected_as(*codes: str) -> Callable[[Receipt], None]:
 
 
 def published(rows: int, quarantined: int = 0) -> Callable[[Receipt], None]:
-    """So many rows are published, and so many in quarantine."""
+    """Check the number of rows that are published and in quarantine."""
 
     def look(receipt: Receipt) -> None:
         assert receipt.status is Status.PUBLISHED, receipt.reason
@@ -56,7 +56,7 @@ def published(rows: int, quarantined: int = 0) -> Callable[[Receipt], None]:
 
 
 def workbook(sheet: str, *, more: dict[str, bytes] | None = None) -> bytes:
-    """An XLSX file whose one sheet is this XML."""
+    """Return an XLSX file whose only sheet is this XML."""
     parts = {
         "[Content_Types].xml": (
             '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="rels" '
@@ -95,14 +95,14 @@ def workbook(sheet: str, *, more: dict[str, bytes] | None = None) -> bytes:
 
 
 def sheet_of(*cells: str, before: str = "") -> str:
-    """The XML of a sheet with these rows of cells."""
+    """Return the XML of a sheet with these rows of cells."""
     rows = "".join(f'<row r="{number}">{row}</row>' for number, row in enumerate(cells, start=1))
     space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     return f'<?xml version="1.0"?>{before}<worksheet xmlns="{space}"><sheetData>{rows}</sheetData></worksheet>'
 
 
 def text_cell(place: str, text: str) -> str:
-    """One cell with text in it."""
+    """Return one cell with text."""
     return f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
 
 
@@ -114,7 +114,7 @@ _LAUGHS = (
 
 
 def case(name: str, what: str, body: Callable[[], bytes], look: Callable[[Receipt], None], expected: str) -> object:
-    """One file and what becomes of it."""
+    """Return the parameters for one file and its expected outcome."""
     return pytest.param(name, body, look, id=what.replace(" ", "-"), marks=fault("Data", what, expected=expected))
 
 
@@ -125,7 +125,7 @@ ODD_FILES = [
         "header only",
         orders,
         rejected_as("expect_table_row_count_to_be_between"),
-        "rejected: the contract wants rows",
+        "rejected: the contract requires rows",
     ),
     case(
         "orders/x.csv", "byte order mark", lambda: b"\xef\xbb\xbf" + good_orders(3), published(3), "all rows published"
@@ -135,7 +135,7 @@ ODD_FILES = [
         "latin-1 text",
         lambda: "name,town\nJosé,Köln\nRenée,Zürich\n".encode("latin-1"),
         published(2),
-        "read as what it is, all rows published",
+        "its encoding is detected, all rows published",
     ),
     case(
         "things/x.csv",
@@ -215,23 +215,23 @@ ODD_FILES = [
     ),
     case(
         "../../receipts/x",
-        "a key that means to leave its prefix",
+        "a key that tries to escape its prefix",
         lambda: good_orders(2),
         published(2),
-        "outputs lie under data/ all the same",
+        "outputs stay under data/",
     ),
 ]
 
 
 def gzip_of_one_line(size: int) -> bytes:
-    """A compressed file of one line that never ends, incompressible enough not to look like a bomb."""
+    """Return a compressed file of one endless line, incompressible enough not to look like a bomb."""
     letters = bytes(random.Random(1).choices(range(97, 123), k=8192)) * 128
     return gzip.compress(b"a,b\n") + gzip.compress(letters, compresslevel=6) * (size // MIB)
 
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
-    """Two buckets and a queue."""
+    """Create two buckets and a queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with mock_aws():
@@ -239,7 +239,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]
 
 
 def account(**changes: object) -> Pipeline:
-    """A pipeline in the account that moto makes up."""
+    """Return a pipeline in moto's account."""
     s3, sqs = boto3.client("s3"), boto3.client("sqs")
     for bucket in ("landing", "published"):
         s3.create_bucket(Bucket=bucket)
@@ -268,13 +268,13 @@ def upload_of(name: str, body: bytes) -> UploadMessage:
 
 
 def keys() -> list[str]:
-    """What lies in the published bucket."""
+    """Return the keys of the published bucket."""
     listed = boto3.client("s3").list_objects_v2(Bucket="published")
     return [entry["Key"] for entry in listed.get("Contents", [])]
 
 
 def process(parts: Pipeline, upload: UploadMessage, receive_count: int = 1) -> Receipt:
-    """Do all stages."""
+    """Run all stages."""
     with UploadRun(parts, upload, chain=Chain(receive_count=receive_count)) as run:
         return run.run()
 
@@ -295,7 +295,7 @@ def _processed_apart(name: str, body: bytes, answers: multiprocessing.Queue[tupl
 
 @pytest.fixture(scope="module")
 def warm() -> None:
-    """Everything is imported before the first fork, so that what a child takes is the file's doing."""
+    """Import everything before the first fork, so that a child's memory shows only the file's effect."""
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         process(account(), upload_of("orders/warm.csv", good_orders(1)))
@@ -306,7 +306,7 @@ def warm() -> None:
 def test_an_odd_file_has_one_clear_outcome_in_bounded_memory(
     name: str, body: Callable[[], bytes], look: Callable[[Receipt], None]
 ) -> None:
-    """Each in a process of its own, whose memory shows what the file took."""
+    """Each file is processed in a separate process, whose memory shows what the file needed."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     child = context.Process(target=_processed_apart, args=(name, body(), answers))
@@ -332,7 +332,7 @@ STEPS = {
 def with_own_contract(
     parts: Pipeline, folder: Path, *, steps: str = "", expectations: str = "", **limits: int
 ) -> Pipeline:
-    """The pipeline with a contract for incoming/own/ that has these steps or expectations."""
+    """Return the pipeline with a contract for incoming/own/ that has these steps or expectations."""
     for name in ("default", "own"):
         (folder / name).mkdir(parents=True)
     (folder / "default" / "contract.yaml").write_text("dataset: default\n")
@@ -350,12 +350,16 @@ def with_own_contract(
         pytest.param(
             "raises",
             "raised ValueError in steps.py, line 2",
-            marks=fault("Data", "a dataset's own step raises", expected="rejected, with its line, no value"),
+            marks=fault("Data", "a dataset's custom step raises", expected="rejected, with its line, no value"),
         ),
         pytest.param(
             "nonsense",
             "must return a DataFrame",
-            marks=fault("Data", "a dataset's own step returns nonsense", expected="rejected: no DataFrame"),
+            marks=fault(
+                "Data",
+                "a dataset's custom step returns something else than a table",
+                expected="rejected: not a DataFrame",
+            ),
         ),
     ],
 )
@@ -371,8 +375,8 @@ def test_a_step_that_fails_rejects_the_file_and_says_where(
 
 @fault(
     "Data",
-    "a dataset's own step never returns",
-    expected="ended after the stage's time limit and tried once more, then rejected: takes_too_long",
+    "a dataset's custom step never returns",
+    expected="ended after the stage's time limit and retried once, then rejected: takes_too_long",
 )
 def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_try(
     parts: Pipeline, tmp_path: Path
@@ -386,7 +390,7 @@ def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_
 
 
 class _Unobserved(Observer):
-    """Prefect is away."""
+    """Prefect is down."""
 
     def __init__(self) -> None:
         return
@@ -405,7 +409,7 @@ def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Pipeline, t
     assert [receipt.status if receipt else None for receipt in receipts.values()] == ["rejected", "published"]
 
 
-@fault("Data", "an expectation that raises instead of failing", expected="rejected, and the rule is named")
+@fault("Data", "an expectation that raises instead of failing", expected="rejected, with the name of the rule")
 def test_an_expectation_that_cannot_be_judged_rejects_the_file_and_is_named(parts: Pipeline, tmp_path: Path) -> None:
     raising = "expectations:\n  - expect_column_values_to_be_between: {column: country, min_value: 1}\n"
     own = with_own_contract(parts, tmp_path / "contracts", expectations=raising)

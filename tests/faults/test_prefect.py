@@ -1,4 +1,4 @@
-"""What happens when Prefect is away, slow, refusing, or told something else by a person: the data goes on."""
+"""Prefect is down, slow or refuses calls, or a user changes a run's state: the data is processed anyway."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _flow_run(case: Case) -> dict[str, Any]:
 
 @contextmanager
 def _stopped(chain: Chain) -> Iterator[None]:
-    """The Prefect server is stopped for a while."""
+    """Stop the Prefect server for a while."""
     server = chain.cloud.prefect
     assert server is not None
     server.stop()
@@ -60,7 +60,7 @@ def _stopped(chain: Chain) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outage:
-    """What became of the uploads that an outage met."""
+    """The outcome of the uploads during an outage."""
 
     at_the_start: tuple[Case, Outcome]
     in_the_middle: tuple[Case, Outcome]
@@ -68,7 +68,7 @@ class Outage:
 
 @pytest.fixture(scope="module")
 def outage(bench: Bench) -> Outage:
-    """The server is stopped while a worker is at work, another one starts meanwhile, and the server comes back."""
+    """Stop the server while a worker is running, start another worker, then start the server again."""
     middle, start = bench.case(), bench.case()
     hold, gate = middle.gate("s3.GetObject", "/incoming/")
     at_work = middle.start(hold)
@@ -87,7 +87,7 @@ def test_without_a_prefect_server_data_is_processed_unobserved(bench: Bench, out
     assert bench.chain.flow_runs(case.upload) == []
 
 
-@fault(_AREA, "server down in the middle, and back again", expected="the work goes on; published once, exit 0")
+@fault(_AREA, "server down during processing, then up again", expected="processing continues; published once, exit 0")
 def test_a_server_that_is_started_anew_in_the_middle_does_not_disturb_the_work(outage: Outage) -> None:
     case, outcome = outage.in_the_middle
     assert outcome.exit_code == 0
@@ -95,7 +95,7 @@ def test_a_server_that_is_started_anew_in_the_middle_does_not_disturb_the_work(o
 
 
 @pytest.mark.slow  # Prefect's client is patient
-@fault(_AREA, "server down in the middle, for good", expected="the work goes on; published once, exit 0")
+@fault(_AREA, "server down during processing, permanently", expected="processing continues; published once, exit 0")
 def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
     case = bench.case()
     hold, gate = case.gate("s3.GetObject", "/incoming/")
@@ -112,7 +112,7 @@ def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Ben
 
 @pytest.fixture(scope="module")
 def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API's address of a Prefect server that wants a password which nobody was told."""
+    """Return the API address of a Prefect server whose password the workers do not have."""
     folder, port = tmp_path_factory.mktemp("guarded"), free_port()
     home = folder / "prefect"
     start_from_template(home, bench.chain.cloud.cache_dir)
@@ -135,7 +135,7 @@ def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> It
         server.stop()
 
 
-@fault(_AREA, "refusing authentication", expected="processed; the receipt says observed: false")
+@fault(_AREA, "server refuses authentication", expected="processed; the receipt says observed: false")
 def test_a_server_that_refuses_us_does_not_hold_data_back(bench: Bench, guarded_server: str) -> None:
     assert httpx.post(f"{guarded_server}/deployments/filter", json={}, timeout=30).status_code == 401
     case = bench.case()
@@ -171,7 +171,7 @@ def test_a_locked_database_does_not_hold_data_back(bench: Bench) -> None:
 @fault(
     _AREA,
     "flow run cancelled from the UI",
-    expected="the display follows the data: the upload is published, and its flow run says so",
+    expected="the display follows the data: the upload is published, and its flow run shows that",
 )
 def test_a_cancelled_flow_run_does_not_lose_its_upload(bench: Bench) -> None:
     case = bench.case()
@@ -185,7 +185,9 @@ def test_a_cancelled_flow_run_does_not_lose_its_upload(bench: Bench) -> None:
     assert _flow_run(case)["state"]["name"] == "Published"
 
 
-@fault(_AREA, "flow run retried from the UI while the chain also retries", expected="published once, whoever is first")
+@fault(
+    _AREA, "flow run retried from the UI while the chain also retries", expected="published once, in whichever order"
+)
 def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> None:
     case = bench.case()
     hold, gate = case.gate("s3.PutObject", "/data/")
@@ -209,5 +211,5 @@ def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> 
 
 
 def _at_rest(case: Case) -> bool:
-    """Whether the run has ended and the pool's worker has none in its hands."""
+    """Return whether the run has ended and the pool's worker has no other run."""
     return case.bench.chain.pool_is_idle() and _flow_run(case)["state"]["type"] in ("COMPLETED", "FAILED")

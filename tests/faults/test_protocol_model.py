@@ -43,8 +43,7 @@ from flows.process_upload import Assignment
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import SluiceError
-from flows.refinery.preprocess.preprocess import Prepared
-from flows.refinery.validate.validate import Validated
+from flows.refinery.refine import JudgedFile, Refined
 from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
@@ -67,7 +66,7 @@ FATES: tuple[Fate, ...] = (
 
 @dataclass
 class ModelWorker:
-    """A worker with a message in its hands, or a run by hand.
+    """A worker that holds a message, or a manual run.
 
     Attributes:
         message: None for a run by hand.
@@ -82,7 +81,7 @@ class ModelWorker:
 
 
 class ModelRun(UploadRun):
-    """An upload's stages, with the work itself left out: what comes of it is given."""
+    """An upload's stages without the actual work: its result is given."""
 
     result = ""
 
@@ -92,23 +91,23 @@ class ModelRun(UploadRun):
         self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
         return self._facts
 
-    def validate(self) -> Validated:
+    def validate(self) -> JudgedFile:
         rejected = self.result == REJECTED
         reasons = (RejectionReason(code="rule", message="the file is bad"),) if rejected else ()
-        self._validated = Validated(1, 0 if rejected else 1, {}, (), reasons, None, None, ("x",))
+        self._validated = JudgedFile(1, {}, (), reasons, None, None, ("x",), {})
         return self._validated
 
-    def refine(self) -> Prepared:
+    def refine(self) -> Refined:
         body = f"{self.upload.run_id} {self.result}".encode()
         path = self._work_dir / "out"
         path.write_bytes(body)
         output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
-        self._prepared = Prepared(1, {}, (output,), None, {}, ("x",))
+        self._prepared = Refined(1, 1, {}, {}, (), (), (output,), None, {})
         return self._prepared
 
 
 class ModelObserver(Observer):
-    """Prefect is away."""
+    """Prefect is down."""
 
     def __init__(self, result: str) -> None:
         self._result = result
@@ -121,8 +120,8 @@ class ModelObserver(Observer):
 
 @cache
 def contracts_that(on_reupload: str) -> Contracts:
-    """Three contracts: the default one, that of the orders, and one that a person may judge a file by instead, whose
-    re-upload policy is the other one."""
+    """Three contracts: the default one, that of the orders, and one with the other re-upload policy, which a manual run
+    may use instead."""
     other = {"replace": "append", "append": "replace"}[on_reupload]
     policies = {"orders": on_reupload, "returns": other}
     with tempfile.TemporaryDirectory(prefix="sluice-model-") as folder:
@@ -134,7 +133,7 @@ def contracts_that(on_reupload: str) -> Contracts:
 
 
 class Protocol(RuleBasedStateMachine):
-    """Uploads, a queue and workers; the rules are what can happen, the invariants what must hold whatever happens."""
+    """Uploads, a queue and workers. The rules are what can happen; the invariants must hold whatever happens."""
 
     on_reupload = "replace"
 
@@ -183,7 +182,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads)
     @rule(data=st.data())
     def force_a_rerun(self, data: st.DataObject) -> None:
-        """A person forces a re-run, maybe before the first one is done."""
+        """Force a re-run, maybe before the first run is done."""
         place = data.draw(st.integers(0, len(self.uploads) - 1))
         again = replace(self.uploads[place], attempt=self.uploads[place].attempt + 1)
         self.uploads[place] = again
@@ -192,7 +191,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads and len(self.workers) < 4)
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), result=RESULTS)
     def force_a_rerun_by_hand(self, data: st.DataObject, dataset: str, result: str) -> None:
-        """A person starts a run in Prefect, for a first time or again, maybe by another contract, until it is done."""
+        """Start a manual run in Prefect, the first one or another, maybe with another contract, until it is done."""
         self.start_by_hand(data.draw(st.sampled_from(self.uploads)), dataset, result)
 
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 4)
@@ -203,7 +202,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 3)
     @rule(data=st.data(), result=RESULTS, other=RESULTS)
     def receive_twice(self, data: st.DataObject, result: str, other: str) -> None:
-        """Two workers have the same message, as SQS may hand it out more than once."""
+        """Give two workers the same message, as SQS may deliver it more than once."""
         message = data.draw(st.sampled_from(self.queue.messages(visible=True)))
         self.start(message, result)
         self.workers[-1].overtaken = True
@@ -221,7 +220,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), fate=st.sampled_from(FATES), steps=st.integers(1, 6))
     def work(self, data: st.DataObject, fate: Fate, steps: int) -> None:
-        """One worker makes some calls, the last of them with this fate."""
+        """Advance one worker by some calls; the last one may fail as given."""
         worker = data.draw(st.sampled_from(self.workers))
         for _ in range(steps - 1):
             self.step(worker, "go")
@@ -230,7 +229,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) > 1)
     @rule(steps=st.integers(1, 25))
     def work_side_by_side(self, steps: int) -> None:
-        """All workers make their calls in step, so that each looks before the others act on what they saw."""
+        """Advance all workers in step, so that each reads before the others act on what they read."""
         for _ in range(steps):
             for worker in list(self.workers):
                 self.step(worker, "go")
@@ -255,7 +254,7 @@ class Protocol(RuleBasedStateMachine):
                 assert stored is None or hashlib.sha256(stored.body).hexdigest() == output.sha256
 
     def has_its_receipt(self, message: Message) -> None:
-        """[last]: checked before each deletion of a message."""
+        """Check [last] before each deletion of a message."""
         upload = UploadMessage.from_json(message.body)
         standing = [receipt for receipt in self.receipts() if receipt.run_id == upload.run_id]
         assert any(receipt.attempt >= upload.attempt for receipt in standing), "a message was deleted without receipt"
@@ -309,7 +308,7 @@ class Protocol(RuleBasedStateMachine):
         assert entry.retired == ()
 
     def number_of(self, run: Receipt | IndexedRun) -> int:
-        """Which of all uploads a run is about."""
+        """Return the upload that a run is about."""
         return [upload.run_id for upload in self.uploads].index(run.run_id)
 
     def nothing_else_is_published(self) -> None:
@@ -372,14 +371,14 @@ PATIENCE = pytest.mark.timeout(3_600)
 
 
 class Appending(Protocol):
-    """A contract that keeps what earlier versions of a key published."""
+    """Return a contract that keeps the output of earlier versions of a key."""
 
     on_reupload = "append"
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """The drain loop's log of thousands of runs."""
+    """Silence the drain loop's log of thousands of runs."""
     with caplog.at_level("CRITICAL"):
         yield
 
@@ -393,7 +392,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
             id="replace",
             marks=fault(
                 "Queue and task",
-                "any order of deliveries, kills, lost answers, re-uploads and forced re-runs (model)",
+                "any order of deliveries, kills, lost responses, re-uploads and forced re-runs (model)",
                 expected="one receipt for each version, the newest output current, nothing published twice",
             ),
         ),
@@ -412,7 +411,7 @@ def test_nor_in_many_more_orders(machine: Any) -> None:
 
 
 def explore(machine: Any, *, examples: int, steps: int) -> None:
-    """Try so many examples, each of at most so many things that happen."""
+    """Return settings for that many examples with at most that many steps."""
     run_state_machine_as_test(
         machine,
         settings=settings(

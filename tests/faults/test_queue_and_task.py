@@ -1,4 +1,4 @@
-"""What happens when the queue refuses, or a task dies, is stopped, or runs out of something."""
+"""The queue refuses calls, or a task dies, is stopped, or runs out of a resource."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AREA: Literal["Queue and task"] = "Queue and task"
         pytest.param(
             "not JSON at all",
             "not JSON",
-            marks=fault(_AREA, "message not JSON", expected="dead-letter queue; the log says why; no receipt"),
+            marks=fault(_AREA, "message not JSON", expected="dead-letter queue; the log gives the reason; no receipt"),
         ),
         pytest.param(
             '{"schema": 999, "key": "incoming/orders/x.csv"}',
@@ -52,7 +52,7 @@ def test_a_message_that_nobody_can_read_rests_in_the_dead_letter_queue(bench: Be
     assert not bench.chain.has_receipt(case.upload)
 
 
-@fault(_AREA, "empty queue and no receipt", expected="the task exits with 75: an empty queue is no success")
+@fault(_AREA, "empty queue and no receipt", expected="the task exits with 75: an empty queue is not a success")
 def test_an_empty_queue_is_no_success(bench: Bench) -> None:
     case = bench.case(deliver=False)
     assert case.work().exit_code == 75
@@ -83,7 +83,7 @@ _REFUSED = "delete refused"
 
 @pytest.fixture(scope="module")
 def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
-    """One case for each interruption, interrupted; their messages become visible again at about the same time."""
+    """Interrupt one case in each way; their messages become visible again at about the same time."""
     points = [*_INTERRUPTIONS, _REFUSED]
     cases = {point: bench.case() for point in points}
     outcomes: dict[str, Outcome] = {}
@@ -105,7 +105,9 @@ def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
             "after data",
             False,
             marks=fault(
-                _AREA, "SIGKILL after the data, before the receipt", expected="nothing counts; done again, once"
+                _AREA,
+                "SIGKILL after the data, before the receipt",
+                expected="the data does not count; processed again, published once",
             ),
         ),
         pytest.param(
@@ -122,7 +124,7 @@ def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
             True,
             marks=fault(_AREA, "SIGKILL after the receipt, before delete", expected="the next worker only deletes"),
         ),
-        pytest.param("after delete", True, marks=fault(_AREA, "SIGKILL after delete", expected="all was done")),
+        pytest.param("after delete", True, marks=fault(_AREA, "SIGKILL after delete", expected="everything was done")),
     ],
 )
 def test_a_worker_killed_at_any_point_leaves_one_result(
@@ -138,7 +140,7 @@ def test_a_worker_killed_at_any_point_leaves_one_result(
     assert receipt.chain.receive_count == (1 if committed else 2)
 
 
-@fault(_AREA, "delete refused", expected="exit 0; the message comes again and finds the receipt")
+@fault(_AREA, "delete refused", expected="exit 0; the message is delivered again and the receipt is found")
 def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str, tuple[Case, Outcome]]) -> None:
     case, outcome = interrupted[_REFUSED]
     assert outcome.exit_code == 0
@@ -153,7 +155,7 @@ def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str,
 
 @dataclass
 class Overtime:
-    """A worker that stands in the middle of a transform, and what lets it go on."""
+    """Return a worker that is paused in the middle of a transform, and the file that releases it."""
 
     case: Case
     worker: Worker
@@ -169,7 +171,7 @@ def _overtime(case: Case) -> Overtime:
 
 @pytest.fixture(scope="module")
 def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
-    """Workers that are at work for longer than the visibility timeout; one of them may not extend it."""
+    """Run workers for longer than the visibility timeout; one of them may not extend it."""
     cases = {name: bench.case() for name in ("beating", "refused", "stopped")}
     with bench.denied(bench.task_role, "sqs:ChangeMessageVisibility", cases["refused"].queue_arn):
         yield {name: _overtime(case) for name, case in cases.items()}
@@ -178,7 +180,7 @@ def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
 @fault(
     _AREA,
     "SIGTERM in the middle of a transform",
-    expected="the message is given back at once, nothing is written, exit 143; the next worker does it",
+    expected="the message is returned at once, nothing is written, exit 143; the next worker publishes",
 )
 def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
     at_work = overtime["stopped"]
@@ -197,7 +199,7 @@ def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str
 
 
 @fault(_AREA, "heartbeat refused", expected="a second worker takes the message over; one result")
-@fault(_AREA, "receipt handle expired", expected="exit 0; whoever has the message deletes it")
+@fault(_AREA, "receipt handle expired", expected="exit 0; the worker that holds the message deletes it")
 def test_a_refused_heartbeat_gives_one_result_all_the_same(overtime: dict[str, Overtime]) -> None:
     at_work = overtime["refused"]
     case = at_work.case
@@ -215,7 +217,11 @@ def test_a_refused_heartbeat_gives_one_result_all_the_same(overtime: dict[str, O
     case.kept_promises()
 
 
-@fault(_AREA, "work longer than the visibility timeout", expected="the heartbeat keeps the message; delivered once")
+@fault(
+    _AREA,
+    "work longer than the visibility timeout",
+    expected="the heartbeat keeps the message invisible; delivered once",
+)
 def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dict[str, Overtime]) -> None:
     at_work, other = overtime["beating"], overtime["refused"]
     case = at_work.case
@@ -230,7 +236,11 @@ def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dic
 # --- a worker that runs out of something ------------------------------------------------------------------------
 
 
-@fault(_AREA, "disk full", expected="the file is not blamed: given back, and published by a task with room")
+@fault(
+    _AREA,
+    "disk full",
+    expected="the file is not rejected: the message is returned, and a task with enough disk space publishes",
+)
 def test_a_full_disk_is_not_the_files_fault(bench: Bench) -> None:
     case = bench.case(body=good_orders(5_000))
     outcome = case.work(disk_bytes=128 * 1024, environment=_ONE_TRY)
@@ -245,9 +255,9 @@ def test_a_full_disk_is_not_the_files_fault(bench: Bench) -> None:
 @fault(
     _AREA,
     "maxReceiveCount reached",
-    expected="the message rests in the dead-letter queue; the log names the error; no receipt",
+    expected="the message stays in the dead-letter queue; the log names the error; no receipt",
 )
-@fault(_AREA, "redrive from the dead-letter queue", expected="processed as if nothing had been")
+@fault(_AREA, "redrive from the dead-letter queue", expected="processed normally")
 def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) -> None:
     case = bench.case(max_receives=1)
     refused = Sabotage(on="s3.GetObject", where="/incoming/", do="refuse", times=0, code="InvalidRequest", status=400)

@@ -1,4 +1,4 @@
-"""What happens when an event is lost for good: nobody but the landing bucket knows of the upload."""
+"""An event is lost permanently: only the landing bucket shows the upload."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFIX = "incoming/lost/"
 
 @contextmanager
 def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
-    """In this suite S3 tells nobody of uploads; here it does."""
+    """Turn on S3 notifications, which are off in this suite."""
     bucket, function = chain.outputs["LandingBucket"], chain.outputs["TriggerFunctionArn"]
     told = {"LambdaFunctionConfigurations": [{"LambdaFunctionArn": function, "Events": ["s3:ObjectCreated:*"]}]}
     chain.s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
@@ -36,8 +36,10 @@ def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def lost(chain: Chain, bench: Bench) -> UploadMessage:
-    """An upload whose event was in the memory of a cloud that was killed. The Lambda may not send: whatever the moment
-    of the kill, the event is there, in one of its tries, and nowhere else."""
+    """Return an upload whose event was in the memory of a cloud that was killed.
+
+    The Lambda may not send: at whatever moment the kill comes, the event is in one of its tries and nowhere else.
+    """
     with _s3_tells_the_lambda(chain), bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
         upload = chain.upload(f"{_PREFIX}orders.csv", good_orders(3))
         bench.kill_cloud()
@@ -48,7 +50,7 @@ def lost(chain: Chain, bench: Bench) -> UploadMessage:
 
 
 def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
-    """What the run's artifact shows."""
+    """Return the rows of the run's artifact."""
     asked = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}, "type": {"any_": ["table"]}}}
     answer = httpx.post(f"{chain.cloud.prefect_api_url}/artifacts/filter", json=asked, timeout=30)
     answer.raise_for_status()
@@ -68,8 +70,8 @@ def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: Up
 
 @fault(
     "Trigger",
-    "the event is lost for good: the cloud is killed with the event in its memory",
-    expected="reconciling, with no more than its own role may do, hands the upload over; published once",
+    "the event is lost permanently: the cloud is killed with the event in its memory",
+    expected="reconcile, with only the permissions of its role, queues the upload; published once",
 )
 def test_an_upload_whose_event_was_lost_is_found_and_published_once(
     chain: Chain, bench: Bench, lost: UploadMessage
@@ -84,8 +86,8 @@ def test_an_upload_whose_event_was_lost_is_found_and_published_once(
 
 @fault(
     "Queue and task",
-    "a worker that was overtaken writes its output and is killed: nobody comes to clean up",
-    expected="reconciling, with no more than its own role may do, takes it away, and nothing else",
+    "a stalled worker, overtaken by another one, writes its output and is killed: no worker cleans up",
+    expected="reconcile, with only the permissions of its role, deletes the output, and nothing else",
 )
 def test_what_an_overtaken_worker_left_behind_is_taken_away(chain: Chain, bench: Bench) -> None:
     upload = chain.upload("incoming/left/orders.csv", good_orders(2))

@@ -1,4 +1,4 @@
-"""What happens when S3 refuses, throttles, loses answers, or holds something else than the event said."""
+"""S3 refuses or throttles calls, responses are lost, or the object differs from the event."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ _PASSING = {
     [
         pytest.param(
             "slow down",
-            marks=fault(_AREA, "503 SlowDown several times", expected="tried again with backoff, published"),
+            marks=fault(_AREA, "503 SlowDown several times", expected="retried with backoff, published"),
         ),
-        pytest.param("cut", marks=fault(_AREA, "body cut short", expected="read again, every row is there")),
+        pytest.param("cut", marks=fault(_AREA, "body cut short", expected="read again, no row is missing")),
         pytest.param(
             "conflict", marks=fault(_AREA, "409 on a conditional write", expected="written again, one receipt")
         ),
         pytest.param(
             "lost",
             marks=fault(
-                _AREA, "receipt written, the answer lost", expected="the 412 on our own write is success; one receipt"
+                _AREA, "receipt written, the response lost", expected="the 412 on our own write is success; one receipt"
             ),
         ),
         pytest.param(
             "aborted", marks=fault(_AREA, "upload of the output aborted", expected="uploaded again, published once")
         ),
         pytest.param(
-            "expired", marks=fault(_AREA, "credentials expired in the middle", expected="tried again with new ones")
+            "expired", marks=fault(_AREA, "credentials expired in the middle", expected="retried with new ones")
         ),
     ],
 )
@@ -72,7 +72,7 @@ def test_what_passes_is_tried_again_and_published_at_the_first_delivery(bench: B
 
 @pytest.fixture(scope="module")
 def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
-    """Workers that try for long; they are at it while other tests run."""
+    """Start workers that retry for a long time, while other tests run."""
     plans = {
         "slow down": _slow_down("s3.PutObject", "/data/", times=0),
         "cut": Sabotage(on="s3.GetObject", where="/incoming/", do="cut", times=0),
@@ -113,7 +113,7 @@ def test_an_overwritten_object_is_read_in_the_version_of_its_event(bench: Bench)
 @fault(
     _AREA,
     "412 with another digest",
-    expected="the receipt that was committed first stands, with its own data; ReceiptConflict in the log",
+    expected="the receipt that was committed first remains, with its data; ReceiptConflict in the log",
 )
 def test_another_result_that_was_committed_first_stands_untouched(bench: Bench) -> None:
     case = bench.case()
@@ -148,12 +148,16 @@ def _other_contracts(case: Case) -> dict[str, str]:
             "slow down",
             marks=[
                 pytest.mark.slow,  # boto3 backs off for half a minute
-                fault(_AREA, "503 SlowDown for ever", expected="given back under AwsUnavailable, published later"),
+                fault(
+                    _AREA, "503 SlowDown permanently", expected="message returned with AwsUnavailable, published later"
+                ),
             ],
         ),
         pytest.param(
             "cut",
-            marks=fault(_AREA, "body cut short for ever", expected="given back under AwsUnavailable, published later"),
+            marks=fault(
+                _AREA, "body cut short permanently", expected="message returned with AwsUnavailable, published later"
+            ),
         ),
     ],
 )
@@ -179,7 +183,7 @@ def test_what_does_not_pass_leaves_the_upload_for_later(
             marks=fault(
                 _AREA,
                 "AccessDenied on the upload",
-                expected="given back under AwsRefused, not rejected; published once it is allowed",
+                expected="message returned with AwsRefused, not rejected; published once it is allowed",
             ),
         ),
         pytest.param(
@@ -188,7 +192,7 @@ def test_what_does_not_pass_leaves_the_upload_for_later(
             marks=fault(
                 _AREA,
                 "AccessDenied on the receipt",
-                expected="given back under AwsRefused; published once it is allowed",
+                expected="message returned with AwsRefused; published once it is allowed",
             ),
         ),
     ],

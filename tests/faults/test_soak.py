@@ -1,4 +1,4 @@
-"""A short soak, the same each time: what `make soak` does for thousands of uploads."""
+"""A short soak, the same each time; `make soak` runs thousands of uploads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UPLOADS = 150
 @pytest.mark.timeout(1_200)  # seconds; alone on a machine it takes half a minute
 @fault(
     "Queue and task",
-    "kills at named points and at random times, lost answers, refusals, late and repeated events, re-uploads, forced "
+    "kills at named points and at random times, lost responses, refusals, late and repeated events, re-uploads, forced "
     "re-runs and two releases at once, all at random (short soak)",
     expected="every row of every good file in one published object, one receipt for each attempt, empty queues",
 )

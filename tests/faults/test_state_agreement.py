@@ -39,7 +39,7 @@ _SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
 
 @dataclass(frozen=True)
 class Story:
-    """What everybody is expected to tell of one upload.
+    """The expected state of one upload in every service.
 
     Attributes:
         first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
@@ -63,7 +63,7 @@ def _handed_in(chain: Chain, name: str, body: bytes = b"") -> UploadMessage:
 
 
 def _tasks_of(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]]:
-    """The tasks that were launched for an upload, the first one first."""
+    """Return the tasks that were launched for an upload, oldest first."""
     cluster, family = chain.outputs["ClusterArn"], chain.outputs["TaskFamily"]
     arns = [
         arn
@@ -85,7 +85,7 @@ def _all_stopped(chain: Chain, upload: UploadMessage) -> list[dict[str, Any]] | 
 
 
 def _exits(chain: Chain, upload: UploadMessage) -> list[int | str]:
-    """The exit code of each task, or, where it did not end by itself, ECS's word for how it ended."""
+    """Return the exit code of each task, or ECS's stop code if it did not exit by itself."""
     tasks = chain.wait_for(lambda: _all_stopped(chain, upload), "its tasks to have stopped")
     return [
         task["containers"][0]["exitCode"] if task["stopCode"] == "EssentialContainerExited" else task["stopCode"]
@@ -190,7 +190,7 @@ def _throttled(chain: Chain, _folder: Path) -> UploadMessage:
 
 @pytest.fixture(scope="module", autouse=True)
 def hanging(chain: Chain) -> UploadMessage:
-    """An upload whose task hangs from the first moment on, until the state machine's time for it is over."""
+    """Return an upload whose task hangs from the start until the state machine's timeout."""
     with chain.tasks_that(["sleep", "900"]):
         upload = _handed_in(chain, "hangs")
         chain.wait_for(chain.tasks, "the task to hang")
@@ -206,13 +206,13 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
         pytest.param(
             (_published, Story()),
             id="published",
-            marks=fault("State agreement", "nothing: published", expected="SUCCEEDED, published, Published, exit 0"),
+            marks=fault("State agreement", "no fault: published", expected="SUCCEEDED, published, Published, exit 0"),
         ),
         pytest.param(
             (_rejected, Story("FAILED", "DataRejected", Status.REJECTED, "Rejected")),
             id="rejected",
             marks=fault(
-                "State agreement", "nothing: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
+                "State agreement", "no fault: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
             ),
         ),
         pytest.param(
@@ -230,7 +230,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
                 fault(
                     "Queue and task",
                     "a task that dies inside the visibility timeout (the stranded message)",
-                    expected="its run launches tasks until the message is visible again and processed",
+                    expected="its execution launches tasks until the message is visible again and processed",
                 ),
             ],
         ),
@@ -243,14 +243,16 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             marks=fault(
                 "Queue and task",
                 "a task out of memory",
-                expected="ECS kills it with 137 and says OutOfMemoryError; a task with more memory publishes",
+                expected="ECS reports exit code 137 and OutOfMemoryError; a task with more memory publishes",
             ),
         ),
         pytest.param(
             (_stopped_by_ecs, Story(first_exits=("UserInitiated",))),
             id="stopped by ECS",
             marks=fault(
-                "Queue and task", "a task stopped by ECS", expected="message given back, exit 143, then done by another"
+                "Queue and task",
+                "a task stopped by ECS",
+                expected="message returned, exit 143, then another task publishes",
             ),
         ),
         pytest.param(
@@ -275,8 +277,8 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             marks=[
                 fault(
                     "State agreement",
-                    "RunTask throttled, then without capacity, then with `Failures` in the answer",
-                    expected="launched at the fourth try: SUCCEEDED, published, Published, one task, exit 0",
+                    "RunTask throttled, then without capacity, then with `Failures` in the response",
+                    expected="launched at the fourth attempt: SUCCEEDED, published, Published, one task, exit 0",
                 ),
             ],
         ),
@@ -290,7 +292,7 @@ def test_when_all_is_quiet_everybody_tells_the_same_story(chain: Chain, tmp_path
 @fault(
     "State agreement",
     "a task hangs",
-    expected="another upload's task does the work; the hanging one is stopped in the end; SUCCEEDED, published",
+    expected="another upload's task does the work; the hanging one is eventually stopped; SUCCEEDED, published",
 )
 def test_a_hanging_task_does_not_keep_its_upload(chain: Chain, hanging: UploadMessage) -> None:
     assert chain.has_receipt(hanging), "the tasks of other uploads drained the queue"

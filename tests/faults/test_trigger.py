@@ -1,4 +1,4 @@
-"""What happens when events come twice, in the wrong order or malformed, or the trigger's own calls fail."""
+"""Events arrive twice, in the wrong order or malformed, or the trigger's calls fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AREA: Literal["Trigger"] = "Trigger"
 
 @pytest.fixture(scope="module", autouse=True)
 def busy_cluster(chain: Chain) -> Iterator[None]:
-    """As many tasks as may drain at once, which do not: executions wait, and each test drains the queue itself."""
+    """Start the maximum number of tasks, which do nothing: executions wait, and each test drains the queue itself."""
     sleep = {"containerOverrides": [{"name": "drain", "command": ["sleep", "900"]}]}
     cluster = chain.outputs["ClusterArn"]
     started = [
@@ -42,12 +42,12 @@ def busy_cluster(chain: Chain) -> Iterator[None]:
 
 @pytest.fixture
 def stack_queue(bench: Bench) -> Case:
-    """The stack's own queue, with a worker for whatever lies in it."""
+    """Return the stack's queue with a worker for its messages."""
     return bench.stack_queue()
 
 
 def _published(case: Case, *uploads: UploadMessage, rows: int = 2) -> None:
-    """Drain the queue, and check that every upload was published and its execution succeeded."""
+    """Drain the queue; check that every upload was published and its execution succeeded."""
     assert case.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
     chain = case.bench.chain
     for upload in uploads:
@@ -94,7 +94,7 @@ def test_events_out_of_order_leave_the_newest_version(chain: Chain, stack_queue:
 
 
 def _of_one_second(bench: Bench, name: str) -> tuple[Case, Case]:
-    """Two versions of one key that LastModified does not tell apart, nor does the order of their run ids."""
+    """Return two versions of one key that neither LastModified nor the order of their run ids can distinguish."""
     chain = bench.chain
 
     def written_at(upload: UploadMessage) -> object:
@@ -112,8 +112,8 @@ def _of_one_second(bench: Bench, name: str) -> tuple[Case, Case]:
 @pytest.mark.parametrize("newer_first", [False, True])
 @fault(
     _AREA,
-    "two versions of a key in the same second, one handed over without its event",
-    expected="the newer version's output stays: S3's list of versions tells which that is",
+    "two versions of a key in the same second, one started without its event",
+    expected="the newer version's output stays; S3's list of versions decides which one that is",
 )
 def test_of_two_versions_of_one_second_the_newer_one_stays(bench: Bench, newer_first: bool) -> None:
     older, newer = _of_one_second(bench, f"second-{newer_first}")
@@ -166,7 +166,7 @@ def test_every_key_that_s3_allows_is_processed(chain: Chain, stack_queue: Case) 
         pytest.param(
             "not an object",
             "not a JSON object",
-            marks=fault(_AREA, "event that is no JSON object", expected="EventUnreadable"),
+            marks=fault(_AREA, "event that is not a JSON object", expected="EventUnreadable"),
         ),
     ],
 )
@@ -177,7 +177,7 @@ def test_an_event_without_uploads_starts_nothing(chain: Chain, payload: object, 
     assert chain.queue_is_empty()
 
 
-@fault(_AREA, "several records, one bad", expected="the others are handed over; RecordsFailed makes Lambda try again")
+@fault(_AREA, "several records, one bad", expected="the others are queued; RecordsFailed makes Lambda retry")
 def test_a_bad_record_does_not_keep_the_others(chain: Chain, stack_queue: Case) -> None:
     uploads = [chain.upload(f"incoming/orders/record-{number}.csv", good_orders(2)) for number in range(2)]
     event = chain.event_of(*uploads)
@@ -186,7 +186,7 @@ def test_a_bad_record_does_not_keep_the_others(chain: Chain, stack_queue: Case) 
     _published(stack_queue, *uploads)
 
 
-@fault(_AREA, "deletion, folder marker, event on an output prefix", expected="ignored, each under its reason")
+@fault(_AREA, "deletion, folder marker, event on an output prefix", expected="ignored, each with its reason")
 def test_what_is_no_upload_is_ignored(chain: Chain) -> None:
     upload = chain.upload("incoming/orders/folder/", b"")
     records = [chain.event_of(upload)["Records"][0] for _ in range(3)]
@@ -208,7 +208,7 @@ def test_an_empty_object_is_rejected_with_its_reason(chain: Chain, stack_queue: 
 # --- the trigger's own calls ------------------------------------------------------------------------------------
 
 
-@fault(_AREA, "SQS send refused", expected="no execution without a message; all is well once it is tried again")
+@fault(_AREA, "SQS send refused", expected="no execution without a message; the retry succeeds")
 def test_no_execution_is_started_without_its_message(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/send-refused.csv", good_orders(2))
     with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
@@ -219,7 +219,7 @@ def test_no_execution_is_started_without_its_message(chain: Chain, bench: Bench,
     _published(stack_queue, upload)
 
 
-@fault(_AREA, "Lambda out of retries", expected="the failure destination holds the event, and why it failed")
+@fault(_AREA, "Lambda out of retries", expected="the failure destination contains the event and the reason")
 def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/given-up.csv", good_orders(2))
     event = chain.event_of(upload)
@@ -241,7 +241,7 @@ def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_
 
 
 def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> Trigger:
-    """The trigger as the Lambda builds it, with the role of the Lambda and faults on the way to AWS."""
+    """Return the trigger as the Lambda builds it, with the Lambda's role and injected faults."""
     given = bench.credentials_of(bench.role_named("TriggerRole"))
     session = boto3.Session(
         aws_access_key_id=given["AWS_ACCESS_KEY_ID"],

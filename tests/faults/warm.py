@@ -1,4 +1,4 @@
-"""What workers import anyway: imported once, by the process that they are forked from."""
+"""Imports that all workers need, made once by the process that they are forked from."""
 
 from __future__ import annotations
 

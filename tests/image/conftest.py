@@ -18,7 +18,7 @@ _CONTRACTS = Path(__file__).parent / "contracts"
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """What builds and runs containers; without one the tests are skipped, with the reason."""
+    """Return the container engine; without one the tests are skipped, with the reason."""
     try:
         with container_engine() as found:
             yield found
@@ -28,7 +28,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def image(engine: Engine) -> Iterator[str]:
-    """The image as container/Dockerfile builds it."""
+    """Build the image from container/Dockerfile."""
     tag = engine.build(f"localhost/sluice-test:{uuid.uuid4().hex[:12]}")
     yield tag
     engine.attempt("rmi", "--no-prune", tag)
@@ -36,13 +36,13 @@ def image(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def surveyed(engine: Engine, image: str) -> Survey:
-    """What is in the image."""
+    """Return the content of the image."""
     return survey(engine, image)
 
 
 @pytest.fixture(scope="session")
 def chain(engine: Engine, image: str) -> Iterator[Chain]:
-    """A chain with IAM enforced whose ECS tasks are containers of the image, with two contracts more."""
+    """Start a chain with IAM enforced whose ECS tasks are containers of the image, with two more contracts."""
     tag = f"{image}-contracts"
     engine("build", "--build-arg", f"BASE_IMAGE={image}", *engine.build_options, "-t", tag, str(_CONTRACTS))
     with pytest.MonkeyPatch.context() as patch:

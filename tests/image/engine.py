@@ -1,7 +1,7 @@
-"""The container engine that builds and runs the image: Docker where one answers, else podman as root.
+"""The container engine that builds and runs the image: Docker if it responds, otherwise podman as root.
 
-Podman gets a storage of its own under the user's cache folder: nothing of what the user has in podman is touched, and
-layers that were built once are there in the next run, of whatever clone.
+Podman gets a separate storage under the user's cache folder: the user's own podman storage is not touched, and layers
+that were built once are reused in the next run, from any clone.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _BASE_RECIPE = (
 
 
 class NoEngine(Exception):
-    """The image cannot be built here; the message says what is missing."""
+    """The image cannot be built here; the message names what is missing."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A command line that speaks Docker's words.
+    """A command-line client compatible with Docker.
 
     Attributes:
         command: docker or podman.
@@ -97,7 +97,7 @@ def _run(
 
 @contextlib.contextmanager
 def container_engine() -> Iterator[Engine]:
-    """An engine with Docker's API, for as long as it is needed.
+    """Provide an engine with Docker's API for the duration of the context.
 
     Raises:
         NoEngine: there is none.
@@ -157,7 +157,7 @@ def _make_room(environment: dict[str, str]) -> None:
 
 
 def _podman_settings(cache: Path) -> dict[str, str]:
-    """Write what podman is to read instead of the machine's and the user's configuration; return what says so."""
+    """Write a podman configuration that replaces the user's; return the environment that selects it."""
     running = Path("/run/sluice-image")
     containers, storage = cache / "containers.conf", cache / "storage.conf"
     containers.write_text(
@@ -172,14 +172,14 @@ def _podman_settings(cache: Path) -> dict[str, str]:
 
 
 def _podman_build_options() -> tuple[str, ...]:
-    """Building works inside of another container too with these; pip trusts what pip trusts here."""
+    """Return build options that also work inside another container; pip trusts the same certificates as here."""
     bundle = os.environ.get("PIP_CERT", "")
     trust = ("--volume", f"{bundle}:{bundle}:ro", "--build-arg", f"PIP_CERT={bundle}") if bundle else ()
     return ("--layers", "--isolation", "chroot", "--network", "host", *trust)
 
 
 def _podman_base(cache: Path, environment: dict[str, str]) -> str:
-    """Docker's python image, or where no registry is reached one that is made of Debian's packages, once."""
+    """Return Docker's Python image, or one built once from Debian's packages if no registry can be reached."""
     with contextlib.suppress(NoEngine):
         return _pulled_base("podman", environment)
     name = f"localhost/sluice-base:{hashlib.sha256(repr(_BASE_RECIPE).encode()).hexdigest()[:12]}"
@@ -208,7 +208,7 @@ def _pulled_base(command: str, environment: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """Two test runs on one machine make one base, not two."""
+    """Two test runs on one machine build one base, not two."""
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

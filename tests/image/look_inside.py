@@ -1,4 +1,4 @@
-"""Prints as JSON what an image holds: runs in it, with its own Python and as root, who may look everywhere."""
+"""Print the content of an image as JSON; runs inside the image, with its Python and as root."""
 
 from __future__ import annotations
 

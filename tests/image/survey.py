@@ -1,4 +1,4 @@
-"""Looks into an image from inside of it, once, for all tests that ask what it holds."""
+"""Inspect an image from the inside, once for all tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INSIDE = Path(__file__).with_name("look_inside.py")
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """The result of an inspection.
 
     Attributes:
         config: the image's own words: User, Env, Cmd, Volumes.
@@ -26,7 +26,7 @@ class Survey:
 
 
 def survey(engine: Engine, image: str) -> Survey:
-    """Look into an image."""
+    """Inspect an image."""
     (inspected,) = json.loads(engine("image", "inspect", image))
     seen = engine("run", "--rm", "--interactive", "--user", "0", image, "python", "-", stdin=_INSIDE.read_text())
     return Survey(inspected["Config"], json.loads(seen))

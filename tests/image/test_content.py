@@ -44,7 +44,7 @@ def test_what_is_written_goes_to_the_declared_volume(surveyed: Survey) -> None:
 
 
 def test_everything_was_compiled_beforehand_the_standard_library_too(surveyed: Survey) -> None:
-    """By content and not by time, so that the same files make the same image."""
+    """Bytecode is validated by content and not by time, so that the same files make the same image."""
     assert surveyed.found["without_bytecode"] == []
 
 
@@ -73,7 +73,7 @@ def test_there_is_none_of(what: str, surveyed: Survey) -> None:
 
 
 def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
-    """Formats, compressions and judges that the uploads of other tests do not use are there all the same."""
+    """Formats, compressions and expectations that the other tests do not use also work."""
     modules = [
         *("flows.drain_queue", "flows.process_upload", "flows.repair", "blocks.register"),
         *("great_expectations", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "altair"),
@@ -86,7 +86,7 @@ def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
 
 
 def test_its_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
-    """As a registry keeps it: each layer by gzip, which is what `docker push` sends."""
+    """The size in a registry: each layer compressed with gzip, as `docker push` sends it."""
     archive = tmp_path / "image.tar"
     engine("save", "-o", str(archive), image, seconds=600)
     sizes = {layer.digest: _remembered(engine.cache, archive, layer.digest) for layer in layers_of(archive)}
@@ -96,7 +96,7 @@ def test_its_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp
 
 
 def _remembered(cache: Path, archive: Path, digest: str) -> int:
-    """Compressing all of it takes half a minute; a layer that was measured once keeps its size."""
+    """Return compressed sizes; compressing takes half a minute, so the size of a measured layer is kept."""
     note = cache / "compressed" / digest.replace(":", "-")
     if not note.exists():
         note.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The image as the ECS task of real uploads: started by the state machine, with all that its task definition says."""
+"""The image as the ECS task of real uploads: started by the state machine, with its full task definition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = 240.0
 
 
 def tasks(chain: Chain, status: str) -> dict[str, dict[str, Any]]:
-    """The tasks of a desired status as ECS describes them, by ARN."""
+    """Return the tasks of a desired status as ECS describes them, by ARN."""
     cluster = chain.outputs["ClusterArn"]
     arns = chain.ecs.list_tasks(cluster=cluster, desiredStatus=status)["taskArns"]
     described = chain.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
@@ -31,18 +31,18 @@ def tasks(chain: Chain, status: str) -> dict[str, dict[str, Any]]:
 
 
 def container_of(engine: Engine, task_arn: str) -> str:
-    """The id of a task's container."""
+    """Return the id of a task's container."""
     return engine("ps", "--all", "--quiet", "--filter", f"label=com.amazonaws.ecs.task-arn={task_arn}").strip()
 
 
 def settled(chain: Chain) -> None:
-    """Wait until no task runs any more."""
+    """Wait until no task is running."""
     chain.wait_for(lambda: not tasks(chain, "RUNNING"), "the tasks to end", _SECONDS)
 
 
 @pytest.fixture(scope="module")
 def published(chain: Chain) -> UploadMessage:
-    """An upload that a container has published."""
+    """Return an upload that a container has published."""
     upload = chain.upload("incoming/orders/contained.csv", good_orders(7))
     execution = chain.ended(upload, _SECONDS)
     assert execution["status"] == "SUCCEEDED", execution
@@ -83,7 +83,7 @@ def test_it_ran_as_its_task_definition_says(chain: Chain, engine: Engine, publis
 
 
 def inspected(engine: Engine, task_arn: str) -> dict[str, Any]:
-    """What the engine says of a task's container."""
+    """Return the engine's description of a task's container."""
     (container,) = json.loads(engine("inspect", container_of(engine, task_arn)))
     found: dict[str, Any] = container
     return found
@@ -120,7 +120,7 @@ def test_its_log_reaches_cloudwatch(chain: Chain, published: UploadMessage) -> N
 def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publishes(
     chain: Chain, engine: Engine, published: UploadMessage
 ) -> None:
-    """What a deployment and Spot do: ECS stops the task, whose init process hands the signal on."""
+    """ECS stops the task, as a deployment and Spot do; its init process forwards the signal."""
     upload = chain.upload("incoming/waiting/stopped.csv", good_orders(3))
     first = at_work(chain, engine, but_not="")
     process_one = engine("exec", container_of(engine, first), "cat", "/proc/1/cmdline").split("\0")
@@ -161,7 +161,7 @@ def at_work(chain: Chain, engine: Engine, *, but_not: str) -> str:
 
 
 def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None]:
-    """A look for a task that has stopped."""
+    """Return a function that looks for a stopped task."""
 
     def look() -> dict[str, Any] | None:
         task = tasks(chain, "STOPPED").get(task_arn)
@@ -176,7 +176,8 @@ def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None
 def test_a_task_that_outgrows_its_memory_is_killed_and_the_run_ends_as_promised(
     chain: Chain, published: UploadMessage
 ) -> None:
-    """Each attempt dies with 137 and leaves nothing; after the last the run fails by name, and the message is kept."""
+    """Each attempt ends with 137 and leaves nothing; after the last one the run fails with NoReceipt and the message is
+    kept."""
     before = set(tasks(chain, "STOPPED"))
     upload = chain.upload("incoming/hungry/large.csv", good_orders(3))
     execution = chain.ended(upload, _SECONDS)

@@ -23,7 +23,7 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).parents[2]
 
 # The folders and files that must stay plain. The list grows until it is the whole project.
-CLEAN = ("README.md", "CHANGELOG.md", "tests/linters")
+CLEAN = ("README.md", "CHANGELOG.md", "docs/images", "tests/unit/docs", "tests/linters")
 
 # Generated, or about the words themselves.
 NOT_READ = (

@@ -1,6 +1,6 @@
-"""`python -m tests.privileges`: the last step of the gate, after the suites have made every call that there is.
+"""`python -m tests.privileges`: the last step of the gate, after the suites have made all their calls.
 
-It fails when a role was refused what no policy allows, when a policy allows what no role did, and when an exception
+It fails when a role was denied what no policy allows, when a policy allows what no role did, and when an exception
 below is one no longer.
 """
 
@@ -54,7 +54,7 @@ SINGLE_EXCEPTIONS = {
 
 
 def stale_exceptions(never_called: list[Grant]) -> list[str]:
-    """Return the exceptions that are none: what they excuse is called, or no policy allows it."""
+    """Return the exceptions that are not needed: the action was called, or no policy allows it."""
     statements = {(grant.role, grant.sid) for grant in never_called}
     grants = {grant.key for grant in never_called}
     stale = [" ".join(key) for key in EXCEPTIONS if key not in statements]
@@ -62,7 +62,7 @@ def stale_exceptions(never_called: list[Grant]) -> list[str]:
 
 
 def main() -> int:
-    """Compare what the suites wrote down; return the exit code."""
+    """Compare the records of the suites; return the exit code."""
     records = load()
     if not records:
         sys.stdout.write("No calls were written down: run the suites first (make infra chain faults).\n")

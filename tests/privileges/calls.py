@@ -1,7 +1,7 @@
-"""Keeps what a stack's roles may do and what they did, for `python -m tests.privileges` to compare.
+"""Record what a stack's roles may do and what they did, for `python -m tests.privileges` to compare.
 
-Whoever starts a cloud with a stack in it lets `recorded` write both down when the cloud ends: one file for each, as
-suites run side by side.
+Code that starts a cloud with a stack uses `recorded`, which writes both when the cloud ends: one file for each cloud,
+because suites run in parallel.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Record:
 
 @contextlib.contextmanager
 def recorded(cloud: LocalCloud, stack_name: str) -> Iterator[None]:
-    """Write down in the end what the roles of a stack did in between."""
+    """Record at the end what the roles of a stack did in the meantime."""
     names = _roles(cloud, stack_name)
     policies = {logical_id: _statements(cloud, name) for name, logical_id in names.items()}
     try:
@@ -78,6 +78,6 @@ def _save(record: Record) -> None:
 
 
 def load() -> list[Record]:
-    """Return what was written down since the folder was emptied."""
+    """Return what was recorded since the folder was emptied."""
     loaded = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json")))
     return [Record(one["policies"], [Call(**call) for call in one["calls"]]) for one in loaded]

@@ -1,4 +1,4 @@
-"""Compares what roles may do with what they did: nothing needed is missing, nothing allowed is unused."""
+"""Compare what roles may do with what they did: nothing needed is missing, nothing allowed is unused."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Grant:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What it is in every stack."""
+        """Return its identity, which is the same in every stack."""
         return self.role, self.sid, self.action, self.place
 
     def covers(self, call: Call) -> bool:
-        """Whether it is what allows a call (conditions aside, which the cloud that was called has judged)."""
+        """Return whether it allows a call (conditions aside, which the cloud has already evaluated)."""
         same_action = self.action.lower() == call.action.lower()
         return self.role == call.role and same_action and bool(_pattern(self.resource).fullmatch(call.resource))
 
@@ -57,9 +57,9 @@ def grants_of(policies: Mapping[str, Statements]) -> list[Grant]:
 
 
 def missing(records: Iterable[Record]) -> list[Call]:
-    """Return the calls that were refused although no policy of the stack allows them: somebody needs them.
+    """Return the calls that were denied and that no policy of the stack allows: a component needs them.
 
-    A call that was refused although a policy allows it was refused on purpose, by the test that took the right away.
+    If a call was denied although a policy allows it, a test had removed the permission on purpose.
     """
     found = {
         call
@@ -73,7 +73,7 @@ def missing(records: Iterable[Record]) -> list[Call]:
 
 
 def unused(records: Iterable[Record]) -> list[Grant]:
-    """Return what policies allow and nobody did in any of the stacks."""
+    """Return what policies allow and no role did in any of the stacks."""
     seen: dict[tuple[str, str, str, int], Grant] = {}
     used: set[tuple[str, str, str, int]] = set()
     for record in records:

@@ -1,44 +1,32 @@
-"""Contracts as files: reading contract.yaml with the line of every fault, and finding the contract of a key."""
+"""Contracts as files: read contract.yaml with the line of every fault, and find the contract of a key.
+
+Only the shape is read here, without pandas or Great Expectations; flows/refinery/check_contract.py checks the rest.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from flows.refinery.contract.consistency import Place, inconsistencies
 from flows.refinery.contract.model import (
     DEFAULT_DATASET,
     STEPS_FILE,
     BadRows,
     Column,
     Contract,
-    Expectation,
     FileFormat,
     Output,
-    Step,
     glob_to_regex,
 )
 from flows.refinery.contract.suite import SuiteUnreadable, read_suite
 from flows.refinery.contract.yaml_with_lines import LocatedYaml, YamlUnreadable, not_text
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
-
-__all__ = [
-    "Column",
-    "Contract",
-    "ContractInvalid",
-    "Contracts",
-    "Expectation",
-    "FileFormat",
-    "Step",
-    "load_contract",
-    "overridden",
-]
 
 CONTRACT_FILE = "contract.yaml"
 _MODELS: dict[str, type[BaseModel]] = {
@@ -47,9 +35,9 @@ _MODELS: dict[str, type[BaseModel]] = {
     "bad_rows": BadRows,
     "output": Output,
 }
-
-
-Check = Callable[[Contract], Iterable[tuple[Place, str]]]
+Place = tuple[int | str, ...]
+Fault = tuple[Place, str]
+"""Where in a contract something is wrong (keys and indices), and what, as a sentence."""
 
 
 class ContractInvalid(TerminalError):
@@ -80,12 +68,12 @@ class Contracts:
         )
 
     @classmethod
-    def load(cls, root: Path, check: Check = inconsistencies) -> Contracts:
-        """Read every folder under `root` that holds a contract.yaml; all faults are told at once."""
+    def load(cls, root: Path) -> Contracts:
+        """Read every folder under `root` that holds a contract.yaml; report all faults at once."""
         contracts, faults = [], []
         for path in sorted(root.glob(f"*/{CONTRACT_FILE}")):
             try:
-                contracts.append(load_contract(path.parent, check))
+                contracts.append(load_contract(path.parent))
             except ContractInvalid as fault:
                 faults.append(str(fault))
         if faults:
@@ -116,11 +104,8 @@ class Contracts:
         return iter(self._by_name.values())
 
 
-def load_contract(folder: Path, check: Check = inconsistencies) -> Contract:
+def load_contract(folder: Path) -> Contract:
     """Read `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, never executed.
-
-    Args:
-        check: finds what is wrong between the parts of a contract, with the place of each fault.
 
     Raises:
         ContractInvalid: with every fault on a line of its own, as `file:line: field: fault`.
@@ -140,13 +125,18 @@ def load_contract(folder: Path, check: Check = inconsistencies) -> Contract:
     except ValidationError as error:
         raise ContractInvalid("\n".join(_sentences(document, error))) from None
     _require_own_steps(document, contract)
-    faults = [f"{_where(document, place)}: {place[0]}: {fault}" for place, fault in check(contract)]
-    if faults:
-        raise ContractInvalid("\n".join(faults))
-    return contract
+    return contract.read_from(document)
 
 
-def overridden(contract: Contract, changes: Mapping[str, Any], check: Check = inconsistencies) -> Contract:
+def fault_lines(contract: Contract, faults: Iterable[Fault]) -> list[str]:
+    """Return each fault as `file:line: field: fault`, or `contract: field: fault` where no file holds the contract."""
+    document = contract.document
+    if document is None:
+        return [f"contract: {'.'.join(map(str, place))}: {fault}" for place, fault in faults]
+    return [f"{_where(document, place)}: {place[0]}: {fault}" for place, fault in faults]
+
+
+def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
     """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries.
 
     Raises:
@@ -159,16 +149,9 @@ def overridden(contract: Contract, changes: Mapping[str, Any], check: Check = in
         present = fields.get(name)
         fields[name] = {**present, **value} if isinstance(present, dict) and isinstance(value, Mapping) else value
     try:
-        changed = Contract.model_validate({**fields, "folder": contract.folder})
-        faults = [f"contract: {'.'.join(map(str, place))}: {fault}" for place, fault in check(changed)]
+        return Contract.model_validate({**fields, "folder": contract.folder})
     except ValidationError as error:
-        faults = [
-            f"contract: {'.'.join(map(str, fault['loc']))}: {_sentence(fault, fault['loc'])}"
-            for fault in error.errors(include_url=False)
-        ]
-    if faults:
-        raise ContractInvalid("\n".join(faults))
-    return changed
+        raise ContractInvalid("\n".join(_sentences(None, error))) from None
 
 
 def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, Any]) -> None:
@@ -244,11 +227,12 @@ def _functions_of(document: LocatedYaml, contract: Contract) -> dict[str, ast.ar
     return {node.name: node.args for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
-def _sentences(document: LocatedYaml, error: ValidationError) -> Iterator[str]:
+def _sentences(document: LocatedYaml | None, error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False):
         place = fault["loc"]
         field = ".".join(str(part) for part in place) or "contract"
-        yield f"{_where(document, place)}: {field}: {_sentence(fault, place)}"
+        where = _where(document, place) if document else "contract"
+        yield f"{where}: {field}: {_sentence(fault, place)}"
 
 
 def _where(document: LocatedYaml, place: Place) -> str:

@@ -1,4 +1,4 @@
-"""What a contract can say: the model of contract.yaml. Reading it from files is in contract.py."""
+"""The shape of contract.yaml. Reading it from files is in loading.py; what only GX or pandas know is checked later."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
-from flows.refinery.contract.expectation_faults import columns_named, faults_of
 from flows.refinery.contract.time_formats import TimeFormat, TimeZone, names_a_zone
-from flows.refinery.contract.vocabulary import vocabulary
+from flows.refinery.contract.yaml_with_lines import LocatedYaml
 from flows.refinery.suggestions import did_you_mean
 
 DEFAULT_DATASET = "default"
@@ -168,27 +167,13 @@ class Expectation(_Frozen):
     def _from_yaml(cls, value: Any) -> Any:
         return _named_entry(value, "expectation", own_fields=("severity", "description"))
 
-    @model_validator(mode="after")
-    def _gx_can_judge_by_it(self) -> Expectation:
-        faults = list(faults_of(self.name, self.arguments))
-        if faults:
-            raise ValueError("; and ".join(faults))
-        return self
-
-    @property
-    def level(self) -> Literal["row", "table"]:
-        """Whether it judges each row, or only the whole file."""
-        return vocabulary()[self.name].level
-
     @property
     def columns(self) -> list[str]:
-        """The columns that it reads."""
-        return columns_named(self.arguments)
-
-    @property
-    def mostly(self) -> float:
-        """The least fraction of rows that must pass; 1.0 where it is not given."""
-        return float(self.arguments.get("mostly", 1.0))
+        """The columns that it reads, in the order in which its arguments name them."""
+        single = [self.arguments.get(name) for name in ("column", "column_A", "column_B")]
+        several = self.arguments.get("column_list")
+        names = [*single, *(several if isinstance(several, list | tuple) else ())]
+        return [name for name in names if isinstance(name, str)]
 
 
 class Step(_Frozen):
@@ -333,8 +318,9 @@ class Contract(_Frozen):
         default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."
     )
     folder: Path | None = Field(
-        None, exclude=True, description="Where contract.yaml and steps.py lie; set when loading."
+        None, exclude=True, description="The folder of contract.yaml and steps.py; set when it is loaded."
     )
+    _document: LocatedYaml | None = PrivateAttr(None)
 
     @field_validator("source", mode="before")
     @classmethod
@@ -359,6 +345,17 @@ class Contract(_Frozen):
         if policy != "evolve" and not info.data.get("columns"):
             raise ValueError(f"it is {policy}, but no columns are written")
         return policy
+
+    @property
+    def document(self) -> LocatedYaml | None:
+        """The file that it was read from, with its lines; None for one that no file holds, as one changed for a run."""
+        return self._document
+
+    def read_from(self, document: LocatedYaml) -> Contract:
+        """Return the same contract, which then knows the file that it was read from."""
+        contract = self.model_copy()
+        contract._document = document
+        return contract
 
     @property
     def is_default(self) -> bool:

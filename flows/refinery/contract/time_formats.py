@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import zoneinfo
 from collections.abc import Callable
@@ -40,6 +41,15 @@ def format_fault(written: str) -> str | None:
 def names_a_zone(written: str) -> bool:
     """Whether a format holds a code for a time zone."""
     return bool({"z", "Z"} & set(_CODE.findall(written)))
+
+
+def is_moment(text: str) -> bool:
+    """Whether a text is a date, or a date with a time of day, in ISO 8601; not a week, which pandas cannot read."""
+    try:
+        dt.datetime.fromisoformat(text.strip())
+    except ValueError:
+        return False
+    return "W" not in text
 
 
 def _week_fault(said: str, codes: frozenset[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from flows.refinery.contract.expectation_faults import is_moment
+from flows.refinery.contract.time_formats import is_moment
 from flows.refinery.preprocess.step_base import is_number, is_text
 
 

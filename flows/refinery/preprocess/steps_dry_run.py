@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
-import pyarrow as pa
 
-from flows.refinery.contract.consistency import Place
+from flows.refinery.contract.loading import Fault
 from flows.refinery.contract.model import Contract
 from flows.refinery.preprocess.model_steps import OneHotEncode
-from flows.refinery.preprocess.preprocess import frame_of
 from flows.refinery.preprocess.step_base import (
     ColumnMissing,
     FittedStep,
@@ -20,13 +18,14 @@ from flows.refinery.preprocess.step_base import (
     StepFailed,
     require_a_column,
 )
+from flows.refinery.preprocess.step_pipeline import good_rows
 from flows.refinery.preprocess.steps import BUILT_IN, argument_faults
-from flows.refinery.validate.arrow_spool import ROW_NUMBER
-from flows.refinery.validate.coercion import ARROW_TYPES, coerce
+from flows.refinery.validate.arrow_spool import ROW_NUMBER, no_rows
+from flows.refinery.validate.coercion import coerce
 from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
-def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
+def step_faults(contract: Contract) -> Iterator[Fault]:
     """Every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own functions
     are not called, and what comes after one is only checked for its arguments."""
     sound = True
@@ -43,7 +42,7 @@ def step_faults(contract: Contract) -> Iterator[tuple[Place, str]]:
         yield from _rehearsed(contract)
 
 
-def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
+def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
     """The formats by which pandas reads nothing at all, whatever the text."""
     for name, column in contract.columns.items():
         if column.format is None:
@@ -54,7 +53,7 @@ def _unreadable_formats(contract: Contract) -> Iterator[tuple[Place, str]]:
             yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_told(error)}"
 
 
-def _rehearsed(contract: Contract) -> Iterator[tuple[Place, str]]:
+def _rehearsed(contract: Contract) -> Iterator[Fault]:
     """Do the steps on a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
     frame = _no_rows(contract)
@@ -112,7 +111,5 @@ def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
 def _no_rows(contract: Contract) -> pd.DataFrame:
     """The good rows of a file without any, as the steps get them."""
     kinds = {name: column.type for name, column in contract.columns.items()}
-    fields = [pa.field(name, ARROW_TYPES[kind]) for name, kind in kinds.items()]
-    batch = pa.RecordBatch.from_pylist([], schema=pa.schema([*fields, pa.field(ROW_NUMBER, pa.int64())]))
-    nullable = frozenset(name for name, column in contract.columns.items() if column.nullable)
-    return frame_of(batch, kinds, nullable)
+    nullable = [name for name, column in contract.columns.items() if column.nullable]
+    return good_rows(no_rows(kinds), kinds, nullable)

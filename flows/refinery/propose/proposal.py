@@ -17,15 +17,15 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from flows.refinery.contract.model import FileFormat
-from flows.refinery.contracts import CONTRACT_FILE, Contract, load_contract
+from flows.refinery.check_contract import check_contract
+from flows.refinery.contract.loading import CONTRACT_FILE, load_contract
+from flows.refinery.contract.model import Contract, FileFormat
 from flows.refinery.errors import TerminalError
-from flows.refinery.preprocess.preprocess import preprocess_file
 from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, profile_file
 from flows.refinery.read.partition import Limits, SourceFormat
+from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
-from flows.refinery.validate.validate import Validated, validate_file
 
 MAX_SET_VALUES = 20
 _MIN_ROWS_PER_SET_VALUE = 3
@@ -79,7 +79,7 @@ class Proposal:
     text: str
     contract: Contract
     profile: FileProfile
-    validated: Validated
+    validated: JudgedFile
 
 
 def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LIMITS) -> Proposal:
@@ -105,7 +105,7 @@ def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LI
 
 @dataclass(frozen=True)
 class _Tried:
-    validated: Validated
+    validated: JudgedFile
     broken: frozenset[str]
     steps_failed: bool = False
 
@@ -114,12 +114,14 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
     folder = work_dir / dataset if re.fullmatch(r"[\w-]+", dataset) else work_dir / "contract"
     folder.mkdir(exist_ok=True)
     (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
-    return load_contract(folder)
+    contract = load_contract(folder)
+    check_contract(contract)
+    return contract
 
 
 def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> _Tried:
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
-        validated = validate_file(sample, contract, Path(folder), limits=limits)
+        validated = judge_file(sample, contract, Path(folder), limits=limits)
         broken = {check.rule for check in validated.checks if not check.success and check.kind != "decode"}
         broken |= {reason.code for reason in validated.rejected}
         if broken:

@@ -116,6 +116,68 @@ def read_rows(
     return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
 
 
+@dataclass(frozen=True)
+class _BlockParser:
+    """Parses blocks with pandas. It can be pickled, as a partition is to be judged in another process.
+
+    Attributes:
+        missing: by column the texts that mean missing.
+    """
+
+    columns: list[str]
+    dialect: CsvDialect
+    missing: dict[str, list[str]]
+
+    def parse(self, block: _Block, text_columns: Collection[str]) -> pd.DataFrame:
+        """Parse a block; a last row of text is added and taken off, so that text columns are not taken for numbers.
+
+        That is several times faster than `dtype=str`, which makes a Python object of every value.
+        """
+        sentinel = b""
+        if text_columns:
+            row = [
+                _SENTINEL if name in text_columns else value
+                for name, value in zip(self.columns, block.first_row, strict=True)
+            ]
+            sentinel = written_again([row], self.dialect.delimiter, self.dialect.quote)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            text: Any = _Utf8(block.content, sentinel)
+            frame: pd.DataFrame = pd.read_csv(
+                text,
+                sep=self.dialect.delimiter,
+                quotechar=self.dialect.quote,
+                decimal=self.dialect.decimal,
+                header=None,
+                names=self.columns,
+                index_col=False,
+                engine="c",
+                low_memory=False,  # one type per column and block, and so the texts as they were
+                keep_default_na=False,
+                na_values={name: texts for name, texts in self.missing.items() if name not in text_columns},
+                on_bad_lines="error",
+            )
+        frame = frame.iloc[:-1] if sentinel else frame
+        return frame.apply(self._with_missing) if len(frame) else frame
+
+    def texts(self, block: _Block, positions: Any) -> pd.DataFrame:
+        """Some rows as text. A few of many are cut out and parsed alone."""
+        if block.ends is None or len(positions) > len(block.ends) // 2:
+            chosen_rows: pd.DataFrame = self.parse(block, self.columns).iloc[positions]
+            return chosen_rows.reset_index(drop=True)
+        starts = np.concatenate([[0], block.ends[:-1] + 1])[positions]
+        pieces = zip(starts.tolist(), block.ends[positions].tolist(), strict=True)
+        chosen = b"".join(block.content[start : end + 1] for start, end in pieces)
+        return self.parse(replace(block, content=chosen), self.columns)
+
+    def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
+        if not isinstance(values.dtype, pd.StringDtype):
+            return values
+        is_missing = values.isin(self.missing[str(values.name)])
+        return values.mask(is_missing) if is_missing.any() else values
+
+
 class _CsvReader:
     def __init__(
         self, source: Readable, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
@@ -129,9 +191,10 @@ class _CsvReader:
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._columns = self._read_header()
-        self._missing = _missing_values(contract, self._columns)
+        missing = _missing_values(contract, self._columns)
+        self._parser = _BlockParser(self._columns, self._dialect, missing)
         # Of numbers pandas would take 0.0 for a missing 0.
-        by_text = {name for name, texts in self._missing.items() if any(map(_is_number, texts))}
+        by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
         self._text_columns = self._dialect.text_columns & set(self._columns) | by_text
         self._block_bytes = self._first_block_bytes()
         self._source_format = SourceFormat(
@@ -339,62 +402,13 @@ class _CsvReader:
         return frame if len(frame) == block.rows else None
 
     def _to_frame(self, block: _Block) -> pd.DataFrame:
-        frame = self._parse_text(block, self._text_columns)
+        frame = self._parser.parse(block, self._text_columns)
         lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
         lossy |= self._losing_signs(block, frame, lossy)
         if lossy:
             self._text_columns |= lossy
-            frame = self._parse_text(block, self._text_columns)
+            frame = self._parser.parse(block, self._text_columns)
         return frame
-
-    def _parse_text(self, block: _Block, text_columns: Collection[str]) -> pd.DataFrame:
-        """Parse a block; a last row of text is added and taken off, so that text columns are not taken for numbers.
-
-        That is several times faster than `dtype=str`, which makes a Python object of every value.
-        """
-        sentinel = b""
-        if text_columns:
-            row = [
-                _SENTINEL if name in text_columns else value
-                for name, value in zip(self._columns, block.first_row, strict=True)
-            ]
-            sentinel = written_again([row], *self._marks)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            text: Any = _Utf8(block.content, sentinel)
-            frame: pd.DataFrame = pd.read_csv(
-                text,
-                sep=self._dialect.delimiter,
-                quotechar=self._dialect.quote,
-                decimal=self._dialect.decimal,
-                header=None,
-                names=self._columns,
-                index_col=False,
-                engine="c",
-                low_memory=False,  # one type per column and block, and so the texts as they were
-                keep_default_na=False,
-                na_values={name: texts for name, texts in self._missing.items() if name not in text_columns},
-                on_bad_lines="error",
-            )
-        frame = frame.iloc[:-1] if sentinel else frame
-        return frame.apply(self._with_missing) if len(frame) else frame
-
-    def _texts(self, block: _Block, positions: Any) -> pd.DataFrame:
-        """Some rows as text. A few of many are cut out and parsed alone."""
-        if block.ends is None or len(positions) > len(block.ends) // 2:
-            chosen_rows: pd.DataFrame = self._parse_text(block, self._columns).iloc[positions]
-            return chosen_rows.reset_index(drop=True)
-        starts = np.concatenate([[0], block.ends[:-1] + 1])[positions]
-        pieces = zip(starts.tolist(), block.ends[positions].tolist(), strict=True)
-        chosen = b"".join(block.content[start : end + 1] for start, end in pieces)
-        return self._parse_text(replace(block, content=chosen), self._columns)
-
-    def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
-        """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
-        if not isinstance(values.dtype, pd.StringDtype):
-            return values
-        is_missing = values.isin(self._missing[str(values.name)])
-        return values.mask(is_missing) if is_missing.any() else values
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
         """Whether float64 may not hold what the file says: great integers beside missing values, and overflows."""
@@ -429,7 +443,7 @@ class _CsvReader:
     def _partition(
         self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit], block: _Block | None = None
     ) -> Partition:
-        texts = None if block is None else partial(self._texts, block)
+        texts = None if block is None else partial(self._parser.texts, block)
         return Partition(frame, row_numbers, misfits, self._source_format, texts)
 
     # --- bytes --------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.refinery.errors import TerminalError
-from flows.refinery.validate.quarantine import OWN_COLUMNS, ROW_NUMBER
+from flows.refinery.read.reserved_columns import QUARANTINE_COLUMNS
+from flows.refinery.validate.quarantine import ROW_NUMBER
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -57,7 +58,7 @@ def read_corrections(path: Path) -> Corrections:
     columns, rows = _table_of(path)
     if ROW_NUMBER not in columns:
         raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is no quarantine file, nor made of one")
-    given = tuple(name for name in columns if name not in OWN_COLUMNS)
+    given = tuple(name for name in columns if name not in QUARANTINE_COLUMNS)
     corrected: dict[int, dict[str, str | None]] = {}
     for place, row in enumerate(rows, start=1):
         number = _row_number(row[ROW_NUMBER])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,13 @@ import pyarrow.compute as pc
 
 from flows.refinery.read.reserved_columns import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, time_text, to_arrow
-from flows.refinery.validate.header_plan import Plan
-from flows.refinery.validate.rules import Rule
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-class FrameFile:
-    """Rows in the contract's types, each with its row number.
+class ArrowSpool:
+    """Rows in the contract's types, each with its row number, in an Arrow IPC file.
 
     Attributes:
         rows: rows written so far.
@@ -32,20 +30,14 @@ class FrameFile:
         self.kinds = dict(kinds)
         self.rows = 0
         self.nulls: set[str] = set()
-        fields = [pa.field(name, ARROW_TYPES[kind]) for name, kind in self.kinds.items()]
-        self._schema = pa.schema([*fields, pa.field(ROW_NUMBER, pa.int64())])
-        self._writer = pa.ipc.new_file(str(path), self._schema, options=_OPTIONS)
+        self._writer = pa.ipc.new_file(str(path), _schema(kinds), options=_OPTIONS)
         self._is_open = True
 
-    def write(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> None:
-        """Add rows; the frame has at least the columns of this file."""
-        arrays = [to_arrow(frame[name], kind) for name, kind in self.kinds.items()]
-        for name, array in zip(self.kinds, arrays, strict=True):
-            if array.null_count:
-                self.nulls.add(name)
-        batch = pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=self._schema)
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows, as `to_batch` gives them."""
+        self.nulls.update(name for name in self.kinds if batch.column(name).null_count)
         self._writer.write_batch(batch)
-        self.rows += len(row_numbers)
+        self.rows += batch.num_rows
 
     def close(self) -> None:
         """Finish the file. May be called again."""
@@ -53,67 +45,38 @@ class FrameFile:
             self._writer.close()
             self._is_open = False
 
-    def without(self, row_numbers: np.ndarray) -> FrameFile:
-        """The same file without some rows."""
-        result = FrameFile(self.path.with_name(f"late-{self.path.name}"), self.kinds)
-        condemned = pa.array(row_numbers)
-        for batch in read_batches(self.path):
-            kept = batch.filter(pc.invert(pc.is_in(batch.column(ROW_NUMBER), condemned)))
-            for name in self.kinds:
-                if kept.column(name).null_count:
-                    result.nulls.add(name)
-            result._writer.write_batch(kept)
-            result.rows += kept.num_rows
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the finished file as it was written, one batch at a time."""
+        with pa.OSFile(str(self.path)) as source:
+            reader = pa.ipc.open_file(source)
+            for index in range(reader.num_record_batches):
+                yield reader.get_batch(index)
+
+    def without(self, row_numbers: np.ndarray) -> ArrowSpool:
+        """The same rows without some, in another file; this one is deleted."""
+        result = ArrowSpool(self.path.with_name(f"late-{self.path.name}"), self.kinds)
+        bad = pa.array(row_numbers)
+        for batch in self.batches():
+            result.write(batch.filter(pc.invert(pc.is_in(batch.column(ROW_NUMBER), bad))))
         result.close()
         self.path.unlink()
         return result
 
 
-class SideFile:
-    """All rows, good and bad, of the columns that rules need which are judged at the end."""
-
-    def __init__(self, path: Path, plan: Plan, rules: Sequence[Rule]) -> None:
-        available = list(plan.columns)
-        needed = {name for rule in rules for name in rule.columns_needed(available)}
-        self._kinds = {name: kind for name, kind in plan.kinds.items() if name in needed}
-        self._path = path
-        self._file = FrameFile(path, self._kinds) if rules else None
-
-    @property
-    def rows(self) -> int:
-        """Rows written so far."""
-        return self._file.rows if self._file else 0
-
-    def write(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> None:
-        """Add the rows of a partition, all of them."""
-        if self._file:
-            self._file.write(frame, row_numbers)
-
-    def close(self) -> None:
-        """Finish the file. May be called again."""
-        if self._file:
-            self._file.close()
-
-    def batches(self) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        """Read it again as it was written, with the row numbers."""
-        for batch in read_batches(self._path):
-            yield as_judged(batch, self._kinds), batch.column(ROW_NUMBER).to_numpy()
-
-    def read(self, rule: Rule) -> tuple[pd.DataFrame, np.ndarray]:
-        """The columns that one rule needs, of all rows at once."""
-        kinds = {name: self._kinds[name] for name in rule.columns_needed(list(self._kinds))}
-        batches = [batch.select([*kinds, ROW_NUMBER]) for batch in read_batches(self._path)]
-        schema = pa.schema([*((n, ARROW_TYPES[k]) for n, k in kinds.items()), (ROW_NUMBER, pa.int64())])
-        table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
-        return as_judged(table, kinds), table.column(ROW_NUMBER).to_numpy()
+def to_batch(frame: pd.DataFrame, row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
+    """Some columns of coerced rows, as they are kept."""
+    arrays = [to_arrow(frame[name], kind) for name, kind in kinds.items()]
+    return pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=_schema(kinds))
 
 
-def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The record batches of an Arrow IPC file, one at a time."""
-    with pa.OSFile(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        for index in range(reader.num_record_batches):
-            yield reader.get_batch(index)
+def no_rows(kinds: Mapping[str, str]) -> pa.RecordBatch:
+    """A batch without rows."""
+    return pa.RecordBatch.from_pylist([], schema=_schema(kinds))
+
+
+def _schema(kinds: Mapping[str, str]) -> pa.Schema:
+    fields = [pa.field(name, ARROW_TYPES[kind]) for name, kind in kinds.items()]
+    return pa.schema([*fields, pa.field(ROW_NUMBER, pa.int64())])
 
 
 def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:

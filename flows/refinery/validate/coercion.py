@@ -138,7 +138,7 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
     return "float64" if kind == "number" else "str"
 
 
-def empty(kind: str, rows: int) -> pd.Series:
+def empty_column(kind: str, rows: int) -> pd.Series:
     """A column of missing values, as GX judges it."""
     dtype = pd.api.types.pandas_dtype(dtype_of(kind, nulls=True))
     column: pd.Series = pd.Series([np.nan] * rows, dtype="float64").astype(dtype)

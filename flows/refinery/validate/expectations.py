@@ -1,7 +1,7 @@
 """Great Expectations as the judge of a file that is read in partitions.
 
-Per partition GX's own metric graph gives each map expectation's mask and each aggregate's metric. Masks become one bit
-per rule and row; metrics become mergeable states. At the end the merged values go back into GX's own
+Per partition GX's own metric graph gives each map expectation's mask and each aggregate's metric. Masks say which row
+breaks which rule; metrics become mergeable states. At the end the merged values go back into GX's own
 `metrics_validate`, so success and observed values are GX's.
 """
 
@@ -17,12 +17,10 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
-from flows.refinery.validate.aggregates import AGGREGATES, Counts, InOrder, ValueCounts
-from flows.refinery.validate.coercion import coerce
+from flows.refinery.validate.aggregates import AGGREGATES, Counts, InOrder, ValueCounts, hashes_of
 from flows.refinery.validate.gx import gx
-from flows.refinery.validate.rules import Method, Rule, rules_of
+from flows.refinery.validate.rules import Method, Rule
 
 _ENTIRE = "entire file"
 _PARTITION = "partition"
@@ -57,16 +55,18 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What one partition gave.
+class RuleFinding:
+    """What one rule found in one partition.
 
     Attributes:
-        failing: one per rule; the positions of the failing rows, None where the rule fails no row of itself.
-        states: one per rule; None where the rule needs nothing of this partition.
+        failing: the positions of the failing rows; None where the rule does not mark rows by itself.
+        state: what is merged with the other partitions' states; None where the rule needs nothing of this partition.
+        key_hashes: of a uniqueness rule, the hashes of the keys, one per row that is compared.
     """
 
-    failing: tuple[np.ndarray | None, ...]
-    states: tuple[Any, ...]
+    failing: np.ndarray | None = None
+    state: Any = None
+    key_hashes: np.ndarray | None = None
 
 
 def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...]:
@@ -75,24 +75,6 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
         after if before is None else before if after is None else before.merge(after)
         for before, after in zip(earlier, later, strict=True)
     )
-
-
-def check_expectations(contract: Contract) -> None:
-    """Let GX itself look at every expectation of a contract, without any data. Imports GX, which takes seconds.
-
-    Raises:
-        ContractInvalid: with every expectation that GX refuses, that cannot be judged on a file, or whose arguments
-            cannot be compared with the column's type; one per line.
-    """
-    faults = []
-    for rule in rules_of(contract):
-        try:
-            _domain_object(rule)
-            _try_on_samples(rule, contract)
-        except ContractInvalid as fault:
-            faults.append(f"contract {contract.dataset!r}: {fault}")
-    if faults:
-        raise ContractInvalid("\n".join(faults))
 
 
 class Judge:
@@ -107,8 +89,8 @@ class Judge:
         self._wanted: dict[tuple[int, str], Any] = {}
         self._domains: dict[int, Any] = {}
 
-    def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> Judgement:
-        """Judge one partition.
+    def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> tuple[RuleFinding, ...]:
+        """What every rule finds in one partition.
 
         Args:
             frame: the partition's coerced columns, with a RangeIndex.
@@ -119,13 +101,11 @@ class Judge:
         """
         self._engine.load_batch_data(_PARTITION, frame)
         metrics = self._resolve_partition()
-        states, masks = [], []
+        findings = []
         for rule, expectation in zip(self.rules, self._expectations, strict=True):
             with _raises_named(rule):
-                state, failing = self._state(rule, expectation, metrics, row_numbers)
-            states.append(state)
-            masks.append(failing)
-        return Judgement(tuple(masks), tuple(states))
+                findings.append(self._finding(rule, expectation, metrics, row_numbers))
+        return tuple(findings)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> Verdict:
         """GX's verdict on one rule from the merged state of all partitions.
@@ -167,12 +147,8 @@ class Judge:
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows and key columns of `frame` that a uniqueness rule compares; the index is the position."""
-        expectation = self._expectations[position]
         self._engine.load_batch_data(_PARTITION, frame)
-        rows = self._domain(expectation)
-        keys = list(self.rules[position].columns)
-        selected = rows[keys]
-        return selected.dropna() if "column" in self.rules[position].arguments else selected
+        return self._keys(self.rules[position], self._expectations[position])
 
     # --- one partition ----------------------------------------------------------------------------------------
 
@@ -188,28 +164,26 @@ class Judge:
         resolved = self._resolve(self._graph)
         return lambda expectation, name: resolved[self._wanted[id(expectation), name].id]
 
-    def _state(
-        self,
-        rule: Rule,
-        expectation: Any,
-        metrics: Callable[[Any, str], Any],
-        row_numbers: np.ndarray,
-    ) -> tuple[Any, np.ndarray | None]:
+    def _finding(
+        self, rule: Rule, expectation: Any, metrics: Callable[[Any, str], Any], row_numbers: np.ndarray
+    ) -> RuleFinding:
         metric = functools.partial(metrics, expectation)
+        values: Callable[[], pd.Series] = lambda: self._domain(expectation)[rule.columns[0]]  # noqa: E731
         if rule.method in (Method.ROWS, Method.ORDER):
             failing = _failing_rows(metric(f"{expectation.map_metric}.condition"))
             counts = _counts(expectation, metric, len(failing))
-            if rule.method is Method.ROWS:
-                return counts, failing
-            return self._in_order(rule, expectation, counts, row_numbers), failing
+            in_order = rule.method is Method.ORDER
+            return RuleFinding(failing, self._in_order(rule, expectation, counts, row_numbers) if in_order else counts)
         if rule.method is Method.UNIQUE:
-            return self._key_counts(rule, expectation, metric), None
+            keys = self._keys(rule, expectation)
+            counts = Counts(int(metric("table.row_count")), len(keys), 0)
+            return RuleFinding(state=counts, key_hashes=hashes_of(keys))
         if rule.method is Method.MERGED:
             _, state_of = AGGREGATES[expectation.metric_dependencies[0]]
-            return state_of(metric, lambda: self._domain(expectation)[rule.columns[0]]), None
+            return RuleFinding(state=state_of(metric, values))
         if rule.method is Method.DISTINCT:
-            return ValueCounts.of_partition(metric, lambda: self._domain(expectation)[rule.columns[0]]), None
-        return None, None
+            return RuleFinding(state=ValueCounts.of_partition(metric, values))
+        return RuleFinding()
 
     def _in_order(self, rule: Rule, expectation: Any, counts: Counts, row_numbers: np.ndarray) -> InOrder:
         values = self._domain(expectation)[rule.columns[0]].dropna()
@@ -222,10 +196,10 @@ class Judge:
             return InOrder(counts, in_order)
         return InOrder(counts, in_order, values.iloc[0], values.iloc[-1], int(row_numbers[values.index[0]]))
 
-    def _key_counts(self, rule: Rule, expectation: Any, metric: Callable[[str], Any]) -> Counts:
-        rows = self._domain(expectation)
-        compared = int(rows[rule.columns[0]].notna().sum()) if "column" in rule.arguments else len(rows)
-        return Counts(int(metric("table.row_count")), compared, 0)
+    def _keys(self, rule: Rule, expectation: Any) -> pd.DataFrame:
+        """The rows of the loaded partition that a uniqueness rule compares, and their key columns."""
+        keys = self._domain(expectation)[list(rule.columns)]
+        return keys.dropna() if "column" in rule.arguments else keys
 
     def _domain(self, expectation: Any) -> pd.DataFrame:
         """The rows of the loaded partition that row_condition and ignore_row_if leave."""
@@ -309,23 +283,6 @@ class Judge:
         return expectation.metrics_validate(
             metrics=metrics, execution_engine=self._engine, runtime_configuration=dict(_RUNTIME)
         )
-
-
-_SAMPLES = {"integer": "1", "number": "1.5", "boolean": "true", "json": "{}", "timestamp": "2024-01-01"}
-_SAMPLES.update({"date": "2024-01-01", "time": "08:00:00", "string": "a"})
-
-
-def _try_on_samples(rule: Rule, contract: Contract) -> None:
-    """Judge one made-up row of the contract's types: a comparison of unlike types fails on every row."""
-    if rule.method not in (Method.ROWS, Method.ORDER) or not set(rule.columns) <= set(contract.columns):
-        return
-    row = {name: pd.Series([_SAMPLES[column.type]]) for name, column in contract.columns.items()}
-    frame = pd.DataFrame({name: coerce(row[name], column).values for name, column in contract.columns.items()})
-    try:
-        Judge([rule]).judge(frame, np.array([1]))
-    except ExpectationRaised as error:
-        if error.cause_type is TypeError:
-            raise ContractInvalid(str(error)) from None
 
 
 # --- metrics of an expectation ------------------------------------------------------------------------------------

@@ -53,7 +53,11 @@ def _import() -> SimpleNamespace:
     from great_expectations.expectations.metrics.column_map_metrics.column_values_between import (
         ColumnValuesBetween,
     )
-    from great_expectations.expectations.registry import get_metric_kwargs
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        get_metric_kwargs,
+        list_registered_expectation_implementations,
+    )
     from great_expectations.validator import validation_graph
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.metrics_calculator import MetricsCalculator
@@ -67,7 +71,9 @@ def _import() -> SimpleNamespace:
         MetricsCalculator=MetricsCalculator,
         PandasExecutionEngine=PandasExecutionEngine,
         ValidationGraph=validation_graph.ValidationGraph,
+        get_expectation_impl=get_expectation_impl,
         get_metric_kwargs=get_metric_kwargs,
+        list_registered_expectation_implementations=list_registered_expectation_implementations,
         pandas_execution_engine=pandas_execution_engine,
         validation_graph=validation_graph,
     )

@@ -1,9 +1,10 @@
-"""How a file is refined: what its header and the contract say of each column, and the rules that rows can break."""
+"""How the partitions of a file are judged: what its header and the contract say of each column, and the rules."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from flows.refinery.validate.coercion import (
     join_kinds,
     settled_kind,
 )
+from flows.refinery.validate.expectations import Judge
 from flows.refinery.validate.quarantine import RowRule
-from flows.refinery.validate.rule_masks import no_bits, set_bit
 from flows.refinery.validate.rules import Rule
 
 UNKNOWN_COLUMN, MISSING_COLUMN = "unknown_column", "missing_column"
@@ -34,38 +35,41 @@ class Header:
     columns: tuple[str, ...] = ()
     kinds: Mapping[str, Inferred | None] = field(default_factory=dict)
 
-    def joined(self, partition: Partition, declared: Collection[str], *, infer: bool) -> Header:
+    def joined(self, partition: Partition, contract: Contract) -> Header:
         """The header after one more partition."""
         frame = partition.frame
         columns = (*self.columns, *(name for name in map(str, frame.columns) if name not in self.columns))
-        if not infer:
+        if contract.unknown_columns != "evolve":
             return Header(columns)
         kinds = dict(self.kinds)
         for name in frame.columns:
-            if name not in declared and kinds.get(name) != "string":
+            if name not in contract.columns and kinds.get(name) != "string":
                 kinds[name] = join_kinds(kinds.get(name), infer_kind(frame[name], partition.source_format))
         return Header(columns, kinds)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a file with a known header is refined.
+class HeaderPlan:
+    """How the partitions of a file with a known header are judged. It can be pickled.
 
     Attributes:
+        file_columns: the file's own columns, in its order.
         columns: every column to be judged, with its type; file order, then columns that are filled in.
         filled: declared columns that the file lacks.
         unknown: columns of the file that are not published.
         row_rules: all rules that single rows can break, in the order in which a bad row is counted.
+        judged: the expectations whose columns the file has.
     """
 
+    file_columns: tuple[str, ...]
     columns: Mapping[str, Column]
     filled: tuple[str, ...]
     unknown: tuple[str, ...]
     row_rules: tuple[RowRule, ...]
-    places: Mapping[str, int]
+    judged: tuple[Rule, ...]
 
     @classmethod
-    def of(cls, contract: Contract, rules: Sequence[Rule], header: Header) -> Plan:
+    def of(cls, contract: Contract, rules: Sequence[Rule], header: Header) -> HeaderPlan:
         declared = contract.columns
         present: dict[str, Column] = {}
         for name in header.columns:
@@ -75,39 +79,62 @@ class Plan:
                 present[name] = Column(type=settled_kind(header.kinds.get(name)))
         unknown = tuple(name for name in header.columns if name not in present)
         filled = tuple(name for name in declared if name not in present)
-        row_rules = tuple(_row_rules(contract, rules, present, filled, unknown))
+        columns = {**present, **{name: declared[name] for name in filled}}
         return cls(
-            columns={**present, **{name: declared[name] for name in filled}},
+            file_columns=header.columns,
+            columns=columns,
             filled=filled,
             unknown=unknown,
-            row_rules=row_rules,
-            places={rule.id: place for place, rule in enumerate(row_rules)},
+            row_rules=tuple(_row_rules(contract, rules, present, filled, unknown)),
+            judged=tuple(rule for rule in rules if not rule.columns_missing(header.columns, tuple(columns))),
         )
 
-    def flag(self, bits: np.ndarray, rule_id: str, rows: Any) -> None:
-        """Mark rows (positions, slice or mask) as breaking a rule, where the plan has that rule."""
-        place = self.places.get(rule_id)
-        if place is not None:
-            set_bit(bits, rows, place)
+    def __getstate__(self) -> dict[str, Any]:
+        """Only the fields: each process makes its own judge."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
-    def is_bad(self, bits: np.ndarray) -> np.ndarray:
-        """Which rows break a rule that sends them to quarantine."""
-        blocking = no_bits(1, len(self.row_rules))
-        for place, rule in enumerate(self.row_rules):
-            if rule.blocking:
-                set_bit(blocking, slice(None), place)
-        bad: np.ndarray = (bits & blocking).any(axis=1)
-        return bad
+    @cached_property
+    def judge(self) -> Judge | None:
+        """GX with the rules that are judged; None where there are none."""
+        return Judge(self.judged) if self.judged else None
 
-    def structure(self, file_columns: Sequence[str], nulls: Collection[str]) -> pd.DataFrame:
-        """An empty frame with the file's own columns in their order, each in the type in which it was judged."""
-        dtypes = {name: dtype_of(self.kinds.get(name, "string"), nulls=name in nulls) for name in file_columns}
-        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each row rule, by its id."""
+        return {rule.id: place for place, rule in enumerate(self.row_rules)}
+
+    @cached_property
+    def blocking(self) -> np.ndarray:
+        """The places of the row rules that send a row to quarantine."""
+        return np.array([place for place, rule in enumerate(self.row_rules) if rule.blocking], dtype=np.int64)
+
+    @cached_property
+    def whole_file_kinds(self) -> dict[str, str]:
+        """The types of the columns that are kept for rules which are judged when the whole file was seen."""
+        needed = {name for rule in self.judged if rule.is_late for name in rule.columns_needed(list(self.columns))}
+        return {name: kind for name, kind in self.kinds.items() if name in needed}
+
+    @property
+    def has_whole_file_rules(self) -> bool:
+        """Whether rows can turn out to be bad only when the whole file was seen."""
+        return any(rule.is_late for rule in self.judged)
 
     @property
     def kinds(self) -> dict[str, str]:
         """The contract's type of each column that is judged."""
         return {name: column.type for name, column in self.columns.items()}
+
+    def flag(self, masks: np.ndarray, rule_id: str, rows: Any) -> None:
+        """Mark rows (positions, slice or mask) as breaking a rule, where the plan has that rule."""
+        place = self.places.get(rule_id)
+        if place is not None:
+            masks[place, rows] = True
+
+    def structure(self, nulls: Collection[str]) -> pd.DataFrame:
+        """An empty frame with the file's own columns in their order, each in the type in which it was judged."""
+        kinds = self.kinds
+        dtypes = {name: dtype_of(kinds.get(name, "string"), nulls=name in nulls) for name in self.file_columns}
+        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})
 
 
 def _row_rules(
@@ -125,5 +152,5 @@ def _row_rules(
         yield RowRule(f"{TYPE_RULES[column.type]}({name})", (name,))
         if not column.nullable:
             yield RowRule(f"{MISSING_RULE}({name})", (name,))
-    for position, rule in enumerate(rules):
-        yield RowRule(rule.id, rule.columns, rule.severity != "info", position)
+    for rule in rules:
+        yield RowRule(rule.id, rule.columns, blocking=rule.severity != "info", is_expectation=True)

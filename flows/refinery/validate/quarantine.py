@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,8 @@ import pyarrow.parquet as pq
 from flows.refinery.read.partition import Misfit, Partition
 from flows.refinery.read.reserved_columns import QUARANTINE_COLUMNS
 from flows.refinery.validate.coercion import as_text
-from flows.refinery.validate.rule_masks import has_bit, no_bits, set_bit
 
-OWN_COLUMNS = QUARANTINE_COLUMNS
-ROW_NUMBER, RULES, VALUES, RAW = OWN_COLUMNS
+ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -28,53 +27,35 @@ class RowRule:
         id: as in the checks.
         columns: whose values are the offending ones.
         blocking: whether a row that breaks it is quarantined.
-        expectation: the position of the expectation among the contract's; None for rules of type and presence.
+        is_expectation: whether it is one of the contract's expectations, and no rule of type or presence.
     """
 
     id: str
     columns: tuple[str, ...]
     blocking: bool = True
-    expectation: int | None = None
+    is_expectation: bool = False
 
 
-class QuarantineWriter:
+class QuarantineFile:
     """Writes bad rows to a Parquet file, partition by partition.
-
-    The file has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw (the
-    text of a row that could not be decoded), and the source's columns as text.
 
     Attributes:
         path: None as long as there was no bad row: there is no file then.
         rows: rows written so far.
     """
 
-    def __init__(self, path: Path, rules: Sequence[RowRule], columns: Sequence[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path: Path | None = None
-        self._destination = path
-        self._rules = tuple(rules)
-        self._columns = tuple(column for column in columns if column not in OWN_COLUMNS)
-        self._writer: pq.ParquetWriter | None = None
         self.rows = 0
+        self._destination = path
+        self._writer: pq.ParquetWriter | None = None
 
-    def write(self, partition: Partition, positions: np.ndarray, bits: np.ndarray) -> None:
-        """Add bad rows of one partition, and its misfits.
-
-        Args:
-            positions: sorted positions of the bad rows in the partition's frame.
-            bits: their bits, rows x words.
-        """
-        parts = []
-        if len(positions):
-            parts.append(self._bad_rows(partition, positions, bits))
-        if partition.misfits:
-            parts.append(self._misfits(partition.misfits))
-        if not parts:
+    def write(self, table: pa.Table | None) -> None:
+        """Add bad rows, as `quarantine_table` gives them."""
+        if table is None:
             return
-        table = pa.concat_tables(parts)
-        if len(parts) > 1:
-            table = table.sort_by(ROW_NUMBER)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._destination, self._schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._destination, table.schema, compression="zstd")
             self.path = self._destination
         self._writer.write_table(table)
         self.rows += table.num_rows
@@ -84,110 +65,128 @@ class QuarantineWriter:
         if self._writer is not None and self._writer.is_open:
             self._writer.close()
 
-    @property
-    def _schema(self) -> pa.Schema:
-        own = [
-            pa.field(ROW_NUMBER, pa.int64()),
-            pa.field(RULES, pa.list_(pa.string())),
-            pa.field(VALUES, pa.list_(pa.string())),
-            pa.field(RAW, pa.string()),
-        ]
-        return pa.schema([*own, *(pa.field(column, pa.string()) for column in self._columns)])
 
-    def _bad_rows(self, partition: Partition, positions: np.ndarray, bits: np.ndarray) -> pa.Table:
-        raw = partition.texts(positions) if partition.texts else partition.frame.iloc[positions]
-        texts = {column: _text_array(raw[column]) for column in raw.columns}
-        nothing = pa.nulls(len(positions), pa.string())
-        rules, values = self._broken(texts, bits, len(positions))
-        columns = [pa.array(partition.row_numbers[positions]), rules, values, nothing]
-        columns += [texts.get(column, nothing) for column in self._columns]
-        return pa.Table.from_arrays(columns, schema=self._schema)
+def quarantine_table(
+    partition: Partition,
+    positions: np.ndarray,
+    masks: np.ndarray,
+    rules: Sequence[RowRule],
+    file_columns: Sequence[str],
+) -> pa.Table | None:
+    """The bad rows of one partition and its misfits; None where there are none.
 
-    def _broken(self, texts: dict[str, pa.Array], bits: np.ndarray, rows: int) -> tuple[pa.Array, pa.Array]:
-        """Two list columns: the ids of the rules that each row broke, and the offending values."""
-        places, names, values = [], [], []
-        for position, rule in enumerate(self._rules):
-            broken = np.flatnonzero(has_bit(bits, position))
-            if len(broken):
-                places.append(broken)
-                names.append(np.full(len(broken), position))
-                values.append(_offending(rule, texts, broken))
-        place = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
-        order = np.argsort(place, kind="stable")  # rules of one row stay in the contract's order
-        offsets = pa.array(np.searchsorted(place[order], np.arange(rows + 1)).astype(np.int32))
-        ids = pa.array([rule.id for rule in self._rules], pa.string())
-        name = pa.array(np.concatenate(names)[order] if names else place)
-        value = pa.concat_arrays(values).take(pa.array(order)) if values else pa.array([], pa.string())
-        return pa.ListArray.from_arrays(offsets, ids.take(name)), pa.ListArray.from_arrays(offsets, value)
+    The table has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw
+    (the text of a row that could not be decoded), and the file's columns as text.
 
-    def _misfits(self, misfits: Sequence[Misfit]) -> pa.Table:
-        columns = [
-            pa.array([misfit.row_number for misfit in misfits], pa.int64()),
-            pa.array([[misfit.reason] for misfit in misfits], pa.list_(pa.string())),
-            pa.array([[None]] * len(misfits), pa.list_(pa.string())),
-            pa.array([misfit.raw for misfit in misfits], pa.string()),
-            *(pa.nulls(len(misfits), pa.string()) for _ in self._columns),
-        ]
-        return pa.Table.from_arrays(columns, schema=self._schema)
+    Args:
+        positions: sorted positions of the bad rows in the partition's frame.
+        masks: rules x bad rows; true where a row breaks the rule.
+    """
+    columns = [column for column in file_columns if column not in QUARANTINE_COLUMNS]
+    parts = []
+    if len(positions):
+        parts.append(_bad_rows(partition, positions, masks, rules, columns))
+    if partition.misfits:
+        parts.append(_misfits(partition.misfits, columns))
+    if not parts:
+        return None
+    return pa.concat_tables(parts).sort_by(ROW_NUMBER) if len(parts) > 1 else parts[0]
 
 
-class BadRows:
-    """Which rows are bad and which rules they broke: 8 bytes and one bit per rule for each."""
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    own = [
+        pa.field(ROW_NUMBER, pa.int64()),
+        pa.field(RULES, pa.list_(pa.string())),
+        pa.field(VALUES, pa.list_(pa.string())),
+        pa.field(RAW, pa.string()),
+    ]
+    return pa.schema([*own, *(pa.field(column, pa.string()) for column in columns)])
+
+
+def _bad_rows(
+    partition: Partition, positions: np.ndarray, masks: np.ndarray, rules: Sequence[RowRule], columns: Sequence[str]
+) -> pa.Table:
+    raw = partition.texts(positions) if partition.texts else partition.frame.iloc[positions]
+    texts = {column: _text_array(raw[column]) for column in raw.columns}
+    nothing = pa.nulls(len(positions), pa.string())
+    arrays = [pa.array(partition.row_numbers[positions]), *_broken(texts, masks, rules), nothing]
+    arrays += [texts.get(column, nothing) for column in columns]
+    return pa.Table.from_arrays(arrays, schema=_schema(columns))
+
+
+def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRule]) -> tuple[pa.Array, pa.Array]:
+    """Two list columns: the ids of the rules that each row broke, and the offending values."""
+    places, names, values = [], [], []
+    for position, rule in enumerate(rules):
+        broken = np.flatnonzero(masks[position])
+        if len(broken):
+            places.append(broken)
+            names.append(np.full(len(broken), position))
+            values.append(_offending(rule, texts, broken))
+    place = np.concatenate(places)
+    order = np.argsort(place, kind="stable")  # rules of one row stay in the contract's order
+    offsets = pa.array(np.searchsorted(place[order], np.arange(masks.shape[1] + 1)).astype(np.int32))
+    ids = pa.array([rule.id for rule in rules], pa.string()).take(pa.array(np.concatenate(names)[order]))
+    offending = pa.concat_arrays(values).take(pa.array(order))
+    return pa.ListArray.from_arrays(offsets, ids), pa.ListArray.from_arrays(offsets, offending)
+
+
+def _misfits(misfits: Sequence[Misfit], columns: Sequence[str]) -> pa.Table:
+    arrays = [
+        pa.array([misfit.row_number for misfit in misfits], pa.int64()),
+        pa.array([[misfit.reason] for misfit in misfits], pa.list_(pa.string())),
+        pa.array([[None]] * len(misfits), pa.list_(pa.string())),
+        pa.array([misfit.raw for misfit in misfits], pa.string()),
+        *(pa.nulls(len(misfits), pa.string()) for _ in columns),
+    ]
+    return pa.Table.from_arrays(arrays, schema=_schema(columns))
+
+
+def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
+    """Bad rows by the first rule that each broke.
+
+    Args:
+        masks: rules x rows; true where a row breaks the rule.
+    """
+    left = np.ones(masks.shape[1], dtype=bool)
+    counts = {}
+    for rule, mask in zip(rules, masks, strict=True):
+        first = left & mask if rule.blocking else np.zeros_like(left)
+        if first.any():
+            counts[rule.id] = int(first.sum())
+            left &= ~first
+    return counts
+
+
+class BrokenRows:
+    """The numbers of bad rows, by the row rule that they broke: 8 bytes for each time that a bad row broke a rule."""
 
     def __init__(self, rules: Sequence[RowRule]) -> None:
         self._rules = tuple(rules)
-        self._numbers: list[np.ndarray] = []
-        self._bits: list[np.ndarray] = []
+        self._numbers: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
-    def add(self, row_numbers: np.ndarray, bits: np.ndarray) -> None:
-        """Take in bad rows; their numbers are greater than all before."""
-        self._numbers.append(row_numbers)
-        self._bits.append(bits)
+    def add(self, row_numbers: np.ndarray, masks: np.ndarray) -> None:
+        """Take in the bad rows of one partition; their numbers are greater than all before."""
+        for place in np.flatnonzero(masks.any(axis=1)).tolist():
+            self._numbers[place].append(row_numbers[masks[place]])
 
-    def with_late(self, late: Sequence[tuple[int, np.ndarray]]) -> BadRows:
-        """The same with rules that were found broken only at the end: (rule, sorted row numbers)."""
-        numbers, bits = self._all()
-        newly_bad = (rows for rule, rows in late if self._rules[rule].blocking)
-        merged = np.unique(np.concatenate([numbers, *newly_bad]))
-        merged_bits = no_bits(len(merged), len(self._rules))
-        merged_bits[np.searchsorted(merged, numbers)] = bits
-        for rule, rows in late:
-            among_bad = rows[np.isin(rows, merged)]
-            set_bit(merged_bits, np.searchsorted(merged, among_bad), rule)
-        result = BadRows(self._rules)
-        result.add(merged, merged_bits)
-        return result
+    def add_late(self, place: int, row_numbers: np.ndarray) -> None:
+        """Take in rows that turned out to break a rule when the whole file was seen."""
+        self._numbers[place] = [np.unique(np.concatenate([*self._numbers[place], row_numbers]))]
 
-    def of(self, row_numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of some sorted row numbers are bad: their positions, and their bits."""
-        numbers, bits = self._all()
-        if not len(numbers):
-            return np.empty(0, dtype=np.int64), no_bits(0, len(self._rules))
-        place = np.minimum(np.searchsorted(numbers, row_numbers), len(numbers) - 1)
-        positions = np.flatnonzero(numbers[place] == row_numbers)
-        return positions, bits[place[positions]]
+    def masks(self, row_numbers: np.ndarray) -> np.ndarray:
+        """Which of some sorted row numbers break which rule: rules x rows."""
+        masks = np.zeros((len(self._rules), len(row_numbers)), dtype=bool)
+        for place in self._numbers:
+            broken = self._of_rule(place)
+            at = np.minimum(np.searchsorted(broken, row_numbers), len(broken) - 1)
+            masks[place] = broken[at] == row_numbers
+        return masks
 
-    def counts(self) -> dict[str, int]:
-        """Bad rows by the first rule that each broke."""
-        _, bits = self._all()
-        left = np.ones(len(bits), dtype=bool)
-        counts = {}
-        for position, rule in enumerate(self._rules):
-            if not rule.blocking:
-                continue
-            first = left & has_bit(bits, position)
-            broken = int(first.sum())
-            if broken:
-                counts[rule.id] = broken
-                left &= ~first
-        return counts
-
-    def _all(self) -> tuple[np.ndarray, np.ndarray]:
-        if len(self._numbers) != 1:
-            numbers = [np.empty(0, dtype=np.int64), *self._numbers]
-            bits = [no_bits(0, len(self._rules)), *self._bits]
-            self._numbers, self._bits = [np.concatenate(numbers)], [np.concatenate(bits)]
-        return self._numbers[0], self._bits[0]
+    def _of_rule(self, place: int) -> np.ndarray:
+        if len(self._numbers[place]) != 1:
+            self._numbers[place] = [np.concatenate(self._numbers[place])]
+        return self._numbers[place][0]
 
 
 def _text_array(raw: pd.Series) -> pa.Array:
@@ -206,8 +205,8 @@ def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> p
     if len(columns) == 1 and len(rule.columns) == 1:
         return taken(columns[0])
     values = [taken(column).to_pylist() for column in columns]
-    said = [
+    shown = [
         ", ".join(f"{column}={value}" for column, value in zip(columns, row, strict=True) if value is not None)
         for row in zip(*values, strict=True)
     ]
-    return pa.array(said, pa.string())
+    return pa.array(shown, pa.string())

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from flows.refinery.contract.loading import Contract, ContractInvalid
-from flows.refinery.contract.model import Expectation
-from flows.refinery.contract.vocabulary import UNSUPPORTED
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract, Expectation
 
 WHOLE_FILE_ROW_LIMIT = 10_000_000  # rows; a column of numbers then takes 80 MB
 
@@ -113,8 +112,35 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 
-# They judge what a column is, not what is in it, or the absence of a column is their very subject.
-_READS_NO_VALUES = frozenset(name for name, method in METHODS.items() if method is Method.STRUCTURE)
+_NO_PANDAS = "Great Expectations has it for SQL engines only; use expect_column_values_to_{}match_regex"
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "expect_column_values_to_match_like_pattern": _NO_PANDAS.format(""),
+        "expect_column_values_to_match_like_pattern_list": _NO_PANDAS.format("") + "_list",
+        "expect_column_values_to_not_match_like_pattern": _NO_PANDAS.format("not_"),
+        "expect_column_values_to_not_match_like_pattern_list": _NO_PANDAS.format("not_") + "_list",
+        "expect_query_results_to_match_comparison": "it needs an SQL engine; a contract judges one file",
+        "expect_table_row_count_to_equal_other_table": "it needs a second table; a contract judges one file",
+        "unexpected_rows_expectation": "it needs an SQL engine; a contract judges one file",
+    }
+)
+"""Expectations of the installed GX that a contract cannot use, and why."""
+
+# Of the methods that give a verdict on the file, these still count each row.
+_COUNT_ROWS = frozenset(
+    {
+        "expect_column_value_z_scores_to_be_less_than",
+        "expect_column_values_to_be_in_type_list",
+        "expect_column_values_to_be_of_type",
+        "expect_column_values_to_not_be_outliers",
+    }
+)
+
+
+def level_of(name: str) -> Literal["row", "table"]:
+    """Whether an expectation judges each row, or only the whole file."""
+    counts_rows = METHODS[name] in (Method.ROWS, Method.ORDER, Method.UNIQUE) or name in _COUNT_ROWS
+    return "row" if counts_rows else "table"
 
 
 @dataclass(frozen=True)
@@ -157,11 +183,17 @@ class Rule:
         # Reading a column too many costs time; one too few would fail. So a mention is enough.
         return [column for column in available if column in self.columns or (text and column in text)]
 
-    def columns_missing(self, available: list[str]) -> list[str]:
-        """The columns without which it cannot be judged."""
-        if self.name in _READS_NO_VALUES and self.name in ("expect_column_to_exist",):
+    def columns_missing(self, in_file: Collection[str], judged: Collection[str]) -> list[str]:
+        """The columns without which it cannot be judged.
+
+        Args:
+            judged: the columns of the file that are judged, and those that are filled in.
+        """
+        if self.name == "expect_column_to_exist":
             return []
-        return [column for column in self.columns if column not in available]
+        # A column that is filled in has no type in the file.
+        asks_type = self.method is Method.STRUCTURE and "column" in self.arguments
+        return [column for column in self.columns if column not in (in_file if asks_type else judged)]
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:
@@ -192,9 +224,9 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
         name=name,
         arguments=_for_gx(expectation.arguments, timed),
         severity=expectation.severity,
-        level=expectation.level,
+        level=level_of(name),
         columns=columns,
-        mostly=expectation.mostly,
+        mostly=float(expectation.arguments.get("mostly", 1.0)),
         written=expectation.arguments,
     )
 

@@ -1,6 +1,6 @@
 """Duplicates over a file of any size: 64-bit hashes find the suspects, their values confirm them.
 
-A hash collision between different values can therefore never condemn a good row.
+So a hash collision between different values never sends a good row to quarantine.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ class HashCollector:
         self._hashes = np.empty(_FIRST_CAPACITY, dtype=np.uint64)
         self._used = 0
 
-    def add(self, keys: pd.DataFrame) -> None:
-        """Take in the keys of one partition, one row each."""
-        hashes = hashes_of(keys)
+    def add(self, hashes: np.ndarray) -> None:
+        """Take in the hashes of one partition's keys, one per row."""
         wanted = self._used + len(hashes)
         if wanted > len(self._hashes):
             self._hashes.resize(max(wanted, len(self._hashes) * 3 // 2), refcheck=False)
@@ -78,5 +77,5 @@ def _confirmed(
     if not suspects:
         return np.empty(0, dtype=np.int64)
     duplicated = pd.concat(suspects, ignore_index=True).duplicated(keep=keep).to_numpy()
-    condemned: np.ndarray = np.concatenate(rows)[duplicated]
-    return condemned
+    found: np.ndarray = np.concatenate(rows)[duplicated]
+    return found

@@ -1,8 +1,8 @@
-"""The tables of the documentation, made from what they describe: models, template, state machines.
+"""Generate the tables of the documentation from their sources: models, template, state machines.
 
     python -m tests.unit.docs.doc_tables
 
-writes them anew between their marks, `<!-- made: NAME -->` and `<!-- end -->`; test_docs.py holds the pages to it.
+writes them between their marks, `<!-- made: NAME -->` and `<!-- end -->`; test_docs.py checks that they are current.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from flows.process_upload import process_upload
 from flows.reconcile import reconcile
 from flows.refinery import errors
 from flows.refinery.contract import model
-from flows.refinery.contract.vocabulary import UNSUPPORTED, vocabulary
 from flows.refinery.preprocess.steps import BUILT_IN
 from flows.refinery.read import rejections
 from flows.refinery.read.partition import Limits
-from flows.refinery.validate.rules import METHODS, Method
+from flows.refinery.validate.expectation_faults import gx_arguments
+from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
 from tests.infra.template import listed, load_template, statements_of
 
 _MARKED = re.compile(r"(?P<begin><!-- made: (?P<name>[a-z_]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -39,7 +39,7 @@ _SERVICE_ROLES = {
     "TaskRole": "the container",
     "TaskExecutionRole": "Fargate, to start the container",
     "SweepRole": "the sweep's execution",
-    "SweepTimerRole": "the schedule of the sweep",
+    "SweepTimerRole": "the sweep's schedule",
     "ReconcileRole": "a task that reconciles",
 }
 
@@ -59,7 +59,7 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown must not take for markup: globs and placeholders."""
+    """Escape globs and placeholders, so that Markdown does not treat them as markup."""
     return text.replace("<", "&lt;").replace("*", "\\*")
 
 
@@ -73,7 +73,7 @@ def _first_sentence(documented: object) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """What a value of this type is, in words a reader of YAML or JSON knows."""
+    """Describe a type in words that a reader of YAML or JSON knows."""
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
     origin, parts = get_origin(annotation), get_args(annotation)
@@ -111,7 +111,7 @@ def _default(field: FieldInfo) -> str:
 
 def _fields_of(model: type[BaseModel], *, without: frozenset[str] = frozenset()) -> str:
     return _table(
-        ("field", "what it holds", "default", "meaning"),
+        ("field", "type", "default", "meaning"),
         (
             (_code(name), type_name(field.annotation), _default(field), _plain(field.description or ""))
             for name, field in model.model_fields.items()
@@ -121,32 +121,32 @@ def _fields_of(model: type[BaseModel], *, without: frozenset[str] = frozenset())
 
 
 def contract_fields() -> str:
-    """The fields of contract.yaml."""
+    """List the fields of contract.yaml."""
     return _fields_of(model.Contract, without=frozenset({"folder"}))
 
 
 def column_fields() -> str:
-    """What a column may say."""
+    """List the fields of a column."""
     return _fields_of(model.Column)
 
 
 def format_fields() -> str:
-    """What `format` may say."""
+    """List the fields of `format`."""
     return _fields_of(model.FileFormat)
 
 
 def bad_rows_fields() -> str:
-    """What `bad_rows` may say."""
+    """List the fields of `bad_rows`."""
     return _fields_of(model.BadRows)
 
 
 def output_fields() -> str:
-    """What `output` may say."""
+    """List the fields of `output`."""
     return _fields_of(model.Output)
 
 
 def steps() -> str:
-    """The built-in preprocessing steps."""
+    """List the built-in preprocessing steps."""
     return _table(
         ("step", "arguments", "what it does"),
         (
@@ -168,15 +168,14 @@ def expectations() -> str:
         (
             (
                 _code(name),
-                f"each {kind.level}" if kind.level == "row" else "the file",
+                "each row" if level_of(name) == "row" else "the file",
                 ", ".join(
-                    f"**{_code(argument)}**" if rule.required else _code(argument)
-                    for argument, rule in kind.arguments.items()
+                    f"**{_code(argument)}**" if field.required else _code(argument)
+                    for argument, field in sorted(gx_arguments(name).items())
                     if argument not in shared
                 ),
             )
-            for name, kind in vocabulary().items()
-            if kind.supported
+            for name in sorted(METHODS)
         ),
     )
 
@@ -195,12 +194,12 @@ def expectation_methods() -> str:
 
 
 def limits() -> str:
-    """The bounds on a file, as the reader's own docstring says them."""
+    """List the limits on a file, with the descriptions from the docstring of `Limits`."""
     text = Limits.__doc__ or ""
     described = dict(re.findall(r"^\s+(\w+): (.+)$", text, re.MULTILINE))
     bounds = Limits()
     return _table(
-        ("limit", "value", "on what"),
+        ("limit", "value", "applies to"),
         ((_code(name), _amount(name, getattr(bounds, name)), meaning) for name, meaning in described.items()),
     )
 
@@ -214,7 +213,7 @@ def _amount(name: str, value: float) -> str:
 
 
 def rejected_files() -> str:
-    """The reasons for which a file cannot be read as a table."""
+    """List the reasons why a file cannot be read as a table."""
     classes = [
         kind
         for kind in vars(rejections).values()
@@ -227,8 +226,8 @@ def rejected_files() -> str:
 
 
 def receipt_fields() -> str:
-    """Every field of a receipt, by its path."""
-    return _table(("field", "what it holds", "meaning"), _receipt_rows(Receipt, ""))
+    """List every field of a receipt by its path."""
+    return _table(("field", "type", "meaning"), _receipt_rows(Receipt, ""))
 
 
 def _receipt_rows(model: type[BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
@@ -254,7 +253,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def states() -> str:
-    """The states of an upload's run and of the sweep."""
+    """List the states of an upload's execution and of the sweep."""
     return "\n".join(
         f"**{title}** ({_code(f'stepfunctions/{name}')})\n\n" + _table(("state", "type", "then"), _state_rows(name))
         for title, name in (("One upload", "process_upload.asl.json"), ("The sweep", "sweep.asl.json"))
@@ -273,18 +272,18 @@ def _state_rows(name: str) -> Iterator[tuple[str, str, str]]:
         if caught:
             then += f"; on errors: {', '.join(dict.fromkeys(caught))}"
         if kind == "Fail":
-            then = f"ends with {_code(body['Error'])}"
-        yield state, kind, then or "ends well"
+            then = f"fails with {_code(body['Error'])}"
+        yield state, kind, then or "succeeds"
 
 
 def roles() -> str:
-    """What each role may do."""
+    """List the actions that each role may do."""
     resources = load_template()["Resources"]
     found = {name for name, resource in resources.items() if resource["Type"] == "AWS::IAM::Role"}
     if found != set(_SERVICE_ROLES):
-        raise ValueError(f"the template's roles are {sorted(found)}; say here who each one is for")
+        raise ValueError(f"the template's roles are {sorted(found)}; add what each one is for to _SERVICE_ROLES")
     return _table(
-        ("role", "of", "may"),
+        ("role", "used by", "may"),
         (
             (_code(name), who, ", ".join(_code(action) for action in _actions(resources[name])))
             for name, who in _SERVICE_ROLES.items()
@@ -301,7 +300,7 @@ def _actions(role: Mapping[str, Any]) -> list[str]:
 
 
 def parameters() -> str:
-    """The template's parameters."""
+    """List the parameters of the template."""
     return _table(
         ("parameter", "default", "meaning"),
         (
@@ -319,10 +318,10 @@ def _parameter_default(parameter: Mapping[str, Any]) -> str:
 
 
 def alarms() -> str:
-    """What the template's alarms watch."""
+    """List the alarms of the template."""
     resources = load_template()["Resources"]
     return _table(
-        ("alarm", "metric", "it means"),
+        ("alarm", "metric", "meaning"),
         (
             (
                 _code(name),
@@ -336,13 +335,13 @@ def alarms() -> str:
 
 
 def settings() -> str:
-    """The container's settings, as environment variables."""
+    """List the settings of the container as environment variables."""
     return _table(
         ("variable", "default", "meaning"),
         (
             (
                 _code(f"SLUICE_{name.upper()}"),
-                "Sluice's own" if name == "contracts_folder" else _default(field),
+                "the shipped one" if name == "contracts_folder" else _default(field),
                 field.description or "",
             )
             for name, field in PipelineSettings.model_fields.items()
@@ -351,12 +350,12 @@ def settings() -> str:
 
 
 def flow_parameters() -> str:
-    """The parameters of a run that is started by hand."""
+    """List the parameters of a run that is started manually."""
     return _parameters_of(process_upload.fn)
 
 
 def reconcile_parameters() -> str:
-    """The parameters of a run that reconciles."""
+    """List the parameters of a run of reconcile."""
     return _parameters_of(reconcile.fn)
 
 
@@ -364,7 +363,7 @@ def _parameters_of(function: Callable[..., object]) -> str:
     hints = get_type_hints(function)
     shown = parameter_schema(function).properties  # what Prefect's form shows
     return _table(
-        ("parameter", "what it holds", "meaning"),
+        ("parameter", "type", "meaning"),
         ((_code(name), type_name(hints[name]), _plain(field.get("description", ""))) for name, field in shown.items()),
     )
 
@@ -398,26 +397,26 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def pages() -> list[Path]:
-    """The pages that people read: those in the project's root and below docs/."""
+    """Return the pages that people read: those in the project's root and below docs/."""
     return [*sorted(PROJECT_ROOT.glob("*.md")), *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 
 
 def with_tables(text: str) -> str:
-    """A page with its tables made anew."""
+    """Return a page with its tables generated again."""
 
-    def made_anew(match: re.Match[str]) -> str:
+    def generated(match: re.Match[str]) -> str:
         return f"{match['begin']}\n{TABLES[match['name']]()}\n{match['end']}"
 
-    return _MARKED.sub(made_anew, text)
+    return _MARKED.sub(generated, text)
 
 
 def tables_of(text: str) -> list[str]:
-    """The names of the tables of a page."""
+    """Return the names of the tables of a page."""
     return [match["name"] for match in _MARKED.finditer(text)]
 
 
 def main() -> None:
-    """Make all tables anew."""
+    """Generate all tables again."""
     for page in pages():
         text = page.read_text(encoding="utf-8")
         made = with_tables(text)

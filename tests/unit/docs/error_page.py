@@ -1,4 +1,4 @@
-"""Every named error of Sluice, for docs/errors.md: made from the classes and the state machines.
+"""Generate docs/errors.md, the list of every named error, from the classes and the state machines.
 
 python -m tests.unit.docs.error_page > docs/errors.md
 """
@@ -24,42 +24,43 @@ from flows.refinery.errors import FileRejected, SluiceError, TerminalError, Tran
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "errors.md"
 _PACKAGES = (lambda_trigger, flows, blocks, deployment)
-_NO_ERRORS = (".contracts", ".emulator", "__main__")  # users' own steps; what runs in the embedded cloud
+_NO_ERRORS = (".contracts", ".emulator", "__main__")  # users' steps; code that runs in the embedded cloud
 _BASES = (SluiceError, TransientError, TerminalError)
 _INTRODUCTION = """\
 # Errors
 
-Every error that Sluice names, made from the classes and the state machines by
-`python -m tests.unit.docs.error_page > docs/errors.md`; a test holds the page to them. A message says what is wrong,
-where, and what to do; it never holds a value of the data.
+This page lists every named error of Sluice. It is generated from the classes and the state machines by
+`python -m tests.unit.docs.error_page > docs/errors.md`, and a test checks that it is current. A message states what is
+wrong, where, and what to do; it never contains a value from the data.
 """
 _KINDS = (
     (
         "The file is rejected",
-        "Its receipt says why, the execution fails with `DataRejected` and the reason, and the flow run is *Rejected*. "
-        "Nothing of it is published and the message is deleted. Mend the file (or its contract) and upload it again.",
+        "The receipt contains the reasons, the execution fails with `DataRejected` and the reason, and the flow run is "
+        "*Rejected*. No row is published and the message is deleted. Correct the file (or its contract) and upload it "
+        "again.",
     ),
     (
-        "It may pass",
-        "In a task nothing is committed: the message goes back and the upload is tried again; after the queue's limit "
-        "of deliveries the message rests in the dead-letter queue, from where it can be redriven once the cause is "
-        "gone. A command can be given again.",
+        "The failure may be temporary",
+        "In a task nothing is committed: the message returns to the queue and the upload is retried. After the queue's "
+        "limit of deliveries the message moves to the dead-letter queue, from which it can be redriven once the cause "
+        "is removed. A command can be run again.",
     ),
     (
-        "It stays until somebody acts",
-        "Trying again would fail in the same way. Do what the message says.",
+        "The failure needs an action",
+        "A retry would fail in the same way. Follow the instructions in the message.",
     ),
 )
 
 
 def error_classes() -> list[type[Exception]]:
-    """Every error class of the project's own, the bases left out."""
+    """Return every error class of the project except the bases."""
     found = {kind for module in _modules() for kind in vars(module).values() if _is_own_error(kind)}
     return sorted(found - set(_BASES), key=lambda kind: kind.__name__)
 
 
 def kind_of(error: type[Exception]) -> int:
-    """Where on the page an error stands."""
+    """Return the section of the page that an error belongs to."""
     from flows.pipeline.stages import REJECTING
 
     if issubclass(error, (FileRejected, *REJECTING)):
@@ -68,7 +69,7 @@ def kind_of(error: type[Exception]) -> int:
 
 
 def state_errors() -> list[tuple[str, str, str]]:
-    """Each Fail state's error: the machine, the error, and what it says."""
+    """Return each Fail state as state machine, error and cause."""
     rows = []
     for path in sorted((ROOT / "stepfunctions").glob("*.asl.json")):
         for state in json.loads(path.read_text())["States"].values():
@@ -78,15 +79,15 @@ def state_errors() -> list[tuple[str, str, str]]:
 
 
 def page() -> str:
-    """The page as it has to be."""
+    """Return the current content of the page."""
     parts = [_INTRODUCTION]
     for number, (title, meaning) in enumerate(_KINDS):
         rows = [error for error in error_classes() if kind_of(error) == number]
         parts += [f"## {title}\n", meaning, "", "| error | code | when |\n|---|---|---|"]
         parts += [f"| `{error.__name__}` | {_code(error)} | {_condition(error)} |" for error in rows]
         parts.append("")
-    parts += ["## Executions\n", "What a Step Functions execution fails with.\n"]
-    parts += ["| state machine | error | what it says |\n|---|---|---|"]
+    parts += ["## Executions\n", "The errors with which a Step Functions execution fails.\n"]
+    parts += ["| state machine | error | cause |\n|---|---|---|"]
     parts += [f"| {machine} | `{error}` | {cause} |" for machine, error, cause in state_errors()]
     return "\n".join(parts) + "\n"
 
@@ -115,7 +116,7 @@ def _condition(error: type[Exception]) -> str:
 
 
 def _plain_cause(cause: str) -> str:
-    """A cause without JSONata: literals as they are, what is put in between as dots."""
+    """Return a cause without JSONata: its literals, with dots in place of the inserted values."""
     if not cause.startswith("{%"):
         return cause
     literals = re.findall(r"'([^']*)'", cause)

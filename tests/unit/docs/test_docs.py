@@ -1,4 +1,4 @@
-"""The documentation is true: its commands exist, its output is the real one, its tables say what the code says."""
+"""The documentation is true: its commands exist, its output is real, and its tables match the code."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def block_of_readme(kind: str, name: str) -> str:
 
 
 def commands_of(page: Path) -> list[str]:
-    """The commands that a page tells people to type: in blocks, and in the text where they name make or sluice."""
+    """Return the commands of a page: those in code blocks, and those in the text that name make or sluice."""
     in_blocks = [line for block in blocks_of(page) if block.kind == "sh" for line in block.text.splitlines() if line]
     prose = _FENCE.sub("", read(page))
     in_text = re.findall(r"`((?:make|sluice|prefect|python -m) [^`]+)`", prose)
@@ -93,11 +93,11 @@ def check_sluice(words: list[str]) -> None:
         context = typer.Context(command, parent=context, info_name=name)
         assert rest[0] in command.commands, f"{name} has no command {rest[0]}"
         name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
-    # Naming a command is no call of it: only what comes with arguments is held to them.
+    # A command that is only named is not a call: arguments are checked only where there are some.
     command.make_context(name, list(rest), parent=context, resilient_parsing=not rest or hasattr(command, "commands"))
 
 
-# Those that the tests of the chain run.
+# The commands that the chain tests run.
 _PREFECT_COMMANDS = {
     ("deploy", "--all"),
     ("flow-run", "execute"),
@@ -147,11 +147,11 @@ def check_export(words: list[str]) -> None:
         if name == "PREFECT_API_URL":
             assert value == "http://127.0.0.1:4200/api", "the address that make up prints"
         else:
-            assert f"${name} " in str(known), f"prefect.yaml does not ask for {name}"
+            assert f"${name} " in str(known), f"prefect.yaml does not use {name}"
 
 
 def check_builder(words: list[str]) -> None:
-    """What all three understand; tests/image builds with one of them."""
+    """Check a command that all three builders accept; tests/image builds with one of them."""
     assert words[1:3] == ["build", "-f"]
     assert (PROJECT_ROOT / words[3]).is_file()
     assert (words[4], words[-1]) == ("-t", ".")
@@ -179,8 +179,8 @@ def test_every_command_exists_with_the_options_that_it_is_given(page: Path) -> N
             words = words[: words.index(">")]
         words[0] = words[0].removeprefix(".venv/bin/")
         written = {block.name for block in blocks_of(page)} | {"FILE", "SAMPLE"}
-        words = [str(README) if word in written else word for word in words]  # any file will do for the reader's own
-        assert words[0] in CHECKS, f"{command!r}: say here how to check {words[0]!r}"
+        words = [str(README) if word in written else word for word in words]  # any file can replace the reader's
+        assert words[0] in CHECKS, f"{command!r}: add a check for {words[0]!r} to CHECKS"
         try:
             CHECKS[words[0]](words)
         except Exception as error:
@@ -203,19 +203,19 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @PAGES
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_has_a_target(page: Path) -> None:
     for target in (found["target"] for found in _LINK.finditer(_FENCE.sub("", read(page)))):
         if re.match(r"https?://", target):
             continue
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
         assert there.is_relative_to(PROJECT_ROOT), f"{target} leaves the project"
-        assert there.exists(), f"{target} is not there"
-        assert not anchor or anchor in anchors_of(there), f"{target}: there is no such heading"
+        assert there.exists(), f"{target} does not exist"
+        assert not anchor or anchor in anchors_of(there), f"{target}: no such heading"
 
 
 @PAGES
-def test_no_page_knows_the_machine_that_it_was_written_on(page: Path) -> None:
+def test_no_page_names_a_path_of_the_machine_it_was_written_on(page: Path) -> None:
     assert re.findall(r"(?<![\w.~:/-])/(?:home|root|work|tmp|Users|usr|opt)/\S*", read(page)) == []
 
 
@@ -226,8 +226,8 @@ def test_every_path_and_test_that_a_page_names_exists(page: Path) -> None:
     ):
         path, _, test = name.partition("::")
         if path in {block.name for block in blocks_of(page)}:
-            continue  # the reader is shown how to make it
-        assert (PROJECT_ROOT / path).exists(), f"{name} is not there"
+            continue  # the page shows how to create it
+        assert (PROJECT_ROOT / path).exists(), f"{name} does not exist"
         if test:
             tree = ast.parse((PROJECT_ROOT / path).read_text(encoding="utf-8"))
             assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, f"no {name}"
@@ -239,7 +239,7 @@ def test_every_image_is_one_and_is_shown(image: Path) -> None:
         root = ET.parse(image).getroot()  # noqa: S314 (our own file)
         assert root.tag.endswith("}svg")
         assert root.find("{http://www.w3.org/2000/svg}title") is not None, (
-            "a picture needs words for those who cannot see"
+            "an image needs a title for people who cannot see it"
         )
         assert "prefers-color-scheme: dark" in image.read_text(encoding="utf-8")
     else:
@@ -266,9 +266,9 @@ def test_the_decision_on_ministack_names_every_patch() -> None:
 
 
 @PAGES
-def test_tables_say_what_the_code_says(page: Path) -> None:
+def test_tables_match_the_code(page: Path) -> None:
     assert set(tables_of(read(page))) <= set(TABLES)
-    assert with_tables(read(page)) == read(page), "make them anew: python -m tests.unit.docs.doc_tables"
+    assert with_tables(read(page)) == read(page), "run python -m tests.unit.docs.doc_tables"
 
 
 def test_every_table_has_its_place() -> None:
@@ -282,7 +282,7 @@ def test_the_readme_names_only_actions_that_some_role_may_do() -> None:
 
 
 def test_the_cost_of_a_file_counts_the_states_that_it_passes() -> None:
-    """The way of one file whose task starts at once, as docs/architecture.md lists the states."""
+    """Count the states of one file whose task starts at once, by the list in docs/architecture.md."""
     way = [
         "Check input",
         "Remember",
@@ -303,7 +303,7 @@ def test_the_cost_at_rest_counts_the_alarms_that_the_template_has() -> None:
     assert f"| alarms | {kinds.count('AWS::CloudWatch::Alarm')} |" in read(PRODUCTION)
 
 
-def test_the_readme_says_what_the_page_reckons() -> None:
+def test_the_readme_quotes_the_estimates_of_the_page() -> None:
     at_rest, alone, _together = re.findall(r"\| \*\*together\*\* \| \| \| \*\*([\d.]+)\*\* \|", read(PRODUCTION))
     assert f"${at_rest} a month at rest, ${alone} for 1,000 small files" in read(README)
 
@@ -312,7 +312,7 @@ def test_the_readme_says_what_the_page_reckons() -> None:
 
 
 def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> Iterator[str]:
-    """What the commands print of a file that went through the stages, without the receipt's address."""
+    """Yield the output of the commands for a processed file, without the receipt's address."""
     with UploadRun(pipeline_account.pipeline, pipeline_account.upload(key, path.read_bytes())) as run:
         receipt = run.run()
         followed = TrackedUpload(name, run.upload, stage=UploadState(str(receipt.status)), receipt=receipt)
@@ -326,7 +326,7 @@ def as_if_prefect_watched(lines: Iterator[str]) -> list[str]:
     return [line for line in lines if "Prefect was unavailable" not in line]
 
 
-def test_the_demo_prints_what_the_readme_says(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
+def test_the_demo_prints_the_output_in_the_readme(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
     printed = []
     for sample in SAMPLES:
         path = tmp_path / sample.file_name
@@ -337,7 +337,7 @@ def test_the_demo_prints_what_the_readme_says(account: Account, tmp_path: Path) 
     assert "\n".join(printed) == quoted
 
 
-def test_the_dataset_of_the_readme_works_as_it_says(
+def test_the_dataset_of_the_readme_gives_the_output_in_the_readme(
     account: Account,  # noqa: F811 (the fixture)
     tmp_path: Path,
 ) -> None:

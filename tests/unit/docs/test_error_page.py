@@ -1,4 +1,4 @@
-"""Every error says when it comes, and the page of errors says what the code says."""
+"""Every error documents its condition, and the page of errors matches the code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def test_the_page_of_errors_is_current() -> None:
 
 
 @pytest.mark.parametrize("error", error_classes(), ids=lambda error: str(error.__name__))
-def test_every_error_says_its_condition(error: type[Exception]) -> None:
+def test_every_error_documents_its_condition(error: type[Exception]) -> None:
     assert "__doc__" in vars(error)
     assert len((error.__doc__ or "").split()) >= 5
 
 
-def test_every_failure_of_a_state_machine_says_something() -> None:
+def test_every_failure_of_a_state_machine_has_a_cause() -> None:
     assert {error for _, error, _ in state_errors()} >= {"DataRejected", "NoReceipt", "TaskNotLaunched", "SweepFailed"}
     assert all(cause for _, _, cause in state_errors())

@@ -1,4 +1,4 @@
-"""The reckoning in docs/production.md is right: every product, every sum, and what it takes from the template."""
+"""The cost estimate in docs/production.md is right: products, sums, and the numbers taken from the template."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_product_and_every_sum_is_right(name: str) -> None:
 def test_the_alarms_and_endpoints_are_the_templates() -> None:
     template = load_template()
     assert number(TABLES["rest"][0][1]) == len(resources_of(template, "AWS::CloudWatch::Alarm"))
-    doors = [one["Condition"] for one in resources_of(template, "AWS::EC2::VPCEndpoint").values()]
+    endpoints = [one["Condition"] for one in resources_of(template, "AWS::EC2::VPCEndpoint").values()]
     hours, zones, price = 730, 2, 0.01
-    assert f"{doors.count('ClosedNetwork') * zones * hours * price:.2f}" in PAGE
-    assert f"{doors.count('EndpointForSecrets') * zones * hours * price:.2f} more" in PAGE
+    assert f"{endpoints.count('ClosedNetwork') * zones * hours * price:.2f}" in PAGE
+    assert f"{endpoints.count('EndpointForSecrets') * zones * hours * price:.2f} more" in PAGE

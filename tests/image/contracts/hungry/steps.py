@@ -1,4 +1,4 @@
-"""A step that takes more memory than the task has."""
+"""A step that needs more memory than the task has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ENOUGH_BYTES = 3 * 2**30  # where no limit is kept the machine is not to suffer
 
 
 def hoard(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fill memory until the kernel has had enough."""
+    """Allocate memory until the kernel kills the process."""
     pieces: list[bytes] = []
     while len(pieces) * _PIECE_BYTES < _ENOUGH_BYTES:
         pieces.append(b"x" * _PIECE_BYTES)

@@ -1,4 +1,4 @@
-"""A step that is at work until it is let go."""
+"""A step that waits until a test releases it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 
 def wait(frame: pd.DataFrame) -> pd.DataFrame:
-    """Say that it began, in /tmp/reached, and go on once there is /tmp/gate."""
+    """Create /tmp/reached, and continue once /tmp/gate exists."""
     Path("/tmp/reached").touch()  # noqa: S108 (the container's own)
     while not Path("/tmp/gate").exists():  # noqa: S108
         time.sleep(0.05)

@@ -13,8 +13,8 @@ import pytest
 from flows.pipeline.data_docs_page import page_of
 from flows.pipeline.receipt import Receipt
 from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.refine import judge_file
 from flows.refinery.validate.coercion import to_arrow
-from flows.refinery.validate.validate import validate_file
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 from tests.unit.flows.refinery.tables import a_contract
 from tests.unit.flows.refinery.validate.test_expectations_parity import CASES, KINDS, a_table
@@ -52,7 +52,7 @@ def every_expectation(tmp_path_factory: pytest.TempPathFactory) -> Receipt:
     pq.write_table(table, folder / "rows.parquet")
     informative = [{name: {**arguments, "severity": "info"}} for case in CASES for name, arguments in case.items()]
     contract = a_contract(columns=KINDS, expectations=informative)
-    validated = validate_file(folder / "rows.parquet", contract, folder)
+    validated = judge_file(folder / "rows.parquet", contract, folder)
     return receipt_of(upload(), checks=tuple(Check(**check.model_dump()) for check in validated.checks))
 
 

@@ -130,7 +130,7 @@ def test_an_unforeseen_error_names_its_place_and_never_its_text(
     def stumble(*_: object, **__: object) -> None:
         raise ValueError("could not convert 'card 4111 1111 1111 1111'")
 
-    monkeypatch.setattr(flows.pipeline.stages, "validate_file", stumble)
+    monkeypatch.setattr(flows.pipeline.stages, "judge_file", stumble)
     upload = account.upload(KEY, good_orders(1))
     with pytest.raises(StageBroke, match=r"stage validate: ValueError at test_stages\.py:\d+ stumble") as caught:
         process(account, upload)

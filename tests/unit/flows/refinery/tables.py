@@ -9,11 +9,19 @@ import pandas as pd
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.formats import Limits, Misfit, Partition, read_partitions
+from flows.refinery.refine import JudgedFile
+from flows.refinery.validate.arrow_spool import ArrowSpool
 
 
 def a_contract(**fields: Any) -> Contract:
     """A contract with nothing but what a test is about."""
     return Contract.model_validate({"dataset": "tests", **fields})
+
+
+def good_of(judged: JudgedFile) -> ArrowSpool:
+    """The good rows of an accepted file."""
+    assert judged.good is not None, judged.rejected
+    return judged.good
 
 
 def read(

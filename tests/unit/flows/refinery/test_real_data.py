@@ -16,9 +16,9 @@ from sklearn import datasets
 
 from deployment import PROJECT_ROOT
 from flows.refinery.contract.loading import load_contract
-from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
 from flows.refinery.propose.proposal import propose_contract
-from flows.refinery.validate.validate import Validated, validate_file
+from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
+from tests.unit.flows.refinery.tables import good_of
 
 _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
 
@@ -41,14 +41,14 @@ def _parquet(frame: pd.DataFrame, path: Path) -> None:
     frame.to_parquet(path, index=False)
 
 
-def refine(sample: Path, contract_text: str, folder: Path) -> tuple[Validated, Prepared]:
+def refine(sample: Path, contract_text: str, folder: Path) -> tuple[JudgedFile, Refined]:
     """Run a file through a contract of the name "real"."""
     (folder / "real").mkdir()
     (folder / "real" / "contract.yaml").write_text(contract_text)
     contract = load_contract(folder / "real")
     work = folder / "work"
     work.mkdir()
-    validated = validate_file(sample, contract, work)
+    validated = judge_file(sample, contract, work)
     assert not validated.rejected, validated.rejected
     return validated, preprocess_file(validated, contract, work)
 
@@ -102,6 +102,6 @@ preprocess:
 
 def test_rows_with_real_gaps_are_quarantined_where_the_contract_wants_them_filled(tmp_path: Path) -> None:
     contract = load_contract(PROJECT_ROOT / "flows" / "contracts" / "penguins")
-    validated = validate_file(_PENGUINS, contract, tmp_path)
-    assert (validated.rows_in, validated.rows_good) == (344, 342)
+    validated = judge_file(_PENGUINS, contract, tmp_path)
+    assert (validated.rows_in, good_of(validated).rows) == (344, 342)
     assert validated.quarantined == {"missing_value(bill_length_mm)": 2}

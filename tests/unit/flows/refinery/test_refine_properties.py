@@ -16,10 +16,9 @@ from hypothesis import Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
 from flows.refinery.preprocess.steps import StepFailed
-from flows.refinery.validate.validate import Validated, validate_file
-from tests.unit.flows.refinery.tables import a_contract
+from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
+from tests.unit.flows.refinery.tables import a_contract, good_of
 
 TEXTS = ["", "a", "b", " c ", "=1+1", "007", "é", 'qu"ote', "x,y", "NaN", "2024-01-01", "tru", "12:30"]
 NUMBERS = ["0", "1", "2", "-3", "4.5", "1e3", "9007199254740993", "99999999999999999999", "1,5", "inf"]
@@ -86,11 +85,11 @@ def _columns(expectation: dict[str, Any]) -> list[str]:
     return [arguments["column"]] if "column" in arguments else list(arguments.get("column_list", []))
 
 
-def _refined(content: str, contract: Contract, rows_per_partition: int) -> tuple[Validated, Prepared, list[Any]]:
+def _refined(content: str, contract: Contract, rows_per_partition: int) -> tuple[JudgedFile, Refined, list[Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "upload").write_text(content, encoding="utf-8")
-        validated = validate_file(folder / "upload", contract, folder, rows_per_partition=rows_per_partition)
+        validated = judge_file(folder / "upload", contract, folder, rows_per_partition=rows_per_partition)
         prepared = preprocess_file(validated, contract, folder)
         written = [_read(output.path, contract) for output in prepared.outputs]
         quarantined = pq.read_table(prepared.quarantine.path).to_pylist() if prepared.quarantine else []
@@ -158,21 +157,19 @@ def test_partitions_do_not_show_in_undeclared_columns_of_json(values: list[Any],
 def _require_the_same(content: str, rows_per_partition: int) -> None:
     whole, _, files = _refined(content, a_contract(), 1000)
     cut, _, cut_files = _refined(content, a_contract(), rows_per_partition)
-    assert (cut.kinds, repr(cut_files)) == (whole.kinds, repr(files))
+    assert (good_of(cut).kinds, repr(cut_files)) == (good_of(whole).kinds, repr(files))
 
 
-def _comparable(validated: Validated) -> Any:
+def _comparable(validated: JudgedFile) -> Any:
     """What must not depend on partitions; of floating point checks only whether they are met."""
     checks = [(t.rule, t.success, t.rows_evaluated, t.rows_failing) for t in validated.checks]
     return (
         validated.rows_in,
-        validated.rows_good,
         validated.quarantined,
         checks,
         [reason.code for reason in validated.rejected],
         validated.columns_in,
-        validated.kinds,
-        validated.nulls,
+        validated.good and (validated.good.rows, validated.good.kinds, validated.good.nulls),
     )
 
 

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.preprocess.preprocess import Prepared, preprocess_file
 from flows.refinery.preprocess.steps import BUILT_IN, StepFailed, compile_steps
 from flows.refinery.preprocess.table_steps import clean_name
-from flows.refinery.validate.validate import validate_file
+from flows.refinery.refine import Refined, judge_file, preprocess_file
 from tests.unit.flows.refinery.tables import a_contract
 
 PEOPLE = """id,name,age,city,joined
@@ -29,16 +28,16 @@ COLUMNS = {"id": "integer", "name": "string", "age": "integer", "city": "string"
 
 def prepare(
     work_dir: Path, steps: list[Any], content: str = PEOPLE, rows_per_partition: int = 2, **fields: Any
-) -> Prepared:
+) -> Refined:
     """Preprocess a file by these steps."""
     (work_dir / "upload").write_text(content, encoding="utf-8")
     columns = fields.pop("columns", COLUMNS)
     contract = a_contract(columns=columns, preprocess=steps, **fields)
-    validated = validate_file(work_dir / "upload", contract, work_dir, rows_per_partition=rows_per_partition)
+    validated = judge_file(work_dir / "upload", contract, work_dir, rows_per_partition=rows_per_partition)
     return preprocess_file(validated, contract, work_dir)
 
 
-def published(prepared: Prepared) -> dict[str, list[Any]]:
+def published(prepared: Refined) -> dict[str, list[Any]]:
     """The rows that would be published, by column."""
     (output,) = prepared.outputs
     rows: dict[str, list[Any]] = pq.read_table(output.path).to_pydict()
@@ -302,7 +301,7 @@ SPLIT_OF_PEOPLE = ["train", "train", "test", "train"]
 # --- the dataset's own functions --------------------------------------------------------------------------------------
 
 
-def prepare_with(folder: Path, code: str, *steps: Any, **options: Any) -> Prepared:
+def prepare_with(folder: Path, code: str, *steps: Any, **options: Any) -> Refined:
     """Preprocess a file with functions of the dataset's own."""
     (folder / "steps.py").write_text("import pandas as pd\n" + code, encoding="utf-8")
     return prepare(folder, list(steps), folder=folder, **options)

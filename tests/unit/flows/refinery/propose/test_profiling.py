@@ -20,7 +20,8 @@ from flows.refinery.contract.loading import ContractInvalid, load_contract
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.proposal import Proposal, propose_contract, wider
 from flows.refinery.read.rejections import EmptyFile
-from flows.refinery.validate.validate import validate_file
+from flows.refinery.refine import judge_file
+from tests.unit.flows.refinery.tables import good_of
 
 ROOT = Path(__file__).parents[5]
 
@@ -126,11 +127,11 @@ def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written:
         (folder / "things").mkdir()
         (folder / "things" / "contract.yaml").write_text(proposal.text, encoding="utf-8")
         contract = load_contract(folder / "things")
-        validated = validate_file(folder / "sample", contract, folder)
+        validated = judge_file(folder / "sample", contract, folder)
     misfits = sum(proposal.profile.misfits.values())
     assert validated.rejected == ()
     assert sum(validated.quarantined.values()) == misfits
-    assert validated.rows_good == validated.rows_in - misfits
+    assert good_of(validated).rows == validated.rows_in - misfits
 
 
 def test_a_sample_with_rows_that_cannot_be_decoded_still_gives_a_contract(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def run(code: str, home: Path) -> str:
 
 
 def test_importing_the_refinery_does_not_import_great_expectations(tmp_path: Path) -> None:
-    code = "import sys, flows.refinery.validate.validate; print('great_expectations' in sys.modules)"
+    code = "import sys, flows.refinery.refine; print('great_expectations' in sys.modules)"
     assert run(code, tmp_path) == "False"
 
 
@@ -42,7 +42,7 @@ from flows.refinery.validate.rules import rules_of
 from flows.refinery.contract.model import Contract
 expectation = {"expect_column_values_to_not_be_null": {"column": "a"}}
 judge = Judge(rules_of(Contract.model_validate({"dataset": "x", "expectations": [expectation]})))
-print(judge.judge(pd.DataFrame({"a": [1.0, None]}), np.arange(2)).failing[0].tolist(), threading.active_count())
+print(judge.judge(pd.DataFrame({"a": [1.0, None]}), np.arange(2))[0].failing.tolist(), threading.active_count())
 """
     assert run(code, tmp_path) == "[1] 1"
     assert list(tmp_path.iterdir()) == []
@@ -80,7 +80,7 @@ def test_between_compares_whole_columns_as_gx_compares_single_values(column: pd.
     judge = Judge(
         rules_of(a_contract(expectations=[{"expect_column_values_to_be_between": {"column": "a", **bounds}}]))
     )
-    failing = judge.judge(pd.DataFrame({"a": column}), values.index.to_numpy()).failing[0]
+    failing = judge.judge(pd.DataFrame({"a": column}), values.index.to_numpy())[0].failing
     assert failing is not None
     assert failing.tolist() == values.index[~expected.astype(bool)].tolist()
 
@@ -89,6 +89,6 @@ def test_an_integer_is_matched_by_its_digits_even_beside_missing_values() -> Non
     expectation = {"expect_column_values_to_match_regex": {"column": "a", "regex": "^[0-9]$"}}
     judge = Judge(rules_of(a_contract(expectations=[expectation])))
     frame = pd.DataFrame({"a": pd.Series([1, None, 22], dtype="Int64")})
-    failing = judge.judge(frame, frame.index.to_numpy()).failing[0]
+    failing = judge.judge(frame, frame.index.to_numpy())[0].failing
     assert failing is not None
     assert failing.tolist() == [2]

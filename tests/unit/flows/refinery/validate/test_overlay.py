@@ -17,15 +17,14 @@ import pyarrow as pa
 import pytest
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.preprocess.preprocess import preprocess_file
+from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
 from flows.refinery.repair.corrections import (
     Corrections,
     CorrectionsUnusable,
     export_quarantine,
     read_corrections,
 )
-from flows.refinery.validate.validate import Validated, validate_file
-from tests.unit.flows.refinery.tables import a_contract
+from tests.unit.flows.refinery.tables import a_contract, good_of
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], bytes]
@@ -129,19 +128,19 @@ def rows_per_partition(request: pytest.FixtureRequest) -> int:
 
 def validated(
     folder: Path, content: bytes, contract: Contract, corrections: Corrections | None = None, size: int = 1000
-) -> Validated:
+) -> JudgedFile:
     folder.mkdir(exist_ok=True)
     (folder / "upload").write_bytes(content)
-    return validate_file(folder / "upload", contract, folder, corrections=corrections, rows_per_partition=size)
+    return judge_file(folder / "upload", contract, folder, corrections=corrections, rows_per_partition=size)
 
 
-def published(found: Validated, contract: Contract, folder: Path) -> pd.DataFrame:
+def published(found: JudgedFile, contract: Contract, folder: Path) -> pd.DataFrame:
     prepared = preprocess_file(found, contract, folder)
     (output,) = prepared.outputs
     return pd.read_parquet(output.path)
 
 
-def corrected_by_hand(found: Validated, folder: Path, change: Callable[[Row], None]) -> Corrections:
+def corrected_by_hand(found: JudgedFile, folder: Path, change: Callable[[Row], None]) -> Corrections:
     """The quarantine as CSV, with some rows changed in it."""
     assert found.quarantine_path is not None
     path = folder / "corrected.csv"
@@ -171,10 +170,8 @@ def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition:
     corrections = corrected_by_hand(found, tmp_path, correct)
     repaired = validated(tmp_path / "dirty", write(dirty()), contract, corrections, rows_per_partition)
     clean = validated(tmp_path / "clean", write(CLEAN), contract)
-    assert (repaired.rows_in, repaired.rows_good, repaired.quarantined) == (12, 12, {})
-    ours, theirs = (
-        published(one, contract, one.good_path.parent) for one in (repaired, clean) if one.good_path is not None
-    )
+    assert (repaired.rows_in, good_of(repaired).rows, repaired.quarantined) == (12, 12, {})
+    ours, theirs = (published(one, contract, good_of(one).path.parent) for one in (repaired, clean))
     pd.testing.assert_frame_equal(ours, theirs)
 
 
@@ -204,7 +201,7 @@ def test_undecodable_rows_can_be_filled_in_one_by_one(
     contract = a_contract()
     corrected = Corrections(("id", "n"), corrections)
     found = validated(tmp_path, content, contract, corrected, rows_per_partition)
-    assert (found.rows_in, found.rows_good, sum(found.quarantined.values())) == (4, 3, 1)
+    assert (found.rows_in, good_of(found).rows, sum(found.quarantined.values())) == (4, 3, 1)
     rows = published(found, contract, tmp_path)
     assert rows.to_dict("list") == {"id": ["a", "b", "c"], "n": [1, 2, 3]}
     assert rows["n"].dtype == "int64"

@@ -1,4 +1,4 @@
-"""The committed tables are what the installed libraries and the model say."""
+"""The committed JSON Schema is that of the model and of the installed Great Expectations."""
 
 from __future__ import annotations
 
@@ -10,29 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.refinery.contract.schema import contract_schema, render_schema
-from flows.refinery.contract.vocabulary import TABLE, render_table, vocabulary
+from flows.refinery.propose.contract_schema import contract_schema, render_schema
 
 ROOT = Path(__file__).parents[5]
 jsonschema: Any = importlib.import_module("jsonschema")  # Great Expectations brings it; it has no type information
 
 
-def test_the_table_of_expectations_is_that_of_the_installed_gx() -> None:
-    assert TABLE.read_text(encoding="utf-8") == render_table(), "run: python -m flows.refinery.contract.vocabulary"
-
-
-def test_row_level_and_table_level_are_told_apart() -> None:
-    levels = {name: kind.level for name, kind in vocabulary().items()}
-    assert levels["expect_column_values_to_not_be_null"] == "row"
-    assert levels["expect_column_pair_values_to_be_equal"] == "row"
-    assert levels["expect_compound_columns_to_be_unique"] == "row"
-    assert levels["expect_table_row_count_to_be_between"] == "table"
-    assert levels["expect_column_mean_to_be_between"] == "table"
-
-
 def test_the_committed_schema_is_that_of_the_model() -> None:
     committed = (ROOT / "docs" / "contract.schema.json").read_text(encoding="utf-8")
-    assert committed == render_schema(), "run: python -m flows.refinery.contract.schema docs/contract.schema.json"
+    assert committed == render_schema(), "run: sluice contract schema --output docs/contract.schema.json"
 
 
 @pytest.mark.parametrize(

@@ -1,104 +1,29 @@
-"""The second stage: the contract's steps on the good rows, in bounded memory where they allow it, and the outputs."""
+"""The contract's steps on the good rows of a file, in bounded memory where they allow it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from flows.refinery.contract.model import Contract
-from flows.refinery.preprocess.step_base import require_a_column
-from flows.refinery.preprocess.steps import DropDuplicates, FittedStep, OwnStep, Step, StepFailed, compile_steps
-from flows.refinery.validate.arrow_spool import ROW_NUMBER, pandas_column, read_batches
+from flows.refinery.preprocess.own_steps import OwnStep
+from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed, require_a_column
+from flows.refinery.preprocess.table_steps import DropDuplicates
+from flows.refinery.validate.aggregates import hashes_of
+from flows.refinery.validate.arrow_spool import ROW_NUMBER, ArrowSpool, pandas_column
 from flows.refinery.validate.coercion import dtype_of, holds_only, time_text
 from flows.refinery.validate.uniqueness import HashCollector
-from flows.refinery.validate.validate import RowsUnaccounted, Validated
-from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
 _IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to here stay off the disk
 
 Frames = Callable[[], Iterator[pd.DataFrame]]
-Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What is to be published of a file.
-
-    Attributes:
-        dropped: rows by the step that dropped them; all under file_rejected where the file was rejected.
-        quarantine: the file of bad rows; None where there are none.
-        fitted: by step, what it learned, as JSON can hold it.
-        columns_out: the columns that were written.
-    """
-
-    rows_published: int
-    dropped: dict[str, int]
-    outputs: tuple[OutputFile, ...]
-    quarantine: OutputFile | None
-    fitted: dict[str, Any]
-    columns_out: tuple[str, ...]
-
-
-def preprocess_file(
-    validated: Validated, contract: Contract, work_dir: Path, *, on_progress: Progress | None = None
-) -> Prepared:
-    """Do the contract's steps on a file's good rows and write the outputs into `work_dir`.
-
-    Raises:
-        StepFailed: a step cannot be done on these rows.
-        OutputImpossible: the rows cannot be parted as the contract's output says.
-        ContractInvalid: a step's arguments are wrong.
-    """
-    quarantine = _quarantine_file(validated)
-    if validated.good_path is None:
-        dropped = {"file_rejected": validated.rows_in} if validated.rows_in else {}
-        return Prepared(0, dropped, (), quarantine, {}, ())
-    pipeline = _Pipeline(validated, work_dir / "steps", on_progress or (lambda _: None))
-    steps = compile_steps(contract)
-    for step in steps:
-        pipeline.add(step)
-    writer = OutputWriter(contract.output, work_dir, pipeline.kinds)
-    columns: tuple[str, ...] = ()
-    for frame in pipeline.frames():
-        writer.write(frame)
-        columns = tuple(map(str, frame.columns))
-    outputs = writer.close()
-    pipeline.close()
-    prepared = Prepared(
-        rows_published=sum(output.rows for output in outputs),
-        dropped={label: rows for label, rows in pipeline.dropped.items() if rows},
-        outputs=outputs,
-        quarantine=quarantine,
-        fitted={step.label: step.fitted for step in steps if isinstance(step, FittedStep) and step.fitted},
-        columns_out=columns,
-    )
-    _require_every_row(validated, prepared)
-    return prepared
-
-
-def _require_every_row(validated: Validated, prepared: Prepared) -> None:
-    quarantined, dropped = sum(validated.quarantined.values()), sum(prepared.dropped.values())
-    if validated.rows_in != prepared.rows_published + quarantined + dropped:
-        raise RowsUnaccounted(
-            f"{validated.rows_in} rows came in, but {prepared.rows_published} are published, {quarantined}"
-            f" quarantined and {dropped} dropped; nothing is published"
-        )
-
-
-def _quarantine_file(validated: Validated) -> OutputFile | None:
-    if validated.quarantine_path is None:
-        return None
-    return output_file(validated.quarantine_path, "", sum(validated.quarantined.values()), ".parquet")
-
-
-class _Pipeline:
+class StepPipeline:
     """The rows after each step.
 
     Row-local steps wait and are done together, partition by partition. A step that must see all rows first makes them
@@ -109,10 +34,10 @@ class _Pipeline:
         dropped: rows by the step that dropped them.
     """
 
-    def __init__(self, validated: Validated, folder: Path, on_progress: Progress) -> None:
-        self.kinds = {name: kind for name, kind in validated.kinds.items() if kind in ("date", "time")}
+    def __init__(self, good: ArrowSpool, folder: Path, on_progress: Callable[[int], None]) -> None:
+        self.kinds = {name: kind for name, kind in good.kinds.items() if kind in ("date", "time")}
         self.dropped: Counter[str] = Counter()
-        self._source: Frames = lambda: _good_frames(validated, on_progress)
+        self._source: Frames = lambda: _good_frames(good, on_progress)
         self._waiting: list[Step] = []
         self._folder = folder
         self._spools: list[Spool] = []
@@ -124,7 +49,7 @@ class _Pipeline:
             return
         if isinstance(step, DropDuplicates):
             collector = HashCollector()
-            self._keep(lambda frame: collector.add(step.keys(frame)))
+            self._keep(lambda frame: collector.add(hashes_of(step.keys(frame))))
             step.find(self._source, collector)
         elif isinstance(step, FittedStep) and not step.is_fitted:
             self._keep(step.learn)
@@ -220,14 +145,12 @@ class Spool:
         self._paths.clear()
 
 
-def _good_frames(validated: Validated, on_progress: Progress) -> Iterator[pd.DataFrame]:
+def _good_frames(good: ArrowSpool, on_progress: Callable[[int], None]) -> Iterator[pd.DataFrame]:
     """The good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight."""
-    if validated.good_path is None:
-        return
     done, given = 0, False
-    for batch in read_batches(validated.good_path):
+    for batch in good.batches():
         if batch.num_rows or not given:
-            yield frame_of(batch, validated.kinds, validated.nulls)
+            yield good_rows(batch, good.kinds, good.nulls)
             given = True
         done += batch.num_rows
         on_progress(done)
@@ -235,7 +158,7 @@ def _good_frames(validated: Validated, on_progress: Progress) -> Iterator[pd.Dat
         yield pd.DataFrame()
 
 
-def frame_of(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: frozenset[str]) -> pd.DataFrame:
+def good_rows(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: Collection[str]) -> pd.DataFrame:
     """Good rows as the steps get them.
 
     Args:

@@ -1,19 +1,17 @@
-"""The JSON Schema of contract.yaml, from which editors complete and check it.
+"""The JSON Schema of contract.yaml, from which editors complete and check it. Importing GX for it takes seconds.
 
-Made by `python -m flows.refinery.contract.schema docs/contract.schema.json`; a test holds the committed one to it.
+Made by `sluice contract schema --output docs/contract.schema.json`; a test compares the committed one with it.
 Put `# yaml-language-server: $schema=<path or URL of it>` on a contract's first line to use it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from flows.refinery.contract.model import BUILT_IN_STEPS, Contract
-from flows.refinery.contract.vocabulary import ExpectationType, vocabulary
+from flows.refinery.validate.expectation_faults import gx_arguments
+from flows.refinery.validate.rules import METHODS, level_of
 
 _COLUMN_FIELDS = frozenset({"column", "column_A", "column_B"})
 _SEVERITIES = ["info", "warning", "critical"]
@@ -56,10 +54,7 @@ def _allow_one(field: dict[str, Any]) -> None:
 
 
 def _expectation_schema() -> dict[str, Any]:
-    known = {name: kind for name, kind in vocabulary().items() if kind.supported}
-    without_arguments = [
-        name for name, kind in known.items() if not any(rule.required for rule in kind.arguments.values())
-    ]
+    arguments = {name: _arguments_schema(name) for name in sorted(METHODS)}
     return {
         "description": "One expectation of Great Expectations, by its own name and arguments.",
         "anyOf": [
@@ -68,19 +63,21 @@ def _expectation_schema() -> dict[str, Any]:
                 "minProperties": 1,
                 "maxProperties": 1,
                 "additionalProperties": False,
-                "properties": {name: _arguments_schema(kind) for name, kind in known.items()},
+                "properties": arguments,
             },
-            {"enum": without_arguments},
+            {"enum": [name for name, schema in arguments.items() if not schema["required"]]},
         ],
     }
 
 
-def _arguments_schema(kind: ExpectationType) -> dict[str, Any]:
+def _arguments_schema(name: str) -> dict[str, Any]:
+    fields = gx_arguments(name)
     properties: dict[str, Any] = {}
-    for name, rule in kind.arguments.items():
-        properties[name] = {"enum": list(rule.choices)} if rule.choices else {}
-        if name in _COLUMN_FIELDS:
-            properties[name] = {"type": "string"}
+    for argument, field in fields.items():
+        choices = _choices(field.outer_type_)
+        properties[argument] = {"enum": choices} if choices else {}
+        if argument in _COLUMN_FIELDS:
+            properties[argument] = {"type": "string"}
     if "mostly" in properties:
         properties["mostly"] = {"type": "number", "minimum": 0, "maximum": 1}
     properties["severity"] = {"enum": _SEVERITIES}
@@ -89,9 +86,18 @@ def _arguments_schema(kind: ExpectationType) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        "required": sorted(name for name, rule in kind.arguments.items() if rule.required),
-        "description": f"Judges each {'row' if kind.level == 'row' else 'whole table'}.",
+        "required": sorted(argument for argument, field in fields.items() if field.required),
+        "description": f"Judges each {'row' if level_of(name) == 'row' else 'whole table'}.",
     }
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The text values that an argument's type names: those of a Literal or an enum, also inside a union."""
+    if get_origin(annotation) is Literal:
+        return sorted(str(value) for value in get_args(annotation) if value is not None)
+    if isinstance(annotation, type) and hasattr(annotation, "__members__"):
+        return sorted(str(member.value) for member in annotation.__members__.values())
+    return sorted({choice for part in get_args(annotation) for choice in _choices(part)})
 
 
 def _step_schema() -> dict[str, Any]:
@@ -111,14 +117,3 @@ def _step_schema() -> dict[str, Any]:
             },
         ],
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the schema to a file."""
-    parser = argparse.ArgumentParser(prog="python -m flows.refinery.contract.schema")
-    parser.add_argument("file", type=Path, help="where to write it")
-    parser.parse_args(arguments).file.write_text(render_schema(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,332 @@
+"""What is wrong with a contract's expectations, found before any row is judged.
+
+Great Expectations is asked first: its expectation objects refuse unknown, missing and badly typed arguments, and
+judging one sample row of the contract's types shows what cannot be compared. Checked here is only what GX accepts
+although no file could pass: it drops unknown names with a log line, and takes reversed ranges, empty sets and broken
+regexes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from flows.refinery.contract.loading import Fault
+from flows.refinery.contract.model import Column, ColumnType, Contract, Expectation
+from flows.refinery.contract.row_conditions import columns_of, unreadable_texts
+from flows.refinery.contract.time_formats import is_moment
+from flows.refinery.suggestions import did_you_mean
+from flows.refinery.validate.coercion import coerce
+from flows.refinery.validate.expectations import ExpectationRaised, Judge
+from flows.refinery.validate.gx import gx
+from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, Rule, rules_of
+
+# What a GX expectation has and a contract does not set: identity, rendering, and the batch that it runs on.
+_INTERNAL_ARGUMENTS = frozenset(
+    {
+        *("id", "meta", "notes", "description", "result_format", "catch_exceptions", "rendered_content", "windows"),
+        *("batch_id", "library_metadata"),
+    }
+)
+_MAPPINGS = frozenset({"json_schema", "partition_object", "quantile_ranges", "row_condition"})
+# Where the observed value is always in a range of its kind: a limit outside of it is never met.
+_POSSIBLE: tuple[tuple[str, float, float], ...] = (
+    ("proportion", 0, 1),
+    ("value_lengths", 0, math.inf),
+    ("count", 0, math.inf),
+    ("stdev", 0, math.inf),
+    ("divergence", 0, math.inf),
+)
+_SAMPLES = {
+    "integer": "1",
+    "number": "1.5",
+    "boolean": "true",
+    "string": "a",
+    "json": "{}",
+    "timestamp": "2024-01-01",
+    "date": "2024-01-01",
+    "time": "08:00:00",
+}
+_AS_TYPE = {
+    "integer": "a number",
+    "number": "a number",
+    "boolean": "true or false",
+    "timestamp": "a moment, as 2024-05-01 08:00",
+    "date": "a date, as 2024-05-01",
+}
+
+
+def gx_arguments(name: str) -> dict[str, Any]:
+    """Return GX's model fields of the arguments that a contract may give to an expectation. Imports GX."""
+    fields: Mapping[str, Any] = gx().get_expectation_impl(name).__fields__
+    return {argument: field for argument, field in fields.items() if argument not in _INTERNAL_ARGUMENTS}
+
+
+def expectation_faults(contract: Contract) -> Iterator[Fault]:
+    """Find every expectation that cannot judge a file of this contract, with its place. Imports GX: that takes seconds.
+
+    Each expectation gives the faults of the first of these questions that it fails: is the name known, are the columns
+    in the contract, does GX accept the arguments, could any value pass, and does GX reach a verdict on a sample row.
+    """
+    for position, expectation in enumerate(contract.expectations):
+        for question in (_name_faults, _column_faults, _argument_faults, _vain_faults, _sample_faults):
+            faults = list(question(expectation, contract))
+            yield from ((("expectations", position), f"{expectation.name}: {fault}") for fault in faults)
+            if faults:
+                break
+
+
+def _name_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
+    if expectation.name in UNSUPPORTED:
+        yield f"it cannot be used: {UNSUPPORTED[expectation.name]}"
+    elif expectation.name not in METHODS:
+        yield f"not an expectation of Great Expectations{did_you_mean(expectation.name, METHODS)}"
+
+
+def _column_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+    if _may_have_other_columns(contract):
+        return
+    condition = sorted(columns_of(expectation.arguments.get("row_condition")))
+    for reader, columns in (("it", expectation.columns), ("its row_condition", condition)):
+        for column in columns:
+            if column not in contract.columns:
+                close = did_you_mean(column, contract.columns)
+                yield f"{reader} reads {column!r}, which is not among the contract's columns{close}"
+
+
+def _may_have_other_columns(contract: Contract) -> bool:
+    return not contract.columns or contract.unknown_columns == "evolve"
+
+
+# --- what GX refuses --------------------------------------------------------------------------------------------------
+
+
+def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
+    fields, given = gx_arguments(expectation.name), expectation.arguments
+    unknown = [argument for argument in given if argument not in fields]
+    for argument in unknown:
+        yield f"it has no argument {argument!r}{did_you_mean(argument, fields)}"
+    if unknown:
+        return
+    try:
+        accepted = _gx_object(expectation.name, given)
+    except ValueError as error:  # pydantic's ValidationError is one
+        yield from _refusals(error, given)
+        return
+    for argument, value in given.items():
+        kept = getattr(accepted, argument)
+        if isinstance(value, Mapping) and argument not in _MAPPINGS:
+            yield f"{argument} is {value!r}; the parameters of a GX suite have no values here"
+        elif _is_another_value(value, kept) or (isinstance(value, bool) and bool not in _types_of(fields[argument])):
+            yield f"{argument} is {value!r}, which Great Expectations would read as {kept!r}"
+
+
+def _types_of(field: Any) -> tuple[Any, ...]:
+    """The members of an argument's union of types, or its one type."""
+    return get_args(field.outer_type_) or (field.outer_type_,)
+
+
+def _gx_object(name: str, arguments: Mapping[str, Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
+        return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
+
+
+def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
+    """What GX's model reports, one fault per argument; of a union of types it reports each member."""
+    found: list[Any] = sorted(getattr(error, "errors", list)(), key=lambda fault: -len(fault["loc"]))
+    by_argument = {str(fault["loc"][0]): fault for fault in reversed(found)}
+    for argument, fault in by_argument.items():
+        if argument in given:
+            close = did_you_mean(str(given[argument]), map(str, fault.get("ctx", {}).get("permitted", ())))
+            yield f"{argument} is {given[argument]!r}: {fault['msg']}{close}"
+        elif fault["type"] == "value_error.missing":
+            yield f"it needs the argument {argument!r}"
+        elif len(by_argument) == 1:  # the model as a whole: beside another fault it only follows from that
+            yield str(fault["msg"])
+
+
+def _is_another_value(given: Any, kept: Any) -> bool:
+    """Whether GX's model changed a value without a word, as 1.5 to 1, yes to 1.0 or 5 to '5'."""
+    if isinstance(given, list | tuple):
+        if isinstance(kept, list | tuple):
+            return any(map(_is_another_value, given, kept))
+        return isinstance(kept, Mapping)
+    if isinstance(given, bool) or isinstance(kept, bool):
+        return given is not kept
+    if isinstance(given, int | float):
+        return not isinstance(kept, int | float) or given != kept
+    return isinstance(given, str) and isinstance(kept, int | float)
+
+
+# --- what GX accepts and nothing could pass ---------------------------------------------------------------------------
+
+
+def _vain_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+    arguments = _rule_of(contract, expectation.name, expectation.arguments).arguments
+    yield from _list_faults(arguments)
+    yield from _range_faults(expectation.name, arguments)
+    yield from _regex_faults(arguments)
+    for text in unreadable_texts(arguments.get("row_condition")):
+        yield f"the row_condition {text!r} cannot be read; for instance 'country == \"DE\"'"
+    yield from _set_faults(expectation, contract)
+    yield from _sum_faults(expectation, contract)
+
+
+def _rule_of(contract: Contract, name: str, arguments: Mapping[str, Any]) -> Rule:
+    """The rule as GX gets it: with moments for dates and texts of dates."""
+    expectation = Expectation(name=name, arguments=dict(arguments))
+    return rules_of(contract.model_copy(update={"expectations": (expectation,)}))[0]
+
+
+def _list_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for argument, value in arguments.items():
+        if argument != "json_schema" and _holds_an_empty_list(value):
+            yield f"{argument} is {value!r}; a list in it needs at least one entry"
+    columns = list(map(repr, _listed(arguments.get("column_list"))))
+    if len(set(columns)) < len(columns):
+        yield f"column_list names a column twice: {', '.join(columns)}"
+    for argument in ("column_list", "column_set"):
+        if not all(map(_is_text, _listed(arguments.get(argument)))):
+            yield f"{argument} is {arguments[argument]!r}; names of columns are text (put quotes around them)"
+
+
+def _holds_an_empty_list(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_an_empty_list, value.values()))
+    return isinstance(value, list | tuple) and (not value or any(map(_holds_an_empty_list, value)))
+
+
+def _range_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
+    for argument in ("value", "column_index"):
+        number: Any = arguments.get(argument)
+        if _is_number(number) and (number < 0 or number % 1):
+            yield f"{argument} is {number!r}; it is a whole number from 0"
+    low, high = _bounds(arguments)
+    for part, least, greatest in _POSSIBLE:
+        if part in name:
+            not_numbers = [bound for bound in (low, high) if bound is not None and not _is_number(bound)]
+            yield from (f"{bound!r} is not a number, as the {part} is" for bound in not_numbers)
+            yield from _impossible_bounds(low, high, least, greatest, arguments)
+            break
+    yield from _reversed_bounds(low, high, arguments)
+    for pair in _listed((arguments.get("quantile_ranges") or {}).get("value_ranges")):
+        bounds = [bound for bound in _listed(pair) if bound is not None]
+        if len(_listed(pair)) != 2 or bounds != sorted(bounds):
+            yield f"quantile_ranges: value_ranges has {pair!r}; it is [least, greatest], of which one may be null"
+
+
+def _impossible_bounds(
+    low: Any, high: Any, least: float, greatest: float, arguments: Mapping[str, Any]
+) -> Iterator[str]:
+    if _is_number(high) and (high < least or (high == least and arguments.get("strict_max"))):
+        yield f"max_value is {high!r}, and nothing is below {least}: nothing could pass"
+    if _is_number(low) and (low > greatest or (low == greatest and arguments.get("strict_min"))):
+        yield f"min_value is {low!r}, and nothing is above {greatest}: nothing could pass"
+
+
+def _reversed_bounds(low: Any, high: Any, arguments: Mapping[str, Any]) -> Iterator[str]:
+    if low is None or high is None:
+        return
+    try:
+        is_reversed = low > high
+    except TypeError:
+        yield f"min_value {_shown(low)} and max_value {_shown(high)} cannot be compared; give both in one form"
+        return
+    if is_reversed:
+        yield f"min_value {_shown(low)} is greater than max_value {_shown(high)}: nothing could pass"
+    elif low == high and (arguments.get("strict_min") or arguments.get("strict_max")):
+        yield f"no value is strictly between {_shown(low)} and {_shown(high)}"
+
+
+def _shown(bound: Any) -> str:
+    return str(bound) if isinstance(bound, dt.date) else repr(bound)
+
+
+def _bounds(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    return arguments.get("min_value"), arguments.get("max_value")
+
+
+def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for regex in [arguments.get("regex"), *_listed(arguments.get("regex_list"))]:
+        try:
+            re.compile(regex or "")
+        except re.error as error:
+            yield f"the regex {regex!r} does not compile: {error}"
+
+
+def _set_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+    """The entries of a value_set that no value of the column can equal: GX compares them and they never match."""
+    for column in expectation.columns:
+        column_type = contract.columns[column].type if column in contract.columns else None
+        for value in _listed(expectation.arguments.get("value_set")):
+            if column_type and value is not None and not _IS_OF.get(column_type, _is_text)(value):
+                wanted = _AS_TYPE.get(column_type, "text: put quotes around it")
+                yield f"value_set has {value!r}, and the column {column!r} is of type {column_type}; write {wanted}"
+
+
+def _sum_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+    """The texts that a sum would join: GX compares the result with a number and it never matches."""
+    for column in expectation.columns if expectation.name == "expect_multicolumn_sum_to_equal" else ():
+        column_type = contract.columns[column].type if column in contract.columns else None
+        if column_type in ("string", "time", "json"):
+            yield f"the column {column!r} is of type {column_type}, and a sum needs numbers"
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)  # to GX as well, true and false are 1 and 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, dt.date) or (isinstance(value, str) and is_moment(value))
+
+
+_IS_OF: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("integer", "number", "boolean"), _is_number),
+    **dict.fromkeys(("timestamp", "date"), _is_time),
+}
+
+
+# --- a sample row -----------------------------------------------------------------------------------------------------
+
+
+def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+    """Judge made-up rows of the contract's types: what GX cannot compare or compute fails on every row."""
+    if not set(expectation.columns) <= set(contract.columns):
+        return  # only a file shows the types of the other columns
+    arguments = dict(expectation.arguments)
+    if not columns_of(arguments.get("row_condition")) <= set(contract.columns):
+        del arguments["row_condition"]
+    rule = _rule_of(contract, expectation.name, arguments)
+    needed = rule.columns_needed(list(contract.columns))
+    frame = pd.DataFrame({name: _sample(contract.columns[name].type) for name in needed}, index=pd.RangeIndex(2))
+    judge = Judge([rule])
+    try:
+        if rule.method is Method.WHOLE:
+            judge.judge_entire(0, frame)
+        else:
+            judge.verdict(0, judge.judge(frame, np.array([1, 2]))[0].state, frame.head(0))
+    except ExpectationRaised as error:
+        types = ", ".join(f"{column!r} of type {contract.columns[column].type}" for column in rule.columns)
+        cause = error.cause_type.__name__ if error.cause_type else "error"
+        yield f"its arguments do not fit {types or 'any file'}: Great Expectations raises {cause} instead of a verdict"
+
+
+def _sample(column_type: ColumnType) -> pd.Series:
+    """Two rows: of one, GX computes no standard deviation of dates."""
+    return coerce(pd.Series([_SAMPLES[column_type]] * 2), Column(type=column_type)).values

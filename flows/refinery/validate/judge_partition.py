@@ -1,0 +1,83 @@
+"""One partition, coerced and judged: the same in this process, in a worker process or on a Dask worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flows.refinery.contract.model import Column
+from flows.refinery.read.partition import Partition
+from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES, coerce, empty_column
+from flows.refinery.validate.expectations import RuleFinding
+from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
+
+_NUMERIC = ("integer", "number")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One partition in the contract's types, and what every rule found in it.
+
+    Attributes:
+        frame: all of its rows, as GX judged them.
+        masks: row rules x rows; true where a row breaks the rule.
+        is_bad: which rows go to quarantine.
+        findings: one per rule of the plan that GX judges.
+    """
+
+    frame: pd.DataFrame
+    masks: np.ndarray
+    is_bad: np.ndarray
+    findings: tuple[RuleFinding, ...]
+
+
+def validate(partition: Partition, plan: HeaderPlan) -> Judged:
+    """Coerce and judge one partition.
+
+    Raises:
+        ExpectationRaised: GX gives no verdict on its values.
+    """
+    rows = len(partition.frame)
+    masks = np.zeros((len(plan.row_rules), rows), dtype=bool)
+    columns: dict[str, pd.Series] = {}
+    for name, column in plan.columns.items():
+        if name in partition.frame.columns:
+            columns[name] = _coerced(partition, name, column, plan, masks)
+        else:
+            columns[name] = empty_column(column.type, rows)
+            plan.flag(masks, f"{MISSING_COLUMN}({name})", slice(None))
+            # In JSON other rows of the file may have it; then only a value is missing here.
+            plan.flag(masks, f"{MISSING_RULE}({name})", slice(None))
+    for name in plan.unknown:
+        if name in partition.frame.columns:
+            plan.flag(masks, UNKNOWN_COLUMN, partition.frame[name].notna().to_numpy())
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(rows))
+    findings = plan.judge.judge(frame, partition.row_numbers) if plan.judge else ()
+    for rule, finding in zip(plan.judged, findings, strict=True):
+        if finding.failing is not None:
+            plan.flag(masks, rule.id, finding.failing)
+    return Judged(frame, masks, masks[plan.blocking].any(axis=0), findings)
+
+
+def _coerced(partition: Partition, name: str, column: Column, plan: HeaderPlan, masks: np.ndarray) -> pd.Series:
+    coerced = coerce(_as_written(partition, name, column), column, partition.source_format)
+    plan.flag(masks, f"{TYPE_RULES[column.type]}({name})", coerced.unreadable)
+    if not column.nullable:
+        plan.flag(masks, f"{MISSING_RULE}({name})", coerced.missing)
+    return coerced.values
+
+
+def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
+    """A raw column; texts as they are in the file where the text is what counts.
+
+    "007" and "1e3" were read as 7 and 1000.0, and "FALSE" beside a missing value as an object. Only true and false may
+    be read as flags: "+1" is none.
+    """
+    raw: pd.Series = partition.frame[name]
+    if column.type in _NUMERIC or partition.texts is None or isinstance(raw.dtype, pd.StringDtype):
+        return raw
+    if column.type == "boolean" and pd.api.types.is_bool_dtype(raw.dtype):
+        return raw
+    return partition.texts(np.arange(len(raw)))[name] if raw.notna().any() else raw

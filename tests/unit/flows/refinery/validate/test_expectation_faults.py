@@ -1,0 +1,163 @@
+"""The check of expectations, held against GX: what it judges is accepted, what raises on a file is refused."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.refinery.check_contract import check_contract
+from flows.refinery.contract.loading import load_contract
+from flows.refinery.refine import judge_file
+from flows.refinery.validate.expectation_faults import expectation_faults, gx_arguments
+from flows.refinery.validate.gx import gx
+from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
+from tests.unit.flows.refinery.tables import a_contract
+from tests.unit.flows.refinery.validate.test_expectations_parity import CASES, KINDS
+from tests.unit.flows.refinery.wrong_contracts import write_contract
+
+SAMPLES = {"integer": "1", "number": "1.5", "boolean": "true", "string": "a", "json": '{""a"": 1}'}
+SAMPLES.update({"timestamp": "2024-01-01", "date": "2024-01-01", "time": "08:00:00"})
+SOUND: dict[str, Any] = {
+    "column": "a",
+    "column_A": "a",
+    "column_B": "b",
+    "column_list": ["a", "b"],
+    "column_set": ["a"],
+    "value_set": ["x"],
+    "value_pairs_set": [["x", "y"]],
+    "regex": "x",
+    "regex_list": ["x"],
+    "type_": "str",
+    "type_list": ["str"],
+    "value": 3,
+    "sum_total": 3,
+    "threshold": 3,
+    "double_sided": True,
+    "quantile_ranges": {"quantiles": [0.5], "value_ranges": [[0, 1]]},
+    "json_schema": {"type": "object"},
+    "strftime_format": "%Y",
+    "min_value": 0,
+    "max_value": 5,
+}
+ODD = [5, -1, 1.5, "x", True, [], [1], {"a": 1}]
+USUAL = ("min_value", "max_value", "regex", "column_list", "column_set", "type_list")
+
+
+def sound_arguments(name: str) -> dict[str, Any]:
+    """Arguments by which a column of any type could be judged, as far as the name alone shows."""
+    fields = gx_arguments(name)
+    return {key: value for key, value in SOUND.items() if key in fields and (fields[key].required or key in USUAL)}
+
+
+def odd_arguments(name: str) -> Iterator[dict[str, Any]]:
+    """The sound arguments, with one of all arguments replaced by something odd in turn."""
+    for argument in gx_arguments(name):
+        for value in ODD if argument not in ("column", "column_A", "column_B", "severity") else ():
+            yield {**sound_arguments(name), argument: value}
+
+
+def test_every_expectation_of_the_installed_gx_is_judged_or_refused_with_a_reason() -> None:
+    assert set(gx().list_registered_expectation_implementations()) == set(METHODS) | set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_what_counts_rows_to_gx_counts_rows_here(name: str) -> None:
+    bases = {base.__name__ for base in gx().get_expectation_impl(name).__mro__}
+    counts_rows = bool(bases & {"ColumnMapExpectation", "ColumnPairMapExpectation", "MulticolumnMapExpectation"})
+    assert (level_of(name) == "row") is counts_rows
+
+
+def test_nothing_is_refused_that_gx_judges() -> None:
+    assert list(expectation_faults(a_contract(columns=KINDS, expectations=CASES))) == []
+
+
+JUDGES_VALUES = sorted(name for name, method in METHODS.items() if method is not Method.STRUCTURE)
+
+
+def judge_what_is_accepted(folder: Path, kind: str, candidates: list[dict[str, Any]]) -> int:
+    """Judge a file whose columns a and b are of one type by all candidates that are not refused; return how many."""
+    (folder / "upload").write_text("a,b\n" + f'"{SAMPLES[kind]}","{SAMPLES[kind]}"\n' * 3)
+    fields = {"columns": {"a": kind, "b": kind}, "unknown_columns": "freeze"}
+    refused = {place[1] for place, _ in expectation_faults(a_contract(**fields, expectations=candidates))}
+    accepted = [
+        {name: {**arguments, "severity": "info"}}
+        for place, candidate in enumerate(candidates)
+        for name, arguments in candidate.items()
+        if place not in refused
+    ]
+    judge_file(folder / "upload", a_contract(**fields, expectations=accepted), folder)
+    return len(accepted)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_what_is_accepted_gets_a_verdict_on_a_column_of_any_type(kind: str, tmp_path: Path) -> None:
+    candidates = []
+    for name in JUDGES_VALUES:
+        arguments = sound_arguments(name)
+        candidates.append({name: arguments})
+        if "min_value" in arguments:
+            unbounded = {key: value for key, value in arguments.items() if key != "max_value"}
+            candidates.append({name: {**unbounded, "min_value": "2024-01-01"}})
+    assert judge_what_is_accepted(tmp_path, kind, candidates) > 15
+
+
+def test_what_is_accepted_gets_a_verdict_whatever_its_arguments(tmp_path: Path) -> None:
+    candidates = [{name: arguments} for name in JUDGES_VALUES for arguments in odd_arguments(name)]
+    assert judge_what_is_accepted(tmp_path, "integer", candidates) > 60
+
+
+def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_path: Path) -> None:
+    gx()
+    installed: Any = importlib.import_module("great_expectations")
+    column: Any = importlib.import_module("great_expectations.expectations.row_conditions").Column
+    a, n = column("a"), column("n")
+    conditions = [a == "DE", (a.is_in(["DE", "FR"]) & (n > 1)) | n.is_null(), n.is_not_null(), 'a == "FR"']
+    not_null = installed.expectations.ExpectColumnValuesToNotBeNull
+    parsers: list[dict[str, str]] = [{}, {}, {}, {"condition_parser": "pandas"}]
+    suite = installed.ExpectationSuite(
+        name="s",
+        expectations=[
+            not_null(column="n", row_condition=condition, **parser)
+            for condition, parser in zip(conditions, parsers, strict=True)
+        ],
+    )
+    folder = write_contract(
+        tmp_path,
+        "dataset: orders\ncolumns: {a: string, n: integer}\nunknown_columns: freeze\nsuite: suite.json\n",
+        suite__json=json.dumps(suite.to_json_dict()),
+    )
+    (tmp_path / "upload.csv").write_text("a,n\nDE,1\nDE,\nFR,2\nFR,3\nUS,1\n")
+    contract = load_contract(folder)
+    check_contract(contract)
+    validated = judge_file(tmp_path / "upload.csv", contract, tmp_path)
+    assert not validated.rejected
+    assert [check.rows_failing for check in validated.checks if check.rule.startswith("expect_")] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "id == 'a' and ok",
+        "`id` == 'a'",
+        "id.str.startswith('a')",
+        "col(\"id\") == 'a'",
+        "abs(n) > 1",
+        "n in [1, 2]",
+        "index > 2",
+        {"type": "pass_through", "pass_through_filter": "n > 1"},
+    ],
+)
+def test_a_condition_on_columns_of_the_contract_is_accepted(condition: Any) -> None:
+    parser = "great_expectations" if "col(" in condition else "pandas"
+    arguments = {"column": "n", "row_condition": condition, "condition_parser": parser}
+    contract = a_contract(
+        columns={"id": "string", "n": "integer", "ok": "boolean"},
+        unknown_columns="freeze",
+        expectations=[{"expect_column_values_to_not_be_null": arguments}],
+    )
+    assert list(expectation_faults(contract)) == []
