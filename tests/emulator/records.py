@@ -1,4 +1,4 @@
-"""What the extensions of the emulator are called, and what they wrote."""
+"""The extensions of the emulator, and what they wrote."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-DECISION_RECORD = "tests.emulator.decision_record"
-RUN_TASK_ANSWERS = "tests.emulator.run_task_answers"
-EXTENSIONS = (DECISION_RECORD, RUN_TASK_ANSWERS)
+EXTENSIONS = tuple(
+    f"tests.emulator.{name}"
+    for name in (
+        "decision_record",
+        "run_task_answers",
+        "memory_limit",
+        "lambda_lines",
+        "lambda_json_logs",
+        "pushed_images",
+    )
+)
 
 
 def decisions_of(state_dir: Path) -> list[dict[str, Any]]:

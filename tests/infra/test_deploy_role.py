@@ -16,7 +16,7 @@ import yaml
 from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.local.cloud import LocalCloud
-from tests.emulator.records import DECISION_RECORD, decisions_of
+from tests.emulator.records import EXTENSIONS, decisions_of
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
 from tests.infra.waiting import eventually
 
@@ -216,7 +216,7 @@ def policy_of(statement: dict[str, Any]) -> str:
 @pytest.mark.cloud
 def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> None:
     """With IAM enforced. What CloudFormation does in the role's name, the emulator does as root."""
-    with LocalCloud(tmp_path / "cloud", with_prefect=False, emulator_extensions=[DECISION_RECORD]) as cloud:
+    with LocalCloud(tmp_path / "cloud", with_prefect=False, emulator_extensions=EXTENSIONS) as cloud:
         provider = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
         given = {"Repository": "owner/name", "StackName": "piped", "ProviderArn": provider}
         cloud.client("cloudformation").create_stack(

@@ -25,7 +25,7 @@ from deployment.local.cloud import LocalCloud
 from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied
 from deployment.local.ports import free_port
 from deployment.local.processes import recorded
-from tests.emulator.records import DECISION_RECORD, decisions_of
+from tests.emulator.records import EXTENSIONS, decisions_of
 
 pytestmark = pytest.mark.cloud
 
@@ -67,9 +67,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
         user.setenv("PREFECT_HOME", str(user_home / "prefect"))
         user.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         user.setenv("http_proxy", "http://127.0.0.1:1")
-        with LocalCloud(
-            tmp_path_factory.mktemp("cloud"), wait_scale=0.05, emulator_extensions=[DECISION_RECORD]
-        ) as cloud:
+        with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.05, emulator_extensions=EXTENSIONS) as cloud:
             yield cloud
 
 

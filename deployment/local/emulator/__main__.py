@@ -25,12 +25,9 @@ PATCHES = (
     "execution_role",
     "template_secrets",
     "task_stop",
-    "memory_limit",
     "state_machine_role",
     "run_task_sync",
     "schedules",
-    "lambda_lines",
-    "lambda_json_logs",
     "message_moves",
     "version_ranges",
     "durability",
@@ -50,10 +47,6 @@ def main() -> None:
     _patch_ministack()
     for extension in options.extensions:
         importlib.import_module(extension).install(state)
-    if not options.docker:
-        from deployment.local.emulator import pushed_images
-
-        client.containers.code_of = pushed_images.code_in(state / "cloud" / "images")
     end_tasks = _in_docker(client, state, options.region) if options.docker else client.containers.close
     asyncio.run(_serve(listener, end_tasks, state / "cloud" / "ready.json"))
 

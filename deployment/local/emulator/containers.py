@@ -2,8 +2,8 @@
 
 This is the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call. A task sees a
 container: only the container's environment, a separate home and TMPDIR that are deleted with it, SIGTERM to the main
-process and SIGKILL to all processes after the stop timeout, exit codes of 128 plus the signal, SIGKILL above the
-memory limit. There is no isolation: the process sees the machine's files and network.
+process and SIGKILL to all processes after the stop timeout, exit codes of 128 plus the signal.
+There is no isolation: the process sees the machine's files and network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deployment.local.emulator.memory_use import exceeds
 from deployment.local.processes import forget, kill_group, remember
 
 # MiniStack looks up its own container by this name, for its address.
@@ -76,8 +75,6 @@ class Container:
         self.name: str = options.get("name") or f"container-{self.id[:8]}"
         self.image = image
         self.labels: dict[str, str] = dict(options.get("labels") or {})
-        self._memory_bytes = _bytes_of(options.get("mem_limit"))
-        self._out_of_memory = False
         self._code = engine.code_of(image) or engine.host.working_directory
         self._network: str = options.get("network") or _NETWORK
         self._engine, self._host = engine, engine.host
@@ -114,17 +111,15 @@ class Container:
             self._ended.set()
             raise APIError(f"cannot run {command!r}: {error}") from error
         remember(self._host.records, self._process.pid, f"task {self.name}")
-        self._begin(self._reap, self._process)
-        if self._memory_bytes:
-            self._begin(self._watch_memory, self._process.pid, self._memory_bytes)
+        reaper = threading.Thread(
+            target=self._reap, args=(self._process,), daemon=True, name=f"container-{self.id[:8]}"
+        )
+        reaper.start()
 
-    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        threading.Thread(target=work, args=arguments, daemon=True, name=f"container-{self.id[:8]}").start()
-
-    def _watch_memory(self, pid: int, limit_bytes: int) -> None:
-        if exceeds(pid, limit_bytes, self._ended):
-            self._out_of_memory = True
-            kill_group(pid)
+    @property
+    def pid(self) -> int | None:
+        """The id of the main process; None before it is started."""
+        return self._process.pid if self._process else None
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
         return {
@@ -171,7 +166,6 @@ class Container:
                 "Status": self.status,
                 "ExitCode": self.exit_code or 0,
                 "FinishedAt": self._finished,
-                "OOMKilled": self._out_of_memory,
             },
             "Labels": self.labels,
             "NetworkSettings": {"Networks": {self._network: {"IPAddress": "127.0.0.1"}}},
@@ -252,7 +246,7 @@ class Containers:
 
     Attributes:
         host: where their processes run.
-        code_of: returns the folder with an image's code; None for the project's (pushed_images.py).
+        code_of: returns the folder with an image's code; None for the project's folder.
     """
 
     host: ProcessHost
@@ -379,11 +373,6 @@ def _as_dict(environment: dict[str, str] | list[str] | None) -> dict[str, str]:
     if isinstance(environment, dict):
         return {name: str(value) for name, value in environment.items()}
     return dict(entry.split("=", 1) for entry in environment or [])
-
-
-def _bytes_of(memory_limit: str | None) -> int | None:
-    """Return Docker's "512m" (MiB, the only unit used here) as bytes."""
-    return int(memory_limit.removesuffix("m")) * 1024**2 if memory_limit else None
 
 
 def _make_room(logs: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ministack.services import cloudwatch_logs, lambda_svc
@@ -19,7 +20,7 @@ _REPORT = re.compile(
 )
 
 
-def install() -> None:
+def install(_state: Path) -> None:
     """Replace how MiniStack logs an invocation."""
     emit = lambda_svc._emit_lambda_logs
 

@@ -13,13 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployment.local.emulator.containers import ImageNotFound
+from deployment.local.emulator.containers import Client, ImageNotFound
 
 _ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/"
     r"(?P<repository>[^:@]+)(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _CODE = "app/"
+
+
+def install(state: Path) -> None:
+    """Take the code of tasks from MiniStack's registry, unless a Docker engine runs them."""
+    from ministack.services import ecs
+
+    client = ecs._get_docker()
+    if isinstance(client, Client):
+        client.containers.code_of = code_in(state / "cloud" / "images")
 
 
 def code_in(folder: Path) -> Callable[[str], Path | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import time
+from pathlib import Path
 from typing import Any
 
 from ministack.core import lambda_runtime
@@ -16,7 +17,7 @@ _ANSWER_SENT = "        _real_stdout.flush()\n\nrun()\n"
 _END_DEADLINE_SECONDS = 60.0
 
 
-def install() -> None:
+def install(_state: Path) -> None:
     """Make Python's workers print a mark at the end of an invocation, and read up to it."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
     if script.count(_ANSWER_SENT) != 1:

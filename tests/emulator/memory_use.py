@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 _LOOK_SECONDS = 0.2
 
 
-def exceeds(pid: int, limit_bytes: int, ended: Event) -> bool:
+def exceeds(pid: int, limit_bytes: int, ended: Callable[[], bool]) -> bool:
     """Wait until the processes use more than `limit_bytes` or have ended; return whether they exceeded it."""
-    while not ended.wait(_LOOK_SECONDS):
+    while not ended():
         if resident_bytes(pid) > limit_bytes:
             return True
+        time.sleep(_LOOK_SECONDS)
     return False
 
 
