@@ -44,7 +44,7 @@ def install(_state: Path) -> None:
         return mark_stopped(task_arn, task, *rest, **more)
 
     ecs._build_run_kwargs, ecs._mark_task_stopped = with_limit, report_reason
-    Container.start = start_watched  # type: ignore[method-assign]
+    Container.start = start_watched  # type: ignore[method-assign,assignment]
 
 
 def _watch(container: Container) -> None:
