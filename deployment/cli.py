@@ -268,12 +268,12 @@ def deploy(
     Changes are shown and confirmed first. After a failure run it again: it continues where it stopped.
     A dry run uploads the template at most, for CloudFormation to read, and only where the artifact bucket exists.
     """
-    from deployment.commands.deploy import Wishes
+    from deployment.commands.deploy import DeployOptions
     from deployment.commands.deploy import deploy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=parameter or [])
     more = {"image": image, "prefect_url_from_here": prefect_url}
-    wishes = Wishes(
+    options = DeployOptions(
         environment=wanted.model_copy(update={name: value for name, value in more.items() if value}),
         dry_run=dry_run,
         skip_prefect=skip_prefect,
@@ -281,7 +281,7 @@ def deploy(
         smoke_test_seconds=deadline,
         home=_DEFAULT_STATE / "aws" / "prefect",
     )
-    published = run(_console(), wishes, _users(context), _ask(yes=yes))
+    published = run(_console(), options, _users(context), _ask(yes=yes))
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 

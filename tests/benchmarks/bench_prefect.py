@@ -1,10 +1,11 @@
-"""Flow runs per minute that a Prefect server takes, on SQLite and on PostgreSQL, as Sluice's containers make them.
+"""Measure how many flow runs per minute a Prefect server handles, on SQLite and on PostgreSQL.
 
     python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 4] [--runs 15]
 
-Both servers run at the same time and are measured in turns, so that whatever else the machine does hits both alike:
-trust the ratio. A round ends when the server shows every run and task run as done. The work on the data is left out,
-but the clients share the machine with the server; what it can take alone follows from its CPU seconds per run.
+The runs are created as Sluice's containers create them. Both servers run at the same time and are measured in turns,
+so that other load on the machine affects both: trust the ratio. A round ends when the server shows every run and task
+run as completed. The work on the data is left out, but the clients share the machine with the server; its CPU seconds
+per run show what it could handle alone.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Measured:
     Attributes:
         environment: of its clients.
         database_pid: the first process of its database, None when that is the server itself.
-        size_bytes: asks how large the database is, and how much of it events are (0 where that cannot be said).
+        size_bytes: asks how large the database is, and how much of it events are (0 where that is not known).
         rounds: of each round, runs per minute, and CPU seconds per run of the server and of its database.
         bytes_per_run: of each round, how much the database grew for a run, and its events alone.
     """

@@ -1,9 +1,9 @@
-"""One container, as Prefect sees it: the flow runs that it makes, without the work on the data.
+"""One container from Prefect's point of view: its flow runs, without the work on the data.
 
     python -m tests.benchmarks.flow_run_client RUNS
 
-A first upload goes through the real stages; the others show what that one found. Observer, flow, tasks, states, logs,
-artifacts, tags and events are the container's own. Says "ready" then, and begins when it is told to.
+A first upload goes through the real stages; the others repeat its results. Flow, tasks, states, logs, artifacts, tags
+and events are the container's. It prints "ready", and starts when it reads a line.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _take(ui_url: str, folder: Path) -> None:
 
 def _shoot(page: Page, path: Path, *, height: int) -> None:
     page.set_viewport_size({"width": 1440, "height": height})
-    page.wait_for_timeout(1_500)  # the graphs are drawn in an animation that tells nobody when it is over
+    page.wait_for_timeout(1_500)  # the graphs are animated, without an event at the end
     page.screenshot(path=path)
     print(f"{path} ({path.stat().st_size // 1024} KiB)")
 

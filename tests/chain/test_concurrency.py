@@ -1,4 +1,4 @@
-"""Limits on how many uploads are worked on at once: kept in a burst, and never in the data's way."""
+"""Concurrency limits on uploads are kept in a burst, and never hold data back."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ work(3_600)  # this process has lost its patience
 
 @pytest.fixture
 def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[None]:
-    """A limit of one for the orders, applied as a user does it; afterwards Sluice's own limits again."""
+    """Apply a limit of one for the orders, as a user does; afterwards restore the shipped limits."""
     file = tmp_path / "concurrency.yaml"
     file.write_text(yaml.safe_dump({"uploads": 20, "each_dataset": 10, "datasets": {"orders": 1}}))
-    # Begun anew: tasks that other tests killed hold slots until their leases end.
+    # Started again: tasks that other tests killed hold slots until their leases end.
     httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{limit_of('orders')}", timeout=30)
     chain.apply_automations("--concurrency", str(file))
     yield
@@ -48,7 +48,7 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[None]:
 
 @contextmanager
 def slot_taken(chain: Chain) -> Iterator[None]:
-    """Hold the only slot, as an upload of the dataset does that takes long."""
+    """Hold the only slot, as a long upload of the dataset does."""
     api = f"{chain.cloud.prefect_api_url}/v2/concurrency_limits"
     body = {"names": [limit_of("orders")], "slots": 1, "lease_duration": 600}
     lease = httpx.post(f"{api}/increment-with-lease", json=body, timeout=30).raise_for_status().json()["lease_id"]
@@ -59,19 +59,19 @@ def slot_taken(chain: Chain) -> Iterator[None]:
 
 
 def limits(chain: Chain) -> dict[str, dict[str, Any]]:
-    """The server's limits, by name."""
+    """Return the server's limits by name."""
     return {limit["name"]: limit for limit in chain.ask_prefect("v2/concurrency_limits")}
 
 
 def is_waiting(chain: Chain, upload: UploadMessage) -> bool:
-    """Whether the upload's run says that it waits for a slot."""
+    """Return whether the upload's run shows that it waits for a slot."""
     runs = [run["id"] for run in chain.flow_runs(upload)]
     lines = chain.ask_prefect("logs", logs={"flow_run_id": {"any_": runs}}) if runs else []
     return any("waiting for one to end" in line["message"] for line in lines)
 
 
 def worked(chain: Chain, upload: UploadMessage) -> tuple[str, str]:
-    """When the upload's first stage began and its last one ended."""
+    """Return when the upload's first stage started and its last one ended."""
     (run,) = chain.flow_runs(upload)
     tasks = chain.ask_prefect("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
     return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)

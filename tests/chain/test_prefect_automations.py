@@ -1,4 +1,4 @@
-"""What Prefect does by itself, and who is told of it; crashes that are explained; and who is told without Prefect."""
+"""Automations and their notifications, explanations of crashes, and notifications without Prefect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AN_HOUR = 3_600
 
 @pytest.fixture(scope="module")
 def hook(chain: Chain) -> Iterator[Receiver]:
-    """The channel that the automations tell: registered as a notification block, as an operator does it."""
+    """Register the notification channel of the automations as a block, as an operator does."""
     with receiver() as server:
         register = ["python", "-m", "blocks.register", "--stack", STACK_NAME]
         chain.cloud.run(register, timeout_seconds=300, environment={"SLUICE_NOTIFY_URL": server.url})
@@ -67,8 +67,8 @@ def test_a_rejected_file_is_told_with_its_reason(chain: Chain, hook: Receiver) -
 
 
 def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mended(chain: Chain, hook: Receiver) -> None:
-    """The task's role loses a permission in the middle of the day. Nothing but a person's Retry brings the file back
-    here: its message is taken out of the queue."""
+    """The task's role loses a permission. Only a manual Retry can process the file: its message is removed from the
+    queue."""
     chain.settle()
     with _denied(chain, "s3:PutObject"):
         upload = chain.upload("incoming/orders/mended.csv", good_orders(3))
@@ -88,7 +88,7 @@ def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mende
 def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_told(
     chain: Chain, hook: Receiver
 ) -> None:
-    """SIGKILL leaves a run that says Running and a process that says nothing. Nobody takes the upload over here."""
+    """SIGKILL leaves a run in state Running without a process. No other task takes over the upload."""
     chain.settle()
     with _sooner(chain, "Sluice: a run without a sign of life has crashed"):
         upload = chain.upload("incoming/orders/killed.csv", good_orders(3))
@@ -103,7 +103,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
     assert state["type"] == "CRASHED"
     assert state["name"] == "Crashed: killed, out of memory perhaps"
     assert "No sign of life" in state["message"]
-    assert "exited with code 137" in state["message"], "what ECS says of the task"
+    assert "exited with code 137" in state["message"], "ECS's reason for the end of the task"
     assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"
     (artifact,) = chain.artifacts("crash", run["id"])
     assert "Last log lines" in artifact["data"]
@@ -112,7 +112,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
 
 
 def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, tmp_path: Path) -> None:
-    """The worker sees its process die and says so at once; the rest is found in what the run had logged."""
+    """The worker reports the end of its process at once; the other details come from the run's log."""
     gate = tmp_path / "step.gate"
     upload = chain.upload("archive/killed.csv", good_orders(3))
     variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
@@ -123,13 +123,13 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
     os.kill(int(pid), signal.SIGKILL)
     state = chain.wait_for(lambda: _explained(chain, run_id), "the crash to be explained", 120)
     assert state["name"] == "Crashed: killed"
-    assert "-9" in state["message"], "what the worker says"
+    assert "-9" in state["message"], "the worker's message"
     assert "3 rows: 3 good, 0 to quarantine" in state["message"], "the last lines"
     assert not chain.has_receipt(upload)
 
 
 def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
-    """The ECS worker leaves a run in Submitting once ECS has taken its request. Nobody starts this one."""
+    """The ECS worker leaves a run in Submitting once ECS has accepted its request. This one never starts."""
     with _sooner(chain, "Sluice: a run that was submitted did not begin"):
         (flow,) = chain.ask_prefect("flows", flows={"name": {"any_": ["process-upload"]}})
         run = {"flow_id": flow["id"], "name": "never-begun", "state": {"type": "PENDING", "name": "Submitting"}}
@@ -145,7 +145,7 @@ def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Rec
 
 
 def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver) -> None:
-    """As the file declares it, with a deadline of seconds where a contract's is hours."""
+    """As declared in the file, with a deadline of seconds instead of hours."""
     entry = copy.deepcopy(next(entry for entry in declared() if entry.get("for_each_deadline")))
     with temporary_settings({PREFECT_API_URL: chain.cloud.prefect_api_url}):
         apply([entry], {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
@@ -157,7 +157,7 @@ def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver)
 
 
 def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain) -> None:
-    """The state machine's end is an event of its own, which goes to the topic of the alarms."""
+    """The end of an execution is a separate event, which goes to the alarm topic."""
     chain.settle()
     topic, queue, arn = chain.outputs["AlarmTopicArn"], *_queue_for(chain, chain.outputs["AlarmTopicArn"])
     subscription = chain.cloud.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
@@ -191,7 +191,7 @@ def _remove(chain: Chain, is_meant: Any) -> None:
 
 @contextmanager
 def _sooner(chain: Chain, name: str) -> Iterator[None]:
-    """Let one of the declared automations act after the shortest time that there is."""
+    """Make one of the declared automations act after the shortest possible time."""
     entry = next(entry for entry in declared() if entry["name"] == name)
     sooner = copy.deepcopy(entry)
     sooner["trigger"]["within"] = _SHORTEST_SECONDS
@@ -210,7 +210,7 @@ def _apply(chain: Chain, entry: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _denied(chain: Chain, action: str) -> Iterator[None]:
-    """Take a permission from the task's role."""
+    """Remove a permission from the task's role."""
     iam, role = chain.cloud.client("iam"), chain.outputs["TaskRoleArn"].rpartition("/")[2]
     statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
@@ -222,7 +222,7 @@ def _denied(chain: Chain, action: str) -> Iterator[None]:
 
 
 def _give_up(chain: Chain, upload: UploadMessage) -> None:
-    """Let nobody take the upload over: neither its message nor its execution is left."""
+    """Prevent a takeover of the upload: remove its message and its execution."""
     execution = chain.execution(upload)
     assert execution is not None
     chain.step_functions.stop_execution(executionArn=execution["executionArn"])
@@ -245,7 +245,7 @@ def _explained(chain: Chain, flow_run_id: str) -> dict[str, Any] | None:
 
 
 def _queue_for(chain: Chain, topic: str) -> tuple[str, str]:
-    """Make a queue that the topic may send to; return its URL and ARN."""
+    """Create a queue that the topic may send to; return its URL and ARN."""
     url = chain.sqs.create_queue(QueueName="told-by-sns")["QueueUrl"]
     arn = chain.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     statement = {

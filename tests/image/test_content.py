@@ -52,7 +52,7 @@ def test_its_packages_are_those_of_the_lock(surveyed: Survey) -> None:
     wanted = packages(surveyed.found["python"])
     assert len(wanted) > 80
     assert surveyed.found["packages"] == {name: version for name, (version, _) in wanted.items()}
-    assert packages() == wanted  # what bill of materials and scan speak of
+    assert packages() == wanted  # the packages in the bill of materials and the scan
 
 
 def test_a_package_with_another_hash_is_refused(engine: Engine, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""`sluice deploy` and `sluice destroy` as they are typed, against the embedded cloud with IAM enforced.
+"""`sluice deploy` and `sluice destroy` from the command line, against the embedded cloud with IAM enforced.
 
 The commands run from a copy of the project, so that a test can change code, a contract or the template and deploy that.
-The image is built by a stand-in engine and pushed to the embedded registry; tasks run the code that was pushed.
+The image is built by a stand-in engine and pushed to the embedded registry; tasks run the pushed code.
 
-What differs from AWS: an operation ends within a second or two, so none is met in progress (test_deploy_faults.py does
-that on answers as AWS gives them), and a change set also names resources whose condition is false.
+Differences from AWS: an operation ends within a second or two, so none is found in progress (test_deploy_faults.py
+covers that with AWS's responses), and a change set also lists resources whose condition is false.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MOMENT_SECONDS = 120.0
 
 @dataclass
 class Checkout:
-    """A copy of the project, the engine that it finds, and the cloud that it deploys to."""
+    """A copy of the project, its container engine, and the cloud that it deploys to."""
 
     folder: Path
     engine: Path
@@ -50,7 +50,7 @@ class Checkout:
             return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start `sluice` with a user's credentials for the embedded cloud; what it prints comes in one stream."""
+        """Start `sluice` with a user's credentials for the embedded cloud; its output is one stream."""
         return subprocess.Popen(
             [sys.executable, "-m", "deployment.cli", *arguments],
             cwd=self.folder,
@@ -70,7 +70,7 @@ class Checkout:
         )
 
     def deploy(self, stack: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Deploy without Prefect and without the smoke test, which the first test shows."""
+        """Deploy without Prefect and without the smoke test, which the first test covers."""
         parameters = ("--parameter", f"PrefectApiUrl={self.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
         quick = ("--skip-prefect", "--no-smoke-test")
         return self.sluice("deploy", "--stack", stack, *self.here, *parameters, *quick, "--yes", *more, **environment)
@@ -81,7 +81,7 @@ class Checkout:
 
     @property
     def commands(self) -> list[str]:
-        """What the engine was asked for."""
+        """Return the commands that the engine received."""
         return (self.engine / "store" / "commands").read_text().split()
 
     def change(self, path: str, old: str, new: str) -> None:
@@ -98,7 +98,7 @@ class Checkout:
         return {one["OutputKey"]: one["OutputValue"] for one in self.stack(name)["Outputs"]}
 
     def image(self, name: str) -> str:
-        """The image of the stack's task definition."""
+        """Return the image of the stack's task definition."""
         arn = self.outputs(name)["TaskDefinitionArn"]
         definition = self.cloud.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
         return str(definition["containerDefinitions"][0]["image"])
@@ -129,7 +129,7 @@ def checkout(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Che
 
 
 def engine_in(folder: Path) -> Path:
-    """A folder in which `docker` is the stand-in."""
+    """Return a folder in which `docker` is the stand-in."""
     shutil.copy(Path(__file__).with_name("container_engine.py"), folder)
     docker = folder / "docker"
     docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/container_engine.py" "$@"\n')
@@ -139,7 +139,7 @@ def engine_in(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
-    """The first deployment of the stack that the tests share, whole: image, stack, Prefect and a file."""
+    """Make the first complete deployment of the shared stack: image, stack, Prefect and a file."""
     parameters = ("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
     return checkout.sluice("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
 
@@ -317,7 +317,7 @@ def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> N
 
 
 def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> None:
-    """CloudFormation would end in DELETE_FAILED: a cluster is not deleted while a task is active."""
+    """Otherwise CloudFormation ends in DELETE_FAILED, because a cluster with active tasks cannot be deleted."""
     assert checkout.deploy("working", "--image", "registry.example/sluice:1").returncode == 0
     outputs, ecs = checkout.outputs("working"), checkout.cloud.client("ecs")
     sleep = {"containerOverrides": [{"name": outputs["ContainerName"], "command": ["sleep", "3600"]}]}

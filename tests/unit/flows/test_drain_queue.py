@@ -1,4 +1,4 @@
-"""The container sees every message through, and its exit code says whether its own run has a receipt."""
+"""The container processes every message, and its exit code shows whether its own run has a receipt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "incoming/orders/monday.csv"
 
 
 class Failing(Observer):
-    """Raises what it is told, once, and works after that."""
+    """Raises a given error once, and works after that."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__("process-upload/upload")
@@ -58,7 +58,7 @@ def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: 
 
 
 def test_a_rejected_file_is_exit_code_0_too(account: Account) -> None:
-    """The task did its work; that the data is bad is what the receipt says."""
+    """The task did its work; the receipt records that the data is bad."""
     upload = account.upload(KEY, b"")
     account.send(upload.to_json())
     assert drain(account, upload.run_id).run() == 0
