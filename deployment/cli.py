@@ -59,7 +59,7 @@ app = typer.Typer(
 
 app.add_typer(contract_app)
 
-State = Annotated[
+StateOption = Annotated[
     Path,
     typer.Option(
         help="The folder of the local cloud's state.",
@@ -110,7 +110,7 @@ class QuestionUnanswered(TerminalError):
 
 @app.command()
 def demo(
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     aws_port: AwsPort = None,
     prefect_port: PrefectPort = None,
     deadline: Deadline = 300,
@@ -135,7 +135,7 @@ def demo(
 
 
 @app.command()
-def up(state: State = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
+def up(state: StateOption = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
     """Keep the embedded cloud, the Prefect server and a Prefect worker running until Ctrl-C.
 
     Uploads and results are kept for the next start; `sluice clean` deletes them.
@@ -155,7 +155,7 @@ def upload(
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the outcome; --no-wait returns at once.")] = True,
     deadline: Deadline = 300,
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -174,7 +174,7 @@ def upload(
 @app.command()
 def status(
     context: typer.Context,
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
     stack: StackOption = None,
@@ -212,7 +212,7 @@ def repair(
             show_default=False,
         ),
     ] = None,
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -306,7 +306,7 @@ def destroy(
 
 @app.command()
 def clean(
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     cache: Annotated[
         bool, typer.Option("--cache", help="Also delete the cache that speeds up the first start.")
     ] = False,

@@ -39,7 +39,7 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
         CorrectionsUnusable: not a quarantine file.
         PathUnwritable: nothing can be written to `destination`.
     """
-    _export(console, quarantine, destination, run_of(quarantine, run_id))
+    _export(console, quarantine, destination, run_id_from(quarantine, run_id))
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
@@ -50,7 +50,7 @@ def export_run(console: Console, cloud: DeployedStack, run_id: str, destination:
         NothingToRepair: the run has no rows in quarantine.
         PathUnwritable: nothing can be written to `destination`.
     """
-    run = run_of(None, run_id)
+    run = run_id_from(None, run_id)
     with _pipeline(cloud) as pipeline, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         from flows.repair import fetch_quarantine
 
@@ -66,7 +66,7 @@ def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | Non
         RunUnknown, NothingToRepair, CorrectionsUnusable, RepairRejected, ReceiptConflict: nothing was changed.
     """
     corrections = read_corrections(file)
-    run = run_of(file, run_id)
+    run = run_id_from(file, run_id)
     with _pipeline(cloud) as pipeline:
         from flows.repair import repair as do
 
@@ -81,7 +81,7 @@ def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | Non
     return receipt
 
 
-def run_of(file: Path | None, named: str | None) -> str:
+def run_id_from(file: Path | None, named: str | None) -> str:
     """Return the named run, else the one in the file's name.
 
     Raises:

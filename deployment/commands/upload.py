@@ -7,13 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment import PROJECT_ROOT
+from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.show import ProgressTable, print_outcomes
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.refinery.errors import TerminalError
 
-CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 _DEFAULT_CONTRACT = "default"
 
 

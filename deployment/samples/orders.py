@@ -33,8 +33,8 @@ _COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "IT", "NO", "PL", "SE")
 _FIRST_ORDER = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _EVERY = 25  # one row in so many has the flavour's fault
 
-Row = list[str]
-_Spoil = Callable[[Row, int], Row]
+OrderRow = list[str]
+_Spoil = Callable[[OrderRow, int], OrderRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +163,11 @@ _WRITERS: dict[Flavour, Callable[[Path, int, random.Random], ExpectedOutcome]] =
 # --- orders -------------------------------------------------------------------------------------------------
 
 
-def _orders(rows: int, chance: random.Random) -> list[Row]:
+def _orders(rows: int, chance: random.Random) -> list[OrderRow]:
     return [_order(number, chance) for number in range(1, rows + 1)]
 
 
-def _order(number: int, chance: random.Random) -> Row:
+def _order(number: int, chance: random.Random) -> OrderRow:
     ordered_at = _FIRST_ORDER + dt.timedelta(seconds=37 * number + chance.randrange(30))
     return [
         f"ORD-{number:08d}",
@@ -197,11 +197,11 @@ def _spoiled_places(rows: int) -> list[int]:
     return list(range(_EVERY - 1, rows, _EVERY)) or [rows - 1]
 
 
-def _short(row: Row, _index: int) -> Row:
+def _short(row: OrderRow, _index: int) -> OrderRow:
     return row[:-2]
 
 
-def _long(row: Row, index: int) -> Row:
+def _long(row: OrderRow, index: int) -> OrderRow:
     return [*row, f"note {index}"]
 
 
@@ -214,7 +214,7 @@ def _without(column: str) -> _Spoil:
     return _with(column, "")
 
 
-def _left_out(row: Sequence[str], place: int) -> Row:
+def _left_out(row: Sequence[str], place: int) -> OrderRow:
     return [*row[:place], *row[place + 1 :]]
 
 
@@ -222,7 +222,7 @@ def _rejected(rows: int) -> ExpectedOutcome:
     return ExpectedOutcome(rows, published=0, quarantined=0, dropped=rows, rejected=True)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[OrderRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

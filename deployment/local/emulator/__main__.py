@@ -17,7 +17,7 @@ from typing import Any
 
 from deployment.local.emulator import containers
 
-HOST = "127.0.0.1"
+_HOST = "127.0.0.1"
 # Each covers one difference from AWS; where two replace the same function, the later one calls the earlier one.
 PATCHES = (
     "transport",
@@ -69,7 +69,7 @@ def _listen(ports: list[int]) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((_HOST, port))
             listener.listen(128)
         except OSError:
             listener.close()
@@ -185,7 +185,7 @@ async def _until_stopped(serve: Any, app: Any, config: Any, stop: asyncio.Event)
 async def _answers() -> None:
     """Return when the server answers a request: by then its state is loaded."""
     port = int(os.environ["GATEWAY_PORT"])
-    reader, writer = await asyncio.open_connection(HOST, port)
+    reader, writer = await asyncio.open_connection(_HOST, port)
     writer.write(b"GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     await writer.drain()
     await reader.readline()

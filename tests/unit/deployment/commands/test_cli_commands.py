@@ -11,8 +11,9 @@ from rich.console import Console
 
 from deployment.commands import demo
 from deployment.commands.clean import clean
+from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.show import ProgressTable, details_of, rows_of
-from deployment.commands.upload import CONTRACTS, DatasetUnknown, dataset_of, datasets
+from deployment.commands.upload import DatasetUnknown, dataset_of, datasets
 from deployment.commands.uploads import TrackedUpload, UploadState
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
