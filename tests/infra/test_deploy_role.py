@@ -151,13 +151,10 @@ def test_the_smoke_tests_file_may_be_put_where_the_stack_looks_for_files() -> No
     assert text_of(drop["Resource"]).endswith(":${StackName}-landing-*/${IncomingPrefix}*")
 
 
-def test_the_workflow_builds_for_the_architecture_that_tasks_run_on() -> None:
+def test_the_workflow_builds_pushes_and_deploys_with_the_command_that_people_use() -> None:
     workflow = yaml.safe_load((PROJECT_ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8"))
-    job = workflow["jobs"]["deploy"]
-    (step,) = (one for one in job["steps"] if one.get("id") == "image")
-    assert 'docker build --platform "$PLATFORM"' in step["run"]
-    assert job["env"]["PLATFORM"] == "${{ vars.PLATFORM || 'linux/amd64' }}"
-    assert load_template()["Parameters"]["TaskCpuArchitecture"]["Default"] == "X86_64"
+    commands = [step["run"] for step in workflow["jobs"]["deploy"]["steps"] if "run" in step]
+    assert commands == ["make setup", ".venv/bin/sluice deploy production --yes"]
 
 
 def characters_of(document: Mapping[str, Any]) -> int:
