@@ -1,4 +1,4 @@
-"""Checks the access to a Prefect API, and registers a stack there or removes it, in another process.
+"""Check the connection to a Prefect API, and register a stack there in a separate process.
 
 Prefect reads its environment when it is imported, so the address and the key have to be in it before.
 """
