@@ -284,7 +284,15 @@ def destroy(
     from deployment.commands.destroy import destroy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
-    run(_console(), wanted, _users(context), delete_data=delete_data, ask=_ask(yes=yes), type_in=_typed)
+    run(
+        _console(),
+        wanted,
+        _users(context),
+        delete_data=delete_data,
+        ask=_ask(yes=yes),
+        type_in=_typed,
+        home=_DEFAULT_STATE / "aws" / "prefect",
+    )
 
 
 @app.command()

@@ -178,13 +178,12 @@ def test_the_first_deployment_goes_from_nothing_to_a_receipt(
 
 def test_prefect_knows_the_stack_afterwards(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
     assert deployed.returncode == 0, deployed.stdout
-    assert {"upload", "uploads"} <= prefect(checkout.cloud, "deployments")
-    found = httpx.post(f"{checkout.cloud.prefect_api_url}/deployments/filter", json={}, timeout=30).json()
-    (reconcile,) = (one for one in found if one["name"] == "uploads")
+    api = f"{checkout.cloud.prefect_api_url}/deployments/name"
+    reconcile = httpx.get(f"{api}/reconcile/shared", timeout=30).raise_for_status().json()
     assert reconcile["job_variables"]["task_role_arn"] == checkout.outputs("shared")["ReconcileRoleArn"]
-    assert "ecs" in prefect(checkout.cloud, "work_pools")
-    assert {"sluice", "sluice-store", "sluice-queue"} <= prefect(checkout.cloud, "block_documents")
-    assert prefect(checkout.cloud, "automations")
+    assert httpx.get(f"{api}/process-upload/shared", timeout=30).json()["work_pool_name"] == "sluice-shared-ecs"
+    assert {"shared", "sluice-shared-aws"} <= prefect(checkout.cloud, "block_documents")
+    assert "Sluice: a run crashed (shared)" in prefect(checkout.cloud, "automations")
 
 
 def test_a_second_run_finds_nothing_to_change_and_builds_nothing(
