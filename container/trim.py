@@ -1,9 +1,9 @@
-"""Removes from an installed environment what a task never uses, so that it starts sooner; runs in the image's build.
+"""Takes out of an installed environment what a task never uses, so that it starts sooner: run while the image is built.
 
     python trim.py SITE_PACKAGES
 
 Most of a Fargate task's start is pulling its image. What may go was found by weighing (docs/image.md has the table);
-what must stay, although it looks unused, is named below with the reason.
+what may not, although it looks so, is named below with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 # The AWS services that code in the container calls; botocore carries the descriptions of all four hundred.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
-# Tests that packages install with themselves; no run imports them. numpy/f2py and numpy/testing look like tests too,
+# Tests that are installed with packages; no run imports them. numpy/f2py and numpy/testing look like tests too,
 # but scipy imports them: they stay.
 TEST_FOLDERS = ("**/tests", "altair/examples")
 
@@ -45,7 +45,7 @@ UNUSED = (
 def trim(site_packages: Path) -> int:
     """Remove everything above from `site_packages`; return how many bytes that were."""
     found = [path for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern)]
-    saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may be in another
+    saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may lie in another
     for data in site_packages.glob("*botocore/data"):
         for service in data.iterdir():
             if service.is_dir() and service.name not in AWS_SERVICES:
