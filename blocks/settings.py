@@ -65,7 +65,7 @@ class PipelineSettings(BaseModel):
         60,
         ge=0,
         le=3_600,
-        description="How long a task waits at an empty queue for the receipt of the file it was started for before it gives up.",
+        description="How long a task waits at an empty queue for the receipt of the file that it was started for.",
     )
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task receives no further message."
