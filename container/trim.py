@@ -1,9 +1,9 @@
-"""Takes out of an installed environment what a task never uses, so that it starts sooner: run while the image is built.
+"""Removes from an installed environment what a task never uses, so that it starts sooner; runs in the image's build.
 
     python trim.py SITE_PACKAGES
 
 Most of a Fargate task's start is pulling its image. What may go was found by weighing (docs/image.md has the table);
-what may not, although it looks so, is named below with the reason.
+what must stay, although it looks unused, is named below with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 # The AWS services that code in the container calls; botocore carries the descriptions of all four hundred.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
-# Tests that packages install beside themselves; no run imports them. numpy/f2py and numpy/testing look like tests too,
+# Tests that are installed with packages; no run imports them. numpy/f2py and numpy/testing look like tests too,
 # but scipy imports them: they stay.
 TEST_FOLDERS = ("**/tests", "altair/examples")
 

@@ -95,8 +95,8 @@ class ProgressBar:
 
 @contextmanager
 def heartbeat(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Send Prefect's heartbeat event while the block runs, so that the automation "without a sign of life" can tell
-    a long run from a dead one (deployment/prefect_setup/automations.yaml).
+    """Send Prefect's heartbeat event while the block runs, so that an automation can tell a long run from a dead
+    one (deployment/prefect_setup/automations.yaml).
 
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread makes every run wait for up to a second at
     the end: more than a small file takes. And these are sent whatever environment the run was started in.

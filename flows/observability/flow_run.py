@@ -32,6 +32,7 @@ from flows.refinery.errors import SluiceError, TransientError
 from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice")
+FLOW_NAME = "process-upload"
 PATIENCE_SECONDS = 5.0
 """How long to wait before a busy Prefect server is asked again."""
 
@@ -55,7 +56,7 @@ class FlowRunner:
         """
         self._parts = parts
         self._run_upload = run
-        self._deployment = parts.settings.deployment
+        self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
         self._deployment_id: UUID | None = None
         self._away = not PREFECT_API_URL.value()
 
@@ -148,7 +149,7 @@ class FlowRunner:
         """Run the flow in this process. The receipt decides what happened, not the state that Prefect gives."""
         receipts: list[Receipt] = []
 
-        @flow(name=self._deployment.partition("/")[0], validate_parameters=False, persist_result=False)
+        @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False)
         def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (the job has more)
             receipts.append(run_observed(self._parts, job, self._run_upload))
             return final_state(receipts[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,6 +21,7 @@ from flows.observability.upload_slot import upload_slot
 from flows.pipeline.job import Fetched, Parts, Published, UploadJob
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.pipeline.run import RunUpload, run_upload
+from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import TransientError
 from flows.refinery.refine import REJECTING, Refined
 from lambda_trigger.message import folder_of
@@ -39,7 +41,7 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
     again = f", once more (attempt {upload.attempt})" if upload.attempt else ""
     log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
     calls = TaskCalls(progress)
-    with heartbeat(), upload_slot(dataset_of(parts, job)):
+    with heartbeat(), upload_slot(limit_of(parts, job)):
         receipt = run(parts, _of_this_flow_run(job), calls, progress.moved)
         if not calls.made:
             log.info("This object version has a receipt already (attempt %s): nothing is left to do.", receipt.attempt)
@@ -62,11 +64,13 @@ def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
     return kind(name="Dry run", message=f"nothing was written; it would be: {outcome_message(receipt)}")
 
 
-def dataset_of(parts: Parts, job: UploadJob) -> str:
-    """Return the dataset as far as the key and the job give it, without reading a contract."""
-    if job.contract:
-        return job.contract.dataset
-    return folder_of(job.upload.key, parts.settings.incoming_prefix) or "default"
+def limit_of(parts: Parts, job: UploadJob) -> str | None:
+    """Return the concurrency limit that the upload's contract sets. A stage reports what is wrong with a contract."""
+    with suppress(ContractInvalid):
+        contract = job.contract or parts.contracts.for_key(job.upload.key)
+        if contract.max_concurrent_uploads:
+            return parts.settings.prefect_names.limit(contract.dataset)
+    return None
 
 
 def display_name(parts: Parts, job: UploadJob) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blocks.object_store import ObjectFacts, ObjectStore
+from blocks.settings import PipelineSettings
 from blocks.upload_queue import UploadQueue
 from flows.pipeline.receipt import Chain, Output, Receipt
 from flows.refinery.contract.loading import Contracts
@@ -17,9 +17,6 @@ from flows.refinery.errors import TerminalError
 from flows.refinery.refine import Refined
 from flows.refinery.repair.corrections import Corrections
 from lambda_trigger.message import UploadMessage
-
-if TYPE_CHECKING:
-    from blocks.settings import PipelineSettings  # a Prefect Block: nothing in this folder imports Prefect
 
 
 @dataclass(frozen=True)

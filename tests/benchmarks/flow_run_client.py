@@ -95,7 +95,9 @@ def _parts() -> Parts:
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=_LANDING, VersioningConfiguration={"Status": "Enabled"})
     queue_url = sqs.create_queue(QueueName="uploads")["QueueUrl"]
-    return assemble(PipelineSettings(landing_bucket=_LANDING, published_bucket=_PUBLISHED, queue_url=queue_url))
+    return assemble(
+        PipelineSettings(stack="sluice", landing_bucket=_LANDING, published_bucket=_PUBLISHED, queue_url=queue_url)
+    )
 
 
 def _upload(parts: Parts) -> UploadMessage:

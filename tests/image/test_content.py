@@ -77,7 +77,7 @@ def test_there_is_none_of(what: str, surveyed: Survey) -> None:
 def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
     """Formats, compressions and expectations that the other tests do not use also work."""
     modules = [
-        *("flows.drain_queue", "flows.process_upload", "flows.repair", "blocks.register"),
+        *("flows.drain_queue", "flows.process_upload", "flows.repair", "blocks.settings_block"),
         *("great_expectations", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "altair"),
         *(f"pyarrow.{name}" for name in ("parquet", "dataset", "csv", "json", "compute", "fs", "acero", "orc")),
         *("python_calamine", "numpy.testing", "numpy.f2py", "pandas.testing"),

@@ -46,6 +46,7 @@ def changes_between(before: Contract, after: Contract) -> list[Change]:
         *_own_steps(before, after),
         *_output(before, after),
         *_expected(before, after),
+        *_at_once(before, after),
         *_descriptions(before, after),
     ]
     return sorted(found, key=lambda change: list(Effect).index(change.effect))
@@ -281,6 +282,13 @@ def _expected(before: Contract, after: Contract) -> Iterator[Change]:
         now = "overdue files are no longer reported" if new is None else f"a file is expected every {new:g} h"
         was = "" if old is None else f" (before: every {old:g} h)"
         yield Change(Effect.MONITORING, f"{now}{was}")
+
+
+def _at_once(before: Contract, after: Contract) -> Iterator[Change]:
+    old, new = before.max_concurrent_uploads, after.max_concurrent_uploads
+    if old != new:
+        limits = ("no limit" if limit is None else f"at most {limit}" for limit in (new, old))
+        yield Change(Effect.MONITORING, "uploads processed at once: {} instead of {}".format(*limits))
 
 
 def _descriptions(before: Contract, after: Contract) -> Iterator[Change]:

@@ -316,6 +316,9 @@ class Contract(_Frozen):
         le=8_760,
         description="Expected interval between files, in hours; Prefect alerts if one is overdue.",
     )
+    max_concurrent_uploads: int | None = Field(
+        None, ge=1, description="How many files may be processed at once, as a concurrency limit in Prefect."
+    )
     preprocess: tuple[Step, ...] = Field((), description="Steps on the valid rows, in this order.")
     output: Output = Field(
         default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."

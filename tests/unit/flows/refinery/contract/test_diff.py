@@ -136,6 +136,12 @@ def test_a_changed_interval_between_files_is_reported() -> None:
     ]
 
 
+def test_another_limit_of_uploads_at_once_is_reported() -> None:
+    one, two = {"max_concurrent_uploads": 1}, {"max_concurrent_uploads": 2}
+    assert changes({}, one) == [("monitoring", "uploads processed at once: at most 1 instead of no limit")]
+    assert changes(two, one) == [("monitoring", "uploads processed at once: at most 1 instead of at most 2")]
+
+
 def test_stricter_rules_come_first() -> None:
     effects = [effect for effect, _ in changes(between(min_value=1, max_value=5), between(min_value=2, max_value=9))]
     assert effects == [str(Effect.STRICTER), str(Effect.LOOSER)]
