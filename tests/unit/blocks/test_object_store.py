@@ -243,7 +243,7 @@ def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
 
 
 def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(store: ObjectStore, tmp_path: Path) -> None:
-    """The worker died after it had written the index and before it deleted the old output."""
+    """The worker died after it wrote the index and before it deleted the old output."""
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
@@ -313,7 +313,7 @@ def test_an_aws_error_is_named_for_what_it_means(
 
 
 def under(receipt: Receipt, dataset: str) -> Receipt:
-    """The receipt as if another dataset's contract had judged the file."""
+    """Return the receipt of the same file under another dataset's contract."""
     contract = receipt.contract.model_copy(update={"dataset": dataset})
     outputs = tuple(
         output.model_copy(update={"key": output.key.replace("data/orders/", f"data/{dataset}/")})
@@ -335,7 +335,7 @@ def test_a_forced_rerun_under_another_contract_takes_back_what_the_first_one_pub
 
 
 def test_the_dataset_whose_receipt_stands_says_whether_a_reupload_replaces(store: ObjectStore, tmp_path: Path) -> None:
-    """A worker that judged by another contract comes late, and settles for the one that was faster."""
+    """A worker with another contract is late, and accepts the receipt of the faster one."""
     old, new = under(receipt_of(upload(1)), "returns"), under(receipt_of(upload(2)), "returns")
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
@@ -345,7 +345,7 @@ def test_the_dataset_whose_receipt_stands_says_whether_a_reupload_replaces(store
 
 
 def entries(dataset: str) -> list[IndexEntry]:
-    """The index of a dataset."""
+    """Return the index of a dataset."""
     s3 = boto3.client("s3")
     found = (s3.get_object(Bucket=PUBLISHED, Key=key)["Body"].read() for key in keys_under(f"index/{dataset}/"))
     return [IndexEntry.model_validate_json(body) for body in found]

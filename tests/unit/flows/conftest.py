@@ -1,4 +1,4 @@
-"""A pipeline on AWS in the test's own process, without Prefect."""
+"""A pipeline on AWS in the process of the test, without Prefect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LANDING, PUBLISHED = "landing", "published"
 
 @dataclass
 class Account:
-    """The account and what a test does to it."""
+    """The account, with methods for tests."""
 
     pipeline: Pipeline
 
@@ -46,7 +46,7 @@ class Account:
         return [entry["Key"] for entry in listed.get("Contents", [])]
 
     def messages(self) -> int:
-        """How many messages the queue holds, visible or not."""
+        """Return how many messages the queue contains, visible or not."""
         attributes = boto3.client("sqs").get_queue_attributes(
             QueueUrl=self.pipeline.queue.queue_url, AttributeNames=["All"]
         )["Attributes"]
@@ -55,7 +55,7 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
-    """Two buckets and a queue."""
+    """Create two buckets and a queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with mock_aws():
