@@ -283,7 +283,6 @@ def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -
 def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_again(checkout: Checkout) -> None:
     refused = checkout.deploy("refused", ENGINE_FAILS="push")
     assert refused.returncode == 3
-    assert "docker push was refused" in refused.stdout
     assert "the registry does not like this image" in refused.stdout
     assert checkout.deploy("refused").returncode == 0
 

@@ -54,7 +54,7 @@ def test_a_vulnerable_package_is_named_with_the_version_that_fixes_it(
         f"{_KNOWS_THE_CANARY}\nelse: found[3] = {{'name': 'b', 'skip_reason': 'not found'}}",
         f"{_KNOWS_THE_CANARY}\nelse: found.pop()",
     ],
-    ids=["empty database", "no network", "one skipped", "one missing"],
+    ids=["no database", "no network", "one skipped", "one missing"],
 )
 def test_a_scan_that_did_not_see_everything_is_neither_good_nor_bad(behaviour: str, tmp_path: Path) -> None:
     """A mirror without the database answers "nothing found" for every package."""
