@@ -46,7 +46,7 @@ class Clients:
 
     @classmethod
     def from_environment(cls) -> Clients:
-        """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
+        """Make them from the environment: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
         with explaining_aws_errors("connecting to AWS"):
             return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
@@ -178,6 +178,12 @@ def stack_outputs(clients: Clients, stack_name: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
+def stack_parameters(clients: Clients, stack_name: str) -> dict[str, str]:
+    """Return the values of the parameters of a stack that exists."""
+    stack = clients.cloudformation.describe_stacks(StackName=stack_name)["Stacks"][0]
+    return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])}
+
+
 def delete_stack(
     clients: Clients,
     *,
@@ -192,7 +198,7 @@ def delete_stack(
         clients: where it is.
         stack_name: its name.
         delete_data: also empty and delete the buckets that the stack made; nothing brings their contents back.
-        on_emptied: told a bucket and how many object versions were deleted in it so far.
+        on_emptied: called with a bucket and the number of object versions deleted in it so far.
         on_event: called for every step as it happens.
 
     Raises:

@@ -22,13 +22,13 @@ from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable
+from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.deploy_show import EventLog, show_changes, show_destination
 from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
-from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import AwsStack, find_aws_stack
 from deployment.prefect_setup.access import PrefectAccess, prefect_access
-from deployment.prefect_setup.setup import check_prefect, register
+from deployment.prefect_setup.setup import check_prefect, register_stack
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError
@@ -118,10 +118,10 @@ class Deployment:
                 self._preview(image_uri or self._expected_image(recipe))
                 return True
             image_uri = image_uri or self._build_image(recipe)
-        outputs = self._deploy(image_uri)
+        self._deploy(image_uri)
         target = find_aws_stack(self._access, self._name)
         if not self._options.skip_prefect:
-            self._register(target, outputs)
+            self._register(target)
         self._console.print(f"The stack {self._name} is up to date.", style="green", highlight=False)
         return self._smoke_test(target) if self._options.smoke_test else True
 
@@ -271,16 +271,11 @@ class Deployment:
 
     # --- afterwards ---
 
-    def _register(self, target: AwsStack, outputs: Mapping[str, str]) -> None:
+    def _register(self, target: AwsStack) -> None:
         with StepDisplay(self._console).shown() as on_step:
-            register(
-                self._prefect(target.parameters),
-                outputs,
-                stack_name=target.stack_name,
-                region=target.region,
-                home=self._options.home,
-                on_step=on_step,
-            )
+            on_step("registering the work pool, the blocks, the deployments and the automations in Prefect")
+            prefect, home = self._prefect(target.parameters), self._options.home
+            register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsStack) -> bool:
         """Send one small file through; return whether it was published."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from deployment.aws.access import aws_access
-from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs
+from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs, stack_parameters
 from deployment.aws.environments import Environment
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
 from deployment.aws.stack import Stack, StackFailed
 from deployment.commands.deploy_show import EventLog, show_destination
-from flows.refinery.errors import TerminalError
+from deployment.prefect_setup.access import prefect_access
+from deployment.prefect_setup.setup import check_prefect, remove_stack
+from flows.refinery.errors import SluiceError, TerminalError
 
 Ask = Callable[[str], bool]
 Type = Callable[[str], str]
@@ -32,6 +35,7 @@ def destroy(
     delete_data: bool,
     ask: Ask,
     type_in: Type,
+    home: Path,
 ) -> None:
     """Delete the stack, and with `delete_data` its buckets and all that is in them.
 
@@ -41,7 +45,8 @@ def destroy(
         users: the caller's own AWS variables (stack_options.users_environment).
         delete_data: also delete what was uploaded and published; nothing brings it back.
         ask: asked before the stack is deleted.
-        type_in: asked for the name of each bucket that is to be deleted.
+        type_in: asked for the name of each bucket before it is deleted.
+        home: a folder for what Prefect's programs keep.
 
     Raises:
         DestructionDeclined: nothing was deleted.
@@ -61,7 +66,10 @@ def destroy(
                 console.print("There is no such stack: nothing to delete.")
                 return
             buckets = stack.buckets()
-            outputs = stack_outputs(clients, environment.stack)
+            outputs, parameters = (
+                stack_outputs(clients, environment.stack),
+                stack_parameters(clients, environment.stack),
+            )
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
         cluster = outputs.get("ClusterArn")  # a stack whose creation failed may have none
         left = delete_without_tasks(
@@ -76,6 +84,7 @@ def destroy(
             ),
             lambda: _end_tasks(console, cluster) if cluster else 0,
         )
+        _remove_from_prefect(console, environment, parameters, region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
 
@@ -120,6 +129,26 @@ def _end_tasks(console: Console, cluster: str) -> int:
 
     with explaining_aws_errors("stopping the stack's tasks"):
         return end_tasks(client_of("ecs"), cluster, show, reason="sluice destroy")
+
+
+def _remove_from_prefect(
+    console: Console, environment: Environment, parameters: Mapping[str, str], *, region: str, home: Path
+) -> None:
+    """Remove what `sluice deploy` registered there. The stack is gone, so a Prefect that is away stops nothing."""
+    if not parameters.get("PrefectApiUrl"):
+        return
+    try:
+        prefect = prefect_access(parameters, api_url=environment.prefect_url_from_here)
+        check_prefect(prefect)
+        remove_stack(prefect, environment.stack, region=region, home=home)
+    except SluiceError as error:
+        console.print(
+            f"Its deployments, blocks, work pool, limits and automations are still in Prefect: {error}\nRemove them "
+            f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _show_what_is_left(

@@ -105,13 +105,25 @@ def measured(folder: Path, name: str, options: ServerOptions, database_pid: int 
         service.stop()
 
 
+_APPLY_AUTOMATIONS = """
+from blocks.prefect_names import PrefectNames
+from deployment.prefect_setup.automations import apply, declared
+
+print(*apply(PrefectNames("sluice"), declared(PrefectNames("sluice"))), sep="\\n")
+"""
+
+
 def _deploy(environment: dict[str, str]) -> None:
-    """Return the settings that `sluice up` gives Prefect."""
-    settings = {"SLUICE_WORK_POOL": "local", "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT)}
+    """Deploy what `sluice up` deploys to Prefect."""
+    settings = {
+        "SLUICE_STACK": "sluice",
+        "SLUICE_WORK_POOL": "sluice-local",
+        "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
+    }
     for command in (
-        [program("prefect"), "--no-prompt", "work-pool", "create", "local", "--type", "process"],
+        [program("prefect"), "--no-prompt", "work-pool", "create", "sluice-local", "--type", "process"],
         [program("prefect"), "--no-prompt", "deploy", "--all"],
-        [sys.executable, "-m", "deployment.prefect_setup.automations"],
+        [sys.executable, "-c", _APPLY_AUTOMATIONS],
     ):
         subprocess.run(command, cwd=PROJECT_ROOT, env=environment | settings, check=True, capture_output=True)
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _take(ui_url: str, folder: Path) -> None:
-    answer = httpx.get(f"{ui_url}/api/deployments/name/process-upload/upload", timeout=30)
+    answer = httpx.get(f"{ui_url}/api/deployments/name/process-upload/sluice", timeout=30)
     deployment_id = answer.raise_for_status().json()["id"]
     with browser() as running:
         page = new_page(running)

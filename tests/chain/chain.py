@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import pandas as pd
 from botocore.exceptions import ClientError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
@@ -28,14 +29,19 @@ from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
 from deployment.prefect_setup import automations
+from deployment.prefect_setup.registration import apply_limits
 from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
+from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
+from tests.emulator.records import EXTENSIONS
 from tests.looking import looks
 from tests.privileges.calls import recorded
 
 _T = TypeVar("_T")
 END_SECONDS = 90.0
+NAMES = PrefectNames(STACK_NAME)
+UPLOAD_DEPLOYMENT = NAMES.deployment("process-upload")
 
 
 @dataclass
@@ -147,24 +153,34 @@ class Chain:
 
         self.wait_for(at_rest, "the chain to come to rest", 180)
 
-    def run_by_hand(self, deployment: str = "process-upload/upload", /, **parameters: object) -> dict[str, Any]:
-        """Start a deployment manually, wait for its end, and return the flow run."""
+    def run_by_hand(self, deployment: str = UPLOAD_DEPLOYMENT, /, **parameters: object) -> dict[str, Any]:
+        """Start a deployment as a person does, wait for its end, and return the flow run."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
         with contextlib.suppress(CommandFailed):  # the command fails when the run does; the caller looks at its state
             self.cloud.run(["prefect", "deployment", "run", deployment, *arguments, "--watch"], timeout_seconds=120)
         run: dict[str, Any] = self.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
         return run
 
-    def schedule(self, job_variables: dict[str, Any] | None = None, **parameters: object) -> str:
-        """Start the deployment as Prefect's UI does; return the flow run's id. The pool's worker takes the run."""
-        deployment = self._prefect("GET", "/deployments/name/process-upload/upload")["id"]
+    def schedule(
+        self,
+        job_variables: dict[str, Any] | None = None,
+        deployment: str = UPLOAD_DEPLOYMENT,
+        **parameters: object,
+    ) -> str:
+        """Start a deployment as Prefect's UI does, and return the flow run's id: a worker of its pool takes it."""
+        deployment_id = self._prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
-        return str(self._prefect("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+        return str(self._prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
-    def apply_automations(self, *arguments: str) -> None:
-        """Run `deployment.prefect_setup.automations` in this process, because starting another process takes long."""
+    def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Apply automations as registering the stack does, in this process: starting one takes long."""
         with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
-            assert automations.main(arguments) == 0
+            list(automations.apply(NAMES, entries))
+
+    def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
+        """Apply the concurrency limits of contracts as registering the stack does, in this process."""
+        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+            list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
         """Copy the project's contracts, so that a test can change them."""
@@ -353,6 +369,7 @@ def running_chain(
             prefect_port=free_port(),
             prefect_options=prefect_options,
             docker=docker,
+            emulator_extensions=EXTENSIONS,
         ) as cloud:
             outputs = bring_up(
                 cloud,

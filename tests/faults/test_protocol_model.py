@@ -148,6 +148,7 @@ class Protocol(RuleBasedStateMachine):
         self.workers: list[ModelWorker] = []
         self.dead: list[ModelWorker] = []
         limits = PipelineSettings(
+            stack="sluice",
             landing_bucket="landing",
             published_bucket="published",
             queue_url=self.queue.queue_url,

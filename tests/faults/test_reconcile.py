@@ -14,6 +14,7 @@ from deployment.local.pipeline import settings_of
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
+from tests.emulator.records import decisions_of
 from tests.faults.bench import Bench, kept_promises
 from tests.faults.catalogue import fault
 
@@ -59,7 +60,7 @@ def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: UploadMessage) -> None:
-    run = chain.run_by_hand("reconcile/uploads", dry_run=True, grace_minutes=0, prefix=_PREFIX)
+    run = chain.run_by_hand("reconcile/sluice", dry_run=True, grace_minutes=0, prefix=_PREFIX)
     assert run["state"]["name"] == "Lost uploads", run["state"]
     (row,) = _table(chain, run["id"])
     assert (row["key"], row["run"], row["done"]) == (lost.key, lost.run_id, "would be handed over")
@@ -109,4 +110,4 @@ def _reconcile_as_its_role(chain: Chain, bench: Bench) -> None:
 
 
 def _refused(chain: Chain) -> list[dict[str, Any]]:
-    return [one for one in chain.cloud.decisions() if "ReconcileRole" in one["role"] and not one["allowed"]]
+    return [one for one in decisions_of(chain.cloud.state_dir) if "ReconcileRole" in one["role"] and not one["allowed"]]

@@ -63,11 +63,11 @@ from deployment.local.environment import aws_environment
 from deployment.local.ports import free_port
 from deployment.prefect_setup.access import PrefectAccess, prefect_access
 from deployment.prefect_setup.setup import (
-    PrefectStepFailed,
+    PrefectSetupFailed,
     PrefectUnauthorised,
     PrefectUnreachable,
     check_prefect,
-    register,
+    register_stack,
 )
 from deployment.stack_options import StackOptionMissing, StackSelection
 
@@ -566,7 +566,7 @@ def test_a_prefect_that_does_not_answer_is_said_before_anything_is_made(
         (404, PrefectAccess(""), PrefectUnreachable),
     ],
 )
-def test_a_prefect_that_refuses_says_what_it_wants(
+def test_an_api_that_rejects_the_key_is_distinguished_from_one_that_is_not_prefects(
     status: int, access: PrefectAccess, expected: type[Exception]
 ) -> None:
     with answering(status) as address, pytest.raises(expected):
@@ -576,21 +576,9 @@ def test_a_prefect_that_refuses_says_what_it_wants(
 def test_a_prefect_that_goes_away_afterwards_leaves_the_stack_and_says_how_to_go_on(
     users: dict[str, str], tmp_path: Path
 ) -> None:
-    outputs = {
-        **{"LandingBucket": "l", "PublishedBucket": "p", "QueueUrl": "https://q", "IncomingPrefix": "incoming/"},
-        **{"StateMachineArn": "arn:machine", "ReconcileRoleArn": "arn:role"},
-    }
-    steps: list[str] = []
-    with only(users), pytest.raises(PrefectStepFailed):
-        register(
-            PrefectAccess(f"http://127.0.0.1:{free_port()}/api"),
-            outputs,
-            stack_name="sluice",
-            region="eu-central-1",
-            home=tmp_path,
-            on_step=steps.append,
-        )
-    assert len(steps) == 1
+    prefect = PrefectAccess(f"http://127.0.0.1:{free_port()}/api")
+    with only(users), pytest.raises(PrefectSetupFailed):
+        register_stack(prefect, "sluice", region="eu-central-1", home=tmp_path)
 
 
 def test_prefect_clouds_pages_are_found_from_its_api() -> None:

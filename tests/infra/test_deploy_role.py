@@ -16,6 +16,7 @@ import yaml
 from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.local.cloud import LocalCloud
+from tests.emulator.records import EXTENSIONS, decisions_of
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
 from tests.infra.waiting import eventually
 
@@ -150,13 +151,10 @@ def test_the_smoke_tests_file_may_be_put_where_the_stack_looks_for_files() -> No
     assert text_of(drop["Resource"]).endswith(":${StackName}-landing-*/${IncomingPrefix}*")
 
 
-def test_the_workflow_builds_for_the_architecture_that_tasks_run_on() -> None:
+def test_the_workflow_builds_pushes_and_deploys_with_the_command_that_people_use() -> None:
     workflow = yaml.safe_load((PROJECT_ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8"))
-    job = workflow["jobs"]["deploy"]
-    (step,) = (one for one in job["steps"] if one.get("id") == "image")
-    assert 'docker build --platform "$PLATFORM"' in step["run"]
-    assert job["env"]["PLATFORM"] == "${{ vars.PLATFORM || 'linux/amd64' }}"
-    assert load_template()["Parameters"]["TaskCpuArchitecture"]["Default"] == "X86_64"
+    commands = [step["run"] for step in workflow["jobs"]["deploy"]["steps"] if "run" in step]
+    assert commands == ["make setup", ".venv/bin/sluice deploy production --yes"]
 
 
 def characters_of(document: Mapping[str, Any]) -> int:
@@ -215,7 +213,7 @@ def policy_of(statement: dict[str, Any]) -> str:
 @pytest.mark.cloud
 def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> None:
     """IAM is enforced. What CloudFormation does on behalf of the role, the emulator does as root."""
-    with LocalCloud(tmp_path / "cloud", with_prefect=False) as cloud:
+    with LocalCloud(tmp_path / "cloud", with_prefect=False, emulator_extensions=EXTENSIONS) as cloud:
         provider = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
         given = {"Repository": "owner/name", "StackName": "piped", "ProviderArn": provider}
         cloud.client("cloudformation").create_stack(
@@ -237,7 +235,7 @@ def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> Non
         clients = Clients(*(cloud.client(service, **keys) for service in ("cloudformation", "s3", "sts")))
         parameters = {"ImageUri": "sluice:1", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
         assert deploy_stack(clients, stack_name="piped", parameters=parameters)["QueueUrl"]
-        mine = [one for one in cloud.decisions() if one["role"] == ROLE_NAME]
+        mine = [one for one in decisions_of(cloud.state_dir) if one["role"] == ROLE_NAME]
         assert [one for one in mine if not one["allowed"]] == []
         assert {"s3:CreateBucket", "s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
 

@@ -1,6 +1,6 @@
 """Look for archaic and private words in what people read, and name the plain word.
 
-    python -m tests.linters.plain_english          check the folders in CLEAN
+    python -m tests.linters.plain_english          check everything except NOT_YET
     python -m tests.linters.plain_english --count  count the findings in each folder
 
 It reads documentation, YAML and the Makefile line by line. Of Python it reads comments, docstrings and messages
@@ -22,8 +22,21 @@ from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).parents[2]
 
-# The folders and files that must stay plain. The list grows until it is the whole project.
-CLEAN = ("README.md", "CHANGELOG.md", "docs/images", "tests/unit/docs", "tests/linters")
+# What is not plain yet. The list only shrinks; everything else is checked.
+NOT_YET: tuple[str, ...] = (
+    "blocks",
+    "deployment/aws",
+    "deployment/check_python.py",
+    "deployment/cli.py",
+    "deployment/commands",
+    "deployment/deployed_stack.py",
+    "deployment/local",
+    "docs/contracts.md",
+    "docs/decisions",
+    "flows",
+    "lambda_trigger",
+    "tests",
+)
 
 # Generated, or about the words themselves.
 NOT_READ = (
@@ -37,7 +50,9 @@ NOT_READ = (
 BETTER = {
     r"told|tells": "report, notify, state",
     r"said|says": "state, report, show, according to",
-    r"of (?:its|their|our|one's|his) own": "its own ..., separate, dedicated",
+    r"of (?:its|their|our|one's|his) own(?! (?!and|or|with|that|which|is|in|on|at|for|to|by|as|than|whose|so)[a-z])": (
+        "its own ..., separate, dedicated"
+    ),
     r"stands": "is",
     r"lies": "is",
     r"whoever|whosoever": "anyone who, the caller, the user",
@@ -142,15 +157,15 @@ def count() -> None:
 
 
 def main() -> None:
-    """Check the clean folders, or those that are given; exit with 1 when a word is found."""
+    """Check everything except NOT_YET, or the given folders; exit with 1 if a word is found."""
     if sys.argv[1:] == ["--count"]:
         count()
         return
-    folders = sys.argv[1:] or CLEAN
+    folders = sys.argv[1:]
     wrong = [
         f"{name}:{line}: {word!r}: better {better}"
         for name in files()
-        if is_within(name, folders)
+        if (is_within(name, folders) if folders else not is_within(name, NOT_YET))
         for line, word, better in findings(PROJECT_ROOT / name)
     ]
     if wrong:

@@ -65,6 +65,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         s3.put_bucket_versioning(Bucket=LANDING, VersioningConfiguration={"Status": "Enabled"})
         queue_url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
         settings = PipelineSettings(
+            stack="sluice",
             landing_bucket=LANDING,
             published_bucket=PUBLISHED,
             queue_url=queue_url,

@@ -15,7 +15,7 @@ from moto import mock_aws
 
 from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.events import EventUnreadable
-from lambda_trigger.handler import RecordsFailed, Trigger, handle, handle_event, trigger_from_environment
+from lambda_trigger.handler import RecordsFailed, TriggerConfig, handle, handle_event, trigger_from_environment
 from lambda_trigger.message import UploadMessage
 
 BUCKET = "amzn-s3-demo-bucket"
@@ -33,8 +33,8 @@ class Cloud:
             name="process-upload", definition=json.dumps(MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
         )["stateMachineArn"]
 
-    def trigger(self, *, sqs: Any = None, step_functions: Any = None) -> Trigger:
-        return Trigger(
+    def trigger(self, *, sqs: Any = None, step_functions: Any = None) -> TriggerConfig:
+        return TriggerConfig(
             bucket=BUCKET,
             incoming_prefix="incoming/",
             dispatcher=Dispatcher(
