@@ -255,16 +255,16 @@ def test_a_stopped_task_gets_sigterm_can_still_call_aws_and_shows_its_own_exit_c
     code = (
         "import boto3, signal, sys\n"
         "def last(*_):\n"
-        "    boto3.client('s3').put_object(Bucket='last-words', Key='said', Body=b'goodbye'); sys.exit(3)\n"
+        "    boto3.client('s3').put_object(Bucket='last-words', Key='last', Body=b'goodbye'); sys.exit(3)\n"
         "signal.signal(signal.SIGTERM, last); print('ready', flush=True); signal.pause()"
     )
     speaker = role(cloud, "speaker", {"Action": "s3:PutObject", "Resource": "arn:aws:s3:::last-words/*"})
     arn = run_task(cloud, task_definition(cloud, "stopped", code, taskRoleArn=speaker))
     assert log_of(cloud, "stopped", arn) == ["ready"]
-    told = cloud.client("ecs").stop_task(cluster="tests", task=arn, reason="enough")["task"]
-    assert (told["desiredStatus"], told["lastStatus"]) == ("STOPPED", "RUNNING")  # as in AWS, it takes its time
+    stopping = cloud.client("ecs").stop_task(cluster="tests", task=arn, reason="enough")["task"]
+    assert (stopping["desiredStatus"], stopping["lastStatus"]) == ("STOPPED", "RUNNING")  # as in AWS, it takes its time
     task = ended(cloud, arn)
-    assert cloud.client("s3").get_object(Bucket="last-words", Key="said")["Body"].read() == b"goodbye"
+    assert cloud.client("s3").get_object(Bucket="last-words", Key="last")["Body"].read() == b"goodbye"
     assert task["containers"][0]["exitCode"] == 3
     assert (task["stopCode"], task["stoppedReason"]) == ("UserInitiated", "enough")
 
