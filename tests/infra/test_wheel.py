@@ -26,9 +26,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_the_wheel_holds_every_tracked_file_of_its_packages_and_nothing_else(shipped: set[str]) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "--", *PACKAGES], cwd=PROJECT_ROOT, check=True, capture_output=True, text=True
-    )
+    command = ["git", "ls-files", "--", *PACKAGES]
+    listed = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True, text=True)
     assert shipped == set(listed.stdout.split())
 
 
