@@ -83,21 +83,22 @@ def test_a_message_survives_the_queue(key: str, version_id: str | None, size_byt
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "named"),
     [
         ({"schema": 2}, "schema 2"),
         ({"schema": None}, "schema None"),
-        ({"key": 7}, "'key' is int"),
-        ({"size_bytes": "12"}, "'size_bytes' is str"),
-        ({"size_bytes": True}, "'size_bytes' is bool"),
-        ({"size_bytes": -1}, "cannot be negative"),
-        ({"colour": "red"}, "unknown fields ['colour']"),
+        ({"key": 7}, "'key'"),
+        ({"size_bytes": "12"}, "'size_bytes'"),
+        ({"size_bytes": True}, "'size_bytes'"),
+        ({"size_bytes": -1}, "size_bytes"),
+        ({"colour": "red"}, "'colour'"),
     ],
 )
-def test_a_message_of_another_form_is_refused_with_the_field(change: dict[str, object], says: str) -> None:
+def test_a_message_of_another_form_is_refused_with_the_field(change: dict[str, object], named: str) -> None:
     text = json.dumps({**json.loads(UPLOAD.to_json()), **change})
-    with pytest.raises(MessageUnreadable, match=re.escape(says)):
+    with pytest.raises(MessageUnreadable) as raised:
         UploadMessage.from_json(text)
+    assert named in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "7", '{"schema": 1}', "null", "[" * 100_000])
