@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.local.services import PROJECT_ROOT
+from deployment.__init__ import PROJECT_ROOT
 
 PACKAGES = ("blocks", "deployment", "flows", "lambda_trigger")
 
