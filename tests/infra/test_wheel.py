@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.__init__ import PROJECT_ROOT
+from deployment import PROJECT_ROOT
 
 PACKAGES = ("blocks", "deployment", "flows", "lambda_trigger")
 
