@@ -70,7 +70,7 @@ BETTER = {
     r"beside": "next to, besides",
     r"(?:and|or) the like": "and similar",
     r"in (?:its|their|our|his|one's) hands": "holds, works on",
-    r"great(?![ -]Expectations)": "large",
+    r"great(?![ -]Expectations|$)": "large",
     r"once more": "again",
     r"(?:take|takes|took|taken|taking) (?:it |them )?in": "pick up, process",
     r"hears? of|heard of": "is notified of",

@@ -1,4 +1,4 @@
-"""Settings are read once, checked, and missed by name."""
+"""Settings are read once and checked; a missing one is named."""
 
 from __future__ import annotations
 

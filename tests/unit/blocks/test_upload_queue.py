@@ -1,4 +1,4 @@
-"""A message is held while it is worked on, and deleted only when it is done."""
+"""A message stays invisible while it is processed, and is deleted only when its upload is done."""
 
 from __future__ import annotations
 

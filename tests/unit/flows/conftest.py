@@ -1,4 +1,4 @@
-"""A pipeline on AWS in the test's own process, without Prefect."""
+"""A pipeline on AWS in the process of the test, without Prefect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LANDING, PUBLISHED = "landing", "published"
 
 @dataclass
 class Account:
-    """The account and what a test does to it."""
+    """The account, with methods for tests."""
 
     parts: Parts
 
@@ -59,7 +59,7 @@ class Account:
         return [entry["Key"] for entry in listed.get("Contents", [])]
 
     def messages(self) -> int:
-        """How many messages the queue holds, visible or not."""
+        """Return how many messages the queue contains, visible or not."""
         attributes = boto3.client("sqs").get_queue_attributes(
             QueueUrl=self.parts.queue.queue_url, AttributeNames=["All"]
         )["Attributes"]
@@ -68,7 +68,7 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
-    """Two buckets and a queue."""
+    """Create two buckets and a queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with mock_aws():

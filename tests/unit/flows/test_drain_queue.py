@@ -155,7 +155,7 @@ def test_being_stopped_gives_the_message_back_at_once(account: Account) -> None:
 
 
 def test_an_unreadable_message_is_never_deleted(account: Account) -> None:
-    """Its deliveries run out at once, so that the dead-letter queue keeps it."""
+    """Its deliveries are used up at once, so that it moves to the dead-letter queue."""
     account.send("not json")
     parts = assemble(account.parts.settings.model_copy(update={"max_task_seconds": 1}))
     QueueConsumer(parts, TaskIdentity(None, None, None), FlowRunner(parts).process).run()

@@ -25,7 +25,7 @@ _ALL = Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 @dataclass
 class Landing:
-    """A landing bucket, and what is known of its uploads."""
+    """A landing bucket with the state of its uploads."""
 
     account: Account
     executions: Executions

@@ -1,4 +1,4 @@
-"""Repair: upload dirty, correct the quarantine, bring it back in: the published rows are those of a clean upload."""
+"""Repair: after correcting the quarantine of a dirty upload, the published rows are those of a clean upload."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def process(account: Account, body: bytes, key: str = KEY) -> Receipt:
 
 
 def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
-    """A local copy of an output, under its own name."""
+    """Return a local copy of an output, with the same name."""
     (output,) = [output for output in receipt.outputs if output.kind == kind]
     path = folder / output.key.rsplit("/", 1)[-1]
     boto3.client("s3").download_file(PUBLISHED, output.key, str(path))
@@ -55,7 +55,7 @@ def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
 
 
 def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]], None]) -> Corrections:
-    """The quarantine as CSV, corrected by hand."""
+    """Return the quarantine as CSV, manually corrected."""
     path = folder / "corrected.csv"
     export_quarantine(output_of(receipt, "quarantine", folder), path)
     rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
@@ -69,7 +69,7 @@ def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]],
 
 
 def as_it_should_be(row: dict[str, str]) -> None:
-    """What a person knows about the broken orders."""
+    """Return the corrections of the bad orders."""
     clean = dict(zip(HEADER.split(","), CLEAN[int(row["_row_number"]) - 1].split(","), strict=True))
     row.update(clean)
 
@@ -162,7 +162,7 @@ def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_p
 
 
 def again(account: Account, receipt: Receipt) -> Receipt:
-    """A forced re-run of the same object version."""
+    """Force a re-run of the same object version."""
     source = receipt.source
     upload = UploadMessage(
         bucket=source.bucket,

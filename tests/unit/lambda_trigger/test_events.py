@@ -1,4 +1,4 @@
-"""What an S3 event asks for, and what it does not."""
+"""Which records of an S3 event are uploads, and which are not."""
 
 from __future__ import annotations
 

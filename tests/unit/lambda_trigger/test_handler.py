@@ -23,7 +23,7 @@ MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 
 class Cloud:
-    """A queue and a state machine in moto."""
+    """Create a queue and a state machine in moto."""
 
     def __init__(self) -> None:
         self.sqs = boto3.client("sqs")
@@ -64,7 +64,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 class Refusing:
-    """Refuses one operation, and passes everything else on."""
+    """Denies one operation, and forwards everything else."""
 
     def __init__(self, inner: Any, operation: str) -> None:
         self._inner, self._operation = inner, operation
@@ -145,7 +145,7 @@ def test_ignored_records_reach_neither_queue_nor_machine(cloud: Cloud, s3_put: d
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What the Lambda writes to its log; its logger hands nothing to the root logger, where pytest listens."""
+    """Return what the Lambda logs; its logger does not propagate to the root logger, where pytest listens."""
     logger, written = logging.getLogger("sluice.trigger"), list[str]()
 
     class Listening(logging.Handler):

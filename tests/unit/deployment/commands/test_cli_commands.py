@@ -1,4 +1,4 @@
-"""What the commands decide: where a file belongs, whether its end was the expected one, what may be deleted."""
+"""Decisions of the commands: the dataset of a file, the expected outcome, what may be deleted."""
 
 from __future__ import annotations
 

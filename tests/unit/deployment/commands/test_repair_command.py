@@ -1,4 +1,4 @@
-"""`sluice repair` against a pipeline: rows out by the run's id, corrected, and in again."""
+"""`sluice repair` with a pipeline: export rows by the run id, correct them, and publish them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIRTY = orders(*(order(number, unit_price="cheap") if number == 2 else order(num
 
 @dataclass
 class Deployed:
-    """A pipeline in the account of the test, as a command is given it."""
+    """Return a pipeline in the test's account, as a command gets it."""
 
     queue_url: str
     region: str = "us-east-1"

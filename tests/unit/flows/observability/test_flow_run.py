@@ -1,4 +1,4 @@
-"""Prefect shows what is done, and never holds it up."""
+"""Prefect shows the work and never delays it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEADERS = [{"Retry-After": "600"}, {"Retry-After": "0", "Prefect-Maintenance": 
 
 @pytest.fixture(params=_HEADERS, ids=["come back in ten minutes", "under maintenance until further notice"])
 def busy_server(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The API's address of a server that answers everything with 503 and these headers."""
+    """Return the API address of a server that answers every request with 503 and these headers."""
 
     class Busy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -33,7 +33,7 @@ def busy_server(request: pytest.FixtureRequest) -> Iterator[str]:
         do_POST = do_GET  # noqa: N815 (the name that the server calls)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Do nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

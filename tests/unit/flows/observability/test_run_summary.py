@@ -1,4 +1,4 @@
-"""What the UI shows of a receipt: names that stay names, numbers that add up, links that open."""
+"""The summary of a receipt in the UI: names are escaped, numbers add up, links work."""
 
 from __future__ import annotations
 

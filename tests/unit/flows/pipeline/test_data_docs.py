@@ -1,4 +1,4 @@
-"""Data Docs of uploads: a page each and a list, and nothing that happens to them holds data back."""
+"""Data Docs of uploads: a page for each and a list; their failures never hold data back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nobody can need is found; what somebody may need is not."""
+"""Orphaned outputs are found; outputs that may still be needed are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _published(account: Account, upload: UploadMessage) -> Receipt:
 
 
 def _write(run_id: str, attempt: int = 0) -> str:
-    """What a worker leaves that was killed after it had written."""
+    """Write the output of a worker that was killed after writing."""
     key = f"data/default/other/{run_id}-{attempt}-{'0' * 16}.parquet"
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=key, Body=b"rows")
     return key

@@ -1,4 +1,4 @@
-"""The promises [once] and [newest], as properties of the decisions alone."""
+"""The promises [once] and [newest], as properties of the pure decisions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_without_a_sequencer_on_both_sides_last_modified_decides() -> None:
 
 
 def without_event(version: int) -> Receipt:
-    """The receipt of a version whose run was started by hand."""
+    """Return the receipt of a version whose run was started manually."""
     return receipt_of(replace(upload(version), sequencer=None))
 
 
@@ -83,7 +83,7 @@ def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
 
 @pytest.mark.parametrize("older_first", [True, False])
 def test_a_version_that_came_in_parts_is_as_new_as_s3_lists_it(older_first: bool) -> None:
-    """Its LastModified is when its first part was announced: another version may have come since."""
+    """LastModified is when the multipart upload was initiated: another version may have been stored since."""
     versions = [receipt_of(upload(1)), without_event(2)]
     versions[1] = versions[1].model_copy(
         update={"source": source_of(versions[1], last_modified="2025-12-31T00:00:00Z")}
@@ -136,7 +136,7 @@ def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_fi
 
 
 def apply(receipts: list[Receipt], *, replace: bool = True) -> tuple[IndexEntry, set[str]]:
-    """Settle all receipts; return the entry and every data key that was ever retired."""
+    """Settle all receipts; return the entry and every retired data key."""
     entry: IndexEntry | None = None
     retired: set[str] = set()
     for receipt in receipts:

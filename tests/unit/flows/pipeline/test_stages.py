@@ -189,7 +189,7 @@ def test_a_rejection_is_named_by_its_code_or_else_by_its_class() -> None:
 
 @pytest.fixture
 def scaled(account: Account, tmp_path: Path) -> Account:
-    """The account, with a contract that scales a column."""
+    """Return the account with a contract that scales a column."""
     folder = tmp_path / "contracts"
     (folder / "default").mkdir(parents=True)
     (folder / "scaled").mkdir()
