@@ -114,7 +114,7 @@ def refine(
         map_partitions: applies `refine_partition` to every partition, here or in other processes.
 
     Raises:
-        FileRejected: a subclass says why the file cannot be read or judged at all.
+        FileRejected: the file cannot be read or judged at all; one subclass per cause.
         ContractInvalid: an expectation or a step's arguments cannot be used.
         StepFailed: a step cannot be done on these rows.
         CorrectionsUnusable: the corrections do not fit the file.
@@ -379,7 +379,7 @@ class _Merge:
         self._misfits.update(_misfits_of(partition))
 
     def take(self, refined: RefinedPartition) -> None:
-        """Take in the next partition."""
+        """Merge the next partition."""
         self.rows_in += refined.rows_in
         self._misfits.update(refined.misfits)
         self._quarantined.update(first_broken(refined.bad_masks, self._plan.row_rules))
@@ -492,7 +492,7 @@ def preprocess_file(
 
     Raises:
         StepFailed: a step cannot be done on these rows.
-        OutputImpossible: the rows cannot be parted as the contract's output says.
+        OutputImpossible: the rows cannot be split by the contract's output.partition_by.
         ContractInvalid: a step's arguments are wrong.
     """
     seconds = _Seconds(judged.seconds)

@@ -64,7 +64,7 @@ BUILT_IN: dict[str, type[Step]] = {
 
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
-    """The contract's steps, ready to be applied. They hold what they learn: compile them anew for each file.
+    """The contract's steps, ready to be applied. They hold what they learn: compile them for each file.
 
     Raises:
         ContractInvalid: a step's arguments are wrong.
@@ -80,7 +80,7 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
             steps.append(_built_in(contract, written, label))
             continue
         if contract.steps_path is None:
-            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py beside it")
+            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py next to it")
         module = module or load_own_steps(contract.steps_path)
         function = getattr(module, written.function, None)
         if not callable(function):

@@ -1,4 +1,4 @@
-"""A contract's steps and output, tried on no rows at all: what cannot work on any file is told before one comes."""
+"""Try a contract's steps and output on no rows: what cannot work on any file is found before one comes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
         yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
     elif sound and contract.columns:
         yield from _unreadable_formats(contract)
-        yield from _rehearsed(contract)
+        yield from _tried(contract)
 
 
 def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
@@ -49,11 +49,11 @@ def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
             continue
         try:
             coerce(pd.Series(["x"], dtype="str"), column)
-        except Exception as error:  # noqa: BLE001 what pandas raises here is not said anywhere
-            yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_told(error)}"
+        except Exception as error:  # noqa: BLE001 pandas does not document what it raises here
+            yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_cause(error)}"
 
 
-def _rehearsed(contract: Contract) -> Iterator[Fault]:
+def _tried(contract: Contract) -> Iterator[Fault]:
     """Do the steps on a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
     frame = _no_rows(contract)
@@ -76,7 +76,7 @@ def _rehearsed(contract: Contract) -> Iterator[Fault]:
                 yield ("preprocess", position), str(error)
             return
         except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
-            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_told(error)}"
+            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_cause(error)}"
             return
         if is_open:
             return
@@ -95,7 +95,7 @@ def _misfits(step: Step, frame: pd.DataFrame) -> list[str]:
     return [fault for name in there for fault in step.misfits(name, frame[name])]
 
 
-def _told(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -118,7 +118,7 @@ def read_rows(
 
 @dataclass(frozen=True)
 class _BlockParser:
-    """Parses blocks with pandas. It can be pickled, as a partition is to be judged in another process.
+    """Parses blocks with pandas. It can be pickled, so that another process can judge a partition.
 
     Attributes:
         missing: by column the texts that mean missing.
@@ -171,7 +171,7 @@ class _BlockParser:
         return self.parse(replace(block, content=chosen), self.columns)
 
     def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
-        """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
+        """The column with its missing values missing: pandas 3.1 leaves them as texts among integers beyond 64 bits."""
         if not isinstance(values.dtype, pd.StringDtype):
             return values
         is_missing = values.isin(self.missing[str(values.name)])
@@ -272,7 +272,7 @@ class _CsvReader:
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
             places = [place for place, other in enumerate(names, start=1) if other == name]
-            # The name itself is not told: where the header is missing, it is a value.
+            # Without the name itself: where the header is missing, it is a value.
             raise HeaderInvalid(
                 f"line {line}: the columns {places} have the same name; name each once, and see that there is a header"
             )
@@ -378,7 +378,7 @@ class _CsvReader:
             if frame is not None:
                 first = self._at.rows + 1
                 return self._partition(frame, np.arange(first, first + block.rows, dtype=np.int64), [], block)
-            # As many fields as in a regular block, but not in every row: a long one beside a short one, or blank lines.
+            # As many fields as in a regular block, but not in every row: a long one and a short one, or blank lines.
             again = self._cut_record_by_record(block.content, is_last=False)
             if again is None or again.size != block.size:
                 raise AssertionError("a block of regular records was cut differently the second time")
@@ -411,7 +411,7 @@ class _CsvReader:
         return frame
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
-        """Whether float64 may not hold what the file says: great integers beside missing values, and overflows."""
+        """Whether float64 may lose what the file has: large integers among missing values, and overflows."""
         if values.dtype != np.float64:
             return False
         numbers = values.to_numpy()
@@ -426,7 +426,7 @@ class _CsvReader:
     def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
         """Columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
 
-        The file's beginning told of some; the first such number may come much later.
+        The file's beginning shows some; the first such number may come much later.
         """
         known = {*self._contract.columns, *self._text_columns, *lossy}
         in_question = [
@@ -486,7 +486,7 @@ class _CsvReader:
 
 
 class _Utf8:
-    """UTF-8 bytes for pandas's C parser, which would decode and encode them once more from a BytesIO."""
+    """UTF-8 bytes for pandas's C parser, which would decode and encode them again from a BytesIO."""
 
     mode = "r"
 

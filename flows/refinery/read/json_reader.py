@@ -341,10 +341,10 @@ class _Document:
 
 
 def _decoded(raw: str) -> dict[str, Any]:
-    """The object that a row's text says.
+    """The object in a row's text.
 
     Raises:
-        _RowUnfit: it says none, or one that cannot be kept as it is.
+        _RowUnfit: it has none, or one that cannot be kept as it is.
     """
     many_digits = len(raw) > _MAX_DIGITS and _MANY_DIGITS.search(raw)
     try:

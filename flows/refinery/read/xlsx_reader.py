@@ -172,7 +172,7 @@ def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         cells = [_cell(place, number) for place, other in enumerate(names) if other == name]
-        # The name itself is not told: where the header is missing, it is a value.
+        # Without the name itself: where the header is missing, it is a value.
         listed = ", ".join(cells[:10])
         raise HeaderInvalid(
             f"the cells {listed} have the same name; name each column once, and see that there is a header"
@@ -268,7 +268,7 @@ def _content(file: IO[bytes], name: str) -> bytes:
 
 
 def _pieces(file: IO[bytes], part: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A part's unpacked content, whatever its header says about its size."""
+    """A part's unpacked content, whatever size its header gives."""
     if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
     if part.header_offset < 0:
@@ -302,7 +302,7 @@ def _inflated(inflater: Any, packed: bytes) -> Iterator[bytes]:
 
 
 class _Extent:
-    """How far a sheet's cells reach, told from its XML without parsing it."""
+    """How far a sheet's cells reach, counted in its XML without parsing it."""
 
     def __init__(self, max_cells: int) -> None:
         self.errors = ErrorCells(max_cells)

@@ -39,7 +39,7 @@ class ExpectationRaised(FileRejected):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What GX says of one rule over the whole file.
+    """GX's verdict on one rule over the whole file.
 
     Attributes:
         success: whether the expectation is met, with its `mostly`.
@@ -301,7 +301,7 @@ def _domain_object(rule: Rule, arguments: Mapping[str, Any] | None = None) -> An
 
 
 def _faults(error: ValueError) -> str:
-    """What pydantic says, one fault per argument; of a choice of types it tells each one's fault."""
+    """Pydantic's faults, one per argument; of a choice of types it reports each one's fault."""
     told: dict[str, str] = {}
     for fault in getattr(error, "errors", list)():
         told.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))
@@ -331,7 +331,7 @@ def _partition_metrics(rule: Rule, expectation: Any) -> tuple[str, ...]:
 
 
 def _count_metrics(expectation: Any) -> tuple[str, ...]:
-    """The metrics that say how many rows a map expectation looks at."""
+    """The metrics that count how many rows a map expectation looks at."""
     if "column" in expectation.domain_keys:
         return ("table.row_count", "column_values.nonnull.unexpected_count")
     return ("table.row_count", f"{expectation.map_metric}.filtered_row_count")
@@ -350,7 +350,7 @@ def _failing_rows(condition: Any) -> np.ndarray:
     """The positions that a map metric's condition marks.
 
     A comparison with a missing value that pandas leaves open (NA) fails, as it does for NumPy's NaN: otherwise the
-    verdict would hang on which of the two a partition's column happens to be held in.
+    verdict would depend on which of the two a partition's column happens to have.
     """
     mask: pd.Series = condition[0]
     values = mask.to_numpy(dtype=bool, na_value=True) if mask.dtype == "boolean" else mask.to_numpy(dtype=bool)
@@ -426,7 +426,7 @@ def _register_metrics() -> None:
     """Replace GX's `between` by one that compares nullable integers and all timestamps at once.
 
     GX compares NumPy integers, floats and nanosecond timestamps as columns, everything else value by value in Python.
-    Registering a metric anew is GX's own way to extend it; the comparison itself remains GX's.
+    Registering a metric again is GX's own way to extend it; the comparison itself remains GX's.
     """
     import inspect
 

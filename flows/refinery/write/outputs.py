@@ -30,14 +30,14 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 class OutputImpossible(FileRejected):
-    """The clean rows cannot be written as the contract says: no such column to part them by, or too many values."""
+    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values."""
 
     code = "output_impossible"
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A local file that is to be published.
+    """A local file to publish.
 
     Attributes:
         folder: "" or the folders that its rows belong to, as in "country=DE/".
@@ -53,7 +53,7 @@ class OutputFile:
 
 
 class OutputWriter:
-    """Writes frames as the contract's output says.
+    """Writes frames as the contract's output declares.
 
     Args:
         kinds: columns that are written as another type than pandas holds them in: "date" or "time".
@@ -68,7 +68,7 @@ class OutputWriter:
         """Add rows. All frames have the same columns.
 
         Raises:
-            OutputImpossible: they cannot be parted as the contract says.
+            OutputImpossible: they cannot be split by the contract's partition_by.
         """
         table = as_table(frame, self._kinds)
         self._schema = self._schema or self._published(table).schema
@@ -217,8 +217,8 @@ def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> p
     day = _DAY.fullmatch(name)
     column = day.group(1).strip() if day else name
     if column not in frame.columns:
-        there = ", ".join(map(repr, frame.columns))
-        raise OutputImpossible(f"output.partition_by: there is no column {column!r} to write by; there are {there}")
+        present = ", ".join(map(repr, frame.columns))
+        raise OutputImpossible(f"output.partition_by: there is no column {column!r} to write by; there are {present}")
     values = frame[column].reset_index(drop=True)
     label = quote(f"{column}_day" if day else column, safe="")
     if day:
@@ -234,10 +234,10 @@ def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> p
 def _folder_value(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    said = quote(str(value), safe="")
-    if len(said) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
-        said = said[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(said.encode()).hexdigest()[:8]
-    return said or "%00"
+    label = quote(str(value), safe="")
+    if len(label) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
+        label = label[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(label.encode()).hexdigest()[:8]
+    return label or "%00"
 
 
 # What spreadsheet programs take for a formula (owasp.org/www-community/attacks/CSV_Injection).
