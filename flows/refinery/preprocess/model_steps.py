@@ -22,7 +22,7 @@ from flows.refinery.preprocess.step_base import (
     StepFailed,
     is_number,
     is_scalar,
-    plain,
+    python_value,
     with_columns,
 )
 from flows.refinery.preprocess.table_steps import clean_name
@@ -211,7 +211,7 @@ class TrainTestSplit(Step):
 
 def _category(value: Any) -> Any:
     """A value as a receipt and the name of a column can say it: a day without its midnight."""
-    text = plain(value)
+    text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
 
@@ -231,4 +231,4 @@ def _key_text(value: Any) -> str:
         return "\0missing"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # the same key, whether or not its column had missing values
-    return str(plain(value))
+    return str(python_value(value))

@@ -234,8 +234,8 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, str | bool) or is_number(value)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
+def python_value(value: Any) -> Any:
+    """A value of a column as Python's own, timestamps as text: as a contract and a receipt hold it."""
     if isinstance(value, np.generic):
         value = value.item()
     return value.isoformat() if isinstance(value, pd.Timestamp) else value

@@ -15,7 +15,7 @@ from flows.refinery.contract.model import Step as WrittenStep
 from flows.refinery.contract.yaml_with_lines import not_text
 from flows.refinery.preprocess.model_steps import MinMaxScale, OneHotEncode, OrdinalEncode, Standardize, TrainTestSplit
 from flows.refinery.preprocess.own_steps import OwnStep, load_own_steps
-from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed
+from flows.refinery.preprocess.step_base import Step
 from flows.refinery.preprocess.table_steps import (
     CleanColumnNames,
     DropColumns,
@@ -27,17 +27,6 @@ from flows.refinery.preprocess.table_steps import (
 )
 from flows.refinery.preprocess.value_steps import Cast, Clip, FillMissing, MapValues, ParseDates
 from flows.refinery.suggestions import did_you_mean
-
-__all__ = [
-    "BUILT_IN",
-    "DropDuplicates",
-    "FittedStep",
-    "OwnStep",
-    "Step",
-    "StepFailed",
-    "argument_faults",
-    "compile_steps",
-]
 
 BUILT_IN: dict[str, type[Step]] = {
     step.name: step

@@ -24,7 +24,7 @@ from flows.refinery.preprocess.step_base import (
     is_number,
     is_scalar,
     is_text,
-    plain,
+    python_value,
     with_columns,
 )
 from flows.refinery.validate.coercion import coerce
@@ -80,7 +80,7 @@ class FillMissing(FittedStep):
             return float(np.median(values)) if len(values) else None
         if state is None or state.empty:
             return None
-        return plain(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
+        return python_value(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
         del columns
@@ -171,7 +171,7 @@ class MapValues(OnColumns):
     def change(self, name: str, values: pd.Series) -> pd.Series:
         mapping = self._mapping_for(values)
         codes, distinct = pd.factorize(values)
-        old = [plain(value) for value in distinct]
+        old = [python_value(value) for value in distinct]
         known = np.array([value in mapping for value in old] + [True])  # the last is for missing values
         if self.unmapped == "fail" and not known.all():
             rows = values.index[~known[codes]]
@@ -181,7 +181,7 @@ class MapValues(OnColumns):
         dtype = self._dtype(values if keep else None)
         texts = [None if value is None else str(value) for value in new] if dtype == "str" else new
         outcomes = pd.Series([*texts, None], dtype=object)
-        return column_of(outcomes, dtype).take(codes).set_axis(values.index)
+        return as_dtype(outcomes, dtype).take(codes).set_axis(values.index)
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
         for key in self.mapping:
@@ -202,7 +202,7 @@ class MapValues(OnColumns):
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             return self.mapping
         dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
-        return {plain(moment_of(key, values)): new for key, new in dates.items()}
+        return {python_value(moment_of(key, values)): new for key, new in dates.items()}
 
     @property
     def _keeps(self) -> bool:
@@ -272,10 +272,10 @@ class Cast(_Reading):
         read = coerced.values.set_axis(values.index)
         if self.type == "string" and pd.api.types.is_datetime64_dtype(values.dtype):  # dates: timestamps have a zone
             read = read.str.removesuffix(_MIDNIGHT)
-        return (column_of(read, nullable) if nullable else read), coerced.unreadable
+        return (as_dtype(read, nullable) if nullable else read), coerced.unreadable
 
 
-def column_of(values: pd.Series, dtype: str) -> pd.Series:
+def as_dtype(values: pd.Series, dtype: str) -> pd.Series:
     """Values as a column of a dtype that is known by name only."""
     column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
     return column

@@ -15,6 +15,7 @@ import pandas as pd
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
+from flows.refinery.read.columns import missing_texts
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
 from flows.refinery.read.csv_numbers import columns_with_marked_numbers
 from flows.refinery.read.csv_records import (
@@ -191,7 +192,7 @@ class _CsvReader:
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._columns = self._read_header()
-        missing = _missing_values(contract, self._columns)
+        missing = {name: list(missing_texts(contract, name)) for name in self._columns}
         self._parser = _BlockParser(self._columns, self._dialect, missing)
         # Of numbers pandas would take 0.0 for a missing 0.
         by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
@@ -512,12 +513,6 @@ def _lines(content: bytes) -> list[str]:
     lines = text.split("\n")
     last = lines.pop()
     return [line + "\n" for line in lines] + ([last] if last else [])
-
-
-def _missing_values(contract: Contract, columns: list[str]) -> dict[str, list[str]]:
-    own = {name: column.missing_values for name, column in contract.columns.items()}
-    usual = contract.format.missing_values
-    return {name: list(usual if own.get(name) is None else own[name] or ()) for name in columns}
 
 
 def _is_number(text: str) -> bool:

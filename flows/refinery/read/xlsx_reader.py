@@ -128,16 +128,13 @@ def _partitions(
 
 def _partition(rows: _Rows, names: list[str], contract: Contract, found: SourceFormat) -> Partition:
     columns: dict[str, list[Any]] = {}
-    missing: dict[str, frozenset[str]] = {}
     for place, name in enumerate(names):
         column = contract.columns.get(name)
         values = [_value(row[place]) if place < len(row) else None for row in rows.values]
         if column is not None and column.type in TEXT_TYPES:
             values = [_text_of_number(value) for value in values]
         columns[name] = values
-        own = column.missing_values if column is not None else None
-        missing[name] = frozenset(contract.format.missing_values if own is None else own)
-    return Partition(frame_of(columns, missing), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
+    return Partition(frame_of(columns, contract), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
 
 
 def _value(value: Any) -> Any:

@@ -88,9 +88,8 @@ class OutputWriter:
                     f"output.partition_by {list(self._output.partition_by)} gives more than {MAX_FOLDERS} folders"
                 )
             path = self._folder / f"data-{len(self._files):04d}"
-            kind = _ParquetFile if self._output.format == "parquet" else _CsvFile
             schema = self._schema if self._schema is not None else pa.schema([])
-            self._files[folder] = kind(path, schema, self._output.effective_compression)
+            self._files[folder] = _OneFile(path, schema, self._output)
         return self._files[folder]
 
     def _parts(self, frame: pd.DataFrame, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -112,55 +111,32 @@ class OutputWriter:
 
 
 class _OneFile:
-    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
-        self._path, self._schema, self._compression = path, schema, compression
-        self._rows = 0
+    """A Parquet or CSV file that is written table by table."""
 
-    extension = ""
-
-    def write(self, table: pa.Table) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        raise NotImplementedError
-
-    def close(self, folder: str) -> OutputFile:
-        self.finish()
-        return output_file(self._path, folder, self._rows, self.extension)
-
-
-class _ParquetFile(_OneFile):
-    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
-        super().__init__(path, schema, compression)
-        self.extension = ".parquet"
-        self._writer = pq.ParquetWriter(path, schema, compression=compression)
+    def __init__(self, path: Path, schema: pa.Schema, output: Output) -> None:
+        self._path, self._rows = path, 0
+        self._header: pa.Schema | None = None
+        compression = output.effective_compression
+        if output.format == "parquet":
+            self._extension = ".parquet"
+            self._writer = pq.ParquetWriter(path, schema, compression=compression)
+            return
+        self._extension = f".csv{_EXTENSIONS[compression]}"
+        self._header = pa.schema([field.with_name(_unformula(field.name)) for field in schema])
+        self._sink = pa.output_stream(str(path), compression=None if compression == "none" else compression)
+        self._writer = pa_csv.CSVWriter(self._sink, self._header)
 
     def write(self, table: pa.Table) -> None:
+        if self._header is not None:
+            table = pa.Table.from_arrays([_escaped(column) for column in table.columns], schema=self._header)
         self._writer.write_table(table)
         self._rows += table.num_rows
 
-    def finish(self) -> None:
+    def close(self, folder: str) -> OutputFile:
         self._writer.close()
-
-
-class _CsvFile(_OneFile):
-    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
-        super().__init__(path, schema, compression)
-        self.extension = f".csv{_EXTENSIONS[compression]}"
-        codec = None if compression == "none" else compression
-        self._sink = pa.output_stream(str(path), compression=codec)
-        header = pa.schema([field.with_name(_unformula(field.name)) for field in schema])
-        self._header = header
-        self._writer = pa_csv.CSVWriter(self._sink, header)
-
-    def write(self, table: pa.Table) -> None:
-        columns = [_escaped(column) for column in table.columns]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._header))
-        self._rows += table.num_rows
-
-    def finish(self) -> None:
-        self._writer.close()
-        self._sink.close()
+        if self._header is not None:
+            self._sink.close()
+        return output_file(self._path, folder, self._rows, self._extension)
 
 
 def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.preprocess.step_base import ColumnMissing, NoColumnLeft
-from flows.refinery.preprocess.steps import BUILT_IN, StepFailed, compile_steps
+from flows.refinery.preprocess.step_base import ColumnMissing, NoColumnLeft, StepFailed
+from flows.refinery.preprocess.steps import BUILT_IN, compile_steps
 from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.refine import Refined, judge_file, preprocess_file
 from tests.unit.flows.refinery.tables import a_contract
