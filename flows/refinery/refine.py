@@ -23,7 +23,7 @@ import pyarrow as pa
 from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import Contract
-from flows.refinery.errors import SluiceError
+from flows.refinery.errors import SluiceError, TerminalError
 from flows.refinery.preprocess.step_base import FittedStep
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
@@ -213,7 +213,7 @@ def _misfits_of(partition: Partition) -> Counter[str]:
 
 
 class _Seconds(dict[str, float]):
-    """Seconds by part."""
+    """Seconds by part; an error that ends a part gets its name."""
 
     def add(self, others: Mapping[str, float]) -> None:
         """Add what was counted elsewhere."""
@@ -226,6 +226,9 @@ class _Seconds(dict[str, float]):
         start = time.perf_counter()
         try:
             yield
+        except TerminalError as error:
+            error.part = error.part or part
+            raise
         finally:
             self.add({part: time.perf_counter() - start})
 
@@ -416,10 +419,6 @@ class _Merge:
         self._check_rows()
         if not self.reasons:
             self.reasons += reasons_of_bad_rows(self._contract.bad_rows, bad, self.rows_in)
-        if not self.reasons and self.rows_in != self._good.rows + bad:
-            raise RowsUnaccounted(
-                f"{self.rows_in} rows came in, {self._good.rows} are good and {bad} are bad; nothing is published"
-            )
         return JudgedFile(
             rows_in=self.rows_in,
             quarantined=quarantined,

@@ -64,7 +64,7 @@ class Step(BaseModel, ABC):
         return {}
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-        """The columns that are still published as dates or times after the step.
+        """The columns that are still published as dates or times after the step, where it keeps them.
 
         Args:
             kinds: those that were before it: "date" or "time" by name.

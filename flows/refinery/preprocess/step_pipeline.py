@@ -66,6 +66,8 @@ class StepPipeline:
                 frame = step.apply(before)
                 require_a_column(step.label, before, frame)
                 self.dropped[step.label] += len(before) - len(frame)
+                if number == 0:
+                    self._follow_kinds({name: kind for name, kind in self.kinds.items() if name in frame.columns})
             yield frame
 
     def close(self) -> None:

@@ -71,6 +71,7 @@ def _tried(contract: Contract) -> Iterator[Fault]:
             return
         try:
             kinds, frame = step.kinds_after(kinds, list(frame.columns)), _done(step, frame)
+            kinds = {name: kind for name, kind in kinds.items() if name in frame.columns}
         except StepFailed as error:
             if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)

@@ -70,7 +70,6 @@ def _import() -> SimpleNamespace:
         MetricResolutionError=MetricResolutionError,
         MetricsCalculator=MetricsCalculator,
         PandasExecutionEngine=PandasExecutionEngine,
-        ValidationGraph=validation_graph.ValidationGraph,
         get_expectation_impl=get_expectation_impl,
         get_metric_kwargs=get_metric_kwargs,
         list_registered_expectation_implementations=list_registered_expectation_implementations,
