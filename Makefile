@@ -145,11 +145,10 @@ image-tests: setup ## the image, built and run as the task of real uploads (skip
 image: ## builds the image (BUILDER=docker or podman, BASE_IMAGE=... with a digest for what you ship)
 	@$(BUILDER) build -f container/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t $(IMAGE) .
 
-sizes: setup ## what weighs what in the image that make image built
-	@mkdir -p build
-	@$(BUILDER) save -o build/image.tar $(IMAGE)
-	@$(BIN)/python -m container.sizes build/image.tar
-	@rm -f build/image.tar
+sizes: ## layers of the image that make image built, and its 20 largest packages, in KiB on disk
+	@$(BUILDER) history --format '{{.Size}} {{.CreatedBy}}' $(IMAGE)
+	@$(BUILDER) run --rm --entrypoint sh $(IMAGE) -c \
+		'du -sk /opt/sluice/lib/python3*/site-packages/* /app | sort -rn | head -n 20'
 
 sbom: setup $(SUPPLY)/.ready ## the image's bill of materials (CycloneDX), from its lock: build/sluice.cdx.json
 	@mkdir -p build

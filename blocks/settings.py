@@ -1,101 +1,106 @@
-"""The pipeline's settings: read once, in one typed place."""
+"""The pipeline's settings: read once, in one typed place.
+
+Without Prefect, whose import makes a folder in the user's home.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-from prefect.blocks.core import Block
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from blocks.aws import LOGO_URL
-from blocks.stack_outputs import OUTPUTS
+from blocks.prefect_names import PrefectNames
 from flows.refinery.errors import TerminalError
 
-BLOCK_NAME = "sluice"
-_PREFIX = "SLUICE_"
 CONTRACTS = Path(__file__).resolve().parent.parent / "flows" / "contracts"
+STACK_OUTPUTS = {
+    "stack": "StackName",
+    "landing_bucket": "LandingBucket",
+    "published_bucket": "PublishedBucket",
+    "queue_url": "QueueUrl",
+    "incoming_prefix": "IncomingPrefix",
+    "state_machine_arn": "StateMachineArn",
+}
+"""By setting, the output of the stack that holds its value."""
+_PREFIX = "SLUICE_"
 
 
 class SettingsMissing(TerminalError):
-    """A setting that has no default is not in the environment and there is no block to read it from."""
+    """A setting without a default is neither in the environment nor in a block."""
 
 
-class PipelineSettings(Block):
+class PipelineSettings(BaseModel):
     """Where uploads come from, where results go, and the limits that apply on the way.
 
-    In the container these come from its environment (`SLUICE_` and the field's name in capitals); runs started
-    from Prefect by hand read the block of the same fields.
+    In the container these come from its environment (`SLUICE_` and the field's name in capitals). Runs started by hand
+    read the block of the same fields (blocks/settings_block.py).
     """
 
-    _block_type_name = "Sluice pipeline settings"
-    _block_type_slug = "sluice-pipeline-settings"
-    _description = (
-        "Where uploads come from, where results go, and the limits that apply on the way. Runs that are started by "
-        "hand read it; the container has all of it in its environment."
-    )
-    _logo_url = LOGO_URL
-
-    landing_bucket: str = Field(description="The bucket that files are dropped into.")
+    stack: str = Field(description="The stack's name; Prefect's deployments and concurrency limits are named after it.")
+    landing_bucket: str = Field(description="The bucket that files are uploaded to.")
     published_bucket: str = Field(description="The bucket that clean data, quarantine and receipts are written to.")
     queue_url: str = Field(description="The SQS queue that holds one message for each upload.")
     incoming_prefix: str = Field(
-        "incoming/", description="Where in the landing bucket uploads are dropped.", pattern=r"^([^/]+/)+$"
+        "incoming/", description="The prefix of uploads in the landing bucket.", pattern=r"^([^/]+/)+$"
     )
     visibility_timeout_seconds: int = Field(
         120,
         ge=10,
         le=43_200,
-        description="How long a received message stays invisible; it is extended while the work goes on.",
+        description="How long a received message stays invisible; extended while the upload is processed.",
     )
     receive_wait_seconds: int = Field(10, ge=0, le=20, description="How long one receive call waits for a message.")
     idle_seconds: int = Field(
         60,
         ge=0,
         le=3_600,
-        description="How long a task waits at an empty queue for its own file's receipt before it gives up.",
+        description="How long a task waits at an empty queue for the receipt of its own file before it gives up.",
     )
     max_task_seconds: int = Field(
-        3_000, ge=10, le=86_400, description="After this long a task takes no further message."
+        3_000, ge=10, le=86_400, description="After this long a task receives no further message."
     )
     stage_timeout_seconds: int = Field(
         1_500,
         ge=1,
         le=43_200,
-        description="How long validating or preprocessing one upload may take; once it is tried again, then rejected.",
+        description="How long validating or preprocessing one upload may take; it is tried again once, then rejected.",
     )
     retry_delay_seconds: int = Field(
-        30, ge=0, le=900, description="How long a message rests after a failure that may pass, times its deliveries."
+        30, ge=0, le=900, description="How long a message rests after a transient failure, times its deliveries."
     )
     max_object_bytes: int = Field(
         10 * 1024**3, ge=1, description="A larger upload is rejected before it is downloaded."
     )
-    deployment: str = Field(
-        "process-upload/upload", description="The Prefect deployment under which uploads appear, as FLOW/DEPLOYMENT."
-    )
     state_machine_arn: str = Field(
-        "", description="The state machine that sees an upload through; only the reconcile flow needs to know it."
+        "", description="The state machine that runs a task for each upload; only the reconcile flow needs it."
     )
     contracts_folder: Path | None = Field(
-        None, description="The folder with one sub-folder for each dataset; empty: Sluice's own, where the code lies."
+        None, description="The folder with one subfolder for each dataset; empty: the one that comes with the code."
     )
 
     @property
     def contracts_root(self) -> Path:
-        """Where the contracts lie on this machine."""
+        """Return the folder of the contracts on this machine."""
         return self.contracts_folder or CONTRACTS
 
+    @property
+    def prefect_names(self) -> PrefectNames:
+        """Return what the stack's things are called in Prefect."""
+        return PrefectNames(self.stack)
+
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PipelineSettings:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the settings from `environment`.
 
         Raises:
-            SettingsMissing: naming the variables that are missing or wrong.
+            SettingsMissing: names the variables that are missing or wrong.
         """
         given = {
             name: environment[_PREFIX + name.upper()]
-            for name in cls.model_fields
+            for name in PipelineSettings.model_fields
             if environment.get(_PREFIX + name.upper(), "") != ""
         }
         try:
@@ -108,18 +113,18 @@ class PipelineSettings(Block):
             raise SettingsMissing(f"the environment does not configure the pipeline: {wrong}") from error
 
     @classmethod
-    def from_outputs(cls, outputs: Mapping[str, str]) -> PipelineSettings:
+    def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
         """Read from a stack's outputs what the stack decides; the rest are the defaults.
 
         Raises:
-            SettingsMissing: naming the outputs that it lacks.
+            SettingsMissing: names the outputs that are missing.
         """
-        missing = [output for output in OUTPUTS.values() if output not in outputs]
+        missing = [output for output in STACK_OUTPUTS.values() if output not in outputs]
         if missing:
             raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?")
-        return cls.model_validate({field: outputs[output] for field, output in OUTPUTS.items()})
+        return cls.model_validate({field: outputs[output] for field, output in STACK_OUTPUTS.items()})
 
     @classmethod
     def in_environment(cls, environment: Mapping[str, str] = os.environ) -> bool:
-        """Whether the environment means to configure the pipeline."""
+        """Return whether the environment configures the pipeline."""
         return bool(environment.get(_PREFIX + "PUBLISHED_BUCKET"))

@@ -1,8 +1,8 @@
-"""Says which packages of the lock belong into the image: the lock holds those for other systems too.
+"""Selects the packages of the lock that are in the image: the lock also holds those for other systems.
 
     python -m container.lock
 
-Prints them as requirements with hashes and without markers, for programs that read none.
+Prints them as requirements with hashes and without markers, for programs that do not evaluate markers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 LOCK = Path(__file__).with_name("requirements.lock")
-# The image's Python and system, in the words of environment markers.
+# The image's Python and system, as environment markers name them.
 IN_THE_IMAGE = {
     "python_version": "3.11",
     "python_full_version": "3.11.0",

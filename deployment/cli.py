@@ -251,12 +251,12 @@ def deploy(
     What will change is shown and asked about first. Run it again after a failure: it goes on where it stopped.
     A dry run uploads the template at most, for CloudFormation to read, and only where the artifact bucket exists.
     """
-    from deployment.commands.deploy import Wishes
+    from deployment.commands.deploy import DeployOptions
     from deployment.commands.deploy import deploy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=parameter or [])
     more = {"image": image, "prefect_url_from_here": prefect_url}
-    wishes = Wishes(
+    options = DeployOptions(
         environment=wanted.model_copy(update={name: value for name, value in more.items() if value}),
         dry_run=dry_run,
         skip_prefect=skip_prefect,
@@ -264,7 +264,7 @@ def deploy(
         smoke_test_seconds=deadline,
         home=_DEFAULT_STATE / "aws" / "prefect",
     )
-    published = run(_console(), wishes, _users(context), _ask(yes=yes))
+    published = run(_console(), options, _users(context), _ask(yes=yes))
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -284,7 +284,15 @@ def destroy(
     from deployment.commands.destroy import destroy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
-    run(_console(), wanted, _users(context), delete_data=delete_data, ask=_ask(yes=yes), type_in=_typed)
+    run(
+        _console(),
+        wanted,
+        _users(context),
+        delete_data=delete_data,
+        ask=_ask(yes=yes),
+        type_in=_typed,
+        home=_DEFAULT_STATE / "aws" / "prefect",
+    )
 
 
 @app.command()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from blocks.stack_outputs import OUTPUTS
+from blocks.settings import STACK_OUTPUTS
 
 AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 
@@ -31,4 +31,4 @@ def _replace(variables: dict[str, str]) -> None:
 
 def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that tell a process where the pipeline's buckets and queue are."""
-    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in OUTPUTS.items()}
+    return {f"SLUICE_{name.upper()}": outputs[output] for name, output in STACK_OUTPUTS.items()}

@@ -12,8 +12,10 @@ from functools import cached_property
 from http.client import HTTPException
 from typing import Any
 
+from prefect import runtime
+
 from blocks.object_store import ObjectStore
-from blocks.settings import BLOCK_NAME, PipelineSettings
+from blocks.settings import PipelineSettings
 from blocks.upload_queue import UploadQueue
 from flows.refinery.contract.loading import Contracts
 
@@ -48,20 +50,19 @@ def assemble(settings: PipelineSettings) -> Pipeline:
 
 
 def pipeline() -> Pipeline:
-    """Build the pipeline from the environment, or, where that says nothing, from the block that the deployment
-    registered in Prefect.
+    """Build the pipeline from the environment, or, in a run of a deployment in Prefect, from the settings block of the
+    deployment's stack where the environment configures none or another one.
 
     Raises:
         SettingsMissing: neither is there.
     """
-    if PipelineSettings.in_environment():
-        return assemble(PipelineSettings.from_environment())
-    try:
-        block = PipelineSettings.load(BLOCK_NAME)
-    except ValueError:
-        return assemble(PipelineSettings.from_environment())  # says which variables are missing
-    assert isinstance(block, PipelineSettings)  # noqa: S101 (load is typed for its asynchronous twin as well)
-    return assemble(block)
+    stack = runtime.deployment.name  # a deployment has the name of its stack; None outside of a deployment's run
+    if stack and os.environ.get("SLUICE_STACK") != stack:
+        from blocks.settings_block import settings_of_stack, use_credentials_of_stack
+
+        use_credentials_of_stack(stack)
+        return assemble(settings_of_stack(stack))
+    return assemble(PipelineSettings.from_environment())
 
 
 @dataclass(frozen=True, slots=True)

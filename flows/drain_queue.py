@@ -170,7 +170,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         parts = pipeline()
-        drain = Drain(parts, task_identity(), Observer(parts.settings.deployment))
+        drain = Drain(parts, task_identity(), Observer(parts.settings.prefect_names.deployment("process-upload")))
     except SettingsMissing as error:
         LOG.error("misconfigured", extra={"fields": {"error": str(error)}})
         return EXIT_MISCONFIGURED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -232,7 +232,7 @@ def process_upload(
     progress = ProgressBar()
     with (
         signs_of_life(),
-        upload_slot(assignment.dataset),
+        upload_slot(_limit_of(assignment)),
         UploadRun(
             assignment.pipeline,
             assignment.upload,
@@ -243,6 +243,15 @@ def process_upload(
         ) as run,
     ):
         return _see_through(run, assignment, progress, dry_run=dry_run)
+
+
+def _limit_of(assignment: Assignment) -> str | None:
+    """Return the concurrency limit that the upload's contract sets. A stage reports what is wrong with a contract."""
+    with suppress(ContractInvalid):
+        contract = assignment.contract or assignment.pipeline.contracts.for_key(assignment.upload.key)
+        if contract.max_concurrent_uploads:
+            return assignment.pipeline.settings.prefect_names.limit(contract.dataset)
+    return None
 
 
 def _see_through(run: UploadRun, assignment: Assignment, progress: ProgressBar, *, dry_run: bool) -> State[Any]:

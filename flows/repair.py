@@ -70,7 +70,7 @@ def repair(pipeline: Pipeline, run_id: str, corrections: Corrections) -> Receipt
         corrections=corrections,
         by_hand=True,
     )
-    return Observer(pipeline.settings.deployment).process(assignment)
+    return Observer(pipeline.settings.prefect_names.deployment("process-upload")).process(assignment)
 
 
 def _repairable(pipeline: Pipeline, run_id: str) -> Receipt:

@@ -178,6 +178,12 @@ def stack_outputs(clients: Clients, stack_name: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
+def stack_parameters(clients: Clients, stack_name: str) -> dict[str, str]:
+    """Return the values of the parameters of a stack that exists."""
+    stack = clients.cloudformation.describe_stacks(StackName=stack_name)["Stacks"][0]
+    return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])}
+
+
 def delete_stack(
     clients: Clients,
     *,

@@ -1,7 +1,7 @@
-"""The container image of a deployment: named by the sources it is built from, built and pushed once, used by digest.
+"""The container image of a deployment: built and pushed once for the same sources, used by digest.
 
-docker, podman or buildah builds it; which one is there is found out by asking. The tag is a hash of everything that the
-Dockerfile copies, so an image that was pushed before is found again and an interrupted deployment does not build twice.
+docker, podman or buildah builds it, whichever answers first. The tag is a hash of everything that the Dockerfile
+copies, so an image that was pushed before is found again: by an interrupted deployment, on another machine, in CI.
 """
 
 from __future__ import annotations
@@ -30,11 +30,23 @@ _ECR = re.compile(
 )
 _TAG_LENGTH = 24
 _LINES_SHOWN = 12
-_ASK_SECONDS = 30
+_ANSWER_SECONDS = 30
 
 
 class ContainerEngineMissing(TerminalError):
-    """Neither docker (with its daemon running), podman nor buildah is on this machine."""
+    """Neither docker (with its daemon running), podman nor buildah answers on this machine.
+
+    Attributes:
+        silent: the engines that are installed and do not answer.
+    """
+
+    def __init__(self, silent: Iterable[str]) -> None:
+        self.silent = tuple(silent)
+        found = f" ({', '.join(self.silent)} does not answer: is its daemon running?)" if self.silent else ""
+        super().__init__(
+            f"there is no docker, podman or buildah to build the image with{found}; install one, or give --image with "
+            "the address of an image that was pushed"
+        )
 
 
 class ImageBuildFailed(TerminalError):
@@ -46,11 +58,11 @@ class ImagePushRefused(TransientError):
 
 
 class ImageNotPushed(TerminalError):
-    """The image that was named is not in its repository."""
+    """The named image is not in its repository."""
 
 
 class ImageElsewhere(TerminalError):
-    """The image that was named lies in a repository of ECR that is not the stack's, which its tasks may not read."""
+    """The named image is in another ECR repository than the stack's, from which its tasks may not pull."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +71,14 @@ class Engine:
 
     Attributes:
         name: docker, podman or buildah.
-        path: where it is.
+        path: its executable.
     """
 
     name: str
     path: str
 
-    def run(self, *arguments: str, secret: str = "") -> list[str]:
-        """Run it to its end, and return its output's lines.
+    def run(self, *arguments: str, secret: str = "") -> None:
+        """Run it to its end.
 
         Args:
             arguments: the command and its options.
@@ -75,47 +87,34 @@ class Engine:
         Raises:
             subprocess.CalledProcessError: it failed; `output` holds the last lines.
         """
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         done = subprocess.run(
-            [self.path, *arguments],
-            cwd=PROJECT_ROOT,
-            input=secret,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
+            [self.path, *arguments], cwd=PROJECT_ROOT, input=secret, text=True, errors="replace", check=False, **streams
         )
-        lines = done.stdout.splitlines()
         if done.returncode != 0:
-            raise subprocess.CalledProcessError(done.returncode, arguments[0], "\n".join(lines[-_LINES_SHOWN:]))
-        return lines
+            end = "\n".join(done.stdout.splitlines()[-_LINES_SHOWN:])
+            raise subprocess.CalledProcessError(done.returncode, arguments[0], end)
+
+    def answers(self) -> bool:
+        """Return whether it can be used: docker is a client, which builds nothing without its daemon."""
+        question = [self.path, "info"] if self.name == "docker" else [self.path, "--version"]
+        try:
+            return subprocess.run(question, capture_output=True, timeout=_ANSWER_SECONDS, check=False).returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            return False
 
 
 def find_engine(names: Iterable[str] = ENGINES) -> Engine:
-    """Return the first engine that is there and answers.
+    """Return the first engine that is installed and answers.
 
     Raises:
         ContainerEngineMissing: there is none.
     """
-    silent = []
-    for name in names:
-        path = shutil.which(name)
-        if path is None:
-            continue
-        # docker is a client: without its daemon it builds nothing.
-        asked = [path, "info"] if name == "docker" else [path, "--version"]
-        try:
-            answered = subprocess.run(asked, capture_output=True, timeout=_ASK_SECONDS, check=False).returncode == 0
-        except (OSError, subprocess.TimeoutExpired):
-            answered = False
-        if answered:
-            return Engine(name, path)
-        silent.append(name)
-    found = f" ({', '.join(silent)} is installed and does not answer: is its daemon running?)" if silent else ""
-    raise ContainerEngineMissing(
-        f"there is no docker, podman or buildah to build the image with{found}; install one, or give --image with the "
-        "address of an image that CI pushed"
-    )
+    installed = [Engine(name, path) for name in names if (path := shutil.which(name))]
+    answering = (engine for engine in installed if engine.answers())
+    if engine := next(answering, None):
+        return engine
+    raise ContainerEngineMissing(engine.name for engine in installed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class Recipe:
     """What an image is built from.
 
     Attributes:
-        architecture: X86_64 or ARM64, as the template's TaskCpuArchitecture says it.
+        architecture: X86_64 or ARM64, as in the template's TaskCpuArchitecture.
         build_arguments: the Dockerfile's ARGs, such as BASE_IMAGE.
         root: the folder that is the build's context.
     """
@@ -135,13 +134,13 @@ class Recipe:
     @property
     def tag(self) -> str:
         """Return the image's tag: a hash of the files, the arguments and the architecture."""
-        told = hashlib.sha256(self.architecture.encode())
+        content = hashlib.sha256(self.architecture.encode())
         for name, value in sorted(self.build_arguments.items()):
-            told.update(f"\0{name}={value}".encode())
+            content.update(f"\0{name}={value}".encode())
         for path in self._files():
-            told.update(f"\0{path.relative_to(self.root).as_posix()}\0".encode())
-            told.update(hashlib.sha256(path.read_bytes()).digest())
-        return f"src-{told.hexdigest()[:_TAG_LENGTH]}"
+            content.update(f"\0{path.relative_to(self.root).as_posix()}\0".encode())
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+        return f"src-{content.hexdigest()[:_TAG_LENGTH]}"
 
     def _files(self) -> Iterator[Path]:
         """Yield the files that decide what is in the image: the Dockerfile, and what it copies."""
@@ -155,7 +154,7 @@ class Recipe:
 
 
 def repository_name(stack_name: str) -> str:
-    """Return the name of the repository that the stack makes."""
+    """Return the name of the repository that the stack creates."""
     return f"{stack_name}/drain"
 
 
@@ -168,53 +167,44 @@ def find_repository(ecr: Any, stack_name: str) -> str | None:
     return str(found[0]["repositoryUri"])
 
 
-def find_digest(ecr: Any, repository: str, tag: str) -> str | None:
-    """Return the digest of a pushed image, None where there is no image of this tag."""
+def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | None:
+    """Return the digest of a pushed image, None where the repository does not have it.
+
+    Args:
+        ecr: boto3's client.
+        repository: its name.
+        image: its imageTag or its imageDigest.
+    """
     try:
-        found = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
+        found = ecr.describe_images(repositoryName=repository, imageIds=[image])["imageDetails"]
     except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
         return None
     return str(found[0]["imageDigest"]) if found else None
 
 
-def check_repository(uri: str, stack_name: str, account_id: str, region: str) -> None:
-    """Make sure that the stack's tasks may pull the image: of ECR they may read the stack's own repository only.
+def resolve_image(ecr: Any, uri: str, *, stack_name: str, account_id: str, region: str) -> str:
+    """Return the address by digest of an image that was pushed before; one outside of ECR is returned as it is.
 
-    An image of any other registry is taken as it is; whether it can be pulled, nobody knows before a task starts.
-
-    Raises:
-        ImageElsewhere: it lies in another repository, account or region.
-    """
-    parts = _ECR.fullmatch(uri)
-    own = repository_name(stack_name)
-    if parts and (parts["account"], parts["region"], parts["repository"]) != (account_id, region, own):
-        raise ImageElsewhere(
-            f"the image {uri} would deploy and never run, since the stack's tasks may pull from the repository {own} "
-            f"of account {account_id}, region {region}, and no other of ECR: push it there, or leave --image out to "
-            "build it here"
-        )
-
-
-def check_pushed(ecr: Any, uri: str, account_id: str, region: str) -> str:
-    """Return the address of an image by its digest, once it is sure that the image is there.
-
-    An image outside of this account's registry cannot be asked for, and its address is returned as it is.
+    Of ECR the stack's tasks may pull from the stack's own repository only. Whether they can pull from another registry
+    shows only when a task starts.
 
     Raises:
+        ImageElsewhere: it is in another repository, account or region of ECR.
         ImageNotPushed: the repository has no such image.
     """
-    parts = _ECR.fullmatch(uri)
-    if parts is None or (parts["account"], parts["region"]) != (account_id, region):
+    parts, own = _ECR.fullmatch(uri), repository_name(stack_name)
+    if parts is None:
         return uri
+    if (parts["account"], parts["region"], parts["repository"]) != (account_id, region, own):
+        raise ImageElsewhere(
+            f"no task could start from the image {uri}, because the stack's tasks may pull from no ECR repository but "
+            f"{own} in account {account_id}, region {region}; push it there, or leave --image out"
+        )
     wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"] or "latest"}
-    try:
-        answer = ecr.describe_images(repositoryName=parts["repository"], imageIds=[wanted])
-        found = answer["imageDetails"]
-    except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
-        found = []
-    if not found:
+    digest = find_digest(ecr, own, wanted)
+    if digest is None:
         raise ImageNotPushed(f"there is no image {uri}: push it first, or leave --image out to build it here")
-    return f"{uri.partition('@')[0].removesuffix(':' + (parts['tag'] or ''))}@{found[0]['imageDigest']}"
+    return f"{uri.partition('@')[0].removesuffix(':' + (parts['tag'] or ''))}@{digest}"
 
 
 def build(engine: Engine, recipe: Recipe, name: str) -> None:
@@ -224,19 +214,15 @@ def build(engine: Engine, recipe: Recipe, name: str) -> None:
         ImageBuildFailed: with the end of the engine's output.
     """
     arguments = [f"--build-arg={key}={value}" for key, value in sorted(recipe.build_arguments.items())]
-    platform = _PLATFORMS[recipe.architecture]
+    options = ("--platform", _PLATFORMS[recipe.architecture], "-f", str(recipe.root / DOCKERFILE), "-t", name)
     try:
-        engine.run(
-            *("build", "--platform", platform, "-f", str(recipe.root / DOCKERFILE), "-t", name),
-            *arguments,
-            str(recipe.root),
-        )
+        engine.run("build", *options, *arguments, str(recipe.root))
     except subprocess.CalledProcessError as error:
         raise ImageBuildFailed(f"{engine.name} could not build the image:\n{error.output}") from error
 
 
 def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
-    """Push the image that was built as `repository_uri:tag`.
+    """Log in to the registry and push the image that was built as `repository_uri:tag`.
 
     Raises:
         ImagePushRefused: with the end of the engine's output.
@@ -253,14 +239,13 @@ def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
         engine.run("push", *options, pushed)
     except subprocess.CalledProcessError as error:
         raise ImagePushRefused(
-            f"{engine.name} {error.cmd} was refused by {registry}; the credentials need ecr:GetAuthorizationToken, "
-            f"ecr:InitiateLayerUpload, ecr:UploadLayerPart, ecr:CompleteLayerUpload, ecr:BatchCheckLayerAvailability "
-            f"and ecr:PutImage:\n{error.output}"
+            f"{registry} refused {engine.name} {error.cmd}; deployment/aws/github_role.yaml lists the permissions that "
+            f"it needs (PushImages):\n{error.output}"
         ) from error
 
 
 def _registry_of(ecr: Any, repository_uri: str) -> tuple[str, bool]:
-    """Return the registry's host, and whether it speaks plain HTTP: the embedded cloud's own address stands for ECR."""
+    """Return the registry's host and whether it speaks plain HTTP: the embedded cloud's own address replaces ECR's."""
     endpoint = urlsplit(str(ecr.meta.endpoint_url))
     if (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
         return repository_uri.partition("/")[0], False

@@ -1,4 +1,4 @@
-"""The tasks that are at work on a stack's cluster: CloudFormation deletes a cluster only once none is left.
+"""The tasks that run on a stack's cluster: CloudFormation deletes a cluster only once no task is left.
 
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteCluster.html (ClusterContainsTasksException)
 """
@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from blocks.aws_errors import aws_error_code
 from flows.refinery.errors import TransientError
 
 DEADLINE_SECONDS = 300.0  # a container has 120 seconds after SIGTERM (stopTimeout), then its network is taken down
-_PAUSE_SECONDS = 2.0
-_NO_CLUSTER = "ClusterNotFoundException"
-_GONE = "STOPPED"
+_DELAY_SECONDS = 2.0
+_TASKS_PER_CALL = 100  # DescribeTasks takes no more
+_STOPPED = "STOPPED"
 
 
 class TasksStillRunning(TransientError):
-    """Tasks of the stack were told to stop and had not ended minutes later; the stack was not deleted."""
+    """Tasks of the stack did not stop within minutes of being asked to; the stack was not deleted."""
 
 
 def end_tasks(
@@ -31,53 +31,64 @@ def end_tasks(
     *,
     reason: str,
     deadline_seconds: float = DEADLINE_SECONDS,
-    pause_seconds: float = _PAUSE_SECONDS,
+    delay_seconds: float = _DELAY_SECONDS,
 ) -> int:
-    """Stop every task of the cluster, wait until none is left, and return how many were at work.
+    """Stop every task of the cluster, wait until none is left, and return how many there were.
 
-    A task that is told to stop gives its messages back, so that nothing of an upload is lost. A cluster that does not
-    exist has no tasks.
+    A task that is stopped gives its messages back to the queue, so nothing of an upload is lost. A cluster that does
+    not exist has no tasks.
 
     Args:
-        ecs: the client.
+        ecs: boto3's client.
         cluster: its ARN.
-        on_stop: told how many tasks are stopped or still stopping, each time that more of them are found.
+        on_stop: called with the number of tasks that are being stopped, each time that more of them are found.
         reason: what ECS shows as the tasks' reason.
-        deadline_seconds: after this long the wait is given up.
-        pause_seconds: between two looks.
+        deadline_seconds: how long to wait at most.
+        delay_seconds: between two looks.
 
     Raises:
         TasksStillRunning: some did not end in time.
     """
-    given_up_at = time.monotonic() + deadline_seconds
+    deadline = time.monotonic() + deadline_seconds
     seen: set[str] = set()
     while tasks := list(_tasks_left(ecs, cluster)):
         for task in tasks:
-            if task["desiredStatus"] != _GONE:
+            if task["desiredStatus"] != _STOPPED:
                 ecs.stop_task(cluster=cluster, task=task["taskArn"], reason=reason)
-        found = {str(task["taskArn"]) for task in tasks}
-        if more := found - seen:
+        arns = [str(task["taskArn"]) for task in tasks]
+        if more := set(arns) - seen:
             on_stop(len(more))
-        seen |= found
-        if time.monotonic() > given_up_at:
-            raise TasksStillRunning(
-                f"{len(tasks)} tasks of the cluster {cluster} have not ended within {deadline_seconds:.0f} seconds of "
-                f"being told to stop, {tasks[0]['taskArn']} among them: look at them in the ECS console, then give the "
-                "same command again"
-            )
-        time.sleep(pause_seconds)
+        seen |= set(arns)
+        looks = max(1, int((deadline - time.monotonic()) / delay_seconds))
+        _wait_until_stopped(ecs, cluster, arns, {"Delay": delay_seconds, "MaxAttempts": looks})
     return len(seen)
 
 
-def _tasks_left(ecs: Any, cluster: str) -> Iterator[dict[str, Any]]:
-    """Yield the tasks that have not ended: those that work, and those that are on their way out."""
-    # A task that was told to stop is listed as stopped at once, while it still keeps the cluster from being deleted.
-    for status in ("RUNNING", _GONE):
+def _wait_until_stopped(ecs: Any, cluster: str, arns: list[str], config: dict[str, float]) -> None:
+    waiter = ecs.get_waiter("tasks_stopped")
+    for first in range(0, len(arns), _TASKS_PER_CALL):
         try:
-            for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus=status):
+            waiter.wait(cluster=cluster, tasks=arns[first : first + _TASKS_PER_CALL], WaiterConfig=config)
+        except WaiterError as error:
+            described: dict[str, Any] = dict(error.last_response)
+            if "tasks" not in described:
+                raise
+            left = [task["taskArn"] for task in described["tasks"] if task["lastStatus"] != _STOPPED]
+            raise TasksStillRunning(
+                f"{len(left)} tasks of the cluster {cluster} did not stop in time: {', '.join(left)}; look at them in "
+                "the ECS console, then give the same command again"
+            ) from error
+
+
+def _tasks_left(ecs: Any, cluster: str) -> Iterator[dict[str, Any]]:
+    """Yield the tasks that have not ended: those that run, and those that are stopping."""
+    # ECS lists a stopping task as STOPPED at once, while it still keeps the cluster from being deleted.
+    for desired_status in ("RUNNING", _STOPPED):
+        try:
+            for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus=desired_status):
                 if page["taskArns"]:  # at most 100, which is what one call describes
                     described = ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])["tasks"]
-                    yield from (task for task in described if task["lastStatus"] != _GONE)
+                    yield from (task for task in described if task["lastStatus"] != _STOPPED)
         except ClientError as error:
-            if aws_error_code(error) != _NO_CLUSTER:
+            if aws_error_code(error) != "ClusterNotFoundException":
                 raise

@@ -1,7 +1,7 @@
-"""The `sluice contract` commands: parse, delegate, and say with the exit code what came out.
+"""The `sluice contract` commands: parse, delegate, and set the exit code.
 
-Exit codes: 0 done, or the file is accepted; 1 the file is rejected, or cannot be read as a table; 2 wrong usage, or a
-contract that cannot be used.
+Exit codes: 0 done, or the file is accepted; 1 the file is rejected, or is not a readable table; 2 wrong usage, or an
+invalid contract.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 contract_app = typer.Typer(
     name="contract",
-    help="Write a dataset's contract, try it on a file, compare two.",
+    help="Propose the contract of a dataset, check it on a file, compare two contracts.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-Contracts = Annotated[Path, typer.Option("--contracts", help="The folder that holds one folder per dataset.")]
+Contracts = Annotated[Path, typer.Option("--contracts", help="The folder with one folder per dataset.")]
 ContractName = Annotated[
     str, typer.Argument(help="A dataset, or the path of a contract's folder or contract.yaml.", show_default=False)
 ]
@@ -41,15 +41,15 @@ def new(
     dataset: Annotated[str, typer.Argument(help="The dataset's name.", show_default=False)],
     sample: File,
     contracts: Contracts = _CONTRACTS,
-    force: Annotated[bool, typer.Option("--force", help="Replace a contract that is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing contract.")] = False,
 ) -> None:
-    """Propose a contract from a sample file: types, ranges, sets, keys, with a comment on what the sample showed.
+    """Propose a contract from a sample file: types, ranges, sets and keys, with comments on what the sample contains.
 
-    The sample passes the contract that is written. Read it and change what you know better.
+    The sample passes the proposed contract. Read it and change what you know better.
     """
     from deployment.commands.contract_new import new as run
 
-    with _said_with_exit_codes():
+    with _errors_as_exit_codes():
         run(Console(), dataset, sample, contracts, force=force)
 
 
@@ -59,18 +59,18 @@ def check(
     file: File,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write what would be published and quarantined into this folder.", file_okay=False),
+        typer.Option(help="Write the files that would be published and quarantined into this folder.", file_okay=False),
     ] = None,
     contracts: Contracts = _CONTRACTS,
 ) -> None:
-    """Show what a contract makes of a file: every rule with counts and examples, the columns, the rows, the verdict.
+    """Check a file against a contract: show every rule with counts and examples, the columns, the rows, the verdict.
 
-    Runs on this machine alone and writes nothing, unless --output is given.
+    Runs on this machine only, and writes nothing unless --output is given.
     """
     from deployment.commands.contract_check import check as run
     from deployment.commands.contract_files import contract_of
 
-    with _said_with_exit_codes():
+    with _errors_as_exit_codes():
         accepted = run(Console(), contract_of(contract, contracts), file, output)
     raise typer.Exit(0 if accepted else EXIT_REJECTED)
 
@@ -87,20 +87,20 @@ def diff(
     after: Annotated[str, typer.Argument(help="The same, for the contract after the change.", show_default=False)],
     contracts: Contracts = _CONTRACTS,
 ) -> None:
-    """Say what a change of a contract means: what becomes stricter, what looser, what comes out otherwise."""
+    """Show what a change to a contract means: which rules are stricter or looser, and what is published differently."""
     from deployment.commands.contract_diff import diff as run
 
-    with _said_with_exit_codes():
+    with _errors_as_exit_codes():
         run(Console(), before, after, contracts)
 
 
 @contract_app.command()
 def schema(
     output: Annotated[
-        Path | None, typer.Option(help="Write it into this file instead of printing it.", dir_okay=False)
+        Path | None, typer.Option(help="Write it to this file instead of printing it.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Print the JSON Schema of contract.yaml, from which editors complete and check contracts."""
+    """Print the JSON Schema of contract.yaml, with which editors complete and check contracts."""
     from deployment.commands.user_paths import written_to
     from flows.refinery.propose.contract_schema import render_schema
 
@@ -108,22 +108,22 @@ def schema(
     if output is None:
         typer.echo(text, nl=False)
         return
-    with _said_with_exit_codes(), written_to(output):
+    with _errors_as_exit_codes(), written_to(output):
         output.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def _said_with_exit_codes() -> Iterator[None]:
-    """Say an error in a sentence, and end with the exit code for its kind."""
+def _errors_as_exit_codes() -> Iterator[None]:
+    """Print an error as one sentence, and exit with the code for its kind."""
     try:
         yield
     except FileRejected as error:
-        _say(str(error))
+        _print_error(str(error))
         raise typer.Exit(EXIT_REJECTED) from None
     except TerminalError as error:
-        _say(str(error))
+        _print_error(str(error))
         raise typer.Exit(EXIT_USAGE) from None
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     Console(stderr=True).print(f"sluice: {message}", style="red", highlight=False, markup=False, soft_wrap=True)

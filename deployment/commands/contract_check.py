@@ -1,4 +1,4 @@
-"""`sluice contract check`: what a contract makes of a file, on this machine alone."""
+"""`sluice contract check`: check a file against a contract, on this machine only."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _QUARANTINE_BATCH_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Checked:
-    """What a contract makes of a file.
+    """The result of checking a file.
 
     Attributes:
-        validated, prepared: None where the stage was not reached.
+        validated, prepared: None if the check ended earlier.
         reasons: why the file is rejected; empty when it is accepted.
-        examples: by rule, some rows that broke it: their number and the value.
+        examples: by rule, some rows that broke it, each with its number and value.
     """
 
     validated: JudgedFile | None
@@ -51,14 +51,14 @@ class Checked:
 
 
 def check(console: Console, contract: Contract, file: Path, output: Path | None) -> bool:
-    """Show what `contract` makes of `file`; return whether it would be published.
+    """Check `file` against `contract`, show the result, and return whether the file would be published.
 
     Args:
-        output: a folder for the files that would be published; nothing is written without it.
+        output: a folder for the files that would be published; without it nothing is written.
 
     Raises:
-        ContractInvalid: the contract cannot be used as it is.
-        PathUnwritable: `output` is no folder that can be written.
+        ContractInvalid: the contract is wrong.
+        PathUnwritable: `output` cannot be written.
     """
     check_contract(contract)
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
@@ -66,14 +66,14 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         show(console, contract, file, checked)
         if output is not None and checked.prepared:
             with written_to(output):
-                kept = keep(checked.prepared, file, output)
-            for path in kept:
+                copied = copy_outputs(checked.prepared, file, output)
+            for path in copied:
                 console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return checked.accepted
 
 
 def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
-    """Do with a file what the pipeline would do, up to publishing.
+    """Process a file as the pipeline does, up to publishing.
 
     Raises:
         ContractInvalid: an expectation or a step cannot be used.
@@ -95,19 +95,19 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
         return Checked(validated, None, (str(error),), examples)
 
 
-def keep(prepared: Refined, file: Path, output: Path) -> list[Path]:
-    """Copy the outputs to `output`/data and `output`/quarantine, and return where they are."""
+def copy_outputs(prepared: Refined, file: Path, output: Path) -> list[Path]:
+    """Copy the outputs to `output`/data and `output`/quarantine, and return their paths."""
     stem = file.name.split(".", 1)[0]
     files = [("data", part) for part in prepared.outputs]
     if prepared.quarantine:
         files.append(("quarantine", prepared.quarantine))
-    kept = []
+    copied = []
     for kind, part in files:
         path = output / kind / part.folder / f"{stem}{part.extension}"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(part.path, path)
-        kept.append(path)
-    return kept
+        copied.append(path)
+    return copied
 
 
 def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]]:
@@ -123,11 +123,11 @@ def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]
     return examples
 
 
-# --- showing it -------------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
-    """Print what was found: every rule, the columns, the rows, the verdict."""
+    """Print the result: every rule, the columns, the rows, the verdict."""
     if checked.validated:
         if checked.validated.checks:
             console.print(_rules(checked.validated, checked.examples))
@@ -149,16 +149,16 @@ def _rules(validated: JudgedFile, examples: Mapping[str, Sequence[tuple[int, str
     table.add_column("column", overflow="fold")
     table.add_column("found", justify="right", overflow="fold")
     table.add_column("expected, and rows that break it", overflow="fold")
-    # What failed comes last, next to the verdict: of a long table a terminal shows the end.
+    # Failed rules come last, next to the verdict: a terminal shows the end of a long table.
     for check in sorted(validated.checks, key=lambda check: (not check.success, check.rule in rejecting)):
         broken = [f"row {row}: {_value(value)}" for row, value in examples.get(check.rule, ())]
-        told = [line for line in (_arguments(check.expected), *broken) if line]
+        expected = [line for line in (_arguments(check.expected), *broken) if line]
         table.add_row(
             _mark(check, rejects=check.rule in rejecting),
             escape(check.expectation.removeprefix("expect_").removeprefix("column_values_to_")),
             escape(check.column or ""),
             escape(_found(check)),
-            escape("\n".join(told)),
+            escape("\n".join(expected)),
         )
     return table
 
@@ -181,8 +181,8 @@ def _mark(check: Check, *, rejects: bool) -> str:
 def _print_columns(console: Console, checked: Checked) -> None:
     if checked.validated is None:
         return
-    came = list(checked.validated.columns_in)
-    line = f"columns   in {len(came)}: {', '.join(came)}"
+    columns_in = list(checked.validated.columns_in)
+    line = f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
     if checked.prepared is None:
         return

@@ -1,4 +1,4 @@
-"""Where contracts lie: found by the name of their dataset or by a path."""
+"""Find a contract by the name of its dataset or by a path."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
-    """Load the contract of a dataset, or the one that lies at a path (its folder, or its contract.yaml).
+    """Load a contract by its dataset, or by the path of its folder or contract.yaml.
 
     Raises:
-        ContractInvalid: there is none, or it is faulty.
+        ContractInvalid: there is none, or it is wrong.
     """
     return load_contract(folder_of_contract(name_or_path, contracts))
 

@@ -1,4 +1,4 @@
-"""`sluice contract new`: proposes a contract from a sample file."""
+"""`sluice contract new`: propose a contract from a sample file."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from flows.refinery.errors import TerminalError
 from flows.refinery.propose.proposal import Proposal, propose_contract
 
 
-class ContractThere(TerminalError):
-    """There is a contract already where the new one would be written."""
+class ContractExists(TerminalError):
+    """The new contract would replace an existing one."""
 
 
 class DatasetNameInvalid(TerminalError):
-    """A dataset cannot have this name, which names folders and prefixes."""
+    """No dataset can have this name, because it is used in folders and prefixes."""
 
 
 def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force: bool) -> Path:
     """Write `contracts`/`dataset`/contract.yaml for a sample file, and return its path.
 
     Raises:
-        ContractThere: one lies there, and `force` was not said.
+        ContractExists: there is one, and `force` is not set.
         FileRejected: the sample cannot be read as a table.
-        DatasetNameInvalid: `dataset` is no possible name.
-        PathUnwritable: `contracts` is no folder that can be written.
+        DatasetNameInvalid: no dataset can have this name.
+        PathUnwritable: `contracts` cannot be written.
     """
     _check_name(dataset)
     proposal = propose_contract(sample, dataset)
     path = contracts / dataset / CONTRACT_FILE
     if path.exists() and not force:
-        raise ContractThere(f"{path} is there already; --force replaces it")
+        raise ContractExists(f"{path} already exists; --force replaces it")
     with written_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(proposal.text, encoding="utf-8")
-    _tell(console, proposal, path, sample)
+    _report(console, proposal, path, sample)
     return path
 
 
 def _check_name(dataset: str) -> None:
-    """Refuse a name that no contract may have, and with it one that would lead elsewhere."""
+    """Reject a name that no dataset can have; such a name could lead to another folder."""
     try:
         Contract(dataset=dataset)
     except ValidationError:
         raise DatasetNameInvalid(
-            f"no dataset can be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
+            f"a dataset cannot be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
             "hyphens, and begins with a letter or a digit"
         ) from None
 
 
-def _tell(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:
+def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:
     contract, validated = proposal.contract, proposal.validated
     console.print(
         f"wrote {path}: {_count(len(contract.columns), 'column')}, {_count(len(contract.expectations), 'expectation')}",
@@ -74,9 +74,9 @@ def _tell(console: Console, proposal: Proposal, path: Path, sample: Path) -> Non
         passes = "passes" if validated.rows_in == 1 else "pass"
         console.print(f"{rows} of the sample {passes} it.", style="green", highlight=False)
     else:
-        console.print("The sample has no rows, so every column is taken for text.", style="yellow", highlight=False)
+        console.print("The sample has no rows, so every column is proposed as text.", style="yellow", highlight=False)
     console.print(
-        "It says what the sample holds; you know what the data means. Edit it, then try it:",
+        "It describes this sample only. Edit what you know better, then check it:",
         f"  sluice contract check {path.parent} {sample}",
         sep="\n",
         highlight=False,

@@ -1,8 +1,8 @@
 """`sluice deploy`: brings an environment on AWS up to date, from the image to a file that went through it.
 
-Every step finds out what is there already, so the same command goes on after a failure, wherever that was:
+Every step first looks at what is there already, so the same command continues after a failure, wherever that was:
 
-    where are we -> is Prefect there -> the stack's state -> the image -> the stack -> Prefect -> one small file
+    account and region -> Prefect answers -> the stack's state -> the image -> the stack -> Prefect -> one small file
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
-from deployment.aws.stack import Change, ChangesDeclined, Stack, StackParametersWrong, StackUnusable
-from deployment.commands.deploy_show import EventLog, show_changes, show_place
+from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable
+from deployment.commands.deploy_show import EventLog, show_changes, show_destination
 from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
 from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import AwsStack, find_aws_stack
 from deployment.prefect_setup.access import PrefectAccess, prefect_access
-from deployment.prefect_setup.setup import check_prefect, register
+from deployment.prefect_setup.setup import check_prefect, register_stack
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
 REPOSITORY_ONLY = ("ImageRepository", "ImageRepositoryUri")
-_NEVER_WHOLE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update leads out of these
+_CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update leads out of these
 
 Ask = Callable[[str], bool]
 
@@ -44,17 +44,21 @@ class AccountUnexpected(TerminalError):
     """The credentials are another account's than the environment's file allows."""
 
 
+class PrefectAddressMissing(TerminalError):
+    """The deployment has no address of Prefect's API: the parameter PrefectApiUrl is missing."""
+
+
 class DeploymentDeclined(TerminalError):
     """A question was answered with no; what was done before it stays."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a deployment was asked for.
+class DeployOptions:
+    """How to deploy.
 
     Attributes:
         environment: where, and with which parameters.
-        dry_run: show everything, change nothing.
+        dry_run: show everything, deploy nothing.
         skip_prefect: register nothing in Prefect.
         smoke_test: send one small file through at the end.
         smoke_test_seconds: how long that file may take.
@@ -69,57 +73,57 @@ class Wishes:
     home: Path
 
 
-def deploy(console: Console, wishes: Wishes, users: Mapping[str, str], ask: Ask) -> bool:
+def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], ask: Ask) -> bool:
     """Bring the environment up to date; return whether the smoke test's file was published (or none was wanted).
 
     Args:
         console: where to show it.
-        wishes: what is asked for.
-        users: the caller's own AWS variables (place.users_environment).
+        options: how to deploy.
+        users: the caller's own AWS variables (stack_options.users_environment).
         ask: asked before anything is changed; False stops.
 
     Raises:
         ContractInvalid: a contract that would go into the image is wrong.
-        SluiceError: one class for each cause; what was done stays, and the same command goes on from there.
+        SluiceError: one class for each cause; what was done stays, and the same command continues from there.
     """
-    environment = wishes.environment
+    environment = options.environment
     check_stack_name(environment.stack)
     if not environment.image:
         check_contracts(Contracts.load(CONTRACTS))  # in the image a wrong one would reject every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
-        return Deployment(console, wishes, access, ask).run()
+        return Deployment(console, options, access, ask).run()
 
 
 class Deployment:
     """One run of `sluice deploy`, inside the account that it works in."""
 
-    def __init__(self, console: Console, wishes: Wishes, access: Access, ask: Ask) -> None:
-        self._console, self._wishes, self._access, self._ask = console, wishes, access, ask
-        self._environment = wishes.environment
+    def __init__(self, console: Console, options: DeployOptions, access: Access, ask: Ask) -> None:
+        self._console, self._options, self._access, self._ask = console, options, access, ask
+        self._environment, self._name = options.environment, options.environment.stack
         self._clients = Clients.from_environment()
         self._ecr = client_of("ecr")
-        self._stack = Stack(self._clients.cloudformation, self._environment.stack, EventLog(console))
+        self._stack = Stack(self._clients.cloudformation, self._name, EventLog(console))
 
     def run(self) -> bool:
-        """Do it all."""
+        """Run every step of the deployment."""
         self._check_account()
-        self._check_image()
-        with explaining_aws_errors("looking at what is there"):
-            parameters = self._parameters()
-            show_place(self._console, self._access, self._facts(parameters))
-            if not self._wishes.skip_prefect:
+        with explaining_aws_errors("looking at what is deployed"):
+            image_uri = self._given_image()
+            parameters = self._show_destination()
+            if not self._options.skip_prefect:
                 check_prefect(self._prefect(parameters))
-            self._settle()
-            if self._wishes.dry_run:
-                self._preview()
+            self._make_way()
+            recipe = images.Recipe(parameters.get("TaskCpuArchitecture", "X86_64"), self._environment.build_arguments)
+            if self._options.dry_run:
+                self._preview(image_uri or self._expected_image(recipe))
                 return True
-            image_uri = self._image()
-        outputs = self._deploy({"ImageUri": image_uri})
-        target = find_aws_stack(self._access, self._environment.stack)
-        if not self._wishes.skip_prefect:
-            self._register(target, outputs)
-        self._console.print(f"The stack {self._environment.stack} is up to date.", style="green", highlight=False)
-        return self._smoke_test(target) if self._wishes.smoke_test else True
+            image_uri = image_uri or self._build_image(recipe)
+        self._deploy(image_uri)
+        target = find_aws_stack(self._access, self._name)
+        if not self._options.skip_prefect:
+            self._register(target)
+        self._console.print(f"The stack {self._name} is up to date.", style="green", highlight=False)
+        return self._smoke_test(target) if self._options.smoke_test else True
 
     # --- looking ---
 
@@ -131,168 +135,147 @@ class Deployment:
                 f"account {allowed} only: is it the right profile?"
             )
 
-    def _check_image(self) -> None:
-        if self._environment.image:
-            here = (self._access.account_id, self._access.region)
-            images.check_repository(self._environment.image, self._environment.stack, *here)
+    def _given_image(self) -> str | None:
+        """Return the image that was pushed before, if one was given."""
+        if not self._environment.image:
+            return None
+        account_id, region = self._access.account_id, self._access.region
+        return images.resolve_image(
+            self._ecr, self._environment.image, stack_name=self._name, account_id=account_id, region=region
+        )
 
-    def _parameters(self) -> dict[str, str]:
-        """Return the parameters as they will be, as far as they are known before the template is read."""
+    def _show_destination(self) -> dict[str, str]:
+        """Show where the deployment goes; return the parameters that the stack will have."""
         summary = self._stack.find()
         kept: dict[str, str] = {}
-        if summary is not None and summary["StackStatus"] != "REVIEW_IN_PROGRESS":
+        if summary is not None and summary["StackStatus"] != NEVER_CREATED:
             stack = self._clients.cloudformation.describe_stacks(StackName=summary["StackId"])["Stacks"][0]
             kept = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
         parameters = kept | self._environment.parameters
         if not parameters.get("PrefectApiUrl"):
-            raise StackParametersWrong(
-                "no PrefectApiUrl: say where Prefect's API is, in the environment's file or with "
+            raise PrefectAddressMissing(
+                "no PrefectApiUrl: give the address of Prefect's API in the environment's file or with "
                 "--parameter PrefectApiUrl=URL; docs/deploy.md names three ways to have one"
             )
-        return parameters
-
-    def _facts(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        summary = self._stack.find()
-        return {
-            "stack": f"{self._environment.stack} ({summary['StackStatus'] if summary else 'new'})",
-            "Prefect": parameters["PrefectApiUrl"] + (" (skipped)" if self._wishes.skip_prefect else ""),
+        facts = {
+            "stack": f"{self._name} ({summary['StackStatus'] if summary else 'new'})",
+            "Prefect": parameters["PrefectApiUrl"] + (" (skipped)" if self._options.skip_prefect else ""),
         }
+        show_destination(self._console, self._access, facts)
+        return parameters
 
     def _prefect(self, parameters: Mapping[str, str]) -> PrefectAccess:
         return prefect_access(parameters, api_url=self._environment.prefect_url_from_here)
 
-    def _settle(self) -> None:
-        """Wait for what others do with the stack, and clear away one that was never made."""
-        name = self._environment.stack
-        status = self._stack.settle(
+    def _make_way(self) -> None:
+        """Wait for another's operation on the stack, and offer to delete a stack whose creation failed."""
+        status = self._stack.wait_while_busy(
             lambda busy: self._console.print(
-                f"The stack {name} is in {busy}: another operation is under way, whose end is waited for. "
-                "Ctrl-C leaves it alone."
+                f"The stack {self._name} is in {busy}: waiting until that operation has ended. Ctrl-C leaves it alone."
             )
         )
-        if status not in _NEVER_WHOLE:
+        if status not in _CREATION_FAILED:
             return
-        what = f"The stack {name} is in {status}: its creation failed, and no update leads out of that."
-        if self._wishes.dry_run:
-            raise StackUnusable(f"{what} Without --dry-run it would be deleted and made anew, after a question")
-        if not self._ask(f"{what} It holds no data. Delete it and begin anew?"):
-            raise DeploymentDeclined(f"the stack {name} was left in {status}")
-        delete_stack(self._clients, stack_name=name, on_event=EventLog(self._console))
+        what = f"The stack {self._name} is in {status}: its creation failed, and no update leads out of that."
+        if self._options.dry_run:
+            raise StackUnusable(f"{what} Without --dry-run it would be deleted and created again, after a question")
+        if not self._ask(f"{what} It holds no data. Delete it and create it again?"):
+            raise DeploymentDeclined(f"the stack {self._name} was left in {status}")
+        delete_stack(self._clients, stack_name=self._name, on_event=EventLog(self._console))
 
     # --- changing ---
 
-    def _preview(self) -> None:
-        uri = self._expected_image()
-        self._console.print(f"image  {uri}", highlight=False, markup=False, soft_wrap=True)
+    def _preview(self, image_uri: str) -> None:
+        self._print(f"image  {image_uri}")
         changes = preview_stack(
             self._clients,
-            stack_name=self._environment.stack,
-            parameters={**self._environment.parameters, "ImageUri": uri},
-            on_upload=self._show_upload,
+            stack_name=self._name,
+            parameters={**self._environment.parameters, "ImageUri": image_uri},
+            on_upload=lambda address: self._print(
+                f"uploaded  {address}, for CloudFormation to read; no stack uses it before it is deployed"
+            ),
         )
-        if changes:
-            show_changes(self._console, changes)
-        else:
-            self._console.print("The stack is up to date: nothing to change.")
+        self._show_changes(changes)
         self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
 
-    def _show_upload(self, address: str) -> None:
-        self._console.print(
-            f"uploaded  {address}, for CloudFormation to read; it is named by its content and used by no stack",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
-    def _expected_image(self) -> str:
-        """Return the image as far as it is known without building or pushing anything."""
-        if self._environment.image:
-            return images.check_pushed(self._ecr, self._environment.image, self._access.account_id, self._access.region)
-        tag = self._recipe().tag
-        repository = images.repository_name(self._environment.stack)
-        uri = images.find_repository(self._ecr, self._environment.stack)
-        digest = images.find_digest(self._ecr, repository, tag) if uri else None
-        if uri and digest:
+    def _expected_image(self, recipe: images.Recipe) -> str:
+        """Return the image's address as far as it is known before the image is built."""
+        uri = images.find_repository(self._ecr, self._name)
+        if uri and (digest := self._digest(recipe)):
             return f"{uri}@{digest}"
         engine = images.find_engine()
-        self._console.print(f"The image would be built and pushed with {engine.name}, as {tag}.", highlight=False)
-        host = f"{self._access.account_id}.dkr.ecr.{self._access.region}.amazonaws.com"
-        return f"{uri or f'{host}/{repository}'}:{tag}"
+        self._print(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
+        return f"{uri or self._repository_uri}:{recipe.tag}"
 
-    def _image(self) -> str:
-        """Return the image's address by digest, after building and pushing it where it is not there yet."""
-        if self._environment.image:
-            return self._expected_image()
-        tag, repository = self._recipe().tag, images.repository_name(self._environment.stack)
-        uri = images.find_repository(self._ecr, self._environment.stack)
-        digest = images.find_digest(self._ecr, repository, tag)
-        if uri and digest:
-            self._console.print(f"The image is there already: {tag}", highlight=False)
+    def _build_image(self, recipe: images.Recipe) -> str:
+        """Return the image's address by digest; build and push the image where it is not in the repository yet."""
+        uri = images.find_repository(self._ecr, self._name)
+        if uri and (digest := self._digest(recipe)):
+            self._print(f"The image is in the repository already: {recipe.tag}")
             return f"{uri}@{digest}"
-        engine = images.find_engine()  # before anything is made
+        engine = images.find_engine()  # before anything is created
         if uri is None:
-            uri = self._make_repository(tag)
-        self._build_and_push(engine, uri, tag)
-        digest = images.find_digest(self._ecr, repository, tag)
-        if digest is None:
-            raise images.ImageNotPushed(f"{engine.name} pushed {uri}:{tag}, and the repository does not have it")
-        return f"{uri}@{digest}"
-
-    def _make_repository(self, tag: str) -> str:
-        """Make the stack with nothing in it but the image's repository: a task cannot run an image that is nowhere."""
-        self._console.print("The stack begins with the repository that its image is pushed to; the rest follows.")
-        host = f"{self._access.account_id}.dkr.ecr.{self._access.region}.amazonaws.com"
-        outputs = self._deploy(
-            {"ImageUri": f"{host}/{images.repository_name(self._environment.stack)}:{tag}"}, only=REPOSITORY_ONLY
-        )
-        return outputs["ImageRepositoryUri"]
-
-    def _build_and_push(self, engine: images.Engine, uri: str, tag: str) -> None:
+            # A task cannot run an image that is nowhere, so the stack starts with the image's repository alone.
+            self._console.print("The stack starts with the repository that its image is pushed to; the rest follows.")
+            only_repository = self._deploy(f"{self._repository_uri}:{recipe.tag}", only=REPOSITORY_ONLY)
+            uri = only_repository["ImageRepositoryUri"]
         with StepDisplay(self._console).shown() as on_step:
             on_step(f"building the image with {engine.name}")
-            images.build(engine, self._recipe(), f"{uri}:{tag}")
+            images.build(engine, recipe, f"{uri}:{recipe.tag}")
             on_step(f"pushing the image to {uri}")
-            images.push(engine, self._ecr, uri, tag)
+            images.push(engine, self._ecr, uri, recipe.tag)
+        digest = self._digest(recipe)
+        if digest is None:
+            raise images.ImageNotPushed(f"{engine.name} pushed {uri}:{recipe.tag}, and the repository does not have it")
+        return f"{uri}@{digest}"
 
-    def _recipe(self) -> images.Recipe:
-        architecture = self._environment.parameters.get("TaskCpuArchitecture", "X86_64")
-        return images.Recipe(architecture, self._environment.build_arguments)
+    def _digest(self, recipe: images.Recipe) -> str | None:
+        return images.find_digest(self._ecr, images.repository_name(self._name), {"imageTag": recipe.tag})
 
-    def _deploy(self, more: Mapping[str, str], only: Sequence[str] | None = None) -> dict[str, str]:
-        asked: list[Change] = []
+    @property
+    def _repository_uri(self) -> str:
+        host = f"{self._access.account_id}.dkr.ecr.{self._access.region}.amazonaws.com"
+        return f"{host}/{images.repository_name(self._name)}"
+
+    def _deploy(self, image_uri: str, only: Sequence[str] | None = None) -> dict[str, str]:
+        shown: list[Change] = []
 
         def agree(changes: Sequence[Change]) -> bool:
-            asked.extend(changes)
-            show_changes(self._console, changes)
+            shown.extend(changes)
+            self._show_changes(changes)
             return self._ask(f"Make these changes in account {self._access.account_id}, region {self._access.region}?")
 
         try:
             outputs = deploy_stack(
                 self._clients,
-                stack_name=self._environment.stack,
-                parameters={**self._environment.parameters, **more},
+                stack_name=self._name,
+                parameters={**self._environment.parameters, "ImageUri": image_uri},
                 on_event=EventLog(self._console),
                 agree_to=agree,
                 only=only,
             )
         except ChangesDeclined as error:
             raise DeploymentDeclined(str(error)) from None
-        if not asked:
-            self._console.print("The stack is up to date: nothing to change.")
+        if not shown:
+            self._show_changes(())
         return outputs
+
+    def _show_changes(self, changes: Sequence[Change]) -> None:
+        if changes:
+            show_changes(self._console, changes)
+        else:
+            self._console.print("The stack is up to date: nothing to change.")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     # --- afterwards ---
 
-    def _register(self, target: AwsStack, outputs: Mapping[str, str]) -> None:
+    def _register(self, target: AwsStack) -> None:
         with StepDisplay(self._console).shown() as on_step:
-            register(
-                self._prefect(target.parameters),
-                outputs,
-                stack_name=target.stack_name,
-                region=target.region,
-                home=self._wishes.home,
-                on_step=on_step,
-            )
+            on_step("registering the work pool, the blocks, the deployments and the automations in Prefect")
+            prefect, home = self._prefect(target.parameters), self._options.home
+            register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsStack) -> bool:
         """Send one small file through; return whether it was published."""
@@ -306,12 +289,12 @@ class Deployment:
             ProgressTable(self._console, [followed]).shown() as on_look,
             explaining_aws_errors("following the smoke test's file"),
         ):
-            uploads.follow([followed], deadline_seconds=self._wishes.smoke_test_seconds, on_look=on_look)
+            uploads.follow([followed], deadline_seconds=self._options.smoke_test_seconds, on_look=on_look)
         print_outcomes(self._console, target, [followed])
         if followed.stage is not UploadState.PUBLISHED:
             self._console.print(
-                "The stack stands, and the smoke test's file was not published. "
-                f"Look: sluice status --stack {target.stack_name} --region {target.region}",
+                "The stack is deployed, but the smoke test's file was not published. "
+                f"See: sluice status --stack {target.stack_name} --region {target.region}",
                 style="red",
             )
         return followed.stage is UploadState.PUBLISHED

@@ -1,4 +1,4 @@
-"""How a deployment is shown: where it goes, what it changes, and each step as it happens."""
+"""Prints where a deployment goes, what it changes, and each step as it happens."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _ACTION_STYLES = {"Add": "green", "Modify": "yellow", "Remove": "red", "Import":
 _MAX_WHAT = 6
 
 
-def show_place(console: Console, access: Access, facts: Mapping[str, str]) -> None:
-    """Say which account and region a command will touch, as whom, and what else it has decided."""
-    told = {
+def show_destination(console: Console, access: Access, facts: Mapping[str, str]) -> None:
+    """Print which account and region a command works in, with whose credentials, and `facts`."""
+    lines = {
         "account": access.account_id,
         "region": access.region,
         "as": access.caller,
         **({"instead of AWS": access.endpoint_url} if access.endpoint_url else {}),
         **facts,
     }
-    width = max(map(len, told))
-    for name, value in told.items():
+    width = max(map(len, lines))
+    for name, value in lines.items():
         console.print(f"{name:<{width}}  {value}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_changes(console: Console, changes: Sequence[Change]) -> None:
-    """Print a change set: a line for each change, the ones that replace something marked."""
+    """Print a change set: a line for each change, with replacements marked."""
     kinds = {action: sum(change.action == action for change in changes) for action in _ACTION_STYLES}
     counted = ", ".join(f"{count} to {action.lower()}" for action, count in kinds.items() if count)
     console.print(f"\nChanges: {counted}", style="bold", highlight=False)
@@ -51,14 +51,14 @@ def _note(change: Change) -> str:
 
 
 class EventLog:
-    """Prints the stack's events as they come."""
+    """Prints the stack's events as they happen."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun = time.monotonic()
 
     def __call__(self, event: StackEvent) -> None:
-        """Print one."""
+        """Print one event."""
         style = "red" if "FAILED" in event.status or "ROLLBACK" in event.status else ""
         style = style or ("green" if event.status.endswith("_COMPLETE") else "dim")
         line = f"{time.monotonic() - self._begun:6.1f} s  {event.status:<28}  {event.resource}  {event.reason}"

@@ -1,28 +1,30 @@
-"""`sluice destroy`: takes a stack away. What was uploaded and published stays, unless it is asked for by name."""
+"""`sluice destroy`: deletes a stack. What was uploaded and published stays, unless each bucket's name is typed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from deployment.aws.access import aws_access
-from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs
+from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs, stack_parameters
 from deployment.aws.environments import Environment
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
 from deployment.aws.stack import Stack, StackFailed
-from deployment.commands.deploy_show import EventLog, show_place
-from flows.refinery.errors import TerminalError
+from deployment.commands.deploy_show import EventLog, show_destination
+from deployment.prefect_setup.access import prefect_access
+from deployment.prefect_setup.setup import check_prefect, remove_stack
+from flows.refinery.errors import SluiceError, TerminalError
 
 Ask = Callable[[str], bool]
 Type = Callable[[str], str]
-Delete = Callable[[], tuple[str, ...]]
 
 
 class DestructionDeclined(TerminalError):
-    """A question was answered with no, or a bucket's name was not typed as it is; nothing was deleted."""
+    """A question was answered with no, or a bucket's name was not typed; nothing was deleted."""
 
 
 def destroy(
@@ -33,16 +35,18 @@ def destroy(
     delete_data: bool,
     ask: Ask,
     type_in: Type,
+    home: Path,
 ) -> None:
     """Delete the stack, and with `delete_data` its buckets and all that is in them.
 
     Args:
         console: where to show it.
         environment: which stack, and where.
-        users: the caller's own AWS variables (place.users_environment).
-        delete_data: also what was uploaded and published; nothing brings it back.
+        users: the caller's own AWS variables (stack_options.users_environment).
+        delete_data: also delete what was uploaded and published; nothing brings it back.
         ask: asked before the stack is deleted.
         type_in: asked for the name of each bucket that is to be deleted.
+        home: a folder for what Prefect's programs keep.
 
     Raises:
         DestructionDeclined: nothing was deleted.
@@ -57,16 +61,18 @@ def destroy(
         with explaining_aws_errors(f"looking for the stack {environment.stack}"):
             summary = stack.find()
             state = summary["StackStatus"] if summary else "does not exist"
-            show_place(console, access, {"stack": f"{environment.stack} ({state})"})
+            show_destination(console, access, {"stack": f"{environment.stack} ({state})"})
             if summary is None:
                 console.print("There is no such stack: nothing to delete.")
                 return
             buckets = stack.buckets()
-            outputs = stack_outputs(clients, environment.stack)
+            outputs, parameters = (
+                stack_outputs(clients, environment.stack),
+                stack_parameters(clients, environment.stack),
+            )
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
-        left = _without_tasks(
-            console,
-            outputs.get("ClusterArn"),
+        cluster = outputs.get("ClusterArn")  # a stack whose creation failed may have none
+        left = delete_without_tasks(
             lambda: delete_stack(
                 clients,
                 stack_name=environment.stack,
@@ -76,8 +82,27 @@ def destroy(
                     f"          {count:,} object versions deleted in {bucket}", highlight=False, soft_wrap=True
                 ),
             ),
+            lambda: _end_tasks(console, cluster) if cluster else 0,
         )
-    _tell_what_is_left(console, environment.stack, left, outputs, buckets)
+        _remove_from_prefect(console, environment, parameters, region=access.region, home=home)
+    _show_what_is_left(console, environment.stack, left, outputs, buckets)
+
+
+def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_tasks: Callable[[], int]) -> tuple[str, ...]:
+    """Delete the stack once none of its tasks is left, because a task keeps its cluster from being deleted.
+
+    Args:
+        delete: deletes the stack; returns the buckets that are left.
+        end_tasks: stops the stack's tasks; returns how many there were.
+    """
+    end_tasks()
+    try:
+        return delete()
+    except StackFailed:
+        # Until the state machines were deleted, one of their executions may have started another task.
+        if not end_tasks():
+            raise
+    return delete()
 
 
 def _agree(
@@ -90,37 +115,43 @@ def _agree(
         raise DestructionDeclined(f"the stack {name} was left as it is")
     for bucket in buckets if delete_data else ():
         if type_in(f"Type the name of the bucket to delete it and everything in it ({bucket})").strip() != bucket:
-            raise DestructionDeclined(f"the name of {bucket} was not typed as it is; nothing was deleted")
-
-
-def _without_tasks(console: Console, cluster: str | None, delete: Delete) -> tuple[str, ...]:
-    """Delete once no task is left, which would keep its cluster; a stack that was half made has none."""
-    if cluster is None:
-        return delete()
-    _end_tasks(console, cluster)
-    try:
-        return delete()
-    except StackFailed:
-        # Until the state machines were deleted, one of their runs may have started another task.
-        if not _end_tasks(console, cluster):
-            raise
-    return delete()
+            raise DestructionDeclined(f"the name of {bucket} was not typed; nothing was deleted")
 
 
 def _end_tasks(console: Console, cluster: str) -> int:
-    def tell(count: int) -> None:
+    def show(count: int) -> None:
         console.print(
             f"Stopping {count} running {'task' if count == 1 else 'tasks'}, which may take "
-            f"{DEADLINE_SECONDS / 60:.0f} minutes; what is being worked on goes back to the queue.",
+            f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they process go back to the queue.",
             highlight=False,
             soft_wrap=True,
         )
 
     with explaining_aws_errors("stopping the stack's tasks"):
-        return end_tasks(client_of("ecs"), cluster, tell, reason="sluice destroy")
+        return end_tasks(client_of("ecs"), cluster, show, reason="sluice destroy")
 
 
-def _tell_what_is_left(
+def _remove_from_prefect(
+    console: Console, environment: Environment, parameters: Mapping[str, str], *, region: str, home: Path
+) -> None:
+    """Remove what `sluice deploy` registered there. The stack is gone, so a Prefect that is away stops nothing."""
+    if not parameters.get("PrefectApiUrl"):
+        return
+    try:
+        prefect = prefect_access(parameters, api_url=environment.prefect_url_from_here)
+        check_prefect(prefect)
+        remove_stack(prefect, environment.stack, region=region, home=home)
+    except SluiceError as error:
+        console.print(
+            f"Its deployments, blocks, work pool, limits and automations are still in Prefect: {error}\nRemove them "
+            f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _show_what_is_left(
     console: Console, name: str, left: tuple[str, ...], outputs: Mapping[str, str], buckets: tuple[str, ...]
 ) -> None:
     console.print(f"The stack {name} is gone.", style="green", highlight=False)
@@ -129,6 +160,4 @@ def _tell_what_is_left(
     landing = outputs.get("LandingBucket")
     if landing and landing not in buckets:
         console.print(f"yours, and untouched: s3://{landing}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        "Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and what Prefect knows of the runs."
-    )
+    console.print("Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from deployment import PROJECT_ROOT
+from blocks.prefect_names import PrefectNames
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.aws.stack import StackEvent
@@ -12,7 +12,7 @@ from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
 
 STACK_NAME = "sluice"
-WORK_POOL = "local"
+WORK_POOL = PrefectNames(STACK_NAME).pool("local")
 AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (its name)
 IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
 _REGISTRATION_SECONDS = 900  # it takes a few, unless the machine is busy with much else
@@ -48,8 +48,8 @@ def bring_up(
     )
     cloud.save_outputs(outputs)
     on_step("registering blocks and deployments in Prefect")
-    register = ["python", "-m", "deployment.prefect_setup.registration", WORK_POOL]
-    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS, environment=settings_of(outputs))
+    register = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", "local"]
+    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS)
     return outputs
 
 
@@ -71,7 +71,5 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that configures the pipeline for a process outside of the stack, such as a worker."""
     return {
         **pipeline_settings(outputs),
-        "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
-        "SLUICE_WORK_POOL": WORK_POOL,
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person at the UI waits for the run to start; the default is 15
     }

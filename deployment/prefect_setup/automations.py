@@ -1,16 +1,9 @@
-"""Applies automations.yaml and concurrency.yaml to the Prefect server: the same result however often it runs.
-
-    python -m deployment.prefect_setup.automations
-
-Talks to the Prefect API that PREFECT_API_URL names.
-"""
+"""One stack's automations in Prefect, as automations.yaml declares them."""
 
 from __future__ import annotations
 
-import argparse
-import copy
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,42 +12,33 @@ from uuid import UUID
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
-from blocks.settings import CONTRACTS
-from deployment.prefect_setup import concurrency
-from flows.refinery.contract.loading import ContractInvalid, Contracts
+from blocks.prefect_names import PrefectNames
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")
 _SECONDS_PER_HOUR = 3_600
+_PAGE = 200
 
 
 class AutomationsInvalid(TerminalError):
-    """The file with the automations holds one that Prefect does not know; the message names it."""
+    """automations.yaml is not a list of automations, or Prefect does not accept one of them.
 
+    Attributes:
+        name: the automation's name; "" where the file as a whole is wrong.
+        fields: the path to the field that is wrong.
+    """
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Apply the file; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployment.prefect_setup.automations", description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=FILE, help="the automations (default: Sluice's own)")
-    parser.add_argument("--concurrency", type=Path, default=concurrency.FILE, help="the limits (default: Sluice's own)")
-    given = parser.parse_args(arguments)
-    try:
-        contracts = Contracts.load(CONTRACTS)
-        limits = concurrency.declared(given.concurrency)
-        done = apply(declared(given.file), deadlines_of(contracts))
-        done += concurrency.apply(limits, [contract.dataset for contract in contracts])
-        print("\n".join(done))  # noqa: T201 (a command's output)
-    except (AutomationsInvalid, concurrency.ConcurrencyInvalid, ContractInvalid) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    def __init__(self, message: str, *, name: str = "", fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.name, self.fields = name, fields
 
 
 def deadlines_of(contracts: Iterable[Contract]) -> dict[str, float]:
-    """Return by dataset how often a file is to come, in hours, for the contracts that say so."""
+    """Return by dataset the expected interval between files, in hours, for the contracts that set one."""
     return {
         contract.dataset: contract.expected_every_hours
         for contract in contracts
@@ -62,59 +46,68 @@ def deadlines_of(contracts: Iterable[Contract]) -> dict[str, float]:
     }
 
 
-def declared(path: Path = FILE) -> list[dict[str, Any]]:
-    """Read the automations as they are written."""
-    written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(written, list) or not all(isinstance(entry, dict) and "name" in entry for entry in written):
-        raise AutomationsInvalid(f"{path}: expected a list of automations, each with a name")
-    return written
-
-
-def apply(automations: Iterable[Mapping[str, Any]], deadlines_hours: Mapping[str, float] | None = None) -> list[str]:
-    """Create or update every automation by its name; return what was done, a line for each.
+def declared(
+    names: PrefectNames, deadlines_hours: Mapping[str, float] | None = None, path: Path = FILE
+) -> list[dict[str, Any]]:
+    """Read the automations of one stack.
 
     Args:
-        automations: as declared.
-        deadlines_hours: by dataset, how often a file is to come.
+        names: the stack's names in Prefect.
+        deadlines_hours: by dataset, the expected interval between files.
+        path: the file.
 
     Raises:
-        AutomationsInvalid: one of them is none.
+        AutomationsInvalid: it is not a list of automations with names.
+    """
+    text = path.read_text(encoding="utf-8").replace("$STACK", names.stack).replace("$PREFIX", names.prefix)
+    entries = yaml.safe_load(text)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
+        raise AutomationsInvalid(f"{path}: expected a list of automations, each with a name")
+    return [each for entry in entries for each in _for_each_deadline(entry, deadlines_hours or {})]
+
+
+def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """Yield the entry, or one for each dataset with a deadline where it asks for that."""
+    if not entry.pop("for_each_deadline", False):
+        yield entry
+        return
+    for dataset, hours in deadlines_hours.items():
+        one: dict[str, Any] = json.loads(json.dumps(entry).replace("$DATASET", dataset))
+        one["trigger"]["within"] = hours * _SECONDS_PER_HOUR
+        yield one
+
+
+def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Create or update every automation by its name; yield a line for each.
+
+    Args:
+        names: the stack's names in Prefect.
+        entries: as `declared` returns them.
+
+    Raises:
+        AutomationsInvalid: Prefect does not accept one of them.
     """
     with get_client(sync_client=True) as client:
-        present = _present(client)
-        there = There.on(client)
-        done = []
-        for entry in _spread(automations, deadlines_hours or {}):
-            core, missing = resolved(there, entry)
-            done += [f"left out of {entry['name']}: {name} (not there)" for name in missing]
-            done.append(_apply_one(client, core, present) if core else f"left out: {entry['name']}")
-        return done
-
-
-def _spread(automations: Iterable[Mapping[str, Any]], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """One automation for each entry, or for each dataset with a deadline."""
-    for written in automations:
-        entry = copy.deepcopy(dict(written))
-        if not entry.pop("for_each_deadline", False):
-            yield entry
-            continue
-        for dataset, hours in deadlines_hours.items():
-            one = copy.deepcopy(entry)
-            one["name"] = f"{entry['name']} {dataset}"
-            one["trigger"]["within"] = hours * _SECONDS_PER_HOUR
-            one["trigger"]["match_related"] = [
-                entry["trigger"]["match_related"],
-                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{dataset}"},
-            ]
-            yield one
+        known, inventory = present(client, names), PrefectInventory.of(client, names)
+        for entry in entries:
+            core, missing = resolved(inventory, entry)
+            yield from (f"left out of {entry['name']}: {name}, which does not exist" for name in missing)
+            if core is None:
+                yield f"left out: automation {entry['name']}"
+            elif core.name in known:
+                client.update_automation(known[core.name], core)
+                yield f"automation {core.name}: updated"
+            else:
+                client.create_automation(core)
+                yield f"automation {core.name}: created"
 
 
 @dataclass(frozen=True)
-class There:
-    """What a server has of the things that actions name, with their ids.
+class PrefectInventory:
+    """The ids of what the actions of automations name.
 
     Attributes:
-        blocks: by their names.
+        blocks: by name.
         deployments: by FLOW/DEPLOYMENT.
     """
 
@@ -122,73 +115,63 @@ class There:
     deployments: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def on(cls, client: SyncPrefectClient) -> There:
-        """Ask the server."""
-        blocks = client.request("POST", "/block_documents/filter", json={"limit": 200}).json()
-        flows = client.request("POST", "/flows/filter", json={"limit": 200}).json()
-        deployments = client.request("POST", "/deployments/filter", json={"limit": 200}).json()
-        flow_names = {flow["id"]: flow["name"] for flow in flows}
-        return cls(
-            blocks={block["name"]: block["id"] for block in blocks if block["name"]},
-            deployments={f"{flow_names.get(one['flow_id'])}/{one['name']}": one["id"] for one in deployments},
-        )
+    def of(cls, client: SyncPrefectClient, names: PrefectNames) -> PrefectInventory:
+        """Ask the server for the stack's notification block and the deployment that explains crashes."""
+        explain = names.deployment("explain-crash")
+        try:
+            deployments = {explain: str(client.read_deployment_by_name(explain).id)}
+        except ObjectNotFound:
+            deployments = {}
+        return cls({block["name"]: block["id"] for block in blocks_named(client, names.notify_block)}, deployments)
 
-    def action(self, written: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Put the id where the file has a name; None when there is no such thing."""
-        rest = {key: value for key, value in written.items() if key not in ("notify", "run")}
-        if "notify" in written:
-            block = self.blocks.get(written["notify"])
+    def action(self, declared: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the action with an id in the place of the name; None where nothing has that name."""
+        rest = {key: value for key, value in declared.items() if key not in ("notify", "run")}
+        if "notify" in declared:
+            block = self.blocks.get(declared["notify"])
             return {"type": "send-notification", "block_document_id": block, **rest} if block else None
-        if "run" in written:
-            deployment = self.deployments.get(written["run"])
+        if "run" in declared:
+            deployment = self.deployments.get(declared["run"])
             return {"type": "run-deployment", "deployment_id": deployment, **rest} if deployment else None
         return rest
 
 
-def resolved(there: There, entry: dict[str, Any]) -> tuple[AutomationCore | None, list[str]]:
-    """Put ids where names stand, and return what names nothing; no automation when no action is left.
+def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[AutomationCore | None, list[str]]:
+    """Return the automation with ids in the place of names, and the names that do not exist.
+
+    There is no automation where no action is left.
 
     Raises:
-        AutomationsInvalid: Prefect knows no such automation.
+        AutomationsInvalid: Prefect does not accept it.
     """
-    written = entry.get("actions", [])
-    actions = [there.action(action) for action in written]
-    missing = [
-        str(one.get("notify") or one.get("run")) for one, found in zip(written, actions, strict=True) if found is None
-    ]
-    kept = [action for action in actions if action is not None]
+    actions = [(action, inventory.action(action)) for action in entry.get("actions", [])]
+    missing = [str(action.get("notify") or action.get("run")) for action, found in actions if found is None]
+    kept = [found for _, found in actions if found is not None]
     if not kept:
         return None, missing
     try:
         return AutomationCore.model_validate({**entry, "actions": kept}), missing
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise AutomationsInvalid(f"automation {entry['name']!r}: {where}: {fault['msg']}") from None
+        fields = tuple(map(str, fault["loc"]))
+        raise AutomationsInvalid(
+            f"automation {entry['name']!r}: {'.'.join(fields)}: {fault['msg']}", name=entry["name"], fields=fields
+        ) from None
 
 
-def _present(client: SyncPrefectClient) -> dict[str, UUID]:
-    """The automations on the server, by name."""
-    found: dict[str, UUID] = {}
+def present(client: SyncPrefectClient, names: PrefectNames) -> dict[str, UUID]:
+    """Return the stack's automations on the server, by name."""
+    found: list[dict[str, Any]] = []
     while True:
-        page = client.request("POST", "/automations/filter", json={"limit": 200, "offset": len(found)}).json()
-        if not page:
-            return found
-        before = len(found)
-        found.update({automation["name"]: UUID(automation["id"]) for automation in page})
-        if len(found) == before:
-            return found
+        page = client.request("POST", "/automations/filter", json={"limit": _PAGE, "offset": len(found)}).json()
+        found += page
+        if len(page) < _PAGE:
+            mine = (one for one in found if names.has_automation(one["name"]))
+            return {one["name"]: UUID(one["id"]) for one in mine}
 
 
-def _apply_one(client: SyncPrefectClient, core: AutomationCore, present: dict[str, UUID]) -> str:
-    body = core.model_dump(mode="json", exclude_unset=True)
-    known = present.get(core.name)
-    if known:
-        client.request("PUT", "/automations/{id}", path_params={"id": known}, json=body)
-        return f"updated: {core.name}"
-    client.request("POST", "/automations/", json=body)
-    return f"created: {core.name}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def blocks_named(client: SyncPrefectClient, *block_names: str) -> list[dict[str, Any]]:
+    """Return the server's blocks of these names, of every type."""
+    only = {"block_documents": {"name": {"any_": block_names}}}
+    found: list[dict[str, Any]] = client.request("POST", "/block_documents/filter", json=only).json()
+    return found

@@ -1,59 +1,137 @@
-"""Registers in Prefect all that it is to know of the stack: work pool, blocks, deployments, automations.
-
-    python -m deployment.prefect_setup.registration local
-    python -m deployment.prefect_setup.registration ecs --stack sluice
-
-It gives the same result however often it runs. One process does it all: each of these commands is mostly start-up.
-"""
+"""Registers one stack in Prefect, and removes exactly that again."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from prefect.cli import app
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
 
-from blocks import register
-from deployment.prefect_setup import automations, work_pools
-from deployment.prefect_setup.work_pools import ECS_POOL, LOCAL_POOL
+from blocks.aws import client_of
+from blocks.prefect_names import PrefectNames
+from blocks.settings import CONTRACTS, SettingsMissing
+from blocks.settings_block import PipelineSettingsBlock, credentials_of_stack
+from deployment import PROJECT_ROOT
+from deployment.aws.stack import find_stack
+from deployment.prefect_setup import automations
+from deployment.prefect_setup.blocks import blocks_of
+from deployment.prefect_setup.work_pools import ECS, KINDS, work_pool
+from flows.refinery.contract.loading import Contracts
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import TransientError
 
+FLOWS = ("process-upload", "reconcile", "explain-crash")
+"""The flows that prefect.yaml makes a deployment of."""
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Register everything; return the exit code of the first step that failed, or 0."""
-    parser = argparse.ArgumentParser(prog="python -m deployment.prefect_setup.registration", description=__doc__)
-    parser.add_argument("pool", choices=(LOCAL_POOL, ECS_POOL), help="where runs that a person starts are executed")
-    parser.add_argument("--stack", default="sluice", help="the stack whose outputs fill the ECS pool in")
-    given = parser.parse_args(arguments)
-    for what, step in _steps(given.pool, given.stack).items():
-        print(f"{what}:", flush=True)  # noqa: T201 (a command's output)
-        code = step()
-        if code:
-            return code
-    return 0
-
-
-def _steps(pool: str, stack_name: str) -> dict[str, Callable[[], int]]:
-    local = ("work-pool", "create", LOCAL_POOL, "--type", "process", "--overwrite")
-    ecs = [ECS_POOL, "--stack", stack_name]
-    return {
-        "making the work pool": partial(_prefect, *local) if pool == LOCAL_POOL else partial(work_pools.main, ecs),
-        "registering the blocks": partial(register.main, []),
-        "registering the deployments": partial(_prefect, "deploy", "--all"),
-        "applying the automations": partial(automations.main, []),  # they name blocks and deployments
-    }
+_CODE_IN_IMAGE = "/app"
+_PAGE = 200
 
 
-def _prefect(*words: str) -> int:
-    """Run Prefect's own command line; return its exit code."""
-    sys.argv = ["prefect", "--no-prompt", *words]
+class DeploymentsRefused(TransientError):
+    """`prefect deploy --all` failed; it has printed why."""
+
+
+def register(stack: str, pool: str) -> Iterator[str]:
+    """Register a deployed stack, or bring it up to date; yield a line for each thing that is done.
+
+    Args:
+        stack: the stack's name.
+        pool: `local` or `ecs`: what executes runs that a person starts.
+
+    Raises:
+        SettingsMissing: there is no such stack, or it is not one of Sluice's.
+        ContractInvalid, AutomationsInvalid: a file of the project is wrong.
+        DeploymentsRefused: the deployments could not be created.
+    """
+    names, outputs, contracts = PrefectNames(stack), _outputs_of(stack), Contracts.load(CONTRACTS)
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(work_pool(names, pool, outputs), overwrite=True)
+    yield f"work pool {names.pool(pool)}"
+    for name, block in blocks_of(names, outputs, os.environ, credentials_of_stack(stack)).items():
+        block.save(name, overwrite=True)
+        yield f"block {block.get_block_type_slug()}/{name}"
+    os.environ.update(
+        SLUICE_STACK=stack,
+        SLUICE_WORK_POOL=names.pool(pool),
+        SLUICE_CODE_DIRECTORY=_CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT),
+        SLUICE_RECONCILE_ROLE_ARN=outputs["ReconcileRoleArn"],
+    )
+    _deploy_all()
+    yield from apply_limits(names, contracts)
+    yield from automations.apply(names, automations.declared(names, automations.deadlines_of(contracts)))
+
+
+def remove(stack: str) -> Iterator[str]:
+    """Remove from Prefect what `register` made for a stack; yield a line for each thing. Runs stay."""
+    with get_client(sync_client=True) as client:
+        for what, delete in list(_registered(client, PrefectNames(stack))):
+            with suppress(ObjectNotFound):
+                delete()
+            yield f"removed: {what}"
+
+
+def apply_limits(names: PrefectNames, contracts: Iterable[Contract]) -> Iterator[str]:
+    """Set the concurrency limits that contracts ask for, and delete the stack's other ones. Taken slots stay taken."""
+    wanted = {names.limit(one.dataset): one.max_concurrent_uploads for one in contracts if one.max_concurrent_uploads}
+    with get_client(sync_client=True) as client:
+        for name in _limits(client, names):
+            if name not in wanted:
+                client.delete_global_concurrency_limit_by_name(name)
+                yield f"removed: concurrency limit {name}"
+        for name, limit in wanted.items():
+            client.upsert_global_concurrency_limit_by_name(name, limit)
+            yield f"concurrency limit {name}: {limit}"
+
+
+def _outputs_of(stack: str) -> dict[str, str]:
+    cloudformation = client_of("cloudformation")
+    found = find_stack(cloudformation, stack)
+    if found is None:
+        raise SettingsMissing(f"there is no stack {stack} in this account and region")
+    described = cloudformation.describe_stacks(StackName=found["StackId"])["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+
+
+def _deploy_all() -> None:
+    """Run `prefect deploy --all` in this process: starting another one takes seconds."""
+    sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
     try:
         app()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+        if end.code:
+            raise DeploymentsRefused(f"prefect deploy --all ended with {end.code}") from None
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what of the stack's is there, each with what deletes it. Automations come first: they start deployments."""
+    for name, automation_id in automations.present(client, names).items():
+        yield f"automation {name}", partial(client.delete_automation, automation_id)
+    for deployment in map(names.deployment, FLOWS):
+        with suppress(ObjectNotFound):
+            found = client.read_deployment_by_name(deployment)
+            yield f"deployment {deployment}", partial(client.delete_deployment, found.id)
+    for pool in map(names.pool, KINDS):
+        with suppress(ObjectNotFound):
+            yield f"work pool {client.read_work_pool(pool).name}", partial(client.delete_work_pool, pool)
+    for limit in _limits(client, names):
+        yield f"concurrency limit {limit}", partial(client.delete_global_concurrency_limit_by_name, limit)
+    settings = PipelineSettingsBlock.get_block_type_slug()
+    for block in automations.blocks_named(client, names.settings_block, names.credentials_block, names.notify_block):
+        kind = block["block_type"]["slug"]
+        if block["name"] != names.settings_block or kind == settings:  # other types' names are not Sluice's
+            yield f"block {kind}/{block['name']}", partial(client.delete_block_document, block["id"])
+
+
+def _limits(client: SyncPrefectClient, names: PrefectNames) -> list[str]:
+    """Return the names of the stack's concurrency limits."""
+    found: list[str] = []
+    while True:
+        page = [limit.name for limit in client.read_global_concurrency_limits(limit=_PAGE, offset=len(found))]
+        found += page
+        if len(page) < _PAGE:
+            return [name for name in found if name.startswith(names.limit(""))]

@@ -1,58 +1,45 @@
-"""Makes the work pool that runs started by hand are taken from: local processes, or ECS tasks of the stack.
+"""The work pools for runs that a person starts: processes beside the worker, or ECS tasks of the stack.
 
-    python -m deployment.prefect_setup.work_pools ecs --stack sluice
+The tasks of the ECS pool have the stack's own task definition, so no run registers another one. A worker starts them:
 
-Which of the two a deployment uses is told by SLUICE_WORK_POOL when `prefect deploy --all` reads prefect.yaml. The ECS
-pool's tasks are of the stack's own task definition, so no run registers another one; a worker of type ecs starts them:
-
-    prefect worker start --pool ecs --type ecs
+    prefect worker start --pool sluice-ecs --type ecs
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import boto3
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.workers.process import ProcessWorker
 
-from deployment.aws.deploy_stack import Clients, stack_outputs
+from blocks.prefect_names import PrefectNames
 
-LOCAL_POOL = "local"
-ECS_POOL = "ecs"
+LOCAL, ECS = "local", "ecs"
+KINDS = (LOCAL, ECS)
+_RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # further ones wait in the pool
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make or update one pool; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployment.prefect_setup.work_pools", description=__doc__)
-    parser.add_argument("pool", choices=(LOCAL_POOL, ECS_POOL))
-    parser.add_argument("--stack", default="sluice", help="the stack whose outputs fill the ECS pool in")
-    given = parser.parse_args(arguments)
-    if given.pool == LOCAL_POOL:
-        make_pool(WorkPoolCreate(name=LOCAL_POOL, type="process", description="Processes beside the worker."))
+def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> WorkPoolCreate:
+    """Return one of a stack's pools.
+
+    Args:
+        names: the stack's names in Prefect.
+        kind: `local` or `ecs`.
+        outputs: the stack's outputs.
+    """
+    if kind == LOCAL:
+        description = f"Processes beside the worker, for the stack {names.stack}."
+        job_type, template = ProcessWorker.type, ProcessWorker.get_default_base_job_template()
     else:
-        clients = Clients(boto3.client("cloudformation"), boto3.client("s3"), boto3.client("sts"))
-        make_pool(ecs_pool(stack_outputs(clients, given.stack)))
-    print(f"work pool {given.pool} is ready")  # noqa: T201 (a command's output)
-    return 0
-
-
-def make_pool(pool: WorkPoolCreate) -> None:
-    """Make the pool, or bring it up to date."""
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(pool, overwrite=True)
-
-
-def ecs_pool(outputs: Mapping[str, str]) -> WorkPoolCreate:
-    """Return the pool whose runs are tasks of the stack that has these outputs."""
+        description = f"Tasks of the stack {names.stack}, with its own task definition, on its cluster and network."
+        job_type, template = "ecs", ecs_template(outputs)
     return WorkPoolCreate(
-        name=ECS_POOL,
-        type="ecs",
-        description="Tasks of the stack's own task definition, on its cluster and network.",
-        base_job_template=ecs_template(outputs),
+        name=names.pool(kind),
+        type=job_type,
+        description=description,
+        base_job_template=template,
+        concurrency_limit=_RUNS_AT_ONCE[kind],
     )
 
 
@@ -134,7 +121,3 @@ def _mapping(title: str, description: str) -> dict[str, Any]:
         "description": description,
         "additionalProperties": {"type": "string"},
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -90,8 +90,8 @@ class ProgressBar:
 
 @contextmanager
 def signs_of_life(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Send Prefect's own heartbeat event while the block runs, so that the automation "without a sign of life" knows
-    a long run from a dead one (deployment/prefect_setup/automations.yaml).
+    """Send Prefect's own heartbeat event while the block runs, so that an automation can tell a long run
+    from a dead one (deployment/prefect_setup/automations.yaml).
 
     Prefect's PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread keeps every run waiting for up to
     a second at the end: more than a small file takes. And a run has these whatever environment it was started in.

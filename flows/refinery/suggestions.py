@@ -1,4 +1,4 @@
-"""The name that was probably meant."""
+"""Suggest the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the closest known name, or nothing where none is close."""
+    """Return `; did you mean 'x'?` with the closest known name, or "" if none is close."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,10 +1,11 @@
-"""Flow runs per minute that a Prefect server takes, on SQLite and on PostgreSQL, as Sluice's containers make them.
+"""Measure how many flow runs per minute a Prefect server handles, on SQLite and on PostgreSQL.
 
     python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 4] [--runs 15]
 
-Both servers run at the same time and are measured in turns, so that whatever else the machine does hits both alike:
-trust the ratio. A round ends when the server shows every run and task run as done. The work on the data is left out,
-but the clients share the machine with the server; what it can take alone follows from its CPU seconds per run.
+The runs are created as Sluice's containers create them. Both servers run at the same time and are measured in turns,
+so that other load on the machine affects both: trust the ratio. A round ends when the server shows every run and task
+run as completed. The work on the data is left out, but the clients share the machine with the server; its CPU seconds
+per run show what it could handle alone.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Measured:
     Attributes:
         environment: of its clients.
         database_pid: the first process of its database, None when that is the server itself.
-        size_bytes: asks how large the database is, and how much of it events are (0 where that cannot be said).
+        size_bytes: asks how large the database is, and how much of it events are (0 where that is not known).
         rounds: of each round, runs per minute, and CPU seconds per run of the server and of its database.
         bytes_per_run: of each round, how much the database grew for a run, and its events alone.
     """
@@ -104,13 +105,25 @@ def measured(folder: Path, name: str, options: ServerOptions, database_pid: int 
         service.stop()
 
 
+_APPLY_AUTOMATIONS = """
+from blocks.prefect_names import PrefectNames
+from deployment.prefect_setup.automations import apply, declared
+
+print(*apply(PrefectNames("sluice"), declared(PrefectNames("sluice"))), sep="\\n")
+"""
+
+
 def _deploy(environment: dict[str, str]) -> None:
-    """Return the settings that `sluice up` gives Prefect."""
-    settings = {"SLUICE_WORK_POOL": "local", "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT)}
+    """Deploy what `sluice up` deploys to Prefect."""
+    settings = {
+        "SLUICE_STACK": "sluice",
+        "SLUICE_WORK_POOL": "sluice-local",
+        "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
+    }
     for command in (
-        [program("prefect"), "--no-prompt", "work-pool", "create", "local", "--type", "process"],
+        [program("prefect"), "--no-prompt", "work-pool", "create", "sluice-local", "--type", "process"],
         [program("prefect"), "--no-prompt", "deploy", "--all"],
-        [sys.executable, "-m", "deployment.prefect_setup.automations"],
+        [sys.executable, "-c", _APPLY_AUTOMATIONS],
     ):
         subprocess.run(command, cwd=PROJECT_ROOT, env=environment | settings, check=True, capture_output=True)
 

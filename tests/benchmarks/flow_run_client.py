@@ -1,9 +1,9 @@
-"""One container, as Prefect sees it: the flow runs that it makes, without the work on the data.
+"""One container from Prefect's point of view: its flow runs, without the work on the data.
 
     python -m tests.benchmarks.flow_run_client RUNS
 
-A first upload goes through the real stages; the others show what that one found. Observer, flow, tasks, states, logs,
-artifacts, tags and events are the container's own. Says "ready" then, and begins when it is told to.
+A first upload goes through the real stages; the others repeat its results. Flow, tasks, states, logs, artifacts, tags
+and events are the container's. It prints "ready", and starts when it reads a line.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(runs: int) -> None:
     with mock_aws():
         parts = _pipeline()
         upload = _upload(parts)
-        observer = Observer("process-upload/upload")
+        observer = Observer(parts.settings.prefect_names.deployment("process-upload"))
         _see_through(observer, parts, upload, RealRun)
         print("ready", flush=True)
         sys.stdin.readline()
@@ -103,7 +103,9 @@ def _pipeline() -> Pipeline:
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=_LANDING, VersioningConfiguration={"Status": "Enabled"})
     queue_url = sqs.create_queue(QueueName="uploads")["QueueUrl"]
-    return assemble(PipelineSettings(landing_bucket=_LANDING, published_bucket=_PUBLISHED, queue_url=queue_url))
+    return assemble(
+        PipelineSettings(stack="sluice", landing_bucket=_LANDING, published_bucket=_PUBLISHED, queue_url=queue_url)
+    )
 
 
 def _upload(parts: Pipeline) -> UploadMessage:

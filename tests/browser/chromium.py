@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 WIDTH, HEIGHT = 1440, 900
 ACTION_SECONDS = 30  # generous: the machine may be busy; an action ends as soon as it can
 
-# It runs as whoever runs the tests, root in a container, and talks to nobody but the loopback address.
+# It runs as the user of the tests (root in a container) and connects only to the loopback address.
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
     """Start a headless Chromium.
 
     Raises:
-        FileNotFoundError: there is none; says how to get it.
+        FileNotFoundError: there is none; the message explains how to install it.
     """
     path = chromium()
     if path is None:

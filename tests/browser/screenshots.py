@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _take(ui_url: str, folder: Path) -> None:
-    answer = httpx.get(f"{ui_url}/api/deployments/name/process-upload/upload", timeout=30)
+    answer = httpx.get(f"{ui_url}/api/deployments/name/process-upload/sluice", timeout=30)
     deployment_id = answer.raise_for_status().json()["id"]
     with browser() as running:
         page = new_page(running)
@@ -74,7 +74,7 @@ def _take(ui_url: str, folder: Path) -> None:
 
 def _shoot(page: Page, path: Path, *, height: int) -> None:
     page.set_viewport_size({"width": 1440, "height": height})
-    page.wait_for_timeout(1_500)  # the graphs are drawn in an animation that tells nobody when it is over
+    page.wait_for_timeout(1_500)  # the graphs are animated, without an event at the end
     page.screenshot(path=path)
     print(f"{path} ({path.stat().st_size // 1024} KiB)")
 

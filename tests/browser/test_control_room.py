@@ -70,18 +70,16 @@ def test_a_datasets_artifacts_have_a_history(
 
 
 def test_a_block_shows_what_it_is_for_and_what_it_holds(room: ControlRoom, chain: Chain) -> None:
-    room.open_block("sluice-queue")
-    room.wait_for_text("The SQS queue with one message for each upload")
-    room.wait_for_text(chain.outputs["QueueUrl"])
     room.open_block("sluice")
-    room.wait_for_text("Runs that are started by hand read it")
+    room.wait_for_text("Runs that a person starts read the block of their stack")
+    room.wait_for_text(chain.outputs["QueueUrl"])
     room.wait_for_text(chain.outputs["LandingBucket"])
 
 
 def test_the_automations_say_what_they_watch_and_do(room: ControlRoom) -> None:
     room.open_automations()
-    room.wait_for_text("Sluice: a run without a sign of life has crashed")
-    room.wait_for_text("Runs give a sign every 30 seconds")
+    room.wait_for_text("Sluice: a run without a heartbeat has crashed (sluice)")
+    room.wait_for_text("Runs send a heartbeat every 30 seconds")
     room.wait_for_text("Sluice: a run crashed")
     room.wait_for_text("explain-crash")
 
@@ -89,7 +87,7 @@ def test_the_automations_say_what_they_watch_and_do(room: ControlRoom) -> None:
 def test_a_custom_run_with_changed_parameters_finishes(
     room: ControlRoom, chain: Chain, published: UploadMessage
 ) -> None:
-    deployment = httpx.get(f"{chain.cloud.prefect_api_url}/deployments/name/process-upload/upload", timeout=30).json()
+    deployment = httpx.get(f"{chain.cloud.prefect_api_url}/deployments/name/process-upload/sluice", timeout=30).json()
     assert deployment["work_pool_name"] == WORK_POOL
     before = chain.receipt(published)
     room.open_custom_run(deployment["id"])

@@ -1,4 +1,4 @@
-"""The whole chain as a test drives and reads it."""
+"""The whole chain, with methods to drive and inspect it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import pandas as pd
 from botocore.exceptions import ClientError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
@@ -28,14 +29,18 @@ from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
 from deployment.prefect_setup import automations
+from deployment.prefect_setup.registration import apply_limits
 from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
+from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
 from tests.looking import looks
 from tests.privileges.calls import recorded
 
 _T = TypeVar("_T")
 END_SECONDS = 90.0
+NAMES = PrefectNames(STACK_NAME)
+UPLOAD_DEPLOYMENT = NAMES.deployment("process-upload")
 
 
 @dataclass
@@ -55,7 +60,7 @@ class Chain:
     # --- doing ------------------------------------------------------------------------------------------------
 
     def upload(self, key: str, body: bytes) -> UploadMessage:
-        """Drop a file into the landing bucket, as a user does."""
+        """Upload a file to the landing bucket, as a user does."""
         response = self.s3.put_object(Bucket=self.outputs["LandingBucket"], Key=key, Body=body)
         return UploadMessage(
             bucket=self.outputs["LandingBucket"],
@@ -66,7 +71,7 @@ class Chain:
         )
 
     def event_of(self, *uploads: UploadMessage, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
-        """The S3 event of uploads, in S3's form: what S3 delivers a second time looks like this."""
+        """Return the S3 event of uploads, in the form in which S3 delivers it again."""
         return {
             "Records": [
                 {
@@ -90,7 +95,7 @@ class Chain:
         }
 
     def deliver(self, event: object) -> dict[str, Any]:
-        """Call the Lambda with an event, and wait for its answer."""
+        """Call the Lambda with an event, and wait for its response."""
         response = self.lambdas.invoke(
             FunctionName=self.outputs["TriggerFunctionName"], Payload=json.dumps(event).encode()
         )
@@ -105,7 +110,7 @@ class Chain:
         memory_mib: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[None]:
-        """Let the tasks that are launched meanwhile run another command, with other memory, or have other variables."""
+        """Change the command, memory or variables of tasks launched within the context."""
         family = self.outputs["TaskFamily"]
         before = self.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
         names = ("networkMode", "cpu", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
@@ -124,17 +129,17 @@ class Chain:
             self.ecs.register_task_definition(**common, memory=before["memory"], containerDefinitions=[container])
 
     def remove(self, upload: UploadMessage, receipt: Receipt) -> None:
-        """Delete an object version and what was published of it, to save the disk's space."""
+        """Delete an object version and its published output, to save disk space."""
         self.s3.delete_object(Bucket=upload.bucket, Key=upload.key, VersionId=upload.version_id)
         for output in receipt.outputs:
             self.s3.delete_object(Bucket=self.outputs["PublishedBucket"], Key=output.key)
 
     def sweep(self) -> None:
-        """Do what the schedule does every few minutes: start a task when messages wait and nobody drains."""
+        """Run the sweep once: start a task if messages are waiting and no task drains the queue."""
         self.step_functions.start_execution(stateMachineArn=self.outputs["SweepStateMachineArn"], input="{}")
 
     def settle(self) -> None:
-        """Wait until nobody works on anything any more, sweeping up duplicates that were left behind."""
+        """Wait until no work is left, sweeping up remaining duplicates."""
 
         def at_rest() -> bool:
             if self.tasks():
@@ -147,7 +152,7 @@ class Chain:
 
         self.wait_for(at_rest, "the chain to come to rest", 180)
 
-    def run_by_hand(self, deployment: str = "process-upload/upload", /, **parameters: object) -> dict[str, Any]:
+    def run_by_hand(self, deployment: str = UPLOAD_DEPLOYMENT, /, **parameters: object) -> dict[str, Any]:
         """Start a deployment as a person does, wait for its end, and return the flow run."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
         with contextlib.suppress(CommandFailed):  # the command fails when the run does; the caller looks at its state
@@ -155,25 +160,35 @@ class Chain:
         run: dict[str, Any] = self.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
         return run
 
-    def schedule(self, job_variables: dict[str, Any] | None = None, **parameters: object) -> str:
-        """Start the deployment as Prefect's UI does, and return the flow run's id: whoever serves its pool takes it."""
-        deployment = self._prefect("GET", "/deployments/name/process-upload/upload")["id"]
+    def schedule(
+        self,
+        job_variables: dict[str, Any] | None = None,
+        deployment: str = UPLOAD_DEPLOYMENT,
+        **parameters: object,
+    ) -> str:
+        """Start a deployment as Prefect's UI does, and return the flow run's id: a worker of its pool takes it."""
+        deployment_id = self._prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
-        return str(self._prefect("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+        return str(self._prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
-    def apply_automations(self, *arguments: str) -> None:
-        """Do what `python -m deployment.prefect_setup.automations` does, in this process: starting one takes long."""
+    def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Apply automations as registering the stack does, in this process: starting one takes long."""
         with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
-            assert automations.main(arguments) == 0
+            list(automations.apply(NAMES, entries))
+
+    def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
+        """Apply the concurrency limits of contracts as registering the stack does, in this process."""
+        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+            list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
-        """Copy the project's contracts, for a test to bend."""
+        """Copy the project's contracts, so that a test can change them."""
         return Path(shutil.copytree(CONTRACTS, folder, ignore=shutil.ignore_patterns("__pycache__")))
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def execution(self, upload: UploadMessage) -> dict[str, Any] | None:
-        """The upload's execution as Step Functions describes it; None when there is none."""
+        """Return the upload's execution as Step Functions describes it; None if there is none."""
         arn = self.outputs["StateMachineArn"].replace(":stateMachine:", ":execution:")
         try:
             described: dict[str, Any] = self.step_functions.describe_execution(
@@ -195,39 +210,39 @@ class Chain:
         return self.wait_for(look, f"the execution of {upload.key} to end", seconds)
 
     def receipt(self, upload: UploadMessage) -> Receipt:
-        """The upload's receipt."""
+        """Return the upload's receipt."""
         body = self.s3.get_object(Bucket=self.outputs["PublishedBucket"], Key=receipt_key(upload.run_id))["Body"]
         return Receipt.from_json(body.read())
 
     def has_receipt(self, upload: UploadMessage) -> bool:
-        """Whether the upload has a receipt."""
+        """Return whether the upload has a receipt."""
         return receipt_key(upload.run_id) in self.keys("receipts/")
 
     def keys(self, prefix: str) -> list[str]:
-        """Every key of the published bucket under `prefix`."""
+        """Return every key of the published bucket under `prefix`."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.outputs["PublishedBucket"], Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def table(self, key: str) -> pd.DataFrame:
-        """A published Parquet object as a frame."""
+        """Return a published Parquet object as a DataFrame."""
         body = self.s3.get_object(Bucket=self.outputs["PublishedBucket"], Key=key)["Body"]
         return pd.read_parquet(io.BytesIO(body.read()))
 
     def published(self, receipt: Receipt) -> pd.DataFrame:
-        """The clean rows that a receipt speaks of."""
+        """Return the clean rows that a receipt references."""
         return pd.concat([self.table(output.key) for output in receipt.outputs if output.kind == "data"])
 
     def quarantined(self, receipt: Receipt) -> pd.DataFrame:
-        """The bad rows that a receipt speaks of."""
+        """Return the bad rows that a receipt references."""
         return pd.concat([self.table(output.key) for output in receipt.outputs if output.kind == "quarantine"])
 
     def flow_runs(self, attempt: UploadMessage | Receipt) -> list[dict[str, Any]]:
-        """The flow runs of one attempt at an upload as Prefect shows them."""
+        """Return the flow runs of one attempt at an upload as Prefect shows them."""
         key = f"{attempt.run_id}-{attempt.attempt}" if attempt.attempt else attempt.run_id
         return self.ask_prefect("flow_runs", flow_runs={"idempotency_key": {"any_": [key]}})
 
     def ask_prefect(self, what: str, **filters: object) -> list[dict[str, Any]]:
-        """What Prefect's API lists: `what` is flow_runs, task_runs, logs, artifacts, ..."""
+        """Return what Prefect's API lists: `what` is flow_runs, task_runs, logs, artifacts, ..."""
         auth_string = self.cloud.endpoints.prefect_auth_string
         response = httpx.post(
             f"{self.cloud.prefect_api_url}/{what}/filter",
@@ -240,28 +255,28 @@ class Chain:
         return found
 
     def flow_run(self, flow_run_id: str) -> dict[str, Any]:
-        """One flow run as Prefect shows it."""
+        """Return one flow run as Prefect shows it."""
         run: dict[str, Any] = self._prefect("GET", f"/flow_runs/{flow_run_id}")
         return run
 
     def states_of(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """All states that a flow run was in, the first one first."""
+        """Return all states that a flow run was in, oldest first."""
         states: list[dict[str, Any]] = self._prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
         return states
 
     def final(self, flow_run_id: str) -> dict[str, Any] | None:
-        """A flow run that has come to its end; None while it has not."""
+        """Return a flow run if it has ended, otherwise None."""
         run = self.flow_run(flow_run_id)
         return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
     def artifacts(self, key: str, flow_run_id: str | None = None) -> list[dict[str, Any]]:
-        """The artifacts of one key, of one flow run if given."""
+        """Return the artifacts of one key, of one flow run if given."""
         wanted = {"key": {"any_": [key]}, **({"flow_run_id": {"any_": [flow_run_id]}} if flow_run_id else {})}
         found: list[dict[str, Any]] = self._prefect("POST", "/artifacts/filter", {"artifacts": wanted})
         return found
 
     def log_of(self, flow_run_id: str) -> str:
-        """What a flow run has logged so far, as Prefect shows it."""
+        """Return what a flow run has logged so far, as Prefect shows it."""
         lines = self._prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
         return "\n".join(line["message"] for line in lines)
 
@@ -275,17 +290,17 @@ class Chain:
         return self.wait_for(ask, f"Prefect to answer {path}").raise_for_status().json()
 
     def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
-        """How many messages a queue holds: waiting, and in somebody's hands."""
+        """Return how many messages of a queue are visible and how many are in flight."""
         names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
         attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[queue], AttributeNames=list(names.values()))
         return {short: int(attributes["Attributes"][name]) for short, name in names.items()}
 
     def queue_is_empty(self) -> bool:
-        """Whether no message waits and none is held."""
+        """Return whether no message is visible and none is in flight."""
         return not any(self.messages().values())
 
     def tasks(self) -> list[int]:
-        """The process ids of the tasks that run now."""
+        """Return the process ids of the running tasks."""
         found = []
         for path in (self.cloud.state_dir / "processes").glob("*"):
             try:
@@ -297,27 +312,26 @@ class Chain:
         return found
 
     def pool_is_idle(self) -> bool:
-        """Whether the pool's worker has no run in its hands: each is a process that it started. Without a /proc that
-        cannot be told."""
+        """Return whether the pool's worker has no running child process. Without /proc this cannot be determined."""
         assert self.cloud.worker is not None
         return not any(path.read_text() for path in Path(f"/proc/{self.cloud.worker.pid}").glob("task/*/children"))
 
     def kill_tasks(self) -> int:
-        """SIGKILL every running task and what it started; return how many there were."""
+        """Kill every running task and its children with SIGKILL; return how many tasks there were."""
         pids = self.tasks()
         for pid in pids:
             os.killpg(pid, signal.SIGKILL)
         return len(pids)
 
     def log_lines(self, group: str) -> list[dict[str, Any]]:
-        """The JSON lines of a log group."""
+        """Return the JSON lines of a log group."""
         logs = self.cloud.client("logs")
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName=self.outputs[group])
         lines = (event["message"] for page in pages for event in page["events"])
         return [json.loads(line[line.index("{") :]) for line in lines if "{" in line and line.rstrip().endswith("}")]
 
     def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = END_SECONDS) -> _T:
-        """Look until something is there, and return it; a wait that takes too long fails and names `what`."""
+        """Wait for a result and return it; fail with `what` after a timeout."""
         for _ in looks(seconds):
             found = look()
             if found:
@@ -338,12 +352,12 @@ def running_chain(
     prefect_options: ServerOptions = ServerOptions(),
     **parameters: str,
 ) -> Iterator[Chain]:
-    """A chain of its own for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
+    """Start a chain for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
 
     Args:
         task_seconds: how long the state machine lets a task run.
         docker: run tasks as containers, in the engine that DOCKER_HOST names.
-        prefect_options: a database and a password of its own for the Prefect server.
+        prefect_options: a separate database and a password for the Prefect server.
         parameters: the template's, besides those that make tests quick.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:

@@ -11,6 +11,6 @@ from tests.chain.chain import Chain, running_chain
 
 @pytest.fixture(scope="session")
 def chain() -> Iterator[Chain]:
-    """One chain for all tests: started once."""
+    """Start one chain for all tests."""
     with running_chain() as started:
         yield started

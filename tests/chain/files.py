@@ -1,4 +1,4 @@
-"""Small files of orders whose fate is known beforehand."""
+"""Small files of orders with a known outcome."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ HEADER = "order_id,ordered_at,customer_id,country,sku,quantity,unit_price,discou
 
 
 def order(number: int, **fields: object) -> str:
-    """One good order as a CSV line; `fields` bend it."""
+    """Return one good order as a CSV line; `fields` replace its values."""
     values: dict[str, object] = {
         "order_id": f"ORD-{number:08d}",
         "ordered_at": "2026-11-02 10:00:00",
@@ -22,17 +22,17 @@ def order(number: int, **fields: object) -> str:
 
 
 def orders(*lines: str) -> bytes:
-    """A CSV file of the given lines."""
+    """Return a CSV file of the given lines."""
     return "\n".join([HEADER, *lines, ""]).encode()
 
 
 def good_orders(count: int, start: int = 1) -> bytes:
-    """A clean file of `count` orders."""
+    """Return a clean file of `count` orders."""
     return orders(*(order(number) for number in range(start, start + count)))
 
 
 def dirty_orders() -> bytes:
-    """Twelve orders: nine good ones, one with a bad quantity, one with text for a price, and a duplicate."""
+    """Return twelve orders: nine good ones, one with a bad quantity, one with text as price, and a duplicate."""
     return orders(
         *(order(number) for number in range(1, 10)),
         order(10, quantity=0),

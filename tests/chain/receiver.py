@@ -1,4 +1,4 @@
-"""A webhook receiver on this machine: hears what notifications say."""
+"""A local webhook receiver for notifications."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Receiver(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where to post to."""
+        """Return the URL to post to."""
         return f"http://127.0.0.1:{self.server_port}/hook"
 
     def told_of(self, subject: str) -> dict[str, Any] | None:
-        """The first notification with `subject` in its subject; None while there is none."""
+        """Return the first notification with `subject` in its subject, or None."""
         return next((told for told in list(self.received) if subject in told["subject"]), None)
 
 
@@ -37,7 +37,7 @@ class _Post(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager

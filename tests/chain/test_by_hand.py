@@ -1,4 +1,4 @@
-"""Runs that a person starts, with parameters, through the process work pool that `make up` serves."""
+"""Manual runs with parameters, on the process work pool that `make up` serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cloud
 
 @pytest.fixture(scope="module")
 def processed(chain: Chain) -> dict[str, UploadMessage]:
-    """Uploads that the chain has published, one for each test that runs its own again."""
+    """Return published uploads, one for each test that runs one again."""
     uploads = {
         name: chain.upload(f"incoming/orders/{name}.csv", good_orders(2)) for name in ("again", "forced", "retry")
     }
@@ -30,7 +30,7 @@ def processed(chain: Chain) -> dict[str, UploadMessage]:
 
 
 def test_an_object_that_no_event_told_of_is_published_by_hand(chain: Chain) -> None:
-    """It lies outside of the watched prefix, and is judged by the contract that the person names."""
+    """The key is outside the watched prefix; the contract is the one given as a parameter."""
     upload = chain.upload("archive/2025.csv", good_orders(4))
     run = chain.run_by_hand(key=upload.key, dataset="orders")
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Published"), run["state"]
@@ -79,7 +79,7 @@ def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None
 def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(
     chain: Chain, processed: dict[str, UploadMessage]
 ) -> None:
-    """A person who presses Retry on a finished run means that it be done again."""
+    """Retry on a finished run processes the upload again."""
     upload = processed["retry"]
     (run,) = chain.flow_runs(upload)
     chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
@@ -104,7 +104,7 @@ def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> No
     assert refused["state"]["name"].startswith("Rejected"), refused["state"]
     assert published["state"]["name"] == "Published, 1 row quarantined", published["state"]
     hashes = [chain.receipt(upload).contract.content_hash for upload in (strict, lenient)]
-    assert len(set(hashes)) == 2, "the receipt tells that another contract judged"
+    assert len(set(hashes)) == 2, "the receipt records another contract"
 
 
 def test_wrong_parameters_end_in_a_failed_run_that_says_what_is_wrong(chain: Chain) -> None:

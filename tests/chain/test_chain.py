@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cloud
 
 @pytest.fixture(scope="module")
 def alone(chain: Chain) -> UploadMessage:
-    """A good file, with nothing else under way: its own task processes it."""
+    """Upload a good file while the chain is idle: its own task processes it."""
     chain.settle()
     upload = chain.upload("incoming/orders/good.csv", good_orders(5))
     assert chain.ended(upload)["status"] == "SUCCEEDED", chain.execution(upload)
@@ -47,7 +47,7 @@ _BATCH = {
 
 @pytest.fixture(scope="module")
 def batch(chain: Chain, alone: UploadMessage) -> dict[str, UploadMessage]:
-    """Files of all kinds that come at once, by key: the tasks of some process those of the others."""
+    """Upload files of all kinds at once, by key: tasks of some process the messages of others."""
     del alone  # has been alone
     with ThreadPoolExecutor(len(_BATCH)) as pool:
         uploads = list(pool.map(chain.upload, _BATCH, _BATCH.values()))

@@ -1,4 +1,4 @@
-"""Limits on how many uploads are worked on at once: kept in a burst, and never in the data's way."""
+"""A limit on how many uploads of a dataset are processed at once: kept in a burst, and never in the data's way."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ import httpx
 import pytest
 import yaml
 
-from flows.observability.upload_slot import ALL_UPLOADS, limit_of
+from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
-from tests.chain.chain import Chain
+from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
+LIMIT = NAMES.limit("orders")
 
 # A flow that works without S3: what is looked at is the slot alone.
-_TWO_RUNS = """
+_TWO_RUNS = f"""
 from prefect import flow
 from flows.observability.upload_slot import upload_slot
 
 @flow
 def work(wait_seconds: float) -> None:
-    with upload_slot("orders", wait_seconds=wait_seconds):
+    with upload_slot({LIMIT!r}, wait_seconds=wait_seconds):
         print("worked")
 
 work(1)
-work(3_600)  # this process has lost its patience
+work(3_600)  # this process has waited in vain once
 """
 
 
 @pytest.fixture
-def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[None]:
-    """A limit of one for the orders, applied as a user does it; afterwards Sluice's own limits again."""
-    file = tmp_path / "concurrency.yaml"
-    file.write_text(yaml.safe_dump({"uploads": 20, "each_dataset": 10, "datasets": {"orders": 1}}))
-    # Begun anew: tasks that other tests killed hold slots until their leases end.
-    httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{limit_of('orders')}", timeout=30)
-    chain.apply_automations("--concurrency", str(file))
-    yield
-    chain.apply_automations()
+def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A limit of one for the orders, and the variables of tasks that have its contract."""
+    contract = chain.copy_contracts(tmp_path / "contracts") / "orders" / "contract.yaml"
+    limited = yaml.safe_load(contract.read_text()) | {"max_concurrent_uploads": 1}
+    contract.write_text(yaml.safe_dump(limited, sort_keys=False))
+    # Created anew: tasks that other tests killed hold slots until their leases end.
+    httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{LIMIT}", timeout=30)
+    chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=1)])
+    yield {"SLUICE_CONTRACTS_FOLDER": str(tmp_path / "contracts")}
+    chain.apply_limits([])
 
 
 @contextmanager
 def slot_taken(chain: Chain) -> Iterator[None]:
-    """Hold the only slot, as an upload of the dataset does that takes long."""
+    """Hold the only slot, as a long upload of the dataset does."""
     api = f"{chain.cloud.prefect_api_url}/v2/concurrency_limits"
-    body = {"names": [limit_of("orders")], "slots": 1, "lease_duration": 600}
+    body = {"names": [LIMIT], "slots": 1, "lease_duration": 600}
     lease = httpx.post(f"{api}/increment-with-lease", json=body, timeout=30).raise_for_status().json()["lease_id"]
     try:
         yield
@@ -59,55 +61,53 @@ def slot_taken(chain: Chain) -> Iterator[None]:
 
 
 def limits(chain: Chain) -> dict[str, dict[str, Any]]:
-    """The server's limits, by name."""
+    """Return the server's limits by name."""
     return {limit["name"]: limit for limit in chain.ask_prefect("v2/concurrency_limits")}
 
 
 def is_waiting(chain: Chain, upload: UploadMessage) -> bool:
-    """Whether the upload's run says that it waits for a slot."""
+    """Whether the upload's run logs that it waits for a slot."""
     runs = [run["id"] for run in chain.flow_runs(upload)]
     lines = chain.ask_prefect("logs", logs={"flow_run_id": {"any_": runs}}) if runs else []
     return any("waiting for one to end" in line["message"] for line in lines)
 
 
 def worked(chain: Chain, upload: UploadMessage) -> tuple[str, str]:
-    """When the upload's first stage began and its last one ended."""
+    """Return when the upload's first stage started and its last one ended."""
     (run,) = chain.flow_runs(upload)
     tasks = chain.ask_prefect("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
     return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)
 
 
-def test_a_burst_on_a_dataset_with_one_slot_is_worked_on_one_by_one_and_all_of_it_published(
-    chain: Chain, one_at_a_time: None
+def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_it_published(
+    chain: Chain, one_at_a_time: dict[str, str]
 ) -> None:
-    with slot_taken(chain):
-        burst = [chain.upload(f"incoming/orders/burst-{number}.csv", good_orders(3)) for number in range(4)]
-        # At least two tasks run at the same time, and each has an upload in hand.
-        chain.wait_for(lambda: sum(is_waiting(chain, upload) for upload in burst) >= 2, "uploads to wait", 120)
-        assert not any(chain.has_receipt(upload) for upload in burst)
-    for upload in burst:
-        assert chain.ended(upload, 180)["status"] == "SUCCEEDED"
-        assert chain.receipt(upload).observed
+    with chain.tasks_that(environment=one_at_a_time):
+        with slot_taken(chain):
+            burst = [chain.upload(f"incoming/orders/burst-{number}.csv", good_orders(3)) for number in range(4)]
+            # At least two tasks run at the same time, and each has an upload in hand.
+            chain.wait_for(lambda: sum(is_waiting(chain, upload) for upload in burst) >= 2, "uploads to wait", 120)
+            assert not any(chain.has_receipt(upload) for upload in burst)
+        for upload in burst:
+            assert chain.ended(upload, 180)["status"] == "SUCCEEDED"
+            assert chain.receipt(upload).observed
     times = sorted(worked(chain, upload) for upload in burst)
     assert all(end <= next_start for (_, end), (next_start, _) in pairwise(times))
-    chain.wait_for(lambda: limits(chain)[limit_of("orders")]["active_slots"] == 0, "the last slot to be given back")
+    chain.wait_for(lambda: limits(chain)[LIMIT]["active_slots"] == 0, "the last slot to be given back")
 
 
-def test_a_slot_that_is_never_given_back_does_not_hold_the_data_back(chain: Chain, one_at_a_time: None) -> None:
+def test_a_slot_that_is_never_given_back_does_not_hold_the_data_back(
+    chain: Chain, one_at_a_time: dict[str, str]
+) -> None:
     with slot_taken(chain):
-        said = chain.cloud.run(["python", "-c", _TWO_RUNS], timeout_seconds=300)
-    assert said.count("worked") == 2
-    assert said.count("came free in time; going on without") == 2
+        output = chain.cloud.run(["python", "-c", _TWO_RUNS], timeout_seconds=300)
+    assert output.count("worked") == 2
+    assert output.count("became free in time; continuing without one") == 2
 
 
-def test_limits_that_are_no_longer_declared_go(chain: Chain, tmp_path: Path) -> None:
-    file = tmp_path / "concurrency.yaml"
-    file.write_text(yaml.safe_dump({"uploads": 7, "each_dataset": 3, "datasets": {"gone": 1, "orders": 2}}))
-    chain.apply_automations("--concurrency", str(file))
-    found = {name: limit["limit"] for name, limit in limits(chain).items()}
-    assert found[ALL_UPLOADS] == 7
-    assert (found[limit_of("gone")], found[limit_of("orders")], found[limit_of("penguins")]) == (1, 2, 3)
-    chain.apply_automations()
-    assert limit_of("gone") not in limits(chain)
-    (pool,) = [pool for pool in chain.ask_prefect("work_pools") if pool["name"] == "local"]
-    assert pool["concurrency_limit"] == 4
+def test_a_limit_that_no_contract_sets_any_more_goes(chain: Chain) -> None:
+    chain.apply_limits([Contract(dataset="gone", max_concurrent_uploads=1), Contract(dataset="unlimited")])
+    assert limits(chain)[NAMES.limit("gone")]["limit"] == 1
+    assert NAMES.limit("unlimited") not in limits(chain)
+    chain.apply_limits([])
+    assert NAMES.limit("gone") not in limits(chain)

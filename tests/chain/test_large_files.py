@@ -1,4 +1,4 @@
-"""Files of many megabytes through the whole chain: they are read in ranged parts, and written in several."""
+"""Large files through the whole chain: they are downloaded in ranges and uploaded in parts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""No log of the chain holds a value of the data, and every line of the container says where it belongs.
+"""No log of the chain contains a value from the data, and every line of the container identifies its upload.
 
-Receipts and Prefect's artifacts may show what GX observes of a whole column (a row count, a minimum, a fraction), the
-names of columns and files, and row numbers; never the value of a row. Quarantine files hold the bad rows themselves.
+Receipts and Prefect's artifacts may show what GX observes on a whole column (a row count, a minimum, a fraction), the
+names of columns and files, and row numbers; never the value of a row. Quarantine files contain the bad rows themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SECRET = "s3cr3tXyzzy"
 
 
 def planted() -> dict[str, bytes]:
-    """Files with the secret in every place that an error message might quote from."""
+    """Return files with the secret in every place that an error message might quote."""
     good, bad = order(1, sku=SECRET), order(2, sku=SECRET, quantity=0)
     return {
         "orders/good-and-bad.csv": orders(*(order(number) for number in range(3, 13)), good, bad),
@@ -41,7 +41,7 @@ def planted() -> dict[str, bytes]:
         "orders/no-header.csv": "\n".join(order(number, sku=SECRET) for number in range(1, 4)).encode(),
         "things/header-like.csv": f"{SECRET},{SECRET}\n{SECRET},{SECRET}\n".encode(),
         "orders/header-again.csv": good_orders(3) + f"{HEADER}\n".encode() + order(4, sku=SECRET).encode(),
-        # Its contract's own step says all it knows (_CHATTY), and then raises.
+        # The custom step of its contract outputs its data (_CHATTY), and then raises.
         "chatty/raises.csv": f"name,note\nA,{SECRET}\n".encode(),
     }
 
@@ -53,7 +53,7 @@ columns:
   name: {type: string}
   note: {type: string}
 preprocess:
-  - steps.tell_all
+  - steps.output_all
 """
 _CHATTY_STEPS = """\
 import sys
@@ -62,17 +62,17 @@ import warnings
 import pandas as pd
 
 
-def tell_all(frame: pd.DataFrame) -> pd.DataFrame:
-    told = ", ".join(frame["note"])
-    print(told)
-    print(told, file=sys.stderr)
-    warnings.warn(told)
-    raise ValueError(f"cannot do this with {told}")
+def output_all(frame: pd.DataFrame) -> pd.DataFrame:
+    output = ", ".join(frame["note"])
+    print(output)
+    print(output, file=sys.stderr)
+    warnings.warn(output)
+    raise ValueError(f"cannot do this with {output}")
 """
 
 
 def contracts_with_a_chatty_step(folder: Path) -> Path:
-    """The project's contracts, and one whose own step says all that it knows in every way that there is."""
+    """Return the project's contracts, and one with a step that outputs its data in every possible way."""
     shutil.copytree(CONTRACTS, folder)
     (folder / "chatty").mkdir()
     (folder / "chatty" / "contract.yaml").write_text(_CHATTY_CONTRACT)
@@ -82,7 +82,7 @@ def contracts_with_a_chatty_step(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[UploadMessage]:
-    """Every file with the secret, when all of them are through the chain; and an event that the Lambda cannot read."""
+    """Process every file with the secret, and send an event that the Lambda cannot read."""
     folder = contracts_with_a_chatty_step(tmp_path_factory.mktemp("logs") / "contracts")
     with chain.tasks_that(environment={"SLUICE_CONTRACTS_FOLDER": str(folder)}):
         sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
@@ -96,7 +96,7 @@ def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[Uplo
 
 
 def wait_for_the_last_lines(chain: Chain, part: str, last_event: str, uploads: list[UploadMessage]) -> None:
-    """Wait until a part's log holds the last line about each upload: logs arrive after what they tell of."""
+    """Wait until a log contains the last line about each upload, because logs arrive late."""
     runs = {upload.run_id for upload in uploads}
 
     def are_there() -> bool:
@@ -106,20 +106,20 @@ def wait_for_the_last_lines(chain: Chain, part: str, last_event: str, uploads: l
 
 
 def everything_in(chain: Chain, group: str) -> list[str]:
-    """The raw lines of a log group."""
+    """Return the raw lines of a log group."""
     pages = chain.cloud.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
     return [event["message"] for page in pages for event in page["events"]]
 
 
 def log_group(chain: Chain, part: str) -> str:
-    """The name of a part's log group."""
+    """Return the name of a component's log group."""
     groups = chain.cloud.client("logs").describe_log_groups(logGroupNamePrefix="/sluice/")["logGroups"]
     (name,) = [group["logGroupName"] for group in groups if group["logGroupName"].endswith(f"/{part}")]
     return str(name)
 
 
-def said_by_prefect(chain: Chain, what: str) -> str:
-    """All of Prefect's logs, states or artifacts as text."""
+def shown_by_prefect(chain: Chain, what: str) -> str:
+    """Return all of Prefect's logs, states or artifacts as text."""
     pages: list[Any] = []
     while True:
         answer = httpx.post(
@@ -142,9 +142,9 @@ def test_no_log_group_holds_a_value_of_the_data(chain: Chain) -> None:
 @pytest.mark.usefixtures("uploads")
 @pytest.mark.parametrize("what", ["logs", "flow_runs", "task_runs", "artifacts"])
 def test_prefect_shows_no_value_of_the_data(chain: Chain, what: str) -> None:
-    said = said_by_prefect(chain, what)
-    assert len(said) > 1000
-    assert SECRET not in said
+    shown = shown_by_prefect(chain, what)
+    assert len(shown) > 1000
+    assert SECRET not in shown
 
 
 def test_no_history_of_an_execution_holds_a_value_of_the_data(chain: Chain, uploads: list[UploadMessage]) -> None:
@@ -160,7 +160,7 @@ def test_no_receipt_holds_a_value_of_a_row(chain: Chain, uploads: list[UploadMes
 
 
 def lines_of(chain: Chain, part: str) -> list[dict[str, Any]]:
-    """The lines of a part's log group, each of which must be one JSON object."""
+    """Return the lines of a component's log group, each of which must be one JSON object."""
     lines = [json.loads(line) for line in everything_in(chain, log_group(chain, part))]
     assert lines
     assert [line for line in lines if not isinstance(line, dict)] == []
@@ -193,11 +193,11 @@ def test_what_a_step_prints_warns_or_raises_is_logged_by_kind_and_place(
     chain: Chain, uploads: list[UploadMessage]
 ) -> None:
     (chatty,) = (upload for upload in uploads if "/chatty/" in upload.key)
-    said = [line for line in lines_of(chain, "task") if line.get("run_id") == chatty.run_id]
-    assert {line["stream"] for line in said if "stream" in line} == {"stdout", "stderr"}
-    (warned,) = (line for line in said if "warning" in line)
+    lines = [line for line in lines_of(chain, "task") if line.get("run_id") == chatty.run_id]
+    assert {line["stream"] for line in lines if "stream" in line} == {"stdout", "stderr"}
+    (warned,) = (line for line in lines if "warning" in line)
     assert (warned["warning"], warned["place"].partition(":")[0]) == ("UserWarning", "steps.py")
-    assert {line["stage"] for line in said if "stream" in line or "warning" in line} == {"refine"}
+    assert {line["stage"] for line in lines if "stream" in line or "warning" in line} == {"refine"}
     assert "ValueError" in chain.receipt(chatty).reason
 
 

@@ -1,4 +1,4 @@
-"""What Prefect does by itself, and who is told of it; crashes that are explained; and who is told without Prefect."""
+"""Automations and their notifications, explanations of crashes, and notifications without Prefect."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import copy
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployment.local.pipeline import STACK_NAME
-from deployment.prefect_setup.automations import apply, declared
+from deployment.prefect_setup.automations import declared
 from flows.observability.crashes import task_of
 from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
-from tests.chain.chain import Chain
+from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders
 from tests.chain.receiver import Receiver, receiver
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
@@ -33,12 +31,11 @@ _AN_HOUR = 3_600
 
 @pytest.fixture(scope="module")
 def hook(chain: Chain) -> Iterator[Receiver]:
-    """The channel that the automations tell: registered as a notification block, as an operator does it."""
+    """Register the notification channel of the automations as a block, as an operator does."""
     with receiver() as server:
-        register = ["python", "-m", "blocks.register", "--stack", STACK_NAME]
+        register = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", "local"]
         chain.cloud.run(register, timeout_seconds=300, environment={"SLUICE_NOTIFY_URL": server.url})
-        chain.cloud.run(["python", "-m", "deployment.prefect_setup.automations"], timeout_seconds=300)
-        chain.apply_automations()  # the second time must change nothing
+        chain.apply_automations(declared(NAMES))  # the second time must change nothing
         try:
             yield server
         finally:
@@ -55,7 +52,7 @@ def automations(chain: Chain) -> list[dict[str, Any]]:
 def test_applying_the_file_again_doubles_nothing(chain: Chain, hook: Receiver) -> None:
     names = [automation["name"] for automation in automations(chain)]
     assert len(names) == len(set(names))
-    assert {entry["name"] for entry in declared() if not entry.get("for_each_deadline")} <= set(names)
+    assert {entry["name"] for entry in declared(NAMES)} <= set(names)
 
 
 def test_a_rejected_file_is_told_with_its_reason(chain: Chain, hook: Receiver) -> None:
@@ -67,8 +64,8 @@ def test_a_rejected_file_is_told_with_its_reason(chain: Chain, hook: Receiver) -
 
 
 def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mended(chain: Chain, hook: Receiver) -> None:
-    """The task's role loses a permission in the middle of the day. Nothing but a person's Retry brings the file back
-    here: its message is taken out of the queue."""
+    """The task's role loses a permission. Only a manual Retry can process the file: its message is removed from the
+    queue."""
     chain.settle()
     with _denied(chain, "s3:PutObject"):
         upload = chain.upload("incoming/orders/mended.csv", good_orders(3))
@@ -88,9 +85,9 @@ def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mende
 def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_told(
     chain: Chain, hook: Receiver
 ) -> None:
-    """SIGKILL leaves a run that says Running and a process that says nothing. Nobody takes the upload over here."""
+    """SIGKILL leaves a run in state Running without a process. No other task takes over the upload."""
     chain.settle()
-    with _sooner(chain, "Sluice: a run without a sign of life has crashed"):
+    with _sooner(chain, "Sluice: a run without a heartbeat has crashed (sluice)"):
         upload = chain.upload("incoming/orders/killed.csv", good_orders(3))
         run = chain.wait_for(lambda: next(iter(chain.flow_runs(upload)), None), "the flow run")
         chain.wait_for(lambda: _state(chain, run["id"])["type"] == "RUNNING", "the run to be at work")
@@ -102,17 +99,17 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
         state = chain.wait_for(lambda: _explained(chain, run["id"]), "the crash to be explained", 120)
     assert state["type"] == "CRASHED"
     assert state["name"] == "Crashed: killed, out of memory perhaps"
-    assert "No sign of life" in state["message"]
+    assert "No heartbeat" in state["message"]
     assert "exited with code 137" in state["message"], "what ECS says of the task"
     assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"
     (artifact,) = chain.artifacts("crash", run["id"])
     assert "Last log lines" in artifact["data"]
     told = chain.wait_for(lambda: hook.told_of("killed.csv"), "the notification", 60)
-    assert "No sign of life" in told["body"]
+    assert "No heartbeat" in told["body"]
 
 
 def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, tmp_path: Path) -> None:
-    """The worker sees its process die and says so at once; the rest is found in what the run had logged."""
+    """The worker reports the end of its process at once; the other details come from the run's log."""
     gate = tmp_path / "step.gate"
     upload = chain.upload("archive/killed.csv", good_orders(3))
     variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
@@ -123,19 +120,19 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
     os.kill(int(pid), signal.SIGKILL)
     state = chain.wait_for(lambda: _explained(chain, run_id), "the crash to be explained", 120)
     assert state["name"] == "Crashed: killed"
-    assert "-9" in state["message"], "what the worker says"
+    assert "-9" in state["message"], "the worker's message"
     assert "3 rows: 3 good, 0 to quarantine" in state["message"], "the last lines"
     assert not chain.has_receipt(upload)
 
 
 def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
     """The ECS worker leaves a run in Submitting once ECS has taken its request. Nobody starts this one."""
-    with _sooner(chain, "Sluice: a run that was submitted did not begin"):
-        (flow,) = chain.ask_prefect("flows", flows={"name": {"any_": ["process-upload"]}})
-        run = {"flow_id": flow["id"], "name": "never-begun", "state": {"type": "PENDING", "name": "Submitting"}}
-        answer = httpx.post(f"{chain.cloud.prefect_api_url}/flow_runs/", json=run, timeout=30)
-        answer.raise_for_status()
-        run_id = answer.json()["id"]
+    with _sooner(chain, "Sluice: a submitted run did not begin (sluice)"):
+        api = f"{chain.cloud.prefect_api_url}/deployments"
+        deployment = httpx.get(f"{api}/name/{NAMES.deployment('process-upload')}", timeout=30).json()["id"]
+        run = {"name": "never-begun", "parameters": {"key": "k"}, "state": {"type": "PENDING", "name": "Submitting"}}
+        answer = httpx.post(f"{api}/{deployment}/create_flow_run", json=run, timeout=30)
+        run_id = answer.raise_for_status().json()["id"]
         assert _state(chain, run_id)["name"] == "Submitting"
         chain.wait_for(lambda: _state(chain, run_id)["type"] == "CRASHED", "the run to be Crashed", 90)
     (message,) = {state["message"] for state in chain.states_of(run_id) if state["name"] == "Crashed"}
@@ -146,18 +143,17 @@ def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Rec
 
 def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver) -> None:
     """As the file declares it, with a deadline of seconds where a contract's is hours."""
-    entry = copy.deepcopy(next(entry for entry in declared() if entry.get("for_each_deadline")))
-    with temporary_settings({PREFECT_API_URL: chain.cloud.prefect_api_url}):
-        apply([entry], {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
+    entries = declared(NAMES, {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
+    chain.apply_automations(entry for entry in entries if "parcels" in entry["name"])
     try:
         told = chain.wait_for(lambda: hook.told_of("parcels"), "the notification", 90)
     finally:
-        _remove(chain, lambda name: name.endswith("parcels"))
+        _remove(chain, lambda name: "parcels" in name)
     assert "expected_every_hours" in told["body"]
 
 
 def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain) -> None:
-    """The state machine's end is an event of its own, which goes to the topic of the alarms."""
+    """The end of an execution is a separate event, which goes to the alarm topic."""
     chain.settle()
     topic, queue, arn = chain.outputs["AlarmTopicArn"], *_queue_for(chain, chain.outputs["AlarmTopicArn"])
     subscription = chain.cloud.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
@@ -180,7 +176,7 @@ def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain
 
 
 def _notifying() -> list[dict[str, Any]]:
-    return [entry for entry in declared() if all("notify" in action for action in entry["actions"])]
+    return [entry for entry in declared(NAMES) if all("notify" in action for action in entry["actions"])]
 
 
 def _remove(chain: Chain, is_meant: Any) -> None:
@@ -192,25 +188,19 @@ def _remove(chain: Chain, is_meant: Any) -> None:
 @contextmanager
 def _sooner(chain: Chain, name: str) -> Iterator[None]:
     """Let one of the declared automations act after the shortest time that there is."""
-    entry = next(entry for entry in declared() if entry["name"] == name)
+    entry = next(entry for entry in declared(NAMES) if entry["name"] == name)
     sooner = copy.deepcopy(entry)
     sooner["trigger"]["within"] = _SHORTEST_SECONDS
     try:
-        _apply(chain, sooner)
+        chain.apply_automations([sooner])
         yield
     finally:
-        _apply(chain, entry)
-
-
-def _apply(chain: Chain, entry: Mapping[str, Any]) -> None:
-    file = chain.cloud.state_dir / "automations.yaml"
-    file.write_text(yaml.safe_dump([dict(entry)]))
-    chain.apply_automations(str(file))
+        chain.apply_automations([entry])
 
 
 @contextmanager
 def _denied(chain: Chain, action: str) -> Iterator[None]:
-    """Take a permission from the task's role."""
+    """Remove a permission from the task's role."""
     iam, role = chain.cloud.client("iam"), chain.outputs["TaskRoleArn"].rpartition("/")[2]
     statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
@@ -222,7 +212,7 @@ def _denied(chain: Chain, action: str) -> Iterator[None]:
 
 
 def _give_up(chain: Chain, upload: UploadMessage) -> None:
-    """Let nobody take the upload over: neither its message nor its execution is left."""
+    """Prevent a takeover of the upload: remove its message and its execution."""
     execution = chain.execution(upload)
     assert execution is not None
     chain.step_functions.stop_execution(executionArn=execution["executionArn"])
@@ -245,7 +235,7 @@ def _explained(chain: Chain, flow_run_id: str) -> dict[str, Any] | None:
 
 
 def _queue_for(chain: Chain, topic: str) -> tuple[str, str]:
-    """Make a queue that the topic may send to; return its URL and ARN."""
+    """Create a queue that the topic may send to; return its URL and ARN."""
     url = chain.sqs.create_queue(QueueName="told-by-sns")["QueueUrl"]
     arn = chain.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     statement = {

@@ -1,4 +1,4 @@
-"""A dirty file goes through the whole chain; its quarantine is corrected and brought back in with the command."""
+"""A dirty file goes through the whole chain; its quarantined rows are corrected and published with the command."""
 
 from __future__ import annotations
 

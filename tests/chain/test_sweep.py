@@ -1,4 +1,4 @@
-"""The sweep: a message that nobody works on is found without a person, on the schedule that the template sets."""
+"""The sweep finds an unprocessed message automatically, on the template's schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWEEP_SECONDS = 150
 
 
 def test_a_stranded_message_is_picked_up_by_the_scheduled_sweep(chain: Chain) -> None:
-    """It has no execution, as when the Lambda died between its two calls: only the schedule can help."""
+    """The message has no execution, as when the Lambda died between its two calls: only the schedule can help."""
     upload = chain.upload("incoming/orders/stranded.csv", good_orders(3))
     chain.ended(upload)
     chain.settle()

@@ -212,7 +212,7 @@ def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.P
         assert sorted(written) == sorted(output.key for output in receipt.outputs)
         for output in receipt.outputs:
             body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=output.key)["Body"].read()
-            assert hashlib.sha256(body).hexdigest() == output.sha256, "the receipt speaks of other data"
+            assert hashlib.sha256(body).hexdigest() == output.sha256, "the receipt references other data"
         assert sum(output.rows for output in receipt.outputs if output.kind == "data") == receipt.rows.published
     else:
         assert not [key for key in written if key.startswith("data/")], "a newer version's output replaced it"
@@ -281,7 +281,7 @@ class Bench:
         try:
             yield
         finally:
-            with contextlib.suppress(self.iam.exceptions.NoSuchEntityException):  # a killed cloud may have forgotten it
+            with contextlib.suppress(self.iam.exceptions.NoSuchEntityException):  # a killed cloud may have lost it
                 self.iam.delete_role_policy(RoleName=role, PolicyName=name)
 
     def kill_cloud(self) -> None:
@@ -292,7 +292,7 @@ class Bench:
         os.kill(emulator.pid, signal.SIGKILL)
         assert eventually(lambda: not emulator.is_running)
         self.chain.cloud.start_emulator()
-        self.__dict__.pop("task_environment", None)  # it forgets sessions of roles: workers need new ones
+        self.__dict__.pop("task_environment", None)  # it loses sessions of roles: workers need new ones
 
     def role_named(self, part: str) -> str:
         """Return the stack's role whose name contains `part`."""

@@ -25,7 +25,7 @@ from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
 from lambda_trigger.message import UploadMessage
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
-"""What becomes of one call. boto3 repeats a call whose answer was lost, unless it has no tries left."""
+"""The outcome of one call. boto3 repeats a call whose response was lost, unless it has no tries left."""
 
 _PATIENCE_SECONDS = 60
 

@@ -1,8 +1,8 @@
-"""Runs the container's own entry point with faults laid in its way to AWS.
+"""Run the container's entry point with faults injected between it and AWS.
 
-The faults lie between boto3 and the network, so nothing of Sluice knows of them: a call is answered in the server's
-place, its answer is lost on the way back, cut short or held up, or the process dies just before or just after the
-server has done what was asked. As a program, for a task that ECS runs, it reads the plan from its environment:
+The faults are between boto3 and the network, so no code of Sluice is changed: a fault responds in place of the server,
+loses the response, cuts it short or delays it, or ends the process just before or just after the server has executed
+the call. As a program, for a task that ECS runs, it reads the plan from its environment:
 
     SLUICE_SABOTAGE='[{"on": "s3.PutObject", "where": "receipts/", "do": "kill_after"}]' python -m tests.faults.saboteur
 """
@@ -46,7 +46,7 @@ class Sabotage:
         do: `kill_before`/`kill_after` the server did it; `terminate_after` (SIGTERM, then the answer); `drop` (the
             connection closes before the server sees the call); `lose_answer` (it closes after the server did it);
             `refuse` with `code` and `status` in the server's place; `cut` the answer's body in half; `hold` until the
-            file `gate` exists (`gate`.reached says that it came there).
+            file `gate` exists (`gate`.reached is created when the call is reached).
         nth: from which matching call on, retries by boto3 counted as calls.
         times: for how many calls; 0 is for ever.
     """

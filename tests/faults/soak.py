@@ -1,14 +1,14 @@
-"""The soak: thousands of small uploads, with kills, lost answers, refusals and repetitions all the while.
+"""The soak: thousands of small uploads under kills, lost responses, refusals and repetitions.
 
     python -m tests.faults.soak --uploads 10000 --seed 1
 
-The Lambda's own handler, the container's own command and everything that it calls run against the embedded cloud's S3,
-SQS and Step Functions, with faults drawn from the seed in their way; then the buckets are read from the outside. The
-last line says how it went, and ends with lost=0 doubled=0 if nothing is lost and nothing is there twice.
+The Lambda's handler, the container's command and everything that it calls run against the embedded cloud's S3, SQS and
+Step Functions, with faults drawn from the seed; then the buckets are audited from the outside. The last line of the
+output has the counts, and ends with lost=0 doubled=0 if nothing is lost and nothing is duplicated.
 
-What is left out, for speed: Prefect (the container promises to work without it), S3's own events and the Lambda
-runtime, ECS, and the state machine's definition, whose part (start tasks until every receipt is there, redrive) the
-soak plays itself. tests/chain and the other faults have these.
+For speed, these parts are not included: Prefect (the container promises to work without it), S3's own events and the
+Lambda runtime, ECS, and the state machine's definition, whose role (start tasks until every receipt exists, redrive)
+the soak takes. tests/chain and the other faults cover these parts.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def main() -> int:
     if result.passed:
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        _say(f"{len(result.problems)} problems; what the workers said, and what lies in S3, is in {folder}")
+        _say(f"{len(result.problems)} problems; the logs of the workers and the content of S3 are in {folder}")
     _say(result.line)
     return 0 if result.passed else 1
 

@@ -68,7 +68,7 @@ def _every_version_was_handed_in(ground: Ground, uploads: list[Uploaded], found:
     handed_in = {(uploaded.file.key, uploaded.message.version_id) for uploaded in uploads}
     for key, version_id in ground.versions(ground.landing):
         if (key, version_id) not in handed_in:
-            found.lost.append(f"version {version_id} of {key} was never told of")
+            found.lost.append(f"version {version_id} of {key} had no event")
 
 
 def _receipts(ground: Ground, uploads: list[Uploaded], found: Audit) -> dict[str, Receipt]:
@@ -98,7 +98,7 @@ def _receipt_is_right(ground: Ground, uploaded: Uploaded, receipt: Receipt, atte
     says = (receipt.status is Status.REJECTED, rows.rows_in, rows.published, rows.quarantined_total, rows.dropped_total)
     ought = (file.rejected, file.rows_in, len(file.published), file.quarantined, file.dropped)
     if says != ought or not rows.balanced:
-        found.wrong.append(f"upload {file.number}: its receipt says {says}, and {ought} is so")
+        found.wrong.append(f"upload {file.number}: its receipt has {says}, expected {ought}")
     if receipt.attempt < attempt:
         found.lost.append(f"upload {file.number}: the re-run that was asked for was not done")
     for output in receipt.outputs:
@@ -150,7 +150,7 @@ def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receip
     if says is None and newest and entry.withdrawn and entry.withdrawn.order > VersionOrder.of(newest[1]):
         return False
     if says != ought:
-        found.wrong.append(f"{entry_key} says that {says} is current, and it is {ought}")
+        found.wrong.append(f"{entry_key}: current is {says}, expected {ought}")
     return True
 
 
@@ -158,7 +158,7 @@ def _rows_are_where_they_belong(ground: Ground, current: dict[str, tuple[Uploade
     """Check that every row of every good file is in exactly one object under data/, and that there is nothing else."""
     there = set(ground.keys("data/"))
     for key in sorted(there - current.keys()):
-        found.doubled.append(f"{key} lies there, and is nobody's current output")
+        found.doubled.append(f"{key} exists, but is no current output")
     seen: Counter[str] = Counter()
     for key in sorted(there):
         table = _table(ground, key, _digest(key, current), found)
@@ -182,8 +182,8 @@ def _table(ground: Ground, key: str, sha256: str, found: Audit) -> pq.Table | No
     try:
         body = ground.read(key)
     except ground.missing:
-        found.lost.append(f"{key}: a receipt speaks of it, and it is not there")
+        found.lost.append(f"{key}: a receipt references it, but it does not exist")
         return None
     if sha256 and hashlib.sha256(body).hexdigest() != sha256:
-        found.wrong.append(f"{key} has other bytes than its receipt says")
+        found.wrong.append(f"{key} has other bytes than in its receipt")
     return pq.read_table(io.BytesIO(body))

@@ -53,10 +53,10 @@ class Front:
 
     Attributes:
         uploaded: what S3 took so far, in its order.
-        events: how many events were handed over, repetitions included.
-        given_up: events that Lambda gave up, and a person had to hand in again.
+        events: how many events were delivered, including repetitions.
+        given_up: events that Lambda gave up and an operator had to send again.
         unreadable: messages that nobody can read.
-        faults: what befell the Lambda's calls.
+        faults: the faults of the Lambda's calls.
     """
 
     ground: Ground

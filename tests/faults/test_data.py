@@ -248,7 +248,13 @@ def account(**changes: object) -> Pipeline:
     fields = {"receive_wait_seconds": 0, "idle_seconds": 0, "retry_delay_seconds": 0, **changes}
     return assemble(
         PipelineSettings.model_validate(
-            {"landing_bucket": "landing", "published_bucket": "published", "queue_url": url, **fields}
+            {
+                "stack": "sluice",
+                "landing_bucket": "landing",
+                "published_bucket": "published",
+                "queue_url": url,
+                **fields,
+            }
         )
     )
 

@@ -79,7 +79,7 @@ def outage(bench: Bench) -> Outage:
     return Outage((start, outcome), (middle, at_work.ended(120)))
 
 
-@fault(_AREA, "server down at the start", expected="processed; the receipt says observed: false")
+@fault(_AREA, "server down at the start", expected="processed; the receipt has observed: false")
 def test_without_a_prefect_server_data_is_processed_unobserved(bench: Bench, outage: Outage) -> None:
     case, outcome = outage.at_the_start
     assert outcome.exit_code == 0
@@ -88,7 +88,7 @@ def test_without_a_prefect_server_data_is_processed_unobserved(bench: Bench, out
 
 
 @fault(_AREA, "server down during processing, then up again", expected="processing continues; published once, exit 0")
-def test_a_server_that_is_started_anew_in_the_middle_does_not_disturb_the_work(outage: Outage) -> None:
+def test_a_server_that_restarts_in_the_middle_does_not_disturb_the_work(outage: Outage) -> None:
     case, outcome = outage.in_the_middle
     assert outcome.exit_code == 0
     assert case.kept_promises().chain.flow_run_id == _flow_run(case)["id"]
@@ -135,7 +135,7 @@ def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> It
         server.stop()
 
 
-@fault(_AREA, "server refuses authentication", expected="processed; the receipt says observed: false")
+@fault(_AREA, "server refuses authentication", expected="processed; the receipt has observed: false")
 def test_a_server_that_refuses_us_does_not_hold_data_back(bench: Bench, guarded_server: str) -> None:
     assert httpx.post(f"{guarded_server}/deployments/filter", json={}, timeout=30).status_code == 401
     case = bench.case()

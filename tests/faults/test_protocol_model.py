@@ -1,10 +1,10 @@
-"""The promises [once], [last] and [newest] in every order of events that Hypothesis can think of.
+"""The promises [once], [last] and [newest] in every order of events that Hypothesis finds.
 
 Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
-happen: other workers go on, one is killed before or after the server did what it asked, an answer is lost, a
-visibility ends, a message is delivered again, the file is uploaded anew, a person forces a re-run or is faster than
-the event, and two workers come to different results, as when a contract changes or a dataset's own step rolls dice.
-All versions are of the same second, so that only S3's own list orders those that came without an event.
+happen: other workers continue, one is killed before or after the server executed its call, a response is lost, a
+visibility timeout expires, a message is delivered again, the file is uploaded again, a manual re-run is forced or
+comes before the event, and two workers get different results, as when a contract changes or a custom step is not
+deterministic. All versions have the same second, so that only S3's list orders those that came without an event.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ class Protocol(RuleBasedStateMachine):
         self.workers: list[ModelWorker] = []
         self.dead: list[ModelWorker] = []
         limits = PipelineSettings(
+            stack="sluice",
             landing_bucket="landing",
             published_bucket="published",
             queue_url=self.queue.queue_url,
@@ -320,7 +321,7 @@ class Protocol(RuleBasedStateMachine):
         there = set(self.s3.keys("data/"))
         assert wanted <= there, "published data is lost"
         # Nobody comes for the message of a worker that was overtaken. If it is killed then, what it wrote stays
-        # until the bucket is reconciled with the index; no receipt ever speaks of it.
+        # until the bucket is reconciled with the index; no receipt ever references it.
         excused = {worker.stepper for worker in self.dead if worker.overtaken and worker.stepper.was_killed}
         unexplained = {key for key in there - wanted if not excused.intersection(self.s3.wrote[key])}
         assert not unexplained, f"nobody answers for {sorted(unexplained)}"

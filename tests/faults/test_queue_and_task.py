@@ -268,7 +268,7 @@ def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) ->
     assert not bench.chain.has_receipt(case.upload)
     sqs = bench.chain.sqs
     dead = sqs.get_queue_attributes(QueueUrl=case.dead_letter_url, AttributeNames=["QueueArn"])["Attributes"]
-    sqs.start_message_move_task(SourceArn=dead["QueueArn"])  # as docs/operations.md says
+    sqs.start_message_move_task(SourceArn=dead["QueueArn"])  # as in docs/operations.md
     case.wait_until_visible()
     (moved,) = sqs.list_message_move_tasks(SourceArn=dead["QueueArn"])["Results"]
     assert (moved["Status"], moved["ApproximateNumberOfMessagesMoved"]) == ("COMPLETED", 1)

@@ -81,7 +81,7 @@ def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
     return {what: (case, case.start(plans[what], environment=_ONE_TRY)) for what, case in cases.items()}
 
 
-# --- the object is another one than the event said --------------------------------------------------------------
+# --- the object is not the one of the event ----------------------------------------------------------------------
 
 
 @fault(_AREA, "object deleted before it is read", expected="rejected as object_gone; the message is deleted")

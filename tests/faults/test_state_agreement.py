@@ -1,13 +1,13 @@
-"""Whatever happened to it, once all is quiet everything that shows an upload tells the same story about it.
+"""After any fault, once everything is quiet, all services agree about an upload.
 
-The story of an upload, by who tells it:
+What each of them must show:
 
-- the queue: no message of it is left, and none in the dead-letter queue;
-- Step Functions: its execution has ended, as the receipt says;
+- the queue: no message of the upload is left, and none in the dead-letter queue;
+- Step Functions: the execution has ended with the status of the receipt;
 - ECS: the tasks that were launched for it have stopped, each with the exit code that the fault explains, the last one
-  with 0 unless somebody else's task did its work;
-- Prefect: one flow run, in the state of the receipt, whose id the receipt names; none where Prefect was away;
-- the receipt: published or rejected, and by which attempt.
+  with 0 unless another upload's task did the work;
+- Prefect: one flow run, in the state of the receipt, whose id the receipt names; none if Prefect was down;
+- the receipt: published or rejected, and the attempt.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Story:
     Attributes:
         first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
         last_exit: that of the last task; None when another upload's task may have done the work.
-        first_reason: what ECS says of the first task's container.
+        first_reason: the reason that ECS gives for the first task's container.
     """
 
     execution: str = "SUCCEEDED"
@@ -284,7 +284,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
         ),
     ],
 )
-def test_when_all_is_quiet_everybody_tells_the_same_story(chain: Chain, tmp_path: Path, row: _Row) -> None:
+def test_all_services_agree_once_everything_is_quiet(chain: Chain, tmp_path: Path, row: _Row) -> None:
     happens, story = row
     _all_tell(chain, happens(chain, tmp_path), story)
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "container" / "Dockerfile"
 _OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
 _BUILD_SECONDS = 1_500
-_MOST_IMAGES = 400  # each step of a build leaves one; then the cache is begun anew
+_MOST_IMAGES = 400  # each step of a build leaves one; then the cache is emptied
 _PODMAN_NEEDS = ("podman", "runc", "conmon", "catatonit")
 
 # What Debian's slim images and Docker's python images have in common with this: no documents, no translations, and a
@@ -48,8 +48,8 @@ class Engine:
         build_options: what building needs here besides.
         environment: besides this process's.
         docker_host: where Docker's API is served.
-        base_image: what the image stands on.
-        cache: what is worth keeping between runs lies here.
+        base_image: the base of the image.
+        cache: the folder for everything that is kept between runs.
     """
 
     command: str
@@ -63,7 +63,7 @@ class Engine:
         """Run one of its commands; return its output.
 
         Raises:
-            AssertionError: it failed; with what it said.
+            AssertionError: it failed; the message contains its output.
         """
         ran = self.attempt(*arguments, seconds=seconds, stdin=stdin)
         said = f"{self.command} {arguments[0]} ended with {ran.returncode}:\n{ran.stdout[-1000:]}\n{ran.stderr[-3000:]}"

@@ -1,7 +1,7 @@
-"""A stand-in for docker: builds without running anything, and really pushes, over the registry's own protocol.
+"""A stand-in for docker that builds without running anything, and pushes with the registry protocol.
 
-`build` keeps what the Dockerfile copies to /app as a layer; `push` uploads layer, configuration and manifest, as docker
-does. ENGINE_FAILS and ENGINE_STOPS name a command that fails, or that says that it began and then never ends.
+`build` stores what the Dockerfile copies to /app as a layer; `push` uploads layer, configuration and manifest, as
+docker does. ENGINE_FAILS and ENGINE_STOPS name a command that fails, or that reports its start and then never ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONFIGURATION = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers
 
 
 def main(command: str, *arguments: str) -> int:
-    """Do as the command says; return the exit code."""
+    """Run the command; return the exit code."""
     _STORE.mkdir(exist_ok=True)
     with (_STORE / "commands").open("a") as log:
         log.write(f"{command}\n")

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, from the machine's packages, as the database of a Prefect server."""
+"""A PostgreSQL server for a test, from the machine's packages, as the database of a Prefect server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """Run a new server on loopback, with its default settings; it asks for a password."""
+    """Run a new server on loopback, with default settings and a password."""
     folder = programs()
     if folder is None:
         raise FileNotFoundError("initdb: PostgreSQL is not installed")
@@ -85,7 +85,7 @@ def _make_cluster(programs_folder: Path, folder: Path, data: Path, password: str
 
 
 def _as_nobody() -> list[str]:
-    """What stands before a command that must not run as root."""
+    """Return the prefix of a command that must not run as root."""
     if os.geteuid() != 0:
         return []
     nobody = pwd.getpwnam("nobody")

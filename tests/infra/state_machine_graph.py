@@ -1,4 +1,4 @@
-"""What is wrong with a state machine's definition, as its graph shows it: cfn-lint accepts a Next to nowhere."""
+"""Check a state machine's definition as a graph, because cfn-lint accepts a Next without a target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RETRY_FIELDS = {"IntervalSeconds": None, "BackoffRate": None, "MaxDelaySeconds"
 
 @dataclass(frozen=True)
 class Edge:
-    """A way from one state to another.
+    """A transition from one state to another.
 
     Attributes:
         counted: the variables that taking it adds one to.
@@ -29,7 +29,7 @@ class Edge:
 
 
 def problems_of(definition: Definition) -> list[str]:
-    """Return what is wrong, in sentences that name the state; an empty list is what one wants."""
+    """Return the problems as sentences that name the state."""
     states: Mapping[str, State] = definition["States"]
     edges = [edge for name, state in states.items() for edge in _edges(name, state)]
     return [
@@ -161,7 +161,7 @@ def _counters(edges: Collection[Edge]) -> set[str]:
 
 
 def _bounds(counter: str, states: Mapping[str, State], loop: set[str], inside: Collection[Edge]) -> bool:
-    """Whether every way round counts, and every way round passes a choice that leaves once the count is reached."""
+    """Return whether every cycle counts, and passes a choice that leaves it once the count is reached."""
     uncounted = [edge for edge in inside if counter not in edge.counted]
     guards = {name for name in loop if _guards(counter, states[name], loop)}
     unguarded = [edge for edge in inside if edge.source not in guards]
@@ -169,7 +169,7 @@ def _bounds(counter: str, states: Mapping[str, State], loop: set[str], inside: C
 
 
 def _guards(counter: str, state: State, loop: set[str]) -> bool:
-    """Whether the state is a choice that leaves the loop for the counter's sake before any rule stays in it."""
+    """Return whether the state is a choice that leaves the loop because of the counter before any rule stays in it."""
     for rule in state.get("Choices", []):
         if rule["Next"] in loop:
             return False

@@ -1,4 +1,4 @@
-"""Reads the template for the tests: intrinsic functions as plain mappings, values as the text they stand for."""
+"""Read the template for the tests: intrinsic functions as plain mappings, values as their text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Template = Mapping[str, Any]
 
 
 def load_template(path: Path = TEMPLATE) -> Template:
-    """Return the template with `!Ref x` as {"Ref": "x"} and the like."""
+    """Return the template with `!Ref x` as {"Ref": "x"} and so on."""
     loaded: Template = cfn_yaml.load(str(path))
     return loaded
 
@@ -36,7 +36,7 @@ def defaults_of(template: Template, field: str) -> dict[str, Any]:
 
 
 def text_of(value: object) -> str:
-    """Return what a value stands for, near enough to compare: references as ${Name}, all branches of a condition."""
+    """Return a value in a form that can be compared: references as ${Name}, all branches of a condition."""
     if isinstance(value, Mapping):
         ((function, argument),) = value.items()
         if function == "Ref":
@@ -50,7 +50,7 @@ def text_of(value: object) -> str:
 
 
 def statements_of(policy_document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the statements of a policy, also those that a condition chooses."""
+    """Yield the statements of a policy, including conditional ones."""
     for statement in policy_document["Statement"]:
         if "Fn::If" in statement:
             yield from (branch for branch in statement["Fn::If"][1:] if "Effect" in branch)
@@ -59,5 +59,5 @@ def statements_of(policy_document: Mapping[str, Any]) -> Iterator[Mapping[str, A
 
 
 def listed(value: object) -> list[Any]:
-    """Return a value that may stand alone or in a list, as a list."""
+    """Return a value, or a list of values, as a list."""
     return list(value) if isinstance(value, list) else [value]

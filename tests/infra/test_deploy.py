@@ -1,10 +1,10 @@
-"""`sluice deploy` and `sluice destroy` as they are typed, against the embedded cloud with IAM enforced.
+"""`sluice deploy` and `sluice destroy` from the command line, against the embedded cloud with IAM enforced.
 
 The commands run from a copy of the project, so that a test can change code, a contract or the template and deploy that.
-The image is built by a stand-in engine and pushed to the embedded registry; tasks run the code that was pushed.
+The image is built by a stand-in engine and pushed to the embedded registry; tasks run the pushed code.
 
-What differs from AWS: an operation ends within a second or two, so none is met in progress (test_deploy_faults.py does
-that on answers as AWS gives them), and a change set also names resources whose condition is false.
+Differences from AWS: an operation ends within a second or two, so none is found in progress (test_deploy_faults.py
+covers that with AWS's responses), and a change set also lists resources whose condition is false.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOMENT_SECONDS = 120.0
 
 @dataclass
 class Checkout:
-    """A copy of the project, the engine that it finds, and the cloud that it deploys to."""
+    """A copy of the project, its container engine, and the cloud that it deploys to."""
 
     folder: Path
     engine: Path
@@ -49,7 +49,7 @@ class Checkout:
             return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start `sluice` with a user's credentials for the embedded cloud; what it prints comes in one stream."""
+        """Start `sluice` with a user's credentials for the embedded cloud; its output is one stream."""
         return subprocess.Popen(
             [sys.executable, "-m", "deployment.cli", *arguments],
             cwd=self.folder,
@@ -69,7 +69,7 @@ class Checkout:
         )
 
     def deploy(self, stack: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Deploy without Prefect and without the smoke test, which the first test shows."""
+        """Deploy without Prefect and without the smoke test, which the first test covers."""
         parameters = ("--parameter", f"PrefectApiUrl={self.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
         quick = ("--skip-prefect", "--no-smoke-test")
         return self.sluice("deploy", "--stack", stack, *self.here, *parameters, *quick, "--yes", *more, **environment)
@@ -80,7 +80,7 @@ class Checkout:
 
     @property
     def commands(self) -> list[str]:
-        """What the engine was asked for."""
+        """Return the commands that the engine received."""
         return (self.engine / "store" / "commands").read_text().split()
 
     def change(self, path: str, old: str, new: str) -> None:
@@ -97,7 +97,7 @@ class Checkout:
         return {one["OutputKey"]: one["OutputValue"] for one in self.stack(name)["Outputs"]}
 
     def image(self, name: str) -> str:
-        """The image of the stack's task definition."""
+        """Return the image of the stack's task definition."""
         arn = self.outputs(name)["TaskDefinitionArn"]
         definition = self.cloud.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
         return str(definition["containerDefinitions"][0]["image"])
@@ -127,7 +127,7 @@ def checkout(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Che
 
 
 def engine_in(folder: Path) -> Path:
-    """A folder in which `docker` is the stand-in."""
+    """Return a folder in which `docker` is the stand-in."""
     shutil.copy(Path(__file__).with_name("container_engine.py"), folder)
     docker = folder / "docker"
     docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/container_engine.py" "$@"\n')
@@ -137,7 +137,7 @@ def engine_in(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
-    """The first deployment of the stack that the tests share, whole: image, stack, Prefect and a file."""
+    """Make the first complete deployment of the shared stack: image, stack, Prefect and a file."""
     parameters = ("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
     return checkout.sluice("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
 
@@ -178,13 +178,12 @@ def test_the_first_deployment_goes_from_nothing_to_a_receipt(
 
 def test_prefect_knows_the_stack_afterwards(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
     assert deployed.returncode == 0, deployed.stdout
-    assert {"upload", "uploads"} <= prefect(checkout.cloud, "deployments")
-    found = httpx.post(f"{checkout.cloud.prefect_api_url}/deployments/filter", json={}, timeout=30).json()
-    (reconcile,) = (one for one in found if one["name"] == "uploads")
+    api = f"{checkout.cloud.prefect_api_url}/deployments/name"
+    reconcile = httpx.get(f"{api}/reconcile/shared", timeout=30).raise_for_status().json()
     assert reconcile["job_variables"]["task_role_arn"] == checkout.outputs("shared")["ReconcileRoleArn"]
-    assert "ecs" in prefect(checkout.cloud, "work_pools")
-    assert {"sluice", "sluice-store", "sluice-queue"} <= prefect(checkout.cloud, "block_documents")
-    assert prefect(checkout.cloud, "automations")
+    assert httpx.get(f"{api}/process-upload/shared", timeout=30).json()["work_pool_name"] == "sluice-shared-ecs"
+    assert {"shared", "sluice-shared-aws"} <= prefect(checkout.cloud, "block_documents")
+    assert "Sluice: a run crashed (shared)" in prefect(checkout.cloud, "automations")
 
 
 def test_a_second_run_finds_nothing_to_change_and_builds_nothing(
@@ -315,7 +314,7 @@ def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> N
 
 
 def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> None:
-    """CloudFormation would end in DELETE_FAILED: a cluster is not deleted while a task is active."""
+    """Otherwise CloudFormation ends in DELETE_FAILED, because a cluster with active tasks cannot be deleted."""
     assert checkout.deploy("working", "--image", "registry.example/sluice:1").returncode == 0
     outputs, ecs = checkout.outputs("working"), checkout.cloud.client("ecs")
     sleep = {"containerOverrides": [{"name": outputs["ContainerName"], "command": ["sleep", "3600"]}]}

@@ -1,4 +1,4 @@
-"""The optional template of a Prefect server: what tools and a second emulator say of it, and what they pass over."""
+"""The optional template of a Prefect server: the findings of tools and of a second emulator, and what they ignore."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_linters_find_nothing() -> None:
 
 
 def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
-    """The stack of this template in two new subnets, once it is at rest."""
+    """Create the stack of this template in two new subnets, and wait until it is complete."""
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)]
     cloudformation.create_stack(
@@ -72,7 +72,7 @@ def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
 def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_same_secret(
     template: Template, tmp_path: Path
 ) -> None:
-    """MiniStack's CloudFormation, which does not know rules of security groups that stand alone."""
+    """MiniStack's CloudFormation, which does not support separate security group rules."""
     made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MINISTACK
     body = json.loads(template_body(PREFECT_SERVER, only=made))
     del body["Resources"]["Server"]["DependsOn"]
@@ -89,7 +89,7 @@ def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_sa
 
 
 def test_a_second_emulator_makes_it(template: Template) -> None:
-    """moto's CloudFormation, which makes no secrets and no names."""
+    """moto's CloudFormation, which creates no secrets and no DNS names."""
     made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MOTO
     with mock_aws(), pytest.MonkeyPatch.context() as environment:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -143,7 +143,7 @@ def test_the_server_is_not_root_and_has_no_role_of_its_own(template: Template, c
 
 
 def test_there_is_never_more_than_one_server(template: Template) -> None:
-    """Two without Redis between them would each see half of the events."""
+    """Two servers without a shared Redis would each receive half of the events."""
     service = resource(template, "Server")["Properties"]
     assert int(service["DesiredCount"]) == 1
     assert int(service["DeploymentConfiguration"]["MaximumPercent"]) == 100

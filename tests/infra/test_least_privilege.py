@@ -1,4 +1,4 @@
-"""What compares policies with calls finds what it is there to find; the gate's last step runs it on the real ones."""
+"""The comparison of policies with calls finds every kind of deviation; the gate's last step runs it on real records."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The tools that reviewers run: they find nothing here, each finds what it is there for, and exceptions have reasons.
+"""The reviewers' tools find nothing here, each detects a bad example, and exceptions have reasons.
 
-`make lint` runs checkov, hadolint, the workflow's schema and the scan for secrets on the project; here they are shown
-to bite.
+`make lint` runs checkov, hadolint, the workflow's schema and the scan for secrets on the project; here they are tested.
 """
 
 from __future__ import annotations
@@ -97,8 +96,8 @@ def test_a_committed_key_is_found_and_what_is_excused_is_not(tmp_path: Path) -> 
 
 
 def test_every_excuse_is_still_needed() -> None:
-    """A pattern that fits nothing any more would one day hide something."""
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)  # noqa: S607 (git is where PATH says)
+    """A pattern without a match could later hide a real finding."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)  # noqa: S607 (git is found through PATH)
     paths = [path for path in tracked.stdout.split("\0") if path and (PROJECT_ROOT / path).is_file()]
     assert [pattern for pattern in FILES if not any(re.search(pattern, path) for path in paths)] == []
     text = "\n".join(
@@ -146,7 +145,7 @@ def test_only_the_deploying_job_may_ask_for_aws_and_none_may_write_here() -> Non
 
 
 def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
-    """What GitHub fills in reaches scripts as environment variables: pasted in, a branch's name could be a command."""
+    """GitHub's values are passed as environment variables: in a script, a branch name could be a command."""
     scripts = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
     assert [script for script in scripts if "${{" in script] == []
 
@@ -155,13 +154,13 @@ def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
 
 
 def filled(name: str) -> str:
-    """A definition as it is deployed: every placeholder filled in with something of its kind."""
+    """Return a definition as deployed: every placeholder filled in with a suitable value."""
     numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
     return re.sub(r"\$\{\w+\}", "1", definition(DEFINITIONS / f"{name}.asl.json", numbers).decode())
 
 
 def asl_validator(path: Path, text: str) -> str:
-    """Return what asl-validator finds, "" for nothing."""
+    """Return the findings of asl-validator, "" for none."""
     path.write_text(text, encoding="utf-8")
     checked = subprocess.run([ASL_VALIDATOR, "--json-path", path], capture_output=True, text=True)
     return "" if checked.returncode == 0 else checked.stderr + checked.stdout

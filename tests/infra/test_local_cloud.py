@@ -1,4 +1,4 @@
-"""The local cloud, really started: what it keeps to itself, how it runs tasks, and whose permissions count."""
+"""The running local cloud: its isolation, how it runs tasks, and whose permissions apply."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "*"}, "Action": "sts:AssumeRole"}],
 }
-# Says on S3 what it is told to; an exit code of 3 is S3's refusal.
+# Writes the given text to S3; an exit code of 3 is S3's refusal.
 _S3_TASK = """
 import boto3, sys
 from botocore.exceptions import ClientError
@@ -54,7 +54,7 @@ def user_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator[LocalCloud]:
-    """A cloud that was started by a user with a configuration of their own, which would break everything."""
+    """Start a cloud as a user whose own configuration would break everything."""
     with pytest.MonkeyPatch.context() as user:
         user.setenv("HOME", str(user_home))
         user.setenv("AWS_PROFILE", "production")
@@ -71,7 +71,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
 
 
 def eventually(what: Callable[[], T | None], seconds: float = 30) -> T:
-    """Return the first true answer of `what`; fail when there is none in time."""
+    """Return the first true result of `what`; fail after a timeout."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = what()
@@ -466,7 +466,7 @@ def handle(event, context):
 
 @pytest.fixture(scope="module")
 def talkative(cloud: LocalCloud) -> str:
-    """A function that logs what it is told to, and the log group that it writes to."""
+    """Return a function that logs the given text, and its log group."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("talkative.py", _TALKATIVE)
@@ -530,7 +530,7 @@ def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(LocalCloud.start, clouds))
-        with httpx.Client(trust_env=False, timeout=10) as http:  # the user's proxy knows nothing of loopback
+        with httpx.Client(trust_env=False, timeout=10) as http:  # the user's proxy does not serve loopback
             homes = [http.get(f"{one.prefect_api_url}/admin/settings").json()["home"] for one in clouds]
     finally:
         for one in clouds:

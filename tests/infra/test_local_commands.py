@@ -1,4 +1,4 @@
-"""`sluice` as a user meets it: up in one terminal, the other commands beside it, Ctrl-C, and up again."""
+"""`sluice` as a user runs it: up in one terminal, other commands in another one, Ctrl-C, and up again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """A user's, with credentials that would fail if anything used them."""
+    """Return a user's environment, with credentials that would fail if anything used them."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -61,7 +61,7 @@ def sluice(*arguments: str, state: Path, home: Path) -> subprocess.CompletedProc
 
 @contextmanager
 def as_in_a_terminal() -> Iterator[None]:
-    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts in turn."""
+    """A shell's background process ignores Ctrl-C, and so would all processes that it starts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -71,7 +71,7 @@ def as_in_a_terminal() -> Iterator[None]:
 
 @contextmanager
 def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
-    """`sluice up`, from when it says that it is up until Ctrl-C, unless it was ended before."""
+    """Run `sluice up` from its ready message until Ctrl-C, unless it ended before."""
     output = state.parent / "up.log"
     with output.open("w") as log, as_in_a_terminal():
         process = subprocess.Popen(
@@ -105,7 +105,7 @@ def status_of(state: Path, home: Path) -> dict[str, Any]:
 
 
 def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) -> None:
-    """One story, because each start takes seconds: what was uploaded is still there after a restart."""
+    """One long test, because each start takes seconds: uploads are still there after a restart."""
     orders.write(tmp_path / "bad.csv", 100, "missing_column")
     with up(state, home):
         published = sluice("upload", str(_PENGUINS), state=state, home=home)
@@ -156,7 +156,7 @@ def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: 
     with up(state, home) as process:
         assert not left & {record.pid for record in recorded(state / "processes")}
         assert status_of(state, home)["finished"] == before
-        # A demo uses the cloud that is running, says when its files do not end as they should, and leaves it running.
+        # A demo uses the running cloud, reports unexpected results of its files, and leaves the cloud running.
         hurried = sluice("demo", "--deadline", "1", state=state, home=home)
         assert hurried.returncode == 1, hurried.stdout + hurried.stderr
         assert "when the time was over" in hurried.stdout

@@ -1,4 +1,4 @@
-"""The stand-in for Docker: a process that behaves as a container does in what a task can notice."""
+"""The stand-in for Docker: a process that looks like a container to its task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No process is left behind, whoever dies, and no process of somebody else's is touched."""
+"""No process is left behind, whichever process dies, and no process of another user is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state machines, run by the embedded cloud with their own roles: which story ends in which verdict."""
+"""The state machines, run by the embedded cloud with their roles: which case ends in which result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cloud
 
 MAX_ATTEMPTS = 2
 MAX_LOOKS = 12
-# The container's stand-in: does what the run's plan says, one line for each task, and publishes as the task's role.
+# The container's stand-in: follows the run's plan, one line for each task, and publishes with the task's role.
 TASK = """
 import os, pathlib, sys, time, boto3
 run_id = os.environ.get("SLUICE_RUN_ID", "sweep")
@@ -45,7 +45,7 @@ for step in first.split():
 
 
 class Runs:
-    """Starts executions and tells what became of them."""
+    """Starts executions and returns their results."""
 
     def __init__(self, cloud: LocalCloud, outputs: dict[str, str], plans: Path) -> None:
         self.outputs = outputs
@@ -55,11 +55,11 @@ class Runs:
         self._plans = plans
 
     def plan(self, run_id: str, *tasks: str) -> None:
-        """Say what each task that is launched for the run will do; the last of them again and again."""
+        """Set what each task that is launched for the run will do; the last entry repeats."""
         (self._plans / run_id).write_text("\n".join(tasks))
 
     def receipt(self, run_id: str, **metadata: str) -> None:
-        """Write a receipt as a task that is not watched would."""
+        """Write a receipt as an unobserved task would."""
         self.s3.put_object(Bucket=self.outputs["PublishedBucket"], Key=f"receipts/{run_id}.json", Metadata=metadata)
 
     def has_receipt(self, run_id: str) -> bool:
@@ -74,12 +74,12 @@ class Runs:
         return str(started["executionArn"])
 
     def end(self, execution: str) -> dict[str, Any]:
-        """Wait for an execution's end and return it, with the states that it went through."""
+        """Wait for an execution's end; return it with the states that it passed."""
         ended: dict[str, Any] = eventually(lambda: self._ended(execution), seconds=60)
         return ended | {"states": self.states(execution)}
 
     def states(self, execution: str) -> list[str]:
-        """Return the states that an execution went through so far."""
+        """Return the states that an execution has passed so far."""
         pages = self._machines.get_paginator("get_execution_history").paginate(executionArn=execution)
         entered = (event.get("stateEnteredEventDetails") for page in pages for event in page["events"])
         return [details["name"] for details in entered if details]
@@ -97,7 +97,7 @@ class Runs:
 
     @contextmanager
     def without(self, *statements: str) -> Iterator[None]:
-        """Take statements away from the state machine's role for a while."""
+        """Remove statements from the state machine's role for a while."""
         arn = self._machines.describe_state_machine(stateMachineArn=self.outputs["StateMachineArn"])["roleArn"]
         role = {"RoleName": arn.rsplit("/", 1)[-1], "PolicyName": "run"}
         whole = self.iam.get_role_policy(**role)["PolicyDocument"]
@@ -234,12 +234,12 @@ def test_without_a_receipt_there_is_no_success_and_the_cause_says_where_to_look(
     for where in ("QueueUrl", "DeadLetterQueueUrl", "TaskLogGroup"):
         assert runs.outputs[where] in ended["cause"]
     assert code == 0 or f'"ExitCode": {code}' in ended["cause"]
-    assert ended["states"][-2:] == ["No receipt yet", "No receipt"], "it looks once more after the last wait"
+    assert ended["states"][-2:] == ["No receipt yet", "No receipt"], "it looks again after the last wait"
 
 
 @pytest.fixture
 def busy(runs: Runs, run_id: str) -> Iterator[None]:
-    """A task of another run drains, and as many as are allowed do so."""
+    """The maximum number of tasks of other executions drain the queue."""
     other = run_id[::-1]
     runs.plan(other, "sleep:600", "publish")
     execution = runs.start(other)
@@ -308,7 +308,7 @@ def test_an_input_that_is_none_is_refused_at_once(runs: Runs, given: dict[str, o
 
 @pytest.fixture
 def message(runs: Runs) -> Iterator[None]:
-    """A message that nobody works on."""
+    """Send a message that no task processes."""
     runs.sqs.send_message(QueueUrl=runs.outputs["QueueUrl"], MessageBody="{}")
     yield
     for received in runs.sqs.receive_message(QueueUrl=runs.outputs["QueueUrl"]).get("Messages", []):

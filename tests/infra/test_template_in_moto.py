@@ -1,7 +1,7 @@
-"""The template in moto's CloudFormation: a second implementation than the local cloud's, with other gaps.
+"""The template in moto's CloudFormation: a second implementation besides the local cloud's, with other gaps.
 
-moto has no support for some types, and passes over some properties of others: those are listed here, and asserted on
-the template itself (test_template.py) or in the local cloud (test_stack.py).
+moto does not support some types and ignores some properties of others: those are listed here, and asserted on the
+template itself (test_template.py) or in the local cloud (test_stack.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:prefect-AbCdEf"
 TEMPLATE_DATA = load_template()
 
-# What moto 5.2's CloudFormation cannot make, each with what stands in for the assertion.
+# What moto 5.2's CloudFormation cannot create, each with the assertion that replaces it.
 NOT_IN_MOTO = {
     "AWS::S3::BucketPolicy": "TLS only: test_template.py",
     "AWS::SQS::QueuePolicy": "TLS only: test_template.py",
@@ -45,7 +45,7 @@ NOT_IN_MOTO = {
 
 @dataclass
 class Made:
-    """One stack in moto, and how to look at it."""
+    """One stack in moto, with methods to inspect it."""
 
     name: str
     ids: dict[str, str]
@@ -68,13 +68,13 @@ class Made:
 
 
 def client(service: str) -> Any:
-    connect: Any = boto3.client  # its overloads know no service by variable
+    connect: Any = boto3.client  # its overloads do not accept a variable
     return connect(service, region_name=REGION)
 
 
 @pytest.fixture(scope="module")
 def artifacts() -> Iterator[dict[str, str]]:
-    """moto with the artifacts in a bucket, and the parameters that name them."""
+    """Start moto with the artifacts in a bucket; return the parameters that name them."""
     with pytest.MonkeyPatch.context() as environment, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "testing")
@@ -87,7 +87,7 @@ def artifacts() -> Iterator[dict[str, str]]:
 
 
 def _for_moto(template: str) -> str:
-    """moto finds nothing at all in an empty list, where AWS finds one empty string; MiniStack knows no Join there."""
+    """moto gets no value from an empty list, where AWS gets one empty string; MiniStack does not support Join there."""
     asked = "!Select [0, !Ref SubnetIds]"
     assert template.count(asked) == 1
     return template.replace(asked, '!Join ["", !Ref SubnetIds]')
@@ -109,13 +109,13 @@ def deployed(stack_name: str, parameters: dict[str, str]) -> Made:
 
 @pytest.fixture(scope="module")
 def plain(artifacts: dict[str, str]) -> Made:
-    """With nothing but what must be given."""
+    """Create the stack with only the required parameters."""
     return deployed("plain", artifacts)
 
 
 @pytest.fixture(scope="module")
 def guarded(artifacts: dict[str, str]) -> Made:
-    """With everything that a careful account asks for."""
+    """Create the stack with everything that a restrictive account requires."""
     asked = {"KmsKeyArn": KEY, "PermissionsBoundaryArn": BOUNDARY, "PrivateNetwork": "true"}
     return deployed("guarded", {**artifacts, **asked, "PrefectApiKeySecretArn": SECRET, "UseSpot": "true"})
 

@@ -1,4 +1,4 @@
-"""Each role may do exactly what its component calls: a change here is a decision, not an accident."""
+"""Each role may do exactly what its component needs: a change here is a decision, not an accident."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str
     ],
 )
 def test_the_key_serves_the_services_that_a_role_uses_and_no_other(role: str, services: list[str]) -> None:
-    """A role that holds ciphertext of another origin cannot have it decrypted."""
+    """A role cannot decrypt ciphertext from another source."""
     via = statements(role)["UseKey"]["Condition"]["StringEquals"]["kms:ViaService"]
     assert [text_of(one) for one in via] == [f"{service}.${{AWS::Region}}.amazonaws.com" for service in services]
 

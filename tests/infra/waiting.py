@@ -1,4 +1,4 @@
-"""Waits for what happens in another process: asks again and again, and gives up with what it waited for."""
+"""Poll for an event in another process, with a timeout that names the event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 def eventually(what: Callable[[], _T | None], *, seconds: float) -> _T:
-    """Return the first true answer of `what`.
+    """Return the first true result of `what`.
 
     Raises:
         AssertionError: there was none within `seconds`.

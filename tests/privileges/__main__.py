@@ -33,11 +33,11 @@ EXCEPTIONS = {
     (
         "TaskRole",
         "AskWhyATaskStopped",
-    ): "explain-crash, on a worker of type ecs; locally it runs beside the worker, as root",
+    ): "explain-crash, on a worker of type ecs; locally it runs next to the worker, as root",
     (
         "TaskRole",
         "ReadItsLastWords",
-    ): "explain-crash, on a worker of type ecs; locally it runs beside the worker, as root",
+    ): "explain-crash, on a worker of type ecs; locally it runs next to the worker, as root",
     (
         "TaskRole",
         "GiveUpLargeUploads",
@@ -45,9 +45,9 @@ EXCEPTIONS = {
 }
 # Single actions of statements that are used otherwise: (role, statement, action, which of its resources) → why.
 SINGLE_EXCEPTIONS = {
-    ("TaskRole", "ReadUploads", "s3:GetObject", 0): "a landing bucket of one's own may have no versions to read by id",
+    ("TaskRole", "ReadUploads", "s3:GetObject", 0): "an existing landing bucket may have no versions to read by id",
     ("TaskRole", "TellMissingFromForbidden", "s3:ListBucket", 1): (
-        "S3 itself looks whether it is allowed, before it says that an upload is gone: "
+        "S3 checks the permission before it answers that an upload is gone: "
         "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
     ),
 }

@@ -1,4 +1,4 @@
-"""Preprocessing of orders that no built-in step does."""
+"""Custom preprocessing steps for orders."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import pandas as pd
 
 
 def add_revenue(orders: pd.DataFrame) -> pd.DataFrame:
-    """Add `revenue`, in euros: what the customer paid for the order, to the cent."""
+    """Add `revenue` in euros: the price that the customer paid for the order, to the cent."""
     revenue = orders["quantity"] * orders["unit_price"] * (1 - orders["discount"])
     return orders.assign(revenue=revenue.round(2))

@@ -1,1 +1,1 @@
-"""What a contract can say, and reading it from files."""
+"""The shape of a contract, and loading it from files."""

@@ -1,4 +1,4 @@
-"""What a change of a contract means, in words: which rules became stricter or looser, and what comes out otherwise."""
+"""What a change to a contract means: which rules are stricter or looser, and what is read or published differently."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _SEVERITIES = ("info", "warning", "critical")
 
 
 class Effect(StrEnum):
-    """What a change does to files that come in from now on."""
+    """What a change does to the files that arrive from now on."""
 
     STRICTER = "stricter"
     LOOSER = "looser"
-    READS = "reads otherwise"
-    OUTPUT = "other output"
-    WATCH = "other watch"
-    WORDS = "no effect"
+    READS = "reads differently"
+    OUTPUT = "different output"
+    MONITORING = "monitoring"
+    NONE = "no effect"
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change: what it does, and a sentence on it."""
+    """One change: its effect, and a sentence that describes it."""
 
     effect: Effect
     message: str
 
 
 def changes_between(before: Contract, after: Contract) -> list[Change]:
-    """Every difference in meaning, what became stricter first."""
+    """Return every difference in meaning, the stricter rules first."""
     found = [
         *_source(before, after),
         *_columns(before, after),
@@ -46,12 +46,13 @@ def changes_between(before: Contract, after: Contract) -> list[Change]:
         *_own_steps(before, after),
         *_output(before, after),
         *_expected(before, after),
+        *_at_once(before, after),
         *_descriptions(before, after),
     ]
     return sorted(found, key=lambda change: list(Effect).index(change.effect))
 
 
-# --- what falls under it, and how it is read --------------------------------------------------------------------------
+# --- the files, and how they are read ---------------------------------------------------------------------------------
 
 
 def _source(before: Contract, after: Contract) -> Iterator[Change]:
@@ -59,10 +60,14 @@ def _source(before: Contract, after: Contract) -> Iterator[Change]:
         yield Change(Effect.OUTPUT, f"the dataset is {after.dataset!r} instead of {before.dataset!r}")
     if before.sources != after.sources and before.dataset == after.dataset:
         yield Change(Effect.READS, f"files come from {_list(after.sources)} instead of {_list(before.sources)}")
-    old, new = before.format.model_dump(), after.format.model_dump()
-    for option in old:
-        if old[option] != new[option]:
-            yield Change(Effect.READS, f"format: {option} is {new[option]!r} instead of {old[option]!r}")
+    yield from _differing("format: ", Effect.READS, before.format.model_dump(), after.format.model_dump())
+
+
+def _differing(where: str, effect: Effect, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """One change for each field that differs."""
+    for name in old:
+        if old[name] != new[name]:
+            yield Change(effect, f"{where}{name} is {new[name]!r} instead of {old[name]!r}")
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -77,40 +82,36 @@ def _columns(before: Contract, after: Contract) -> Iterator[Change]:
             yield from _column(name, before.columns[name], column)
             yield from _required(name, before, after)
         elif column.required and after.missing_columns != "evolve":
-            yield Change(Effect.STRICTER, f"column {name!r} must be there, as {column.type}")
+            yield Change(Effect.STRICTER, f"column {name!r} is required, as {column.type}")
         else:
-            yield Change(Effect.READS, f"column {name!r} may be there, as {column.type}")
+            yield Change(Effect.READS, f"column {name!r} is read as {column.type}")
 
 
 def _removed_column(name: str, column: Column, after: Contract) -> Change:
     if after.unknown_columns == "evolve":
-        return Change(Effect.LOOSER, f"column {name!r} ({column.type}) need not be there any more")
-    return Change(Effect.STRICTER, f"column {name!r} ({column.type}) is unknown now: files that have it {_fate(after)}")
+        return Change(Effect.LOOSER, f"column {name!r} ({column.type}) is no longer required")
+    fate = "files with it are rejected" if after.unknown_columns == "freeze" else "rows with a value are quarantined"
+    return Change(Effect.STRICTER, f"column {name!r} ({column.type}) is unknown now: {fate}")
 
 
-def _fate(contract: Contract) -> str:
-    return "are rejected" if contract.unknown_columns == "freeze" else "have their rows quarantined"
-
-
-_WIDER = {("integer", "number"), ("date", "timestamp"), *((kind, "string") for kind in ("integer", "number", "json"))}
-_WIDER |= {(kind, "string") for kind in ("boolean", "timestamp", "date", "time")}
+_ANY_TYPE_BUT_STRING = ("integer", "number", "json", "boolean", "timestamp", "date", "time")
+_WIDER = {("integer", "number"), ("date", "timestamp"), *((each, "string") for each in _ANY_TYPE_BUT_STRING)}
 
 
 def _column(name: str, before: Column, after: Column) -> Iterator[Change]:
     if before.type != after.type:
         pair, where = (before.type, after.type), f"column {name!r} is {after.type} instead of {before.type}"
         if pair in _WIDER:
-            yield Change(Effect.LOOSER, f"{where}: every value that was fine still is")
+            yield Change(Effect.LOOSER, f"{where}: every value that was valid still is")
         else:
-            yield Change(Effect.STRICTER, f"{where}: values that cannot be read so are quarantined")
+            yield Change(Effect.STRICTER, f"{where}: values that cannot be read as this type are quarantined")
         yield Change(Effect.OUTPUT, f"column {name!r} is published as {after.type} instead of {before.type}")
     if before.nullable != after.nullable:
         effect = Effect.LOOSER if after.nullable else Effect.STRICTER
-        yield Change(effect, f"column {name!r} {'may' if after.nullable else 'may not'} have missing values")
-    for option in ("format", "timezone", "missing_values"):
-        old, new = getattr(before, option), getattr(after, option)
-        if old != new:
-            yield Change(Effect.READS, f"column {name!r}: {option} is {new!r} instead of {old!r}")
+        yield Change(effect, f"column {name!r} {'may' if after.nullable else 'must not'} have missing values")
+    options = {"format", "timezone", "missing_values"}
+    old, new = (column.model_dump(include=options) for column in (before, after))
+    yield from _differing(f"column {name!r}: ", Effect.READS, old, new)
 
 
 def _required(name: str, before: Contract, after: Contract) -> Iterator[Change]:
@@ -118,12 +119,11 @@ def _required(name: str, before: Contract, after: Contract) -> Iterator[Change]:
     if before.columns[name].required == is_now:
         return
     if after.missing_columns == "evolve":
-        told = "is told" if is_now else "is not told any more"
-        yield Change(Effect.WATCH, f"column {name!r}: that it is missing {told}")
-    elif is_now:
-        yield Change(Effect.STRICTER, f"column {name!r} must be there")
+        reported = "is reported" if is_now else "is no longer reported"
+        yield Change(Effect.MONITORING, f"column {name!r}: a file without it {reported}")
     else:
-        yield Change(Effect.LOOSER, f"column {name!r} need not be there")
+        required = "is required" if is_now else "is no longer required"
+        yield Change(Effect.STRICTER if is_now else Effect.LOOSER, f"column {name!r} {required}")
 
 
 def _policies(before: Contract, after: Contract) -> Iterator[Change]:
@@ -140,16 +140,16 @@ def _expectations(before: Sequence[Expectation], after: Sequence[Expectation]) -
     old, new = _by_subject(before), _by_subject(after)
     for subject, expectation in old.items():
         if subject not in new:
-            yield Change(_weight(expectation, Effect.LOOSER), f"{subject} is not asked any more")
+            yield Change(_weight(expectation, Effect.LOOSER), f"{subject} is removed")
     for subject, expectation in new.items():
         if subject in old:
             yield from _expectation(subject, old[subject], expectation)
         else:
-            yield Change(_weight(expectation, Effect.STRICTER), f"{subject} is asked{_arguments(expectation)}")
+            yield Change(_weight(expectation, Effect.STRICTER), f"{subject} is added{_arguments(expectation)}")
 
 
 def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
-    """Expectations by name and columns; several of the same kind by their place among them."""
+    """Expectations by name and columns; with a number where several have the same."""
     seen: Counter[str] = Counter()
     result = {}
     for expectation in expectations:
@@ -160,8 +160,8 @@ def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
 
 
 def _weight(expectation: Expectation, effect: Effect) -> Effect:
-    """An expectation that is only counted makes nothing stricter."""
-    return Effect.WORDS if expectation.severity == "info" else effect
+    """An expectation with severity info makes nothing stricter."""
+    return Effect.NONE if expectation.severity == "info" else effect
 
 
 def _expectation(subject: str, before: Expectation, after: Expectation) -> Iterator[Change]:
@@ -186,7 +186,7 @@ def _effect_of_argument(expectation: str, name: str, old: Any, new: Any) -> Effe
         return Effect.STRICTER if new else Effect.LOOSER
     if name in ("row_condition", "ignore_row_if") and (old is None or new is None):
         return Effect.LOOSER if old is None else Effect.STRICTER
-    return Effect.STRICTER  # which way a regex or a type moved cannot be told: better to look
+    return Effect.STRICTER  # whether a regex or a type became looser is not known, so a person should look
 
 
 def _by_size(old: Any, new: Any, *, larger_is: Effect, absent: Any) -> Effect:
@@ -204,7 +204,7 @@ def _by_size(old: Any, new: Any, *, larger_is: Effect, absent: Any) -> Effect:
 
 def _by_set(expectation: str, old: set[str], new: set[str]) -> Effect:
     if old == new:
-        return Effect.WORDS
+        return Effect.NONE
     more_is = Effect.STRICTER if "not_be_in_set" in expectation or "contain_set" in expectation else Effect.LOOSER
     fewer_is = Effect.LOOSER if more_is is Effect.STRICTER else Effect.STRICTER
     if "equal_set" in expectation or (new - old and old - new):
@@ -219,14 +219,14 @@ def _argument_words(name: str, old: Any, new: Any) -> str:
         words = [f"with {_list(come)}" if come else "", f"without {_list(gone)}" if gone else ""]
         return f"{name} {' and '.join(filter(None, words)) or 'in another order'}"
     if new is None:
-        return f"no {name} any more (it was {old!r})"
+        return f"{name} is removed (it was {old!r})"
     return f"{name} is {new!r}" if old is None else f"{name} is {new!r} instead of {old!r}"
 
 
 def _arguments(expectation: Expectation) -> str:
     columns = ("column", "column_A", "column_B", "column_list")
-    said = [f"{name} {value!r}" for name, value in expectation.arguments.items() if name not in columns]
-    return f", with {', '.join(said)}" if said else ""
+    others = [f"{name} {value!r}" for name, value in expectation.arguments.items() if name not in columns]
+    return f", with {', '.join(others)}" if others else ""
 
 
 # --- bad rows, steps, output ------------------------------------------------------------------------------------------
@@ -251,54 +251,50 @@ def _steps(before: Sequence[Step], after: Sequence[Step]) -> Iterator[Change]:
         if kind == "equal":
             continue
         for step in old[start:end]:
-            yield Change(Effect.OUTPUT, f"step {step} is not done any more{_moved(step, new)}")
-        for place, step in enumerate(new[new_start:new_end], start=new_start + 1):
-            yield Change(Effect.OUTPUT, f"step {step} is done, as number {place}")
-
-
-def _moved(step: str, others: Sequence[str]) -> str:
-    return " at this place" if step in others else ""
+            yield Change(Effect.OUTPUT, f"step {step} is removed{' at this position' if step in new else ''}")
+        for number, step in enumerate(new[new_start:new_end], start=new_start + 1):
+            yield Change(Effect.OUTPUT, f"step {step} is added, as number {number}")
 
 
 def _step(step: Step) -> str:
-    said = ", ".join(f"{name} {value!r}" for name, value in step.arguments.items())
-    return f"{step.name} ({said})" if said else step.name
+    arguments = ", ".join(f"{name} {value!r}" for name, value in step.arguments.items())
+    return f"{step.name} ({arguments})" if arguments else step.name
 
 
 def _own_steps(before: Contract, after: Contract) -> Iterator[Change]:
     old, new = (contract.steps_path.read_bytes() if contract.steps_path else b"" for contract in (before, after))
     uses_them = any(step.is_own for step in (*before.preprocess, *after.preprocess))
     if old != new and uses_them:
-        yield Change(Effect.OUTPUT, "the dataset's own steps.py is another; what it does otherwise only its code says")
+        yield Change(Effect.OUTPUT, "the dataset's steps.py is different; compare its code to see the effect")
 
 
 def _output(before: Contract, after: Contract) -> Iterator[Change]:
     old, new = before.output, after.output
-    values: Mapping[str, tuple[Any, Any]] = {
-        "format": (old.format, new.format),
-        "compression": (old.effective_compression, new.effective_compression),
-        "partition_by": (list(old.partition_by), list(new.partition_by)),
-    }
-    for name, (was, is_now) in values.items():
-        if was != is_now:
-            yield Change(Effect.OUTPUT, f"output: {name} is {is_now!r} instead of {was!r}")
+    fields = [{**part.model_dump(), "compression": part.effective_compression} for part in (old, new)]
+    yield from _differing("output: ", Effect.OUTPUT, *fields)
     if before.on_reupload != after.on_reupload:
-        words = f"a new version of a file: {after.on_reupload} instead of {before.on_reupload}"
-        yield Change(Effect.OUTPUT, words)
+        yield Change(Effect.OUTPUT, f"on_reupload: {after.on_reupload} instead of {before.on_reupload}")
 
 
 def _expected(before: Contract, after: Contract) -> Iterator[Change]:
     old, new = before.expected_every_hours, after.expected_every_hours
     if old != new:
-        told = "nobody is told any more when none comes" if new is None else f"a file is expected every {new:g} h"
-        was = "" if old is None else f" (it was every {old:g} h)"
-        yield Change(Effect.WATCH, f"{told}{was}")
+        now = "overdue files are no longer reported" if new is None else f"a file is expected every {new:g} h"
+        was = "" if old is None else f" (before: every {old:g} h)"
+        yield Change(Effect.MONITORING, f"{now}{was}")
+
+
+def _at_once(before: Contract, after: Contract) -> Iterator[Change]:
+    old, new = before.max_concurrent_uploads, after.max_concurrent_uploads
+    if old != new:
+        limits = ("no limit" if limit is None else f"at most {limit}" for limit in (new, old))
+        yield Change(Effect.MONITORING, "uploads processed at once: {} instead of {}".format(*limits))
 
 
 def _descriptions(before: Contract, after: Contract) -> Iterator[Change]:
     old, new = ([contract.description, *_described(contract)] for contract in (before, after))
     if old != new:
-        yield Change(Effect.WORDS, "descriptions were changed")
+        yield Change(Effect.NONE, "descriptions were changed")
 
 
 def _described(contract: Contract) -> list[str]:
@@ -306,7 +302,7 @@ def _described(contract: Contract) -> list[str]:
     return sorted([*columns, *(f"{e.name}: {e.description}" for e in contract.expectations if e.description)])
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------------------------------------
 
 
 def _by_rank(ranks: Sequence[str], old: str, new: str) -> Effect:

@@ -1,4 +1,4 @@
-"""Contracts as files: read contract.yaml with the line of every fault, and find the contract of a key.
+"""Read contract.yaml, with the line of every fault, and find the contract of an object key.
 
 Only the shape is read here, without pandas or Great Expectations; flows/refinery/check_contract.py checks the rest.
 """
@@ -41,7 +41,7 @@ Fault = tuple[Place, str]
 
 
 class ContractInvalid(TerminalError):
-    """A contract cannot be used as it is written; the message says where, what is wrong and what is right."""
+    """A contract is wrong; the message gives the place, the fault and the correct form."""
 
 
 class Contracts:
@@ -55,7 +55,7 @@ class Contracts:
         self._by_name = {contract.dataset: contract for contract in contracts}
         if DEFAULT_DATASET not in self._by_name:
             raise ContractInvalid(
-                f"there is no contract named {DEFAULT_DATASET!r}; files that fall under no contract need it"
+                f"there is no contract named {DEFAULT_DATASET!r}; files that match no other contract need it"
             )
         self._globs = sorted(
             (
@@ -81,14 +81,14 @@ class Contracts:
         return cls(contracts)
 
     def for_key(self, key: str) -> Contract:
-        """The contract whose `source` matches the object key; the most literal glob wins; else the default."""
+        """Return the contract whose `source` matches the object key, by its most literal glob; else the default."""
         for _, _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return contract
         return self._by_name[DEFAULT_DATASET]
 
     def named(self, dataset: str) -> Contract:
-        """The contract of a dataset.
+        """Return the contract of a dataset.
 
         Raises:
             ContractInvalid: there is none.
@@ -108,7 +108,7 @@ def load_contract(folder: Path) -> Contract:
     """Read `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, never executed.
 
     Raises:
-        ContractInvalid: with every fault on a line of its own, as `file:line: field: fault`.
+        ContractInvalid: with one line for each fault, as `file:line: field: fault`.
     """
     path = folder / CONTRACT_FILE
     try:
@@ -140,7 +140,7 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
     """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries.
 
     Raises:
-        ContractInvalid: a change is none that a contract can have.
+        ContractInvalid: no contract can have such a field or value.
     """
     fields = contract.model_dump()
     for name, value in changes.items():
@@ -166,14 +166,14 @@ def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, 
 
 
 def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> None:
-    """Put the suite's expectations behind the contract's own."""
+    """Append the suite's expectations to those of the contract."""
     name = fields.get("suite")
     if not isinstance(name, str):
         return
     where = f"{document.where(('suite',))}: suite"
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ContractInvalid(f"{where}: {name!r} lies outside of the contract's folder")
+        raise ContractInvalid(f"{where}: {name!r} is outside the contract's folder")
     try:
         suite = read_suite(path)
     except SuiteUnreadable as error:
@@ -184,7 +184,7 @@ def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> N
 
 
 def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
-    """Refuse a step that steps.py does not define, before any data is read."""
+    """Reject a step that steps.py does not define, or cannot be called with these arguments."""
     own = [(index, step) for index, step in enumerate(contract.preprocess) if step.is_own]
     if not own:
         return
@@ -200,11 +200,11 @@ def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
 
 
 def _call_faults(taken: ast.arguments, given: Mapping[str, Any]) -> Iterator[str]:
-    """Why a function cannot be called with a frame and these keyword arguments."""
+    """The reasons why a function cannot be called with a DataFrame and these keyword arguments."""
     positional = [argument.arg for argument in [*taken.posonlyargs, *taken.args]]
     names = [*positional[1:], *(argument.arg for argument in taken.kwonlyargs)]
     if not positional and taken.vararg is None:
-        yield "takes no DataFrame: its first parameter must be one"
+        yield "takes no DataFrame; its first parameter must be one"
     for name in given:
         if name not in names and taken.kwarg is None:
             takes = f"takes {', '.join(names)}" if names else "takes only the DataFrame"
@@ -236,7 +236,7 @@ def _sentences(document: LocatedYaml | None, error: ValidationError) -> Iterator
 
 
 def _where(document: LocatedYaml, place: Place) -> str:
-    """`file:line` of a place; of an expectation that stands in the suite, that file and its place there."""
+    """`file:line` of a place; for an expectation of the suite, that file and the position there."""
     value = document.value
     own = value.get("expectations") or []
     if place[:1] == ("expectations",) and len(place) > 1 and isinstance(own, list) and isinstance(place[1], int):
@@ -254,7 +254,7 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
     if place[-1:] == ("[key]",):
         return not_text(fault.get("input"))
     if fault["type"] == "missing":
-        return "this field is needed"
+        return "this field is required"
     message = str(fault["msg"]).removeprefix("Value error, ")
     expected = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
     given = fault.get("input")
@@ -266,5 +266,5 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
 
 
 def _literal_length(glob: str) -> int:
-    """How much of a glob is literal: the more, the more specific it is."""
+    """The number of literal characters; a glob with more of them is more specific."""
     return len(re.sub(r"[*?]", "", glob))

@@ -59,7 +59,7 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
 
 
 class _Frozen(BaseModel):
-    """A part of a contract: no field beyond those written here, none changed after loading."""
+    """A part of a contract. It takes no other fields, and none changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
@@ -68,17 +68,17 @@ class Column(_Frozen):
     """What one column holds."""
 
     type: ColumnType = Field(description="The type that every value must have or be readable as.")
-    nullable: bool = Field(True, description="Whether a value may be missing; where not, such a row is quarantined.")
+    nullable: bool = Field(True, description="Whether a value may be missing; if not, such a row is quarantined.")
     required: bool = Field(
         True,
-        description="Whether the column must be there; one that need not be is filled with missing values.",
+        description="Whether every file must have the column; an optional one is filled with missing values.",
     )
     format: TimeFormat | None = Field(
         None,
-        description="How timestamps, dates and times are written, in strftime's codes; ISO 8601 where it is not given.",
+        description="The format of timestamps, dates and times, in strftime's codes; default: ISO 8601.",
     )
     timezone: TimeZone | None = Field(
-        None, description="The zone of timestamps that name none, as in Europe/Berlin; UTC where it is not given."
+        None, description="The time zone of timestamps without one, for example Europe/Berlin; default: UTC."
     )
     missing_values: tuple[str, ...] | None = Field(
         None, description="The texts that mean 'missing' in this column, instead of the format's."
@@ -92,23 +92,23 @@ class Column(_Frozen):
         if self.timezone is not None and self.type != "timestamp":
             raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
         if self.type == "time" and self.format is not None and names_a_zone(self.format):
-            raise ValueError(f"format {self.format!r} holds a zone, which a time cannot keep; make it a string")
+            raise ValueError(f"format {self.format!r} has a time zone, which a time cannot keep; use the type string")
         return self
 
 
 class FileFormat(_Frozen):
-    """How the file is written. What is not given is found out from the file's beginning."""
+    """How the files are written. What is not given is detected from the beginning of each file."""
 
-    type: FormatType = Field("auto", description="The file's format; auto finds it out by content.")
-    delimiter: OneCharacter | None = Field(None, description="What stands between CSV fields.")
-    quote: OneCharacter = Field('"', description="What stands around CSV fields that hold delimiters.")
+    type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
+    delimiter: OneCharacter | None = Field(None, description="The delimiter between CSV fields.")
+    quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
     encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
     decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
     thousands: OneCharacter | None = Field(None, description="The thousands mark of numbers in CSV.")
     missing_values: tuple[str, ...] = Field(
-        ("",), description="The texts that mean 'missing', in every column that does not say otherwise."
+        ("",), description="The texts that mean 'missing', in every column without its own missing_values."
     )
-    skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are no data.")
+    skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
     sheet: str | int = Field(0, description="An XLSX file's sheet, by name or by index from 0.")
 
     @field_validator("encoding")
@@ -116,28 +116,28 @@ class FileFormat(_Frozen):
     def _encoding_is_known(cls, encoding: str | None) -> str | None:
         if encoding is not None and not _is_text_encoding(encoding):
             known = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "shift_jis")
-            raise ValueError(f"{encoding!r} is no encoding that Python knows{did_you_mean(encoding, known)}")
+            raise ValueError(f"{encoding!r} is not an encoding that Python knows{did_you_mean(encoding, known)}")
         return encoding
 
     @field_validator("thousands")
     @classmethod
     def _thousands_mark_is_no_part_of_a_number(cls, mark: str | None) -> str | None:
         if mark is not None and (mark.isalnum() or mark in "+-"):
-            raise ValueError(f"{mark!r} cannot stand between thousands: it is a part of numbers, or a letter")
+            raise ValueError(f"{mark!r} cannot separate thousands: it is a letter or a part of numbers")
         return mark
 
     @field_validator("delimiter", "quote", "thousands")
     @classmethod
     def _mark_is_one_byte(cls, mark: str | None) -> str | None:
         if mark is not None and (not mark.isascii() or mark in "\r\n\0"):
-            raise ValueError(f"{mark!r} cannot be used; it is one ASCII character and no line end")
+            raise ValueError(f"{mark!r} cannot be used; give one ASCII character that is not a line end")
         return mark
 
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> FileFormat:
         if self.type != "auto":
             for option in sorted(self.model_fields_set - {"type"} - _OPTIONS_OF[self.type]):
-                raise ValueError(f"{option} means nothing for {self.type} files")
+                raise ValueError(f"{option} is not an option of {self.type} files")
         if self.quote in (self.delimiter, self.thousands):
             raise ValueError("quote must differ from delimiter and thousands")
         if self.thousands is not None and self.thousands == (self.decimal or "."):
@@ -152,15 +152,15 @@ class Expectation(_Frozen):
     `expect_column_values_to_not_be_null: {column: order_id}`.
     """
 
-    name: str = Field(description="Its name in snake_case, as GX documents it.")
+    name: str = Field(description="Its name in snake_case, as in the documentation of GX.")
     arguments: dict[str, Any] = Field(
-        default_factory=dict, description="What GX gets, without severity and description."
+        default_factory=dict, description="The arguments for GX, without severity and description."
     )
     severity: Severity = Field(
         "warning",
         description="critical: a failure rejects the file. warning: failing rows are quarantined. info: only counted.",
     )
-    description: str | None = Field(None, description="Why the expectation is there, for people.")
+    description: str | None = Field(None, description="The reason for the expectation, for people.")
 
     @model_validator(mode="before")
     @classmethod
@@ -194,11 +194,11 @@ class Step(_Frozen):
     def _step_is_known(self) -> Step:
         if not self.is_own and self.name not in BUILT_IN_STEPS:
             raise ValueError(
-                f"{self.name!r} is no step{did_you_mean(self.name, BUILT_IN_STEPS)}"
-                f" (built in: {', '.join(sorted(BUILT_IN_STEPS))}; a function of your own is steps.<function>)"
+                f"{self.name!r} is not a step{did_you_mean(self.name, BUILT_IN_STEPS)}"
+                f" (built in: {', '.join(sorted(BUILT_IN_STEPS))}; your own function is steps.<function>)"
             )
         if self.is_own and not self.function.isidentifier():
-            raise ValueError(f"{self.name!r} names no function; write steps.<function>")
+            raise ValueError(f"{self.name!r} does not name a function; write steps.<function>")
         return self
 
     @property
@@ -216,13 +216,14 @@ class BadRows(_Frozen):
     """What happens to rows that break a rule."""
 
     policy: Literal["quarantine", "reject_file"] = Field(
-        "quarantine", description="quarantine: bad rows are kept apart. reject_file: one bad row rejects the file."
+        "quarantine",
+        description="quarantine: bad rows are quarantined. reject_file: one bad row rejects the file.",
     )
     max_fraction: Fraction | None = Field(
-        None, description="Above this fraction of bad rows the file is rejected; no limit where it is not given."
+        None, description="The file is rejected above this fraction of bad rows; default: no limit."
     )
     max_count: int | None = Field(
-        None, ge=0, description="Above this number of bad rows the file is rejected; no limit where not given."
+        None, ge=0, description="The file is rejected above this number of bad rows; default: no limit."
     )
 
     @model_validator(mode="after")
@@ -237,10 +238,10 @@ class Output(_Frozen):
 
     format: Literal["parquet", "csv"] = Field("parquet", description="The file format of the clean rows.")
     compression: Literal["zstd", "gzip", "snappy", "none"] | None = Field(
-        None, description="zstd for Parquet and none for CSV where it is not given."
+        None, description="The compression; default: zstd for Parquet and none for CSV."
     )
     partition_by: tuple[str, ...] = Field(
-        (), description="Columns whose values become folders, as in country=DE/; `day(column)` makes one per day."
+        (), description="Columns whose values become folders, for example country=DE/; `day(column)` gives one per day."
     )
 
     @field_validator("partition_by", mode="before")
@@ -252,7 +253,7 @@ class Output(_Frozen):
     @classmethod
     def _each_column_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
-            raise ValueError(f"{list(names)} names a column twice; name it once")
+            raise ValueError(f"{list(names)} names a column twice")
         return names
 
     @model_validator(mode="after")
@@ -268,28 +269,26 @@ class Output(_Frozen):
 
 
 class Contract(_Frozen):
-    """What good data of one dataset is, what happens to the rest, and what comes out."""
+    """What valid data of one dataset is, what happens to the rest, and what is published."""
 
     dataset: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
-        description="The dataset's name; it names folders and prefixes: lower-case letters, digits, _ and -.",
+        description="The dataset's name, also used in folders and prefixes: lower-case letters, digits, _ and -.",
     )
     description: str | None = Field(None, description="What the dataset is, for people.")
     source: tuple[str, ...] = Field(
         (),
-        description="The keys that fall under this contract: globs, * within a folder, ** across folders."
-        " Where it is not given, incoming/<dataset>/**.",
+        description="The object keys that this contract applies to, as globs: * within a folder, ** across folders."
+        " Default: incoming/<dataset>/**.",
     )
     format: FileFormat = Field(
         default_factory=lambda: FileFormat.model_validate({}),
         description="How the files are written: a format's name, or a mapping with its options.",
     )
-    columns: dict[str, Column] = Field(
-        default_factory=dict, description="The columns by the name that they have in the file."
-    )
+    columns: dict[str, Column] = Field(default_factory=dict, description="The columns, by their name in the file.")
     unknown_columns: ChangePolicy = Field(
         "evolve",
-        description="Columns that are not written here. evolve: published with the rest. freeze: the file is rejected."
+        description="Columns that are not listed here. evolve: published with the rest. freeze: the file is rejected."
         " quarantine: rows with a value in one are quarantined, and the column is not published.",
     )
     missing_columns: ChangePolicy = Field(
@@ -298,11 +297,12 @@ class Contract(_Frozen):
         " values. quarantine: all its rows are quarantined.",
     )
     expectations: tuple[Expectation, ...] = Field(
-        (), description="Great Expectations' own, judged in this order on the columns as they are in the file."
+        (),
+        description="Great Expectations' expectations, judged in this order on the columns as they are in the file.",
     )
     suite: str | None = Field(
         None,
-        description="A GX suite as JSON, relative to the contract; its expectations follow those written here.",
+        description="A GX suite as JSON, relative to the contract; its expectations are appended to those listed here.",
     )
     bad_rows: BadRows = Field(
         default_factory=lambda: BadRows.model_validate({}), description="What happens to rows that break a rule."
@@ -311,9 +311,15 @@ class Contract(_Frozen):
         "replace", description="Whether a new version of a key replaces what the earlier one published."
     )
     expected_every_hours: float | None = Field(
-        None, gt=0, le=8_760, description="How often a file is to come, in hours; Prefect tells when none did."
+        None,
+        gt=0,
+        le=8_760,
+        description="Expected interval between files, in hours; Prefect alerts if one is overdue.",
     )
-    preprocess: tuple[Step, ...] = Field((), description="Steps on the good rows, in this order.")
+    max_concurrent_uploads: int | None = Field(
+        None, ge=1, description="How many files may be processed at once, as a concurrency limit in Prefect."
+    )
+    preprocess: tuple[Step, ...] = Field((), description="Steps on the valid rows, in this order.")
     output: Output = Field(
         default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."
     )
@@ -343,33 +349,33 @@ class Contract(_Frozen):
     @classmethod
     def _known_columns_are_written(cls, policy: ChangePolicy, info: ValidationInfo) -> ChangePolicy:
         if policy != "evolve" and not info.data.get("columns"):
-            raise ValueError(f"it is {policy}, but no columns are written")
+            raise ValueError(f"it is {policy}, but no columns are listed")
         return policy
 
     @property
     def document(self) -> LocatedYaml | None:
-        """The file that it was read from, with its lines; None for one that no file holds, as one changed for a run."""
+        """The file that it was read from, with line numbers; None without one, as after a change for one run."""
         return self._document
 
     def read_from(self, document: LocatedYaml) -> Contract:
-        """Return the same contract, which then knows the file that it was read from."""
+        """Return the same contract with the file that it was read from."""
         contract = self.model_copy()
         contract._document = document
         return contract
 
     @property
     def is_default(self) -> bool:
-        """Whether this is the contract of files that fall under no other."""
+        """Whether this is the contract of the files that match no other."""
         return self.dataset == DEFAULT_DATASET
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The globs of the keys that fall under this contract."""
+        """The globs of the object keys that this contract applies to."""
         return self.source or (f"incoming/{self.dataset}/**",)
 
     @property
     def steps_path(self) -> Path | None:
-        """The dataset's own steps, where it has some."""
+        """The dataset's steps.py; None without one."""
         if self.folder is None:
             return None
         path = self.folder / STEPS_FILE
@@ -377,10 +383,10 @@ class Contract(_Frozen):
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 (hex) of what the contract says and of its steps.py; the same for the same meaning."""
-        said = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
+        """sha256 (hex) of the contract's fields and its steps.py; the same for contracts of the same meaning."""
+        fields = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
         steps = self.steps_path.read_bytes() if self.steps_path else b""
-        return hashlib.sha256(said.encode() + b"\0" + steps).hexdigest()
+        return hashlib.sha256(fields.encode() + b"\0" + steps).hexdigest()
 
 
 def _is_text_encoding(name: str) -> bool:
@@ -392,14 +398,14 @@ def _is_text_encoding(name: str) -> bool:
 
 
 def _keyed(value: Any) -> Any:
-    """The same, with every key as a text of its own: JSON would write 1 and "1" alike, which a mapping tells apart."""
+    """The value with distinct texts as keys: JSON writes the keys 1 and "1" alike, and a mapping has both."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else f"\0{key!r}": _keyed(part) for key, part in value.items()}
     return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
-    """The fields of an entry that YAML writes as `name` or `name: {arguments}`."""
+    """The fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, dict) or set(value) >= {"name", "arguments"}:
@@ -418,7 +424,7 @@ def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
 
 
 def glob_to_regex(glob: str) -> re.Pattern[str]:
-    """A key glob as a regex: `*` and `?` stay within one folder, `**` crosses folders."""
+    """Return a key glob as a regex: `*` and `?` match within one folder, `**` across folders."""
     parts = re.split(r"(\*\*/?|\*|\?)", glob)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)

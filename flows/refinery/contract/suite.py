@@ -1,4 +1,4 @@
-"""A GX suite as JSON: its expectations as a contract writes them."""
+"""Read a GX suite from JSON, in the form in which a contract lists expectations."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from flows.refinery.errors import TerminalError
 
-# GX writes it with every expectation of a suite, asked for or not. As a word of Sluice it would reject a file for one
-# bad row; so it says nothing here. Who wants that writes `critical: true` into the expectation's meta, or the contract.
+# GX writes this default with every expectation of a suite. In Sluice it rejects a file for one bad row, so it is
+# dropped here. To keep it, put `critical: true` into the expectation's meta, or move it into the contract.
 _SEVERITY_OF_GX = "critical"
 
 
 class SuiteUnreadable(TerminalError):
-    """The file is missing, or no GX suite; the message says which."""
+    """The file is missing or is not a GX suite; the message names the reason."""
 
 
 def read_suite(path: Path) -> list[dict[str, Any]]:
-    """The suite's expectations, each as `name: {arguments}`.
+    """Return the suite's expectations, each as `name: {arguments}`.
 
     Raises:
         SuiteUnreadable: it cannot be read as a suite.

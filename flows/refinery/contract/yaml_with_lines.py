@@ -1,4 +1,4 @@
-"""YAML that remembers on which line each field stands, and refuses a key that is written twice."""
+"""Read YAML with the line number of each field, and reject duplicate keys."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 from flows.refinery.errors import TerminalError
 
 _MAX_BYTES = 1 << 20
-_MAX_PLACES = 100_000  # an alias that repeats itself would grow without end
+_MAX_PLACES = 100_000  # an alias that contains itself would grow without end
 _MAX_DEPTH = 40
 _Place = tuple[int | str, ...]
 
 
 class YamlUnreadable(TerminalError):
-    """The file is missing, too large, not UTF-8 or not YAML, or it writes a key twice."""
+    """The file is missing, too large, not UTF-8 or not YAML, or it has a duplicate key."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class LocatedYaml:
 
     Attributes:
         path: the file.
-        value: what it says.
-        lines: line by place, where a place is the keys and indices that lead to it.
+        value: its content.
+        lines: the line of each place, which is the keys and indices that lead to it.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class LocatedYaml:
         except OSError as error:
             raise YamlUnreadable(f"{path}: cannot be read: {error.strerror}") from None
         if len(content) > _MAX_BYTES:
-            raise YamlUnreadable(f"{path}: larger than {_MAX_BYTES} bytes; that is no contract")
+            raise YamlUnreadable(f"{path}: larger than {_MAX_BYTES} bytes, which no contract is")
         try:
             text = content.decode("utf-8-sig")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -61,7 +61,7 @@ class LocatedYaml:
         return cls(path, value, lines)
 
     def where(self, place: tuple[int | str, ...]) -> str:
-        """`file:line` of a place, or of the nearest one above it that the file has."""
+        """Return `file:line` of a place, or of the nearest place above it in the file."""
         for length in range(len(place), 0, -1):
             line = self.lines.get(tuple(place[:length]))
             if line is not None:
@@ -70,14 +70,14 @@ class LocatedYaml:
 
 
 def not_text(key: Any) -> str:
-    """A sentence on a name that YAML read as something else than text."""
+    """Describe a name that YAML does not read as text."""
     flags = "; it reads yes, no, on and off as true and false" if isinstance(key, bool) else ""
-    return f"a name is text, and YAML reads this one as {key!r}: put quotes around it{flags}"
+    return f"a name must be text, and YAML reads this one as {key!r}: put quotes around it{flags}"
 
 
 def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int]) -> None:
     if len(place) > _MAX_DEPTH or len(lines) > _MAX_PLACES:
-        raise YamlUnreadable(f"{path}:{node.start_mark.line + 1}: nested or repeated too much; that is no contract")
+        raise YamlUnreadable(f"{path}:{node.start_mark.line + 1}: nested too deeply, or too long, for a contract")
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
@@ -85,7 +85,7 @@ def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int
             if not isinstance(key, yaml.ScalarNode):
                 raise YamlUnreadable(f"{path}:{line}: a key must be plain text")
             if key.value in seen:
-                raise YamlUnreadable(f"{path}:{line}: {key.value!r} is written twice; the first would be lost")
+                raise YamlUnreadable(f"{path}:{line}: {key.value!r} is written twice, and only one would count")
             seen.add(key.value)
             lines[(*place, key.value)] = line
             _collect(path, child, (*place, key.value), lines)

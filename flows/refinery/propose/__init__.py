@@ -1,1 +1,1 @@
-"""A contract proposed from a sample file."""
+"""Help for writing a contract: a proposal from a sample file, and the schema for editors."""

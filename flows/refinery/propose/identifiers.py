@@ -1,11 +1,11 @@
-"""Regexes for identifiers: what a column's texts have in common when they are made by one rule."""
+"""Find a regex for identifiers: what the texts of a column have in common when one rule generated them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-_MAX_PARTS = 9  # a longer chain of parts is prose or a path, not an identifier
+_MAX_PARTS = 9  # more parts make prose or a path, not an identifier
 _MAX_CHARACTERS = 64
 _KNOWN = (
     ("UUIDs", r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"),
@@ -18,31 +18,31 @@ _PART = re.compile(r"[0-9]+|[A-Z]+|[a-z]+|[^0-9A-Za-z]")
 
 
 def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
-    """A regex that all of the texts match and that says something, with a word for what they are; None without one.
+    """Return a specific regex that all texts match, with a description of them; None without one.
 
-    Texts of one make are parted into runs of digits, capitals and small letters: what is the same in all of them stays
-    literal, the rest becomes a class with the lengths that were seen.
+    Texts are split into runs of digits, capitals and small letters. Runs that are the same in all texts are kept
+    literally; the others become a character class with the lengths that were seen.
     """
     if not texts or any(len(text) > _MAX_CHARACTERS for text in texts):
         return None
     for what, regex in _KNOWN:
         if all(map(re.compile(regex).match, texts)):
             return regex, what
-    parted = [_PART.findall(text) for text in texts]
-    makes = {tuple(map(_class_of, parts)) for parts in parted}
-    if len(makes) != 1:
+    split = [_PART.findall(text) for text in texts]
+    patterns = {tuple(map(_class_of, parts)) for parts in split}
+    if len(patterns) != 1:
         return None
-    (make,) = makes
-    if not _says_something(make):
+    (pattern,) = patterns
+    if not _is_specific(pattern):
         return None
-    columns = list(zip(*parted, strict=True))
-    regex = "".join(_part_regex(kind, column) for kind, column in zip(make, columns, strict=True))
-    return f"^{regex}$", "identifiers of one make"
+    columns = list(zip(*split, strict=True))
+    regex = "".join(_part_regex(kind, column) for kind, column in zip(pattern, columns, strict=True))
+    return f"^{regex}$", "identifiers of one pattern"
 
 
-def _says_something(make: tuple[str, ...]) -> bool:
-    """Codes hold digits; letters alone, or anything with a space, may be names."""
-    return len(make) <= _MAX_PARTS and "[0-9]" in make and not any(part.isspace() for part in make)
+def _is_specific(pattern: tuple[str, ...]) -> bool:
+    """Whether it looks like a code: with digits, and no spaces. Other texts may be names."""
+    return len(pattern) <= _MAX_PARTS and "[0-9]" in pattern and not any(part.isspace() for part in pattern)
 
 
 def _class_of(part: str) -> str:

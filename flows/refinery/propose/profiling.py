@@ -1,4 +1,4 @@
-"""What a sample file holds, column by column: from it a contract can be proposed (proposal.py)."""
+"""Profile a sample file column by column; proposal.py proposes a contract from the profile."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.validate.coercion import as_text, coerce
 
-MAX_DISTINCT = 50  # values of a column that are remembered one by one
+MAX_DISTINCT = 50  # values of a column; above it they are not listed
 _TEXTS_FOR_SHAPE = 5_000
-_HEAD_ROWS = 200  # enough to rule most types out before a whole column is read as them
+_HEAD_ROWS = 200  # enough to exclude most types before a whole column is tried
 _DEFAULT_LIMITS = Limits()
 
-# Texts that stand for a missing value where a column otherwise holds numbers, dates or flags.
+# Texts that mean a missing value in a column whose other values are numbers, dates or flags.
 MISSING_MARKS = frozenset(
     {"NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "Null", "null", "None", "none", "<NA>", "?", "-", "--", "."}
 )
@@ -60,16 +60,16 @@ _FLAGS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """What one column of a file holds, read as the type that fits it.
+    """The content of one column, read as the type that fits it.
 
     Attributes:
-        column: the type that fits, how its values are written, and which texts among them mean "missing".
-        rows: all rows of the file; missing: those of them without a value here.
+        column: the type that fits, with the format of its values and the texts that mean "missing".
+        rows: all rows of the file; missing: those without a value in this column.
         low, high: the least and greatest value of numbers, dates and timestamps.
         values: the distinct values with their counts, most frequent first; None above MAX_DISTINCT.
-        is_unique: whether no value occurs twice.
-        regex: what identifiers of one make match, and a word for them.
-        note: what else is worth knowing about the choice of the type.
+        is_unique: whether all values are different.
+        regex: a regex that all values match, and a description of them.
+        note: a remark on the choice of the type.
     """
 
     name: str
@@ -86,7 +86,7 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         misfits: rows that could not be decoded, by reason.
@@ -99,7 +99,7 @@ class FileProfile:
 
 
 def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile:
-    """Read a file three times, partition by partition: for its columns, for their types, and for what they hold.
+    """Read a file three times, partition by partition: for its columns, their types, and their values.
 
     Raises:
         FileRejected: the file cannot be read as a table.
@@ -108,7 +108,7 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
     choices = {name: _TypeChoice() for name in names}
     for partition in _read(path, dict.fromkeys(names, _AS_TEXT), limits):
         for name in partition.frame.columns:
-            choices[str(name)].look_at(partition.frame[name], source_format)
+            choices[str(name)].add(partition.frame[name], source_format)
     chosen = {name: choice.decide() for name, choice in choices.items()}
     columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
     stats = {name: _Stats(column) for name, column in columns.items()}
@@ -119,29 +119,29 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
         source_format = partition.source_format
         for name, stat in stats.items():
             if name in partition.frame.columns:
-                stat.look_at(partition.frame[name], source_format)
+                stat.add(partition.frame[name], source_format)
     decoded = rows - misfits.total()
     profiles = tuple(stat.profile(name, decoded, chosen[name][1]) for name, stat in stats.items())
     return FileProfile(source_format, rows, dict(misfits), profiles)
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """The column with the texts that stand for a missing value in it. In a column of text they may be values, as NA is
-    Namibia: what one column shows says nothing of another."""
+    """The column with the texts that mean a missing value in it; a column of text keeps them as values, as NA may be
+    Namibia."""
     if not marks or column.type == "string" or source_format.type == "parquet":  # its readers know missing values
         return column
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
 def _header(path: Path, limits: Limits) -> tuple[list[str], SourceFormat]:
-    """The file's columns, and how it is written: that shows only where no column is declared as text."""
+    """The file's columns and its format, which is only detected while no column is declared as text."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
     for partition in _read(path, {}, limits):
         names.update(dict.fromkeys(map(str, partition.frame.columns)))
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):
-            break  # the others say all columns at the beginning
+            break  # the other formats list all columns at the beginning
     return list(names), source_format
 
 
@@ -155,11 +155,11 @@ def _read(path: Path, columns: dict[str, Column], limits: Limits) -> Iterator[Pa
 
 @dataclass
 class _TypeChoice:
-    """The types that all values of a column so far can be read as, the narrowest first.
+    """The types that fit all values of a column so far, the narrowest first.
 
     Attributes:
-        marks: texts that usually mean "missing"; where the column holds text otherwise, they may be values.
-        flags: what the column holds, in lower case, as long as it may be a pair of flags.
+        marks: texts that usually mean "missing"; in a column of text they are values.
+        flags: the values in lower case, as long as they may be a pair of flags.
     """
 
     candidates: list[Column] = field(default_factory=lambda: list(_CANDIDATES))
@@ -167,7 +167,7 @@ class _TypeChoice:
     has_values: bool = False
     flags: set[str] = field(default_factory=set)
 
-    def look_at(self, raw: pd.Series, source_format: SourceFormat) -> None:
+    def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
         if pd.api.types.is_object_dtype(raw.dtype) or isinstance(raw.dtype, pd.StringDtype):
             marked = raw.isin(MISSING_MARKS)
             if marked.any():
@@ -184,7 +184,7 @@ class _TypeChoice:
 
     def _fits(self, column: Column, raw: pd.Series, source_format: SourceFormat) -> bool:
         if source_format.type != "csv" and isinstance(raw.dtype, pd.StringDtype) and column.type in _NATIVE:
-            return False  # a format that knows numbers wrote these as text on purpose
+            return False  # a format with numbers wrote these as text on purpose
         if not _is_natural(column, raw):
             return False
         if column.type == "boolean" and not self._are_flags(raw):
@@ -193,28 +193,28 @@ class _TypeChoice:
         return not bool(coerce(raw, column, source_format).unreadable.any())
 
     def _are_flags(self, raw: pd.Series) -> bool:
-        """Single letters and words are flags only as the two halves of one pair."""
+        """Single letters and words are flags only if they form a pair."""
         if not pd.api.types.is_bool_dtype(raw.dtype):
             self.flags |= {text.strip().lower() for text in as_text(raw).unique()}
         return any(self.flags <= pair for pair in _FLAGS)
 
     def decide(self) -> tuple[Column, str]:
-        """The narrowest type that fits, and a note where that is not plain."""
+        """Return the narrowest type that fits, and a note if the choice is ambiguous."""
         candidates = [column for column in self.candidates if not self._is_half_a_pair(column)]
         if not self.has_values or not candidates:
             return _AS_TEXT, ""
         written = {column.format for column in candidates}
         if candidates[0].format in _DAY_FIRST and written & set(_MONTH_FIRST):
-            return _AS_TEXT, "dates, but no value tells whether day or month comes first: say so with type and format"
+            return _AS_TEXT, "dates, but no value shows whether day or month comes first: set type and format"
         return candidates[0], ""
 
     def _is_half_a_pair(self, column: Column) -> bool:
-        """One letter alone says nothing; `true` and `yes` do."""
+        """Whether it is a flag with one value of one letter, which is not enough; `true` and `yes` are."""
         return column.type == "boolean" and len(self.flags) == 1 and len(next(iter(self.flags))) == 1
 
 
 def _is_natural(column: Column, raw: pd.Series) -> bool:
-    """Whether a person would call the values this, beyond that they can be read so."""
+    """Whether a person would choose this type for the values that can be read as it."""
     kind = column.type
     dtype = raw.dtype
     if pd.api.types.is_bool_dtype(dtype):
@@ -228,34 +228,34 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
 
 def _is_natural_text(column: Column, texts: pd.Series) -> bool:
     if column.type == "integer":
-        return not any(_is_code(text) or not _WHOLE.fullmatch(_plain(text)) for text in texts)
+        return not any(_is_code(text) or not _WHOLE.fullmatch(_without_thousands_marks(text)) for text in texts)
     if column.type == "number":
         return not any(map(_is_code, texts))
     if column.type == "json":
         return all(text.lstrip()[:1] in ("{", "[") for text in texts)
     if column.type in ("date", "timestamp") and column.format is None:
-        # ISO 8601 also knows bare years and weeks; those are numbers and names to most people.
+        # ISO 8601 also has years and weeks alone, which are numbers and names to most people.
         return all(map(_ISO_BEGINNING.match, texts))
     return True
 
 
-def _plain(text: str) -> str:
+def _without_thousands_marks(text: str) -> str:
     return re.sub(r"[,.\s](?=[0-9]{3}(?:[,.\s]|$))", "", text.strip())
 
 
 def _is_code(text: str) -> bool:
-    """Digits that are no quantity: zeros in front, a plus sign, or more of them than a float holds exactly."""
+    """Whether digits are a code, not a quantity: leading zeros, a plus sign, or too many for a float."""
     stripped = text.strip()
     if _LEADING_ZERO_OR_PLUS.fullmatch(stripped):
         return True
     return bool(_WHOLE.fullmatch(stripped)) and len(stripped.lstrip("+-")) > _MAX_EXACT_DIGITS
 
 
-# --- what it holds ----------------------------------------------------------------------------------------------------
+# --- the values -------------------------------------------------------------------------------------------------------
 
 
 class _Stats:
-    """Collects what a column's values have in common."""
+    """Collect the statistics of a column."""
 
     def __init__(self, column: Column) -> None:
         self._column = column
@@ -266,7 +266,7 @@ class _Stats:
         self._hashes: list[np.ndarray] = []
         self._texts: list[str] = []
 
-    def look_at(self, raw: pd.Series, source_format: SourceFormat) -> None:
+    def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
         values = coerce(raw, self._column, source_format).values.dropna()
         if values.empty:
             return

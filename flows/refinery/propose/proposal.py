@@ -1,6 +1,6 @@
-"""A contract proposed from a sample file: what the sample holds, a little wider, with a comment on what was seen.
+"""Propose a contract from a sample file: rules a little wider than the sample, each with a comment on what was seen.
 
-The proposal is tried on the sample before it is given: what the sample itself breaks is taken out again.
+The proposal is tried on the sample first, and rules that the sample itself breaks are removed.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _DEFAULT_LIMITS = Limits()
 
 
 class SampleUnfit(TerminalError):
-    """No contract was found that the sample passes: a fault of Sluice, as one that asks for nothing should."""
+    """The sample passes no proposed contract. This is a bug in Sluice: a contract without rules should pass."""
 
 
 @dataclass(frozen=True)
 class ProposedExpectation:
-    """One expectation and the words on why."""
+    """One expectation, with a comment on what was seen."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -53,14 +53,14 @@ class ProposedExpectation:
 
     @property
     def rule(self) -> str:
-        """Its rule's id, as the checks name it."""
+        """The id of its rule, as in the checks."""
         column = self.arguments.get("column")
         return f"{self.name}({column})" if column is not None else self.name
 
 
 @dataclass(frozen=True)
 class ProposedColumn:
-    """One column as the contract will write it."""
+    """One column as the contract will list it."""
 
     name: str
     fields: dict[str, Any]
@@ -73,7 +73,7 @@ class Proposal:
 
     Attributes:
         text: contract.yaml.
-        validated: what validating the sample by it gave.
+        validated: the result of validating the sample.
     """
 
     text: str
@@ -83,11 +83,11 @@ class Proposal:
 
 
 def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LIMITS) -> Proposal:
-    """Look at a sample file and propose a contract that it passes with no quarantine, its undecodable rows aside.
+    """Propose a contract that a sample file passes without quarantined rows, except for those that cannot be decoded.
 
     Raises:
         FileRejected: the sample cannot be read as a table.
-        ContractInvalid: `dataset` is no possible name.
+        ContractInvalid: no dataset can have this name.
     """
     profile = profile_file(sample, limits=limits)
     draft = _Draft.of(dataset, sample.name, profile)
@@ -158,7 +158,7 @@ class _Draft:
         )
 
     def without(self, broken: frozenset[str], *, with_steps: bool) -> _Draft:
-        """The draft without what the sample turned out to break."""
+        """Return the draft without the rules that the sample breaks."""
         return replace(
             self,
             columns=tuple(_loosened(column, broken) for column in self.columns),
@@ -168,7 +168,7 @@ class _Draft:
         )
 
     def render(self) -> str:
-        """contract.yaml."""
+        """Return the text of contract.yaml."""
         return "\n".join([*self._head(), *self._columns(), *self._rules(), *self._tail(), ""])
 
     def _head(self) -> Iterator[str]:
@@ -177,13 +177,13 @@ class _Draft:
             f"Proposed from the sample {self.sample_name}:"
             f" {_count(profile.rows, 'row')}, {_count(len(self.columns), 'column')}."
         )
-        yield "# The comments say what the sample holds; the rules allow a little more. Change what you know better."
+        yield "# The comments describe the sample; the rules allow a little more. Change what you know better."
         for reason, rows in sorted(profile.misfits.items()):
-            yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}): to quarantine.")
+            yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
         yield f"dataset: {_flow(self.dataset)}"
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
         written = _format_fields(profile.source_format)
-        yield f"format: {_flow(written['type'] if len(written) == 1 else written)}{_saw(_format_words(profile))}"
+        yield f"format: {_flow(written['type'] if len(written) == 1 else written)}{_saw(_format_comment(profile))}"
 
     def _columns(self) -> Iterator[str]:
         if not self.columns:
@@ -192,7 +192,7 @@ class _Draft:
         for column in self.columns:
             yield f"  {_flow(column.name)}: {_flow(column.fields)}{_saw(column.saw)}"
         yield f"unknown_columns: freeze{_saw('a file with another column is rejected; evolve would publish it too')}"
-        yield f"missing_columns: freeze{_saw('a file that lacks one is rejected')}"
+        yield f"missing_columns: freeze{_saw('a file without one of them is rejected')}"
 
     def _rules(self) -> Iterator[str]:
         if not self.expectations:
@@ -203,14 +203,14 @@ class _Draft:
 
     def _tail(self) -> Iterator[str]:
         if self.max_fraction is None:
-            yield f"bad_rows: {{policy: quarantine}}{_saw('no limit: the sample itself has too many undecodable rows')}"
+            yield f"bad_rows: {{policy: quarantine}}{_saw('no limit: the sample has too many undecodable rows')}"
         else:
             limits = {"policy": "quarantine", "max_fraction": self.max_fraction}
             bad = f"{sum(self.profile.misfits.values()):,}" if self.profile.misfits else "no"
-            yield f"bad_rows: {_flow(limits)}{_saw(f'above it the file is rejected; the sample has {bad} bad rows')}"
+            yield f"bad_rows: {_flow(limits)}{_saw(f'a file with more bad rows is rejected; the sample has {bad}')}"
         if self.cleans_names:
             yield "preprocess:"
-            yield f"  - clean_column_names{_saw('some names hold capitals, spaces or signs')}"
+            yield f"  - clean_column_names{_saw('some names have capitals, spaces or signs')}"
         yield "output: {format: parquet, compression: zstd}"
 
 
@@ -218,7 +218,7 @@ def _loosened(column: ProposedColumn, broken: frozenset[str]) -> ProposedColumn:
     kind = column.fields["type"]
     fields = dict(column.fields)
     if f"{TYPE_RULES[kind]}({column.name})" in broken:
-        # What stood for a missing number may be a text like others.
+        # A text that meant a missing number may be an ordinary value here.
         kept = {key: value for key, value in fields.items() if key not in ("format", "missing_values")}
         fields = {**kept, "type": "string"}
     if f"{MISSING_RULE}({column.name})" in broken:
@@ -237,17 +237,17 @@ def _column(profile: ColumnProfile) -> ProposedColumn:
         fields["format"] = profile.column.format
     if profile.column.missing_values:
         fields["missing_values"] = profile.column.missing_values
-    return ProposedColumn(profile.name, fields, _words_on_column(profile))
+    return ProposedColumn(profile.name, fields, _column_comment(profile))
 
 
-def _words_on_column(profile: ColumnProfile) -> str:
+def _column_comment(profile: ColumnProfile) -> str:
     if not profile.rows:
         return "the sample has no rows"
     if profile.missing == profile.rows:
-        return "no row has a value; text is a guess"
-    words = [_words_on_missing(profile)]
+        return "no row has a value, so text is a guess"
+    words = [_missing_comment(profile)]
     if profile.is_unique:
-        words.append("no value twice")
+        words.append("all different")
     elif profile.values is None:
         words.append(f"more than {MAX_DISTINCT} distinct")
     else:
@@ -255,13 +255,13 @@ def _words_on_column(profile: ColumnProfile) -> str:
     if profile.column.type in ("date", "timestamp"):
         words.append(f"{_moment(profile.low)} to {_moment(profile.high)}")
     elif profile.low is not None:
-        words.append(f"{_told(profile.low)} to {_told(profile.high)}")
+        words.append(f"{_shown(profile.low)} to {_shown(profile.high)}")
     if profile.note:
         words.append(profile.note)
     return ", ".join(words)
 
 
-def _words_on_missing(profile: ColumnProfile) -> str:
+def _missing_comment(profile: ColumnProfile) -> str:
     marks = [mark for mark in profile.column.missing_values or () if mark]
     written = f", written as {' or '.join(marks)}" if marks else ""
     return f"{profile.missing:,} of {profile.rows:,} missing{written}" if profile.missing else "none missing"
@@ -290,12 +290,12 @@ def _expectations(profile: FileProfile) -> Iterator[ProposedExpectation]:
 
 
 def _uniqueness(column: ColumnProfile, *, is_first: bool) -> Iterator[ProposedExpectation]:
-    """A key, by its name or its place: that other values are all different is mostly chance."""
+    """Keys only, by their name or position: in other columns, different values are mostly chance."""
     enough = column.rows >= _MIN_ROWS_FOR_UNIQUE and not column.missing
     named_so = is_first or _KEY_NAME.search(column.name) is not None
     if enough and named_so and column.is_unique and column.column.type in ("string", "integer"):
         name = "expect_column_values_to_be_unique"
-        yield ProposedExpectation(name, {"column": column.name}, f"saw {column.rows:,} values, none of them twice")
+        yield ProposedExpectation(name, {"column": column.name}, f"saw {column.rows:,} different values")
 
 
 def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
@@ -303,7 +303,7 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
         values = sorted(value for value, _ in column.values)
         counts = ", ".join(f"{value} {count:,} times" for value, count in column.values[:5])
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
-        arguments = {"column": column.name, "value_set": [_plain(value) for value in values]}
+        arguments = {"column": column.name, "value_set": [_as_python(value) for value in values]}
         yield ProposedExpectation("expect_column_values_to_be_in_set", arguments, f"saw {counts}{more}")
         return
     if column.column.type not in ("integer", "number") or column.low == column.high or _is_key(column):
@@ -311,19 +311,19 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
     bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
     if bounds:
         between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
-        saw = f"saw {_told(column.low)} to {_told(column.high)}"
+        saw = f"saw {_shown(column.low)} to {_shown(column.high)}"
         yield ProposedExpectation("expect_column_values_to_be_between", between, saw)
 
 
 def _is_key(column: ColumnProfile) -> bool:
-    """Numbers that only name things have no range."""
+    """Whether it is a key: numbers that identify something have no range."""
     return column.is_unique and column.rows >= _MIN_ROWS_FOR_UNIQUE and _KEY_NAME.search(column.name) is not None
 
 
 def _is_set(column: ColumnProfile) -> bool:
-    """Few values that come again and again; whole numbers only where they look like flags or grades.
+    """Whether it has few values that recur; of integers only those that look like flags or grades.
 
-    One value alone may be a file's own, as a day's date or a shop's name: the next file has another.
+    A single value may differ in the next file, such as a date or the name of a shop.
     """
     if not column.values or len(column.values) == 1:
         return False
@@ -339,9 +339,9 @@ def _is_set(column: ColumnProfile) -> bool:
 
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
-    """Round bounds, a tenth wider than what was seen; they never cross zero, nor leave 0 to 1 where all lie in it.
+    """Return round bounds, a tenth wider than the values seen. They cross neither zero nor the range 0 to 1.
 
-    None where numbers are so large or so close together that rounding would say nothing.
+    None if the numbers are so large or so close together that rounding is not useful.
     """
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= _EXACT_FLOAT or 0 < spread < _TINY:
@@ -365,7 +365,7 @@ def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None
 
 
 def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
-    """What is to be written of the format; what a later file may do otherwise, such as compression, is left open."""
+    """The fields of the format; what may differ between files, such as the compression, is left out."""
     fields: dict[str, Any] = {"type": source_format.type}
     if source_format.type == "csv":
         options = {
@@ -376,12 +376,12 @@ def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
         fields |= {name: value for name, value in options.items() if value is not None}
     try:
         FileFormat.model_validate(fields)
-    except ValidationError:  # marks that a contract may not combine are found out again for each file
+    except ValidationError:  # marks that a contract cannot combine are detected again for each file
         return {"type": source_format.type}
     return fields
 
 
-def _format_words(profile: FileProfile) -> str:
+def _format_comment(profile: FileProfile) -> str:
     found = profile.source_format
     return "; ".join(word for word in (found.encoding, found.compression) if word)
 
@@ -396,7 +396,7 @@ def _comment(words: str) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value on one line of YAML."""
+    """Return a value on one line of YAML."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -407,14 +407,14 @@ def _flow(value: Any) -> str:
 
 
 def _dumped(value: Any, **options: Any) -> str:
-    """A scalar as PyYAML writes it inside of brackets, where more characters need quotes."""
+    """A scalar as PyYAML writes it inside brackets, where more characters need quotes."""
     listed: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True, **options)
     return listed.strip()[1:-1]
 
 
-def _told(value: Any) -> str:
-    """A number for people: as many digits as say something."""
-    plain = _plain(value)
+def _shown(value: Any) -> str:
+    """A number for people, with six significant digits."""
+    plain = _as_python(value)
     return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
 
 
@@ -422,7 +422,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy value as a Python one; floats as short as they can be told."""
-    plain = value.item() if hasattr(value, "item") else value
-    return int(plain) if isinstance(plain, float) and plain.is_integer() and abs(plain) < _EXACT_FLOAT else plain
+def _as_python(value: Any) -> Any:
+    """A NumPy value as a Python value; a whole float as an integer."""
+    python = value.item() if hasattr(value, "item") else value
+    return int(python) if isinstance(python, float) and python.is_integer() and abs(python) < _EXACT_FLOAT else python

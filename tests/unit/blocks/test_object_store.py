@@ -1,4 +1,4 @@
-"""The store reads the version it was told, commits once, and keeps the newest output."""
+"""The store reads the requested version, commits once, and keeps the newest output."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_an_output_that_lies_there_already_is_not_uploaded_again(store: ObjectSt
 def test_a_refused_upload_is_told_from_an_unavailable_s3(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """boto3 wraps what S3 answered in an error of its own."""
+    """boto3 wraps S3's response in one of its errors."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")  # type: ignore[typeddict-item]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from blocks.settings import PipelineSettings, SettingsMissing
-from blocks.stack_outputs import OUTPUTS
+from blocks.settings import STACK_OUTPUTS, PipelineSettings, SettingsMissing
 
 GIVEN = {
+    "SLUICE_STACK": "trial",
     "SLUICE_LANDING_BUCKET": "landing",
     "SLUICE_PUBLISHED_BUCKET": "published",
     "SLUICE_QUEUE_URL": "https://queue",
@@ -42,14 +42,14 @@ def test_a_setting_out_of_bounds_is_named(name: str, value: str) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    """The UI shows the description beside each field."""
+    """The UI shows the description of each field."""
     assert all(field.description for field in PipelineSettings.model_fields.values())
 
 
 def test_a_stacks_outputs_configure_the_pipeline() -> None:
-    settings = PipelineSettings.from_outputs({output: f"{field}/" for field, output in OUTPUTS.items()})
+    settings = PipelineSettings.from_outputs({output: f"{field}/" for field, output in STACK_OUTPUTS.items()})
     assert (settings.landing_bucket, settings.incoming_prefix) == ("landing_bucket/", "incoming_prefix/")
-    assert settings.contracts_folder is None, "the folder of whoever registers the block is not the worker's"
+    assert settings.contracts_folder is None, "the folder of the machine that registers the block is not the worker's"
 
 
 def test_another_stack_is_told_by_the_outputs_that_it_lacks() -> None:

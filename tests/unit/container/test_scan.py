@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from container.lock import packages
-from container.scan import scan
+from container.scan import EXIT_NOT_SCANNED, EXIT_VULNERABLE, scan
 
 # Answers as pip-audit does: JSON on standard output, exit code 1 for findings and for faults alike.
 _SCANNER = """\
@@ -33,30 +33,29 @@ def test_all_packages_without_a_known_vulnerability_is_success(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert scan(scanner(tmp_path, _KNOWS_THE_CANARY)) == 0
-    assert capsys.readouterr().out == f"{len(packages())} packages scanned, 0 with known vulnerabilities\n"
+    assert f"{len(packages())} of {len(packages())} packages" in capsys.readouterr().out
 
 
-def test_a_vulnerable_package_is_named_with_the_version_that_mends_it(
+def test_a_vulnerable_package_is_named_with_the_version_that_fixes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     behaviour = f"found[0]['vulns'] = {_VULNERABLE}"
-    assert scan(scanner(tmp_path, behaviour)) == 1
+    assert scan(scanner(tmp_path, behaviour)) == EXIT_VULNERABLE
     first = next(iter(packages()))
-    assert f"VULNERABLE: {first} {packages()[first][0]}: PYSEC-2019-217 (mended in 2.10.1)" in capsys.readouterr().out
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if f" {first} " in one)
+    assert [value for value in (packages()[first][0], "PYSEC-2019-217", "2.10.1") if value not in line] == []
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
+    "behaviour",
     [
-        ("pass", "NOT SCANNED: the database of vulnerabilities gives no answer here. it does not know"),
-        ("sys.exit('ConnectionError: no such host')", "ConnectionError: no such host"),
-        (f"{_KNOWS_THE_CANARY}\nelse: found[3] = {{'name': 'b', 'skip_reason': 'not found'}}", "NOT ALL SCANNED: "),
-        (f"{_KNOWS_THE_CANARY}\nelse: found.pop()", "NOT ALL SCANNED: "),
+        "pass",
+        "sys.exit('ConnectionError: no such host')",
+        f"{_KNOWS_THE_CANARY}\nelse: found[3] = {{'name': 'b', 'skip_reason': 'not found'}}",
+        f"{_KNOWS_THE_CANARY}\nelse: found.pop()",
     ],
+    ids=["knows nothing", "no network", "one skipped", "one missing"],
 )
-def test_a_scan_that_did_not_see_everything_is_neither_good_nor_bad(
-    behaviour: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_scan_that_did_not_see_everything_is_neither_good_nor_bad(behaviour: str, tmp_path: Path) -> None:
     """A mirror without the database answers "nothing found" to everything."""
-    assert scan(scanner(tmp_path, behaviour)) == 3
-    assert said in capsys.readouterr().out
+    assert scan(scanner(tmp_path, behaviour)) == EXIT_NOT_SCANNED

@@ -1,4 +1,4 @@
-"""A wrong Python is told in one sentence, before anything is set up."""
+"""A wrong Python version is reported in one sentence, before anything is set up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sluice command says what is wrong in a sentence, with an exit code that says of what kind it is."""
+"""The sluice command reports an error in one sentence, with an exit code for its kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _USERS_OWN = {
 
 
 def sluice(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, with a configuration of their own."""
+    """Run the command as a user does, with the user's own configuration."""
     return subprocess.run(
         [str(Path(sys.executable).parent / "sluice"), *arguments],
         env={"PATH": os.environ["PATH"], "HOME": str(home), **_USERS_OWN},

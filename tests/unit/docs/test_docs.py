@@ -109,7 +109,8 @@ _PREFECT_COMMANDS = {
 
 def check_prefect(words: list[str]) -> None:
     if words[1:3] == ["deployment", "run"]:
-        declared = yaml.safe_load((PROJECT_ROOT / "prefect.yaml").read_text())["deployments"]
+        text = (PROJECT_ROOT / "prefect.yaml").read_text().replace("{{ $SLUICE_STACK }}", "sluice")
+        declared = yaml.safe_load(text)["deployments"]
         flows = {deployment["entrypoint"].rpartition(":")[2]: deployment["name"] for deployment in declared}
         runnable = {f"{flow.name}/{flows[flow.fn.__name__]}": flow.fn for flow in (process_upload, reconcile)}
         assert words[3] in runnable
@@ -133,7 +134,8 @@ def check_aws(words: list[str]) -> None:
 
 def check_python(words: list[str]) -> None:
     assert words[1] == "-m"
-    assert (PROJECT_ROOT / f"{words[2].replace('.', '/')}.py").is_file(), f"there is no module {words[2]}"
+    module = PROJECT_ROOT / words[2].replace(".", "/")
+    assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), f"there is no module {words[2]}"
 
 
 def check_pytest(words: list[str]) -> None:

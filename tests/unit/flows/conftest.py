@@ -41,7 +41,7 @@ class Account:
         boto3.client("sqs").send_message(QueueUrl=self.pipeline.queue.queue_url, MessageBody=body)
 
     def keys(self, prefix: str = "") -> list[str]:
-        """What lies in the published bucket."""
+        """Return the keys of the published bucket."""
         listed = boto3.client("s3").list_objects_v2(Bucket=PUBLISHED, Prefix=prefix)
         return [entry["Key"] for entry in listed.get("Contents", [])]
 
@@ -65,6 +65,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         s3.put_bucket_versioning(Bucket=LANDING, VersioningConfiguration={"Status": "Enabled"})
         queue_url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
         settings = PipelineSettings(
+            stack="sluice",
             landing_bucket=LANDING,
             published_bucket=PUBLISHED,
             queue_url=queue_url,

@@ -1,4 +1,4 @@
-"""The container sees every message through, and its exit code says whether its own run has a receipt."""
+"""The container processes every message, and its exit code shows whether its own run has a receipt."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ KEY = "incoming/orders/monday.csv"
 
 
 class Failing(Observer):
-    """Raises what it is told, once, and works after that."""
+    """Raises a given error once, and works after that."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__("process-upload/upload")
+        super().__init__("process-upload/sluice")
         self._error: BaseException | None = error
 
     def process(self, assignment: Assignment) -> Receipt:
@@ -44,7 +44,7 @@ class Failing(Observer):
 
 def drain(account: Account, run_id: str | None, observer: Observer | None = None) -> Drain:
     identity = TaskIdentity(run_id=run_id, execution_arn="arn:execution", task_arn="arn:task")
-    return Drain(account.pipeline, identity, observer or Observer("process-upload/upload"))
+    return Drain(account.pipeline, identity, observer or Observer("process-upload/sluice"))
 
 
 def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: Account) -> None:
@@ -58,7 +58,7 @@ def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: 
 
 
 def test_a_rejected_file_is_exit_code_0_too(account: Account) -> None:
-    """The task did its work; that the data is bad is what the receipt says."""
+    """The task did its work; the receipt records that the data is bad."""
     upload = account.upload(KEY, b"")
     account.send(upload.to_json())
     assert drain(account, upload.run_id).run() == 0
@@ -154,7 +154,7 @@ def test_an_unreadable_message_is_never_deleted(account: Account) -> None:
     """Its deliveries run out at once, so that the dead-letter queue keeps it."""
     account.send("not json")
     parts = assemble(account.pipeline.settings.model_copy(update={"max_task_seconds": 1}))
-    Drain(parts, TaskIdentity(None, None, None), Observer("process-upload/upload")).run()
+    Drain(parts, TaskIdentity(None, None, None), Observer("process-upload/sluice")).run()
     assert account.messages() == 1
 
 

@@ -1,4 +1,4 @@
-"""Reconciling finds what was lost, hands it over once, and leaves everything else alone."""
+"""Reconciling finds lost uploads, queues each once, and changes nothing else."""
 
 from __future__ import annotations
 

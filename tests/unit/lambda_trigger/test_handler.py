@@ -1,4 +1,4 @@
-"""The Lambda hands every upload over, and says so when it could not."""
+"""The Lambda queues every upload, and reports the ones that it could not queue."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_duplicate_event_starts_no_second_execution(cloud: Cloud, s3_put: dict
 
 
 def test_a_duplicate_with_another_input_is_still_the_same_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """A later re-delivery may carry another event time: Step Functions then says ExecutionAlreadyExists."""
+    """A later re-delivery may have another event time: Step Functions then answers ExecutionAlreadyExists."""
     handle_event(s3_put, cloud.trigger())
     s3_put["Records"][0]["eventTime"] = "1970-01-01T00:05:00.000Z"
     assert handle_event(s3_put, cloud.trigger())["dispatched"] == 1

@@ -1,4 +1,4 @@
-"""One upload has one identity, whoever asks and however often."""
+"""One upload has one identity, in every component and every time."""
 
 from __future__ import annotations
 

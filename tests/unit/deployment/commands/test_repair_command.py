@@ -88,7 +88,7 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: Deployed, 
 
 
 def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
-    """A run with a row in quarantine, and that row's file under a name that says nothing."""
+    """Return a run with a row in quarantine, and a file of that row whose name has no run id."""
     with UploadRun(account.pipeline, account.upload("incoming/orders/monday.csv", DIRTY)) as run:
         run_id = run.run().run_id
     path = folder / "rows.parquet"

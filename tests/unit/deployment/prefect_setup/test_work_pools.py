@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any
 
-from deployment.prefect_setup.work_pools import ECS_POOL, ecs_pool, ecs_template
+from blocks.prefect_names import PrefectNames
+from deployment.prefect_setup.work_pools import ecs_template, work_pool
 
 OUTPUTS = {
     "SubnetIds": "subnet-1,subnet-2",
@@ -49,4 +50,8 @@ def test_every_variable_is_described_and_every_placeholder_is_one() -> None:
 
 
 def test_the_pool_is_of_the_type_that_its_worker_serves() -> None:
-    assert (ecs_pool(OUTPUTS).name, ecs_pool(OUTPUTS).type) == (ECS_POOL, "ecs")
+    pools = [work_pool(PrefectNames("trial"), kind, OUTPUTS) for kind in ("local", "ecs")]
+    assert [(pool.name, pool.type) for pool in pools] == [
+        ("sluice-trial-local", "process"),
+        ("sluice-trial-ecs", "ecs"),
+    ]

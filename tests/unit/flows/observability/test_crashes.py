@@ -1,4 +1,4 @@
-"""What is said of a crash follows from what ECS says of the task."""
+"""The explanation of a crash follows from ECS's description of the task."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_a_process_is_no_task(infrastructure_pid: str | None) -> None:
 
 
 def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
-    crash = Crash("out of memory", "ECS says so.", ("first", "last `line`"))
+    crash = Crash("out of memory", "ECS reported it.", ("first", "last `line`"))
     assert crash.state_name == "Crashed: out of memory"
     assert crash.message("No sign of life.") == (
-        "No sign of life.\nECS says so.\nIts last log lines:\nfirst\nlast `line`"
+        "No sign of life.\nECS reported it.\nIts last log lines:\nfirst\nlast `line`"
     )
     assert "```\nfirst\nlast 'line'\n```" in crash.markdown(""), "a line of the log cannot end the block"
 
@@ -80,7 +80,7 @@ def test_a_crash_of_which_nothing_is_known_says_that() -> None:
 
 
 def test_the_last_lines_come_from_the_tasks_log_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read where the task's definition says, and written for people."""
+    """They are read from the log group of the task definition, and written for people."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     with mock_aws():
         logs = boto3.client("logs")

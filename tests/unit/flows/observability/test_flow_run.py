@@ -48,6 +48,6 @@ def test_a_server_that_asks_for_patience_does_not_hold_data_back(
     upload = account.upload("incoming/orders/monday.csv", good_orders(2))
     started = time.monotonic()
     with temporary_settings({PREFECT_API_URL: busy_server, PREFECT_CLIENT_MAX_RETRIES: 1}):
-        receipt = Observer("process-upload/upload").process(Assignment(account.pipeline, upload, Chain()))
+        receipt = Observer("process-upload/sluice").process(Assignment(account.pipeline, upload, Chain()))
     assert (receipt.status, receipt.observed) == (Status.PUBLISHED, False)
     assert time.monotonic() - started < 30

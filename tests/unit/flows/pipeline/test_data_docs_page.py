@@ -1,4 +1,4 @@
-"""The Data Docs page of a receipt: GX's page, with everything that GX does not know of, and no markup of a user's."""
+"""The Data Docs page of a receipt: GX's page with Sluice's section, and no markup from a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a task says, it says in lines of JSON that hold no value of the data."""
+"""Every output of a task is a line of JSON without values from the data."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_only_s3_can_tell_which_version_of_a_second_is_newer_when_one_came_witho
 @pytest.mark.parametrize("older_first", [True, False])
 @pytest.mark.parametrize(
     "listed",
-    [[2, 1], [2]],  # S3 forgets an old version before a newer one
+    [[2, 1], [2]],  # S3 deletes an old version before a newer one
 )
 def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_first: bool, listed: list[int]) -> None:
     versions = [receipt_of(upload(1)), without_event(2)]

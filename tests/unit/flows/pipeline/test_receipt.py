@@ -1,4 +1,4 @@
-"""A receipt says the same to everybody who reads it."""
+"""A receipt reads the same everywhere."""
 
 from __future__ import annotations
 

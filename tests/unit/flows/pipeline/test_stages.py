@@ -229,7 +229,7 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
 
 
 def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account: Account) -> None:
-    """Its message comes again under a release without the contract: the receipt stands, so the message can go."""
+    """It is delivered again under a release without the contract: the receipt exists, so it can be deleted."""
     upload = account.upload(KEY, good_orders(2))
     first = process(account, upload)
     contracts = account.pipeline.contracts

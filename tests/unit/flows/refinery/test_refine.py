@@ -1,4 +1,4 @@
-"""What becomes of a file's rows: good, quarantined with every rule that they broke, or all rejected with a reason."""
+"""The outcome of a file's rows: good, quarantined with every broken rule, or all rejected with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample files are what their documentation says."""
+"""The sample files match their documentation."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class WrongContract:
 
 
 def write_contract(root: Path, text: str, dataset: str = "orders", **others: str) -> Path:
-    """Write `root`/`dataset`/contract.yaml, and beside it files whose names have __ for the dot; return the folder."""
+    """Write `root`/`dataset`/contract.yaml, and next to it files whose names have __ for the dot; return the folder."""
     folder = root / dataset
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "contract.yaml").write_text(text, encoding="utf-8")
@@ -63,7 +63,7 @@ def _shape(rest: str, line: int, field: str, *names: str) -> WrongContract:
 
 
 def _expectation(written: str, *names: str) -> WrongContract:
-    """A wrong expectation beside a right one, in a contract with four columns."""
+    """Return a contract with four columns, a right expectation and a wrong one."""
     text = f"{_COLUMNS}expectations:\n  - expect_column_to_exist: {{column: id}}\n  - {written}\n"
     return WrongContract(text, 6, "expectations", names)
 

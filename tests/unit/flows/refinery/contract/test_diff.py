@@ -1,4 +1,4 @@
-"""What a change of a contract means, in words."""
+"""What a change to a contract means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_SET = "expect_column_values_to_be_in_set"
 COLUMNS = {"columns": {"a": "integer", "b": "string"}}
 
 
-def told(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
     """Effects and sentences of a change."""
     found = changes_between(a_contract(**{**COLUMNS, **before}), a_contract(**{**COLUMNS, **after}))
     return [(str(change.effect), change.message) for change in found]
@@ -33,7 +33,7 @@ def in_set(*values: str) -> dict[str, Any]:
 
 
 def test_a_contract_does_not_differ_from_itself() -> None:
-    assert told(between(min_value=1), between(min_value=1)) == []
+    assert changes(between(min_value=1), between(min_value=1)) == []
 
 
 @pytest.mark.parametrize(
@@ -43,96 +43,107 @@ def test_a_contract_does_not_differ_from_itself() -> None:
         (between(min_value=2), between(min_value=1), "looser", "min_value is 1 instead of 2"),
         (between(max_value=5), between(max_value=9), "looser", "max_value is 9 instead of 5"),
         (between(max_value=9), between(max_value=5), "stricter", "max_value is 5 instead of 9"),
-        (between(min_value=1, max_value=9), between(min_value=1), "looser", "no max_value any more (it was 9)"),
+        (between(min_value=1, max_value=9), between(min_value=1), "looser", "max_value is removed (it was 9)"),
         (between(min_value=1), between(min_value=1, mostly=0.9), "looser", "mostly is 0.9"),
-        (between(min_value=1, mostly=0.9), between(min_value=1), "stricter", "no mostly any more (it was 0.9)"),
+        (between(min_value=1, mostly=0.9), between(min_value=1), "stricter", "mostly is removed (it was 0.9)"),
         (in_set("x"), in_set("x", "y"), "looser", "value_set with y"),
         (in_set("x", "y"), in_set("y"), "stricter", "value_set without x"),
         (in_set("x", "y"), in_set("y", "z"), "stricter", "value_set with z and without x"),
         (in_set("x", "y"), in_set("y", "x"), "no effect", "value_set in another order"),
-        ({}, in_set("x"), "stricter", f"{IN_SET}(b) is asked, with value_set ['x']"),
-        (in_set("x"), {}, "looser", f"{IN_SET}(b) is not asked any more"),
+        ({}, in_set("x"), "stricter", f"{IN_SET}(b) is added, with value_set ['x']"),
+        (in_set("x"), {}, "looser", f"{IN_SET}(b) is removed"),
         (
             between(min_value=1),
             between(min_value=1, severity="critical"),
             "stricter",
             "its severity is critical instead of warning",
         ),
-        ({}, between(min_value=1, severity="info"), "no effect", "is asked"),
+        ({}, between(min_value=1, severity="info"), "no effect", "is added"),
         ({}, {"unknown_columns": "freeze"}, "stricter", "unknown_columns: freeze instead of evolve"),
         ({}, {"missing_columns": "evolve"}, "looser", "missing_columns: evolve instead of freeze"),
         ({}, {"bad_rows": {"max_fraction": 0.1}}, "stricter", "bad rows: max_fraction is 0.1"),
         ({"bad_rows": {"max_count": 1}}, {"bad_rows": {"max_count": 9}}, "looser", "max_count is 9 instead of 1"),
         ({}, {"bad_rows": {"policy": "reject_file"}}, "stricter", "reject_file instead of quarantine"),
-        ({}, {"format": {"type": "csv", "delimiter": ";"}}, "reads otherwise", "delimiter is ';' instead of None"),
-        ({}, {"source": "incoming/x/**"}, "reads otherwise", "files come from incoming/x/**"),
-        ({}, {"preprocess": ["clean_column_names"]}, "other output", "step clean_column_names is done, as number 1"),
-        ({}, {"output": {"format": "csv"}}, "other output", "format is 'csv' instead of 'parquet'"),
-        ({}, {"on_reupload": "append"}, "other output", "append instead of replace"),
+        ({}, {"format": {"type": "csv", "delimiter": ";"}}, "reads differently", "delimiter is ';' instead of None"),
+        ({}, {"source": "incoming/x/**"}, "reads differently", "files come from incoming/x/**"),
+        (
+            {},
+            {"preprocess": ["clean_column_names"]},
+            "different output",
+            "clean_column_names is added, as number 1",
+        ),
+        ({}, {"output": {"format": "csv"}}, "different output", "format is 'csv' instead of 'parquet'"),
+        ({}, {"on_reupload": "append"}, "different output", "append instead of replace"),
         ({}, {"description": "x"}, "no effect", "descriptions were changed"),
     ],
 )
-def test_a_change_is_told_with_its_effect(
+def test_a_change_is_reported_with_its_effect(
     before: dict[str, Any], after: dict[str, Any], effect: str, words: str
 ) -> None:
-    assert [(found, words in message) for found, message in told(before, after) if words in message] == [(effect, True)]
+    assert [found for found, message in changes(before, after) if words in message] == [effect]
 
 
 @pytest.mark.parametrize(
     ("before", "after", "effect", "words"),
     [
-        ("integer", {"type": "integer", "nullable": False}, "stricter", "may not have missing values"),
-        ({"type": "integer", "required": False}, "integer", "stricter", "must be there"),
-        ("integer", "number", "looser", "number instead of integer: every value that was fine still is"),
-        ("integer", "number", "other output", "is published as number instead of integer"),
-        ("string", "integer", "stricter", "values that cannot be read so are quarantined"),
-        ("date", {"type": "date", "format": "%d.%m.%Y"}, "reads otherwise", "format is '%d.%m.%Y' instead of None"),
+        ("integer", {"type": "integer", "nullable": False}, "stricter", "must not have missing values"),
+        ({"type": "integer", "required": False}, "integer", "stricter", "is required"),
+        ("integer", "number", "looser", "number instead of integer: every value that was valid still is"),
+        ("integer", "number", "different output", "is published as number instead of integer"),
+        ("string", "integer", "stricter", "values that cannot be read as this type are quarantined"),
+        ("date", {"type": "date", "format": "%d.%m.%Y"}, "reads differently", "format is '%d.%m.%Y' instead of None"),
     ],
 )
-def test_a_changed_column_is_told(before: Any, after: Any, effect: str, words: str) -> None:
-    found = told({"columns": {"a": before}}, {"columns": {"a": after}})
+def test_a_changed_column_is_reported(before: Any, after: Any, effect: str, words: str) -> None:
+    found = changes({"columns": {"a": before}}, {"columns": {"a": after}})
     assert [got for got, message in found if words in message] == [effect]
 
 
-def test_a_column_that_must_be_there_is_only_told_where_missing_ones_are_taken() -> None:
+def test_a_required_column_is_only_reported_where_missing_ones_are_accepted() -> None:
     asked, free = {"a": "integer"}, {"a": {"type": "integer", "required": False}}
     taken = {"missing_columns": "evolve"}
-    assert told({"columns": free, **taken}, {"columns": asked, **taken}) == [
-        ("other watch", "column 'a': that it is missing is told")
+    assert changes({"columns": free, **taken}, {"columns": asked, **taken}) == [
+        ("monitoring", "column 'a': a file without it is reported")
     ]
-    assert told({"columns": asked, **taken}, {"columns": free, **taken}) == [
-        ("other watch", "column 'a': that it is missing is not told any more")
+    assert changes({"columns": asked, **taken}, {"columns": free, **taken}) == [
+        ("monitoring", "column 'a': a file without it is no longer reported")
     ]
-    assert told({"columns": asked}, {"columns": free}) == [("looser", "column 'a' need not be there")]
+    assert changes({"columns": asked}, {"columns": free}) == [("looser", "column 'a' is no longer required")]
 
 
-def test_columns_that_come_and_go_are_told_by_what_that_means() -> None:
+def test_added_and_removed_columns_are_reported_with_their_effect() -> None:
     one, two = {"columns": {"a": "string"}}, {"columns": {"a": "string", "b": "date"}}
-    assert told(one, two) == [("stricter", "column 'b' must be there, as date")]
-    assert told(two, one) == [("looser", "column 'b' (date) need not be there any more")]
+    assert changes(one, two) == [("stricter", "column 'b' is required, as date")]
+    assert changes(two, one) == [("looser", "column 'b' (date) is no longer required")]
     frozen = {"unknown_columns": "freeze"}
-    assert told({**two, **frozen}, {**one, **frozen}) == [
-        ("stricter", "column 'b' (date) is unknown now: files that have it are rejected")
+    assert changes({**two, **frozen}, {**one, **frozen}) == [
+        ("stricter", "column 'b' (date) is unknown now: files with it are rejected")
     ]
 
 
-def test_a_new_column_that_is_filled_where_it_lacks_makes_nothing_stricter() -> None:
+def test_a_new_column_that_is_filled_where_missing_makes_nothing_stricter() -> None:
     evolving = {"missing_columns": "evolve"}
     one, two = {"columns": {"a": "string"}, **evolving}, {"columns": {"a": "string", "b": "date"}, **evolving}
-    assert told(one, two) == [("reads otherwise", "column 'b' may be there, as date")]
+    assert changes(one, two) == [("reads differently", "column 'b' is read as date")]
 
 
-def test_when_files_are_expected_is_told() -> None:
+def test_a_changed_interval_between_files_is_reported() -> None:
     daily, hourly = {"expected_every_hours": 24}, {"expected_every_hours": 1}
-    assert told({}, daily) == [("other watch", "a file is expected every 24 h")]
-    assert told(daily, hourly) == [("other watch", "a file is expected every 1 h (it was every 24 h)")]
-    assert told(daily, {}) == [
-        ("other watch", "nobody is told any more when none comes (it was every 24 h)"),
+    assert changes({}, daily) == [("monitoring", "a file is expected every 24 h")]
+    assert changes(daily, hourly) == [("monitoring", "a file is expected every 1 h (before: every 24 h)")]
+    assert changes(daily, {}) == [
+        ("monitoring", "overdue files are no longer reported (before: every 24 h)"),
     ]
 
 
-def test_what_becomes_stricter_is_told_first() -> None:
-    effects = [effect for effect, _ in told(between(min_value=1, max_value=5), between(min_value=2, max_value=9))]
+def test_another_limit_of_uploads_at_once_is_reported() -> None:
+    one, two = {"max_concurrent_uploads": 1}, {"max_concurrent_uploads": 2}
+    assert changes({}, one) == [("monitoring", "uploads processed at once: at most 1 instead of no limit")]
+    assert changes(two, one) == [("monitoring", "uploads processed at once: at most 1 instead of at most 2")]
+
+
+def test_stricter_rules_come_first() -> None:
+    effects = [effect for effect, _ in changes(between(min_value=1, max_value=5), between(min_value=2, max_value=9))]
     assert effects == [str(Effect.STRICTER), str(Effect.LOOSER)]
 
 
@@ -155,8 +166,8 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     write(tmp_path / "after" / "x", "columns: {a: number}\n")
     code, shown = diff(tmp_path / "x", tmp_path / "after" / "x" / "contract.yaml")
     assert code == 0
-    assert "looser        column 'a' is number instead of integer" in shown
-    assert diff(tmp_path / "x", tmp_path / "x") == (0, "The two say the same.\n")
+    assert [line.split("  ")[0] for line in shown.splitlines()] == ["looser", "different output"]
+    assert diff(tmp_path / "x", tmp_path / "x") == (0, "The two contracts are the same.\n")
 
 
 def test_a_contract_is_compared_with_what_it_was_in_git(tmp_path: Path) -> None:
@@ -171,7 +182,7 @@ def test_a_contract_is_compared_with_what_it_was_in_git(tmp_path: Path) -> None:
     git("commit", "-qm", "first")
     (tmp_path / "x" / "steps.py").write_text("def f(rows):\n    return rows.head(1)\n")
     code, shown = diff("HEAD:x", "x", "--contracts", tmp_path)
-    assert (code, "steps.py is another" in shown) == (0, True)
+    assert (code, "steps.py is different" in shown) == (0, True)
     code, shown = diff("HEAD:y", "x", "--contracts", tmp_path)
     assert (code, "git has no contract HEAD:y" in shown) == (2, True)
     assert diff("--output=z:x", "x", "--contracts", tmp_path)[0] == 2

@@ -1,4 +1,4 @@
-"""A contract proposed from a sample: it loads, the sample passes it, and it says what a person would have said."""
+"""A proposed contract loads, the sample passes it, and it contains what a person would have written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def propose(folder: Path, content: str, name: str = "sample.csv") -> Proposal:
 
 
 def column_of(proposal: Proposal, name: str) -> dict[str, Any]:
-    """What the proposed contract says of a column beyond the defaults."""
+    """Return what the proposed contract contains for a column beyond the defaults."""
     return proposal.contract.columns[name].model_dump(exclude_defaults=True)
 
 

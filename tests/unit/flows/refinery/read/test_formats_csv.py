@@ -234,7 +234,7 @@ def test_a_delimiter_that_the_contract_gives_may_be_a_control_character(tmp_path
 
 
 def test_thousands_are_told_but_the_texts_are_kept(tmp_path: Path) -> None:
-    """pandas would read 1.5 as 15 where the point is said to part thousands; the marks are for strict reading later."""
+    """pandas would read 1.5 as 15 if the point separated thousands; the marks are used for strict reading later."""
     partitions = read_bytes(tmp_path, b"a;b\n1.234,50;x\n2,25;y\n")
     assert (partitions[0].source_format.decimal, partitions[0].source_format.thousands) == (",", ".")
     assert whole(partitions)["a"].tolist() == ["1.234,50", "2,25"]

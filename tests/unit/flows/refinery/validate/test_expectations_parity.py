@@ -195,7 +195,7 @@ def as_pandas_reads_it() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def stock() -> list[dict[str, Any]]:
-    """What GX's own `Batch.validate` says to each case, on all rows at once."""
+    """Return the result of GX's `Batch.validate` for each case, on all rows at once."""
     names = gx()
     import great_expectations
 

@@ -16,7 +16,7 @@ from flows.refinery.refine import judge_file, preprocess_file
 from tests.unit.flows.refinery.tables import a_contract
 
 HALF_PAST = dt.time(8, 30, 15)
-DAY, NOON = dt.date(2024, 1, 31), dt.datetime(2024, 3, 1, 12)  # noqa: DTZ001 workbooks know no zones
+DAY, NOON = dt.date(2024, 1, 31), dt.datetime(2024, 3, 1, 12)  # noqa: DTZ001 workbooks have no time zones
 
 
 def published(folder: Path, content: bytes, rows_per_partition: int = 1000, **contract: Any) -> pa.Table:

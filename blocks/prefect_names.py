@@ -1,0 +1,61 @@
+"""The names that one stack's things have in Prefect. Each holds the stack's: several stacks may share a server.
+
+Without Prefect, whose import makes a folder in the user's home.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRODUCT = "sluice"
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectNames:
+    """The names of one stack's things.
+
+    Flows, their runs and the type of the settings block are Sluice's alone, so the stack's name is enough there. Other
+    names share their space with what else the server holds, and begin with `prefix`.
+    """
+
+    stack: str
+
+    @property
+    def prefix(self) -> str:
+        """Return `sluice-STACK`, or `sluice` for the stack of that name."""
+        return PRODUCT if self.stack == PRODUCT else f"{PRODUCT}-{self.stack}"
+
+    @property
+    def settings_block(self) -> str:
+        """Return the name of the block with the pipeline's settings."""
+        return self.stack
+
+    def deployment(self, flow: str) -> str:
+        """Return FLOW/DEPLOYMENT."""
+        return f"{flow}/{self.stack}"
+
+    @property
+    def credentials_block(self) -> str:
+        """Return the name of the block with the AWS credentials."""
+        return f"{self.prefix}-aws"
+
+    @property
+    def notify_block(self) -> str:
+        """Return the name of the block that notifications are sent with."""
+        return f"{self.prefix}-notify"
+
+    def pool(self, kind: str) -> str:
+        """Return the name of a work pool.
+
+        Args:
+            kind: `local` or `ecs`.
+        """
+        return f"{self.prefix}-{kind}"
+
+    def has_automation(self, name: str) -> bool:
+        """Return whether this is the name of one of the stack's automations, which all end in its name."""
+        return name.startswith("Sluice: ") and name.endswith(f" ({self.stack})")
+
+    def limit(self, dataset: str) -> str:
+        """Return the name of a dataset's global concurrency limit; no stack's name holds a colon."""
+        return f"{self.prefix}:{dataset}"

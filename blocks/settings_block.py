@@ -1,0 +1,73 @@
+"""The pipeline's settings as a block, for runs that a person starts from Prefect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
+import boto3
+from prefect.blocks.core import Block
+
+from blocks.aws import LOGO_URL
+from blocks.prefect_names import PrefectNames
+from blocks.settings import PipelineSettings, SettingsMissing
+
+if TYPE_CHECKING:
+    from prefect_aws import AwsCredentials
+
+
+class PipelineSettingsBlock(PipelineSettings, Block):
+    """The pipeline's settings. Runs that a person starts read the block that has the name of their stack."""
+
+    _block_type_name = "Sluice pipeline settings"
+    _block_type_slug = "sluice-pipeline-settings"
+    _description = (
+        "Where uploads come from, where results go, and the limits that apply on the way. Runs that a person starts "
+        "read the block of their stack; the stack's own tasks have all of it in their environment."
+    )
+    _logo_url = LOGO_URL
+
+
+def settings_of_stack(stack: str) -> PipelineSettings:
+    """Read a stack's settings from its block.
+
+    Raises:
+        SettingsMissing: there is no such block.
+    """
+    try:
+        block = PipelineSettingsBlock.load(PrefectNames(stack).settings_block)
+    except ValueError:
+        raise SettingsMissing(
+            f"there is no settings block named {stack}: a deployment has the name of its stack, and `sluice deploy` "
+            "or `sluice up` registers both"
+        ) from None
+    assert isinstance(block, PipelineSettingsBlock)  # noqa: S101 (load is typed for its asynchronous twin as well)
+    return block
+
+
+def credentials_of_stack(stack: str) -> AwsCredentials | None:
+    """Return the stack's AWS Credentials block, or None."""
+    from prefect_aws import AwsCredentials  # takes a second
+
+    try:
+        block = AwsCredentials.load(PrefectNames(stack).credentials_block)
+    except ValueError:
+        return None
+    assert isinstance(block, AwsCredentials)  # noqa: S101 (load is typed for its asynchronous twin as well)
+    return block
+
+
+def use_credentials_of_stack(stack: str, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make the stack's AWS Credentials block the default of boto3 in this process, unless the environment has some.
+
+    A container on ECS has a role, which its environment shows; a worker elsewhere may have nothing.
+    """
+    if any(name.startswith("AWS_") for name in environment):
+        return
+    block = credentials_of_stack(stack)
+    if block is None:
+        return
+    if block.aws_client_parameters.endpoint_url:
+        environment["AWS_ENDPOINT_URL"] = block.aws_client_parameters.endpoint_url
+    boto3.DEFAULT_SESSION = block.get_boto3_session()

@@ -1,0 +1,40 @@
+"""Registers a stack in Prefect, or removes it from there: work pool, blocks, deployments, limits and automations.
+
+    python -m deployment.prefect_setup register sluice --pool local
+    python -m deployment.prefect_setup remove sluice
+
+Uses the Prefect API that PREFECT_API_URL names. Each name holds the stack's, so that several stacks may share a server.
+The result is the same however often it runs. One process does everything: most of such a command is start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from deployment.prefect_setup.registration import register, remove
+from deployment.prefect_setup.work_pools import KINDS
+from flows.refinery.errors import SluiceError
+
+
+def main() -> int:
+    """Run one of the two commands; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deployment.prefect_setup", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    registering = commands.add_parser("register", help="register a deployed stack, or bring it up to date")
+    registering.add_argument("--pool", choices=KINDS, required=True, help="what executes runs that a person starts")
+    removing = commands.add_parser("remove", help="remove what `register` made, and nothing of another stack")
+    for command in (registering, removing):
+        command.add_argument("stack", help="the stack's name")
+    given = parser.parse_args()
+    try:
+        for line in register(given.stack, given.pool) if given.command == "register" else remove(given.stack):
+            print(line, flush=True)  # noqa: T201 (a command's output)
+    except SluiceError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Two stacks share one Prefect server: each has its deployments, blocks, work pool, automations and limits there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from blocks.prefect_names import PrefectNames
+from deployment.local.pipeline import settings_of
+from flows.refinery.contract.model import Contract
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+
+pytestmark = pytest.mark.cloud
+TRIAL = PrefectNames("trial")
+
+# As much of a stack as a run that a person starts needs.
+TEMPLATE = {
+    "Resources": {
+        "Landing": {
+            "Type": "AWS::S3::Bucket",
+            "Properties": {"VersioningConfiguration": {"Status": "Enabled"}},
+        },
+        "Published": {"Type": "AWS::S3::Bucket"},
+    },
+    "Outputs": {
+        name: {"Value": value}
+        for name, value in {
+            "StackName": {"Ref": "AWS::StackName"},
+            "LandingBucket": {"Ref": "Landing"},
+            "PublishedBucket": {"Ref": "Published"},
+            "QueueUrl": "https://sqs.example/trial",
+            "IncomingPrefix": "incoming/",
+            "StateMachineArn": "arn:aws:states:eu-central-1:000000000000:stateMachine:trial",
+            "ReconcileRoleArn": "arn:aws:iam::000000000000:role/trial",
+        }.items()
+    },
+}
+
+# What an operator does in the UI who runs a worker where there are no AWS credentials.
+_GIVE_KEYS = f"""
+from prefect_aws import AwsCredentials
+from pydantic import SecretStr
+
+block = AwsCredentials.load({TRIAL.credentials_block!r})
+block.aws_access_key_id, block.aws_secret_access_key = "test", SecretStr("test")
+block.save({TRIAL.credentials_block!r}, overwrite=True)
+"""
+
+
+@pytest.fixture
+def trial(chain: Chain) -> Iterator[dict[str, str]]:
+    """The outputs of a second stack, deployed beside the first one but not registered."""
+    cloudformation = chain.cloud.client("cloudformation")
+    cloudformation.create_stack(StackName=TRIAL.stack, TemplateBody=json.dumps(TEMPLATE))
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=TRIAL.stack, WaiterConfig={"Delay": 1})
+    (stack,) = cloudformation.describe_stacks(StackName=TRIAL.stack)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    yield outputs
+    _setup(chain, "remove", TRIAL.stack)
+    for bucket in (outputs["LandingBucket"], outputs["PublishedBucket"]):
+        _empty(chain, bucket)
+    cloudformation.delete_stack(StackName=TRIAL.stack)
+
+
+def test_registering_a_second_stack_changes_nothing_of_the_first_and_removing_it_takes_its_own_only(
+    chain: Chain, trial: dict[str, str]
+) -> None:
+    chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=3)])
+    first = registered(chain)
+    _setup(chain, "register", TRIAL.stack, "--pool", "local")
+    chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=3)], TRIAL)
+    both = registered(chain)
+    assert {name: both.get(name) for name in first} == first
+    kinds = ("deployment", "block", "work pool", "automation", "limit")
+    assert {kind for kind, _ in both.keys() - first.keys()} == set(kinds)
+    assert "removed: deployment process-upload/trial" in _setup(chain, "remove", TRIAL.stack)
+    assert registered(chain) == first
+    assert "removed" not in _setup(chain, "remove", TRIAL.stack), "the same however often"
+    chain.apply_limits([])
+
+
+def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_environment_holds(
+    chain: Chain, trial: dict[str, str]
+) -> None:
+    """The worker has the first stack's settings and no AWS credentials; the file is in the second stack's bucket."""
+    _setup(chain, "register", TRIAL.stack, "--pool", "local")
+    chain.cloud.run(["python", "-c", _GIVE_KEYS], timeout_seconds=300)
+    key = "incoming/orders/trial.csv"
+    chain.s3.put_object(Bucket=trial["LandingBucket"], Key=key, Body=good_orders(3))
+    of_trial = chain.schedule(deployment=TRIAL.deployment("process-upload"), key=key, dry_run=True)
+    without_aws = [word for name in chain.cloud.environment if name.startswith("AWS_") for word in ("-u", name)]
+    chain.cloud.run(
+        ["env", *without_aws, "prefect", "worker", "start", "--pool", TRIAL.pool("local"), "--run-once"],
+        timeout_seconds=300,
+        environment=settings_of(chain.outputs),
+    )
+    run = chain.wait_for(lambda: chain.final(of_trial), "the second stack's run to end", 90)
+    assert run["state"]["name"] == "Dry run", run["state"]
+    # The first stack's worker, and the first stack's bucket, which has no such file.
+    of_first = chain.schedule(key=key, dry_run=True)
+    run = chain.wait_for(lambda: chain.final(of_first), "the first stack's run to end", 90)
+    assert run["state"]["name"] == "Wrong parameters", run["state"]
+    assert chain.outputs["LandingBucket"] in run["state"]["message"]
+
+
+def registered(chain: Chain) -> dict[tuple[str, str], Any]:
+    """Everything on the server that a stack registers, with what it holds."""
+    flows = {flow["id"]: flow["name"] for flow in chain.ask_prefect("flows")}
+    blocks = chain.ask_prefect("block_documents", include_secrets=True)
+    found = {
+        **{("deployment", f"{flows[one['flow_id']]}/{one['name']}"): one for one in chain.ask_prefect("deployments")},
+        **{("block", f"{one['block_type_name']}/{one['name']}"): one["data"] for one in blocks},
+        **{("work pool", one["name"]): one["base_job_template"] for one in chain.ask_prefect("work_pools")},
+        **{("automation", one["name"]): one for one in _automations(chain)},
+        **{("limit", one["name"]): one["limit"] for one in chain.ask_prefect("v2/concurrency_limits")},
+    }
+    moving = ("updated", "status", "last_polled", "work_queue_id")
+    return {
+        name: {field: value for field, value in one.items() if field not in moving} if isinstance(one, dict) else one
+        for name, one in found.items()
+    }
+
+
+def _automations(chain: Chain) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.post(
+        f"{chain.cloud.prefect_api_url}/automations/filter", json={}, timeout=30
+    ).json()
+    return found
+
+
+def _setup(chain: Chain, *arguments: str) -> str:
+    return chain.cloud.run(["python", "-m", "deployment.prefect_setup", *arguments], timeout_seconds=300)
+
+
+def _empty(chain: Chain, bucket: str) -> None:
+    for page in chain.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for version in page.get("Versions", []):
+            chain.s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
