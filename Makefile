@@ -1,5 +1,5 @@
-# Two commands do everything: `make demo` shows the chain at work, `make test` proves it.
-# Both set up what they need first. Python 3.11 to 3.13 and make are all that must be there.
+# Two commands do everything: `make demo` shows the chain, `make test` tests it.
+# Both set up what they need first. They need only Python 3.11 to 3.13 and make.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -23,16 +23,16 @@ IMAGE      ?= sluice:local
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up clean distclean test environments checks suites lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
 
-help: ## what there is
+help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # --- environments -----------------------------------------------------------------------------------------
-# A stamp is touched last, so a half-finished set-up is begun again.
+# A stamp is touched last, so an interrupted setup starts again.
 
-setup: $(VENV)/.installed $(CLOUD)/.ready ## both environments, from the hash-locked requirements
+setup: $(VENV)/.installed $(CLOUD)/.ready ## create both environments from the hash-locked requirements
 
-# An environment in the folder $(1), from the lock $(2). pip unpacks; then all cores make bytecode, as far as there is any
-# to be made: some packages bring files for other Pythons.
+# Create an environment in the folder $(1) from the lock $(2). pip unpacks; then all cores compile bytecode, and errors are
+# ignored, because some packages contain files for other Python versions.
 define environment
 	@$(PYTHON) deployment/check_python.py
 	@$(PYTHON) -m venv --clear $(1)
@@ -57,7 +57,7 @@ $(LINT)/.ready: deployment/locks/linters.lock
 	@echo "Setting up the linters' environment in $(LINT)"
 	$(call environment,$(LINT),$<)
 
-# asl-validator comes from npm. Without npm its tests are skipped, and say so.
+# asl-validator comes from npm. Without npm its tests are skipped, with the reason.
 $(NODE)/.ready: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --silent --no-audit --no-fund && touch $@; fi
 
@@ -67,26 +67,26 @@ $(SUPPLY)/.ready: deployment/locks/supply_chain.lock
 
 # --- use --------------------------------------------------------------------------------------------------
 
-demo: setup ## runs real files through the whole chain and shows what happened
+demo: setup ## run real files through the whole chain and show the results
 	@$(BIN)/sluice demo
 
-up: setup ## keeps the embedded cloud and Prefect running until Ctrl-C
+up: setup ## run the embedded cloud and Prefect until Ctrl-C
 	@$(BIN)/sluice up
 
-clean: ## forgets the local cloud's state (uploads, receipts, flow runs)
+clean: ## delete the local cloud's state (uploads, receipts, flow runs)
 	@if [ -x $(BIN)/sluice ]; then $(BIN)/sluice clean; else rm -rf .sluice; fi
 
-distclean: clean ## removes the environments too
+distclean: clean ## also remove the environments
 	@rm -rf $(VENV) $(CLOUD) $(LINT) $(SUPPLY) $(NODE)/node_modules $(NODE)/.ready build
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-# What does not stand on each other is done at the same time; what a suite says appears when it has ended. The longest
-# ones begin first.
-test: ## everything the gate checks
+# Independent steps run in parallel; the output of a suite appears when it has ended. The longest suites
+# start first.
+test: ## run everything that the gate checks
 	@$(MAKE) --no-print-directory -j 3 environments
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target checks
-	@echo "Now the tests, three suites at a time; each shows its output when it has ended (12 to 20 minutes in all, on two cores)"
+	@echo "Now the tests, three suites at a time; the output of each appears when it has ended (12 to 20 minutes in all, on two cores)"
 	@rm -rf .pytest_cache/calls
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
@@ -97,7 +97,7 @@ checks: types lint arrows
 
 suites: chain faults infra image-tests browser unit
 
-lint: setup $(LINT)/.ready ## formatter, linter, plain English, what reviewers run on templates, secrets
+lint: setup $(LINT)/.ready ## run formatter, linters, template and secret checks, and the plain English check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(LINT)/bin/checkov --quiet --compact --skip-download --framework cloudformation dockerfile github_actions \
@@ -122,27 +122,27 @@ infra: setup $(LINT)/.ready $(NODE)/.ready ## template, state machine, packaging
 chain: setup ## whole uploads through the embedded cloud, with IAM enforced
 	@$(BIN)/pytest -q -m "not slow" tests/chain
 
-large-files: setup ## files of 500 MB through the embedded cloud (some 10 minutes, and 5 GB of disk)
+large-files: setup ## files of 500 MB through the embedded cloud (about 10 minutes, and 5 GB of disk)
 	@$(BIN)/pytest -q -m slow tests/chain/test_large_files.py
 
 faults: setup ## injected faults
 	@$(BIN)/pytest -q -m "not slow" tests/faults
 
-faults-all: setup ## injected faults, also those that are too slow for the gate
+faults-all: setup ## injected faults, including those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults
 
-privileges: setup ## compares what the suites' roles did with what their policies allow (after infra, chain and faults)
+privileges: setup ## compare what the suites' roles did with what their policies allow (after infra, chain and faults)
 	@$(BIN)/python -m tests.privileges
 
-browser: setup ## the real Prefect UI in Chromium (skipped, with the reason, where there is none)
+browser: setup ## the real Prefect UI in Chromium (skipped without Chromium)
 	@$(BIN)/pytest -q tests/browser
 
-image-tests: setup ## the image, built and run as the task of real uploads (skipped, with the reason, without an engine)
+image-tests: setup ## build the image and run it as the task of real uploads (skipped without a container engine)
 	@$(BIN)/pytest -q tests/image
 
 # --- the image --------------------------------------------------------------------------------------------
 
-image: ## builds the image (BUILDER=docker or podman, BASE_IMAGE=... with a digest for what you ship)
+image: ## build the image (BUILDER=docker or podman; for a release, BASE_IMAGE=... with a digest)
 	@$(BUILDER) build -f container/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t $(IMAGE) .
 
 sizes: ## layers of the image that make image built, and its 20 largest packages, in KiB on disk
@@ -156,15 +156,15 @@ sbom: setup $(SUPPLY)/.ready ## the image's bill of materials (CycloneDX), from 
 		--output-reproducible --spec-version 1.6 --pyproject pyproject.toml --output-file build/sluice.cdx.json -
 	@echo "build/sluice.cdx.json"
 
-scan: setup $(SUPPLY)/.ready ## known vulnerabilities of the image's packages; exit code 3: the database was not reached
+scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packages (exit code 3: database not reached)
 	@$(BIN)/python -m container.scan $(SUPPLY)/bin/pip-audit
 
 # --- measuring --------------------------------------------------------------------------------------------
 
-bench-refine: setup ## rows per second of validating and preprocessing, beside pandas by hand and stock GX
+bench-refine: setup ## rows per second of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine
 
-soak: setup ## 10,000 small uploads under kills, lost answers, refusals and repetitions; ends with lost=0 doubled=0
+soak: setup ## 10,000 small uploads under kills, lost responses, refusals and repetitions; must end with lost=0 doubled=0
 	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
 
 bench-prefect: setup ## flow runs per minute of a Prefect server, on SQLite and on PostgreSQL
@@ -172,10 +172,10 @@ bench-prefect: setup ## flow runs per minute of a Prefect server, on SQLite and 
 
 # --- upkeep -----------------------------------------------------------------------------------------------
 
-screenshots: setup ## takes the pictures in docs/images anew
+screenshots: setup ## take the screenshots in docs/images again
 	@$(BIN)/python -m tests.browser.screenshots
 
-lock: setup ## resolves the lock files anew
+lock: setup ## resolve the lock files again
 	@$(UV) -o container/requirements.lock pyproject.toml
 	@$(UV) -c container/requirements.lock --group dev -o deployment/locks/project.lock pyproject.toml
 	@$(UV) -o deployment/locks/ministack.lock deployment/locks/ministack.in

@@ -15,7 +15,7 @@ from pathlib import Path
 # The AWS services that code in the container calls; botocore carries the descriptions of all four hundred.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
-# Tests that packages install beside themselves; no run imports them. numpy/f2py and numpy/testing look like tests too,
+# Tests that are installed with packages; no run imports them. numpy/f2py and numpy/testing look like tests too,
 # but scipy imports them: they stay.
 TEST_FOLDERS = ("**/tests", "altair/examples")
 

@@ -18,7 +18,7 @@ class PrefectAccess:
     Attributes:
         api_url: its address, ending in /api or in a Prefect Cloud workspace.
         api_key: a key of Prefect Cloud; "" for none.
-        auth_string: "user:password" of a server of one's own; "" for none.
+        auth_string: "user:password" of a self-hosted server; "" for none.
     """
 
     api_url: str

@@ -1,4 +1,4 @@
-"""Checks the way to a Prefect API, and runs the registration of a stack there, in a process of its own.
+"""Check the connection to a Prefect API, and register a stack there in a separate process.
 
 Prefect reads its environment when it is imported, so the address and the key have to be there before.
 """

@@ -1,4 +1,4 @@
-"""The work pools for runs that a person starts: processes beside the worker, or ECS tasks of the stack.
+"""The work pools for manual runs: processes on the worker's machine, or ECS tasks of the stack.
 
 The tasks of the ECS pool have the stack's own task definition, so no run registers another one. A worker starts them:
 
@@ -29,7 +29,7 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
         outputs: the stack's outputs.
     """
     if kind == LOCAL:
-        description = f"Processes beside the worker, for the stack {names.stack}."
+        description = f"Processes on the worker's machine, for the stack {names.stack}."
         job_type, template = ProcessWorker.type, ProcessWorker.get_default_base_job_template()
     else:
         description = f"Tasks of the stack {names.stack}, with its own task definition, on its cluster and network."

@@ -69,7 +69,7 @@ def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -
     return _WRITERS[flavour](path, rows, random.Random(seed))  # noqa: S311 sample data, no secret
 
 
-# --- flavours: each says what the chain makes of it ---------------------------------------------------------
+# --- flavours: each with its outcome in the chain -----------------------------------------------------------
 
 
 def clean(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:

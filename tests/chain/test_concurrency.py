@@ -41,7 +41,7 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
     contract = chain.copy_contracts(tmp_path / "contracts") / "orders" / "contract.yaml"
     limited = yaml.safe_load(contract.read_text()) | {"max_concurrent_uploads": 1}
     contract.write_text(yaml.safe_dump(limited, sort_keys=False))
-    # Created anew: tasks that other tests killed hold slots until their leases end.
+    # Created again: tasks that other tests killed hold slots until their leases end.
     httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{LIMIT}", timeout=30)
     chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=1)])
     yield {"SLUICE_CONTRACTS_FOLDER": str(tmp_path / "contracts")}

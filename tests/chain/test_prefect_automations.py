@@ -100,7 +100,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
     assert state["type"] == "CRASHED"
     assert state["name"] == "Crashed: killed, out of memory perhaps"
     assert "No heartbeat" in state["message"]
-    assert "exited with code 137" in state["message"], "what ECS says of the task"
+    assert "exited with code 137" in state["message"], "ECS's reason for the end of the task"
     assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"
     (artifact,) = chain.artifacts("crash", run["id"])
     assert "Last log lines" in artifact["data"]
@@ -187,7 +187,7 @@ def _remove(chain: Chain, is_meant: Any) -> None:
 
 @contextmanager
 def _sooner(chain: Chain, name: str) -> Iterator[None]:
-    """Let one of the declared automations act after the shortest time that there is."""
+    """Make one of the declared automations act after the shortest possible time."""
     entry = next(entry for entry in declared(NAMES) if entry["name"] == name)
     sooner = copy.deepcopy(entry)
     sooner["trigger"]["within"] = _SHORTEST_SECONDS

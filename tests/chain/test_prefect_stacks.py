@@ -54,7 +54,7 @@ block.save({TRIAL.credentials_block!r}, overwrite=True)
 
 @pytest.fixture
 def trial(chain: Chain) -> Iterator[dict[str, str]]:
-    """The outputs of a second stack, deployed beside the first one but not registered."""
+    """Return the outputs of a second stack, deployed next to the first one but not registered."""
     cloudformation = chain.cloud.client("cloudformation")
     cloudformation.create_stack(StackName=TRIAL.stack, TemplateBody=json.dumps(TEMPLATE))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=TRIAL.stack, WaiterConfig={"Delay": 1})
@@ -109,7 +109,7 @@ def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_envir
 
 
 def registered(chain: Chain) -> dict[tuple[str, str], Any]:
-    """Everything on the server that a stack registers, with what it holds."""
+    """Return everything that a stack registers on the server, with its content."""
     flows = {flow["id"]: flow["name"] for flow in chain.ask_prefect("flows")}
     blocks = chain.ask_prefect("block_documents", include_secrets=True)
     found = {

@@ -37,7 +37,9 @@ NOT_READ = (
 BETTER = {
     r"told|tells": "report, notify, state",
     r"said|says": "state, report, show, according to",
-    r"of (?:its|their|our|one's|his) own": "its own ..., separate, dedicated",
+    r"of (?:its|their|our|one's|his) own(?! (?!and|or|with|that|which|is|in|on|at|for|to|by|as|than|whose|so)[a-z])": (
+        "its own ..., separate, dedicated"
+    ),
     r"stands": "is",
     r"lies": "is",
     r"whoever|whosoever": "anyone who, the caller, the user",

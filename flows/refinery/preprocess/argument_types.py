@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from flows.refinery.contract.model import Column
 from flows.refinery.contract.time_formats import is_moment
 from flows.refinery.preprocess.step_base import is_number, is_text
+from flows.refinery.validate.coercion import coerce
 
 
 def misfit(value: Any, values: pd.Series) -> str:
@@ -43,6 +45,15 @@ def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
     if not isinstance(values.dtype, pd.DatetimeTZDtype):
         return moment
     return moment.tz_convert("UTC") if moment.tzinfo else moment.tz_localize("UTC")
+
+
+def format_fault(column: Column) -> str:
+    """Return what pandas reports on the format of a column if it can read no text by it; "" if it can."""
+    try:
+        coerce(pd.Series(["x"], dtype="str"), column)
+    except Exception as error:  # noqa: BLE001 pandas does not document what it raises here
+        return f"format {column.format!r} cannot be used: {type(error).__name__}: {error}"
+    return ""
 
 
 def _is_moment(value: Any) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from flows.refinery.contract.loading import Fault
 from flows.refinery.contract.model import Contract
+from flows.refinery.preprocess.argument_types import format_fault
 from flows.refinery.preprocess.model_steps import OneHotEncode
 from flows.refinery.preprocess.step_base import (
     ColumnMissing,
@@ -21,7 +22,6 @@ from flows.refinery.preprocess.step_base import (
 from flows.refinery.preprocess.step_pipeline import good_rows
 from flows.refinery.preprocess.steps import BUILT_IN, argument_faults
 from flows.refinery.validate.arrow_spool import ROW_NUMBER, no_rows
-from flows.refinery.validate.coercion import coerce
 from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
@@ -43,14 +43,11 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
 
 
 def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
-    """The formats by which pandas reads nothing at all, whatever the text."""
+    """The formats by which pandas can read no text."""
     for name, column in contract.columns.items():
-        if column.format is None:
-            continue
-        try:
-            coerce(pd.Series(["x"], dtype="str"), column)
-        except Exception as error:  # noqa: BLE001 pandas does not document what it raises here
-            yield ("columns", name), f"{name}: by the format {column.format!r} nothing can be read: {_cause(error)}"
+        fault = format_fault(column) if column.format else ""
+        if fault:
+            yield ("columns", name), f"{name}: {fault}"
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:

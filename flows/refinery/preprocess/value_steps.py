@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from flows.refinery.contract.model import Column
 from flows.refinery.contract.time_formats import TimeFormat, TimeZone
-from flows.refinery.preprocess.argument_types import misfit, moment_of
+from flows.refinery.preprocess.argument_types import format_fault, misfit, moment_of
 from flows.refinery.preprocess.step_base import (
     Finite,
     Fitted,
@@ -252,6 +252,13 @@ class ParseDates(_Reading):
     name = "parse_dates"
     format: TimeFormat | None = None
     timezone: TimeZone | None = None
+
+    @model_validator(mode="after")
+    def _pandas_can_read_the_format(self) -> ParseDates:
+        fault = format_fault(Column(type="timestamp", format=self.format)) if self.format else ""
+        if fault:
+            raise ValueError(fault)
+        return self
 
     def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
         column = Column(type="timestamp", format=self.format, timezone=self.timezone)
