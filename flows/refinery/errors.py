@@ -12,7 +12,13 @@ class TransientError(SluiceError):
 
 
 class TerminalError(SluiceError):
-    """The same work will fail again, however often it is tried."""
+    """The same work will fail again, however often it is tried.
+
+    Attributes:
+        part: the part of `refine` that failed: read, validate, preprocess or write; None outside of it.
+    """
+
+    part: str | None = None
 
 
 class FileRejected(TerminalError):

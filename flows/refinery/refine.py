@@ -24,7 +24,7 @@ from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
-from flows.refinery.errors import FileRejected, SluiceError
+from flows.refinery.errors import FileRejected, SluiceError, TerminalError
 from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
@@ -45,7 +45,7 @@ from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.judge_partition import validate
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import BrokenRows, QuarantineFile, first_broken, quarantine_table
-from flows.refinery.validate.rules import Rule, rules_of
+from flows.refinery.validate.rules import rules_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
@@ -120,7 +120,7 @@ def refine(
     A file whose good rows cannot be preprocessed or written is rejected, with what its rows were judged as.
 
     Raises:
-        FileRejected: a subclass says why the file cannot be read or judged at all.
+        FileRejected: the file cannot be read or judged at all; one subclass per cause.
         ContractInvalid: an expectation or a step's arguments cannot be used.
         CorrectionsUnusable: the corrections do not fit the file.
     """
@@ -222,7 +222,7 @@ def _misfits_of(partition: Partition) -> Counter[str]:
 
 
 class _Seconds(dict[str, float]):
-    """Seconds by part."""
+    """Seconds by part; an error that ends a part gets its name."""
 
     def add(self, others: Mapping[str, float]) -> None:
         """Add what was counted elsewhere."""
@@ -235,6 +235,9 @@ class _Seconds(dict[str, float]):
         start = time.perf_counter()
         try:
             yield
+        except TerminalError as error:
+            error.part = error.part or part
+            raise
         finally:
             self.add({part: time.perf_counter() - start})
 
@@ -295,22 +298,19 @@ def judge_file(
 ) -> JudgedFile:
     """Read and validate a file: the first half of `refine`, for those who want its findings without the outputs."""
     limits = limits or Limits()
-    if isinstance(source, Path):
-        read: Partitions = partial(
-            read_partitions, source, contract, rows_per_partition=rows_per_partition, limits=limits
-        )
-    else:
-        read = source
 
     def partitions() -> Iterator[Partition]:
-        return read() if corrections is None else corrected(read(), corrections, contract, limits)
+        if isinstance(source, Path):
+            found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
+        else:
+            found = source()
+        return found if corrections is None else corrected(found, corrections, contract, limits)
 
-    rules = rules_of(contract)
     report = on_progress or (lambda _part, _rows: None)
-    header = Header()
+    header, seconds = Header(), _Seconds()
     while True:
         try:
-            return _one_pass(partitions, contract, rules, header, work_dir, report, map_partitions)
+            return _one_pass(partitions, contract, header, work_dir, report, map_partitions, seconds)
         except _HeaderGrew as grown:
             header = grown.header  # that of the whole file: a second pass cannot raise it again
 
@@ -318,18 +318,16 @@ def judge_file(
 def _one_pass(
     read: Partitions,
     contract: Contract,
-    rules: tuple[Rule, ...],
     header: Header,
     work_dir: Path,
     report: Progress,
     map_partitions: MapPartitions,
+    seconds: _Seconds,
 ) -> JudgedFile:
-    seconds = _Seconds()
     partitions = seconds.inside("read", read())
     first = next(partitions)
     header = header.joined(first, contract)
-    plan = HeaderPlan.of(contract, rules, header)
-    merge = _Merge(read, contract, rules, plan, work_dir, seconds)
+    merge = _Merge(read, contract, HeaderPlan.of(contract, rules_of(contract), header), work_dir, seconds)
     try:
         same = _with_header(header, chain([first], partitions), contract)
         if merge.reasons:
@@ -337,7 +335,7 @@ def _one_pass(
                 merge.count(partition)
                 report("validate", merge.rows_in)
         else:
-            for refined in map_partitions(partial(refine_partition, plan=plan), same):
+            for refined in map_partitions(partial(refine_partition, plan=merge.plan), same):
                 merge.take(refined)
                 report("validate", merge.rows_in)
         return merge.finish()
@@ -359,17 +357,12 @@ class _Merge:
     """The partitions of a file, merged, and the verdict at its end."""
 
     def __init__(
-        self,
-        read: Partitions,
-        contract: Contract,
-        rules: tuple[Rule, ...],
-        plan: HeaderPlan,
-        work_dir: Path,
-        seconds: _Seconds,
+        self, read: Partitions, contract: Contract, plan: HeaderPlan, work_dir: Path, seconds: _Seconds
     ) -> None:
         self.rows_in = 0
-        self._read, self._contract, self._plan, self._seconds = read, contract, plan, seconds
-        self._checks, self.reasons = judge_columns(contract, plan, rules)
+        self.plan = plan
+        self._read, self._contract, self._seconds = read, contract, seconds
+        self._checks, self.reasons = judge_columns(contract, plan, rules_of(contract))
         self._misfits: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
         self._broken = np.zeros(len(plan.row_rules), dtype=np.int64)
@@ -388,10 +381,10 @@ class _Merge:
         self._misfits.update(_misfits_of(partition))
 
     def take(self, refined: RefinedPartition) -> None:
-        """Take in the next partition."""
+        """Merge the next partition."""
         self.rows_in += refined.rows_in
         self._misfits.update(refined.misfits)
-        self._quarantined.update(first_broken(refined.bad_masks, self._plan.row_rules))
+        self._quarantined.update(first_broken(refined.bad_masks, self.plan.row_rules))
         self._broken += refined.broken
         self._nulls |= refined.nulls
         self._states = merge_states(self._states, refined.states)
@@ -425,10 +418,6 @@ class _Merge:
         self._check_rows()
         if not self.reasons:
             self.reasons += reasons_of_bad_rows(self._contract.bad_rows, bad, self.rows_in)
-        if not self.reasons and self.rows_in != self._good.rows + bad:
-            raise RowsUnaccounted(
-                f"{self.rows_in} rows came in, {self._good.rows} are good and {bad} are bad; nothing is published"
-            )
         return JudgedFile(
             rows_in=self.rows_in,
             quarantined=quarantined,
@@ -436,25 +425,25 @@ class _Merge:
             rejected=tuple(self.reasons),
             good=None if self.reasons else self._good,
             quarantine_path=self._quarantine.path,
-            columns_in=self._plan.file_columns,
+            columns_in=self.plan.file_columns,
             seconds=dict(self._seconds),
         )
 
     def _in_order(self, counts: Mapping[str, int]) -> dict[str, int]:
-        return {rule.id: counts[rule.id] for rule in self._plan.row_rules if counts.get(rule.id)}
+        return {rule.id: counts[rule.id] for rule in self.plan.row_rules if counts.get(rule.id)}
 
     def _judge_expectations(self) -> None:
-        judge = self._plan.judge
+        judge = self.plan.judge
         if judge is None:
             return
-        structure = self._plan.structure(self._nulls)
+        structure = self.plan.structure(self._nulls)
         late_rows: dict[int, np.ndarray] = {}
         for position, rule in enumerate(judge.rules):
             state = self._states[position]
             if self._whole_file and rule.is_late:
                 verdict, rows = self._whole_file.verdict(position, state, structure)
                 if len(rows):
-                    late_rows[self._plan.places[rule.id]] = rows
+                    late_rows[self.plan.places[rule.id]] = rows
             else:
                 verdict = judge.verdict(position, state, structure)
             self._checks.append(check_of(verdict))
@@ -468,13 +457,13 @@ class _Merge:
         """Move rows that only now turn out to be bad. The file is read again, as it has them as they were."""
         for place, numbers in late_rows.items():
             self._broken_rows.add_late(place, numbers)
-        blocking = [numbers for place, numbers in late_rows.items() if self._plan.row_rules[place].blocking]
+        blocking = [numbers for place, numbers in late_rows.items() if self.plan.row_rules[place].blocking]
         if not blocking:
             return
         self._good = self._good.without(np.unique(np.concatenate(blocking)))
         self._quarantine = QuarantineFile(self._quarantine_path)
         self._quarantined.clear()
-        plan = self._plan
+        plan = self.plan
         for partition in self._read():
             masks = self._broken_rows.masks(partition.row_numbers)
             bad = np.flatnonzero(masks[plan.blocking].any(axis=0))
@@ -486,7 +475,7 @@ class _Merge:
         decoded = self.rows_in - self._misfits.total()
         for reason, rows in sorted(self._misfits.items()):
             self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))
-        for place, rule in enumerate(self._plan.row_rules):
+        for place, rule in enumerate(self.plan.row_rules):
             if self._broken[place] and not rule.is_expectation:
                 self._checks.append(row_rule_check(rule, decoded, int(self._broken[place])))
 
@@ -501,7 +490,7 @@ def preprocess_file(
 
     Raises:
         StepFailed: a step cannot be done on these rows.
-        OutputImpossible: the rows cannot be parted as the contract's output says.
+        OutputImpossible: the rows cannot be split by the contract's output.partition_by.
         ContractInvalid: a step's arguments are wrong.
     """
     seconds = _Seconds(judged.seconds)

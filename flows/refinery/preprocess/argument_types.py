@@ -17,7 +17,7 @@ from flows.refinery.validate.coercion import coerce
 
 
 def misfit(value: Any, values: pd.Series) -> str:
-    """What a value is to be in place of what it is; "" where the column can hold it."""
+    """What a value should be instead; "" where the column can hold it."""
     dtype = values.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "" if isinstance(value, bool) else "true or false"

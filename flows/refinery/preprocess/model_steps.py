@@ -22,7 +22,7 @@ from flows.refinery.preprocess.step_base import (
     StepFailed,
     is_number,
     is_scalar,
-    plain,
+    python_value,
     with_columns,
 )
 from flows.refinery.preprocess.table_steps import clean_name
@@ -51,7 +51,7 @@ class _Scaling(FittedStep):
             scaled = self.scaled(numbers, self.of(name))
         lost = np.isfinite(numbers) & ~np.isfinite(scaled)
         if lost.any():
-            raise self.fail_at(values.index[lost], f"numbers of the column {name!r} are too great to be scaled")
+            raise self.fail_at(values.index[lost], f"numbers of the column {name!r} are too large to be scaled")
         return scaled
 
     @abstractmethod
@@ -121,7 +121,7 @@ class _Encoding(FittedStep):
         for category in (self.fitted or {}).get(name, ()):
             wanted = misfit(category, values)
             if wanted:
-                yield f"no value of the column {name!r} is {category!r}, which is a category; it is to be {wanted}"
+                yield f"no value of the column {name!r} is {category!r}, which is a category; it should be {wanted}"
 
     def learn(self, frame: pd.DataFrame) -> None:
         self.require(frame, self.targets)
@@ -181,7 +181,7 @@ class OrdinalEncode(_Encoding):
 
 
 class TrainTestSplit(Step):
-    """A column that says train or test, by a hash of the key: a key falls to the same side in every file."""
+    """Adds a column with train or test, by a hash of the key: a key gets the same one in every file."""
 
     name = "train_test_split"
     key: Names
@@ -211,7 +211,7 @@ class TrainTestSplit(Step):
 
 def _category(value: Any) -> Any:
     """A value as a receipt and the name of a column can say it: a day without its midnight."""
-    text = plain(value)
+    text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
 
@@ -231,4 +231,4 @@ def _key_text(value: Any) -> str:
         return "\0missing"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # the same key, whether or not its column had missing values
-    return str(plain(value))
+    return str(python_value(value))

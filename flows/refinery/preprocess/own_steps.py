@@ -97,7 +97,7 @@ def load_own_steps(path: Path) -> ModuleType:
 
 
 def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
-    """The row numbers of what a function returned; -1 where it gave its rows an index of its own."""
+    """The row numbers of what a function returned; -1 where it gave its rows another index."""
     index = result.index
     if index.is_unique and pd.api.types.is_integer_dtype(index.dtype):
         values = index.to_numpy()

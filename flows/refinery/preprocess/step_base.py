@@ -40,7 +40,7 @@ class ColumnMissing(StepFailed):
 
 
 class NoColumnLeft(StepFailed):
-    """A step takes the last column away: rows without columns cannot be published, nor be told from no rows."""
+    """A step takes the last column away: rows without columns cannot be published."""
 
 
 class Step(BaseModel, ABC):
@@ -64,7 +64,7 @@ class Step(BaseModel, ABC):
         return {}
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-        """The columns that are still published as dates or times after the step.
+        """The columns that are still published as dates or times after the step, where it keeps them.
 
         Args:
             kinds: those that were before it: "date" or "time" by name.
@@ -143,7 +143,7 @@ class OnColumns(Step):
 
 
 class FittedStep(OnColumns):
-    """A step that learns from all rows. `fitted` pins what an earlier run learned, as its receipt says."""
+    """A step that learns from all rows. `fitted` pins what an earlier run learned, as its receipt shows."""
 
     fitted: dict[str, Any] | None = None
 
@@ -156,20 +156,20 @@ class FittedStep(OnColumns):
         """Refuse pinned values that this step would not have learned.
 
         Raises:
-            ValueError: with what they are to be.
+            ValueError: with what they should be.
         """
         for name, known in (pinned or {}).items():
             wanted = self.wanted_instead(known)
             if wanted:
-                raise ValueError(f"{argument}: for the column {name!r} it is {known!r}; it is to be {wanted}")
+                raise ValueError(f"{argument}: for the column {name!r} it is {known!r}; it should be {wanted}")
 
     @abstractmethod
     def wanted_instead(self, known: Any) -> str:
-        """What the pinned values of one column are to be, where they are something else; "" where they are right."""
+        """What the pinned values of one column should be, where they are something else; "" where they are right."""
 
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
-        """Take in some rows."""
+        """Learn from some rows."""
 
     @abstractmethod
     def learned(self) -> Fitted:
@@ -192,12 +192,12 @@ class FittedStep(OnColumns):
         """
         fitted = self.fitted or {}
         if name not in fitted:
-            raise StepFailed(f"step {self.label}: the pinned fitted values say nothing of the column {name!r}")
+            raise StepFailed(f"step {self.label}: the pinned fitted values do not have the column {name!r}")
         return fitted[name]
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """The frame with some columns changed or added. `DataFrame.assign` knows no column of the name self."""
+    """The frame with some columns changed or added. `DataFrame.assign` takes no column named self."""
     changed = frame.copy(deep=False)
     for name, values in columns.items():
         changed[name] = values
@@ -234,8 +234,8 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, str | bool) or is_number(value)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
+def python_value(value: Any) -> Any:
+    """A value of a column as Python's own, timestamps as text: as a contract and a receipt hold it."""
     if isinstance(value, np.generic):
         value = value.item()
     return value.isoformat() if isinstance(value, pd.Timestamp) else value

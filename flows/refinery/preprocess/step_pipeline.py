@@ -66,6 +66,8 @@ class StepPipeline:
                 frame = step.apply(before)
                 require_a_column(step.label, before, frame)
                 self.dropped[step.label] += len(before) - len(frame)
+                if number == 0:
+                    self._follow_kinds({name: kind for name, kind in self.kinds.items() if name in frame.columns})
             yield frame
 
     def close(self) -> None:
@@ -131,14 +133,14 @@ class Spool:
         self._paths.append(path)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """The frames in their order, as often as wanted."""
+        """The frames in their order; may be called again."""
         yield from self._in_memory
         for path in self._paths:
             with pa.OSFile(str(path)) as file:
                 yield pa.ipc.open_file(file).read_all().to_pandas()
 
     def close(self) -> None:
-        """Forget them."""
+        """Delete them."""
         self._in_memory.clear()
         for path in self._paths:
             path.unlink(missing_ok=True)

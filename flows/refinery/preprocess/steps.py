@@ -15,7 +15,7 @@ from flows.refinery.contract.model import Step as WrittenStep
 from flows.refinery.contract.yaml_with_lines import not_text
 from flows.refinery.preprocess.model_steps import MinMaxScale, OneHotEncode, OrdinalEncode, Standardize, TrainTestSplit
 from flows.refinery.preprocess.own_steps import OwnStep, load_own_steps
-from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed
+from flows.refinery.preprocess.step_base import Step
 from flows.refinery.preprocess.table_steps import (
     CleanColumnNames,
     DropColumns,
@@ -27,17 +27,6 @@ from flows.refinery.preprocess.table_steps import (
 )
 from flows.refinery.preprocess.value_steps import Cast, Clip, FillMissing, MapValues, ParseDates
 from flows.refinery.suggestions import did_you_mean
-
-__all__ = [
-    "BUILT_IN",
-    "DropDuplicates",
-    "FittedStep",
-    "OwnStep",
-    "Step",
-    "StepFailed",
-    "argument_faults",
-    "compile_steps",
-]
 
 BUILT_IN: dict[str, type[Step]] = {
     step.name: step
@@ -64,7 +53,7 @@ BUILT_IN: dict[str, type[Step]] = {
 
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
-    """The contract's steps, ready to be applied. They hold what they learn: compile them anew for each file.
+    """The contract's steps, ready to be applied. They hold what they learn: compile them for each file.
 
     Raises:
         ContractInvalid: a step's arguments are wrong.
@@ -80,7 +69,7 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
             steps.append(_built_in(contract, written, label))
             continue
         if contract.steps_path is None:
-            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py beside it")
+            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py next to it")
         module = module or load_own_steps(contract.steps_path)
         function = getattr(module, written.function, None)
         if not callable(function):

@@ -1,4 +1,4 @@
-"""A contract's steps and output, tried on no rows at all: what cannot work on any file is told before one comes."""
+"""Try a contract's steps and output on no rows: what cannot work on any file is found before one comes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
         yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
     elif sound and contract.columns:
         yield from _unreadable_formats(contract)
-        yield from _rehearsed(contract)
+        yield from _tried(contract)
 
 
 def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
@@ -50,7 +50,7 @@ def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
             yield ("columns", name), f"{name}: {fault}"
 
 
-def _rehearsed(contract: Contract) -> Iterator[Fault]:
+def _tried(contract: Contract) -> Iterator[Fault]:
     """Do the steps on a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
     frame = _no_rows(contract)
@@ -68,12 +68,13 @@ def _rehearsed(contract: Contract) -> Iterator[Fault]:
             return
         try:
             kinds, frame = step.kinds_after(kinds, list(frame.columns)), _done(step, frame)
+            kinds = {name: kind for name, kind in kinds.items() if name in frame.columns}
         except StepFailed as error:
             if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)
             return
         except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
-            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_told(error)}"
+            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_cause(error)}"
             return
         if is_open:
             return
@@ -92,7 +93,7 @@ def _misfits(step: Step, frame: pd.DataFrame) -> list[str]:
     return [fault for name in there for fault in step.misfits(name, frame[name])]
 
 
-def _told(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

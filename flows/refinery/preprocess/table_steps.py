@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -85,10 +85,6 @@ class Select(Step):
         self.require(frame, self.columns)
         return frame[list(self.columns)]
 
-    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-        del columns
-        return {name: kind for name, kind in kinds.items() if name in self.columns}
-
 
 class DropColumns(Step):
     """All columns but these."""
@@ -99,10 +95,6 @@ class DropColumns(Step):
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         self.require(frame, self.columns)
         return frame.drop(columns=list(self.columns))
-
-    def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-        del columns
-        return {name: kind for name, kind in kinds.items() if name not in self.columns}
 
 
 class DropMissing(Step):

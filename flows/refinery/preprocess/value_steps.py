@@ -24,7 +24,7 @@ from flows.refinery.preprocess.step_base import (
     is_number,
     is_scalar,
     is_text,
-    plain,
+    python_value,
     with_columns,
 )
 from flows.refinery.validate.coercion import coerce
@@ -80,7 +80,7 @@ class FillMissing(FittedStep):
             return float(np.median(values)) if len(values) else None
         if state is None or state.empty:
             return None
-        return plain(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
+        return python_value(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
         del columns
@@ -89,7 +89,7 @@ class FillMissing(FittedStep):
             if kinds.get(name) == "time" and filling is not None and not _is_time(filling):
                 raise StepFailed(
                     f"step {self.label}: {filling!r} does not fit into the column {name!r};"
-                    " it is to be a time, as 08:00:00 (put quotes around it)"
+                    " it should be a time, as 08:00:00 (put quotes around it)"
                 )
         return dict(kinds)
 
@@ -100,7 +100,7 @@ class FillMissing(FittedStep):
         filling = self._given(name)
         wanted = "" if filling is None else misfit(filling, values)
         if wanted:
-            yield f"{filling!r} does not fit into the column {name!r}; it is to be {wanted}"
+            yield f"{filling!r} does not fit into the column {name!r}; it should be {wanted}"
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
         filling = self.value if self.value is not None else self.of(name)
@@ -165,36 +165,36 @@ class MapValues(OnColumns):
         _require_finite("default", self.default)
         for old, new in self.mapping.items():
             if new is not None and not is_scalar(new) and not isinstance(new, dt.date):
-                raise ValueError(f"mapping: {old!r} becomes {new!r}; it is to be a text, a number, a flag or nothing")
+                raise ValueError(f"mapping: {old!r} becomes {new!r}; it should be a text, a number, a flag or nothing")
         return self
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
         mapping = self._mapping_for(values)
         codes, distinct = pd.factorize(values)
-        old = [plain(value) for value in distinct]
-        known = np.array([value in mapping for value in old] + [True])  # the last stands for missing values
+        old = [python_value(value) for value in distinct]
+        known = np.array([value in mapping for value in old] + [True])  # the last is for missing values
         if self.unmapped == "fail" and not known.all():
             rows = values.index[~known[codes]]
             raise self.fail_at(rows, f"the mapping does not know a value of the column {name!r}")
         keep = self._keeps
         new = [mapping.get(value, value if keep else self.default) for value in old]
         dtype = self._dtype(values if keep else None)
-        told = [None if value is None else str(value) for value in new] if dtype == "str" else new
-        outcomes = pd.Series([*told, None], dtype=object)
-        return column_of(outcomes, dtype).take(codes).set_axis(values.index)
+        texts = [None if value is None else str(value) for value in new] if dtype == "str" else new
+        outcomes = pd.Series([*texts, None], dtype=object)
+        return as_dtype(outcomes, dtype).take(codes).set_axis(values.index)
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
         for key in self.mapping:
             wanted = misfit(key, values)
             if wanted:
-                yield f"no value of the column {name!r} is {key!r}, which is mapped; it is to be {wanted}"
+                yield f"no value of the column {name!r} is {key!r}, which is mapped; it should be {wanted}"
         kinds = self._kinds(values if self._keeps else None)
         if "boolean" in kinds and len(kinds) > 1:
             others = " and ".join(sorted(kinds - {"boolean"}))
             yield (
-                f"the column {name!r} would hold true and false beside {others}"
+                f"the column {name!r} would hold true and false together with {others}"
                 " (put quotes around yes, no, on and off where they are text;"
-                " with `unmapped: missing` no old value stays beside the new ones)"
+                " with `unmapped: missing` no old value stays among the new ones)"
             )
 
     def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:
@@ -202,7 +202,7 @@ class MapValues(OnColumns):
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             return self.mapping
         dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
-        return {plain(moment_of(key, values)): new for key, new in dates.items()}
+        return {python_value(moment_of(key, values)): new for key, new in dates.items()}
 
     @property
     def _keeps(self) -> bool:
@@ -279,10 +279,10 @@ class Cast(_Reading):
         read = coerced.values.set_axis(values.index)
         if self.type == "string" and pd.api.types.is_datetime64_dtype(values.dtype):  # dates: timestamps have a zone
             read = read.str.removesuffix(_MIDNIGHT)
-        return (column_of(read, nullable) if nullable else read), coerced.unreadable
+        return (as_dtype(read, nullable) if nullable else read), coerced.unreadable
 
 
-def column_of(values: pd.Series, dtype: str) -> pd.Series:
+def as_dtype(values: pd.Series, dtype: str) -> pd.Series:
     """Values as a column of a dtype that is known by name only."""
     column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
     return column
@@ -290,7 +290,7 @@ def column_of(values: pd.Series, dtype: str) -> pd.Series:
 
 def _require_finite(argument: str, value: Any) -> None:
     if isinstance(value, float) and not is_number(value):
-        raise ValueError(f"{argument} is {value}; it is to be a number")
+        raise ValueError(f"{argument} is {value}; it should be a number")
 
 
 def _is_time(value: Any) -> bool:

@@ -24,7 +24,7 @@ _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "z
 class ByteSource:
     """A file's bytes after decompression, once through, from the beginning.
 
-    Compression is told by content, never by name.
+    Compression is detected by content, never by name.
 
     Attributes:
         path: the file.

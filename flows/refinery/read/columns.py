@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from flows.refinery.contract.model import Contract
+
 _EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 
 
-def frame_of(columns: dict[str, list[Any]], missing: dict[str, frozenset[str]]) -> pd.DataFrame:
+def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:
+    """The texts that mean a missing value in a column: its own where the contract gives some, else the format's."""
+    column = contract.columns.get(name)
+    own = column.missing_values if column is not None else None
+    return contract.format.missing_values if own is None else own
+
+
+def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
     """A frame of equally long lists of values, where None is missing.
 
     A column of one kind gets that kind's fast type. A mixed column keeps its values under dtype object. Objects and
     arrays become their JSON text.
-
-    Args:
-        missing: for each column the texts that mean missing.
     """
-    return pd.DataFrame({name: series_of(values, missing.get(name, frozenset())) for name, values in columns.items()})
+    return pd.DataFrame(
+        {name: series_of(values, frozenset(missing_texts(contract, name))) for name, values in columns.items()}
+    )
 
 
-def series_of(values: Sequence[Any], missing: frozenset[str]) -> pd.Series[Any]:
-    """One column; see `frame_of`."""
+def series_of(values: Sequence[Any], missing: Collection[str]) -> pd.Series[Any]:
+    """One column; see `frame_of`. The texts in `missing` mean a missing value."""
     kinds = set(map(type, values))
     if dict in kinds or list in kinds:
         values = [_as_json(value) for value in values]

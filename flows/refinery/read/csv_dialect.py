@@ -52,7 +52,7 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
         name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
-    # Beside a given thousands mark of ",", 1,234 is no decimal.
+    # With a given thousands mark of ",", 1,234 is no decimal.
     decimal = given.decimal or ("." if given.thousands == "," else _detect_decimal(values, delimiter))
     return CsvDialect(
         delimiter=delimiter,
@@ -65,7 +65,7 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
     """The candidate that finds most of the contract's columns, then the most regular rows, then the most fields."""
-    # Numbers with such a mark in them may stand in quotes: "1,234.50" in a file with commas.
+    # Numbers with such a mark in them may be in quotes: "1,234.50" in a file with commas.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     candidates = [mark for mark in _DELIMITERS if mark != contract.format.quote]
     scores = {}
@@ -96,7 +96,7 @@ def _records(sample: str, delimiter: str, quote: str) -> list[list[str]]:
 
 def _detect_decimal(values: list[str], delimiter: str) -> str:
     if delimiter != "," and any(map(_POINT_THOUSANDS.fullmatch, values)):
-        return ","  # and so 1.234 beside 1.234,50 is no decimal
+        return ","  # and so 1.234 in a file with 1.234,50 is no decimal
     if delimiter == "," or any(map(_DECIMAL_POINT.fullmatch, values)):
         return "."
     return "," if any(map(_DECIMAL_COMMA.fullmatch, values)) else "."

@@ -1,7 +1,7 @@
-"""Numbers in CSV whose text says more than their value: zeros or a plus in front, as postcodes and telephones have.
+"""Numbers in CSV whose text holds more than their value: zeros or a plus in front, as in postcodes and telephones.
 
 A number that was read has lost them, so every block is looked through; in a few passes of NumPy over its bytes, and
-field by field only where such a sign stands at the beginning of a field in question.
+field by field only where such a sign begins a field in question.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def columns_with_marked_numbers(
 
 
 def _beginnings(content: npt.NDArray[np.uint8], delimiter: str, quote: str) -> Any:
-    """Where a zero or a plus stands before a digit, after nothing but a minus or blanks in its field."""
+    """Where a zero or a plus comes before a digit, after nothing but a minus or blanks in its field."""
     if len(content) < 2:
         return np.empty(0, dtype=np.int64)
     is_digit = (content - _ZERO) < 10  # bytes below "0" wrap around

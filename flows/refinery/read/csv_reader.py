@@ -15,6 +15,7 @@ import pandas as pd
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
+from flows.refinery.read.columns import missing_texts
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
 from flows.refinery.read.csv_numbers import columns_with_marked_numbers
 from flows.refinery.read.csv_records import (
@@ -118,7 +119,7 @@ def read_rows(
 
 @dataclass(frozen=True)
 class _BlockParser:
-    """Parses blocks with pandas. It can be pickled, as a partition is to be judged in another process.
+    """Parses blocks with pandas. It can be pickled, so that another process can judge a partition.
 
     Attributes:
         missing: by column the texts that mean missing.
@@ -171,7 +172,7 @@ class _BlockParser:
         return self.parse(replace(block, content=chosen), self.columns)
 
     def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
-        """The column with its missing values missing: pandas 3.1 leaves them texts beside integers beyond 64 bits."""
+        """The column with its missing values missing: pandas 3.1 leaves them as texts among integers beyond 64 bits."""
         if not isinstance(values.dtype, pd.StringDtype):
             return values
         is_missing = values.isin(self.missing[str(values.name)])
@@ -191,7 +192,7 @@ class _CsvReader:
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._columns = self._read_header()
-        missing = _missing_values(contract, self._columns)
+        missing = {name: list(missing_texts(contract, name)) for name in self._columns}
         self._parser = _BlockParser(self._columns, self._dialect, missing)
         # Of numbers pandas would take 0.0 for a missing 0.
         by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
@@ -272,7 +273,7 @@ class _CsvReader:
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
             places = [place for place, other in enumerate(names, start=1) if other == name]
-            # The name itself is not told: where the header is missing, it is a value.
+            # Without the name itself: where the header is missing, it is a value.
             raise HeaderInvalid(
                 f"line {line}: the columns {places} have the same name; name each once, and see that there is a header"
             )
@@ -378,7 +379,7 @@ class _CsvReader:
             if frame is not None:
                 first = self._at.rows + 1
                 return self._partition(frame, np.arange(first, first + block.rows, dtype=np.int64), [], block)
-            # As many fields as in a regular block, but not in every row: a long one beside a short one, or blank lines.
+            # As many fields as in a regular block, but not in every row: a long one and a short one, or blank lines.
             again = self._cut_record_by_record(block.content, is_last=False)
             if again is None or again.size != block.size:
                 raise AssertionError("a block of regular records was cut differently the second time")
@@ -411,7 +412,7 @@ class _CsvReader:
         return frame
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
-        """Whether float64 may not hold what the file says: great integers beside missing values, and overflows."""
+        """Whether float64 may lose what the file has: large integers among missing values, and overflows."""
         if values.dtype != np.float64:
             return False
         numbers = values.to_numpy()
@@ -426,7 +427,7 @@ class _CsvReader:
     def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
         """Columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
 
-        The file's beginning told of some; the first such number may come much later.
+        The file's beginning shows some; the first such number may come much later.
         """
         known = {*self._contract.columns, *self._text_columns, *lossy}
         in_question = [
@@ -486,7 +487,7 @@ class _CsvReader:
 
 
 class _Utf8:
-    """UTF-8 bytes for pandas's C parser, which would decode and encode them once more from a BytesIO."""
+    """UTF-8 bytes for pandas's C parser, which would decode and encode them again from a BytesIO."""
 
     mode = "r"
 
@@ -512,12 +513,6 @@ def _lines(content: bytes) -> list[str]:
     lines = text.split("\n")
     last = lines.pop()
     return [line + "\n" for line in lines] + ([last] if last else [])
-
-
-def _missing_values(contract: Contract, columns: list[str]) -> dict[str, list[str]]:
-    own = {name: column.missing_values for name, column in contract.columns.items()}
-    usual = contract.format.missing_values
-    return {name: list(usual if own.get(name) is None else own[name] or ()) for name in columns}
 
 
 def _is_number(text: str) -> bool:

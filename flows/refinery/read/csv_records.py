@@ -1,7 +1,7 @@
-"""CSV text cut at record ends, and its records told apart one by one where a block is not plain.
+"""CSV text cut at record ends, and split into records one by one where a block is not plain.
 
 Plain blocks are recognised with a few passes of NumPy, so that pandas's C parser can have them whole. In all others
-Python's csv module decides record by record; both read quotes in the same way, but csv says where a record begins.
+Python's csv module decides record by record; both read quotes in the same way, but csv shows where a record begins.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def records_of(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Rec
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
-    """Where the quote stands that opens the field which a text ends in: line from 0, column from 1."""
+    """Where the quote is that opens the field which a text ends in: line from 0, column from 1."""
     opened, is_open = 0, False
     for place in (match.start() for match in re.finditer(re.escape(quote), text)):
         before = text[place - 1 : place]
@@ -135,7 +135,7 @@ class Plain:
     has_quotes: bool
 
     def delimiters_before(self, end: int) -> int:
-        """How many delimiters stand before a position, outside of quotes."""
+        """How many delimiters there are before a position, outside of quotes."""
         return int(np.count_nonzero(self.delimiters[:end]))
 
 

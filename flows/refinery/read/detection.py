@@ -48,7 +48,7 @@ def detect(
 
     Args:
         head: its beginning, decompressed.
-        declared: what the contract says.
+        declared: the contract's format.
         is_whole: whether `head` is all of it.
         encoding: of text, where the contract gives one.
         delimiter: of CSV, where the contract gives one; it may be a control character, as in files of Hive.
@@ -72,7 +72,7 @@ def detect(
 def _agreed(found: Literal["parquet", "xlsx"] | None, declared: FormatType) -> TableType:
     if found is None or declared not in ("auto", found):
         name = {"parquet": "a Parquet file", "xlsx": "an XLSX workbook", None: f"no {declared} file"}[found]
-        raise FormatMismatch(f"the contract says {declared}, but this is {name}")
+        raise FormatMismatch(f"the contract declares {declared}, but this is {name}")
     return found
 
 
@@ -98,7 +98,7 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
     seen: set[str] = set()
     try:
         seen.update(instruction.name for instruction, _, _ in pickletools.genops(rest))
-    except ValueError:  # something else stands there, or the head ends
+    except ValueError:  # it is something else, or the head ends
         ends_well = not is_whole
     else:
         ends_well = True

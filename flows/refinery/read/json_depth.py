@@ -11,7 +11,7 @@ def is_nested_too_deep(value: Any, text: str) -> bool:
     """Whether a value has objects or arrays in each other on more than `MAX_LEVELS` levels.
 
     Args:
-        text: what says the value; as a rule it is too short to be nested so deep.
+        text: the value as JSON; as a rule it is too short to be nested so deep.
     """
     if text.count("[") + text.count("{") <= MAX_LEVELS:
         return False

@@ -167,15 +167,8 @@ class _JsonRows:
     def _take(self) -> Partition:
         rows, self._rows = self._rows, _Rows()
         columns = {name: [record.get(name) for record in rows.records] for name in rows.names}
-        usual = frozenset(self._contract.format.missing_values)
-        missing = dict.fromkeys(columns, usual) | {
-            name: frozenset(column.missing_values)
-            for name, column in self._contract.columns.items()
-            if column.missing_values is not None
-        }
-        return Partition(
-            frame_of(columns, missing), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, self._source_format
-        )
+        numbers = np.array(rows.row_numbers, dtype=np.int64)
+        return Partition(frame_of(columns, self._contract), numbers, rows.misfits, self._source_format)
 
 
 def read_json_lines(
@@ -341,10 +334,10 @@ class _Document:
 
 
 def _decoded(raw: str) -> dict[str, Any]:
-    """The object that a row's text says.
+    """The object in a row's text.
 
     Raises:
-        _RowUnfit: it says none, or one that cannot be kept as it is.
+        _RowUnfit: it has none, or one that cannot be kept as it is.
     """
     many_digits = len(raw) > _MAX_DIGITS and _MANY_DIGITS.search(raw)
     try:

@@ -31,7 +31,7 @@ _FOOTER_BYTES = 64 << 20
 
 
 def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compression: Any) -> Iterator[Partition]:
-    """Read a Parquet file. Nested values come as JSON text; integers beside missing ones as float64 where it is exact.
+    """Read a Parquet file. Nested values come as JSON text; integers with missing ones as float64 where it is exact.
 
     Raises:
         ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch
@@ -75,8 +75,8 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
 
 
 def _fits_into_memory(file: IO[bytes]) -> bool:
-    """Whether there is memory for what the file says that it holds. If so, and Arrow found none, then it was asked for
-    something else: a damaged page gives any size."""
+    """Whether there is memory for as much as the footer gives. If so, and Arrow found none, it was asked for something
+    else: a damaged page gives any size."""
     file.seek(0)
     metadata = pq.ParquetFile(file).metadata
     largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)

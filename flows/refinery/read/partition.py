@@ -22,7 +22,7 @@ class Limits:
 
     Attributes:
         max_file_bytes: the file as it was uploaded.
-        max_expanded_bytes: the file after decompression; also what a Parquet file says that its columns hold.
+        max_expanded_bytes: the file after decompression; also the size of the columns according to a Parquet file.
         max_expansion_ratio: expanded to uploaded bytes, judged from `expansion_grace_bytes` on.
         expansion_grace_bytes: expanded bytes up to which no ratio is too high.
         max_columns: columns of a table.
@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A row that could not be decoded. It belongs into quarantine.
+    """A row that could not be decoded. It belongs in quarantine.
 
     Attributes:
         row_number: its place among the file's data rows, from 1.

@@ -36,7 +36,7 @@ class FormatNotAllowed(FileRejected):
 
 
 class FormatMismatch(FileRejected):
-    """The content is another format than the contract says."""
+    """The content is in another format than the contract declares."""
 
     code = "format_mismatch"
 
@@ -48,7 +48,7 @@ class TextUndecodable(FileRejected):
 
 
 class HeaderInvalid(FileRejected):
-    """A column has no name, two have the same, or one has a name that Sluice writes a column of its own under."""
+    """A column has no name, two have the same, or one has a name that Sluice reserves."""
 
     code = "header_invalid"
 

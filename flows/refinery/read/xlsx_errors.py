@@ -1,4 +1,4 @@
-"""Cells of a workbook that hold an error (#DIV/0!, #N/A), told from its XML: the reader gives them as empty cells."""
+"""Cells of a workbook that hold an error (#DIV/0!, #N/A), found in its XML: the reader gives them as empty cells."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ErrorCells:
 
         Args:
             start: where its tag begins in a piece of the sheet's XML.
-            row: that it is in, where it does not say so itself.
+            row: that it is in, where it does not give one itself.
         """
         end = text.find(b">", start)
         if not _IS_ERROR.search(text, start, end):
@@ -54,8 +54,8 @@ class ErrorCells:
             return
         self._kinds.extend(bytes(max(0, row + 1 - len(self._kinds))))
         value = _VALUE.match(text, end + 1)
-        said = value[1].decode("ascii", errors="replace").strip() if value else ""
-        self._kinds[row] = self._kinds[row] or (_KINDS.index(said) if said in _KINDS else 0) + 1
+        shown = value[1].decode("ascii", errors="replace").strip() if value else ""
+        self._kinds[row] = self._kinds[row] or (_KINDS.index(shown) if shown in _KINDS else 0) + 1
 
 
 def has_error_cell(text: bytes) -> bool:
@@ -77,7 +77,7 @@ def sheet_errors(name: str, faults: Mapping[str, ErrorCells], content: Callable[
         content: gives a part's content.
 
     Raises:
-        WorkbookBroken: the part that holds the sheet cannot be told.
+        WorkbookBroken: the part that holds the sheet cannot be found.
     """
     sheets = [_attributes(tag) for tag in _SHEET.findall(content(_WORKBOOK))]
     relations = [_attributes(tag) for tag in _RELATION.findall(content(_RELATIONS))]
@@ -85,7 +85,7 @@ def sheet_errors(name: str, faults: Mapping[str, ErrorCells], content: Callable[
     target = next((targets.get(sheet.get("id")) for sheet in sheets if sheet.get("name") == name), None)
     if target is None:
         raise WorkbookBroken(
-            "cells of the workbook hold errors (as #N/A), and in which sheet cannot be told; clear them, or upload CSV"
+            "cells of the workbook hold errors (as #N/A), in a sheet that cannot be found; clear them, or upload CSV"
         )
     target = target.removeprefix("/").lower()
     return faults.get(target if target.startswith("xl/") else f"xl/{target}") or ErrorCells()

@@ -128,16 +128,13 @@ def _partitions(
 
 def _partition(rows: _Rows, names: list[str], contract: Contract, found: SourceFormat) -> Partition:
     columns: dict[str, list[Any]] = {}
-    missing: dict[str, frozenset[str]] = {}
     for place, name in enumerate(names):
         column = contract.columns.get(name)
         values = [_value(row[place]) if place < len(row) else None for row in rows.values]
         if column is not None and column.type in TEXT_TYPES:
             values = [_text_of_number(value) for value in values]
         columns[name] = values
-        own = column.missing_values if column is not None else None
-        missing[name] = frozenset(contract.format.missing_values if own is None else own)
-    return Partition(frame_of(columns, missing), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
+    return Partition(frame_of(columns, contract), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
 
 
 def _value(value: Any) -> Any:
@@ -172,7 +169,7 @@ def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         cells = [_cell(place, number) for place, other in enumerate(names) if other == name]
-        # The name itself is not told: where the header is missing, it is a value.
+        # Without the name itself: where the header is missing, it is a value.
         listed = ", ".join(cells[:10])
         raise HeaderInvalid(
             f"the cells {listed} have the same name; name each column once, and see that there is a header"
@@ -268,7 +265,7 @@ def _content(file: IO[bytes], name: str) -> bytes:
 
 
 def _pieces(file: IO[bytes], part: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A part's unpacked content, whatever its header says about its size."""
+    """A part's unpacked content, whatever size its header gives."""
     if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
     if part.header_offset < 0:
@@ -302,7 +299,7 @@ def _inflated(inflater: Any, packed: bytes) -> Iterator[bytes]:
 
 
 class _Extent:
-    """How far a sheet's cells reach, told from its XML without parsing it."""
+    """How far a sheet's cells reach, counted in its XML without parsing it."""
 
     def __init__(self, max_cells: int) -> None:
         self.errors = ErrorCells(max_cells)

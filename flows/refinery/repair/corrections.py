@@ -19,12 +19,12 @@ _PARQUET_MAGIC = b"PAR1"
 
 
 class CorrectionsUnusable(TerminalError):
-    """The corrected rows do not fit the file that they are for; the message says which rows or columns, and why."""
+    """The corrected rows do not fit the file that they are for; the message names the rows or columns, and why."""
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What is to stand in some rows of a file.
+    """The new values of some rows of a file.
 
     Attributes:
         columns: the columns that are given.

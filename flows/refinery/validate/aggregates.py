@@ -48,12 +48,8 @@ class Counts:
     failing: int
 
     def merge(self, later: Self) -> Self:
-        return replace(
-            self,
-            rows=self.rows + later.rows,
-            evaluated=self.evaluated + later.evaluated,
-            failing=self.failing + later.failing,
-        )
+        rows, evaluated = self.rows + later.rows, self.evaluated + later.evaluated
+        return replace(self, rows=rows, evaluated=evaluated, failing=self.failing + later.failing)
 
 
 @dataclass(frozen=True)
@@ -91,10 +87,6 @@ class Total:
 
     value: Any
 
-    @classmethod
-    def of(cls, name: str) -> Callable[[Metric, Domain], Total]:
-        return lambda metric, _: cls(metric(name))
-
     def merge(self, later: Self) -> Self:
         return replace(self, value=self.value + later.value)
 
@@ -110,12 +102,8 @@ class Extreme:
     pick: Callable[..., Any]
 
     @classmethod
-    def of(cls, name: str, pick: Callable[..., Any]) -> Callable[[Metric, Domain], Extreme]:
-        def state(metric: Metric, _: Domain) -> Extreme:
-            value = metric(name)
-            return cls(None if pd.isna(value) else value, pick)
-
-        return state
+    def of(cls, value: Any, pick: Callable[..., Any]) -> Extreme:
+        return cls(None if pd.isna(value) else value, pick)
 
     def merge(self, later: Self) -> Self:
         values = [value for value in (self.value, later.value) if value is not None]
@@ -136,16 +124,12 @@ class Moments:
     wanted: str
 
     @classmethod
-    def of(cls, wanted: str) -> Callable[[Metric, Domain], Moments]:
-        def state(_: Metric, domain: Domain) -> Moments:
-            values = domain().dropna()
-            if not pd.api.types.is_numeric_dtype(values.dtype):
-                raise TypeError("the column holds no numbers")
-            moments = ExactMoments(deviation=wanted == "standard deviation")
-            moments.add(values.to_numpy(dtype="float64"))
-            return cls(moments, wanted)
-
-        return state
+    def of(cls, values: pd.Series, wanted: str) -> Moments:
+        if not pd.api.types.is_numeric_dtype(values.dtype):
+            raise TypeError("the column holds no numbers")
+        moments = ExactMoments(deviation=wanted == "standard deviation")
+        moments.add(values.dropna().to_numpy(dtype="float64"))
+        return cls(moments, wanted)
 
     def merge(self, later: Self) -> Self:
         self.moments.merge(later.moments)
@@ -166,10 +150,6 @@ class Proportion:
     part: int
     whole: int
 
-    @classmethod
-    def non_null(cls, metric: Metric, _: Domain) -> Proportion:
-        return cls(int(metric("column.non_null_count")), int(metric("table.row_count")))
-
     def merge(self, later: Self) -> Self:
         return replace(self, part=self.part + later.part, whole=self.whole + later.whole)
 
@@ -189,12 +169,9 @@ class DistinctCount:
     wanted: str
 
     @classmethod
-    def of(cls, wanted: str) -> Callable[[Metric, Domain], DistinctCount]:
-        def state(_: Metric, domain: Domain) -> DistinctCount:
-            values = domain().dropna()
-            return cls(np.unique(hashes_of(values.to_frame())), len(values), wanted)
-
-        return state
+    def of(cls, values: pd.Series, wanted: str) -> DistinctCount:
+        values = values.dropna()
+        return cls(np.unique(hashes_of(values.to_frame())), len(values), wanted)
 
     def merge(self, later: Self) -> Self:
         return replace(self, hashes=np.union1d(self.hashes, later.hashes), values=self.values + later.values)
@@ -216,8 +193,8 @@ class ValueCounts:
     counts: pd.Series
 
     @classmethod
-    def of_partition(cls, _: Metric, domain: Domain) -> ValueCounts:
-        return cls(domain().value_counts(sort=False))._within_limit()
+    def of(cls, values: pd.Series) -> ValueCounts:
+        return cls(values.value_counts(sort=False))._within_limit()
 
     def merge(self, later: Self) -> Self:
         merged = pd.concat([self.counts, later.counts])
@@ -254,14 +231,17 @@ def _hashable(column: pd.Series) -> pd.Series:
 
 # What GX needs per partition for each metric that is merged, and how the state is made of it.
 AGGREGATES: dict[str, tuple[tuple[str, ...], Callable[[Metric, Domain], Any]]] = {
-    "table.row_count": (("table.row_count",), Total.of("table.row_count")),
-    "column.sum": ((), Moments.of("sum")),
-    "column.max": (("column.max",), Extreme.of("column.max", max)),
-    "column.min": (("column.min",), Extreme.of("column.min", min)),
-    "column.mean": ((), Moments.of("mean")),
-    "column.standard_deviation": ((), Moments.of("standard deviation")),
-    "column.non_null_proportion": (("column.non_null_count", "table.row_count"), Proportion.non_null),
-    "column.distinct_values.count": ((), DistinctCount.of("count")),
-    "column.unique_proportion": ((), DistinctCount.of("proportion")),
-    "column.most_common_value": ((), ValueCounts.of_partition),
+    "table.row_count": (("table.row_count",), lambda metric, _: Total(metric("table.row_count"))),
+    "column.sum": ((), lambda _, domain: Moments.of(domain(), "sum")),
+    "column.max": (("column.max",), lambda metric, _: Extreme.of(metric("column.max"), max)),
+    "column.min": (("column.min",), lambda metric, _: Extreme.of(metric("column.min"), min)),
+    "column.mean": ((), lambda _, domain: Moments.of(domain(), "mean")),
+    "column.standard_deviation": ((), lambda _, domain: Moments.of(domain(), "standard deviation")),
+    "column.non_null_proportion": (
+        ("column.non_null_count", "table.row_count"),
+        lambda metric, _: Proportion(int(metric("column.non_null_count")), int(metric("table.row_count"))),
+    ),
+    "column.distinct_values.count": ((), lambda _, domain: DistinctCount.of(domain(), "count")),
+    "column.unique_proportion": ((), lambda _, domain: DistinctCount.of(domain(), "proportion")),
+    "column.most_common_value": ((), lambda _, domain: ValueCounts.of(domain())),
 }

@@ -19,7 +19,7 @@ from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
-# Integers that a float64 cannot tell apart: integers by themselves, texts beside numbers that are no integers.
+# Integers that a float64 cannot tell apart: integers among integers, texts among numbers that are no integers.
 Inferred = Kind | Literal["great_integer"]
 
 # How good rows are kept and published.
@@ -48,7 +48,7 @@ MISSING_RULE = "missing_value"
 
 _INTEGER = r"^[+-]?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
-_SIGNED_INTEGER = r"^([+-]?0[0-9]+|\+[0-9]+)$"  # its text says more than its value
+_SIGNED_INTEGER = r"^([+-]?0[0-9]+|\+[0-9]+)$"  # its text holds more than its value
 _LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
 _MAX_DIGITS = 20  # with the sign; longer integers do not fit 64 bits
 _TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
@@ -82,7 +82,7 @@ class Coerced:
 
 
 def coerce(raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS) -> Coerced:
-    """Read a raw column as the type that its contract says. Never raises for a value."""
+    """Read a raw column as the type that its contract declares. Never raises for a value."""
     missing = raw.isna().to_numpy()
     values = _READERS[column.type](raw, column, source_format)
     unreadable = values.isna().to_numpy() & ~missing
@@ -151,8 +151,8 @@ def empty_column(kind: str, rows: int) -> pd.Series:
 def infer_kind(raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS) -> Inferred | None:
     """The type of a column that the contract does not name; None where it holds no value.
 
-    The type of a whole file is the join of its partitions' types, whatever their size, and so hangs on each value by
-    itself: whole numbers are integers even where pandas needed floats to hold a missing value beside them, and in CSV
+    The type of a whole file is the join of its partitions' types, whatever their size, and so depends on each value by
+    itself: whole numbers are integers even where pandas needed floats to hold a missing value among them, and in CSV
     also where the column was kept as text for the sake of another value.
     """
     if raw.notna().sum() == 0:
@@ -219,7 +219,7 @@ def _infer_objects(values: pd.Series) -> Inferred:
 def _infer_texts(values: pd.Series, decimal: str) -> Inferred:
     """The type of texts in CSV, each taken for what it would be by itself."""
     if not _LIKE_NUMBER.match(values.iloc[0]):
-        return "string"  # told at once of most columns
+        return "string"  # decided at once for most columns
     texts = pc.utf8_trim(_text(values), " \t")
     number = _NUMBER.replace(r"\.", rf"\x{ord(decimal):02x}")
     signed = pc.match_substring_regex(texts, _SIGNED_INTEGER)
@@ -270,7 +270,7 @@ def _read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.S
     else:
         numbers = _numbers(_plain_numbers(raw, source_format))
     if source_format.type == "csv":
-        numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 beside a fraction
+        numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 among fractions
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
     return _series(finite, "float64")
 
@@ -359,7 +359,7 @@ def _plain_numbers(raw: pd.Series, source_format: SourceFormat) -> pa.Array:
         # A point is then no decimal mark: it must not be read as one.
         pointed = pc.match_substring(text, ".")
         text = pc.if_else(pointed, "not a number", pc.replace_substring(text, source_format.decimal, "."))
-    return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast knows no plus sign
+    return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast takes no plus sign
 
 
 def _numbers(text: pa.Array) -> pa.Array:
@@ -397,7 +397,7 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
     else:
         text: Any = as_text(raw)
         if written is None:
-            # One value with nanoseconds would narrow the years that all the others may lie in.
+            # One value with nanoseconds would narrow the range of years of all the others.
             short = pc.replace_substring_regex(_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
             # pandas also takes a year alone for a moment, and "-3" for a year.
             text = _series(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
@@ -413,7 +413,7 @@ def _read_by_format(text: pd.Series, written: str) -> pd.Series:
     """Moments in UTC, by strftime's codes.
 
     pandas takes the second 60 for the next minute, and the day 366 and the week 53 of any year for days of the next:
-    such values say something else when they are written again.
+    such values would be other ones when they are written again.
     """
     moments = pd.to_datetime(text, format=written, errors="coerce", utc=True)
     doubtful = moments.notna()
@@ -458,7 +458,7 @@ def _away_from_the_ends(moments: pd.Series) -> pd.Series:
 
 
 def _within_calendar(moments: pd.Series) -> pd.Series:
-    """Only the years 1 to 9999: what lies outside Python and most databases cannot hold."""
+    """Only the years 1 to 9999: Python and most databases cannot hold others."""
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))
     return within
 
@@ -497,12 +497,12 @@ def _text_of(value: Any) -> str:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return "true" if value else "false"
-    # As a column of floats is written, so that the text does not hang on what else a partition holds.
+    # As a column of floats is written, so that the text does not depend on what else a partition holds.
     return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
 
 
 def _float_text(floats: pa.Array) -> pa.Array:
-    """Floats as text, whole ones as integers are written: what stands beside integers makes floats of them."""
+    """Floats as text, whole ones as integers are written: integers among floats are read as floats."""
     size = pc.abs(floats)
     whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, _EXACT_IN_FLOAT), pc.greater(size, 1e9)))
     return pc.if_else(whole, _whole(floats).cast(pa.string()), floats.cast(pa.string()))

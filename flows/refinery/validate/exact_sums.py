@@ -61,7 +61,7 @@ class ExactMoments:
         self._sum, self._squares = ExactSum(), ExactSum()
 
     def add(self, values: np.ndarray) -> None:
-        """Take in float64 values; infinite ones and NaN are passed over."""
+        """Add float64 values; infinite ones and NaN are passed over."""
         values = values[np.isfinite(values)]
         if not len(values):
             return
@@ -72,14 +72,14 @@ class ExactMoments:
         self._sum.add(values)
         if not self._with_deviation:
             return
-        # Squares of great numbers overflow and those of tiny ones vanish; those of their fractions do neither.
+        # Squares of large numbers overflow and those of tiny ones vanish; those of their fractions do neither.
         fractions, exponents = np.frexp(values)
         squares, errors = _exact_squares(fractions)
         self._squares.add(squares, 2 * exponents)
         self._squares.add(errors, 2 * exponents)
 
     def merge(self, other: ExactMoments) -> None:
-        """Take in what another one saw."""
+        """Add what another one has seen."""
         if other.count:
             self.low = min(self.low, other.low) if self.count else other.low
             self.high = max(self.high, other.high) if self.count else other.high
@@ -115,7 +115,7 @@ class ExactMoments:
 
 
 def _root(square: Fraction) -> float:
-    """The square root, also where the square is too great or too small for a float."""
+    """The square root, also where the square is too large or too small for a float."""
     shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
     return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -39,7 +40,7 @@ class ExpectationRaised(FileRejected):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What GX says of one rule over the whole file.
+    """GX's verdict on one rule over the whole file.
 
     Attributes:
         success: whether the expectation is met, with its `mostly`.
@@ -182,7 +183,7 @@ class Judge:
             _, state_of = AGGREGATES[expectation.metric_dependencies[0]]
             return RuleFinding(state=state_of(metric, values))
         if rule.method is Method.DISTINCT:
-            return RuleFinding(state=ValueCounts.of_partition(metric, values))
+            return RuleFinding(state=ValueCounts.of(values()))
         return RuleFinding()
 
     def _in_order(self, rule: Rule, expectation: Any, counts: Counts, row_numbers: np.ndarray) -> InOrder:
@@ -214,21 +215,15 @@ class Judge:
     # --- GX's graph ---------------------------------------------------------------------------------------------
 
     def _build(self, configurations: list[Any]) -> Any:
-        return (
-            gx()
-            .MetricsCalculator(self._engine)
-            .build_metric_dependency_graph(metric_configurations=configurations, runtime_configuration=dict(_RUNTIME))
-        )
+        calculator = gx().MetricsCalculator(self._engine)
+        return calculator.build_metric_dependency_graph(configurations, dict(_RUNTIME))
 
     def _resolve(self, graph: Any) -> Mapping[Any, Any]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                resolved, _ = (
-                    gx()
-                    .MetricsCalculator(self._engine)
-                    .resolve_validation_graph(graph, runtime_configuration=dict(_RUNTIME))
-                )
+                calculator = gx().MetricsCalculator(self._engine)
+                resolved, _ = calculator.resolve_validation_graph(graph, dict(_RUNTIME))
         except gx().MetricResolutionError as error:
             self._blame(error)
         metrics: Mapping[Any, Any] = resolved
@@ -242,19 +237,14 @@ class Judge:
                 graph = self._build([_metric(expectation, name)])
                 if failed & {part.id for edge in graph.edges for part in (edge.left, edge.right) if part}:
                     _raise_named(rule, error)
-        told, cause_type = _kind_of(error)
-        raise ExpectationRaised(f"Great Expectations could not compute a metric: {told}", cause_type) from None
+        why, cause_type = _kind_of(error)
+        raise ExpectationRaised(f"Great Expectations could not compute a metric: {why}", cause_type) from None
 
     def _validate(self, expectation: Any, frame: pd.DataFrame) -> Any:
         """Run one expectation on one frame as GX itself does."""
         self._engine.load_batch_data(_PARTITION, frame)
-        dependencies = expectation.get_validation_dependencies(
-            execution_engine=self._engine, runtime_configuration=dict(_RUNTIME)
-        )
-        metrics = self._resolve(self._build(dependencies.get_metric_configurations()))
-        return expectation.metrics_validate(
-            metrics=metrics, execution_engine=self._engine, runtime_configuration=dict(_RUNTIME)
-        )
+        configurations = expectation.get_validation_dependencies(**self._run).get_metric_configurations()
+        return expectation.metrics_validate(metrics=self._resolve(self._build(configurations)), **self._run)
 
     def _validate_distinct(self, rule: Rule, state: ValueCounts) -> Any:
         # The row_condition was applied in each partition; the union holds only what passed it.
@@ -276,13 +266,13 @@ class Judge:
 
     def _inject(self, expectation: Any, values: Mapping[str, Any]) -> Any:
         """GX's verdict from metrics that were computed elsewhere."""
-        dependencies = expectation.get_validation_dependencies(
-            execution_engine=self._engine, runtime_configuration=dict(_RUNTIME)
-        )
+        dependencies = expectation.get_validation_dependencies(**self._run)
         metrics = {configuration.id: values[name] for name, configuration in dependencies.metric_configurations.items()}
-        return expectation.metrics_validate(
-            metrics=metrics, execution_engine=self._engine, runtime_configuration=dict(_RUNTIME)
-        )
+        return expectation.metrics_validate(metrics=metrics, **self._run)
+
+    @property
+    def _run(self) -> dict[str, Any]:
+        return {"execution_engine": self._engine, "runtime_configuration": dict(_RUNTIME)}
 
 
 # --- metrics of an expectation ------------------------------------------------------------------------------------
@@ -301,11 +291,11 @@ def _domain_object(rule: Rule, arguments: Mapping[str, Any] | None = None) -> An
 
 
 def _faults(error: ValueError) -> str:
-    """What pydantic says, one fault per argument; of a choice of types it tells each one's fault."""
-    told: dict[str, str] = {}
+    """Pydantic's faults, one per argument; of a choice of types it reports each one's fault."""
+    why: dict[str, str] = {}
     for fault in getattr(error, "errors", list)():
-        told.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))
-    return "; ".join(f"{argument}: {message}" for argument, message in told.items()) or str(error)
+        why.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))
+    return "; ".join(f"{argument}: {message}" for argument, message in why.items()) or str(error)
 
 
 def _metric(expectation: Any, name: str) -> Any:
@@ -331,7 +321,7 @@ def _partition_metrics(rule: Rule, expectation: Any) -> tuple[str, ...]:
 
 
 def _count_metrics(expectation: Any) -> tuple[str, ...]:
-    """The metrics that say how many rows a map expectation looks at."""
+    """The metrics that count how many rows a map expectation looks at."""
     if "column" in expectation.domain_keys:
         return ("table.row_count", "column_values.nonnull.unexpected_count")
     return ("table.row_count", f"{expectation.map_metric}.filtered_row_count")
@@ -350,7 +340,7 @@ def _failing_rows(condition: Any) -> np.ndarray:
     """The positions that a map metric's condition marks.
 
     A comparison with a missing value that pandas leaves open (NA) fails, as it does for NumPy's NaN: otherwise the
-    verdict would hang on which of the two a partition's column happens to be held in.
+    verdict would depend on which of the two a partition's column happens to have.
     """
     mask: pd.Series = condition[0]
     values = mask.to_numpy(dtype=bool, na_value=True) if mask.dtype == "boolean" else mask.to_numpy(dtype=bool)
@@ -371,26 +361,23 @@ def _verdict(rule: Rule, result: Any, rows_evaluated: int | None = None, rows_fa
     return Verdict(rule, bool(result.success), dict(result.result), rows_evaluated, rows_failing)
 
 
-class _raises_named:  # noqa: N801 reads as the statement it makes
+@contextmanager
+def _raises_named(rule: Rule) -> Iterator[None]:
     """Turn what GX raises into ExpectationRaised with the rule's name. Never carries a data value."""
-
-    def __init__(self, rule: Rule) -> None:
-        self._rule = rule
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        if error is not None and isinstance(error, Exception) and not isinstance(error, FileRejected):
-            _raise_named(self._rule, error)
+    try:
+        yield
+    except FileRejected:
+        raise
+    except Exception as error:  # noqa: BLE001 GX raises anything for values that it cannot judge
+        _raise_named(rule, error)
 
 
 def _raise_named(rule: Rule, error: BaseException) -> NoReturn:
     columns = f" on {', '.join(map(repr, rule.columns))}" if rule.columns else ""
     if any(isinstance(cause, MemoryError) for cause in _causes(error)):
         raise MemoryError from None  # the task's fault, not the expectation's
-    told, cause_type = _kind_of(error)
-    raise ExpectationRaised(f"{rule.name}{columns} gave no verdict: {told}", cause_type) from None
+    why, cause_type = _kind_of(error)
+    raise ExpectationRaised(f"{rule.name}{columns} gave no verdict: {why}", cause_type) from None
 
 
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
@@ -426,7 +413,7 @@ def _register_metrics() -> None:
     """Replace GX's `between` by one that compares nullable integers and all timestamps at once.
 
     GX compares NumPy integers, floats and nanosecond timestamps as columns, everything else value by value in Python.
-    Registering a metric anew is GX's own way to extend it; the comparison itself remains GX's.
+    Registering a metric again is GX's own way to extend it; the comparison itself remains GX's.
     """
     import inspect
 

@@ -70,7 +70,6 @@ def _import() -> SimpleNamespace:
         MetricResolutionError=MetricResolutionError,
         MetricsCalculator=MetricsCalculator,
         PandasExecutionEngine=PandasExecutionEngine,
-        ValidationGraph=validation_graph.ValidationGraph,
         get_expectation_impl=get_expectation_impl,
         get_metric_kwargs=get_metric_kwargs,
         list_registered_expectation_implementations=list_registered_expectation_implementations,
@@ -82,17 +81,17 @@ def _import() -> SimpleNamespace:
 def _configure(names: Any) -> None:
     # A frame at or above this size in bytes gets no fingerprint; 0 means none ever does.
     names.pandas_execution_engine.HASH_THRESHOLD = 0
-    # One expectation (KL divergence) shows progress bars whatever it is told; they would also start a thread.
+    # One expectation (KL divergence) shows progress bars whatever the setting; they would also start a thread.
     bars = names.validation_graph.tqdm
     bars.monitor_interval = 0
     names.validation_graph.tqdm = lambda *given, **options: bars(*given, **{**options, "disable": True})
-    # GX redirects Python's warnings to a logger on import; ours stay where they were.
+    # GX redirects Python's warnings to a logger on import; ours stay on stderr.
     logging.captureWarnings(False)
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
 
 
 class _OnFirstUse(ModuleType):
-    """Stands in for a module that GX imports at its top and hardly ever uses; imports it when something of it is used.
+    """Replaces a module that GX imports at its top and hardly ever uses; imports it when something of it is used.
 
     importlib's LazyLoader would not do: before Python 3.12 the import statement itself counts as a use.
     """

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Column, Contract
-from flows.refinery.read.columns import series_of
+from flows.refinery.read.columns import missing_texts, series_of
 from flows.refinery.read.csv_dialect import TEXT_TYPES
 from flows.refinery.read.csv_reader import read_rows
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
@@ -138,13 +138,8 @@ class _Overlay:
 
     def _missing_mark(self, name: str) -> str:
         """How a missing value of a column is written."""
-        marks = self._missing_marks(name)
+        marks = missing_texts(self._contract, name)
         return "" if "" in marks or not marks else marks[0]
-
-    def _missing_marks(self, name: str) -> tuple[str, ...]:
-        column = self._contract.columns.get(name)
-        own = column.missing_values if column is not None else None
-        return self._contract.format.missing_values if own is None else own
 
     # --- formats whose values have types ------------------------------------------------------------------------------
 
@@ -179,14 +174,14 @@ class _Overlay:
         for place, row in zip(places.tolist(), rows, strict=True):
             given = row.get(name)
             if name in row and given != shown[place] and not (given is None and shown[place] == ""):
-                changed[place] = None if given in self._missing_marks(name) else given
+                changed[place] = None if given in missing_texts(self._contract, name) else given
         if not changed and not added:
             return raw
         others = [value for place, value in enumerate(values) if place not in changed and value is not None]
         read = self._reader_of(name, raw, others)
         for place, text in changed.items():
             values[place] = None if text is None else read(text)
-        return _settled(values, raw)
+        return _as_before(values, raw)
 
     def _reader_of(self, name: str, raw: pd.Series, others: Sequence[Any]) -> Callable[[str], Any]:
         """What makes a value of a text, of the kind that the column's other values are of."""
@@ -230,9 +225,9 @@ def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
     return text
 
 
-def _settled(values: Sequence[Any], raw: pd.Series) -> pd.Series:
+def _as_before(values: Sequence[Any], raw: pd.Series) -> pd.Series:
     """Values as a column of the type that they had, where all of them still are of it."""
     is_moment = pd.api.types.is_datetime64_any_dtype(raw.dtype)
     if is_moment and not any(isinstance(value, str) for value in values):
         return pd.Series([pd.NaT if value is None else value for value in values], dtype=raw.dtype)
-    return series_of(values, frozenset())
+    return series_of(values, ())

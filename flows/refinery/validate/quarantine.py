@@ -166,12 +166,12 @@ class BrokenRows:
         self._numbers: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
     def add(self, row_numbers: np.ndarray, masks: np.ndarray) -> None:
-        """Take in the bad rows of one partition; their numbers are greater than all before."""
+        """Add the bad rows of one partition; their numbers are greater than all before."""
         for place in np.flatnonzero(masks.any(axis=1)).tolist():
             self._numbers[place].append(row_numbers[masks[place]])
 
     def add_late(self, place: int, row_numbers: np.ndarray) -> None:
-        """Take in rows that turned out to break a rule when the whole file was seen."""
+        """Add rows that turned out to break a rule when the whole file was seen."""
         self._numbers[place] = [np.unique(np.concatenate([*self._numbers[place], row_numbers]))]
 
     def masks(self, row_numbers: np.ndarray) -> np.ndarray:

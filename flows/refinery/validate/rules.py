@@ -209,7 +209,7 @@ def rules_of(contract: Contract) -> tuple[Rule, ...]:
 def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> Rule:
     name = expectation.name
     if name not in METHODS:
-        why = UNSUPPORTED.get(name, "this release knows no way to judge it in partitions")
+        why = UNSUPPORTED.get(name, "this release cannot judge it in partitions")
         raise ContractInvalid(f"contract {contract.dataset!r}: {name} cannot be used: {why}")
     columns = tuple(expectation.columns)
     rule_id = f"{name}({', '.join(columns)})" if columns else name
@@ -232,7 +232,7 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
 
 
 def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """The arguments with moments as the frames hold them: without a zone, in UTC."""
+    """The arguments with timestamps as the frames hold them: without a zone, in UTC."""
     return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in arguments.items()}
 
 

@@ -27,7 +27,7 @@ class HashCollector:
         self._used = 0
 
     def add(self, hashes: np.ndarray) -> None:
-        """Take in the hashes of one partition's keys, one per row."""
+        """Add the hashes of one partition's keys, one per row."""
         wanted = self._used + len(hashes)
         if wanted > len(self._hashes):
             self._hashes.resize(max(wanted, len(self._hashes) * 3 // 2), refcheck=False)

@@ -36,7 +36,7 @@ class WholeFileJudge:
         }
 
     def take(self, rows: pa.RecordBatch, key_hashes: Sequence[np.ndarray | None]) -> None:
-        """Take in one partition: all its rows, good and bad, and by rule the hashes of its keys."""
+        """Keep what one partition has: all its rows, good and bad, and by rule the hashes of its keys."""
         self._rows.write(rows)
         for position, collector in self._collectors.items():
             hashes = key_hashes[position]

@@ -30,14 +30,14 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 class OutputImpossible(FileRejected):
-    """The clean rows cannot be written as the contract says: no such column to part them by, or too many values."""
+    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values."""
 
     code = "output_impossible"
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A local file that is to be published.
+    """A local file to publish.
 
     Attributes:
         folder: "" or the folders that its rows belong to, as in "country=DE/".
@@ -53,7 +53,7 @@ class OutputFile:
 
 
 class OutputWriter:
-    """Writes frames as the contract's output says.
+    """Writes frames as the contract's output declares.
 
     Args:
         kinds: columns that are written as another type than pandas holds them in: "date" or "time".
@@ -68,7 +68,7 @@ class OutputWriter:
         """Add rows. All frames have the same columns.
 
         Raises:
-            OutputImpossible: they cannot be parted as the contract says.
+            OutputImpossible: they cannot be split by the contract's partition_by.
         """
         table = as_table(frame, self._kinds)
         self._schema = self._schema or self._published(table).schema
@@ -88,9 +88,8 @@ class OutputWriter:
                     f"output.partition_by {list(self._output.partition_by)} gives more than {MAX_FOLDERS} folders"
                 )
             path = self._folder / f"data-{len(self._files):04d}"
-            kind = _ParquetFile if self._output.format == "parquet" else _CsvFile
             schema = self._schema if self._schema is not None else pa.schema([])
-            self._files[folder] = kind(path, schema, self._output.effective_compression)
+            self._files[folder] = _OneFile(path, schema, self._output)
         return self._files[folder]
 
     def _parts(self, frame: pd.DataFrame, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -112,55 +111,32 @@ class OutputWriter:
 
 
 class _OneFile:
-    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
-        self._path, self._schema, self._compression = path, schema, compression
-        self._rows = 0
+    """A Parquet or CSV file that is written table by table."""
 
-    extension = ""
-
-    def write(self, table: pa.Table) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        raise NotImplementedError
-
-    def close(self, folder: str) -> OutputFile:
-        self.finish()
-        return output_file(self._path, folder, self._rows, self.extension)
-
-
-class _ParquetFile(_OneFile):
-    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
-        super().__init__(path, schema, compression)
-        self.extension = ".parquet"
-        self._writer = pq.ParquetWriter(path, schema, compression=compression)
+    def __init__(self, path: Path, schema: pa.Schema, output: Output) -> None:
+        self._path, self._rows = path, 0
+        self._header: pa.Schema | None = None
+        compression = output.effective_compression
+        if output.format == "parquet":
+            self._extension = ".parquet"
+            self._writer = pq.ParquetWriter(path, schema, compression=compression)
+            return
+        self._extension = f".csv{_EXTENSIONS[compression]}"
+        self._header = pa.schema([field.with_name(_unformula(field.name)) for field in schema])
+        self._sink = pa.output_stream(str(path), compression=None if compression == "none" else compression)
+        self._writer = pa_csv.CSVWriter(self._sink, self._header)
 
     def write(self, table: pa.Table) -> None:
+        if self._header is not None:
+            table = pa.Table.from_arrays([_escaped(column) for column in table.columns], schema=self._header)
         self._writer.write_table(table)
         self._rows += table.num_rows
 
-    def finish(self) -> None:
+    def close(self, folder: str) -> OutputFile:
         self._writer.close()
-
-
-class _CsvFile(_OneFile):
-    def __init__(self, path: Path, schema: pa.Schema, compression: str) -> None:
-        super().__init__(path, schema, compression)
-        self.extension = f".csv{_EXTENSIONS[compression]}"
-        codec = None if compression == "none" else compression
-        self._sink = pa.output_stream(str(path), compression=codec)
-        header = pa.schema([field.with_name(_unformula(field.name)) for field in schema])
-        self._header = header
-        self._writer = pa_csv.CSVWriter(self._sink, header)
-
-    def write(self, table: pa.Table) -> None:
-        columns = [_escaped(column) for column in table.columns]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._header))
-        self._rows += table.num_rows
-
-    def finish(self) -> None:
-        self._writer.close()
-        self._sink.close()
+        if self._header is not None:
+            self._sink.close()
+        return output_file(self._path, folder, self._rows, self._extension)
 
 
 def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
@@ -217,8 +193,8 @@ def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> p
     day = _DAY.fullmatch(name)
     column = day.group(1).strip() if day else name
     if column not in frame.columns:
-        there = ", ".join(map(repr, frame.columns))
-        raise OutputImpossible(f"output.partition_by: there is no column {column!r} to write by; there are {there}")
+        present = ", ".join(map(repr, frame.columns))
+        raise OutputImpossible(f"output.partition_by: there is no column {column!r} to write by; there are {present}")
     values = frame[column].reset_index(drop=True)
     label = quote(f"{column}_day" if day else column, safe="")
     if day:
@@ -234,10 +210,10 @@ def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> p
 def _folder_value(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    said = quote(str(value), safe="")
-    if len(said) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
-        said = said[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(said.encode()).hexdigest()[:8]
-    return said or "%00"
+    label = quote(str(value), safe="")
+    if len(label) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
+        label = label[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(label.encode()).hexdigest()[:8]
+    return label or "%00"
 
 
 # What spreadsheet programs take for a formula (owasp.org/www-community/attacks/CSV_Injection).

@@ -190,7 +190,7 @@ def test_an_outlier_is_found_against_the_whole_column(tmp_path: Path) -> None:
 def test_a_whole_column_judgement_of_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.refinery.validate.whole_file_rules.WHOLE_FILE_ROW_LIMIT", 2)
     expectation = {"expect_column_median_to_be_between": {"column": "n", "min_value": 0}}
-    with pytest.raises(TooManyRowsToJudge, match="at most 2 rows; the file has 3"):
+    with pytest.raises(TooManyRowsToJudge, match=r"2 rows.*3"):
         refine(tmp_path, "n\n1\n2\n3\n", a_contract(columns={"n": "number"}, expectations=[expectation]))
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from deployment.samples import orders
+from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import load_contract
 from flows.refinery.contract.model import Contract
+from flows.refinery.errors import TerminalError
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Partition
 from flows.refinery.refine import MapPartitions, Partitions, Refined, RefinedPartition, refine, refine_partition
@@ -142,3 +144,28 @@ def test_the_seconds_of_each_part_are_counted(tmp_path: Path) -> None:
     seconds = refined(source_of("penguins", tmp_path), shipped("penguins"), tmp_path / "work").seconds
     assert set(seconds) == {"read", "validate", "preprocess", "write"}
     assert min(seconds.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "part"),
+    [
+        ("", {}, "read"),
+        (
+            "a\nx\n",
+            {"expectations": [{"expect_column_max_to_be_between": {"column": "a", "max_value": 1}}]},
+            "validate",
+        ),
+        ("a\nx\n", {"preprocess": [{"cast": {"column": "a", "type": "integer"}}]}, "preprocess"),
+        ("a\nx\n", {"output": {"partition_by": ["day(a)"]}}, "write"),
+    ],
+)
+def test_a_rejection_names_the_part_that_rejected(
+    tmp_path: Path, content: str, changes: dict[str, Any], part: str
+) -> None:
+    (tmp_path / "source").write_text(content)
+    contract = a_contract(unknown_columns="evolve", **changes)
+    try:
+        reasons = refined(tmp_path / "source", contract, tmp_path / "work").rejected
+    except TerminalError as error:  # the file could not be judged at all
+        reasons = (RejectionReason.of(error),)
+    assert [reason.part for reason in reasons] == [part]

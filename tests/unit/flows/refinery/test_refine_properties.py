@@ -16,7 +16,7 @@ from hypothesis import Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.preprocess.steps import StepFailed
+from flows.refinery.preprocess.step_base import StepFailed
 from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from tests.unit.flows.refinery.tables import a_contract, good_of
 

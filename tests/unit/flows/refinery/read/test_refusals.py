@@ -62,7 +62,7 @@ def test_a_refusal_says_line_and_column(tmp_path: Path, content: bytes, error: t
 
 def test_text_that_is_not_in_the_given_encoding_is_refused_where_it_ceases_to_be(tmp_path: Path) -> None:
     contract = a_contract(format={"encoding": "shift_jis"})
-    with pytest.raises(TextUndecodable, match=r"line 3, column 4: the text is not shift_jis here"):
+    with pytest.raises(TextUndecodable, match="line 3, column 4:"):
         read_bytes(tmp_path, "a,b\n日本,2\n日,x".encode("shift_jis") + b"\xff,5\n", contract)
 
 
