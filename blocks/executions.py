@@ -1,4 +1,4 @@
-"""The door that uploads come in by: whether one has its execution, and handing one over as the Lambda does."""
+"""Look up and dispatch uploads the way the Lambda does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lambda_trigger.dispatch import Dispatched, Dispatcher
 from lambda_trigger.message import UploadMessage
 
 
-class Runs:
-    """The executions of uploads, and the queue that they are handed over with."""
+class Executions:
+    """The Step Functions executions of uploads, and the queue that takes their messages."""
 
     def __init__(self, *, state_machine_arn: str, queue_url: str) -> None:
         """Args:
-        state_machine_arn: of the state machine that sees an upload through.
+        state_machine_arn: of the state machine that launches the tasks.
         queue_url: of the queue with one message for each upload.
         """
         self._state_machine_arn = state_machine_arn
@@ -33,8 +33,10 @@ class Runs:
         return Dispatcher(client_of("sqs"), self._step_functions, self._queue_url, self._state_machine_arn)
 
     def status(self, upload: UploadMessage) -> str | None:
-        """Return the status of the upload's execution in Step Functions' words (RUNNING, SUCCEEDED, FAILED, ...), None
-        when there is none. Step Functions knows an execution for 90 days after its end."""
+        """Return the status of the upload's execution (RUNNING, SUCCEEDED, FAILED, ...), None when there is none.
+
+        Step Functions keeps an execution for 90 days after its end.
+        """
         arn = f"{self._state_machine_arn.replace(':stateMachine:', ':execution:')}:{upload.execution_name}"
         try:
             return str(self._step_functions.describe_execution(executionArn=arn)["status"])
@@ -43,9 +45,9 @@ class Runs:
                 return None
             raise explain_aws_error(error, f"looking for the execution {upload.execution_name}") from error
 
-    def start(self, upload: UploadMessage) -> Dispatched:
-        """Hand an upload over: its message, then its execution. Doing it twice does no harm."""
+    def dispatch(self, upload: UploadMessage) -> Dispatched:
+        """Send the upload's message, then start its execution. Safe to repeat."""
         try:
             return self._dispatcher.dispatch(upload)
         except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, f"handing over {upload.key}") from error
+            raise explain_aws_error(error, f"dispatching {upload.key}") from error

@@ -6,7 +6,7 @@ Without Prefect, whose import makes a folder in the user's home.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +29,15 @@ _PREFIX = "SLUICE_"
 
 
 class SettingsMissing(TerminalError):
-    """A setting without a default is neither in the environment nor in a block."""
+    """A setting without a default is neither in the environment nor in a block.
+
+    Attributes:
+        names: the variables or outputs that are missing or wrong.
+    """
+
+    def __init__(self, message: str, names: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class PipelineSettings(BaseModel):
@@ -57,7 +65,7 @@ class PipelineSettings(BaseModel):
         60,
         ge=0,
         le=3_600,
-        description="How long a task waits at an empty queue for the receipt of its own file before it gives up.",
+        description="How long a task waits at an empty queue for the receipt of the file that it was started for.",
     )
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task receives no further message."
@@ -106,11 +114,12 @@ class PipelineSettings(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{_PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            problems = {
+                f"{_PREFIX}{str(problem['loc'][0]).upper()}": problem["msg"]
                 for problem in error.errors(include_input=False, include_url=False)
-            )
-            raise SettingsMissing(f"the environment does not configure the pipeline: {wrong}") from error
+            }
+            wrong = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
+            raise SettingsMissing(f"the environment does not configure the pipeline: {wrong}", problems) from error
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
@@ -121,7 +130,7 @@ class PipelineSettings(BaseModel):
         """
         missing = [output for output in STACK_OUTPUTS.values() if output not in outputs]
         if missing:
-            raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?")
+            raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?", missing)
         return cls.model_validate({field: outputs[output] for field, output in STACK_OUTPUTS.items()})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The queue of uploads: receive, keep, give back, acknowledge."""
+"""The queue of uploads: receive, keep invisible, give back, acknowledge."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from threading import Event, Thread
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl
 
-from blocks.aws import LOGO_URL, client_of
+from blocks.aws import client_of
 from blocks.aws_errors import aws_error_code, explain_aws_error
 from flows.refinery.errors import TransientError
 
-# What SQS calls a receipt handle whose time is over: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
-_HANDLE_OVER = frozenset(
+# What SQS calls an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
+_HANDLE_EXPIRED = frozenset(
     {
         "ReceiptHandleIsInvalid",
         "InvalidParameterValue",
@@ -38,7 +36,7 @@ class ReceivedMessage:
     """One delivery of a message.
 
     Attributes:
-        receive_count: how often SQS has delivered it, this time included.
+        receive_count: how often SQS has delivered it, including this time.
     """
 
     message_id: str
@@ -47,34 +45,31 @@ class ReceivedMessage:
     receive_count: int
 
 
-class UploadQueue(Block):
-    """The SQS queue with one message for each upload that is to be processed."""
+class UploadQueue:
+    """The SQS queue with one message for each upload that is to be processed.
 
-    _block_type_name = "Sluice upload queue"
-    _block_type_slug = "sluice-upload-queue"
-    _description = (
-        "The SQS queue with one message for each upload that is to be processed: receive, keep, give back, acknowledge."
-    )
-    _logo_url = LOGO_URL
-    _documentation_url = HttpUrl("https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/")
+    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was asked.
+    """
 
-    queue_url: str = Field(description="The queue's URL.")
-    visibility_timeout_seconds: int = Field(
-        120, ge=10, le=MAX_VISIBILITY_SECONDS, description="How long a received message stays invisible."
-    )
+    def __init__(self, queue_url: str, *, visibility_timeout_seconds: float = 120) -> None:
+        """Args:
+        visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
+        """
+        self.queue_url = queue_url
+        self.visibility_timeout_seconds = visibility_timeout_seconds
 
     @cached_property
     def _sqs(self) -> Any:
         return client_of("sqs")
 
     def receive(self, *, wait_seconds: int) -> ReceivedMessage | None:
-        """Return the next message, or None when none came within `wait_seconds` (at most 20)."""
+        """Return the next message, or None when none arrived within `wait_seconds` (at most 20)."""
         try:
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
                 MaxNumberOfMessages=1,  # a message that only waits for its turn would burn its visibility
                 WaitTimeSeconds=wait_seconds,
-                VisibilityTimeout=self.visibility_timeout_seconds,
+                VisibilityTimeout=int(self.visibility_timeout_seconds),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         except (BotoCoreError, ClientError) as error:
@@ -88,7 +83,7 @@ class UploadQueue(Block):
             )
         return None
 
-    def extend(self, message: ReceivedMessage, seconds: int) -> None:
+    def extend(self, message: ReceivedMessage, seconds: float) -> None:
         """Keep the message invisible for `seconds` from now; 0 gives it back at once.
 
         Raises:
@@ -96,10 +91,10 @@ class UploadQueue(Block):
         """
         try:
             self._sqs.change_message_visibility(
-                QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=seconds
+                QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=int(seconds)
             )
         except (BotoCoreError, ClientError) as error:
-            if aws_error_code(error) in _HANDLE_OVER:
+            if aws_error_code(error) in _HANDLE_EXPIRED:
                 raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
             raise explain_aws_error(error, f"extending message {message.message_id}") from error
 
@@ -111,21 +106,21 @@ class UploadQueue(Block):
         """Delete the message: its upload has a receipt.
 
         Raises:
-            MessageLost: the handle is over; the message will come again and find the receipt.
+            MessageLost: the handle has expired; the message will come again and find the receipt.
         """
         try:
             self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
         except (BotoCoreError, ClientError) as error:
-            if aws_error_code(error) in _HANDLE_OVER:
+            if aws_error_code(error) in _HANDLE_EXPIRED:
                 raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
             raise explain_aws_error(error, f"deleting message {message.message_id}") from error
 
     @contextmanager
-    def kept(self, message: ReceivedMessage) -> Iterator[Event]:
-        """Keep the message invisible for as long as the block runs, by a heartbeat in a thread of its own.
+    def keep_invisible(self, message: ReceivedMessage) -> Iterator[Event]:
+        """Keep the message invisible while the block runs, by a heartbeat in another thread.
 
         Yields an event that is set when the message was lost: the work may go on, since the receipt decides whose
-        result counts, but nobody should count on holding the message.
+        result counts, but the message may be with another worker.
         """
         lost, done = Event(), Event()
         beat = Thread(target=self._beat, args=(message, lost, done), name="visibility-heartbeat", daemon=True)
@@ -144,5 +139,5 @@ class UploadQueue(Block):
             except MessageLost:
                 lost.set()
                 return
-            except Exception:  # noqa: BLE001, S112 (a beat that fails is made good by the next one)
+            except Exception:  # noqa: BLE001, S112 (the next beat makes up for one that fails)
                 continue

@@ -1,9 +1,9 @@
-"""Takes out of an installed environment what a task never uses, so that it starts sooner: run while the image is built.
+"""Removes from an installed environment what a task never uses, so that it starts sooner; runs in the image's build.
 
     python trim.py SITE_PACKAGES
 
 Most of a Fargate task's start is pulling its image. What may go was found by weighing (docs/image.md has the table);
-what may not, although it looks so, is named below with the reason.
+what must stay, although it looks unused, is named below with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Says in one sentence what is missing before anything is set up. Must run on any Python from 3.6 on."""
+"""Checks the Python interpreter before anything is set up. Must run on any Python from 3.6 on."""
 
 import sys
 
@@ -13,7 +13,7 @@ def problem(major: int, minor: int, executable: str) -> str:
             "Install one of these and name it, for example: make PYTHON=python3.11 demo"
         ).format(*OLDEST, *NEWEST, executable, major, minor)
     try:
-        import ensurepip  # noqa: F401  (asked only whether it is there)
+        import ensurepip  # noqa: F401  (only to see whether it can be imported)
     except ImportError:
         return (
             f"{executable} has no ensurepip, so no environment can be made. "

@@ -1,7 +1,7 @@
-"""The `sluice` command: parses, delegates, and turns what goes wrong into a sentence and an exit code.
+"""The `sluice` command: parses the arguments, calls a command, and turns errors into a message and an exit code.
 
-Exit codes: 0 done; 1 a file did not end as it should; 2 wrong usage; 3 something is missing, in use or broken, and the
-message says what; 70 a fault of Sluice itself; 130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit codes: 0 success; 1 a file did not end as expected; 2 wrong usage; 3 something is missing, in use or broken, as the
+message explains; 70 a bug in Sluice; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from deployment import PROJECT_ROOT
 from deployment.commands.contract import contract_app
 from deployment.environment_variables import only
 from deployment.stack_options import ProfileOption, RegionOption, StackOption, StackSelection, users_environment
+from flows import __version__
 from flows.refinery.errors import SluiceError, TerminalError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _state_in_use: ContextVar[Path | None] = ContextVar("state folder of the command
 
 
 def _remember(state: Path) -> Path:
-    """Keep the folder for `main`, which writes the details of an unknown error when the command is over."""
+    """Remember the folder for `main`, which writes the details of an unexpected error into it."""
     _state_in_use.set(state.resolve())
     return state
 
@@ -58,10 +59,10 @@ app = typer.Typer(
 
 app.add_typer(contract_app)
 
-State = Annotated[
+StateOption = Annotated[
     Path,
     typer.Option(
-        help="The folder that the local cloud keeps everything in.",
+        help="The folder of the local cloud's state.",
         envvar=_STATE_VARIABLE,
         file_okay=False,
         callback=_remember,
@@ -69,41 +70,56 @@ State = Annotated[
 ]
 AwsPort = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, help="Port of the embedded cloud; without it the usual or a free one is taken."),
+    typer.Option(min=1, max=65_535, help="Port of the embedded cloud; by default the usual one, or any free one."),
 ]
 PrefectPort = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, help="Port of the Prefect server; without it the usual or a free one is taken."),
+    typer.Option(min=1, max=65_535, help="Port of the Prefect server; by default the usual one, or any free one."),
 ]
 EnvironmentArgument = Annotated[
     str | None,
     typer.Argument(
-        help="The environment: deployment/environments/NAME.yaml, or a file's path. Options win over the file.",
+        help="The environment: deployment/environments/NAME.yaml, or a file's path. Options override the file.",
         show_default=False,
     ),
 ]
 OtherStack = Annotated[
-    str | None, typer.Option("--stack", help="The stack's name; without it the environment's.", show_default=False)
+    str | None, typer.Option("--stack", help="The stack's name; by default the environment's.", show_default=False)
 ]
-Deadline = Annotated[float, typer.Option(min=1, help="Seconds to wait for the files' ends.")]
+Deadline = Annotated[float, typer.Option(min=1, help="Seconds to wait until the files are processed.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sluice {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common_options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Handle the options that need no command."""
 
 
 class QuestionUnanswered(TerminalError):
-    """A question came up, and there is no terminal to answer it on."""
+    """A question must be answered, and there is no terminal."""
 
 
 @app.command()
 def demo(
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     aws_port: AwsPort = None,
     prefect_port: PrefectPort = None,
     deadline: Deadline = 300,
     stay: Annotated[bool, typer.Option(help="Keep everything running afterwards, until Ctrl-C.")] = False,
 ) -> None:
-    """Run a handful of files through the whole chain, follow them, and show what became of each.
+    """Run sample files through the whole chain, follow them, and show the outcome of each.
 
-    Starts the embedded cloud and a Prefect server (or uses the ones of a running `sluice up`), deploys the stack, the
-    blocks and the deployments, uploads good and bad files, and compares their ends with what was expected.
+    Starts the embedded cloud and a Prefect server (or uses the ones of a running `sluice up`), deploys the stack and
+    registers blocks and deployments, uploads good and bad files, and compares the outcomes with what is expected.
     """
     from deployment.commands.demo import demo as run
 
@@ -119,10 +135,10 @@ def demo(
 
 
 @app.command()
-def up(state: State = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
+def up(state: StateOption = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
     """Keep the embedded cloud, the Prefect server and a Prefect worker running until Ctrl-C.
 
-    What was uploaded and published stays for the next time; `sluice clean` forgets it.
+    Uploads and results are kept for the next start; `sluice clean` deletes them.
     """
     from deployment.commands.up import up as run
 
@@ -135,18 +151,18 @@ def upload(
     file: Annotated[Path, typer.Argument(help="The file to upload.", show_default=False)],
     dataset: Annotated[
         str | None,
-        typer.Option(help="The dataset it belongs to; without it, the dataset whose name begins the file's name."),
+        typer.Option(help="The dataset; by default the one whose name the file's name starts with."),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Follow it to its end; --no-wait returns at once.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait for the outcome; --no-wait returns at once.")] = True,
     deadline: Deadline = 300,
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Upload a file to the local cloud that `sluice up` keeps running, or to a stack on AWS; follow it to its receipt.
+    """Upload a file to the local cloud of `sluice up`, or to a stack on AWS, and wait for its receipt.
 
-    The exit code is 0 when it was published and 1 when it was not.
+    The exit code is 0 if the file was published and 1 if not.
     """
     from deployment.commands.upload import upload as run
 
@@ -158,14 +174,14 @@ def upload(
 @app.command()
 def status(
     context: typer.Context,
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Show what the local cloud, or a stack on AWS, has done lately, what it is doing, and where it can be reached."""
+    """Show recent and running uploads, the queues and the addresses of the local cloud or of a stack on AWS."""
     from deployment.commands.status import status as run
 
     with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
@@ -186,26 +202,24 @@ def repair(
     ] = None,
     run_id: Annotated[
         str | None,
-        typer.Option(
-            "--run", help="The run that the rows are of; without it, the one in the file's name.", show_default=False
-        ),
+        typer.Option("--run", help="The run of the rows; by default the one in the file's name.", show_default=False),
     ] = None,
     export: Annotated[
         Path | None,
         typer.Option(
-            help="Write the quarantined rows as CSV here, to be corrected: those of --run, or of the FILE.",
+            help="Write the quarantined rows of --run, or of FILE, to this CSV file, for correction.",
             dir_okay=False,
             show_default=False,
         ),
     ] = None,
-    state: State = _DEFAULT_STATE,
+    state: StateOption = _DEFAULT_STATE,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Bring corrected quarantine rows back in: the file is judged and published once more, with them.
+    """Publish a file again with corrected quarantine rows.
 
-    The new receipt replaces the earlier one. With --export nothing is changed: the rows are written as CSV.
+    The file is validated again and its receipt is replaced. With --export nothing changes: the rows are written as CSV.
     """
     from deployment.commands import repair as command
 
@@ -230,25 +244,28 @@ def deploy(
     region: RegionOption = None,
     profile: ProfileOption = None,
     parameter: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of the template's; again for more.", show_default=False)
+        list[str] | None,
+        typer.Option(help="A parameter of the template, NAME=VALUE; may be repeated.", show_default=False),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option(help="An image that was pushed already; without it, it is built here.", show_default=False),
+        typer.Option(help="An image in a registry; by default it is built here and pushed.", show_default=False),
     ] = None,
     prefect_url: Annotated[
         str | None,
-        typer.Option(help="Prefect's API as reached from here, where tasks reach it elsewhere.", show_default=False),
+        typer.Option(
+            help="Prefect's API as this machine reaches it, if tasks use another address.", show_default=False
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, deploy nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes, deploy nothing.")] = False,
     skip_prefect: Annotated[bool, typer.Option("--skip-prefect", help="Register nothing in Prefect.")] = False,
-    smoke_test: Annotated[bool, typer.Option(help="Send one small file through at the end.")] = True,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds that the small file may take.")] = 900,
+    smoke_test: Annotated[bool, typer.Option(help="Process one small file at the end.")] = True,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds to wait for the small file.")] = 900,
 ) -> None:
-    """Deploy to AWS, or bring what is deployed up to date: image, stack, Prefect, and one small file through it all.
+    """Deploy to AWS, or update a deployment: image, stack, Prefect, and one small file as a smoke test.
 
-    What will change is shown and asked about first. Run it again after a failure: it goes on where it stopped.
+    Changes are shown and confirmed first. After a failure run it again: it continues where it stopped.
     A dry run uploads the template at most, for CloudFormation to read, and only where the artifact bucket exists.
     """
     from deployment.commands.deploy import DeployOptions
@@ -276,11 +293,11 @@ def destroy(
     region: RegionOption = None,
     profile: ProfileOption = None,
     delete_data: Annotated[
-        bool, typer.Option("--delete-data", help="Also the buckets; each one's name has to be typed.")
+        bool, typer.Option("--delete-data", help="Also delete the buckets; each name must be typed.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask about the stack.")] = False,
 ) -> None:
-    """Delete a stack from AWS. What was uploaded and published is kept, unless --delete-data says otherwise."""
+    """Delete a stack from AWS. Uploads and results are kept, unless --delete-data is given."""
     from deployment.commands.destroy import destroy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
@@ -297,10 +314,12 @@ def destroy(
 
 @app.command()
 def clean(
-    state: State = _DEFAULT_STATE,
-    cache: Annotated[bool, typer.Option("--cache", help="Also the cache that makes a fresh start faster.")] = False,
+    state: StateOption = _DEFAULT_STATE,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Also delete the cache that speeds up the first start.")
+    ] = False,
 ) -> None:
-    """Forget everything that the local cloud holds: uploads, receipts, flow runs, logs."""
+    """Delete the local cloud's state: uploads, receipts, flow runs, logs."""
     from deployment.commands.clean import clean as run
 
     run(_console(), state.resolve(), cache_too=cache)
@@ -313,8 +332,8 @@ def main() -> None:
     given = os.environ.get(_STATE_VARIABLE)
     _state_in_use.set(Path(given).resolve() if given else None)
     try:
-        # Most commands are local: whatever the user's environment says of AWS and Prefect is not for them. Those that
-        # work on AWS are given it back.
+        # Most commands are local and must not use the user's AWS and Prefect variables. Commands that work on AWS get
+        # them back.
         users = users_environment()
         with only({name: os.environ[name] for name in (_STATE_VARIABLE, "SLUICE_DOCKER") if name in os.environ}):
             app(standalone_mode=True, obj=users)
@@ -323,15 +342,15 @@ def main() -> None:
     except SluiceError as error:
         _say(str(error))
         sys.exit(EXIT_CANNOT)
-    except Exception as error:  # noqa: BLE001 (the last resort: a sentence, and the details in a file)
-        _say(f"Something went wrong that Sluice does not know: {type(error).__name__}: {error}{_kept_details()}")
+    except Exception as error:  # noqa: BLE001 (the last resort: a message, and the details in a file)
+        _say(f"Unexpected error: {type(error).__name__}: {error}{_kept_details()}")
         sys.exit(EXIT_INTERNAL)
 
 
 def _environment(
     name: str | None, *, stack: str | None, region: str | None, profile: str | None, parameters: list[str]
 ) -> Environment:
-    """Return the environment that was named, with what the options say instead of its file."""
+    """Return the named environment, with the options in place of the file's values."""
     from deployment.aws.environments import load_environment
 
     named = load_environment(name)
@@ -347,7 +366,7 @@ def _environment(
 
 
 def _ask(*, yes: bool) -> Callable[[str], bool]:
-    """Return what asks a question; without a terminal nobody can answer, which means no."""
+    """Return a function that asks a question; without a terminal it raises QuestionUnanswered."""
 
     def ask(question: str) -> bool:
         if yes:
@@ -365,7 +384,7 @@ def _typed(question: str) -> str:
 
 @contextmanager
 def _pipeline(context: typer.Context, state: Path, place: StackSelection) -> Iterator[DeployedStack]:
-    """Give the pipeline that the options name."""
+    """Give the stack that the options select."""
     from deployment.deployed_stack import selected_stack
 
     with selected_stack(place, state.resolve(), _users(context)) as pipeline:
@@ -373,7 +392,7 @@ def _pipeline(context: typer.Context, state: Path, place: StackSelection) -> Ite
 
 
 def _users(context: typer.Context) -> dict[str, str]:
-    """Return the user's own AWS variables, which `main` took out of the environment."""
+    """Return the user's AWS variables, which `main` removed from the environment."""
     users: dict[str, str] = context.obj or {}
     return users
 

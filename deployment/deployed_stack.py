@@ -1,9 +1,7 @@
-"""The deployed pipeline that a command works with: the local cloud's, or, where --stack names one, a stack on AWS.
+"""The deployed stack that a command works with: the local cloud's or, with --stack, one on AWS.
 
-    with selected_stack(StackSelection(stack, region, profile), state_dir, users) as pipeline:
-        pipeline.client("s3").list_objects_v2(Bucket=pipeline.outputs["PublishedBucket"])
-
-The options are the same for every command: `--stack NAME` means "on AWS", `--region` and `--profile` say where there.
+with selected_stack(StackSelection(stack, region, profile), state_dir, users) as stack:
+    stack.client("s3").list_objects_v2(Bucket=stack.outputs["PublishedBucket"])
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ from flows.refinery.errors import TerminalError
 
 
 class StackMissing(TerminalError):
-    """There is no stack of the name that was given in this account and region, or its creation never ended well."""
+    """There is no stack of this name in this account and region, or its creation never succeeded."""
 
 
 class DeployedStack(Protocol):
-    """A pipeline that is deployed somewhere; the local cloud's Endpoints and AwsStack are two."""
+    """A deployed stack, local or on AWS; Endpoints and AwsStack implement it."""
 
     @property
     def region(self) -> str:
@@ -58,7 +56,7 @@ class DeployedStack(Protocol):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a process that is to work with this pipeline."""
+        """The environment of a process that works with this stack."""
 
     def client(self, service: str, **options: Any) -> Any:
         """Return a boto3 client."""
@@ -66,7 +64,7 @@ class DeployedStack(Protocol):
 
 @dataclass(frozen=True)
 class AwsStack:
-    """A stack on AWS, or in what stands for AWS where AWS_ENDPOINT_URL says so.
+    """A stack on AWS, or in the emulator at AWS_ENDPOINT_URL.
 
     Attributes:
         access: account, region and caller.
@@ -87,7 +85,7 @@ class AwsStack:
 
     @property
     def aws_endpoint_url(self) -> str:
-        """Return what answers instead of AWS; "" on AWS."""
+        """Return the emulator's address; "" on AWS."""
         return self.access.endpoint_url
 
     def client(self, service: str, **options: Any) -> Any:
@@ -96,7 +94,7 @@ class AwsStack:
 
     @cached_property
     def prefect(self) -> PrefectAccess:
-        """Return the way to the stack's Prefect API; keys that are not in the environment come from Secrets Manager.
+        """Return how to reach the stack's Prefect API; keys missing from the environment come from Secrets Manager.
 
         Raises:
             AwsRefused: the secret may not be read.
@@ -120,38 +118,38 @@ class AwsStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return this process's environment with the way to Prefect; credentials are the ones that are in use."""
+        """Return this process's environment, with Prefect's address and credentials."""
         return {**os.environ, **self.prefect.environment}
 
 
 @contextmanager
-def selected_stack(place: StackSelection, state_dir: Path, users: Mapping[str, str]) -> Iterator[DeployedStack]:
-    """Give the pipeline that a command was asked to work with.
+def selected_stack(selection: StackSelection, state_dir: Path, users: Mapping[str, str]) -> Iterator[DeployedStack]:
+    """Give the stack that the options select.
 
     Args:
-        place: what the options say.
+        selection: from the options.
         state_dir: the local cloud's state folder.
-        users: the caller's own AWS variables (aws_access.users_environment).
+        users: the user's AWS variables (stack_options.users_environment).
 
     Raises:
-        LocalCloudNotRunning: there is no local cloud, and no stack was named.
+        LocalCloudNotRunning: no local cloud is running, and no stack was selected.
         StackMissing: no such stack.
         AwsRefused, AwsUnavailable: see aws_access.
     """
-    if place.stack is None:
+    if selection.stack is None:
         from deployment.local.running import running_cloud
 
         yield running_cloud(state_dir)
         return
-    with aws_access(users, region=place.region, profile=place.profile) as access:
-        yield find_aws_stack(access, place.stack)
+    with aws_access(users, region=selection.region, profile=selection.profile) as access:
+        yield find_aws_stack(access, selection.stack)
 
 
 def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
     """Return the stack of this name.
 
     Raises:
-        StackMissing: there is none, or none that was ever made whole.
+        StackMissing: it does not exist, or was never created completely.
         AwsRefused: stacks may not be listed or described.
     """
     cloudformation = client_of("cloudformation")

@@ -30,5 +30,5 @@ def _replace(variables: dict[str, str]) -> None:
 
 
 def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that tell a process where the pipeline's buckets and queue are."""
+    """Return the variables that configure a process with the stack's buckets and queue."""
     return {f"SLUICE_{name.upper()}": outputs[output] for name, output in STACK_OUTPUTS.items()}

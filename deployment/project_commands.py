@@ -20,12 +20,12 @@ class CommandFailed(SluiceError):
 
 
 class ProjectCommand:
-    """A command that has been started; leaving the block ends it if it is not done."""
+    """A running command; leaving the block ends it if it still runs."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         """Start `command` with the project's root as working directory and `environment` as its whole environment."""
         self._shown = " ".join(command)
-        # A file and not a pipe: nobody reads along, and a full pipe would stop it.
+        # A file, not a pipe: nothing reads it meanwhile, and a full pipe would block the command.
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
             [program(command[0]), *command[1:]],
@@ -48,10 +48,10 @@ class ProjectCommand:
         self._output.close()
 
     def finish(self, timeout_seconds: float) -> str:
-        """Wait for its end and return its output.
+        """Wait until it ends; return its output.
 
         Raises:
-            CommandFailed: another exit code than 0, or the time ran out; with the end of its output.
+            CommandFailed: it failed or took too long; with the end of its output.
         """
         try:
             code = self._process.wait(timeout_seconds)
@@ -66,6 +66,6 @@ class ProjectCommand:
 
 
 def program(name: str) -> str:
-    """Return the path of a program of this environment, or the name itself when it is none of it."""
+    """Return the path of a program in this environment, or the name if it is not in it."""
     path = Path(sys.executable).parent / name
     return str(path) if path.exists() else name

@@ -1,6 +1,6 @@
-"""The options that say which pipeline a command works with: the same for every command.
+"""The options that select the stack a command works with: the same for every command.
 
-`--stack NAME` means "on AWS", `--region` and `--profile` say where there; without them the local cloud is meant.
+`--stack NAME` selects a stack on AWS, `--region` and `--profile` where it is; without them the local cloud is used.
 """
 
 from __future__ import annotations
@@ -15,28 +15,26 @@ from flows.refinery.errors import TerminalError
 
 StackOption = Annotated[
     str | None,
-    typer.Option("--stack", help="Work with this stack on AWS; without it, with the local cloud.", show_default=False),
+    typer.Option("--stack", help="The stack on AWS; by default the local cloud.", show_default=False),
 ]
 RegionOption = Annotated[
-    str | None, typer.Option("--region", help="The AWS region; without it the profile's.", show_default=False)
+    str | None, typer.Option("--region", help="The AWS region; by default the profile's.", show_default=False)
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(
-        "--profile", help="The AWS profile; without it the credentials of the environment.", show_default=False
-    ),
+    typer.Option("--profile", help="The AWS profile; by default the environment's credentials.", show_default=False),
 ]
 
-_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # never an address: that is the stack's
+_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # no address: the stack has it
 
 
 class StackOptionMissing(TerminalError):
-    """--region or --profile was given without --stack, so nothing on AWS was named."""
+    """--region or --profile was given without --stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackSelection:
-    """Which pipeline a command was asked to work with.
+    """Which stack a command works with.
 
     Attributes:
         stack: the stack's name on AWS; None for the local cloud.
@@ -50,9 +48,9 @@ class StackSelection:
 
     def __post_init__(self) -> None:
         if self.stack is None and (self.region or self.profile):
-            raise StackOptionMissing("--region and --profile are for a stack on AWS: name it with --stack")
+            raise StackOptionMissing("--region and --profile need --stack: the name of a stack on AWS")
 
 
 def users_environment() -> dict[str, str]:
-    """Return the AWS and Prefect credentials of this process's own environment, before any of it is taken away."""
+    """Return the AWS and Prefect credentials in this process's environment, before they are removed from it."""
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in _PREFECT_VARIABLES}

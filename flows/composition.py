@@ -7,8 +7,7 @@ import logging
 import os
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from http.client import HTTPException
 from typing import Any
 
@@ -17,41 +16,25 @@ from prefect import runtime
 from blocks.object_store import ObjectStore
 from blocks.settings import PipelineSettings
 from blocks.upload_queue import UploadQueue
+from flows.pipeline.job import Parts, TaskIdentity, TaskLog
 from flows.refinery.contract.loading import Contracts
 
 LOG = logging.getLogger("sluice")
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """Everything that a run needs of the outside world."""
-
-    settings: PipelineSettings
-    store: ObjectStore
-    queue: UploadQueue
-
-    @cached_property
-    def contracts(self) -> Contracts:
-        """The contracts, read when the first upload needs one."""
-        return Contracts.load(self.settings.contracts_root)
-
-
-def assemble(settings: PipelineSettings) -> Pipeline:
-    """Build the pipeline that `settings` describe."""
-    return Pipeline(
+def assemble(settings: PipelineSettings) -> Parts:
+    """Put together the parts that `settings` describe."""
+    return Parts(
         settings=settings,
-        store=ObjectStore(
-            landing_bucket=settings.landing_bucket,
-            published_bucket=settings.published_bucket,
-            max_object_bytes=settings.max_object_bytes,
-        ),
-        queue=UploadQueue(queue_url=settings.queue_url, visibility_timeout_seconds=settings.visibility_timeout_seconds),
+        store=ObjectStore(settings.landing_bucket, settings.published_bucket),
+        queue=UploadQueue(settings.queue_url, visibility_timeout_seconds=settings.visibility_timeout_seconds),
+        read_contracts=partial(Contracts.load, settings.contracts_root),
     )
 
 
-def pipeline() -> Pipeline:
-    """Build the pipeline from the environment, or, in a run of a deployment in Prefect, from the settings block of the
-    deployment's stack where the environment configures none or another one.
+def parts_of_environment() -> Parts:
+    """Put together the parts that the environment describes or, in a run of a deployment in Prefect, the settings block
+    of the deployment's stack where the environment configures none or another one.
 
     Raises:
         SettingsMissing: neither is there.
@@ -65,26 +48,8 @@ def pipeline() -> Pipeline:
     return assemble(PipelineSettings.from_environment())
 
 
-@dataclass(frozen=True, slots=True)
-class TaskLog:
-    """Where in CloudWatch Logs this task's log is."""
-
-    group: str
-    stream: str
-
-
-@dataclass(frozen=True, slots=True)
-class TaskIdentity:
-    """Which execution started this container, and which task it is; None outside of the chain."""
-
-    run_id: str | None
-    execution_arn: str | None
-    task_arn: str | None
-    log: TaskLog | None = None
-
-
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-    """Read what the state machine and ECS tell the container about itself."""
+    """Read which execution and which ECS task this container belongs to."""
     task = _task_metadata(environment.get("ECS_CONTAINER_METADATA_URI_V4"))
     return TaskIdentity(
         run_id=environment.get("SLUICE_RUN_ID") or None,
@@ -104,7 +69,7 @@ def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
     except (OSError, ValueError, HTTPException):  # the last one where the answer breaks off
         metadata = None
     if not isinstance(metadata, dict) or "TaskARN" not in metadata:
-        LOG.warning("the ECS metadata endpoint does not say which task this is")
+        LOG.warning("the ECS metadata endpoint does not name this task")
         return {}
     return metadata
 

@@ -1,4 +1,4 @@
-"""The container's entry point: take uploads from the queue until it is empty, then go.
+"""The container's entry point: process uploads from the queue until it is empty, then exit.
 
     python -m flows.drain_queue
 
@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -27,13 +28,14 @@ from prefect.settings import (
 
 from blocks.settings import SettingsMissing
 from blocks.upload_queue import MessageLost, ReceivedMessage
-from flows.composition import Pipeline, TaskIdentity, pipeline, task_identity
-from flows.observability.flow_run import Observer
-from flows.pipeline.json_log import lines_about, log_json_lines, place_of
+from flows.composition import parts_of_environment, task_identity
+from flows.observability.flow_run import FlowRunner
+from flows.pipeline.commit import has_receipt
+from flows.pipeline.errors import StageBroke
+from flows.pipeline.job import Parts, TaskIdentity, UploadJob
+from flows.pipeline.json_log import log_context, log_json_lines, place_of
 from flows.pipeline.protocol import ReceiptConflict
 from flows.pipeline.receipt import Chain, Receipt
-from flows.pipeline.stages import StageBroke
-from flows.process_upload import Assignment
 from flows.refinery.errors import SluiceError, TransientError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
@@ -43,24 +45,25 @@ EXIT_MISCONFIGURED = 2
 EXIT_NO_RECEIPT = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
-_LAST_WORD_SECONDS = 15  # how long the end may take, once everything is done
-_LAST_LOOK_SECONDS = 1  # how long to wait for more work when one's own is done
+_SHUTDOWN_SECONDS = 15  # how long the interpreter may take to end, once everything is done
+_LAST_POLL_SECONDS = 1  # how long to poll for more messages once this task's upload is done
 
 
 class Stopped(BaseException):
-    """SIGTERM came. Not an Exception, so that no handler of ordinary errors swallows it."""
+    """SIGTERM arrived. Not an Exception, so that no handler of ordinary errors swallows it."""
 
 
-class Drain:
-    """Takes messages and sees each through: receive, process, acknowledge last."""
+class QueueConsumer:
+    """Receives messages, processes the upload of each, and deletes the message last."""
 
-    def __init__(self, parts: Pipeline, identity: TaskIdentity, observer: Observer) -> None:
+    def __init__(self, parts: Parts, identity: TaskIdentity, process: Callable[[UploadJob], Receipt]) -> None:
         """Args:
         identity: which run this task was started for.
+        process: takes one upload to its end.
         """
         self._parts = parts
         self._identity = identity
-        self._observer = observer
+        self._process = process
         self._own_receipt_seen = False
 
     def run(self) -> int:
@@ -68,10 +71,10 @@ class Drain:
         started = idle_since = time.monotonic()
         limits = self._parts.settings
         while time.monotonic() - started < limits.max_task_seconds:
-            wait = _LAST_LOOK_SECONDS if self.own_receipt_exists() else limits.receive_wait_seconds
+            wait = _LAST_POLL_SECONDS if self.own_receipt_exists() else limits.receive_wait_seconds
             message = self._parts.queue.receive(wait_seconds=wait)
             if message:
-                self._handle(message)
+                self.handle(message)
                 idle_since = time.monotonic()
             elif self.own_receipt_exists() or time.monotonic() - idle_since >= limits.idle_seconds:
                 break
@@ -82,33 +85,35 @@ class Drain:
         return 0 if self.own_receipt_exists() else EXIT_NO_RECEIPT
 
     def own_receipt_exists(self) -> bool:
-        """Whether the run that this task was started for has its receipt, whoever wrote it."""
+        """Return whether the run that this task was started for has its receipt, no matter which task wrote it."""
         if not self._own_receipt_seen:
             run_id = self._identity.run_id
-            self._own_receipt_seen = run_id is None or self._parts.store.receipt(run_id) is not None
+            self._own_receipt_seen = run_id is None or has_receipt(self._parts.store, run_id)
         return self._own_receipt_seen
 
-    def _handle(self, message: ReceivedMessage) -> None:
+    def handle(self, message: ReceivedMessage) -> None:
+        """Process the upload of one message, and delete the message or give it back."""
         try:
             upload = UploadMessage.from_json(message.body)
         except MessageUnreadable as error:
             _log(logging.ERROR, "message unreadable", message, error=str(error))
             self._release(message, after_seconds=0)  # its deliveries run out at once: the dead-letter queue keeps it
             return
-        with lines_about(run_id=upload.run_id):
-            self._see_through(message, upload)
+        with log_context(run_id=upload.run_id):
+            self._handle_upload(message, upload)
 
-    def _see_through(self, message: ReceivedMessage, upload: UploadMessage) -> None:
+    def _handle_upload(self, message: ReceivedMessage, upload: UploadMessage) -> None:
         _log(logging.INFO, "received", message, key=upload.key, attempt=upload.attempt)
         started = time.monotonic()
         try:
-            receipt = self._process(message, upload)
+            with self._parts.queue.keep_invisible(message):
+                receipt = self._process(self._job(message, upload))
         except ReceiptConflict as error:
             _log(logging.ERROR, "receipt conflict", message, error=str(error))
-            self._acknowledge(message)  # a receipt stands; delivering this again would change nothing
+            self._acknowledge(message)  # there is a receipt; delivering this again would change nothing
         except SluiceError as error:
             self._give_back(message, error)
-        except Exception as error:  # noqa: BLE001 (what nobody foresaw with one upload must not end the others' task)
+        except Exception as error:  # noqa: BLE001 (one upload's unexpected error must not end the task of the others)
             self._give_back(message, StageBroke(f"{type(error).__name__} at {place_of(error.__traceback__)}"))
         except (Stopped, TerminationSignal):
             _log(logging.WARNING, "stopped, giving the message back", message)
@@ -126,15 +131,14 @@ class Drain:
                 seconds=round(time.monotonic() - started, 3),
             )
 
-    def _process(self, message: ReceivedMessage, upload: UploadMessage) -> Receipt:
+    def _job(self, message: ReceivedMessage, upload: UploadMessage) -> UploadJob:
         chain = Chain(
             message_id=message.message_id,
             receive_count=message.receive_count,
             execution_arn=self._identity.execution_arn if upload.run_id == self._identity.run_id else None,
             task_arn=self._identity.task_arn,
         )
-        with self._parts.queue.kept(message):
-            return self._observer.process(Assignment(self._parts, upload, chain, log=self._identity.log))
+        return UploadJob(upload, chain, log=self._identity.log)
 
     def _give_back(self, message: ReceivedMessage, error: SluiceError) -> None:
         delay = self._parts.settings.retry_delay_seconds * message.receive_count
@@ -169,19 +173,19 @@ def main() -> int:
     log_json_lines()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        parts = pipeline()
-        drain = Drain(parts, task_identity(), Observer(parts.settings.prefect_names.deployment("process-upload")))
+        parts = parts_of_environment()
+        consumer = QueueConsumer(parts, task_identity(), FlowRunner(parts).process)
     except SettingsMissing as error:
         LOG.error("misconfigured", extra={"fields": {"error": str(error)}})
         return EXIT_MISCONFIGURED
     try:
-        return drain.run()
+        return consumer.run()
     except (Stopped, TerminationSignal):
         LOG.warning("stopped by SIGTERM")
-        return 0 if _quietly(drain.own_receipt_exists) else EXIT_STOPPED
+        return 0 if _quietly(consumer.own_receipt_exists) else EXIT_STOPPED
     except SluiceError as error:
         LOG.error("cannot go on", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
-        return 0 if _quietly(drain.own_receipt_exists) else EXIT_NO_RECEIPT
+        return 0 if _quietly(consumer.own_receipt_exists) else EXIT_NO_RECEIPT
 
 
 def _quietly(ask: Any) -> bool:
@@ -204,7 +208,7 @@ def _log(level: int, event: str, message: ReceivedMessage, **fields: Any) -> Non
 
 
 if __name__ == "__main__":
-    # Prefect's patience is longer than the data should have to wait for its display.
+    # Prefect's defaults retry for longer than the data should wait for its display.
     with temporary_settings(
         {
             PREFECT_API_REQUEST_TIMEOUT: 10,
@@ -213,9 +217,9 @@ if __name__ == "__main__":
         }
     ):
         code = main()
-    # Prefect sends the last logs while the interpreter ends; when its API is away that would take minutes. Everything
-    # that counts is done by now.
-    last_word = threading.Timer(_LAST_WORD_SECONDS, os._exit, [code])
-    last_word.daemon = True
-    last_word.start()
+    # Prefect sends the last logs while the interpreter ends. When its API is away that would take minutes, and all that
+    # counts is done by now.
+    shutdown = threading.Timer(_SHUTDOWN_SECONDS, os._exit, [code])
+    shutdown.daemon = True
+    shutdown.start()
     sys.exit(code)

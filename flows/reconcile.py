@@ -1,14 +1,14 @@
-"""Reconcile: uploads that were lost on the way in are found, and handed over again.
+"""Reconcile: find uploads that were lost on the way in, and dispatch them again.
 
 S3 may lose an event when Lambda is overloaded for hours, a notification may be set up after the first files came, and
 an embedded cloud that is killed forgets the events in its memory. So the landing bucket is compared with the receipts:
-an object version that has neither a receipt nor an execution some time after it came was never taken in. It goes
-through the same door as others, under the same run id, so doing that twice, or while a late event arrives, does no
-harm.
+an object version that has neither a receipt nor an execution some time after it arrived was never taken in. It is
+dispatched as the Lambda would have, under the same run id, so doing that twice, or while a late event arrives, is
+harmless.
 
 An upload whose execution ended without a receipt is another matter: it was taken in and given up, and its message
-rests in the dead-letter queue. It is told of, and left alone unless that is asked for: handing it over every hour would
-try it for ever.
+rests in the dead-letter queue. It is reported, and dispatched only on request: doing that every hour would retry it
+for ever.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks.executions import Runs
+from blocks.executions import Executions
 from blocks.object_store import ObjectStore, ObjectVersion
-from flows.composition import Pipeline, pipeline
-from flows.pipeline.orphaned_outputs import find_leftovers
+from flows.composition import parts_of_environment
+from flows.pipeline.commit import find_orphaned, has_receipt
+from flows.pipeline.job import Parts
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.message import UploadMessage
 
@@ -39,7 +40,7 @@ _RUNNING = "RUNNING"
 
 
 class StateMachineUnknown(TerminalError):
-    """Reconciling hands uploads over, and SLUICE_STATE_MACHINE_ARN does not say to which state machine."""
+    """Reconciling dispatches uploads, and SLUICE_STATE_MACHINE_ARN does not name the state machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Window:
 
 
 @dataclass
-class Found:
+class ReconcileResult:
     """What became of the uploads that were looked at.
 
     Attributes:
@@ -74,9 +75,9 @@ class Found:
         lost: those that were never taken in, at most as many as may be started again in one run.
         given_up: those whose execution ended without a receipt, and how; the first ones only.
         given_up_count: how many there are of these.
-        untellable: how many came while the bucket had no versioning: S3's event alone could name their run.
+        unidentified: how many came while the bucket had no versioning: only S3's event could name their run.
         more: whether it was left off because enough was found.
-        leftovers: how many data objects lie in the published bucket that nobody can need (leftovers.py).
+        orphaned: how many data objects of the published bucket no receipt references, or only a superseded one.
     """
 
     looked_at: int = 0
@@ -84,9 +85,9 @@ class Found:
     lost: list[UploadMessage] = field(default_factory=list)
     given_up: list[tuple[UploadMessage, str]] = field(default_factory=list)
     given_up_count: int = 0
-    untellable: int = 0
+    unidentified: int = 0
     more: bool = False
-    leftovers: int = 0
+    orphaned: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ class Reconciliation:
     """
 
     store: ObjectStore
-    runs: Runs
+    executions: Executions
     prefix: str
     max_found: int
     page_size: int = 1000
 
-    def look(self, window: Window) -> Found:
+    def look(self, window: Window) -> ReconcileResult:
         """Look through the bucket until its end, or until enough was found."""
-        found = Found()
+        found = ReconcileResult()
         for version in self._without_receipt(window, found):
             if len(found.lost) == self.max_found:
                 found.more = True
@@ -113,24 +114,24 @@ class Reconciliation:
             self._sort(version, found)
         return found
 
-    def _without_receipt(self, window: Window, found: Found) -> Iterator[ObjectVersion]:
+    def _without_receipt(self, window: Window, found: ReconcileResult) -> Iterator[ObjectVersion]:
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            for page in self.store.versions(self.prefix, page_size=self.page_size):
+            for page in self.store.versions(self.store.landing_bucket, self.prefix, page_size=self.page_size):
                 due = [version for version in page if window.holds(version.last_modified) and not _is_folder(version)]
                 found.looked_at += len(due)
-                tellable = [version for version in due if version.version_id]
-                found.untellable += len(due) - len(tellable)
-                done = pool.map(lambda version: self.store.has_receipt(self._upload(version).run_id), tellable)
-                yield from (version for version, has_receipt in zip(tellable, done, strict=True) if not has_receipt)
+                identified = [version for version in due if version.version_id]
+                found.unidentified += len(due) - len(identified)
+                done = pool.map(lambda version: has_receipt(self.store, self._upload(version).run_id), identified)
+                yield from (version for version, is_done in zip(identified, done, strict=True) if not is_done)
 
-    def _sort(self, version: ObjectVersion, found: Found) -> None:
+    def _sort(self, version: ObjectVersion, found: ReconcileResult) -> None:
         upload = self._upload(version)
-        status = self.runs.status(upload)
+        status = self.executions.status(upload)
         if status is None:
             found.lost.append(upload)
         elif status == _RUNNING:
             found.under_way += 1
-        elif not self.store.has_receipt(upload.run_id):  # it may have come between the two looks
+        elif not has_receipt(self.store, upload.run_id):  # it may have come between the two looks
             found.given_up_count += 1
             if len(found.given_up) < self.max_found:
                 found.given_up.append((upload, status))
@@ -147,7 +148,7 @@ class Reconciliation:
 
 
 def _is_folder(version: ObjectVersion) -> bool:
-    """Whether it only marks a folder, as the trigger tells it too."""
+    """Return whether it only marks a folder; the trigger ignores those too."""
     return version.key.endswith("/") and version.size_bytes == 0
 
 
@@ -174,7 +175,7 @@ class Row:
 
 @flow(
     name="reconcile",
-    description="Find uploads that were lost on the way in, and hand them over again.",
+    description="Find uploads that were lost on the way in, and dispatch them again.",
     persist_result=False,
 )
 def reconcile(
@@ -185,25 +186,25 @@ def reconcile(
     given_up_too: bool = False,
     prefix: str = "",
 ) -> State[Any]:
-    """Compare the landing bucket with the receipts, and hand over again what was never taken in. Data that overtaken
-    workers left behind is taken away.
+    """Compare the landing bucket with the receipts, dispatch again what was never taken in, and delete orphaned
+    outputs.
 
     Prefect's form for a custom run shows these texts.
 
     Args:
-        dry_run: Only tell what would be handed over and taken away.
+        dry_run: Only show what would be dispatched and deleted.
         grace_minutes: Leave uploads alone that are younger than this: they may still be on their way.
         lookback_days: Look at uploads and outputs that came in these last days.
-        max_uploads: Hand over at most so many; the next run goes on from there.
-        given_up_too: Also uploads whose execution ended without a receipt, once the cause is removed.
+        max_uploads: Dispatch at most so many; the next run continues from there.
+        given_up_too: Also dispatch uploads whose execution ended without a receipt, once the cause is removed.
         prefix: Look at keys that begin so, as incoming/orders/; empty: at all uploads.
     """
-    parts = pipeline()
-    runs = _runs_of(parts)
+    parts = parts_of_environment()
+    executions = _executions_of(parts)
     window = Window.ending(
         datetime.now(UTC), grace=timedelta(minutes=grace_minutes), lookback=timedelta(days=lookback_days)
     )
-    found = Reconciliation(parts.store, runs, prefix or parts.settings.incoming_prefix, max_uploads).look(window)
+    found = Reconciliation(parts.store, executions, prefix or parts.settings.incoming_prefix, max_uploads).look(window)
     get_run_logger().info(
         "%s uploads came between %s and %s: %s lost, %s given up, %s under way.",
         f"{found.looked_at:,}",
@@ -213,61 +214,63 @@ def reconcile(
         f"{found.given_up_count:,}",
         f"{found.under_way:,}",
     )
-    rows = list(_hand_over_all(runs, found, dry_run=dry_run, given_up_too=given_up_too))
-    found.leftovers = _take_away_leftovers(parts, window, dry_run=dry_run)  # a tidy bucket can wait, uploads cannot
+    rows = list(_dispatch_all(executions, found, dry_run=dry_run, given_up_too=given_up_too))
+    found.orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: a tidy bucket can wait, uploads cannot
     create_table_artifact(
         key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
     )
     return _final_state(found, rows, dry_run=dry_run)
 
 
-def _runs_of(parts: Pipeline) -> Runs:
+def _executions_of(parts: Parts) -> Executions:
     settings = parts.settings
     if not settings.state_machine_arn:
         raise StateMachineUnknown(
             "SLUICE_STATE_MACHINE_ARN is not set, here or in the block: give it the stack's output StateMachineArn"
         )
-    return Runs(state_machine_arn=settings.state_machine_arn, queue_url=settings.queue_url)
+    return Executions(state_machine_arn=settings.state_machine_arn, queue_url=settings.queue_url)
 
 
-def _take_away_leftovers(parts: Pipeline, window: Window, *, dry_run: bool) -> int:
+def _delete_orphaned(parts: Parts, window: Window, *, dry_run: bool) -> int:
     count = 0
-    for key in find_leftovers(parts, window.holds):
+    for key in find_orphaned(parts, window.holds):
         count += 1
         if not dry_run:
-            parts.store.delete_output(key)
+            parts.store.delete(key)
     if count:
-        get_run_logger().info("%s leftovers of overtaken workers%s.", f"{count:,}", "" if dry_run else " taken away")
+        get_run_logger().info("%s orphaned outputs%s.", f"{count:,}", "" if dry_run else " deleted")
     return count
 
 
-_HANDED_OVER, _WOULD_BE = "handed over", "would be handed over"
+_DISPATCHED, _WOULD_BE = "dispatched", "would be dispatched"
 
 
-def _hand_over_all(runs: Runs, found: Found, *, dry_run: bool, given_up_too: bool) -> Iterator[Row]:
+def _dispatch_all(
+    executions: Executions, found: ReconcileResult, *, dry_run: bool, given_up_too: bool
+) -> Iterator[Row]:
     for upload in found.lost:
-        yield _hand_over(runs, upload, "lost", dry_run=dry_run)
+        yield _dispatch(executions, upload, "lost", dry_run=dry_run)
     for upload, status in found.given_up:
         what = f"given up ({status})"
         if given_up_too:
-            yield _hand_over(runs, upload, what, dry_run=dry_run)
+            yield _dispatch(executions, upload, what, dry_run=dry_run)
         else:
             yield Row(upload, what, "redrive its message")
 
 
-def _hand_over(runs: Runs, upload: UploadMessage, what: str, *, dry_run: bool) -> Row:
+def _dispatch(executions: Executions, upload: UploadMessage, what: str, *, dry_run: bool) -> Row:
     if dry_run:
         return Row(upload, what, _WOULD_BE)
     try:
-        runs.start(upload)
-    except SluiceError as error:  # the others are tried all the same, and this one by the next run
-        get_run_logger().warning("Not handed over: %s: %s", type(error).__name__, error)
-        return Row(upload, what, f"not handed over: {type(error).__name__}")
-    get_run_logger().info("Handed over: %s, run %s.", upload.key, upload.run_id)
-    return Row(upload, what, _HANDED_OVER)
+        executions.dispatch(upload)
+    except SluiceError as error:  # go on with the others; the next run tries this one again
+        get_run_logger().warning("Not dispatched: %s: %s", type(error).__name__, error)
+        return Row(upload, what, f"not dispatched: {type(error).__name__}")
+    get_run_logger().info("Dispatched: %s, run %s.", upload.key, upload.run_id)
+    return Row(upload, what, _DISPATCHED)
 
 
-def summary(found: Found, window: Window, *, dry_run: bool) -> str:
+def summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
     """Return what was found, in Markdown."""
     lines = [
         f"**{found.looked_at:,}** uploads came between {window.since:%Y-%m-%d %H:%M} and {window.until:%Y-%m-%d %H:%M} "
@@ -276,31 +279,31 @@ def summary(found: Found, window: Window, *, dry_run: bool) -> str:
         f"{found.under_way:,} are under way.",
     ]
     if found.more:
-        lines.append("There are more: the next run goes on where this one stopped.")
+        lines.append("There are more: the next run continues where this one stopped.")
     if found.given_up_count:
         lines.append(
             f"{found.given_up_count:,} were taken in and given up: their messages are in the queue or in the "
-            "dead-letter queue. Remove the cause, then redrive them; `given_up_too` hands them over anew."
+            "dead-letter queue. Remove the cause, then redrive them; `given_up_too` dispatches them again."
         )
-    if found.leftovers:
+    if found.orphaned:
         done = "would be" if dry_run else "were"
-        lines.append(f"{found.leftovers:,} data objects that overtaken workers left behind {done} taken away.")
-    if found.untellable:
+        lines.append(f"{found.orphaned:,} orphaned outputs {done} deleted.")
+    if found.unidentified:
         lines.append(
-            f"{found.untellable:,} came while the landing bucket had no versioning, so their runs cannot be told: turn "
+            f"{found.unidentified:,} came while the landing bucket had no versioning, so their runs are unknown: turn "
             "versioning on, and start those by hand that have no result."
         )
     return "\n\n".join(lines)
 
 
-def _final_state(found: Found, rows: list[Row], *, dry_run: bool) -> State[Any]:
-    failed = sum(row.done.startswith("not handed over") for row in rows)
+def _final_state(found: ReconcileResult, rows: list[Row], *, dry_run: bool) -> State[Any]:
+    failed = sum(row.done.startswith("not dispatched") for row in rows)
     if failed:
-        return Failed(name="Not all handed over", message=f"{failed:,} of {len(rows):,} could not be; see the log.")
-    handed_over = sum(row.done in (_HANDED_OVER, _WOULD_BE) for row in rows)
-    if handed_over:
+        return Failed(name="Not all dispatched", message=f"{failed:,} of {len(rows):,} could not be; see the log.")
+    dispatched = sum(row.done in (_DISPATCHED, _WOULD_BE) for row in rows)
+    if dispatched:
         verb = "would be" if dry_run else "were"
-        return Completed(name="Lost uploads", message=f"{handed_over:,} {verb} handed over.")
+        return Completed(name="Lost uploads", message=f"{dispatched:,} {verb} dispatched.")
     if found.given_up_count:
         return Completed(name="None lost", message=f"{found.given_up_count:,} were given up: redrive their messages.")
     return Completed(name="None lost", message=f"{found.looked_at:,} uploads were looked at.")

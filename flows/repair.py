@@ -1,10 +1,9 @@
-"""Repair: corrected quarantine rows go back into their file, and the file through the same contract once more.
+"""Repair: put corrected quarantine rows back into their file, and the file through the same contract once more.
 
-The whole file is judged and preprocessed anew, so that what comes out is what a clean upload would have given: steps
-that look at all rows (duplicates, fitted values) see the corrected ones among the others. The result is a new attempt
-at the same object version: its receipt replaces the earlier one by compare-and-swap. The corrections are kept beside
-the quarantine and named in the receipt, so that every later attempt builds on them: the next repair, and a forced
-re-run.
+The whole file is judged and preprocessed again, so that the result is what a clean upload would have given: steps that
+look at all rows (duplicates, fitted values) see the corrected ones among the others. The result is a new attempt at the
+same object version: its receipt replaces the earlier one by compare-and-swap. The corrections are kept beside the
+quarantine and named in the receipt, so that every later attempt builds on them: the next repair, and a forced re-run.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from flows.composition import Pipeline
-from flows.observability.flow_run import Observer
-from flows.pipeline.receipt import Chain, Receipt, Status
-from flows.pipeline.stages import CORRECTIONS
-from flows.process_upload import Assignment
+from flows.observability.flow_run import FlowRunner
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.receipt import CORRECTIONS, Receipt, Status
 from flows.refinery.errors import TerminalError
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, read_corrections
 from flows.refinery.validate.quarantine import ROW_NUMBER
@@ -29,52 +27,50 @@ class NothingToRepair(TerminalError):
     """The run has no receipt, was rejected as a whole, or has no rows in quarantine."""
 
 
-def fetch_quarantine(pipeline: Pipeline, run_id: str, path: Path) -> None:
+def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
     """Download the quarantine file of a run.
 
     Raises:
         NothingToRepair: it has none.
     """
-    receipt = _repairable(pipeline, run_id)
+    receipt = _repairable(parts, run_id)
     for output in receipt.outputs:
         if output.kind == "quarantine":
-            pipeline.store.fetch_output(output.key, path)
+            parts.store.download(parts.store.published_bucket, output.key, path)
             return
     raise NothingToRepair(f"run {run_id} has no rows in quarantine")
 
 
-def repair(pipeline: Pipeline, run_id: str, corrections: Corrections) -> Receipt:
+def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
     """Publish a run's file once more, with corrected rows, and return the receipt that replaces the earlier one.
 
-    Prefect shows it as a run of the upload's deployment; when Prefect is away it is done all the same.
+    Prefect shows it as a run of the upload's deployment; when Prefect is away it is done without.
 
     Raises:
         NothingToRepair: the run has nothing in quarantine.
         CorrectionsUnusable: the corrected rows do not fit the file.
         RepairRejected: the file would be rejected with them.
-        ReceiptConflict: somebody else replaced the receipt in the meantime.
+        ReceiptConflict: another attempt replaced the receipt in the meantime.
     """
-    receipt = _repairable(pipeline, run_id)
+    receipt = _repairable(parts, run_id)
     if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
         raise NothingToRepair(f"run {run_id} has no rows in quarantine")
     if not corrections.rows:
         raise CorrectionsUnusable("there is no corrected row in the file")
-    strange = sorted(set(corrections.rows) - _rows_open_to_repair(pipeline, receipt))
+    strange = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
     if strange:
         raise CorrectionsUnusable(f"row {strange[0]} is not in the quarantine of run {run_id}")
-    assignment = Assignment(
-        pipeline,
+    job = UploadJob(
         _next_attempt(receipt),
-        Chain(),
-        contract=pipeline.contracts.named(receipt.contract.dataset),
+        contract=parts.contracts.named(receipt.contract.dataset),
         corrections=corrections,
         by_hand=True,
     )
-    return Observer(pipeline.settings.prefect_names.deployment("process-upload")).process(assignment)
+    return FlowRunner(parts).process(job)
 
 
-def _repairable(pipeline: Pipeline, run_id: str) -> Receipt:
-    receipt = pipeline.store.receipt(run_id)
+def _repairable(parts: Parts, run_id: str) -> Receipt:
+    receipt = read_receipt(parts.store, run_id)
     if receipt is None:
         raise NothingToRepair(f"there is no receipt of run {run_id}")
     if receipt.status is Status.REJECTED:
@@ -82,17 +78,17 @@ def _repairable(pipeline: Pipeline, run_id: str) -> Receipt:
     return receipt
 
 
-def _rows_open_to_repair(pipeline: Pipeline, receipt: Receipt) -> set[int]:
+def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> set[int]:
     """The numbers of the rows in quarantine, and of those that were corrected before."""
     numbers: set[int] = set()
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         for place, output in enumerate(receipt.outputs):
             path = Path(folder) / f"{place}.parquet"
             if output.kind == "quarantine":
-                pipeline.store.fetch_output(output.key, path)
+                parts.store.download(parts.store.published_bucket, output.key, path)
                 numbers.update(pq.read_table(path, columns=[ROW_NUMBER]).column(ROW_NUMBER).to_pylist())
             elif output.kind == CORRECTIONS:
-                pipeline.store.fetch_output(output.key, path)
+                parts.store.download(parts.store.published_bucket, output.key, path)
                 numbers.update(read_corrections(path).rows)
     return numbers
 

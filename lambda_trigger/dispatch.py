@@ -1,4 +1,4 @@
-"""Hands an upload over: a message into the queue, then an execution that sees it through."""
+"""Dispatches an upload: a message to the queue, then an execution that follows it to its receipt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StepFunctionsClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """What came of handing one upload over.
+    """The result of dispatching one upload.
 
     Attributes:
         message_id: the SQS message's id.
@@ -43,8 +43,8 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Sends uploads on. The message goes first: an execution without a message would wait for nothing,
-    while a message without an execution is still found by whoever drains the queue."""
+    """Dispatches uploads. The message goes first: an execution without a message would wait for nothing, while a
+    message without an execution is still found by the next task that drains the queue."""
 
     sqs: SqsClient
     step_functions: StepFunctionsClient
@@ -76,5 +76,5 @@ class Dispatcher:
 
 
 def execution_input(upload: UploadMessage) -> Mapping[str, Any]:
-    """Return what the state machine is told: the same upload always gives the same input."""
+    """Return the execution's input: the same upload always gives the same input."""
     return {"run_id": upload.run_id, "attempt": upload.attempt, "upload": asdict(upload)}

@@ -1,4 +1,4 @@
-"""An S3 event becomes upload messages, and records that are not for us, each with its reason. Pure.
+"""Turns an S3 event into upload messages, and ignored records with the reason for each. Pure.
 
 The event's form: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
@@ -24,7 +24,7 @@ class RecordUnreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A record that nothing has to be done for.
+    """A record that needs no action.
 
     Attributes:
         reason: a short code, the same for all records ignored for this cause.
@@ -52,7 +52,7 @@ def records_of(event: object) -> list[Any]:
 
 
 def read_record(record: object, *, bucket: str, incoming_prefix: str) -> UploadMessage | Ignored:
-    """Return what one record asks for.
+    """Return the upload of one record, or why it is ignored.
 
     Args:
         record: one entry of the event's Records.
@@ -100,7 +100,7 @@ def _message(record: object, bucket: str, key: str) -> UploadMessage:
 
 
 def _version(version_id: str | None) -> str | None:
-    """A bucket whose versioning is suspended calls its one version "null": that is no identity."""
+    """Return the version id, or None for "null": on a bucket with suspended versioning it identifies nothing."""
     return None if version_id == "null" else version_id
 
 

@@ -21,8 +21,8 @@ from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice.trigger")
 LOG.setLevel(logging.INFO)
-# Lambda's own handler would put a level and a time before each line, or the line as a string into JSON of its own: only
-# what is written to standard output arrives as the one JSON object that it is.
+# Lambda's own handler would put a level and a time before each line, or wrap the line as a string in other JSON: only
+# what is written to standard output arrives as one JSON object.
 LOG.addHandler(logging.StreamHandler(sys.stdout))
 LOG.propagate = False
 
@@ -31,15 +31,15 @@ _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard",
 
 
 class RecordsFailed(Exception):
-    """At least one record could not be handed over.
+    """At least one record could not be dispatched.
 
-    Raised once all were tried, so that Lambda repeats the event; the records that went through are handed
-    over twice then, which the receipts make harmless.
+    Raised once all were tried, so that Lambda repeats the event. The others are then dispatched twice, which the
+    receipts make harmless.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Trigger:
+class TriggerConfig:
     """The handler's settings and collaborators."""
 
     bucket: str
@@ -48,9 +48,9 @@ class Trigger:
 
 
 @cache
-def trigger_from_environment() -> Trigger:
-    """Build the trigger once per Lambda environment."""
-    return Trigger(
+def trigger_from_environment() -> TriggerConfig:
+    """Build the configuration once per Lambda environment."""
+    return TriggerConfig(
         bucket=os.environ["SLUICE_LANDING_BUCKET"],
         incoming_prefix=os.environ.get("SLUICE_INCOMING_PREFIX", "incoming/"),
         dispatcher=Dispatcher(
@@ -67,12 +67,12 @@ def handle(event: object, context: object) -> dict[str, int]:
     return handle_event(event, trigger_from_environment(), getattr(context, "aws_request_id", None))
 
 
-def handle_event(event: object, trigger: Trigger, request_id: str | None = None) -> dict[str, int]:
-    """Hand over every upload in `event`; count what became of its records.
+def handle_event(event: object, trigger: TriggerConfig, request_id: str | None = None) -> dict[str, int]:
+    """Dispatch every upload in `event`; count its records by outcome.
 
     Raises:
         EventUnreadable: this is no S3 event.
-        RecordsFailed: at least one record failed; the others were handed over.
+        RecordsFailed: at least one record failed; the others were dispatched.
     """
     counts = {"dispatched": 0, "ignored": 0, "failed": 0}
     try:
@@ -83,11 +83,11 @@ def handle_event(event: object, trigger: Trigger, request_id: str | None = None)
     for index, record in enumerate(records):
         counts[_handle_record(record, index, trigger, request_id)] += 1
     if counts["failed"]:
-        raise RecordsFailed(f"{counts['failed']} of {len(records)} records could not be handed over; see the log")
+        raise RecordsFailed(f"{counts['failed']} of {len(records)} records could not be dispatched; see the log")
     return counts
 
 
-def _handle_record(record: object, index: int, trigger: Trigger, request_id: str | None) -> str:
+def _handle_record(record: object, index: int, trigger: TriggerConfig, request_id: str | None) -> str:
     started = time.monotonic()
     try:
         upload = read_record(record, bucket=trigger.bucket, incoming_prefix=trigger.incoming_prefix)

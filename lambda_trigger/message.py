@@ -1,4 +1,4 @@
-"""What one upload is, and by which name every part of the chain calls it. Pure: no AWS, no environment."""
+"""The message of one upload, and the names that every part of the chain uses for it. Pure: no AWS, no environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MessageUnreadable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadMessage:
-    """One object version that is to be processed.
+    """One object version to process.
 
     Attributes:
         bucket: the landing bucket.
@@ -108,7 +108,7 @@ def _check_fields(fields: dict[str, Any]) -> None:
 def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequencer: str | None) -> str:
     """Return the 32 hexadecimal characters that name this object version everywhere.
 
-    A version id alone tells versions of a key apart. Without one (an unversioned bucket) the ETag and the
+    A version id alone distinguishes the versions of a key. Without one (an unversioned bucket) the ETag and the
     event's sequencer do: the ETag alone would take a re-upload of the same bytes for the same upload.
     """
     identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]

@@ -95,10 +95,10 @@ def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lamb
     Args:
         s3: boto3's client.
         bucket: its name.
-        on_deleted: told, after each thousand, how many object versions have been deleted.
+        on_deleted: called after each thousand with the number of object versions deleted so far.
 
     Raises:
-        BucketNotEmptied: S3 keeps objects, under a lock or for want of permission.
+        BucketNotEmptied: S3 keeps objects, because of a lock or a missing permission.
     """
     deleted = 0
     try:
@@ -120,6 +120,6 @@ def _delete(s3: Any, bucket: str, versions: list[dict[str, str]]) -> None:
     answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
     if errors := answer.get("Errors"):
         raise BucketNotEmptied(
-            f"{len(errors)} object versions in {bucket} could not be deleted; S3 says {errors[0].get('Code')}: "
+            f"{len(errors)} object versions in {bucket} could not be deleted: {errors[0].get('Code')}: "
             f"{errors[0].get('Message', '')}"
         )

@@ -46,7 +46,7 @@ class Clients:
 
     @classmethod
     def from_environment(cls) -> Clients:
-        """Make them as the environment says: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
+        """Make them from the environment: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
         with explaining_aws_errors("connecting to AWS"):
             return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
@@ -198,7 +198,7 @@ def delete_stack(
         clients: where it is.
         stack_name: its name.
         delete_data: also empty and delete the buckets that the stack made; nothing brings their contents back.
-        on_emptied: told a bucket and how many object versions were deleted in it so far.
+        on_emptied: called with a bucket and the number of object versions deleted in it so far.
         on_event: called for every step as it happens.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The file that says what one environment is: where it is deployed, and with which parameters. It is committed.
+"""The file of one environment: where it is deployed, and with which parameters. It is committed.
 
     # deployment/environments/production.yaml
     stack: sluice
@@ -8,7 +8,7 @@
       PrefectApiUrl: https://api.prefect.cloud/api/accounts/ID/workspaces/ID
       PrefectApiKeySecretArn: arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-api-key-AbCdEf
 
-Keys and passwords do not belong in it: they lie in Secrets Manager, and the file names the secret.
+Keys and passwords do not belong in it: they are in Secrets Manager, and the file names the secret.
 """
 
 from __future__ import annotations

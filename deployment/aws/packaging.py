@@ -1,4 +1,4 @@
-"""Makes what a deployment uploads: the Lambda's zip and the state machines' definitions, named by content.
+"""Makes the files that a deployment uploads: the Lambda's zip and the state machines' definitions, named by content.
 
 The same sources give the same bytes on every machine, so a deployment without changes changes nothing.
 """
@@ -51,7 +51,7 @@ class Timeouts:
 
     @property
     def placeholders(self) -> dict[str, int]:
-        """The placeholders in the definitions and what stands for them."""
+        """The placeholders in the definitions and their values."""
         return {"TaskTimeoutSeconds": self.task_seconds, "ExecutionTimeoutSeconds": self.execution_seconds}
 
 

@@ -37,7 +37,7 @@ _ADVICE = {
 _SEE_EVENTS = "DescribeEvents"
 _REFUSAL = "ValidationError"  # CloudFormation's code for a template or parameter that it does not accept
 # CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
-_NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+_NO_CHANGES = ("didn't contain changes", "No updates are to be performed")  # plain: as CloudFormation words it
 
 
 @dataclass(frozen=True, slots=True)

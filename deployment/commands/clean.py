@@ -1,4 +1,4 @@
-"""`sluice clean`: forgets what the local cloud holds."""
+"""`sluice clean`: deletes the local cloud's state."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from pathlib import Path
 
 from rich.console import Console
 
+from deployment.local import state_version
 from deployment.local.processes import end_leftovers
 from deployment.local.state_lock import StateLock
 
-# Named one by one: a state folder that was mistyped must not cost anybody their files.
+# Listed one by one, so that a mistyped state folder does not cost anyone their files.
 _OURS = (
     *("cloud", "prefect", "logs", "home", "tmp", "tasks", "demo", "processes"),
-    *("cloud.json", "decisions.jsonl"),
+    *("cloud.json", state_version.FILE_NAME),
 )
 _CACHE = "cache"
 
 
 def clean(console: Console, state_dir: Path, *, cache_too: bool) -> None:
-    """Remove everything that the local cloud keeps in `state_dir`; the cache, which only saves time, if asked to.
+    """Delete the local cloud's state in `state_dir`, and the cache with `cache_too`.
 
     Raises:
-        LocalCloudBusy: a local cloud is running on it.
+        LocalCloudBusy: a local cloud is using it.
     """
     if not (state_dir / "lock").exists():
         console.print(f"There is nothing to clean in {state_dir}.")
@@ -38,7 +39,7 @@ def clean(console: Console, state_dir: Path, *, cache_too: bool) -> None:
     (state_dir / "lock").unlink()
     if not any(state_dir.iterdir()):
         state_dir.rmdir()
-    console.print(f"Forgot the local cloud's state in {state_dir}.")
+    console.print(f"Deleted the local cloud's state in {state_dir}.")
 
 
 def _remove(path: Path) -> None:

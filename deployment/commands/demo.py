@@ -1,4 +1,4 @@
-"""`sluice demo`: good and bad files through the whole chain, and whether each ended as it should."""
+"""`sluice demo`: runs good and bad files through the whole chain and checks each outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sample:
     Attributes:
         dataset: the dataset that it is uploaded to.
         file_name: the name that it is uploaded under.
-        write: writes it and says what the chain must make of it.
+        write: writes the file and returns the expected outcome.
     """
 
     dataset: str
@@ -67,7 +67,7 @@ def demo(
     deadline_seconds: float,
     stay: bool,
 ) -> bool:
-    """Show the chain at work; return whether every file ended as expected.
+    """Run the samples; return whether every file ended as expected.
 
     Raises:
         LocalCloudError: the local cloud could not be started, or a part of it died.
@@ -82,7 +82,7 @@ def demo(
         steps.end()
         console.print(f"Watch the runs at {cloud.prefect_ui_url}", highlight=False)
         as_expected = _run_samples(console, cloud, deadline_seconds)
-        _say_where(console, cloud)
+        _print_addresses(console, cloud)
         if stay:
             _stay(console, cloud)
         on_step("stopping")
@@ -91,7 +91,7 @@ def demo(
 
 
 def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) -> bool:
-    """Upload every sample and follow them to their ends; return whether all ended as expected."""
+    """Upload every sample and follow them; return whether all ended as expected."""
     uploads, prefix = Uploads(cloud), cloud.outputs["IncomingPrefix"]
     folder = cloud.state_dir / "demo"
     folder.mkdir(exist_ok=True)
@@ -108,24 +108,24 @@ def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) ->
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
     console.print()
     print_outcomes(console, cloud, followed)
-    surprises = [
-        f"{upload.name}: {surprise}"
+    differences = [
+        f"{upload.name}: {difference}"
         for upload, written in zip(followed, expected, strict=True)
-        if (surprise := surprise_of(upload, written))
+        if (difference := difference_from_expected(upload, written))
     ]
     console.print()
-    for surprise in surprises:
-        console.print(f"Not as expected: {surprise}", style="bold red", highlight=False, markup=False)
-    if not surprises:
+    for difference in differences:
+        console.print(f"Not as expected: {difference}", style="bold red", highlight=False, markup=False)
+    if not differences:
         console.print(f"All {len(followed)} files ended as expected.", style="green", highlight=False)
-    return not surprises
+    return not differences
 
 
-def surprise_of(upload: TrackedUpload, written: ExpectedOutcome) -> str:
-    """Return how an upload's end differs from what its file calls for; nothing when it does not."""
+def difference_from_expected(upload: TrackedUpload, written: ExpectedOutcome) -> str:
+    """Return how an upload's outcome differs from the expected one; "" if it does not."""
     expected_stage = UploadState.REJECTED if written.rejected else UploadState.PUBLISHED
     if not upload.done:
-        return f"still {upload.stage} when the time was over (execution: {upload.execution_status or 'none'})"
+        return f"still {upload.stage} at the deadline (execution: {upload.execution_status or 'none'})"
     if upload.stage is not expected_stage or upload.receipt is None:
         return f"{upload.stage} instead of {expected_stage} {upload.problem}".rstrip()
     expected_execution = "FAILED" if written.rejected else "SUCCEEDED"
@@ -139,11 +139,11 @@ def surprise_of(upload: TrackedUpload, written: ExpectedOutcome) -> str:
     return ""
 
 
-def _say_where(console: Console, cloud: Endpoints) -> None:
+def _print_addresses(console: Console, cloud: Endpoints) -> None:
     bucket = cloud.outputs["PublishedBucket"]
     console.print(
         f"Receipts, data and quarantine: s3://{bucket}/, kept in {cloud.folder_of_bucket(bucket)}",
-        f"Prefect UI: {cloud.prefect_ui_url} (`make up` shows these runs there again)",
+        f"Prefect UI: {cloud.prefect_ui_url} (`make up` shows these runs again)",
         sep="\n",
         highlight=False,
         soft_wrap=True,
@@ -151,7 +151,7 @@ def _say_where(console: Console, cloud: Endpoints) -> None:
 
 
 def _stay(console: Console, cloud: Endpoints) -> None:
-    console.print(f"Everything stays until Ctrl-C: {cloud.prefect_ui_url}", highlight=False)
+    console.print(f"Running until Ctrl-C: {cloud.prefect_ui_url}", highlight=False)
     try:
         while True:
             time.sleep(1)

@@ -22,9 +22,9 @@ from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable
+from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.deploy_show import EventLog, show_changes, show_destination
 from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
-from deployment.commands.upload import CONTRACTS
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import AwsStack, find_aws_stack
 from deployment.prefect_setup.access import PrefectAccess, prefect_access

@@ -45,7 +45,7 @@ def destroy(
         users: the caller's own AWS variables (stack_options.users_environment).
         delete_data: also delete what was uploaded and published; nothing brings it back.
         ask: asked before the stack is deleted.
-        type_in: asked for the name of each bucket that is to be deleted.
+        type_in: asked for the name of each bucket before it is deleted.
         home: a folder for what Prefect's programs keep.
 
     Raises:

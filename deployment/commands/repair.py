@@ -1,4 +1,4 @@
-"""`sluice repair`: writes quarantined rows as CSV to be corrected, and brings corrected rows back in."""
+"""`sluice repair`: writes quarantined rows as CSV for correction, and publishes a file again with corrected rows."""
 
 from __future__ import annotations
 
@@ -20,58 +20,59 @@ from flows.refinery.errors import TerminalError
 from flows.refinery.repair.corrections import export_quarantine, read_corrections
 
 if TYPE_CHECKING:
-    from flows.composition import Pipeline
+    from flows.pipeline.job import Parts
 
 _RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-# The run is told in a few lines at its end; Prefect keeps its log for whoever wants more.
+# The command prints a short summary; Prefect keeps the full log.
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR", "PREFECT_CLIENT_MAX_RETRIES": "3"}
 
 
 class RunUnknown(TerminalError):
-    """Neither --run nor the file's name says which run the rows are of."""
+    """Neither --run nor the file's name contains a run id."""
 
 
 def export(console: Console, quarantine: Path, destination: Path, run_id: str | None = None) -> None:
     """Write a quarantine file as CSV.
 
     Raises:
-        RunUnknown: neither `run_id` nor the file's name says which run it is of.
-        CorrectionsUnusable: it is no quarantine file.
+        RunUnknown: neither `run_id` nor the file's name contains a run id.
+        CorrectionsUnusable: not a quarantine file.
         PathUnwritable: nothing can be written to `destination`.
     """
-    _export(console, quarantine, destination, run_of(quarantine, run_id))
+    _export(console, quarantine, destination, run_id_from(quarantine, run_id))
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
     """Fetch the quarantine of a run and write it as CSV.
 
     Raises:
-        RunUnknown: that is no run id.
+        RunUnknown: not a run id.
         NothingToRepair: the run has no rows in quarantine.
         PathUnwritable: nothing can be written to `destination`.
     """
-    run = run_of(None, run_id)
-    with _pipeline(cloud) as pipeline, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+    run = run_id_from(None, run_id)
+    with _parts(cloud) as parts, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         from flows.repair import fetch_quarantine
 
         path = Path(folder) / "quarantine.parquet"
-        fetch_quarantine(pipeline, run, path)
+        fetch_quarantine(parts, run, path)
         _export(console, path, destination, run)
 
 
 def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | None) -> Receipt:
-    """Publish a file once more, with corrected rows.
+    """Publish a file again, with corrected rows.
 
     Raises:
         RunUnknown, NothingToRepair, CorrectionsUnusable, RepairRejected, ReceiptConflict: nothing was changed.
     """
     corrections = read_corrections(file)
-    run = run_of(file, run_id)
-    with _pipeline(cloud) as pipeline:
+    run = run_id_from(file, run_id)
+    with _parts(cloud) as parts:
+        from flows.pipeline.commit import read_receipt
         from flows.repair import repair as do
 
-        before = pipeline.store.receipt(run)
-        receipt = do(pipeline, run, corrections)
+        before = read_receipt(parts.store, run)
+        receipt = do(parts, run, corrections)
     console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}", highlight=False, soft_wrap=True)
     lines = [*details_of(receipt), receipt_address(cloud, receipt.run_id)]
     if before and before.contract.content_hash != receipt.contract.content_hash:
@@ -81,16 +82,16 @@ def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | Non
     return receipt
 
 
-def run_of(file: Path | None, named: str | None) -> str:
-    """Return the run that was named, else the one in the file's name.
+def run_id_from(file: Path | None, named: str | None) -> str:
+    """Return the named run, else the one in the file's name.
 
     Raises:
-        RunUnknown: there is none, or what was named is no run id.
+        RunUnknown: there is none, or the name is not a run id.
     """
     found = _RUN_ID.search(named if named is not None else file.name if file else "")
     if found is None:
-        what = f"{named!r} is no run id" if named is not None or file is None else f"{file.name} holds no run id"
-        raise RunUnknown(f"{what}; say with --run which run the rows are of (32 characters of 0-9 and a-f)")
+        what = f"{named!r} is not a run id" if named is not None or file is None else f"{file.name} contains no run id"
+        raise RunUnknown(f"{what}; give the run with --run (32 characters of 0-9 and a-f)")
     return found.group()
 
 
@@ -98,7 +99,7 @@ def _export(console: Console, quarantine: Path, destination: Path, run_id: str) 
     with written_to(destination):
         rows = export_quarantine(quarantine, destination)
     console.print(
-        f"wrote {rows:,} rows to {destination}. Correct the values, leave _row_number as it is, then:",
+        f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:",
         f"  sluice repair {destination} --run {run_id}",
         sep="\n",
         highlight=False,
@@ -108,11 +109,11 @@ def _export(console: Console, quarantine: Path, destination: Path, run_id: str) 
 
 
 @contextmanager
-def _pipeline(cloud: DeployedStack) -> Iterator[Pipeline]:
-    """The pipeline of `cloud`, and its Prefect, for this process."""
+def _parts(cloud: DeployedStack) -> Iterator[Parts]:
+    """The parts of `cloud`, and its Prefect, for this process."""
     environment = {**cloud.environment, **pipeline_settings(cloud.outputs), **_QUIET}
     with only(environment), ExitStack() as stack:
-        # Prefect reads the environment when it is imported, which may have been before.
+        # Prefect reads the environment when it is imported, which may already have happened.
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
         from blocks.settings import PipelineSettings

@@ -1,4 +1,4 @@
-"""How uploads and receipts are shown in the terminal."""
+"""Shows uploads and receipts in the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 
 class StepDisplay:
-    """Says what is being done: a spinner on a terminal, a line each where the output is kept."""
+    """Shows the current step: a spinner on a terminal, else one line per step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -36,7 +36,7 @@ class StepDisplay:
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[str], None]]:
-        """Give the function to call at the beginning of each step."""
+        """Give the function to call when a step begins."""
         if not self._console.is_terminal:
             yield self._print
             return
@@ -44,7 +44,7 @@ class StepDisplay:
             yield self._spin
 
     def end(self) -> None:
-        """Take the spinner away: something else is shown from now on."""
+        """Remove the spinner, so that something else can be shown."""
         self._status.stop()
 
     def _spin(self, step: str) -> None:
@@ -55,7 +55,7 @@ class StepDisplay:
 
 
 class ProgressTable:
-    """The table that moves; where the output is no terminal, a line for each change."""
+    """A live table of uploads; where the output is not a terminal, one line per change."""
 
     def __init__(self, console: Console, uploads: list[TrackedUpload]) -> None:
         self._console, self._uploads = console, uploads
@@ -64,7 +64,7 @@ class ProgressTable:
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[], None]]:
-        """Give the function to call after each look."""
+        """Give the function to call after each poll."""
         if not self._console.is_terminal:
             yield self._print_changes
             return
@@ -101,13 +101,13 @@ class ProgressTable:
 
 
 def _marks(stage: UploadState) -> str:
-    """Return how far a stage is, as a row of four dots."""
+    """Return the progress of an upload as four dots."""
     reached = {UploadState.UPLOADED: 1, UploadState.QUEUED: 2, UploadState.RUNNING: 3}.get(stage, 4)
     return "●" * reached + "○" * (4 - reached)
 
 
 def rows_of(receipt: Receipt | None) -> str:
-    """Return where a file's rows went, in a few words; nothing while that is not known."""
+    """Summarize where a file's rows went; "" without a receipt."""
     if receipt is None:
         return ""
     rows = receipt.rows
@@ -120,18 +120,18 @@ def rows_of(receipt: Receipt | None) -> str:
 
 
 def details_of(receipt: Receipt) -> list[str]:
-    """Return what a receipt says of its rows and its reasons, a line each."""
+    """Return the reasons and the row counts of a receipt, one per line."""
     lines = [f"rejected: {reason.message}" for reason in receipt.reasons]
     lines += [f"quarantined {count:,}: {rule}" for rule, count in receipt.rows.quarantined.items()]
     if not receipt.reasons:
         lines += [f"dropped {count:,}: {step}" for step, count in receipt.rows.dropped.items()]
     if not receipt.observed:
-        lines.append("Prefect was away: no flow run shows this upload")
+        lines.append("Prefect was unavailable: no flow run shows this upload")
     return lines
 
 
 def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[TrackedUpload]) -> None:
-    """Print what became of each upload, why, and where its receipt is."""
+    """Print the outcome of each upload, the reasons, and its receipt's address."""
     for upload in uploads:
         style = _STYLES[upload.stage]
         rows = rows_of(upload.receipt)

@@ -1,4 +1,4 @@
-"""`sluice status`: what a pipeline has done lately, and what it is doing."""
+"""`sluice status`: recent and running uploads of a stack."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
 
 def _print_uploads(console: Console, running: list[UploadMessage], receipts: list[Receipt]) -> None:
     if not running and not receipts:
-        console.print("Nothing was uploaded yet. Try: sluice upload FILE --dataset NAME")
+        console.print("No uploads yet. Try: sluice upload FILE --dataset NAME")
         return
     console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim", highlight=False)
-    # Lines and no table: keys and reasons are long, and a table would cut them on a narrow terminal.
+    # Lines, not a table: keys and reasons are long, and a table would truncate them on a narrow terminal.
     for message in running:
         _print_line(console, " " * 19, message.run_id, "[cyan]running[/]  ", message.key, "")
     for receipt in receipts:

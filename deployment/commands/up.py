@@ -19,10 +19,10 @@ _NEWS_SHOWN = 20
 
 
 def up(console: Console, state_dir: Path, *, aws_port: int | None, prefect_port: int | None) -> None:
-    """Start everything, then say what arrives and ends, until a signal or until a part of it dies.
+    """Start everything and print each new receipt, until a signal arrives or a process dies.
 
     Raises:
-        LocalCloudError: it could not be started, or a process of it died.
+        LocalCloudError: it could not be started, or one of its processes died.
     """
     with ExitStack() as running:
         with StepDisplay(console).shown() as on_step:
@@ -37,7 +37,7 @@ def up(console: Console, state_dir: Path, *, aws_port: int | None, prefect_port:
 
 def _greet(console: Console, cloud: LocalCloud) -> None:
     console.print(
-        "Sluice is up. Ctrl-C stops it; what it holds stays for the next time, `make clean` forgets it.",
+        "Sluice is up. Ctrl-C stops it; its state is kept for the next start, `make clean` deletes it.",
         f"  Prefect UI   {cloud.prefect_ui_url}",
         f"  AWS          {cloud.aws_endpoint_url} ({cloud.region}; access key test, secret key test)",
         f"  landing      s3://{cloud.endpoints.outputs['LandingBucket']}/incoming/DATASET/",

@@ -1,4 +1,4 @@
-"""`sluice upload`: puts one file into a pipeline's landing bucket and follows it to its receipt."""
+"""`sluice upload`: uploads one file to a stack's landing bucket and waits for its receipt."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment import PROJECT_ROOT
+from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.show import ProgressTable, print_outcomes
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.refinery.errors import TerminalError
 
-CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 _DEFAULT_CONTRACT = "default"
 
 
 class DatasetUnknown(TerminalError):
-    """A dataset was named that has no contract."""
+    """The named dataset has no contract."""
 
 
 def upload(
     console: Console, cloud: DeployedStack, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
 ) -> bool:
-    """Upload `file`; with `wait` follow it. Return whether it was published (or, without `wait`, handed over).
+    """Upload `file`. With `wait`, return whether it was published; without it, return True at once.
 
     Raises:
         FileUnusable: the file cannot be read.
@@ -37,24 +36,24 @@ def upload(
     followed = uploads.upload(file, key)
     console.print(f"uploaded to s3://{followed.message.bucket}/{key}", highlight=False, markup=False, soft_wrap=True)
     if not folder:
-        console.print("No dataset was named and none is in the file's name: the default contract applies.")
+        console.print("No dataset was given, and the file's name matches none: the default contract applies.")
     if not wait:
-        console.print("See what becomes of it: sluice status")
+        console.print("Follow it with: sluice status")
         return True
     with ProgressTable(console, [followed]).shown() as on_look:
         in_time = uploads.follow([followed], deadline_seconds=deadline_seconds, on_look=on_look)
     if not in_time:
-        console.print(f"Not done after {deadline_seconds:.0f} seconds; it goes on. See: sluice status")
+        console.print(f"Not finished after {deadline_seconds:.0f} seconds; processing continues. See: sluice status")
         return False
     print_outcomes(console, cloud, [followed])
     return followed.stage is UploadState.PUBLISHED
 
 
 def dataset_of(file: Path, named: str | None, contracts: Path) -> str | None:
-    """Return the dataset that a file is for: the one that was named, else the one whose name begins the file's.
+    """Return a file's dataset: the named one, else the one whose name the file's name starts with.
 
     Raises:
-        DatasetUnknown: the one that was named has no contract.
+        DatasetUnknown: the named one has no contract.
     """
     known = datasets(contracts)
     if named is not None:
@@ -71,6 +70,6 @@ def dataset_of(file: Path, named: str | None, contracts: Path) -> str | None:
 
 
 def datasets(contracts: Path) -> list[str]:
-    """Return the names of the datasets that have a contract, the default one aside."""
+    """Return the datasets that have a contract, without the default one."""
     found = {path.parent.name for path in contracts.glob("*/contract.yaml")}
     return sorted(found - {_DEFAULT_CONTRACT})

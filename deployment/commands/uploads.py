@@ -1,4 +1,4 @@
-"""Uploads files to a deployed pipeline and follows what becomes of them, to their receipts."""
+"""Uploads files to a deployed stack and tracks them until their receipts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
 
 class FileUnusable(TerminalError):
-    """The file that is to be uploaded is not there, is no file, cannot be read, or is too large for one call."""
+    """The file to upload does not exist, is not a file, cannot be read, or is too large for one call."""
 
 
 class UploadState(StrEnum):
-    """How far an upload has come."""
+    """The state of an upload."""
 
     UPLOADED = "uploaded"
     QUEUED = "queued"
@@ -45,18 +45,18 @@ _ORDER = list(UploadState)
 
 @dataclass
 class TrackedUpload:
-    """One upload and how far it has come.
+    """One upload and its progress.
 
     Attributes:
-        name: what to call it.
+        name: shown to the user.
         message: its identity.
         started: when it was uploaded, on the monotonic clock.
-        stage: how far it has come; never goes back.
+        stage: its state; never goes back.
         receipt: once there is one.
-        execution_status: Step Functions' word for its execution; None until it exists.
+        execution_status: its execution's status in Step Functions; None until it exists.
         problem: why it failed without a receipt.
-        note: what is worth knowing while it goes on.
-        ended: when it came to its end, on the monotonic clock.
+        note: shown while it is processed.
+        ended: when it ended, on the monotonic clock.
     """
 
     name: str
@@ -71,7 +71,7 @@ class TrackedUpload:
 
     @property
     def done(self) -> bool:
-        """Whether its execution has ended, and its receipt, if there is any, was seen."""
+        """Whether its execution has ended, and its receipt, if any, was read."""
         return self.stage in _ENDINGS and self.execution_status not in (None, "RUNNING")
 
     @property
@@ -80,7 +80,7 @@ class TrackedUpload:
         return (self.ended or time.monotonic()) - self.started
 
     def reach(self, stage: UploadState) -> None:
-        """Note how far it has come."""
+        """Move to a later state; an earlier one is ignored."""
         if _ORDER.index(stage) > _ORDER.index(self.stage):
             self.stage = stage
             if stage in _ENDINGS:
@@ -88,7 +88,7 @@ class TrackedUpload:
 
 
 class Uploads:
-    """Uploads to, and looks into, one pipeline."""
+    """Uploads to one stack, and reads what it did."""
 
     def __init__(self, cloud: DeployedStack) -> None:
         self._cloud = cloud
@@ -118,7 +118,7 @@ class Uploads:
         return TrackedUpload(name or path.name, message, started)
 
     def look(self, uploads: Iterable[TrackedUpload]) -> None:
-        """Find out how far the unfinished ones of `uploads` have come."""
+        """Update the state of the unfinished uploads."""
         unfinished = [upload for upload in uploads if not upload.done]
         runs = self._prefect_runs([upload.message.run_id for upload in unfinished])
         for upload in unfinished:
@@ -131,7 +131,7 @@ class Uploads:
     def follow(
         self, uploads: list[TrackedUpload], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
     ) -> bool:
-        """Look again and again until all are done; False when `deadline_seconds` passed before."""
+        """Poll until all are done; return False if `deadline_seconds` passed first."""
         deadline = time.monotonic() + deadline_seconds
         while True:
             self.look(uploads)
@@ -148,7 +148,7 @@ class Uploads:
         return f"{machine.replace(':stateMachine:', ':execution:')}:{message.execution_name}"
 
     def receipt(self, run_id: str) -> Receipt | None:
-        """Return the receipt of a run, None while there is none."""
+        """Return the receipt of a run; None if there is none yet."""
         try:
             answer = self._s3.get_object(Bucket=self._cloud.outputs["PublishedBucket"], Key=receipt_key(run_id))
         except self._s3.exceptions.NoSuchKey:
@@ -172,7 +172,7 @@ class Uploads:
                 yield receipt
 
     def queue_lengths(self) -> dict[str, int]:
-        """Return how many messages wait, are being worked on, and were given up."""
+        """Return how many messages wait, are being processed, and are in the dead-letter queue."""
         sqs = self._cloud.client("sqs")
 
         def count(queue: str, name: str) -> int:
@@ -186,7 +186,7 @@ class Uploads:
         }
 
     def running(self) -> Iterator[UploadMessage]:
-        """Return the uploads whose executions run."""
+        """Return the uploads with running executions."""
         pages = self._states.get_paginator("list_executions").paginate(
             stateMachineArn=self._cloud.outputs["StateMachineArn"], statusFilter="RUNNING"
         )
@@ -206,8 +206,8 @@ class Uploads:
     def _note_flow_run(self, upload: TrackedUpload, state_type: str) -> None:
         if state_type == "RUNNING":
             upload.reach(UploadState.RUNNING)
-        # A flow run that failed without a receipt is no end: the message comes again.
-        upload.note = "a try failed, it is tried again" if state_type in ("FAILED", "CRASHED") else ""
+        # A flow run that failed without a receipt is not final: the message is delivered again.
+        upload.note = "an attempt failed; retrying" if state_type in ("FAILED", "CRASHED") else ""
 
     def _look_for_receipt(self, upload: TrackedUpload) -> None:
         upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
@@ -216,20 +216,20 @@ class Uploads:
             upload.reach(UploadState.PUBLISHED if upload.receipt.status is Status.PUBLISHED else UploadState.REJECTED)
 
     def _prefect_runs(self, run_ids: list[str]) -> dict[str, str]:
-        """Return the state types of the flow runs by run id; nothing when Prefect does not answer."""
+        """Return the flow runs' state types by run id; nothing if Prefect does not answer."""
         if not run_ids:
             return {}
         wanted = {"flow_runs": {"idempotency_key": {"any_": run_ids}}}
         try:
             found = _post(f"{self._cloud.prefect_api_url}/flow_runs/filter", wanted, self._cloud.prefect_headers)
-        except (OSError, ValueError, SluiceError):  # also a key that may not be read: it is shown less, no more
+        except (OSError, ValueError, SluiceError):  # also a key that may not be read: only the display suffers
             return {}
         return {run["idempotency_key"]: run["state_type"] for run in found}
 
 
 def _size_of(path: Path) -> int:
     if not path.exists():
-        raise FileUnusable(f"There is no file {path}.")
+        raise FileUnusable(f"{path} does not exist.")
     if not path.is_file():
         raise FileUnusable(f"{path} is not a file; upload one file at a time.")
     size_bytes = path.stat().st_size
@@ -247,6 +247,6 @@ def _post(url: str, payload: dict[str, Any], headers: Mapping[str, str]) -> Any:
 
 
 def opener_for(url: str) -> urllib.request.OpenerDirector:
-    """Return what opens `url`: this machine's own addresses directly, others through the user's proxy, if any."""
+    """Return an opener for `url`: loopback addresses directly, others through the user's proxy, if any."""
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))

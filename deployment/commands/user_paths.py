@@ -1,4 +1,4 @@
-"""Writing where the user said: what the file system refuses is told with the path."""
+"""Reports file system errors of a path that the user gave."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flows.refinery.errors import TerminalError
 
 
 class PathUnwritable(TerminalError):
-    """Nothing can be written to a path that the user gave: its folder is not there, is a file, or is protected."""
+    """A path that the user gave cannot be written: its folder does not exist, is a file, or is protected."""
 
 
 @contextmanager
 def written_to(path: Path) -> Iterator[None]:
-    """Raise what the file system says of `path` as an error of the user's.
+    """Turn file system errors of `path` into PathUnwritable.
 
     Raises:
         PathUnwritable: with the path and the reason.
@@ -26,6 +26,5 @@ def written_to(path: Path) -> Iterator[None]:
         refused = Path(str(error.filename or path))
         where = "" if refused == path else f" at {refused}"
         raise PathUnwritable(
-            f"{path} cannot be written ({error.strerror or error}{where}); give a path in a folder that is there and "
-            "may be written"
+            f"{path} cannot be written ({error.strerror or error}{where}); give a path in an existing, writable folder"
         ) from error

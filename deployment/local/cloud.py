@@ -1,10 +1,10 @@
-"""The local cloud as one thing: starts and supervises the embedded cloud, the Prefect server and a worker.
+"""Starts and supervises the embedded cloud, the Prefect server and a worker.
 
     with LocalCloud(Path(".sluice")) as cloud:
         cloud.client("s3").list_buckets()
 
-Everything is kept in the state folder and nothing outside it is read or written: no ~/.aws, no ~/.prefect, no AWS
-or Prefect variable of the user's.
+It reads and writes nothing outside its state folder: no ~/.aws, no ~/.prefect, no AWS or Prefect variable of
+the user's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +29,7 @@ from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import end_leftovers
 from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
+from deployment.local.state_version import claim_state
 from deployment.project_commands import ProjectCommand, program
 
 DEFAULT_REGION = "eu-central-1"
@@ -35,7 +37,7 @@ DEFAULT_AWS_PORT = 4566
 DEFAULT_PREFECT_PORT = 4200
 START_DEADLINE_SECONDS = 90.0
 _PREFECT_ATTEMPTS = 3
-_WORKER_READY = "started!"  # Prefect's own words; the server shows a worker of an earlier run as online, too
+_WORKER_READY = "started!"  # printed by Prefect; its server may still show an earlier run's worker as online
 _CLOUD_ENVIRONMENT = PROJECT_ROOT / ".venv-cloud"
 
 
@@ -43,13 +45,14 @@ class LocalCloud:
     """A local cloud with its state in `state_dir`.
 
     Args:
-        state_dir: the state folder; made when it is not there.
-        region: the AWS region to play.
-        aws_port, prefect_port: a port that must be used; None for the last one used, the usual one, or any.
+        state_dir: the state folder; created if missing.
+        region: the AWS region to emulate.
+        aws_port, prefect_port: the required port; None for the last one used, the usual one, or any.
         wait_scale: factor on the waits and retry intervals of state machines; tests shorten them.
-        with_prefect: whether a Prefect server is wanted.
-        prefect_options: a database and a password of its own for the Prefect server.
-        docker: run tasks in a real Docker engine; None asks the variable SLUICE_DOCKER.
+        with_prefect: whether to start a Prefect server.
+        prefect_options: database and password of the Prefect server.
+        docker: run tasks in a real Docker engine; None reads the variable SLUICE_DOCKER.
+        emulator_extensions: modules that the embedded cloud's process loads besides its own patches, for tests.
         cache_dir: where a migrated Prefect database is kept for the next new state folder.
     """
 
@@ -64,6 +67,7 @@ class LocalCloud:
         with_prefect: bool = True,
         prefect_options: ServerOptions = ServerOptions(),
         docker: bool | None = None,
+        emulator_extensions: Sequence[str] = (),
         cache_dir: Path | None = None,
     ) -> None:
         self.state_dir = state_dir.resolve()
@@ -79,6 +83,7 @@ class LocalCloud:
         self.worker: Service | None = None
         self._with_prefect = with_prefect
         self._prefect_options = prefect_options
+        self._emulator_extensions = emulator_extensions
         self._keep_template = False
 
     # --- life ---
@@ -93,17 +98,19 @@ class LocalCloud:
         self.stop()
 
     def start(self) -> None:
-        """Start everything, the embedded cloud and Prefect at the same time; return when both answer.
+        """Start the embedded cloud and Prefect concurrently; return when both answer.
 
         Raises:
             LocalCloudBusy: another process uses the state folder.
-            PortTaken: a port that was asked for is in use.
+            StateOutdated: another version of Sluice made the state folder.
+        PortTaken: the required port is in use.
             EnvironmentMissing: the embedded cloud's environment was not set up.
             ServiceDied, ServiceNotReady: with the last lines of the log.
         """
         self._check_installed()
         self._lock.acquire()
         try:
+            claim_state(self.state_dir)
             self._prepare_folder()
             self._start_services()
         except BaseException:
@@ -113,9 +120,11 @@ class LocalCloud:
     def _check_installed(self) -> None:
         python = _CLOUD_ENVIRONMENT / "bin" / "python"
         if not python.exists():
-            raise EnvironmentMissing(f"The embedded cloud is not set up: there is no {python}. Run: make setup")
+            raise EnvironmentMissing(f"The embedded cloud is not set up: {python} does not exist. Run: make setup")
         if self._with_prefect and not Path(program("prefect")).is_absolute():
-            raise EnvironmentMissing(f"Prefect is not installed beside {sys.executable}. Run: make setup")
+            raise EnvironmentMissing(
+                f"Prefect is not installed in the environment of {sys.executable}. Run: make setup"
+            )
 
     def _prepare_folder(self) -> None:
         end_leftovers(self._records)
@@ -141,9 +150,9 @@ class LocalCloud:
         self._endpoints.save()
 
     def stop(self) -> None:
-        """End every process, whatever state they are in, and give the state folder free."""
+        """End every process, whatever its state, and release the state folder."""
         try:
-            # The worker first, its runs still need the others; the cloud before Prefect: its tasks report there.
+            # The worker first: its runs need the others; the cloud before Prefect: its tasks report to it.
             for service in (self.worker, self.emulator, self.prefect):
                 if service is not None:
                     service.stop()
@@ -154,7 +163,7 @@ class LocalCloud:
             self._lock.release()
 
     def check(self) -> None:
-        """Raise ServiceDied if a process ended by itself."""
+        """Raise ServiceDied if a process ended unexpectedly."""
         for service in (self.emulator, self.prefect, self.worker):
             if service is not None:
                 service.check()
@@ -182,7 +191,7 @@ class LocalCloud:
         return int(json.loads(ready.read_text())["port"])
 
     def start_emulator(self) -> None:
-        """Start the embedded cloud again after it was killed, on the same port, with what it had saved."""
+        """Restart a killed embedded cloud on the same port, with its saved state."""
         if self.emulator is not None:
             self.emulator.stop()
             self._start_emulator(self.endpoints)
@@ -193,6 +202,7 @@ class LocalCloud:
             *("--state", str(self.state_dir), "--region", self.region),
             *("--ports", *(str(port) for port in wanted_ports)),
             *("--task-path", self._base_environment()["PATH"], "--wait-scale", str(self.wait_scale)),
+            *(["--extensions", *self._emulator_extensions] if self._emulator_extensions else []),
             *(["--docker"] if self.docker else []),
         ]
 
@@ -217,7 +227,7 @@ class LocalCloud:
         return port
 
     def _await_prefect(self, port: int, last: Endpoints | None) -> int:
-        """Wait for the server; begin again on another port if somebody took it in the meantime."""
+        """Wait for the server; start it on another port if this one was in use by then."""
         for attempt in range(1, _PREFECT_ATTEMPTS + 1):
             try:
                 self._wait_for_prefect(port)
@@ -237,15 +247,15 @@ class LocalCloud:
             self.prefect.wait_until(lambda: prefect_server.is_ready(home, port, auth_string), START_DEADLINE_SECONDS)
 
     def start_prefect(self) -> None:
-        """Start the Prefect server again after `cloud.prefect.stop()`, on the same port."""
+        """Restart the Prefect server on the same port after `cloud.prefect.stop()`."""
         if self.prefect is not None:
             self.prefect.start()
             self._wait_for_prefect(urlsplit(self.prefect_api_url).port or 0)
 
     def start_worker(self, pool: str, environment: dict[str, str]) -> None:
-        """Start a Prefect worker for a process work pool, and wait until it looks for work.
+        """Start a Prefect worker for a process work pool, and wait until it polls.
 
-        Its flow runs get `environment` besides the cloud's own.
+        Its flow runs get `environment` in addition to the cloud's.
         """
         self.worker = Service(
             name="Prefect worker",
@@ -261,11 +271,11 @@ class LocalCloud:
         log = self.worker.log_path
         self.worker.wait_until(lambda: _WORKER_READY in log.read_text(), START_DEADLINE_SECONDS)
 
-    # --- what it offers ---
+    # --- addresses and clients ---
 
     @property
     def endpoints(self) -> Endpoints:
-        """Return its addresses; only of a started cloud."""
+        """Return the addresses of the started cloud."""
         if self._endpoints is None:
             raise RuntimeError("the local cloud was not started")
         return self._endpoints
@@ -287,7 +297,7 @@ class LocalCloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the whole environment for a process that is to use this cloud."""
+        """Return the complete environment of a process that uses this cloud."""
         return self.endpoints.environment
 
     def client(self, service: str, **options: Any) -> Any:
@@ -295,25 +305,20 @@ class LocalCloud:
         return self.endpoints.client(service, **options)
 
     def save_outputs(self, outputs: dict[str, str]) -> None:
-        """Keep the deployed stack's outputs, for other commands."""
+        """Save the deployed stack's outputs for other commands."""
         self._endpoints = dataclasses.replace(self.endpoints, outputs=dict(outputs))
         self._endpoints.save()
 
     def mark_ready(self) -> None:
-        """Let other commands know that the pipeline is up in it."""
+        """Record that the pipeline is deployed, so that other commands may use it."""
         self._endpoints = dataclasses.replace(self.endpoints, ready=True)
         self._endpoints.save()
 
-    def decisions(self) -> list[dict[str, Any]]:
-        """Return every IAM decision about a role so far (emulator/decisions.py)."""
-        path = self.state_dir / "decisions.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
     def run(self, command: list[str], *, timeout_seconds: float, environment: dict[str, str] | None = None) -> str:
-        """Run a command of the project's own against this cloud; return its output.
+        """Run one of the project's commands against this cloud; return its output.
 
         Raises:
-            CommandFailed: another exit code than 0, or the time ran out; with the end of its output.
+            CommandFailed: it failed or took too long; with the end of its output.
         """
         with ProjectCommand(command, self.environment | (environment or {})) as running:
             return running.finish(timeout_seconds)

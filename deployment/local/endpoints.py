@@ -1,4 +1,4 @@
-"""Where a running local cloud can be reached, and how to talk to it without anything of the user's own."""
+"""The addresses of a local cloud, and clients that use none of the user's configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deployment.local.prefect_server import client_environment
 
 ACCOUNT_ID = "000000000000"
 _FILE_NAME = "cloud.json"
-# What an ambient configuration could say otherwise; botocore is to look nowhere for these.
+# Keeps botocore from reading these from the user's configuration.
 _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
     ("profile", "config_file", "credentials_file", "ca_bundle"), (None, None, None, None)
 )
@@ -29,13 +29,13 @@ class Endpoints:
 
     Attributes:
         state_dir: its state folder, absolute.
-        region: the AWS region that it plays.
-        aws_endpoint_url: every AWS service.
+        region: the AWS region that it emulates.
+        aws_endpoint_url: the address of every AWS service.
         prefect_api_url: Prefect's API; empty for a cloud without Prefect.
-        prefect_auth_string: USER:PASSWORD of Prefect's API; empty when it asks for none.
-        outputs: the outputs of the stack that was deployed into it, empty before.
-        owner_pid: the process that keeps it running.
-        ready: whether the pipeline was brought up in it since it was started.
+        prefect_auth_string: USER:PASSWORD of Prefect's API; empty if it needs none.
+        outputs: the outputs of the deployed stack; empty before it is deployed.
+        owner_pid: the process that runs it.
+        ready: whether the pipeline was deployed since it was started.
     """
 
     state_dir: Path
@@ -54,12 +54,12 @@ class Endpoints:
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """Return what requests to Prefect's API must carry: nothing, it is this machine's own."""
+        """Return the headers of requests to Prefect's API: none, it is local."""
         return {}
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the whole environment for a process that is to use this cloud."""
+        """Return the complete environment of a process that uses this cloud."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         environment |= aws_environment(self.aws_endpoint_url, self.region)
         if self.prefect_api_url:
@@ -68,7 +68,7 @@ class Endpoints:
         return environment
 
     def session(self) -> boto3.Session:
-        """Return a session with the cloud's root credentials that reads no file and no variable of the user's."""
+        """Return a session with the cloud's root credentials that reads none of the user's files and variables."""
         core = botocore.session.Session(session_vars=_NOWHERE)
         return boto3.Session(
             botocore_session=core,
@@ -86,11 +86,11 @@ class Endpoints:
         return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
 
     def folder_of_bucket(self, bucket: str) -> Path:
-        """Return where the embedded cloud keeps a bucket's objects, as plain files named by their keys."""
+        """Return the folder of a bucket's objects: plain files named by their keys."""
         return self.state_dir / "cloud" / "s3" / ACCOUNT_ID / bucket
 
     def save(self) -> None:
-        """Write these addresses into the state folder, for other commands and for the next start."""
+        """Save these addresses in the state folder, for other commands and the next start."""
         text = json.dumps(asdict(self) | {"state_dir": str(self.state_dir)}, indent=2)
         partial = self.state_dir / f"{_FILE_NAME}.partial"
         partial.touch(mode=0o600)
@@ -99,7 +99,7 @@ class Endpoints:
 
 
 def load_endpoints(state_dir: Path) -> Endpoints | None:
-    """Return the addresses that were saved last, of a running cloud or of the last one; None without any."""
+    """Return the addresses saved by the running or the last cloud; None if there are none."""
     try:
         saved = json.loads((state_dir / _FILE_NAME).read_text())
         return Endpoints(**saved | {"state_dir": Path(saved["state_dir"])})

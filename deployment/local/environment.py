@@ -1,7 +1,6 @@
-"""The environment variables of the local cloud's processes: built up from nothing, so that nothing leaks in.
+"""The environment variables of the local cloud's processes: built from scratch, so that nothing leaks in.
 
-A credential, a profile, an endpoint or a Prefect server that is configured for the user's own work must neither
-be used nor be seen here.
+The user's own credentials, profiles, endpoints and Prefect server must not be used or visible here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-# A Python that was built by hand may not start without these.
+# A self-built Python may not start without these.
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
 # Where a Docker engine listens, when it is not on the usual socket.
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
@@ -18,7 +17,7 @@ _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
-    """Return what every process of ours gets: this Python first on the PATH, a home and a TMPDIR of its own."""
+    """Return the base environment of every process: this Python first on the PATH, a separate home and TMPDIR."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
         "HOME": str(home),
@@ -31,12 +30,12 @@ def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
 
 
 def docker_environment() -> dict[str, str]:
-    """Return what tells a Docker client where its engine is."""
+    """Return the variables that locate the Docker engine."""
     return {name: os.environ[name] for name in _DOCKER_VARIABLES if name in os.environ}
 
 
 def aws_environment(endpoint_url: str, region: str) -> dict[str, str]:
-    """Return what boto3 needs to reach the embedded cloud as its root user, and nothing else."""
+    """Return what boto3 needs to reach the embedded cloud as its root user."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_REGION": region,

@@ -1,4 +1,4 @@
-"""What can go wrong with the local cloud. Each message is a sentence for whoever typed the command."""
+"""Errors of the local cloud. Each message is for the person who typed the command."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ class LocalCloudError(SluiceError):
 
 
 class LocalCloudBusy(LocalCloudError):
-    """Another process holds the state folder."""
+    """Another process uses the state folder."""
 
 
 class LocalCloudNotRunning(LocalCloudError):
-    """A command needs a running local cloud, and none holds the state folder."""
+    """A command needs a running local cloud, and none uses the state folder."""
+
+
+class StateOutdated(LocalCloudError, TerminalError):
+    """Another version of Sluice made the state folder; `sluice clean` deletes it."""
 
 
 class PortTaken(LocalCloudError, TerminalError):
-    """A port that was asked for by number is in use by another program."""
+    """A requested port is in use by another program."""
 
 
 class EnvironmentMissing(LocalCloudError, TerminalError):
-    """Something that must be installed is not there: the embedded cloud's environment, a Docker client."""
+    """Something is not installed: the embedded cloud's environment or a Docker client."""
 
 
 class ServiceDied(LocalCloudError):
-    """A process of the local cloud ended by itself; the message holds the last lines of its log."""
+    """A process of the local cloud ended unexpectedly; the message has the last lines of its log."""
 
 
 class ServiceNotReady(LocalCloudError):

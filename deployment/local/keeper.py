@@ -1,10 +1,10 @@
-"""Runs one service and ends it when whoever asked for it is gone, however that happened.
+"""Runs one service and ends it when the process that started it is gone, however that happened.
 
     python -m deployment.local.keeper RECORDS WHAT GRACE_SECONDS COMMAND...
 
-The asker holds the other end of standard input. When that closes (the asker stopped it, ended or was killed),
-or on SIGTERM, the service gets SIGTERM, and SIGKILL after the grace, with everything in its session. Standard
-library only, and as few modules as possible: one keeper runs beside each service.
+The starting process holds the other end of standard input. When that closes (on stop, exit or kill), or on SIGTERM,
+the service gets SIGTERM, and SIGKILL after the grace period, with its whole session. Standard library only, and as
+few modules as possible: one keeper runs per service.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Brings the pipeline up in a running local cloud: the stack, the blocks, the work pool, the deployments."""
+"""Deploys the pipeline into a running local cloud: the stack, the blocks, the work pool, the deployments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STACK_NAME = "sluice"
 WORK_POOL = PrefectNames(STACK_NAME).pool("local")
 AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (its name)
 IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
-_REGISTRATION_SECONDS = 900  # it takes a few, unless the machine is busy with much else
+_REGISTRATION_SECONDS = 900  # usually a few seconds; more on a busy machine
 
 
 def bring_up(
@@ -26,13 +26,13 @@ def bring_up(
     on_step: Callable[[str], None] = lambda _: None,
     on_event: Callable[[StackEvent], None] = lambda _: None,
 ) -> dict[str, str]:
-    """Deploy everything into `cloud`, or bring it up to date, and return the stack's outputs.
+    """Deploy everything into `cloud`, or update it, and return the stack's outputs.
 
     Args:
         parameters: the template's, besides the image and Prefect's address.
         timeouts: of the state machine and its task.
-        on_step: told, in a few words, what is being done.
-        on_event: told every step of the stack's deployment.
+        on_step: called with a short description of each step.
+        on_event: called with every event of the stack's deployment.
 
     Raises:
         StackError: the stack could not be deployed.
@@ -54,7 +54,7 @@ def bring_up(
 
 
 def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
-    """Say where Prefect is; its password, if it has one, is a secret in the cloud, as it would be on AWS."""
+    """Return Prefect's address; its password, if any, becomes a secret in the cloud, as on AWS."""
     address = {"PrefectApiUrl": cloud.prefect_api_url}
     auth_string = cloud.endpoints.prefect_auth_string
     if not auth_string:
@@ -68,8 +68,8 @@ def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that configures the pipeline for a process outside of the stack, such as a worker."""
+    """Return the environment of a process outside the stack, such as a worker."""
     return {
         **pipeline_settings(outputs),
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person at the UI waits for the run to start; the default is 15
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # someone at the UI waits for the run to start; the default is 15
     }

@@ -1,4 +1,4 @@
-"""Picks the loopback ports of the local cloud."""
+"""Chooses the loopback ports of the local cloud."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_free(port: int) -> bool:
         if probe.connect_ex((HOST, port)) == 0:
             return False
     with socket.socket() as probe:
-        # Connections that ended a moment ago linger on the port of an earlier run; they are no reason to move.
+        # Closed connections of an earlier run may linger on its port; that is no reason to use another.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -26,7 +26,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that the system says is free now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -34,16 +34,16 @@ def free_port() -> int:
 
 
 def choose(asked: int | None, preferred: list[int], purpose: str) -> int:
-    """Return `asked` if it is free; without it the first free one of `preferred`, else any free port.
+    """Return `asked` if it is free; if None, the first free one of `preferred`, else any free port.
 
     Raises:
-        PortTaken: the port that was asked for is in use.
+        PortTaken: `asked` is in use.
     """
     if asked is not None:
         if is_free(asked):
             return asked
         raise PortTaken(
-            f"Port {asked}, asked for {purpose}, is in use by another program. "
-            f"Ask for another, or for none: a free one is chosen then."
+            f"Port {asked}, requested for {purpose}, is in use by another program. "
+            f"Request another, or none: then a free one is chosen."
         )
     return next((port for port in preferred if is_free(port)), None) or free_port()

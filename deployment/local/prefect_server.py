@@ -1,4 +1,4 @@
-"""Settings of the local Prefect server, and a database that is already migrated."""
+"""Settings of the local Prefect server, and a template of its migrated database."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from deployment.local.services import answers, fetch
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a server for a team has and the local one does not need.
+    """Options of a team's server that the local one does not need.
 
     Attributes:
-        database_url: of a database of its own, as postgresql+asyncpg://...; empty for SQLite in its home.
-        auth_string: USER:PASSWORD that every client has to show; empty for none.
+        database_url: of a separate database, as postgresql+asyncpg://...; empty for SQLite in its home.
+        auth_string: USER:PASSWORD that every client must send; empty for none.
     """
 
     database_url: str = ""
@@ -29,14 +29,14 @@ class ServerOptions:
 
 
 def server_environment(home: Path, port: int, options: ServerOptions = ServerOptions()) -> dict[str, str]:
-    """Return what the server and its clients get; `home` takes the place of ~/.prefect."""
+    """Return the server's environment; `home` replaces ~/.prefect."""
     environment = client_environment(home, port, options.auth_string) | {
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # else it writes into the installed package
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database_url or f"sqlite+aiosqlite:///{database(home)}",
-        # In memory, its default, a restart forgets who holds slots of a limit, and those are never given back.
+        # With the default, memory, a restart loses which runs hold slots of a limit, and those are never released.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -46,7 +46,7 @@ def server_environment(home: Path, port: int, options: ServerOptions = ServerOpt
 
 
 def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str, str]:
-    """Return what lets a process of ours talk to the server and to no other."""
+    """Return the environment of a client that talks to this server only."""
     environment = {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
@@ -60,7 +60,7 @@ def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str
 def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
     """Whether the server on `port` is ready, and is the one of `home`.
 
-    Another local cloud that starts at the same moment may have taken the port first; its server answers just as well.
+    Another local cloud that starts at the same moment may have taken the port; its server would answer too.
     """
     url = f"http://{HOST}:{port}/api"
     headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
@@ -69,17 +69,17 @@ def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
 
 
 def database(home: Path) -> Path:
-    """Return where the server keeps its data."""
+    """Return the path of the server's database."""
     return home / "prefect.db"
 
 
 def template(cache: Path) -> Path:
-    """Return where a migrated, empty database of this Prefect version is kept."""
+    """Return the path of a migrated, empty database of this Prefect version."""
     return cache / f"prefect-{importlib.metadata.version('prefect')}.db"
 
 
 def start_from_template(home: Path, cache: Path) -> bool:
-    """Give a new home the migrated database, which saves ten seconds; return whether one should be kept."""
+    """Copy the migrated database into a new home, which saves ten seconds; return whether one should be kept."""
     home.mkdir(parents=True, exist_ok=True)
     if database(home).exists():
         return False
@@ -90,7 +90,7 @@ def start_from_template(home: Path, cache: Path) -> bool:
 
 
 def keep_template(home: Path, cache: Path) -> None:
-    """Keep a copy of a database that was just migrated, before anything is in it."""
+    """Keep a copy of a database that was just migrated and is still empty."""
     cache.mkdir(parents=True, exist_ok=True)
     partial = template(cache).with_suffix(f".{os.getpid()}")
     with sqlite3.connect(database(home)) as source, sqlite3.connect(partial) as copy:

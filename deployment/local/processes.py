@@ -1,8 +1,7 @@
-"""Which processes belong to a state folder, so that a later run can end what an earlier one left behind.
+"""Records the processes of a state folder, so that a later run can end those that an earlier one left behind.
 
-A process id alone says nothing once its process is gone: the system gives it to another. Each record holds the
-time at which the process started too, and only a process with both is ours. Standard library only: the
-embedded cloud's environment uses this as well.
+The system reuses process ids, so each record also has the process's start time, and only a process with both is ours.
+Standard library only: the embedded cloud's environment uses this as well.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """A process of ours that leads a session of its own.
+    """One of our processes; it leads its session.
 
     Attributes:
-        pid: its process id, which is its process group's too.
-        started: when it started, in a form that only this machine since its boot understands.
-        what: what it is, for people.
+        pid: its process id, which is also its group's.
+        started: when it started; comparable on this machine since its boot only.
+        what: its description, shown to people.
     """
 
     pid: int
@@ -34,7 +33,7 @@ class ProcessRecord:
     what: str
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
+        """Whether this process still runs (a zombie does not)."""
         return start_of(self.pid) == self.started
 
     def end(self, grace_seconds: float) -> None:
@@ -53,13 +52,13 @@ class ProcessRecord:
 
 
 def kill_group(pid: int) -> None:
-    """Kill every process of the group that `pid` leads; none left is fine."""
+    """Kill every process of the group that `pid` leads, if any."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def start_of(pid: int) -> str | None:
-    """Return when process `pid` started, as text to compare; None when there is no such living process."""
+    """Return when process `pid` started, for comparison; None if no such process is alive."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:
@@ -82,7 +81,7 @@ def _boot_id() -> str:
 
 
 def remember(folder: Path, pid: int, what: str) -> None:
-    """Record a process that was just started."""
+    """Record a process that has just started."""
     started = start_of(pid)
     if started is None:
         return
@@ -93,12 +92,12 @@ def remember(folder: Path, pid: int, what: str) -> None:
 
 
 def forget(folder: Path, pid: int) -> None:
-    """Remove the record of a process that is gone."""
+    """Delete the record of a process."""
     (folder / f"{pid}.json").unlink(missing_ok=True)
 
 
 def recorded(folder: Path) -> list[ProcessRecord]:
-    """Return the records of processes that still run, oldest record first; drop the others."""
+    """Return the records of running processes, oldest first; delete the others."""
     alive = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
         try:
@@ -113,7 +112,7 @@ def recorded(folder: Path) -> list[ProcessRecord]:
 
 
 def end_leftovers(folder: Path, grace_seconds: float = 5) -> list[ProcessRecord]:
-    """End every recorded process that still runs; return what was ended."""
+    """End every recorded process that still runs; return those."""
     ended = recorded(folder)
     for record in ended:
         record.end(grace_seconds)

@@ -1,4 +1,4 @@
-"""The local cloud that a command works with: one that runs already, or one that it starts for itself."""
+"""Finds the running local cloud, or starts one for the duration of a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deployment.local.errors import LocalCloudNotRunning
 from deployment.local.pipeline import bring_up
 from deployment.local.state_lock import StateLock
 
-# The template's defaults spare a busy account; one machine with one user should not be made to wait.
+# The template's defaults are for a busy account; a single user should not have to wait.
 LOCAL_PARAMETERS = {
     "MaxConcurrentTasks": "2",
     "LookAgainSeconds": "1",
@@ -21,16 +21,16 @@ LOCAL_PARAMETERS = {
 
 
 def running_cloud(state_dir: Path) -> Endpoints:
-    """Return the addresses of the local cloud that runs on `state_dir`, with the pipeline in it.
+    """Return the addresses of the local cloud that runs on `state_dir`.
 
     Raises:
-        LocalCloudNotRunning: there is none, or it is still starting.
+        LocalCloudNotRunning: none is running, or it is still starting.
     """
     if not StateLock(state_dir).is_taken():
         raise LocalCloudNotRunning(f"No local cloud is running on {state_dir}. Start one in another terminal: make up")
     endpoints = load_endpoints(state_dir)
     if endpoints is None or not endpoints.ready:
-        raise LocalCloudNotRunning("The local cloud is still starting; try again when it says that it is up.")
+        raise LocalCloudNotRunning("The local cloud is still starting; try again when it reports that it is up.")
     return endpoints
 
 
@@ -38,7 +38,7 @@ def running_cloud(state_dir: Path) -> Endpoints:
 def some_cloud(
     state_dir: Path, *, aws_port: int | None, prefect_port: int | None, on_step: Callable[[str], None]
 ) -> Iterator[Endpoints]:
-    """Give the cloud that runs on `state_dir`, or start one with the pipeline in it and end it afterwards."""
+    """Give the cloud that runs on `state_dir`, or start one with the pipeline and stop it afterwards."""
     if StateLock(state_dir).is_taken():
         yield running_cloud(state_dir)
         return
@@ -50,7 +50,7 @@ def some_cloud(
 def started_cloud(
     state_dir: Path, *, aws_port: int | None, prefect_port: int | None, on_step: Callable[[str], None]
 ) -> Iterator[LocalCloud]:
-    """Start a cloud with the pipeline in it and end it afterwards."""
+    """Start a cloud, deploy the pipeline, and stop the cloud afterwards."""
     on_step("starting the embedded cloud and the Prefect server")
     with LocalCloud(state_dir, aws_port=aws_port, prefect_port=prefect_port) as cloud:
         bring_up(cloud, parameters=LOCAL_PARAMETERS, on_step=on_step)

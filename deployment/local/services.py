@@ -1,4 +1,4 @@
-"""Starts a process of the local cloud, waits until it answers, and ends it. No wait is without a deadline."""
+"""Starts a process of the local cloud, waits until it is ready, and stops it. Every wait has a deadline."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from deployment.local.errors import ServiceDied, ServiceNotReady
 from deployment.local.processes import POLL_SECONDS, ProcessRecord, kill_group, recorded
 
 _LOG_LINES_SHOWN = 15
-# The keeper itself needs this long beyond the service's grace.
+# How long the keeper may take after the service's grace period.
 _KEEPER_SECONDS = 10
 
 
 @dataclass
 class Service:
-    """One process with its log, kept by a keeper of its own (keeper.py).
+    """One process with its log, run by a keeper (keeper.py).
 
     Attributes:
-        name: what it is, for people and for the process records.
-        command: what is run, with the project's root as working directory.
-        environment: its whole environment.
-        log_path: where its output goes; begun anew at each start, the previous one kept beside it.
+        name: shown to people and in the process records.
+        command: runs with the project's root as working directory.
+        environment: its complete environment.
+        log_path: its output; replaced at each start, the previous log is kept next to it.
         records: the folder of process records (processes.py).
         grace_seconds: how long it may take to end after SIGTERM.
     """
@@ -43,7 +43,7 @@ class Service:
     _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start it; `wait_until` says when it is ready."""
+        """Start it; `wait_until` waits until it is ready."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         if self.log_path.exists():
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
@@ -61,7 +61,7 @@ class Service:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the service itself (its keeper's is another), None when it does not run."""
+        """The process id of the service (not of its keeper); None if it does not run."""
         return next((record.pid for record in self._processes()), None)
 
     def _processes(self) -> list[ProcessRecord]:
@@ -73,16 +73,18 @@ class Service:
         return self._keeper is not None and self._keeper.poll() is None
 
     def check(self) -> None:
-        """Raise ServiceDied if it ended by itself."""
+        """Raise ServiceDied if it ended unexpectedly."""
         if self._keeper is not None and self._keeper.poll() is not None:
-            raise ServiceDied(f"{self.name} ended by itself with exit code {self._keeper.returncode}.{self.log_tail()}")
+            raise ServiceDied(
+                f"{self.name} ended unexpectedly with exit code {self._keeper.returncode}.{self.log_tail()}"
+            )
 
     def wait_until(self, ready: Callable[[], bool], deadline_seconds: float) -> None:
-        """Return once `ready` says so.
+        """Wait until `ready` returns true.
 
         Raises:
             ServiceDied: it ended instead.
-            ServiceNotReady: it did neither within `deadline_seconds`.
+            ServiceNotReady: neither happened within `deadline_seconds`.
         """
         deadline = time.monotonic() + deadline_seconds
         while not ready():
@@ -94,7 +96,7 @@ class Service:
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """End it and everything it started; return when it is gone."""
+        """Stop it and everything it started; return when it is gone."""
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return
@@ -110,7 +112,7 @@ class Service:
             keeper.wait()
 
     def log_tail(self) -> str:
-        """Return the last lines of its log as the end of a message."""
+        """Return the last lines of its log, for an error message."""
         try:
             lines = self.log_path.read_text(errors="replace").strip().splitlines()
         except OSError:
@@ -125,9 +127,9 @@ _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def fetch(url: str, timeout_seconds: float = 2, headers: Mapping[str, str] | None = None) -> bytes | None:
-    """Return the body of a 2xx answer to a GET of `url`, else None.
+    """Return the body of a 2xx response to a GET of `url`, else None.
 
-    A proxy of the user's is not asked: everything is loopback.
+    The user's proxy is not used: everything is loopback.
     """
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 (http only, loopback)
     try:
@@ -139,5 +141,5 @@ def fetch(url: str, timeout_seconds: float = 2, headers: Mapping[str, str] | Non
 
 
 def answers(url: str, timeout_seconds: float = 2) -> bool:
-    """Whether a GET of `url` gives a 2xx answer."""
+    """Whether a GET of `url` gets a 2xx response."""
     return fetch(url, timeout_seconds) is not None

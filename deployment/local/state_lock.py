@@ -1,4 +1,4 @@
-"""One local cloud per state folder: a lock that the system itself gives free when its holder ends, however it ends."""
+"""One local cloud per state folder: a lock that the system releases when its holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class StateLock:
         return self._descriptor is not None
 
     def acquire(self) -> None:
-        """Take it; make the folder when it is not there.
+        """Take it; create the folder if missing.
 
         Raises:
-            LocalCloudBusy: another process has it.
+            LocalCloudBusy: another process holds it.
         """
         self._state_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -43,13 +43,13 @@ class StateLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give it free; fine when it is not held."""
+        """Release it if it is held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def is_taken(self) -> bool:
-        """Whether some process, this one included, holds it."""
+        """Whether any process, including this one, holds it."""
         if self.held:
             return True
         if not self._path.exists():

@@ -55,10 +55,11 @@ def register(stack: str, pool: str) -> Iterator[str]:
     for name, block in blocks_of(names, outputs, os.environ, credentials_of_stack(stack)).items():
         block.save(name, overwrite=True)
         yield f"block {block.get_block_type_slug()}/{name}"
+    # The environment wins: ECS tasks of a local cloud run this folder's code, as processes.
+    os.environ.setdefault("SLUICE_CODE_DIRECTORY", _CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT))
     os.environ.update(
         SLUICE_STACK=stack,
         SLUICE_WORK_POOL=names.pool(pool),
-        SLUICE_CODE_DIRECTORY=_CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT),
         SLUICE_RECONCILE_ROLE_ARN=outputs["ReconcileRoleArn"],
     )
     _deploy_all()

@@ -1,6 +1,6 @@
 """Check the connection to a Prefect API, and register a stack there in a separate process.
 
-Prefect reads its environment when it is imported, so the address and the key have to be there before.
+Prefect reads its environment when it is imported, so the address and the key have to be in it before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files of orders for the contract in flows/contracts/orders: clean ones, and every kind of trouble.
+"""Sample files for the contract in flows/contracts/orders: clean ones, and one for each kind of problem.
 
 The same rows, flavour and seed give the same bytes.
 """
@@ -33,20 +33,20 @@ _COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "IT", "NO", "PL", "SE")
 _FIRST_ORDER = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _EVERY = 25  # one row in so many has the flavour's fault
 
-Row = list[str]
-_Spoil = Callable[[Row, int], Row]
+OrderRow = list[str]
+_Spoil = Callable[[OrderRow, int], OrderRow]
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutcome:
-    """What a file holds, and so what the chain must make of it. rows = published + quarantined + dropped.
+    """The expected outcome for a file: rows = published + quarantined + dropped.
 
     Attributes:
         rows: data rows in the file.
         published: rows that the contract lets through.
         quarantined: rows that break a rule of the contract.
-        dropped: rows that preprocessing takes out, or all of a rejected file's.
-        rejected: whether the file as a whole is refused.
+        dropped: rows that preprocessing drops, or all rows of a rejected file.
+        rejected: whether the whole file is rejected.
     """
 
     rows: int
@@ -61,7 +61,7 @@ def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -
 
     Args:
         path: the CSV file to write.
-        rows: data rows, at least one; flavours without rows pay no heed to it.
+        rows: data rows, at least one; ignored by flavours without rows.
         flavour: see the function of the same name below.
     """
     if rows < 1:
@@ -90,7 +90,7 @@ def wrong_types(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome
 
 
 def bad_ranges(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """One row in 25 has a value that is not possible: quarantined by the expectation it breaks; the rest published."""
+    """One row in 25 has an impossible value: quarantined by the expectation that it fails; the rest published."""
     spoils = [
         _with("quantity", "0"),
         _with("quantity", "5000"),
@@ -112,7 +112,7 @@ def duplicates(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
 
 
 def missing_column(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """The column `quantity` is not there: the file is rejected, and the reason names the column."""
+    """The column `quantity` is missing: the file is rejected, and the reason names the column."""
     place = HEADER.index("quantity")
     _write_csv(path, _left_out(HEADER, place), [_left_out(order, place) for order in _orders(rows, chance)])
     return _rejected(rows)
@@ -131,13 +131,13 @@ def header_only(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome
 
 
 def not_a_table(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """A picture that someone called .csv: the file is rejected as none of the formats allowed."""
+    """An image named .csv: the file is rejected because it is in no allowed format."""
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + chance.randbytes(64 * rows))
     return _rejected(0)
 
 
 def too_many_bad(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """At least two rows in five are bad: more than the contract allows, so the file is rejected as a whole."""
+    """At least two rows in five are bad: more than the contract allows, so the whole file is rejected."""
     orders = _orders(rows, chance)
     for index in range(rows):
         if index % 5 in (0, 1):
@@ -163,11 +163,11 @@ _WRITERS: dict[Flavour, Callable[[Path, int, random.Random], ExpectedOutcome]] =
 # --- orders -------------------------------------------------------------------------------------------------
 
 
-def _orders(rows: int, chance: random.Random) -> list[Row]:
+def _orders(rows: int, chance: random.Random) -> list[OrderRow]:
     return [_order(number, chance) for number in range(1, rows + 1)]
 
 
-def _order(number: int, chance: random.Random) -> Row:
+def _order(number: int, chance: random.Random) -> OrderRow:
     ordered_at = _FIRST_ORDER + dt.timedelta(seconds=37 * number + chance.randrange(30))
     return [
         f"ORD-{number:08d}",
@@ -188,7 +188,7 @@ def _write_spoiled(path: Path, rows: int, chance: random.Random, spoils: Sequenc
         orders[index] = spoils[turn % len(spoils)](orders[index], index)
     _write_csv(path, HEADER, orders)
     bad = len(places)
-    if bad > rows / 5:  # the contract's threshold, which a file of less than five rows cannot keep
+    if bad > rows / 5:  # the contract's threshold; a file with fewer than five rows always exceeds it
         return _rejected(rows)
     return ExpectedOutcome(rows, published=rows - bad, quarantined=bad, dropped=0, rejected=False)
 
@@ -197,11 +197,11 @@ def _spoiled_places(rows: int) -> list[int]:
     return list(range(_EVERY - 1, rows, _EVERY)) or [rows - 1]
 
 
-def _short(row: Row, _index: int) -> Row:
+def _short(row: OrderRow, _index: int) -> OrderRow:
     return row[:-2]
 
 
-def _long(row: Row, index: int) -> Row:
+def _long(row: OrderRow, index: int) -> OrderRow:
     return [*row, f"note {index}"]
 
 
@@ -214,7 +214,7 @@ def _without(column: str) -> _Spoil:
     return _with(column, "")
 
 
-def _left_out(row: Sequence[str], place: int) -> Row:
+def _left_out(row: Sequence[str], place: int) -> OrderRow:
     return [*row[:place], *row[place + 1 :]]
 
 
@@ -222,7 +222,7 @@ def _rejected(rows: int) -> ExpectedOutcome:
     return ExpectedOutcome(rows, published=0, quarantined=0, dropped=rows, rejected=True)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[OrderRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -234,8 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m deployment.samples.orders", description=__doc__)
     parser.add_argument("file", type=Path, help="the CSV file to write")
     parser.add_argument("--rows", type=int, default=1000, help="data rows (default 1000)")
-    parser.add_argument("--flavour", choices=FLAVOURS, default="clean", help="the trouble in it (default clean)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other orders (default 0)")
+    parser.add_argument("--flavour", choices=FLAVOURS, default="clean", help="the kind of problem (default clean)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random values (default 0)")
     given = parser.parse_args(arguments)
     write(given.file, given.rows, given.flavour, seed=given.seed)
 

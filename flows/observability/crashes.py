@@ -1,7 +1,7 @@
-"""Says why a flow run crashed: what ECS tells of its task, and the last lines that it logged.
+"""Find out why a flow run crashed: what ECS reports about its task, and the last lines that it logged.
 
-A process that is killed says nothing. Somebody else has to: the task that takes the upload over, or the flow in here,
-which an automation starts for every run that Prefect calls Crashed (deployment/prefect_setup/automations.yaml).
+A process that is killed cannot report that itself. The task that takes the upload over does, or the flow explain-crash
+(flows/explain_crash.py).
 """
 
 from __future__ import annotations
@@ -12,22 +12,18 @@ from typing import Any
 from uuid import UUID
 
 from botocore.exceptions import BotoCoreError, ClientError
-from prefect import flow, get_run_logger, runtime
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
-from prefect.states import Completed, Crashed
 
 from blocks.aws import client_of
-from flows.composition import TaskLog, task_identity
-from flows.observability.run_summary import plain
+from flows.observability.run_summary import escape_markdown
+from flows.pipeline.job import TaskLog
 
 _LINES = 12
 _LINE_CHARACTERS = 300
-PLAIN = "Crashed"  # what Prefect calls a crash that nobody has explained yet
-_ARTIFACT_KEY = "crash"
+UNEXPLAINED = "Crashed"  # the name that Prefect gives to the state of every crash
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,52 +32,54 @@ class Crash:
 
     Attributes:
         cause: in a few words, for the state's name.
-        told: what ECS says, in sentences; empty when it says nothing.
+        reported: what ECS reports, in sentences; empty when it reports nothing.
         lines: the last lines of the log, oldest first.
     """
 
     cause: str = ""
-    told: str = ""
+    reported: str = ""
     lines: tuple[str, ...] = ()
 
     @property
     def state_name(self) -> str:
         """The name of the flow run's state."""
-        return f"{PLAIN}: {self.cause}" if self.cause else f"{PLAIN}: killed"
+        return f"{UNEXPLAINED}: {self.cause}" if self.cause else f"{UNEXPLAINED}: killed"
 
     def message(self, before: str) -> str:
-        """The message of the state; `before` is what it said already."""
+        """Return the message of the state; `before` is its message so far."""
         last = "\n".join(["Its last log lines:", *self.lines]) if self.lines else "It logged nothing."
-        return "\n".join(part for part in (before, self.told, last) if part)
+        return "\n".join(part for part in (before, self.reported, last) if part)
 
     def markdown(self, before: str) -> str:
-        """The same for an artifact."""
+        """Return the same for an artifact."""
         lines = "\n".join(line.replace("`", "'") for line in self.lines) or "(none)"
         # Both may quote log lines, and those the names of files.
-        told = [plain(text) for text in (before, self.told) if text]
-        return "\n\n".join([f"## {self.state_name}", *told, "### Last log lines", f"```\n{lines}\n```"])
+        texts = [escape_markdown(text) for text in (before, self.reported) if text]
+        return "\n\n".join([f"## {self.state_name}", *texts, "### Last log lines", f"```\n{lines}\n```"])
 
 
 def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog | None) -> Crash:
-    """Find out about the crash of `flow_run`: asks ECS, CloudWatch Logs and Prefect, and does without what is away.
+    """Return what ECS, CloudWatch Logs and Prefect know about the crash of `flow_run`, as far as they respond.
 
     Args:
-        own_log: where this process logs, when it is a task of the same definition: the streams differ by the id only.
+        own_log: where this process logs, when it is a task of the same definition: the streams differ only by the id.
     """
     task_arn = task_of(flow_run.infrastructure_pid)
     task = _task(task_arn) if task_arn else {}
     log = (_beside(own_log, task_arn) if own_log else _log_of(task)) if task_arn else None
     lines = _lines_in_cloudwatch(log) if log else []
-    return Crash(cause_of(task), _told(task) if task else "", tuple(lines or _lines_in_prefect(client, flow_run.id)))
+    return Crash(
+        cause_of(task), _reported(task) if task else "", tuple(lines or _lines_in_prefect(client, flow_run.id))
+    )
 
 
-def last_words(client: SyncPrefectClient, flow_run: FlowRun) -> Crash:
-    """Return what Prefect itself knows of the crash: quick enough for a task that has an upload to see through."""
+def last_lines(client: SyncPrefectClient, flow_run: FlowRun) -> Crash:
+    """Return what Prefect itself knows of the crash: quick enough for a task with an upload to process."""
     return Crash(lines=tuple(_lines_in_prefect(client, flow_run.id)))
 
 
 def infrastructure_of(task_arn: str) -> str:
-    """Return how prefect-aws writes down in a flow run which task it is in: CLUSTER::TASK."""
+    """Return the task of a flow run as prefect-aws records it: CLUSTER::TASK."""
     return f"{task_arn.rsplit(':task/', 1)[-1].partition('/')[0]}::{task_arn}"
 
 
@@ -92,15 +90,17 @@ def task_of(infrastructure_pid: str | None) -> str | None:
 
 
 def cause_of(task: dict[str, Any]) -> str:
-    """Return in a few words why ECS says that a task stopped; empty when it does not say.
+    """Return in a few words why a task stopped, as ECS reports it; empty when it reports nothing.
 
     The words are those of docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
     """
-    said = " ".join([task.get("stoppedReason") or "", *(box.get("reason") or "" for box in _boxes(task))])
-    codes = [box["exitCode"] for box in _boxes(task) if box.get("exitCode") is not None]
-    if "OutOfMemory" in said:
+    reason = " ".join(
+        [task.get("stoppedReason") or "", *(container.get("reason") or "" for container in _containers(task))]
+    )
+    codes = [container["exitCode"] for container in _containers(task) if container.get("exitCode") is not None]
+    if "OutOfMemory" in reason:
         return "out of memory"
-    if task.get("stopCode") in ("SpotInterruption", "TerminationNotice") or "Spot" in said:
+    if task.get("stopCode") in ("SpotInterruption", "TerminationNotice") or "Spot" in reason:
         return "Spot took the task back"
     if task.get("stopCode") in ("UserInitiated", "ServiceSchedulerInitiated"):
         return "the task was stopped"
@@ -109,69 +109,28 @@ def cause_of(task: dict[str, Any]) -> str:
     return f"exit code {codes[0]}" if codes and codes[0] else ""
 
 
-@flow(
-    name="explain-crash",
-    description="Write down why a flow run crashed, and the last lines of its log.",
-    flow_run_name="{flow_run_id}",
-    persist_result=False,
-)
-def explain_crash(flow_run_id: UUID) -> State[Any]:
-    """Say in a crashed flow run's state, and in an artifact of it, why it crashed.
-
-    Args:
-        flow_run_id: The flow run that crashed.
-    """
-    with get_client(sync_client=True) as client:
-        flow_run = client.read_flow_run(flow_run_id)
-        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"why {flow_run.name} crashed")
-        crash = investigate(client, flow_run, task_identity().log)
-        before = _said_before(client, flow_run)
-        client.create_artifact(
-            ArtifactCreate(
-                key=_ARTIFACT_KEY,
-                type="markdown",
-                description="Why the run crashed, and its last log lines.",
-                data=crash.markdown(before),
-                flow_run_id=flow_run.id,
-            )
-        )
-        for line in crash.message(before).splitlines():
-            get_run_logger().info(line)
-        if flow_run.state_name != PLAIN:
-            return Completed(name="Went on", message=f"{flow_run.name} is {flow_run.state_name} by now")
-        explained: State[Any] = Crashed(name=crash.state_name, message=crash.message(before))
-        client.set_flow_run_state(flow_run.id, explained, force=True)
-    return Completed(name="Explained", message=crash.state_name)
-
-
-def _said_before(client: SyncPrefectClient, flow_run: FlowRun) -> str:
-    """What the newest state of the crash says."""
-    crashes = [state for state in client.read_flow_run_states(flow_run.id) if state.type is StateType.CRASHED]
-    return (crashes[-1].message if crashes else None) or ""
-
-
 def _task(arn: str) -> dict[str, Any]:
-    """Ask ECS about a task; it remembers a stopped one for an hour at least."""
+    """Ask ECS about a task; it remembers a stopped one for at least an hour."""
     cluster = arn.rsplit(":task/", 1)[-1].partition("/")[0]
     try:
         found = client_of("ecs").describe_tasks(cluster=cluster, tasks=[arn])["tasks"]
     except (BotoCoreError, ClientError):
-        return {}  # not permitted, or away: the last lines are worth having all the same
+        return {}  # not permitted, or away: the last lines are useful without it
     return dict(found[0]) if found else {}
 
 
-def _told(task: dict[str, Any]) -> str:
-    """What ECS and prefect-aws's diagnosis say."""
+def _reported(task: dict[str, Any]) -> str:
+    """What ECS and the diagnosis of prefect-aws report."""
     from prefect_aws.observers.diagnostics import diagnose_ecs_task  # takes 1.5 s: more than a small file
 
-    reasons = [task.get("stoppedReason"), *(box.get("reason") for box in _boxes(task))]
+    reasons = [task.get("stoppedReason"), *(container.get("reason") for container in _containers(task))]
     diagnosis = diagnose_ecs_task(task)
     if diagnosis:
         reasons += [diagnosis.detail, diagnosis.resolution]
     return " ".join(str(reason).rstrip(".") + "." for reason in reasons if reason)
 
 
-def _boxes(task: dict[str, Any]) -> list[dict[str, Any]]:
+def _containers(task: dict[str, Any]) -> list[dict[str, Any]]:
     return list(task.get("containers") or [])
 
 
@@ -204,7 +163,7 @@ def _lines_in_cloudwatch(log: TaskLog) -> list[str]:
 
 
 def _readable(line: str) -> str:
-    """Make of one of our JSON lines (flows/pipeline/json_log.py) a line for people; leave any other as it is."""
+    """Return one of our JSON lines (flows/pipeline/json_log.py) as a line for people, and any other as it is."""
     try:
         fields = json.loads(line)
         head = [str(fields.pop("time"))[11:19], str(fields.pop("level")), str(fields.pop("event"))]

@@ -1,4 +1,4 @@
-"""Shows a run in Prefect while it goes on and when it is over. Every call is best effort: the data never waits."""
+"""Show a run in Prefect while it goes on and when it is over. Every call is best effort: the data never waits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from flows.observability.run_summary import Places, checks_table, summary
+from flows.observability.run_summary import ConsoleLinks, checks_table, summary
 from flows.pipeline.receipt import Receipt
 from lambda_trigger.message import slug
 
@@ -33,53 +33,58 @@ _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
 _PARQUET = b"PAR1"
 
-# Where on the bar each stage begins and ends; the rest is fetching, publishing and recording.
-_SPAN_PERCENT = {"validate": (5.0, 70.0), "refine": (70.0, 95.0)}
+# Where on the bar each part of the stage refine begins and ends; the rest is fetching, publishing and recording.
+_SPAN_PERCENT = {"validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact that moves while a long file is worked on. A file that is done quickly never gets one.
-
-    Attributes:
-        dataset: names the artifact, so that the UI keeps the history of each dataset.
-        rows_expected: how many rows the present stage has before it, as far as known.
+    """A progress artifact that moves while a long file is refined. A file that is done quickly never gets one.
 
     Args:
-        quiet_seconds: no artifact before the work has gone on for so long, and no update more often.
+        quiet_seconds: no artifact before the work has gone on for this long, and no update more often.
     """
 
     def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet_seconds = quiet_seconds
         self._clock = clock
-        self._told_at = clock()
+        self._shown_at = clock()
         self._artifact: UUID | None = None
         self._failed = False
-        self.dataset = "default"
-        self.rows_expected: int | None = None
+        self._dataset = "default"
+        self._rows_expected: int | None = None
 
-    def moved(self, stage: str, rows: int) -> None:
-        """Take note that `stage` has done `rows` rows; tell Prefect now and then."""
-        if self._failed or self._clock() - self._told_at < self._quiet_seconds:
+    def expect(self, dataset: str, rows: int | None) -> None:
+        """Set what the file is about.
+
+        Args:
+            dataset: names the artifact, so that the UI keeps the history of each dataset.
+            rows: about how many rows it has; None when that is not known.
+        """
+        self._dataset, self._rows_expected = dataset, rows
+
+    def moved(self, part: str, rows: int) -> None:
+        """Note that a part of the stage refine has done `rows` rows; update the artifact now and then."""
+        if self._failed or self._clock() - self._shown_at < self._quiet_seconds:
             return
-        self._told_at = self._clock()
-        of = f" of about {self.rows_expected:,}" if self.rows_expected else ""
-        get_run_logger().info("%s: %s rows so far%s", stage, f"{rows:,}", of)
-        self._show(self._percent(stage, rows), f"{stage}: {rows:,} rows{of}")
+        self._shown_at = self._clock()
+        of = f" of about {self._rows_expected:,}" if self._rows_expected else ""
+        get_run_logger().info("%s: %s rows so far%s", part, f"{rows:,}", of)
+        self._show(self._percent(part, rows), f"{part}: {rows:,} rows{of}")
 
     def done(self) -> None:
         """Fill the bar, if there is one."""
         if self._artifact is not None:
             self._show(100.0, "done")
 
-    def _percent(self, stage: str, rows: int) -> float:
-        low, high = _SPAN_PERCENT.get(stage, (95.0, 100.0))
-        share = min(rows / self.rows_expected, 1.0) if self.rows_expected else 0.5
+    def _percent(self, part: str, rows: int) -> float:
+        low, high = _SPAN_PERCENT.get(part, (95.0, 100.0))
+        share = min(rows / self._rows_expected, 1.0) if self._rows_expected else 0.5
         return round(low + (high - low) * share, 1)
 
     def _show(self, percent: float, what: str) -> None:
         try:
             if self._artifact is None:
-                key = f"progress-{artifact_name(self.dataset)}"
+                key = f"progress-{artifact_name(self._dataset)}"
                 self._artifact = _created(create_progress_artifact(percent, key=key, description=what))
             else:
                 update_progress_artifact(self._artifact, percent, description=what)
@@ -89,12 +94,12 @@ class ProgressBar:
 
 
 @contextmanager
-def signs_of_life(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Send Prefect's own heartbeat event while the block runs, so that an automation can tell a long run
-    from a dead one (deployment/prefect_setup/automations.yaml).
+def heartbeat(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Send Prefect's heartbeat event while the block runs, so that an automation can tell a long run from a dead
+    one (deployment/prefect_setup/automations.yaml).
 
-    Prefect's PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread keeps every run waiting for up to
-    a second at the end: more than a small file takes. And a run has these whatever environment it was started in.
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread makes every run wait for up to a second at
+    the end: more than a small file takes. And these are sent whatever environment the run was started in.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -113,7 +118,7 @@ def signs_of_life(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
             with suppress(Exception):  # observability never holds data back
                 emit_event("prefect.flow-run.heartbeat", resource=resource, related=[flow])
 
-    Thread(target=copy_context().run, args=(beat,), name="signs-of-life", daemon=True).start()
+    Thread(target=copy_context().run, args=(beat,), name="heartbeat", daemon=True).start()
     try:
         yield
     finally:
@@ -121,7 +126,7 @@ def signs_of_life(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
 
 
 def rows_in(path: Path) -> int | None:
-    """Return about how many rows a file has, from its first bytes or its footer; None when these do not say."""
+    """Return about how many rows a file has, from its first bytes or its footer; None when these do not show it."""
     with path.open("rb") as file:
         sample = file.read(_SAMPLE_BYTES)
     if sample.startswith(_COMPRESSED):
@@ -135,10 +140,12 @@ def rows_in(path: Path) -> int | None:
     return round(path.stat().st_size / len(sample) * lines) if lines else None
 
 
-def show_outcome(receipt: Receipt, places: Places, *tags: str, name: str | None = None, dry_run: bool = False) -> None:
-    """Put the artifacts, the tags and, where given, a better name on the flow run that this is called in.
+def show_outcome(
+    receipt: Receipt, links: ConsoleLinks, *tags: str, name: str | None = None, dry_run: bool = False
+) -> None:
+    """Put the artifacts, the tags and, where given, a better name on the current flow run.
 
-    Artifacts have one key for each dataset, so that the UI shows their history; dry runs have keys of their own.
+    Artifacts have one key for each dataset, so that the UI shows their history; dry runs have separate keys.
     """
     dataset = artifact_name(receipt.contract.dataset)
     kind = "dry-run-" if dry_run else ""
@@ -150,7 +157,7 @@ def show_outcome(receipt: Receipt, places: Places, *tags: str, name: str | None 
         )
         create_markdown_artifact(
             key=f"{kind}summary-{dataset}",
-            markdown=summary(receipt, places),
+            markdown=summary(receipt, links),
             description="What would become of the upload." if dry_run else "What became of the upload.",
         )
         _amend_flow_run({receipt.contract.dataset, str(receipt.status), *tags}, name)

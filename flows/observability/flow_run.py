@@ -1,4 +1,4 @@
-"""Processes an upload of the chain so that Prefect shows it, or, when Prefect is away, all the same."""
+"""Process an upload so that Prefect shows it; when Prefect is away, process it without."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
@@ -19,40 +20,47 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
-from flows.observability.crashes import infrastructure_of, last_words
+from flows.observability.crashes import infrastructure_of, last_lines
+from flows.observability.observed_upload import display_name, final_state, run_observed
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.errors import StageBroke
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.protocol import is_done
 from flows.pipeline.receipt import Receipt
-from flows.pipeline.stages import StageBroke, UploadRun
-from flows.process_upload import Assignment, assigned, final_state, process_upload
+from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.errors import SluiceError, TransientError
 from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice")
+FLOW_NAME = "process-upload"
 PATIENCE_SECONDS = 5.0
 """How long to wait before a busy Prefect server is asked again."""
 
-_TAKEN_OVER = "The task that ran this upload ended without a word; another one took over."
+_TAKEN_OVER = "The task that ran this upload ended without reporting why; another one took over."
 
 
 class RunTaken(TransientError):
     """Another worker is running this upload's flow run at the moment; its message comes again later."""
 
 
-class Observer:
-    """Makes, claims and runs the flow run of an upload.
+class FlowRunner:
+    """Creates, claims and runs the flow run of an upload.
 
     Prefect does not keep two processes from running one flow run; the claim keeps the display in order, and the
-    receipt protocol keeps the data in order whatever Prefect says.
+    commit protocol keeps the data in order whatever Prefect shows.
     """
 
-    def __init__(self, deployment: str) -> None:
+    def __init__(self, parts: Parts, run: RunUpload = run_upload) -> None:
         """Args:
-        deployment: FLOW/DEPLOYMENT, under which the runs appear.
+        run: takes an upload to its end, given how to call a stage.
         """
-        self._deployment = deployment
+        self._parts = parts
+        self._run_upload = run
+        self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
         self._deployment_id: UUID | None = None
         self._away = not PREFECT_API_URL.value()
 
-    def process(self, assignment: Assignment) -> Receipt:
+    def process(self, job: UploadJob) -> Receipt:
         """Process one upload and return its receipt.
 
         Raises:
@@ -60,25 +68,20 @@ class Observer:
             TerminalError: it will fail again in the same way.
         """
         with self._one_client():
-            return self._process(assignment)
+            flow_run = None if self._away else self._flow_run(job)
+            if flow_run is None or self._is_done(flow_run, job) or not self._claim(flow_run, job):
+                return self._run_upload(self._parts, job)
+            return self._run(flow_run, job)
 
-    def _process(self, assignment: Assignment) -> Receipt:
-        flow_run = None if self._away else self._flow_run(assignment)
-        if flow_run is None:
-            return self._process_unobserved(assignment)
-        if flow_run.state is not None and flow_run.state.is_final():
-            receipt = self._finish_quietly(assignment)
-            if receipt:
-                return receipt
-        if not self._claim(flow_run, assignment):
-            return self._process_unobserved(assignment)
-        return self._run(flow_run, assignment)
-
-    # --- Prefect's side ---------------------------------------------------------------------------------------
+    def _is_done(self, flow_run: FlowRun, job: UploadJob) -> bool:
+        """Return whether the flow run has ended and its receipt is there: only the index may be left to do."""
+        if flow_run.state is None or not flow_run.state.is_final():
+            return False
+        return is_done(read_receipt(self._parts.store, job.upload.run_id), job.upload.attempt)
 
     @contextmanager
     def _one_client(self) -> Iterator[None]:
-        """Let everything inside share one client: each new one opens a connection and asks for a CSRF token."""
+        """Share one client with everything inside: each new one opens a connection and asks for a CSRF token."""
         with ExitStack() as stack:
             if not self._away:
                 try:
@@ -89,16 +92,16 @@ class Observer:
                     self._go_without(_why(error))
             yield
 
-    def _flow_run(self, assignment: Assignment) -> FlowRun | None:
-        """Return the upload's flow run, made now or by an earlier delivery; None when Prefect is away."""
-        upload, prefix = assignment.upload, assignment.pipeline.settings.incoming_prefix
+    def _flow_run(self, job: UploadJob) -> FlowRun | None:
+        """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is away."""
+        upload, parts = job.upload, self._parts
         try:
             with get_client(sync_client=True) as client:
                 return client.create_flow_run_from_deployment(
                     self._deployment_of(client),
-                    name=assignment.display_name,
+                    name=display_name(parts, job),
                     parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id or ""},
-                    tags=[folder_of(upload.key, prefix) or "default", "upload"],
+                    tags=[folder_of(upload.key, parts.settings.incoming_prefix) or "default", "upload"],
                     idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
                     state=Pending(name="Received"),  # workers take only Scheduled runs, so none takes this one
                 )
@@ -113,26 +116,26 @@ class Observer:
             self._deployment_id = client.read_deployment_by_name(self._deployment).id
         return self._deployment_id
 
-    def _claim(self, flow_run: FlowRun, assignment: Assignment) -> bool:
-        """Take the flow run for this process; False when Prefect went away.
+    def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
+        """Claim the flow run for this process; return False when Prefect went away.
 
         Raises:
             RunTaken: another worker has it.
         """
-        receive_count = assignment.chain.receive_count or 1
+        receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
         try:
             with get_client(sync_client=True) as client:
                 claimed = _set_state(client, flow_run, claim)
                 if claimed is None and receive_count > 1:
-                    # The message came again, so whoever had the run gave it up or died; only the display still
-                    # says Running. Killed processes cannot say so themselves.
-                    crash = last_words(client, flow_run)
+                    # The message came again, so the worker that had the run gave it up or died, and only the display
+                    # still shows it as Running. A killed process cannot report that.
+                    crash = last_lines(client, flow_run)
                     gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                     client.set_flow_run_state(flow_run.id, gone, force=True)
                     claimed = _set_state(client, flow_run, claim)
-                if claimed is not None and assignment.chain.task_arn:
-                    pid = infrastructure_of(assignment.chain.task_arn)
+                if claimed is not None and job.chain.task_arn:
+                    pid = infrastructure_of(job.chain.task_arn)
                     client.update_flow_run(flow_run.id, infrastructure_pid=pid)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
             self._go_without(_why(error))
@@ -142,65 +145,48 @@ class Observer:
         flow_run.state = claimed
         return True
 
-    def _run(self, flow_run: FlowRun, assignment: Assignment) -> Receipt:
+    def _run(self, flow_run: FlowRun, job: UploadJob) -> Receipt:
         """Run the flow in this process. The receipt decides what happened, not the state that Prefect gives."""
+        receipts: list[Receipt] = []
+
+        @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False)
+        def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (the job has more)
+            receipts.append(run_observed(self._parts, job, self._run_upload))
+            return final_state(receipts[-1])
+
         state: State[Any] | None = None
         try:
-            with assigned(assignment):
-                state = run_flow(process_upload, flow_run=flow_run, return_type="state")  # type: ignore[assignment]
+            state = run_flow(process_upload, flow_run=flow_run, return_type="state")  # type: ignore[assignment]
         except Abort:
             raise RunTaken(f"flow run {flow_run.name}: Prefect told this worker to leave it") from None
         except SluiceError:
             raise
         except Exception as error:  # noqa: BLE001 (the API went away in the middle)
             self._go_without(_why(error))
-        if assignment.receipt:
+        if receipts:
             if state is not None and not state.is_final():
-                self._show_outcome(flow_run, assignment.receipt)
-            return assignment.receipt
+                self._show_outcome(flow_run, receipts[-1])
+            return receipts[-1]
         failure = state.result(raise_on_failure=False) if state is not None and state.is_final() else None
         if isinstance(failure, SluiceError):
             raise failure
         if isinstance(failure, Exception):
             raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
-        return self._process_unobserved(assignment)
+        return self._run_upload(self._parts, job)
 
     def _show_outcome(self, flow_run: FlowRun, receipt: Receipt) -> None:
-        """Prefect declined the run's last state, because somebody cancelled it while it was at work: what was done
-        is done, and a run that stays Cancelling for ever would hide it."""
+        """Set the last state, which Prefect declined because the run was cancelled while it was at work: what was done
+        is done, and a run that stays Cancelling would hide it."""
         try:
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(flow_run.id, final_state(receipt), force=True)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
             self._go_without(_why(error))
 
-    def _finish_quietly(self, assignment: Assignment) -> Receipt | None:
-        """The flow run is over. If its receipt is there too, only the index may be left to do."""
-        with UploadRun(
-            assignment.pipeline, assignment.upload, chain=assignment.chain, corrections=assignment.corrections
-        ) as run:
-            receipt = run.find_receipt()
-            if receipt:
-                run.settle(receipt)
-            return receipt
-
-    # --- without Prefect --------------------------------------------------------------------------------------
-
     def _go_without(self, why: str) -> None:
         """Stop asking Prefect for the rest of this task: every try costs time that the data does not have."""
         self._away = True
         LOG.warning("Prefect is away; going on unobserved", extra={"fields": {"why": why}})
-
-    def _process_unobserved(self, assignment: Assignment) -> Receipt:
-        with UploadRun(
-            assignment.pipeline,
-            assignment.upload,
-            contract=assignment.contract,
-            chain=assignment.chain,
-            corrections=assignment.corrections,
-        ) as run:
-            assignment.receipt = run.run()
-            return assignment.receipt
 
 
 def _shorten_patience(response: httpx.Response) -> None:
@@ -212,13 +198,13 @@ def _shorten_patience(response: httpx.Response) -> None:
 
 
 def _why(error: Exception) -> str:
-    """Say what is wrong with Prefect, in words that hold no secret."""
+    """Return what is wrong with Prefect, without a secret."""
     if not isinstance(error, httpx.HTTPStatusError):
         return type(error).__name__
     status = error.response.status_code
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return f"its API refuses this client ({status}): PREFECT_API_AUTH_STRING or PREFECT_API_KEY is missing or wrong"
-    return f"its API answers with status {status}"
+        return f"its API rejects this client ({status}): PREFECT_API_AUTH_STRING or PREFECT_API_KEY is missing or wrong"
+    return f"its API responds with status {status}"
 
 
 def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:

@@ -18,13 +18,13 @@ _SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where to find, in a browser, what a receipt names.
+class ConsoleLinks:
+    """Links into the AWS console for what a receipt names.
 
     Attributes:
         region: the AWS region; None on the embedded cloud, which has no console.
         published_bucket: the bucket of receipts and outputs.
-        log_group, log_stream: where the task writes its log; None outside of a task.
+        log_group, log_stream: where the task logs; None outside of a task.
     """
 
     region: str | None
@@ -35,15 +35,15 @@ class Places:
     @classmethod
     def of(
         cls, queue_url: str, published_bucket: str, log_group: str | None = None, log_stream: str | None = None
-    ) -> Places:
-        """Tell the region by the queue: a real one is named by it."""
+    ) -> ConsoleLinks:
+        """Take the region from the queue's URL, which contains it on AWS."""
         real = _REAL_QUEUE.match(queue_url)
         region = real["region"] or real["older"] if real else None
         return cls(region, published_bucket, log_group, log_stream)
 
     def object(self, bucket: str, key: str, version_id: str | None = None) -> str:
         """An object, with a link to its page where there is one."""
-        name = code(f"s3://{bucket}/{key}")
+        name = inline_code(f"s3://{bucket}/{key}")
         if self.region is None:
             return name
         version = f"&versionId={quote(version_id)}" if version_id else ""
@@ -81,11 +81,11 @@ class Places:
         return f"https://{region}.{host}"
 
     def _linked(self, text: str, where: str) -> str:
-        return f"[{code(text)}]({self._console}{where})" if self.region else code(text)
+        return f"[{inline_code(text)}]({self._console}{where})" if self.region else inline_code(text)
 
 
 def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
-    """One row for each rule of the contract, what failed first."""
+    """Return one row for each rule of the contract, failed ones first."""
     return [
         {
             "result": _result(check),
@@ -99,34 +99,34 @@ def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
     ]
 
 
-def summary(receipt: Receipt, places: Places) -> str:
-    """The whole story of one upload as markdown."""
+def summary(receipt: Receipt, links: ConsoleLinks) -> str:
+    """Return what became of one upload, in Markdown."""
     parts = [
         _headline(receipt),
         *([_reasons(receipt)] if receipt.reasons else []),
         _rows(receipt),
-        *([_outputs(receipt, places)] if receipt.outputs else []),
-        _where(receipt, places),
+        *([_outputs(receipt, links)] if receipt.outputs else []),
+        _where(receipt, links),
         _timings(receipt),
     ]
     return "\n\n".join(parts)
 
 
 def outcome_name(receipt: Receipt) -> str:
-    """The name of the flow run's final state. It stands in the list of runs, so it says what one wants to know."""
+    """Return the name of the flow run's final state, which the list of runs shows."""
     if receipt.status is Status.REJECTED:
-        return f"Rejected: {cause_of(receipt)}" if receipt.reasons else "Rejected"
+        return f"Rejected: {rejection_cause(receipt)}" if receipt.reasons else "Rejected"
     quarantined = receipt.rows.quarantined_total
     return f"Published, {quarantined:,} {_plural('row', quarantined)} quarantined" if quarantined else "Published"
 
 
-def cause_of(receipt: Receipt) -> str:
-    """The first reason in a few words, of its code: bad_rows.max_fraction is "bad rows"."""
+def rejection_cause(receipt: Receipt) -> str:
+    """Return the first reason in a few words, from its code: bad_rows.max_fraction is "bad rows"."""
     return re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
 
 
 def outcome_message(receipt: Receipt) -> str:
-    """What the final state says besides its name."""
+    """Return the message of the flow run's final state."""
     if receipt.status is Status.REJECTED:
         return receipt.reason
     rows = receipt.rows
@@ -138,23 +138,24 @@ def outcome_message(receipt: Receipt) -> str:
     return ", ".join(parts)
 
 
-def code(text: Any) -> str:
-    """Show `text` as code: a file's name must not become markup."""
+def inline_code(text: Any) -> str:
+    """Return `text` as inline code: a file's name must not become markup."""
     return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
 
 
-def plain(text: str) -> str:
-    """Show `text` as it is: what quotes a column or a key of a file must become no link, picture or markup."""
+def escape_markdown(text: str) -> str:
+    """Return `text` escaped: a message that quotes a column or a key must become no link, picture or markup."""
     return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
 
 
 def _headline(receipt: Receipt) -> str:
     name = receipt.source.key.rsplit("/", 1)[-1]
-    return f"## {plain(outcome_name(receipt))}\n\n{code(name)}: {plain(outcome_message(receipt))}."
+    headline, message = escape_markdown(outcome_name(receipt)), escape_markdown(outcome_message(receipt))
+    return f"## {headline}\n\n{inline_code(name)}: {message}."
 
 
 def _reasons(receipt: Receipt) -> str:
-    lines = [f"- {plain(reason.message)} ({code(reason.code)})" for reason in receipt.reasons]
+    lines = [f"- {escape_markdown(reason.message)} ({inline_code(reason.code)})" for reason in receipt.reasons]
     again = "To judge it again, under today's contract, press Retry or start a custom run with `force`."
     return "\n".join(["### Why", "", *lines, "", again])
 
@@ -164,33 +165,36 @@ def _rows(receipt: Receipt) -> str:
     counts = [
         ("in the file", rows.rows_in),
         ("published", rows.published),
-        *((f"quarantined: {code(rule)}", count) for rule, count in rows.quarantined.items()),
-        *((f"dropped: {code(step)}", count) for step, count in rows.dropped.items()),
+        *((f"quarantined: {inline_code(rule)}", count) for rule, count in rows.quarantined.items()),
+        *((f"dropped: {inline_code(step)}", count) for step, count in rows.dropped.items()),
     ]
     return _table(("rows", ""), [(label, f"{count:,}") for label, count in counts])
 
 
-def _outputs(receipt: Receipt, places: Places) -> str:
+def _outputs(receipt: Receipt, links: ConsoleLinks) -> str:
     lines = [
-        f"- {output.kind}: {places.object(places.published_bucket, output.key)} "
+        f"- {output.kind}: {links.object(links.published_bucket, output.key)} "
         f"({output.rows:,} {_plural('row', output.rows)}, {output.size_bytes:,} bytes)"
         for output in receipt.outputs
     ]
     return "\n".join(["### Outputs", "", *lines])
 
 
-def _where(receipt: Receipt, places: Places) -> str:
+def _where(receipt: Receipt, links: ConsoleLinks) -> str:
     source, chain = receipt.source, receipt.chain
     facts = [
-        ("source", places.object(source.bucket, source.key, source.version_id)),
-        ("receipt", places.object(places.published_bucket, receipt_key(receipt.run_id))),
-        ("Data Docs", places.object(places.published_bucket, receipt.docs_page) if receipt.docs_page else None),
+        ("source", links.object(source.bucket, source.key, source.version_id)),
+        ("receipt", links.object(links.published_bucket, receipt_key(receipt.run_id))),
+        ("Data Docs", links.object(links.published_bucket, receipt.docs_page) if receipt.docs_page else None),
         ("attempt", str(receipt.attempt)),
-        ("contract", f"{code(receipt.contract.dataset)}, content {code(receipt.contract.content_hash[:12])}"),
-        ("execution", places.execution(chain.execution_arn) if chain.execution_arn else None),
-        ("ECS task", places.task(chain.task_arn) if chain.task_arn else None),
-        ("log", places.log),
-        ("message", code(chain.message_id) if chain.message_id else None),
+        (
+            "contract",
+            f"{inline_code(receipt.contract.dataset)}, content {inline_code(receipt.contract.content_hash[:12])}",
+        ),
+        ("execution", links.execution(chain.execution_arn) if chain.execution_arn else None),
+        ("ECS task", links.task(chain.task_arn) if chain.task_arn else None),
+        ("log", links.log),
+        ("message", inline_code(chain.message_id) if chain.message_id else None),
         ("delivery", str(chain.receive_count) if chain.receive_count else None),
     ]
     return "\n".join(["### Where", "", *(f"- {name}: {value}" for name, value in facts if value)])

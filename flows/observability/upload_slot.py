@@ -3,8 +3,8 @@
 Only a dataset whose contract sets `max_concurrent_uploads` has a limit; other uploads make no request. Limits shape the
 load, they do not protect the data: the receipt protocol does that. So an upload waits only so long for a slot, then
 continues without one, and continues at once when Prefect is away. After one wait in vain, a process requests further
-slots but does not wait for them: slots may be lost (a server that keeps its leases in memory, the default, forgets at a
-restart who holds them and never frees them), and every upload would wait in vain.
+slots but does not wait for them: slots may be lost (a server that keeps its leases in memory, the default, loses them
+at a restart and never frees the slots), and every upload would wait in vain.
 
 Prefect's own `concurrency` context manager opens further connections, renews the lease at once and sends an event for
 each limit at both ends. The server decides how long it pauses (up to 30 s, while the slot is free), and it raises when

@@ -1,50 +1,43 @@
-"""Publishing Data Docs: a page for each upload and the index of its dataset. They never hold data back."""
+"""Publish Data Docs: a page for each upload and the index of its dataset. They never hold data back."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from blocks.aws_errors import AwsUnavailable
+from blocks.object_store import ObjectStore
 from flows.pipeline.data_docs_index import Entry, with_entry
 from flows.pipeline.data_docs_page import page_of
 from flows.pipeline.receipt import Receipt
 
 LOG = logging.getLogger("sluice")
-
-
-class PageStore(Protocol):
-    """Where pages lie; blocks.object_store.ObjectStore is one."""
-
-    def put_text(self, key: str, text: str, *, content_type: str) -> None:
-        """Write an object, whatever lay there."""
-
-    def change_text(self, key: str, change: Callable[[str | None], str], *, content_type: str) -> None:
-        """Replace an object's text by what `change` makes of it, by compare-and-swap."""
+_HTML = "text/html; charset=utf-8"
+_ATTEMPTS = 8
 
 
 def page_key(receipt: Receipt) -> str:
-    """Where the page of a receipt lies: named by run, attempt and outcome, so that no other result overwrites it."""
+    """Return the key of a receipt's page: named by run, attempt and outcome, so that no other result overwrites it."""
     name = f"{receipt.run_id}-{receipt.attempt}-{receipt.outcome_digest[:16]}.html"
     return f"docs/{receipt.contract.dataset}/{name}"
 
 
-def publish_page(store: PageStore, receipt: Receipt) -> str | None:
+def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
     """Render and write the page of a receipt that is about to be committed.
 
     Returns:
-        the page's key for the receipt to name; None when the page could not be made, which the log tells.
+        the page's key for the receipt to name; None when the page could not be made, which is logged.
     """
     key = page_key(receipt)
-    written = _at_best(lambda: store.put_text(key, page_of(receipt), content_type=_HTML), "page", receipt)
+    written = _best_effort(lambda: store.put(key, page_of(receipt), content_type=_HTML), "page", receipt)
     return key if written else None
 
 
-def list_page(store: PageStore, receipt: Receipt) -> None:
+def list_page(store: ObjectStore, receipt: Receipt) -> None:
     """Put the page of a committed receipt into its dataset's index.
 
-    Left out when a worker dies between the two: the receipt names the page all the same, and only a list for people
-    lacks a line.
+    When a worker dies before this, the receipt still names the page, and only a list for people lacks a line.
     """
     key = receipt.docs_page
     if key is None:
@@ -56,16 +49,27 @@ def list_page(store: PageStore, receipt: Receipt) -> None:
         update = with_entry(stored, receipt.contract.dataset, entry)
         if update.archive:
             name, text = update.archive
-            store.put_text(f"{folder}/{name}", text, content_type=_HTML)
+            store.put(f"{folder}/{name}", text, content_type=_HTML)
         return update.index
 
-    _at_best(lambda: store.change_text(f"{folder}/index.html", change, content_type=_HTML), "index", receipt)
+    _best_effort(lambda: change_text(store, f"{folder}/index.html", change), "index", receipt)
 
 
-_HTML = "text/html; charset=utf-8"
+def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
+    """Replace a page by what `change` makes of it; begin again when another worker was faster.
+
+    Raises:
+        AwsUnavailable: others were faster every time.
+    """
+    for _ in range(_ATTEMPTS):
+        found = store.get(key)
+        text = change(found.body.decode("utf-8", "replace") if found else None)
+        if store.put_if_unchanged(key, text, found, content_type=_HTML):
+            return
+    raise AwsUnavailable(f"{key} kept changing")
 
 
-def _at_best(do: Callable[[], Any], what: str, receipt: Receipt) -> bool:
+def _best_effort(do: Callable[[], Any], what: str, receipt: Receipt) -> bool:
     try:
         do()
     except Exception as error:  # noqa: BLE001 (documentation never holds data back)

@@ -1,8 +1,8 @@
 """Logs as one JSON line per event, which CloudWatch Logs Insights can query by field.
 
-Everything that the process says becomes such a line: logs, Prefect's own among them, Python's warnings, what somebody
-prints, and the exception that ends a thread or the process. Texts that nobody of Sluice wrote may quote data, so of
-exceptions, warnings and printed text only the kind and the place are logged.
+All output of the process becomes such lines: logs, including Prefect's, Python's warnings, printed text, and the
+exception that ends a thread or the process. Texts from outside of Sluice may quote data, so of exceptions, warnings and
+printed text only the kind and the place are logged.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ _QUIET = ("httpx", "httpcore", "botocore", "urllib3", "great_expectations", "ale
 _FRAMES_SHOWN = 4
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-_ABOUT: ContextVar[Mapping[str, Any]] = ContextVar("about", default=_NOTHING)
+_CONTEXT: ContextVar[Mapping[str, Any]] = ContextVar("log context", default=_NOTHING)
 
 
 @contextmanager
-def lines_about(**fields: Any) -> Iterator[None]:
-    """Let every line that is logged inside the block have these fields, whoever logs it; those that are None are left
-    out."""
-    token = _ABOUT.set({**_ABOUT.get(), **{name: value for name, value in fields.items() if value is not None}})
+def log_context(**fields: Any) -> Iterator[None]:
+    """Add these fields to every log line emitted inside the block; omit those that are None."""
+    token = _CONTEXT.set({**_CONTEXT.get(), **{name: value for name, value in fields.items() if value is not None}})
     try:
         yield
     finally:
-        _ABOUT.reset(token)
+        _CONTEXT.reset(token)
 
 
 def place_of(trace: TracebackType | None) -> str:
@@ -60,7 +59,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "event": record.getMessage(),
-            **_ABOUT.get(),
+            **_CONTEXT.get(),
             **(fields if isinstance(fields, dict) else {}),
         }
         flow_run_id = getattr(record, "flow_run_id", None)
@@ -72,10 +71,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-class Printed:
-    """Stands for standard output or standard error: says that something was printed, and not what.
+class RedactedStream:
+    """Replaces standard output or standard error: logs that something was printed, and not what.
 
-    What a dataset's own step prints is as a rule the data itself.
+    What a dataset's custom step prints is usually the data itself.
     """
 
     encoding = "utf-8"
@@ -87,7 +86,7 @@ class Printed:
         self._name = name
 
     def write(self, text: str) -> int:
-        """Log that there was a text; line ends, which `print` writes by themselves, are none."""
+        """Log that there was a text; ignore line ends, which `print` writes by themselves."""
         if text.strip():
             fields = {"stream": self._name, "characters": len(text)}
             LOG.warning("something was printed; its text is left out, as it may quote data", extra={"fields": fields})
@@ -102,41 +101,40 @@ class Printed:
 
 
 def log_json_lines(level: int = logging.INFO) -> None:
-    """Send whatever this process says to standard output as JSON lines, Prefect's own console lines included."""
-    handler = logging.StreamHandler(_real_output())
+    """Send all output of this process to standard output as JSON lines, Prefect's console lines included."""
+    handler = logging.StreamHandler(sys.__stdout__ or sys.stdout)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    _take_over_console_of_prefect()
-    _take_over_what_python_says()
+    _replace_console_handlers()
+    _log_what_python_prints()
 
 
-def _real_output() -> TextIO:
-    return sys.__stdout__ or sys.stdout
-
-
-def _take_over_console_of_prefect() -> None:
-    """Replace Prefect's console handlers; the handler that sends logs to its API stays."""
-    from prefect.logging.handlers import PrefectConsoleHandler
-
-    for name in [None, *logging.root.manager.loggerDict]:
+def _replace_console_handlers() -> None:
+    """Remove the console handlers of libraries such as Prefect, so that their lines reach the root's handler; handlers
+    that send logs elsewhere, as Prefect's to its API, stay."""
+    for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
-        console = [handler for handler in logger.handlers if isinstance(handler, PrefectConsoleHandler)]
+        console = [handler for handler in logger.handlers if _is_console(handler)]
         for handler in console:
             logger.removeHandler(handler)
         if console:
             logger.propagate = True
 
 
-def _take_over_what_python_says() -> None:
+def _is_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+
+
+def _log_what_python_prints() -> None:
     warnings.showwarning = _log_warning
     sys.excepthook = _log_end_of_process
     threading.excepthook = _log_end_of_thread
     sys.unraisablehook = _log_unraisable
-    sys.stdout, sys.stderr = Printed("stdout"), Printed("stderr")
+    sys.stdout, sys.stderr = RedactedStream("stdout"), RedactedStream("stderr")
 
 
 def _log_warning(
@@ -157,12 +155,12 @@ def _log_exception(event: str, kind: type[BaseException] | None, trace: Tracebac
 
 
 def _log_end_of_process(kind: type[BaseException], _error: BaseException, trace: TracebackType | None) -> None:
-    _log_exception("ended by an exception that nobody foresaw", kind, trace)
+    _log_exception("ended by an unexpected exception", kind, trace)
 
 
 def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
     name = args.thread.name if args.thread else None
-    _log_exception("a thread ended by an exception that nobody foresaw", args.exc_type, args.exc_traceback, thread=name)
+    _log_exception("a thread ended by an unexpected exception", args.exc_type, args.exc_traceback, thread=name)
 
 
 def _log_unraisable(args: sys.UnraisableHookArgs) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial, total_ordering
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,16 +36,9 @@ class IndexUnreadable(TerminalError):
     """An object under index/ is not an index entry of a schema that this release reads."""
 
 
-class Start(Enum):
-    """What a worker does with an upload that it was handed."""
-
-    WORK = "work"
-    ALREADY_DONE = "already done"
-
-
-def decide_start(existing: Receipt | None, attempt: int) -> Start:
-    """Decide whether there is work to do: an attempt at least as late as this one makes it superfluous."""
-    return Start.ALREADY_DONE if existing is not None and existing.attempt >= attempt else Start.WORK
+def is_done(existing: Receipt | None, attempt: int) -> bool:
+    """Return whether a receipt makes an attempt superfluous: it is of the same attempt, or of a later one."""
+    return existing is not None and existing.attempt >= attempt
 
 
 def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
@@ -72,7 +64,7 @@ class VersionOrder:
 
     The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
     (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, as far
-    as S3's own list does not know better (see `untold`).
+    as S3's own list does not know better (see `runs_of_unknown_order`).
     """
 
     sequencer: str | None
@@ -191,7 +183,7 @@ def index_key(dataset: str, bucket: str, key: str) -> str:
     return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
 
 
-def untold(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
+def runs_of_unknown_order(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
     """Return the runs of which only S3's own list of versions can tell which is newer; empty when nothing is open.
 
     One of them was started without an S3 event, so that it has no sequencer, and LastModified is not to be relied on:
@@ -204,7 +196,7 @@ def untold(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
     return frozenset({run.run_id, *open_}) if open_ else frozenset()
 
 
-def settle(
+def updated_entry(
     entry: IndexEntry | None, receipt: Receipt, *, replace: bool, newest_first: Sequence[str] = ()
 ) -> IndexEntry:
     """Return the index entry of a source key once `receipt` is taken into account.
@@ -216,7 +208,7 @@ def settle(
         entry: what is stored; None for a key seen for the first time.
         receipt: the receipt that was committed.
         replace: the contract's `on_reupload`: whether the outputs of older versions of the key are retired.
-        newest_first: the runs that `untold` names, in the order in which S3 lists their versions.
+        newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
     """
     run = IndexedRun.of(receipt)
     supersedes = partial(_supersedes, newest_first=newest_first)
@@ -262,7 +254,7 @@ def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | N
     return run, current.data_keys
 
 
-def withdraw(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
+def entry_without(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
     """Return a dataset's index entry of a source key once a forced re-run took the file to another dataset.
 
     What an earlier attempt published here is the file's result no longer.
@@ -286,7 +278,7 @@ def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str])
     return run.run_id > other.run_id
 
 
-def leftovers(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
+def orphaned_keys(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
     """Return which data keys of a run nobody needs: its receipt does not speak of them.
 
     A worker left them that died before its commit, or whose result was not the one that was committed. Outputs of a
@@ -302,19 +294,19 @@ def run_of(key: str) -> str | None:
     return name["run_id"] if name else None
 
 
-def unread(
+def superseded_keys(
     keys: Iterable[str], standing: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return which data keys of a run nobody needs: leftovers, and all of them once a newer version is current.
 
     Args:
         entry: the index entry of the source key, where the dataset replaces re-uploads; None where it does not.
-        newest_first: the runs that `untold` names, in the order in which S3 lists their versions.
+        newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
     """
     keys, run = tuple(keys), IndexedRun.of(standing)
     current = entry.current if entry else None
     if current is None or current.same_run(run) or not _supersedes(current, run, newest_first):
-        return leftovers(keys, standing)
+        return orphaned_keys(keys, standing)
     return tuple(key for key in keys if _is_covered(key, standing))
 
 

@@ -11,13 +11,18 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
-from lambda_trigger.message import UploadMessage
+from lambda_trigger.message import UploadMessage, folder_of
 
 SCHEMA_VERSION = 1
 MAX_REASON_CHARACTERS = 300
 _MAX_REASON_BYTES = 1500  # S3 allows 2 KB of user metadata in all
 _MAX_CHECKS = 500  # keeps a receipt far below what Step Functions can carry (256 KiB)
+
+
+CORRECTIONS = "corrections"
+"""The kind of output that holds what repairs put into some rows."""
 
 
 class ReceiptUnreadable(TerminalError):
@@ -192,6 +197,15 @@ def _escaped(text: str) -> str:
 def receipt_key(run_id: str) -> str:
     """Where the receipt of a run lies in the published bucket."""
     return f"receipts/{run_id}.json"
+
+
+def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> str:
+    """Return the folder under data/ and quarantine/ that takes the outputs of a run.
+
+    Files under no contract are kept apart by the folder that they were dropped into, as they need not look alike.
+    """
+    folder = folder_of(upload.key, incoming_prefix) if contract.is_default else ""
+    return f"{contract.dataset}/{folder}" if folder else contract.dataset
 
 
 def output_stem(upload: UploadMessage, sha256: str) -> str:

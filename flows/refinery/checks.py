@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from flows.refinery.errors import TerminalError
 
 
 class Check(BaseModel):
@@ -33,3 +36,9 @@ class RejectionReason(BaseModel):
     message: str = Field(description="a sentence; holds no value of the data")
     observed: Any = Field(None, description="what the file has")
     expected: Any = Field(None, description="what the contract wants")
+
+    @classmethod
+    def of(cls, error: TerminalError) -> RejectionReason:
+        """Return an error as a reason: its `code`, or else its class's name in snake_case, and its message."""
+        code: str = getattr(error, "code", "") or re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+        return cls(code=code, message=str(error))

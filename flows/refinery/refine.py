@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,9 +22,10 @@ import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
-from flows.refinery.errors import SluiceError, TerminalError
-from flows.refinery.preprocess.step_base import FittedStep
+from flows.refinery.errors import FileRejected, SluiceError, TerminalError
+from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
@@ -49,6 +50,9 @@ from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _T = TypeVar("_T")
+
+REJECTING = (FileRejected, ContractInvalid, StepFailed)
+"""The errors that reject a file. Any other is not the file's fault."""
 
 Progress = Callable[[str, int], None]
 """Called with the part of the stage (validate, preprocess) and the rows that it has done so far."""
@@ -113,10 +117,11 @@ def refine(
         corrections: values that repairs put into some rows.
         map_partitions: applies `refine_partition` to every partition, here or in other processes.
 
+    A file whose good rows cannot be preprocessed or written is rejected, with what its rows were judged as.
+
     Raises:
         FileRejected: the file cannot be read or judged at all; one subclass per cause.
         ContractInvalid: an expectation or a step's arguments cannot be used.
-        StepFailed: a step cannot be done on these rows.
         CorrectionsUnusable: the corrections do not fit the file.
     """
     check_contract(contract)
@@ -130,7 +135,11 @@ def refine(
         rows_per_partition=rows_per_partition,
         map_partitions=map_partitions,
     )
-    return preprocess_file(judged, contract, work_dir, on_progress=on_progress)
+    try:
+        return preprocess_file(judged, contract, work_dir, on_progress=on_progress)
+    except REJECTING as error:
+        rejected = replace(judged, rejected=(RejectionReason.of(error),), good=None, quarantine_path=None)
+        return preprocess_file(rejected, contract, work_dir)
 
 
 # --- one partition ----------------------------------------------------------------------------------------------------

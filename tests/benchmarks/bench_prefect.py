@@ -36,7 +36,7 @@ from deployment.project_commands import program
 from tests.infra.postgresql import programs, running_postgresql
 
 _DEADLINE_SECONDS = 600.0
-_TASKS_PER_RUN = 5
+_TASKS_PER_RUN = 4
 
 
 @dataclass

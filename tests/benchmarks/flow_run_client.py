@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.flow_run_client RUNS
 
-A first upload goes through the real stages; the others repeat its results. Flow, tasks, states, logs, artifacts, tags
-and events are the container's. It prints "ready", and starts when it reads a line.
+A first upload goes through the real stages; the others show what that one found. FlowRunner, flow, tasks, states, logs,
+artifacts, tags and events are the container's own. Says "ready" then, and begins when it is told to.
 """
 
 from __future__ import annotations
@@ -11,92 +11,84 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from functools import wraps
+from typing import Any
 from uuid import uuid4
 
 import boto3
 from moto import mock_aws
 
-from blocks.object_store import ObjectFacts
 from blocks.settings import PipelineSettings
-from flows import process_upload
-from flows.composition import Pipeline, assemble
-from flows.observability.flow_run import Observer
-from flows.pipeline.receipt import Chain, Output, Receipt
-from flows.pipeline.stages import UploadRun
-from flows.process_upload import Assignment
-from flows.refinery.refine import JudgedFile, Refined
+from flows.composition import assemble
+from flows.observability.flow_run import FlowRunner
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.receipt import Chain, Receipt
+from flows.pipeline.run import Call, plainly, run_upload
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders
 
 _LANDING, _PUBLISHED = "landing", "published"
 
 
-class RealRun(UploadRun):
-    """Run the real stages and keep the results."""
+class Remembered:
+    """Processes a first upload, and shows every other one with what that one found."""
 
-    last: ClassVar[RealRun]
-    source_bytes: bytes = b""
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+        self._source = b""
 
-    def record(self) -> Receipt:
-        """Commit the receipt."""
-        RealRun.last, self.source_bytes = self, self.source.read_bytes()
-        return super().record()
+    def run(self, parts: Parts, job: UploadJob, call: Call = plainly, *more: Any) -> Receipt:
+        """Take an upload to its end."""
+        return run_upload(parts, job, lambda stage, *values: call(self._remembered(stage), *values), *more)
 
+    def _remembered(self, stage: Callable[..., Any]) -> Callable[..., Any]:
+        name = stage.__name__
 
-class RememberedRun(UploadRun):
-    """Return the results of the real run at once."""
+        @wraps(stage)
+        def do(*values: Any) -> Any:
+            if name in self._found:
+                return self._again(name, values)
+            self._found[name] = stage(*values)
+            if name == "fetch":
+                self._source = self._found[name].path.read_bytes()
+            return self._found[name]
 
-    def find_receipt(self) -> Receipt | None:
-        """Treat every upload as new."""
-        return None
+        return do
 
-    def fetch(self) -> ObjectFacts:
-        """Return the same file each time."""
-        self.source.write_bytes(RealRun.last.source_bytes)
-        self._contract = RealRun.last.contract
-        return self._need(RealRun.last._facts)
-
-    def validate(self) -> JudgedFile:
-        """Return the same results."""
-        return self._need(RealRun.last._validated)
-
-    def refine(self) -> Refined:
-        """Return the same rows."""
-        return self._need(RealRun.last._prepared)
-
-    def publish(self) -> tuple[Output, ...]:
-        """Return the same outputs."""
-        return RealRun.last._outputs
-
-    def record(self) -> Receipt:
-        """Return the same receipt, except for its run id."""
-        receipt = self._need(RealRun.last.receipt)
-        return receipt.model_copy(update={"run_id": self.upload.run_id, "chain": self.chain})
+    def _again(self, name: str, values: tuple[Any, ...]) -> Any:
+        found = self._found[name]
+        if name == "fetch":
+            *_, work_dir = values
+            (work_dir / "source").write_bytes(self._source)
+            return replace(found, path=work_dir / "source")
+        if name == "record":
+            _, job, _ = values
+            return found.model_copy(update={"run_id": job.upload.run_id, "chain": job.chain})
+        return replace(found)
 
 
 def main(runs: int) -> None:
     """Create the runs, one after the other."""
     with mock_aws():
-        parts = _pipeline()
+        parts = _parts()
         upload = _upload(parts)
-        observer = Observer(parts.settings.prefect_names.deployment("process-upload"))
-        _see_through(observer, parts, upload, RealRun)
+        runner = FlowRunner(parts, Remembered().run)
+        _process(runner, upload)
         print("ready", flush=True)
         sys.stdin.readline()
         for _ in range(runs):
-            _see_through(observer, parts, replace(upload, version_id=uuid4().hex), RememberedRun)
+            _process(runner, replace(upload, version_id=uuid4().hex))
 
 
-def _see_through(observer: Observer, parts: Pipeline, upload: UploadMessage, kind: type[UploadRun]) -> None:
-    setattr(process_upload, "UploadRun", kind)  # noqa: B010 (the flow's own name for it, which mypy calls private)
-    receipt = observer.process(Assignment(parts, upload, Chain(receive_count=1)))
+def _process(runner: FlowRunner, upload: UploadMessage) -> None:
+    receipt = runner.process(UploadJob(upload, Chain(receive_count=1)))
     if receipt.chain.flow_run_id is None:
         raise SystemExit("a run went unobserved; what was measured is worth nothing")
 
 
-def _pipeline() -> Pipeline:
+def _parts() -> Parts:
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
     s3, sqs = boto3.client("s3"), boto3.client("sqs")
     for bucket in (_LANDING, _PUBLISHED):
@@ -108,7 +100,7 @@ def _pipeline() -> Pipeline:
     )
 
 
-def _upload(parts: Pipeline) -> UploadMessage:
+def _upload(parts: Parts) -> UploadMessage:
     key, body = "incoming/orders/monday.csv", dirty_orders()
     put = boto3.client("s3").put_object(Bucket=parts.settings.landing_bucket, Key=key, Body=io.BytesIO(body))
     return UploadMessage(

@@ -34,6 +34,7 @@ from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
+from tests.emulator.records import EXTENSIONS
 from tests.looking import looks
 from tests.privileges.calls import recorded
 
@@ -368,6 +369,7 @@ def running_chain(
             prefect_port=free_port(),
             prefect_options=prefect_options,
             docker=docker,
+            emulator_extensions=EXTENSIONS,
         ) as cloud:
             outputs = bring_up(
                 cloud,

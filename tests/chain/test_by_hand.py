@@ -128,8 +128,8 @@ def test_the_progress_of_a_long_file_is_an_artifact_that_moves(chain: Chain) -> 
     @flow(name="long-file", persist_result=False)
     def long_file() -> None:
         progress = ProgressBar(quiet_seconds=0)
-        progress.dataset, progress.rows_expected = "parcels", 1_000
-        for stage, rows in (("validate", 250), ("validate", 1_000), ("refine", 500)):
+        progress.expect("parcels", 1_000)
+        for stage, rows in (("validate", 250), ("validate", 1_000), ("preprocess", 500)):
             progress.moved(stage, rows)
             seen.append(chain.artifacts("progress-parcels")[0]["data"])
         progress.done()

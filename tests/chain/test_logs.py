@@ -174,7 +174,7 @@ def test_every_line_of_the_container_is_json_and_each_stage_says_how_long_it_too
     assert all({"time", "level", "logger", "event"} <= set(line) for line in lines)
     (good, *_) = uploads
     stages = [line for line in lines if line.get("run_id") == good.run_id and line["event"] == "stage done"]
-    assert {line["stage"] for line in stages} == {"fetch", "validate", "refine", "publish", "record"}
+    assert {line["stage"] for line in stages} == {"fetch", "refine", "publish", "record"}
     assert all(line["dataset"] == "orders" and line["seconds"] >= 0 for line in stages)
 
 

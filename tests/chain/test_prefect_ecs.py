@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deployment import PROJECT_ROOT
 from deployment.local.pipeline import STACK_NAME
 from flows.pipeline.receipt import Status
 from tests.chain.chain import NAMES, Chain
@@ -37,4 +38,4 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
 
 def _register(chain: Chain, pool: str) -> None:
     command = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", pool]
-    chain.cloud.run(command, timeout_seconds=300)
+    chain.cloud.run(command, timeout_seconds=300, environment={"SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT)})

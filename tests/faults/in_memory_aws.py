@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
-from pydantic import PrivateAttr
 
 from blocks.aws_errors import explain_aws_error
 from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
@@ -116,6 +115,16 @@ class _Stored:
 
 
 @dataclass
+class _Pages:
+    """A paginator whose lists have one page."""
+
+    listing: Callable[[str], dict[str, Any]]
+
+    def paginate(self, *, Prefix: str, **_: object) -> Iterator[dict[str, Any]]:  # noqa: N803 (boto3's name)
+        yield dict(_through(lambda: self.listing(Prefix)))
+
+
+@dataclass
 class InMemoryS3:
     """The calls of a boto3 client that Sluice makes for its results, and the list of the uploads' versions.
 
@@ -161,22 +170,18 @@ class InMemoryS3:
     def delete_object(self, *, Key: str, **_: str) -> None:  # noqa: N803
         _through(lambda: self.objects.pop(Key, None))
 
-    def list_objects_v2(self, *, Prefix: str, **_: str) -> dict[str, Any]:  # noqa: N803
-        return dict(_through(lambda: {"Contents": [{"Key": key} for key in self.keys(Prefix)]}))
+    def get_paginator(self, operation: str) -> _Pages:
+        """The lists that are read page by page."""
+        listing = {"list_object_versions": self._list_versions, "list_objects_v2": self._list_objects}[operation]
+        return _Pages(listing)
 
-    def get_paginator(self, operation: str) -> InMemoryS3:
-        """Return a paginator for the only list that is paginated."""
-        assert operation == "list_object_versions"
-        return self
+    def _list_objects(self, prefix: str) -> dict[str, Any]:
+        written = datetime(2026, 1, 1, tzinfo=UTC)
+        return {"Contents": [{"Key": key, "LastModified": written} for key in self.keys(prefix)]}
 
-    def paginate(self, *, Prefix: str, **_: object) -> Iterator[dict[str, Any]]:  # noqa: N803
-        """Return the versions of a key, newest first."""
-
-        def do() -> dict[str, Any]:
-            listed = [each for each in reversed(self.uploads) if each.key == Prefix]
-            return {"Versions": [_listed(each) for each in listed]}
-
-        yield dict(_through(do))
+    def _list_versions(self, prefix: str) -> dict[str, Any]:
+        """The versions of a key, the newest one first."""
+        return {"Versions": [_listed(each) for each in reversed(self.uploads) if each.key == prefix]}
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys under a prefix."""
@@ -223,11 +228,11 @@ class Message:
 class InMemoryQueue(UploadQueue):
     """The upload queue: a test decides which message is delivered when, and when a visibility timeout expires."""
 
-    _block_type_name = "In-memory queue"
-    _block_type_slug = "in-memory-queue"
-    _messages: dict[str, Message] = PrivateAttr(default_factory=dict)
-    _numbers: Iterator[int] = PrivateAttr(default_factory=itertools.count)
-    _watchers: list[Callable[[Message], None]] = PrivateAttr(default_factory=list)
+    def __init__(self, queue_url: str) -> None:
+        super().__init__(queue_url)
+        self._messages: dict[str, Message] = {}
+        self._numbers = itertools.count()
+        self._watchers: list[Callable[[Message], None]] = []
 
     def watch_deletions(self, look: Callable[[Message], None]) -> None:
         """Call `look` before each deletion."""
@@ -249,7 +254,7 @@ class InMemoryQueue(UploadQueue):
         handle = f"{message.message_id} {message.deliveries}"
         return ReceivedMessage(message.message_id, handle, message.body, message.deliveries)
 
-    def extend(self, message: ReceivedMessage, seconds: int) -> None:
+    def extend(self, message: ReceivedMessage, seconds: float) -> None:
         def do() -> None:
             held = self._held(message)
             held.visible = seconds == 0
@@ -268,8 +273,8 @@ class InMemoryQueue(UploadQueue):
         _meant(do)
 
     @contextmanager
-    def kept(self, message: ReceivedMessage) -> Iterator[threading.Event]:
-        """Send no heartbeat: the test decides when the visibility timeout expires."""
+    def keep_invisible(self, message: ReceivedMessage) -> Iterator[threading.Event]:
+        """Without a heartbeat: the test decides when the visibility ends."""
         del message
         yield threading.Event()
 

@@ -91,8 +91,8 @@ class Soak:
         finally:
             self.front.stop()
             self.crew.end()
-        self.say("all is quiet; taking leftovers away as reconciling does, then reading the buckets")
-        self._left_behind = self.ground.take_leftovers_away(self.crew.environments[0])
+        self.say("all is quiet; deleting orphaned outputs as reconciling does, then reading the buckets")
+        self._left_behind = self.ground.delete_orphaned(self.crew.environments[0])
         found = audit(self.ground, self.front.uploaded, self.forced)
         return self._result(found, left)
 

@@ -11,8 +11,8 @@ import boto3
 
 from deployment.environment_variables import only
 from deployment.local.cloud import LocalCloud
-from flows.composition import pipeline
-from flows.pipeline.orphaned_outputs import find_leftovers
+from flows.composition import parts_of_environment
+from flows.pipeline.commit import find_orphaned
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 from tests.faults.bench import VISIBILITY_SECONDS
 
@@ -104,13 +104,13 @@ class Ground:
                 self._sqs.delete_message(QueueUrl=self.dead_letter_url, ReceiptHandle=message["ReceiptHandle"])
                 self.redriven += 1
 
-    def take_leftovers_away(self, environment: dict[str, str]) -> int:
-        """Delete orphaned outputs as the reconcile flow does; return how many there were."""
+    def delete_orphaned(self, environment: dict[str, str]) -> int:
+        """Do what the reconcile flow does about data that overtaken workers left; return how many objects that were."""
         with only(environment):
-            parts = pipeline()
-            found = list(find_leftovers(parts, lambda _: True))
+            parts = parts_of_environment()
+            found = list(find_orphaned(parts, lambda _: True))
             for key in found:
-                parts.store.delete_output(key)
+                parts.store.delete(key)
         return len(found)
 
     def keys(self, prefix: str) -> Iterator[str]:

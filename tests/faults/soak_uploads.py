@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambda_trigger.dispatch import Dispatcher
-from lambda_trigger.handler import RecordsFailed, Trigger, handle_event
+from lambda_trigger.handler import RecordsFailed, TriggerConfig, handle_event
 from lambda_trigger.message import UploadMessage
 from tests.faults.saboteur import Sabotage, lay
 from tests.faults.soak_files import SoakFile
@@ -170,11 +170,11 @@ class Front:
                 if tries == _INVOCATIONS_OF_AN_EVENT:
                     self.given_up += 1
 
-    def _make_trigger(self) -> Trigger:
+    def _make_trigger(self) -> TriggerConfig:
         session = self.ground.session()
         lay(self._troubles(), session, lambda met: self.faults.update([met.do]))
         config = Config(proxies={}, s3={"addressing_style": "path"}, retries={"mode": "standard", "max_attempts": 4})
-        return Trigger(
+        return TriggerConfig(
             bucket=self.ground.landing,
             incoming_prefix="incoming/",
             dispatcher=Dispatcher(

@@ -85,17 +85,17 @@ def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: s
 
 
 def _by_hand(key: str, version_id: str, dataset: str) -> int:
+    from flows.composition import parts_of_environment
     from flows.pipeline.json_log import log_json_lines
-    from flows.pipeline.stages import UploadRun
-    from flows.process_upload import _assignment_by_hand
+    from flows.pipeline.run import run_upload
+    from flows.process_upload import job_by_hand
     from flows.refinery.errors import SluiceError
 
     log_json_lines()
     lay_own_plan()
     try:
-        given = _assignment_by_hand(key, "", version_id, dataset=dataset, changes={}, force=True)
-        with UploadRun(given.pipeline, given.upload, contract=given.contract, chain=given.chain) as run:
-            run.run()
+        parts = parts_of_environment()
+        run_upload(parts, job_by_hand(parts, key, version_id=version_id, dataset=dataset, force=True))
     except SluiceError as error:
         print(json.dumps({"event": "not done", "error": f"{type(error).__name__}: {error}"}))
         return EXIT_AGAIN

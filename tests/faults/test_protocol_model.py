@@ -33,17 +33,16 @@ from hypothesis.stateful import (
 from blocks.object_store import ObjectFacts, ObjectStore
 from blocks.settings import PipelineSettings
 from blocks.upload_queue import ReceivedMessage
-from flows.composition import Pipeline, TaskIdentity
-from flows.drain_queue import Drain
-from flows.observability.flow_run import Observer
+from flows.drain_queue import QueueConsumer
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.job import Fetched, Parts, TaskIdentity, UploadJob
 from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
-from flows.pipeline.stages import UploadRun
-from flows.process_upload import Assignment
+from flows.pipeline.run import run_upload
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import SluiceError
-from flows.refinery.refine import JudgedFile, Refined
+from flows.refinery.refine import Refined
 from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
@@ -80,42 +79,32 @@ class ModelWorker:
     begin_again: Callable[[], None] | None = None
 
 
-class ModelRun(UploadRun):
-    """An upload's stages without the actual work: its result is given."""
-
-    result = ""
-
-    def fetch(self) -> ObjectFacts:
-        self._contract = self._contract or self.pipeline.contracts.named("orders")
-        # All in the same second, so that S3's list has to tell them apart where a sequencer is missing.
-        self._facts = ObjectFacts(self.upload.version_id, self.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
-        return self._facts
-
-    def validate(self) -> JudgedFile:
-        rejected = self.result == REJECTED
-        reasons = (RejectionReason(code="rule", message="the file is bad"),) if rejected else ()
-        self._validated = JudgedFile(1, {}, (), reasons, None, None, ("x",), {})
-        return self._validated
-
-    def refine(self) -> Refined:
-        body = f"{self.upload.run_id} {self.result}".encode()
-        path = self._work_dir / "out"
-        path.write_bytes(body)
-        output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
-        self._prepared = Refined(1, 1, {}, {}, (), (), (output,), None, {})
-        return self._prepared
+def refined(run_id: str, result: str, work_dir: Path) -> Refined:
+    """What comes of refining a file: one row, or a rejection."""
+    if result == REJECTED:
+        reason = RejectionReason(code="rule", message="the file is bad")
+        return Refined(1, 0, {}, {"file_rejected": 1}, (), (reason,), (), None, {})
+    body = f"{run_id} {result}".encode()
+    path = work_dir / "out"
+    path.write_bytes(body)
+    output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
+    return Refined(1, 1, {}, {}, (), (), (output,), None, {})
 
 
-class ModelObserver(Observer):
-    """Prefect is down."""
+def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
+    """Take an upload to its end, with the work itself left out: what comes of it is given."""
 
-    def __init__(self, result: str) -> None:
-        self._result = result
+    def call(stage: Callable[..., Any], *values: Any) -> Any:
+        if stage.__name__ == "fetch":
+            *_, contract, _earlier, work_dir = values
+            # All in the same second, so that S3's list has to order them where a sequencer is missing.
+            facts = ObjectFacts(job.upload.version_id, job.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
+            return Fetched(work_dir / "source", facts, contract)
+        if stage.__name__ == "refine":
+            return refined(job.upload.run_id, result, values[0].path.parent)
+        return stage(*values)
 
-    def process(self, assignment: Assignment) -> Receipt:
-        with ModelRun(assignment.pipeline, assignment.upload, chain=assignment.chain) as run:
-            run.result = self._result
-            return run.run()
+    return run_upload(parts, job, call)
 
 
 @cache
@@ -140,10 +129,9 @@ class Protocol(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.s3 = InMemoryS3()
-        self.queue = InMemoryQueue(queue_url="https://sqs/queue")
+        self.queue = InMemoryQueue("https://sqs/queue")
         self.queue.watch_deletions(self.has_its_receipt)
-        self.store = ObjectStore(landing_bucket="landing", published_bucket="published")
-        self.store.__dict__["_s3"] = self.s3  # in the place of the boto3 client
+        self.store = ObjectStore("landing", "published", client=self.s3)
         self.uploads: list[UploadMessage] = []
         self.workers: list[ModelWorker] = []
         self.dead: list[ModelWorker] = []
@@ -154,8 +142,7 @@ class Protocol(RuleBasedStateMachine):
             queue_url=self.queue.queue_url,
             retry_delay_seconds=0,
         )
-        self.parts = Pipeline(settings=limits, store=self.store, queue=self.queue)
-        self.parts.__dict__["contracts"] = contracts_that(self.on_reupload)  # the same for all examples
+        self.parts = Parts(limits, self.store, self.queue, partial(contracts_that, self.on_reupload))
 
     # --- what can happen --------------------------------------------------------------------------------------
 
@@ -330,19 +317,16 @@ class Protocol(RuleBasedStateMachine):
 
     def start(self, message: Message, result: str) -> None:
         received = self.queue.deliver(message)
-        drain = Drain(self.parts, TaskIdentity(None, None, None), ModelObserver(result))
-        self.workers.append(ModelWorker(Stepper(lambda: drain._handle(received)), received))
+        consumer = QueueConsumer(self.parts, TaskIdentity(None, None, None), partial(process, result, self.parts))
+        self.workers.append(ModelWorker(Stepper(lambda: consumer.handle(received)), received))
 
     def start_by_hand(self, upload: UploadMessage, dataset: str, result: str) -> None:
         def work() -> None:
-            existing = self.store.receipt(upload.run_id)
+            existing = read_receipt(self.store, upload.run_id)
             attempt = existing.attempt + 1 if existing else 0
-            sequencer = existing.source.sequencer if existing else None  # as _assignment_by_hand finds them
+            sequencer = existing.source.sequencer if existing else None  # as job_by_hand finds them
             by_hand = replace(upload, attempt=attempt, sequencer=sequencer)
-            contract = self.parts.contracts.named(dataset)
-            with ModelRun(self.parts, by_hand, contract=contract) as run:
-                run.result = result
-                run.run()
+            process(result, self.parts, UploadJob(by_hand, contract=self.parts.contracts.named(dataset)))
 
         again = partial(self.start_by_hand, upload, dataset, result)
         self.workers.append(ModelWorker(Stepper(work), None, begin_again=again))

@@ -14,6 +14,7 @@ from deployment.local.pipeline import settings_of
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
+from tests.emulator.records import decisions_of
 from tests.faults.bench import Bench, kept_promises
 from tests.faults.catalogue import fault
 
@@ -109,4 +110,4 @@ def _reconcile_as_its_role(chain: Chain, bench: Bench) -> None:
 
 
 def _refused(chain: Chain) -> list[dict[str, Any]]:
-    return [one for one in chain.cloud.decisions() if "ReconcileRole" in one["role"] and not one["allowed"]]
+    return [one for one in decisions_of(chain.cloud.state_dir) if "ReconcileRole" in one["role"] and not one["allowed"]]

@@ -32,7 +32,7 @@ from tests.faults.saboteur import Sabotage, as_variable
 from tests.faults.step_contracts import hungry_contracts
 
 pytestmark = pytest.mark.cloud
-# deployment/local/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
+# tests/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
 _RUN_TASK_ANSWERS = "run_task_answers.jsonl"
 _SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from flows.pipeline.receipt import Status
 from lambda_trigger.dispatch import Dispatcher
-from lambda_trigger.handler import _CALLS, Trigger, handle_event
+from lambda_trigger.handler import _CALLS, TriggerConfig, handle_event
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
@@ -182,7 +182,7 @@ def test_a_bad_record_does_not_keep_the_others(chain: Chain, stack_queue: Case) 
     uploads = [chain.upload(f"incoming/orders/record-{number}.csv", good_orders(2)) for number in range(2)]
     event = chain.event_of(*uploads)
     event["Records"].insert(1, {"eventName": "ObjectCreated:Put", "s3": {"object": {"key": "x"}}})
-    assert "1 of 3 records could not be handed over" in json.dumps(chain.deliver(event)["payload"])
+    assert "1 of 3 records could not be dispatched" in json.dumps(chain.deliver(event)["payload"])
     _published(stack_queue, *uploads)
 
 
@@ -212,7 +212,7 @@ def test_an_empty_object_is_rejected_with_its_reason(chain: Chain, stack_queue: 
 def test_no_execution_is_started_without_its_message(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/send-refused.csv", good_orders(2))
     with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
-        assert "1 of 1 records could not be handed over" in json.dumps(chain.deliver(chain.event_of(upload))["payload"])
+        assert "1 of 1 records could not be dispatched" in json.dumps(chain.deliver(chain.event_of(upload))["payload"])
     assert chain.execution(upload) is None
     assert chain.queue_is_empty()
     assert chain.deliver(chain.event_of(upload))["error"] is None
@@ -240,7 +240,7 @@ def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_
     _published(stack_queue, upload)
 
 
-def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> Trigger:
+def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> TriggerConfig:
     """Return the trigger as the Lambda builds it, with the Lambda's role and injected faults."""
     given = bench.credentials_of(bench.role_named("TriggerRole"))
     session = boto3.Session(
@@ -258,7 +258,7 @@ def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> Trigger:
     dispatcher = Dispatcher(
         client("sqs"), client("stepfunctions"), chain.outputs["QueueUrl"], chain.outputs["StateMachineArn"]
     )
-    return Trigger(chain.outputs["LandingBucket"], "incoming/", dispatcher)
+    return TriggerConfig(chain.outputs["LandingBucket"], "incoming/", dispatcher)
 
 
 _START = "sfn.StartExecution"
@@ -283,7 +283,7 @@ def test_an_upload_without_an_execution_is_processed_all_the_same(
 ) -> None:
     upload = chain.upload("incoming/orders/start-refused.csv", good_orders(2))
     with bench.denied(bench.role_named("TriggerRole"), "states:StartExecution"):
-        assert "1 of 1 records could not be handed over" in json.dumps(chain.deliver(chain.event_of(upload))["payload"])
+        assert "1 of 1 records could not be dispatched" in json.dumps(chain.deliver(chain.event_of(upload))["payload"])
     assert chain.execution(upload) is None
     assert stack_queue.work(environment={"SLUICE_RUN_ID": ""}).exit_code == 0
     kept_promises(chain, upload)

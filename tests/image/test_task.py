@@ -12,6 +12,7 @@ from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
+from tests.emulator.records import decisions_of
 from tests.image.engine import Engine
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1_800)]  # the first test waits for the image to be built
@@ -95,7 +96,7 @@ def test_it_called_aws_as_its_task_role_and_as_nobody_else(
     environment = inspected(engine, task_arn)["Config"]["Env"]
     assert not [entry for entry in environment if entry.startswith(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))]
     session = f"/{task_arn.rsplit('/', 1)[-1]}"
-    calls = [call for call in chain.cloud.decisions() if call["principal"].endswith(session)]
+    calls = [call for call in decisions_of(chain.cloud.state_dir) if call["principal"].endswith(session)]
     role = chain.outputs["TaskRoleArn"].rsplit("/", 1)[-1]
     assert {call["role"] for call in calls if call["asked_by"] == "request"} == {role}
     assert {"sqs:ReceiveMessage", "s3:GetObjectVersion", "s3:PutObject", "sqs:DeleteMessage"} <= {
@@ -130,7 +131,7 @@ def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publish
     assert (ended["stopCode"], ended["stoppedReason"]) == ("UserInitiated", "Spot takes its capacity back")
     released = [
         call["allowed"]
-        for call in chain.cloud.decisions()
+        for call in decisions_of(chain.cloud.state_dir)
         if call["action"] == "sqs:ChangeMessageVisibility" and call["principal"].endswith(first.rsplit("/", 1)[-1])
     ]
     assert released

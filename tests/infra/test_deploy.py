@@ -26,6 +26,7 @@ from deployment import PROJECT_ROOT
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment
 from deployment.local.ports import free_port
+from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
@@ -113,7 +114,8 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.1, prefect_port=free_port()) as started:
+    folder = tmp_path_factory.mktemp("cloud")
+    with LocalCloud(folder, wait_scale=0.1, prefect_port=free_port(), emulator_extensions=EXTENSIONS) as started:
         yield started
 
 
@@ -281,7 +283,6 @@ def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -
 def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_again(checkout: Checkout) -> None:
     refused = checkout.deploy("refused", ENGINE_FAILS="push")
     assert refused.returncode == 3
-    assert "docker push was refused" in refused.stdout
     assert "the registry does not like this image" in refused.stdout
     assert checkout.deploy("refused").returncode == 0
 

@@ -16,6 +16,7 @@ import yaml
 from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.local.cloud import LocalCloud
+from tests.emulator.records import EXTENSIONS, decisions_of
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
 from tests.infra.waiting import eventually
 
@@ -212,7 +213,7 @@ def policy_of(statement: dict[str, Any]) -> str:
 @pytest.mark.cloud
 def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> None:
     """IAM is enforced. What CloudFormation does on behalf of the role, the emulator does as root."""
-    with LocalCloud(tmp_path / "cloud", with_prefect=False) as cloud:
+    with LocalCloud(tmp_path / "cloud", with_prefect=False, emulator_extensions=EXTENSIONS) as cloud:
         provider = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
         given = {"Repository": "owner/name", "StackName": "piped", "ProviderArn": provider}
         cloud.client("cloudformation").create_stack(
@@ -234,7 +235,7 @@ def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> Non
         clients = Clients(*(cloud.client(service, **keys) for service in ("cloudformation", "s3", "sts")))
         parameters = {"ImageUri": "sluice:1", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
         assert deploy_stack(clients, stack_name="piped", parameters=parameters)["QueueUrl"]
-        mine = [one for one in cloud.decisions() if one["role"] == ROLE_NAME]
+        mine = [one for one in decisions_of(cloud.state_dir) if one["role"] == ROLE_NAME]
         assert [one for one in mine if not one["allowed"]] == []
         assert {"s3:CreateBucket", "s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
 

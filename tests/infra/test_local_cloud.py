@@ -25,6 +25,7 @@ from deployment.local.cloud import LocalCloud
 from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied
 from deployment.local.ports import free_port
 from deployment.local.processes import recorded
+from tests.emulator.records import EXTENSIONS, decisions_of
 
 pytestmark = pytest.mark.cloud
 
@@ -66,7 +67,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
         user.setenv("PREFECT_HOME", str(user_home / "prefect"))
         user.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         user.setenv("http_proxy", "http://127.0.0.1:1")
-        with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.05) as cloud:
+        with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.05, emulator_extensions=EXTENSIONS) as cloud:
             yield cloud
 
 
@@ -254,16 +255,16 @@ def test_a_stopped_task_gets_sigterm_can_still_call_aws_and_shows_its_own_exit_c
     code = (
         "import boto3, signal, sys\n"
         "def last(*_):\n"
-        "    boto3.client('s3').put_object(Bucket='last-words', Key='said', Body=b'goodbye'); sys.exit(3)\n"
+        "    boto3.client('s3').put_object(Bucket='last-words', Key='last', Body=b'goodbye'); sys.exit(3)\n"
         "signal.signal(signal.SIGTERM, last); print('ready', flush=True); signal.pause()"
     )
     speaker = role(cloud, "speaker", {"Action": "s3:PutObject", "Resource": "arn:aws:s3:::last-words/*"})
     arn = run_task(cloud, task_definition(cloud, "stopped", code, taskRoleArn=speaker))
     assert log_of(cloud, "stopped", arn) == ["ready"]
-    told = cloud.client("ecs").stop_task(cluster="tests", task=arn, reason="enough")["task"]
-    assert (told["desiredStatus"], told["lastStatus"]) == ("STOPPED", "RUNNING")  # as in AWS, it takes its time
+    stopping = cloud.client("ecs").stop_task(cluster="tests", task=arn, reason="enough")["task"]
+    assert (stopping["desiredStatus"], stopping["lastStatus"]) == ("STOPPED", "RUNNING")  # as in AWS, it takes its time
     task = ended(cloud, arn)
-    assert cloud.client("s3").get_object(Bucket="last-words", Key="said")["Body"].read() == b"goodbye"
+    assert cloud.client("s3").get_object(Bucket="last-words", Key="last")["Body"].read() == b"goodbye"
     assert task["containers"][0]["exitCode"] == 3
     assert (task["stopCode"], task["stoppedReason"]) == ("UserInitiated", "enough")
 
@@ -324,7 +325,7 @@ def test_a_task_may_do_what_its_role_allows_and_nothing_else(
     assert ended(cloud, arn)["containers"][0]["exitCode"] == exit_code
     if exit_code:
         assert log_of(cloud, name, arn) == ["refused: AccessDenied"]
-    decision = next(one for one in cloud.decisions() if one["role"] == name)
+    decision = next(one for one in decisions_of(cloud.state_dir) if one["role"] == name)
     assert decision["allowed"] == (exit_code == 0)
     assert decision["resource"].startswith("arn:aws:s3:::mine/")
 
@@ -367,7 +368,7 @@ def test_a_state_machine_may_list_only_where_its_role_allows(cloud: LocalCloud) 
     refused = execute(cloud, "refused", state("data/1"), lister)
     assert (refused["status"], refused["error"]) == ("FAILED", "S3.S3Exception")
     assert "s3:ListBucket" in refused["cause"]
-    asked = [one for one in cloud.decisions() if one["role"] == "lister"]
+    asked = [one for one in decisions_of(cloud.state_dir) if one["role"] == "lister"]
     assert [(one["allowed"], one["asked_by"]) for one in asked] == [
         (True, "step functions"),
         (False, "step functions"),
@@ -441,7 +442,7 @@ def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> No
         )
 
     def asked() -> dict[str, bool]:
-        return {one["role"]: one["allowed"] for one in cloud.decisions() if one["asked_by"] == "scheduler"}
+        return {one["role"]: one["allowed"] for one in decisions_of(cloud.state_dir) if one["asked_by"] == "scheduler"}
 
     eventually(lambda: len(asked()) == 2)
     assert asked() == {"schedule-may": True, "schedule-may-not": False}
@@ -542,7 +543,7 @@ def test_a_docker_engine_that_is_asked_for_and_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLUICE_DOCKER", "1")
-    with pytest.raises(ServiceDied, match="SLUICE_DOCKER=1 asks for a Docker engine, and"):
+    with pytest.raises(ServiceDied, match="SLUICE_DOCKER=1"):
         LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()).start()
 
 
@@ -561,7 +562,8 @@ def test_a_service_that_dies_is_noticed_and_its_log_shown(tmp_path: Path) -> Non
             return None
 
         message = eventually(died)
-    assert "embedded cloud ended by itself with exit code 137" in message
+    assert "embedded cloud" in message
+    assert "137" in message
     assert "cloud.log" in message
 
 

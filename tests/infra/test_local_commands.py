@@ -119,8 +119,7 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
         assert before["queue"] == {"waiting": 0, "being_worked_on": 0, "given_up": 0}
         second = sluice("up", state=state, home=home)
         assert second.returncode == 3
-        assert "already running" in second.stderr
-        assert "already running" in sluice("clean", state=state, home=home).stderr
+        assert sluice("clean", state=state, home=home).returncode == 3
     assert recorded(state / "processes") == []
     assert sluice("status", state=state, home=home).returncode == 3
     with up(state, home):
@@ -159,11 +158,11 @@ def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: 
         # A demo uses the running cloud, reports unexpected results of its files, and leaves the cloud running.
         hurried = sluice("demo", "--deadline", "1", state=state, home=home)
         assert hurried.returncode == 1, hurried.stdout + hurried.stderr
-        assert "when the time was over" in hurried.stdout
+        assert "at the deadline" in hurried.stdout
         assert process.poll() is None
         assert status_of(state, home)["finished"]
 
 
 def test_clean_forgets_it_all(state: Path, home: Path) -> None:
-    assert "Forgot" in sluice("clean", "--cache", state=state, home=home).stdout
+    assert sluice("clean", "--cache", state=state, home=home).returncode == 0
     assert not state.exists()

@@ -13,13 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from deployment import PROJECT_ROOT
+from deployment.commands.clean import clean
 from deployment.local import ports
-from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied, ServiceNotReady
+from deployment.local.cloud import LocalCloud
+from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied, ServiceNotReady, StateOutdated
 from deployment.local.processes import end_leftovers, recorded, remember, start_of
 from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
+from deployment.local.state_version import claim_state
 from deployment.project_commands import CommandFailed, ProjectCommand
 
 _SLEEP = [sys.executable, "-c", "print('asleep', flush=True); import time; time.sleep(60)"]
@@ -115,13 +119,13 @@ def test_a_zombie_counts_as_gone(tmp_path: Path) -> None:
 def test_a_service_that_dies_while_starting_shows_the_end_of_its_log(tmp_path: Path) -> None:
     one = service(tmp_path, [sys.executable, "-c", "print('no database'); raise SystemExit(5)"])
     one.start()
-    with pytest.raises(ServiceDied, match=r"(?s)exit code 5.*no database"):
+    with pytest.raises(ServiceDied, match=r"(?s)\b5\b.*no database"):
         one.wait_until(lambda: False, 20)
 
 
 def test_a_service_that_never_answers_meets_a_deadline(tmp_path: Path) -> None:
     one, pid = started(tmp_path)
-    with pytest.raises(ServiceNotReady, match=r"(?s)within 0 seconds.*asleep"):
+    with pytest.raises(ServiceNotReady, match="asleep"):
         one.wait_until(lambda: False, 0.2)
     one.stop()
     assert start_of(pid) is None
@@ -157,14 +161,14 @@ def test_a_commands_output_is_returned_and_its_whole_environment_is_the_given_on
 
 def test_a_command_that_fails_shows_the_end_of_its_output() -> None:
     with command("print('fir' + 'st'); print('\\n' * 40); print('no such block'); raise SystemExit(4)") as running:
-        with pytest.raises(CommandFailed, match=r"(?s)exit code 4.*no such block") as failed:
+        with pytest.raises(CommandFailed, match=r"(?s)\b4\b.*no such block") as failed:
             running.finish(20)
     assert "first" not in str(failed.value)
 
 
 def test_a_command_that_takes_too_long_is_ended() -> None:
     with command("import time; time.sleep(60)") as running:
-        with pytest.raises(CommandFailed, match="longer than 0 seconds"):
+        with pytest.raises(CommandFailed, match="0 seconds"):
             running.finish(0.1)
     assert running._process.poll() is not None
 
@@ -180,7 +184,7 @@ def test_a_port_that_somebody_listens_on_is_not_free(address: str) -> None:
         port = listener.getsockname()[1]
         assert not ports.is_free(port)
         assert ports.choose(None, [port], "a test") != port
-        with pytest.raises(PortTaken, match=f"Port {port}, asked for a test, is in use"):
+        with pytest.raises(PortTaken, match=str(port)):
             ports.choose(port, [], "a test")
     assert ports.choose(port, [], "a test") == port
 
@@ -190,11 +194,30 @@ def test_a_state_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
     assert not second.is_taken()
     first.acquire()
     assert second.is_taken()
-    with pytest.raises(LocalCloudBusy, match=f"process {os.getpid()}"):
+    with pytest.raises(LocalCloudBusy, match=str(os.getpid())):
         second.acquire()
     first.release()
     second.acquire()
     second.release()
+
+
+def test_the_state_of_the_same_minor_version_is_used_again(tmp_path: Path) -> None:
+    claim_state(tmp_path, "0.2.0")
+    (tmp_path / "cloud.json").touch()
+    claim_state(tmp_path, "0.2.1")
+
+
+@pytest.mark.parametrize("marker", ["0.0\n", None])
+def test_the_state_of_another_version_is_refused_and_can_be_cleaned(tmp_path: Path, marker: str | None) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / "cloud").mkdir()
+    if marker:
+        (tmp_path / "version").write_text(marker)
+    with pytest.raises(StateOutdated) as refused:
+        LocalCloud(tmp_path, with_prefect=False).start()
+    assert f"sluice clean --state {tmp_path}" in str(refused.value)
+    clean(Console(quiet=True), tmp_path, cache_too=False)
+    assert not tmp_path.exists()
 
 
 def test_a_killed_holder_leaves_the_state_folder_free(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
+from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 from tests.privileges.calls import recorded
 
@@ -129,7 +130,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         "LookAgainMaxSeconds": "10",
         "SweepState": "DISABLED",
     }
-    with LocalCloud(folder / "cloud", with_prefect=False, wait_scale=0.01) as cloud:
+    with LocalCloud(folder / "cloud", with_prefect=False, wait_scale=0.01, emulator_extensions=EXTENSIONS) as cloud:
         clients = Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
         outputs = deploy_stack(
             clients,

@@ -114,6 +114,7 @@ def test_the_container_gets_no_secret_in_its_environment() -> None:
     names = {entry["Name"] for entry in CONTAINER["Environment"]}
     assert names == {
         "PREFECT_API_URL",
+        "SLUICE_STACK",
         "SLUICE_INCOMING_PREFIX",
         "SLUICE_LANDING_BUCKET",
         "SLUICE_PUBLISHED_BUCKET",

@@ -15,6 +15,7 @@ from typing import Any
 
 from deployment import PROJECT_ROOT
 from deployment.local.cloud import LocalCloud
+from tests.emulator.records import decisions_of
 
 FOLDER = PROJECT_ROOT / ".pytest_cache" / "calls"
 
@@ -51,7 +52,7 @@ def recorded(cloud: LocalCloud, stack_name: str) -> Iterator[None]:
     finally:
         calls = {
             Call(names[one["role"]], one["action"], one["resource"], one["allowed"])
-            for one in cloud.decisions()
+            for one in decisions_of(cloud.state_dir)
             if one["role"] in names
         }
         _save(Record(policies, sorted(calls, key=lambda call: (call.role, call.action, call.resource))))

@@ -1,4 +1,4 @@
-"""No module imports itself by way of others, not even inside a function or for the type checker only."""
+"""No module imports itself through others, not even inside a function or only for the type checker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGES = ("flows", "blocks", "lambda_trigger", "deployment", "tests")
 
 
 def import_cycles(graph: grimp.ImportGraph) -> list[str]:
-    """The imports that close a circle: what is imported imports the importer, directly or not."""
+    """Return the imports that close a circle: the imported module imports the importer, directly or indirectly."""
     pairs = ((importer, imported) for importer in graph.modules for imported in _imports(graph, importer))
     return sorted(
         f"{importer} -> {' -> '.join(chain)}"

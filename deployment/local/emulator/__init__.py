@@ -1,6 +1,6 @@
-"""MiniStack as the embedded cloud: what Sluice adds to it, in MiniStack's own environment.
+"""MiniStack as the embedded cloud: our patches, in MiniStack's own environment.
 
 Run as `.venv-cloud/bin/python -m deployment.local.emulator` from the project's root; it may import the standard
-library, ministack and deployment.local.processes. Each module mends one thing, named after it; docs of MiniStack
-1.5.33, whose version is pinned because its functions are replaced here.
+library, ministack and deployment.local.processes. Each module covers one difference between MiniStack and AWS
+(docs/decisions/0009). MiniStack's version is pinned, because its functions are replaced here.
 """

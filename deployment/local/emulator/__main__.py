@@ -1,4 +1,4 @@
-"""Starts the embedded cloud and says so in a file: options -> environment -> MiniStack -> what is mended -> serve."""
+"""Starts the embedded cloud and writes a file when it is ready: options, environment, MiniStack, patches, serve."""
 
 from __future__ import annotations
 
@@ -17,8 +17,22 @@ from typing import Any
 
 from deployment.local.emulator import containers
 
-HOST = "127.0.0.1"
-# Tasks get this long to end before the cloud that they call is gone.
+_HOST = "127.0.0.1"
+# Each covers one difference from AWS; where two replace the same function, the later one calls the earlier one.
+PATCHES = (
+    "transport",
+    "task_roles",
+    "execution_role",
+    "template_secrets",
+    "task_stop",
+    "state_machine_role",
+    "run_task_sync",
+    "schedules",
+    "message_moves",
+    "version_ranges",
+    "durability",
+)
+# How long tasks may take to end before the cloud that they call stops.
 _TASK_GRACE_SECONDS = 8.0
 _SHUTDOWN_SECONDS = 10.0
 
@@ -30,22 +44,21 @@ def main() -> None:
     listener = _listen(options.ports)
     _set_environment(state, listener.getsockname()[1], options)
     client = _docker() if options.docker else _stand_in(state, options)
-    _mend(state)
-    if not options.docker:
-        from deployment.local.emulator import pushed_images
-
-        client.containers.code_of = pushed_images.code_in(state / "cloud" / "images")
+    _patch_ministack()
+    for extension in options.extensions:
+        importlib.import_module(extension).install(state)
     end_tasks = _in_docker(client, state, options.region) if options.docker else client.containers.close
     asyncio.run(_serve(listener, end_tasks, state / "cloud" / "ready.json"))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deployment.local.emulator", description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="everything is kept in this folder")
+    parser.add_argument("--state", type=Path, required=True, help="the state folder")
     parser.add_argument("--ports", type=int, nargs="+", default=[0], help="the first free one is used; 0 is any")
     parser.add_argument("--region", required=True)
     parser.add_argument("--task-path", required=True, help="the PATH of tasks' processes")
     parser.add_argument("--wait-scale", type=float, default=1.0, help="factor on waits of state machines")
+    parser.add_argument("--extensions", nargs="*", default=[], help="modules with a function install(state), for tests")
     parser.add_argument("--docker", action="store_true", help="run tasks in a real Docker engine")
     return parser.parse_args()
 
@@ -56,7 +69,7 @@ def _listen(ports: list[int]) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((_HOST, port))
             listener.listen(128)
         except OSError:
             listener.close()
@@ -75,7 +88,7 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         AUTH="true",
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 (MiniStack's root user has these)
-        # With a limit MiniStack drops an asynchronous event after three throttles; AWS keeps trying for hours.
+        # With a limit MiniStack drops an asynchronous event after three throttles; AWS retries for hours.
         LAMBDA_ACCOUNT_CONCURRENCY="0",
         IOT_MTLS_ENABLED="0",  # it would open another port
         SFTP_ENABLED="0",
@@ -106,20 +119,20 @@ def _stand_in(state: Path, options: argparse.Namespace) -> containers.Client:
 
 
 def _docker() -> Any:
-    """Return a client of the Docker engine; end with a sentence when none answers.
+    """Return a client of the Docker engine; exit with a message if none answers.
 
-    MiniStack would say that tasks run, and run none.
+    MiniStack would report running tasks, and run none.
     """
     try:
         client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where it is not installed
         client.ping()
     except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
-        sys.exit(f"SLUICE_DOCKER=1 asks for a Docker engine, and none answers: {error}")
+        sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, and none answers: {error}")
     return client
 
 
 def _in_docker(client: Any, state: Path, region: str) -> Callable[[float], None]:
-    """Let tasks run as they would on Fargate; return what ends them."""
+    """Run tasks as on Fargate; return the function that ends them."""
     from deployment.local.emulator.docker_tasks import DockerTasks  # it imports ministack
 
     tasks = DockerTasks(client, state, region)
@@ -127,39 +140,11 @@ def _in_docker(client: Any, state: Path, region: str) -> Callable[[float], None]
     return tasks.close
 
 
-def _mend(state: Path) -> None:
+def _patch_ministack() -> None:
     # Imported only now: ministack reads the environment when it is imported.
-    from deployment.local.emulator import (
-        decisions,
-        durability,
-        lambda_logs,
-        memory_limit,
-        message_moves,
-        run_task_answers,
-        schedules,
-        step_functions,
-        task_launch,
-        task_roles,
-        task_stop,
-        transport,
-        version_ranges,
-    )
-
     logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
-    record = decisions.Decisions(state / "decisions.jsonl")
-    record.watch_requests()
-    transport.install()
-    task_roles.install()
-    task_launch.install(record)
-    task_stop.install()
-    run_task_answers.install(state)
-    step_functions.install(record)
-    schedules.install(record)
-    lambda_logs.install()
-    memory_limit.install()
-    message_moves.install()
-    durability.install()
-    version_ranges.install()
+    for name in PATCHES:
+        importlib.import_module(f"deployment.local.emulator.{name}").install()
 
 
 async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], ready: Path) -> None:
@@ -168,7 +153,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     from hypercorn.config import Config  # type: ignore[import-not-found]
     from ministack import app
 
-    from deployment.local.emulator import durability, step_functions
+    from deployment.local.emulator import durability, state_machine_role
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -181,11 +166,11 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     server = asyncio.create_task(_until_stopped(serve, app.app, config, stop_serving))
     await asyncio.wait([asyncio.create_task(_answers()), server], return_when=asyncio.FIRST_COMPLETED)
     durability.resume_executions()
-    durability.save_now_and_then()
+    durability.save_periodically()
     _write(ready, {"port": listener.getsockname()[1], "pid": os.getpid()})
     await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
-    step_functions.freeze()
-    # The tasks still need the cloud to give back what they hold.
+    state_machine_role.freeze()
+    # The tasks still need the cloud to return their messages.
     await asyncio.to_thread(end_tasks, _TASK_GRACE_SECONDS)
     stop_serving.set()
     await asyncio.wait([server], timeout=_SHUTDOWN_SECONDS)
@@ -198,9 +183,9 @@ async def _until_stopped(serve: Any, app: Any, config: Any, stop: asyncio.Event)
 
 
 async def _answers() -> None:
-    """Return once the server answers a request: its state is loaded then."""
+    """Return when the server answers a request: by then its state is loaded."""
     port = int(os.environ["GATEWAY_PORT"])
-    reader, writer = await asyncio.open_connection(HOST, port)
+    reader, writer = await asyncio.open_connection(_HOST, port)
     writer.write(b"GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     await writer.drain()
     await reader.readline()

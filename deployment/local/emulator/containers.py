@@ -1,10 +1,9 @@
-"""A Docker client that starts processes: what MiniStack's ECS runs tasks with where there is no Docker engine.
+"""Runs a task's command as a process where there is no Docker engine; MiniStack's ECS needs one.
 
-It has the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call, and behaves as a
-container does in what tasks can notice: only the container's own environment, a home and a TMPDIR that are its own
-and vanish with it, SIGTERM to the main process and SIGKILL to everything after the stop timeout, exit codes of 128
-plus the signal, SIGKILL for what takes more memory than it may. It does not isolate: the process sees the machine's
-files and its network.
+This is the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call. A task sees a
+container: only the container's environment, a separate home and TMPDIR that are deleted with it, SIGTERM to the main
+process and SIGKILL to all processes after the stop timeout, exit codes of 128 plus the signal.
+There is no isolation: the process sees the machine's files and network.
 """
 
 from __future__ import annotations
@@ -24,20 +23,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deployment.local.emulator.memory_use import exceeds
 from deployment.local.processes import forget, kill_group, remember
 
-# MiniStack asks for the container that it runs in itself by this name, to learn its address.
+# MiniStack looks up its own container by this name, for its address.
 OWN_HOST_NAME = "sluice-embedded-cloud"
 STOP_TIMEOUT_LABEL = "sluice.stop-timeout-seconds"
 _NETWORK = "loopback"
 _LOG_POLL_SECONDS = 0.05
 _LOGS_KEPT = 100
-_NEVER = "0001-01-01T00:00:00Z"  # what Docker says of a time that has not come
+_NEVER = "0001-01-01T00:00:00Z"  # Docker's value for a time in the future
 
 
 class APIError(Exception):
-    """The engine refused: the command does not exist, or a running container is to be removed."""
+    """The engine refused: the command does not exist, or the container to remove is running."""
 
 
 class NotFound(APIError):
@@ -53,11 +51,11 @@ class ProcessHost:
     """Where containers' processes run.
 
     Attributes:
-        working_directory: stands for the image's content: the project's root.
+        working_directory: replaces the image's content: the project's root.
         path: the PATH of every container.
-        region: what Fargate sets as AWS_REGION.
-        folder: each container keeps its home and its TMPDIR in a folder of its own in here.
-        logs: where each container's output is kept, beyond its end.
+        region: AWS_REGION, which Fargate sets.
+        folder: has a folder per container with its home and its TMPDIR.
+        logs: the folder of the containers' outputs, which outlive them.
         records: the folder of process records (deployment/local/processes.py).
     """
 
@@ -70,15 +68,13 @@ class ProcessHost:
 
 
 class Container:
-    """One container: a process in a session of its own, its output, and what became of it."""
+    """One container: a process that leads its session, its output and its exit code."""
 
     def __init__(self, engine: Containers, image: str, options: dict[str, Any]) -> None:
         self.id = uuid.uuid4().hex * 2
         self.name: str = options.get("name") or f"container-{self.id[:8]}"
         self.image = image
         self.labels: dict[str, str] = dict(options.get("labels") or {})
-        self._memory_bytes = _bytes_of(options.get("mem_limit"))
-        self._out_of_memory = False
         self._code = engine.code_of(image) or engine.host.working_directory
         self._network: str = options.get("network") or _NETWORK
         self._engine, self._host = engine, engine.host
@@ -115,17 +111,15 @@ class Container:
             self._ended.set()
             raise APIError(f"cannot run {command!r}: {error}") from error
         remember(self._host.records, self._process.pid, f"task {self.name}")
-        self._begin(self._reap, self._process)
-        if self._memory_bytes:
-            self._begin(self._watch_memory, self._process.pid, self._memory_bytes)
+        reaper = threading.Thread(
+            target=self._reap, args=(self._process,), daemon=True, name=f"container-{self.id[:8]}"
+        )
+        reaper.start()
 
-    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        threading.Thread(target=work, args=arguments, daemon=True, name=f"container-{self.id[:8]}").start()
-
-    def _watch_memory(self, pid: int, limit_bytes: int) -> None:
-        if exceeds(pid, limit_bytes, self._ended):
-            self._out_of_memory = True
-            kill_group(pid)
+    @property
+    def pid(self) -> int | None:
+        """The id of the main process; None before it is started."""
+        return self._process.pid if self._process else None
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
         return {
@@ -157,14 +151,14 @@ class Container:
 
     @property
     def status(self) -> str:
-        """Docker's word for its state: created, running or exited."""
+        """The state in Docker's terms: created, running or exited."""
         if self._process is None:
             return "created"
         return "exited" if self._ended.is_set() else "running"
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """What `docker inspect` says, as far as MiniStack reads it."""
+        """The part of `docker inspect` that MiniStack reads."""
         return {
             "Id": self.id,
             "Created": self._created,
@@ -172,23 +166,22 @@ class Container:
                 "Status": self.status,
                 "ExitCode": self.exit_code or 0,
                 "FinishedAt": self._finished,
-                "OOMKilled": self._out_of_memory,
             },
             "Labels": self.labels,
             "NetworkSettings": {"Networks": {self._network: {"IPAddress": "127.0.0.1"}}},
         }
 
     def reload(self) -> None:
-        """Nothing to do: what this object says is always the present."""
+        """Do nothing: this object is always current."""
 
     def wait(self, timeout: float | None = None, **_: Any) -> dict[str, Any]:
-        """Wait for the end; raise TimeoutError if it has not come after `timeout` seconds."""
+        """Wait until it ends; raise TimeoutError after `timeout` seconds."""
         if not self._ended.wait(timeout):
             raise TimeoutError(f"{self.name} still runs after {timeout} seconds")
         return {"StatusCode": self.exit_code or 0, "Error": None}
 
     def kill(self, signal: str | int | None = None) -> None:
-        """Send a signal, SIGKILL without one, to the main process."""
+        """Send a signal, by default SIGKILL, to the main process."""
         if self._process is None or self._ended.is_set():
             raise APIError(f"{self.name} is not running")
         self._process.send_signal(_signal_number(signal))
@@ -196,8 +189,8 @@ class Container:
     def stop(self, timeout: float = 10) -> None:
         """Send SIGTERM, and SIGKILL after the stop timeout.
 
-        MiniStack always asks for 5 seconds; the task definition's stopTimeout, which Fargate heeds, comes as a label
-        (task_launch.py) and counts more.
+        MiniStack always passes 5 seconds; the task definition's stopTimeout is in a label (task_stop.py) and overrides
+        that.
         """
         if self._process is None or self._ended.is_set():
             return
@@ -207,10 +200,10 @@ class Container:
             self._ended.wait()
 
     def remove(self, v: bool = False, force: bool = False, **_: Any) -> None:  # noqa: ARG002 (docker-py's names)
-        """Forget it and its files; its output stays for whoever still reads it.
+        """Delete it and its files; its output is kept, as it may still be read.
 
         Raises:
-            APIError: it runs, and `force` was not given.
+            APIError: it runs, and `force` is false.
         """
         if self.status == "running":
             if not force:
@@ -223,7 +216,7 @@ class Container:
     def logs(
         self, *, stream: bool = False, follow: bool | None = None, tail: str | int = "all", **_: Any
     ) -> Iterator[bytes] | bytes:
-        """Return its output; as an iterator of whole lines with `stream`, which then lasts until it ends."""
+        """Return its output; with `stream` as an iterator of whole lines until it ends."""
         if stream:
             return self._lines(self._output.open("rb"), follow=True if follow is None else follow)
         lines = self._output.read_bytes().splitlines(keepends=True) if self._output.exists() else []
@@ -233,7 +226,7 @@ class Container:
         partial = b""
         with output:
             while True:
-                # Asked before reading: what was written until then is read in this turn.
+                # Checked before reading, so that everything written until then is read in this pass.
                 ended = self._ended.is_set() or not follow
                 for line in iter(output.readline, b""):
                     partial += line
@@ -253,7 +246,7 @@ class Containers:
 
     Attributes:
         host: where their processes run.
-        code_of: tells the folder with an image's code; None for the project's own (pushed_images.py).
+        code_of: returns the folder with an image's code; None for the project's folder.
     """
 
     host: ProcessHost
@@ -294,7 +287,7 @@ class Containers:
             NotFound: there is none.
         """
         if container_id == OWN_HOST_NAME:
-            # MiniStack tells tasks to reach it at the address of "its own container" on this network.
+            # MiniStack gives tasks the address of "its own container" on this network.
             return types.SimpleNamespace(
                 attrs={"NetworkSettings": {"Networks": {_NETWORK: {"IPAddress": "127.0.0.1"}}}}
             )
@@ -306,7 +299,7 @@ class Containers:
         raise NotFound(f"no such container: {container_id!r}")
 
     def list(self, *, all: bool = False, filters: dict[str, Any] | None = None, **_: Any) -> list[Container]:
-        """Return the running containers, with `all` the others too, that carry the labels of `filters`."""
+        """Return the running containers, with `all` every container, that have the labels of `filters`."""
         wanted = (filters or {}).get("label", [])
         labels = [wanted] if isinstance(wanted, str) else wanted
         with self._lock:
@@ -318,12 +311,12 @@ class Containers:
         ]
 
     def drop(self, container: Container) -> None:
-        """Forget a container."""
+        """Remove a container from the list."""
         with self._lock:
             self._known.pop(container.id, None)
 
     def close(self, grace_seconds: float) -> None:
-        """Start no more, and end those that run: SIGTERM to all at once, SIGKILL after `grace_seconds`."""
+        """Start no more containers, and end the running ones: SIGTERM to all, SIGKILL after `grace_seconds`."""
         self._closed = True
         running = self.list()
         for container in running:
@@ -338,27 +331,27 @@ class Containers:
 
 
 class Images:
-    """`client.images` of docker-py: the project's own environment stands for every image."""
+    """`client.images` of docker-py: the project's environment serves as every image."""
 
     def get(self, name: str) -> types.SimpleNamespace:
-        """Say that there is such an image."""
+        """Return an image of this name."""
         return types.SimpleNamespace(id=name, tags=[name])
 
 
 @dataclass
 class Client:
-    """What `docker.from_env()` returns."""
+    """The client that `docker.from_env()` returns."""
 
     containers: Containers
     images: Images = field(default_factory=Images)
 
     def ping(self) -> bool:
-        """Say that the engine is there."""
+        """Return True: the engine answers."""
         return True
 
 
 def install(host: ProcessHost) -> Client:
-    """Make `import docker` give the stand-in in this process; return its client."""
+    """Replace the module `docker` in this process; return the client."""
     client = Client(Containers(host))
     errors = types.ModuleType("docker.errors")
     errors.__dict__.update(APIError=APIError, NotFound=NotFound, ImageNotFound=ImageNotFound, DockerException=APIError)
@@ -382,13 +375,8 @@ def _as_dict(environment: dict[str, str] | list[str] | None) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in environment or [])
 
 
-def _bytes_of(memory_limit: str | None) -> int | None:
-    """Docker's word for a size in MiB, "512m", as bytes; the only unit that MiniStack is told to use."""
-    return int(memory_limit.removesuffix("m")) * 1024**2 if memory_limit else None
-
-
 def _make_room(logs: Path) -> None:
-    """Keep the newest outputs only: a busy cloud runs thousands of tasks."""
+    """Keep only the newest outputs: a busy cloud runs thousands of tasks."""
     logs.mkdir(parents=True, exist_ok=True)
     newest_first = sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest_first[_LOGS_KEPT:]:

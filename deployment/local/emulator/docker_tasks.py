@@ -1,8 +1,7 @@
-"""What Fargate gives a task's container and MiniStack does not ask a Docker engine for.
+"""Passes a task's whole definition to a Docker engine; MiniStack passes image, command and environment only.
 
-MiniStack starts a container with image, command and environment. Here it gets the rest of its task definition too:
-user, read-only root, init process, memory and CPU limits, its volumes, and the time to stop in. It shares the machine's
-network, because the embedded cloud and Prefect listen on loopback only.
+It also gets user, read-only root, init process, memory and CPU limits, volumes and the stop timeout. It shares the
+machine's network, because the embedded cloud and Prefect listen on loopback only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ministack.services import ecs
 
 from deployment.local.emulator.task_stop import stop_in_its_time
 
-STATE_LABEL = "sluice.state"  # which local cloud's: several may share an engine
+STATE_LABEL = "sluice.state"  # of the local cloud: several may share an engine
 _CPU_UNITS_PER_VCPU = 1024
 _NANO_CPUS_PER_VCPU = 1_000_000_000
 _ON_HOST_NETWORK = True
@@ -30,14 +29,14 @@ class DockerTasks:
         """Args:
         client: docker-py's, without a timeout.
         state: the local cloud's state folder, absolute.
-        region: what Fargate sets as AWS_REGION.
+        region: AWS_REGION, which Fargate sets.
         """
         self._client = client
         self._labels = {STATE_LABEL: str(state)}
         self._region = region
 
     def install(self) -> None:
-        """Replace how MiniStack prepares and removes containers; end what an earlier run left behind."""
+        """Replace how MiniStack prepares and removes containers; remove those that an earlier run left behind."""
         for container in self._containers(every=True):
             container.remove(v=True, force=True)
         register_metadata, build = ecs._register_metadata, ecs._build_run_kwargs
@@ -53,7 +52,7 @@ class DockerTasks:
             return keywords | container_options(container, task)
 
         def remove_in_its_time(client: Any, container_or_id: Any) -> None:
-            with contextlib.suppress(Exception):  # as MiniStack does: what is gone already is as good as removed
+            with contextlib.suppress(Exception):  # as in MiniStack: a container that is gone counts as removed
                 stop_in_its_time(_container(client, container_or_id))
             remove(client, container_or_id)
 
@@ -64,7 +63,7 @@ class DockerTasks:
         ecs._remove_docker_container, ecs._start_awslogs_forwarder = remove_in_its_time, forward_whole_log
 
     def close(self, grace_seconds: float) -> None:
-        """Let the running tasks give back what they hold: SIGTERM to all, SIGKILL after `grace_seconds`."""
+        """End the running tasks, which then return their messages: SIGTERM to all, SIGKILL after `grace_seconds`."""
         for container in self._containers():
             with contextlib.suppress(Exception):
                 container.kill("SIGTERM")
@@ -82,7 +81,7 @@ class DockerTasks:
 
 
 class _WholeLog:
-    """A container whose log comes in whole lines, however long it says nothing.
+    """A container whose log is read in whole lines, however long it is silent.
 
     MiniStack's own client gives up on a log that is silent for longer than any other answer may take.
     """
@@ -102,7 +101,7 @@ class _WholeLog:
 
 
 def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Return what docker-py's `containers.run` is to be told besides what MiniStack tells it.
+    """Return the options of docker-py's `containers.run` that MiniStack does not set.
 
     Args:
         container: a container definition, as MiniStack keeps it.
@@ -123,7 +122,7 @@ def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[s
 
 
 def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]:
-    """The mount points of volumes that have no place on the host: each an empty volume that ends with the task."""
+    """Return the mount points of volumes without a host path: empty volumes that are deleted with the task."""
     empty = {
         _either_case(volume, "name")
         for volume in task.get("volumes") or []
@@ -137,7 +136,7 @@ def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict
 
 
 def _either_case(mapping: dict[str, Any], name: str) -> Any:
-    """A member that RunTask's API writes in camelCase, and CloudFormation with a capital."""
+    """Return a member by its camelCase name (RunTask's API) or its capitalized name (CloudFormation)."""
     return mapping.get(name, mapping.get(name[:1].upper() + name[1:]))
 
 

@@ -1,9 +1,8 @@
-"""Lets what the embedded cloud holds outlive its process, as it does in AWS.
+"""Keeps state and running executions across a kill of the process; MiniStack saves on an orderly stop only.
 
-MiniStack saves its state when it is stopped in good order, and declares running executions failed when it is
-started again. Here it is saved every few seconds too, so that a killed cloud comes back, and executions go on: from
-their first state, which a state machine that looks for its result first can bear. Tasks cannot go on; MiniStack would
-list them as tasks that are meant to run.
+It also fails running executions at the next start. Here the state is saved every few seconds too, and executions
+start again from their first state, which is safe for a state machine that looks for its result first. Tasks cannot
+continue; MiniStack would list them as running.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _interrupted: list[tuple[str, str, str]] = []
 
 
 def install() -> None:
-    """Mend what is loaded, and remember which executions were running: `resume_executions` starts them."""
+    """Patch the loading of state, and remember the running executions for `resume_executions`."""
     restore = stepfunctions._restore_state
 
     def restore_and_remember(data: dict[str, Any]) -> None:
@@ -65,16 +64,16 @@ def _end_restored_tasks() -> None:
 
 
 def resume_executions() -> None:
-    """Let interrupted executions run again."""
+    """Run interrupted executions again."""
     for account, region, execution_arn in _interrupted:
-        LOG.info("going on with %s", execution_arn)
+        LOG.info("resuming %s", execution_arn)
         with request_scope(account, region):
             app.spawn_background(stepfunctions._run_execution, execution_arn, thread_name="sluice-resumed")
     _interrupted.clear()
 
 
 def _save_one_at_a_time() -> None:
-    """Keep the save at the end from meeting one in the background: both write the same partial files."""
+    """Serialize the final save and background saves: both write the same partial files."""
     save_all, saving = persistence.save_all, threading.Lock()
 
     def save_all_alone(services: dict[str, Any]) -> None:
@@ -84,12 +83,12 @@ def _save_one_at_a_time() -> None:
     persistence.save_all = app.save_all = save_all_alone
 
 
-def save_now_and_then() -> None:
+def save_periodically() -> None:
     """Save in the background from now on, as often as is cheap."""
-    threading.Thread(target=_save_for_ever, daemon=True, name="sluice-save").start()
+    threading.Thread(target=_save_forever, daemon=True, name="sluice-save").start()
 
 
-def _save_for_ever() -> None:
+def _save_forever() -> None:
     pause = _SHORTEST_PAUSE_SECONDS
     while True:
         time.sleep(pause)

@@ -1,7 +1,7 @@
 """Redrives a dead-letter queue, which MiniStack's SQS cannot: StartMessageMoveTask and ListMessageMoveTasks.
 
-As in AWS, a redriven message is a new one, with an id and a receive count of its own. Unlike AWS, all are moved before
-the call returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+As in AWS, a redriven message is a new one, with a new id and receive count. Unlike AWS, all are moved before the call
+returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _tasks: list[dict[str, Any]] = []
 
 
 def install() -> None:
-    """Give SQS these two actions."""
+    """Add the two actions to SQS."""
     sqs._HANDLERS["StartMessageMoveTask"] = _start
     sqs._HANDLERS["ListMessageMoveTasks"] = _list
 
@@ -47,19 +47,19 @@ def _start(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
 
 
 def _move(message: dict[str, Any], wanted_arn: str | None) -> bool:
-    """Put a message into the queue that was asked for, or back into the one that it came from."""
+    """Move a message to the requested queue, or back to the one that it came from."""
     attributes = dict(message["sys"])
     target = sqs._queue_by_arn(wanted_arn or attributes.pop("DeadLetterQueueSourceArn", ""))
     if target is None:
         return False
     now = time.time()
-    anew = {"id": str(uuid.uuid4()), "sent_at": now, "visible_at": now, "receive_count": 0, "receipt_handle": None}
-    target["messages"].append({**message, **anew, "first_receive_at": None, "sys": attributes})
+    fresh = {"id": str(uuid.uuid4()), "sent_at": now, "visible_at": now, "receive_count": 0, "receipt_handle": None}
+    target["messages"].append({**message, **fresh, "first_receive_at": None, "sys": attributes})
     return True
 
 
 def _list(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
     found = [task for task in _tasks if task["SourceArn"] == data.get("SourceArn")]
-    # The handle is told of a task that still moves messages only, for it serves to cancel it.
+    # Only a task that still moves messages has a handle: it serves to cancel it.
     shown = [{name: value for name, value in task.items() if name != "TaskHandle"} for task in found]
     return {"Results": shown[: int(data.get("MaxResults") or 1)]}

@@ -7,12 +7,12 @@ from typing import Any
 
 from ministack.services import eventbridge
 
-from deployment.local.emulator.decisions import Decisions
+from deployment.local.emulator.permissions import role_allows
 
 LOG = logging.getLogger("sluice.schedules")
 
 
-def install(decisions: Decisions) -> None:
+def install() -> None:
     """Replace how MiniStack calls a target."""
     invoke = eventbridge._invoke_target
 
@@ -20,7 +20,7 @@ def install(decisions: Decisions) -> None:
         arn, role = str(target.get("Arn", "")), target.get("RoleArn")
         if role and arn.startswith("arn:aws:states:"):
             session = str(rule.get("Name", "schedule"))[:64]
-            if not decisions.allows(role, session, "states:StartExecution", arn, asked_by="scheduler"):
+            if not role_allows(role, session, "states:StartExecution", arn, asked_by="scheduler"):
                 LOG.error("%s may not start %s: the schedule has no effect", role, arn)
                 return
         invoke(target, event, rule, *rest)

@@ -1,6 +1,6 @@
-"""Gives each ECS task the credentials of its own task role, and of no other.
+"""Gives each ECS task credentials of its task role; those that MiniStack gives are refused.
 
-MiniStack's credential endpoint hands out keys that it has never registered, so with AUTH on it refuses them all.
+MiniStack's credential endpoint returns keys that it never registered, so with AUTH on it refuses them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _lock = threading.Lock()
 
 
 def install() -> None:
-    """Replace what MiniStack puts into a container's environment, and what its credential endpoint answers."""
+    """Replace a container's credential variables and the answers of the credential endpoint."""
     register_metadata, handle_request = ecs._register_metadata, imds.handle_request
 
     def with_credentials(
@@ -51,7 +51,7 @@ def install() -> None:
 
 
 def _role_of(task_arn: str) -> str | None:
-    """The task role that whoever launched the task asked for instead of the task definition's."""
+    """Return the task role that the launch requested instead of the task definition's."""
     task = ecs._tasks.get(task_arn) or {}
     role: str | None = (task.get("overrides") or {}).get("taskRoleArn")
     return role
@@ -79,7 +79,7 @@ def _credentials(name: str, authorization: str) -> tuple[int, dict[str, str], by
 
 
 def register_session(role_arn: str, session: str) -> dict[str, str]:
-    """Let MiniStack know a session of a role; return its credentials as ECS's endpoint words them."""
+    """Register a session of a role; return its credentials in the form of ECS's endpoint."""
     role_name = role_arn.rsplit("/", 1)[-1]
     key, secret, token = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_hex(20), secrets.token_urlsafe(60)
     expires = time.time() + _LIFETIME_SECONDS

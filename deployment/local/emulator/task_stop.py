@@ -1,6 +1,7 @@
-"""StopTask as in ECS: the task is told to stop, stops in its own time, and shows the exit code that it ended with.
+"""Stops a task as ECS does: SIGTERM, SIGKILL after its stopTimeout, STOPPED with its own exit code once it has ended.
 
-MiniStack says STOPPED and exit code 0 at once, and only then stops the container.
+MiniStack answers STOPPED and exit code 0 at once, stops the container afterwards, and does not know stopTimeout.
+docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html
 """
 
 from __future__ import annotations
@@ -15,12 +16,20 @@ from ministack.services import ecs
 
 from deployment.local.emulator.containers import STOP_TIMEOUT_LABEL
 
+# docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html, stopTimeout
+_DEFAULT_STOP_TIMEOUT_SECONDS = 30
 LOG = logging.getLogger("sluice.task_stop")
 
 
 def install() -> None:
-    """Replace StopTask."""
-    stop_at_once = ecs._stop_task
+    """Replace StopTask, and label each container with its timeout."""
+    stop_at_once, build = ecs._stop_task, ecs._build_run_kwargs
+
+    def labelled(container: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        keywords: dict[str, Any] = build(container, *rest)
+        seconds = container.get("stopTimeout") or _DEFAULT_STOP_TIMEOUT_SECONDS
+        keywords["labels"][STOP_TIMEOUT_LABEL] = str(seconds)
+        return keywords
 
     def stop(request: dict[str, Any]) -> Any:
         cluster = ecs._resolve_cluster_name(request.get("cluster", "default"))
@@ -36,22 +45,23 @@ def install() -> None:
             return stop_at_once(request)  # nothing runs yet
         return json_response({"task": ecs._sanitize(task)})
 
+    ecs._build_run_kwargs = labelled
     ecs._stop_task = stop
     ecs._ACTION_MAP["StopTask"] = stop  # it holds the function itself
 
 
 def stop_in_its_time(container: Any) -> None:
-    """Send a container SIGTERM, and SIGKILL after its stopTimeout, which task_launch.py writes into a label."""
+    """Send a container SIGTERM, and SIGKILL after the stopTimeout in its label."""
     container.stop(timeout=int(container.labels[STOP_TIMEOUT_LABEL]))
 
 
 def _take_containers(task: dict[str, Any]) -> list[str]:
-    """Say that the task is to stop; return its containers to whoever asks first."""
+    """Mark the task as stopping; return its containers to the first caller only."""
     with resource_lock("ecs-task", task["taskArn"]):
         containers = list(task.get("_docker_ids") or [])
         if containers:
             task["_docker_ids"] = []
-            task["desiredStatus"] = "STOPPED"  # and nobody else takes its end for an end by itself
+            task["desiredStatus"] = "STOPPED"  # so that its end is not taken for one that it chose
     return containers
 
 

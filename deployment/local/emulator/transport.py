@@ -1,4 +1,4 @@
-"""Says that requests come over TLS: policies that refuse plain HTTP are for the network, and this is loopback."""
+"""Treats requests over loopback as TLS; MiniStack treats them as plain HTTP, which policies refuse."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def install() -> None:
         pin(source_ip, True)
 
     app.pin_request_origin = pin_as_secure
-    # A schedule's call belongs to no request, so nothing pins its origin: this is what is taken for it then.
+    # A schedule's call belongs to no request, so nothing pins its origin: this default applies.
     iam_evaluator._request_origin = ContextVar("request_origin", default=(_LOOPBACK, True))

@@ -49,7 +49,7 @@ class ProposedExpectation:
 
     name: str
     arguments: Mapping[str, Any]
-    saw: str
+    comment: str
 
     @property
     def rule(self) -> str:
@@ -64,7 +64,7 @@ class ProposedColumn:
 
     name: str
     fields: dict[str, Any]
-    saw: str
+    comment: str
 
 
 @dataclass(frozen=True)
@@ -182,35 +182,36 @@ class _Draft:
             yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
         yield f"dataset: {_flow(self.dataset)}"
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
-        written = _format_fields(profile.source_format)
-        yield f"format: {_flow(written['type'] if len(written) == 1 else written)}{_saw(_format_comment(profile))}"
+        fields = _format_fields(profile.source_format)
+        written = _flow(fields["type"] if len(fields) == 1 else fields)
+        yield f"format: {written}{_remark(_format_comment(profile))}"
 
     def _columns(self) -> Iterator[str]:
         if not self.columns:
             return
         yield "columns:"
         for column in self.columns:
-            yield f"  {_flow(column.name)}: {_flow(column.fields)}{_saw(column.saw)}"
-        yield f"unknown_columns: freeze{_saw('a file with another column is rejected; evolve would publish it too')}"
-        yield f"missing_columns: freeze{_saw('a file without one of them is rejected')}"
+            yield f"  {_flow(column.name)}: {_flow(column.fields)}{_remark(column.comment)}"
+        yield f"unknown_columns: freeze{_remark('a file with another column is rejected; evolve would publish it too')}"
+        yield f"missing_columns: freeze{_remark('a file without one of them is rejected')}"
 
     def _rules(self) -> Iterator[str]:
         if not self.expectations:
             return
         yield "expectations:"
         for expectation in self.expectations:
-            yield f"  - {expectation.name}: {_flow(expectation.arguments)}{_saw(expectation.saw)}"
+            yield f"  - {expectation.name}: {_flow(expectation.arguments)}{_remark(expectation.comment)}"
 
     def _tail(self) -> Iterator[str]:
         if self.max_fraction is None:
-            yield f"bad_rows: {{policy: quarantine}}{_saw('no limit: the sample has too many undecodable rows')}"
+            yield f"bad_rows: {{policy: quarantine}}{_remark('no limit: the sample has too many undecodable rows')}"
         else:
             limits = {"policy": "quarantine", "max_fraction": self.max_fraction}
             bad = f"{sum(self.profile.misfits.values()):,}" if self.profile.misfits else "no"
-            yield f"bad_rows: {_flow(limits)}{_saw(f'a file with more bad rows is rejected; the sample has {bad}')}"
+            yield f"bad_rows: {_flow(limits)}{_remark(f'a file with more bad rows is rejected; the sample has {bad}')}"
         if self.cleans_names:
             yield "preprocess:"
-            yield f"  - clean_column_names{_saw('some names have capitals, spaces or signs')}"
+            yield f"  - clean_column_names{_remark('some names have capitals, spaces or signs')}"
         yield "output: {format: parquet, compression: zstd}"
 
 
@@ -311,8 +312,8 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
     bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
     if bounds:
         between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
-        saw = f"saw {_shown(column.low)} to {_shown(column.high)}"
-        yield ProposedExpectation("expect_column_values_to_be_between", between, saw)
+        comment = f"saw {_shown(column.low)} to {_shown(column.high)}"
+        yield ProposedExpectation("expect_column_values_to_be_between", between, comment)
 
 
 def _is_key(column: ColumnProfile) -> bool:
@@ -386,7 +387,7 @@ def _format_comment(profile: FileProfile) -> str:
     return "; ".join(word for word in (found.encoding, found.compression) if word)
 
 
-def _saw(words: str) -> str:
+def _remark(words: str) -> str:
     return f"  {_comment(words)}" if words else ""
 
 

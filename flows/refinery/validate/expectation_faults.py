@@ -54,13 +54,6 @@ _SAMPLES = {
     "date": "2024-01-01",
     "time": "08:00:00",
 }
-_AS_TYPE = {
-    "integer": "a number",
-    "number": "a number",
-    "boolean": "true or false",
-    "timestamp": "a moment, as 2024-05-01 08:00",
-    "date": "a date, as 2024-05-01",
-}
 
 
 def gx_arguments(name: str) -> dict[str, Any]:
@@ -76,7 +69,7 @@ def expectation_faults(contract: Contract) -> Iterator[Fault]:
     in the contract, does GX accept the arguments, could any value pass, and does GX reach a verdict on a sample row.
     """
     for position, expectation in enumerate(contract.expectations):
-        for question in (_name_faults, _column_faults, _argument_faults, _vain_faults, _sample_faults):
+        for question in (_name_faults, _column_faults, _argument_faults, _unsatisfiable_faults, _sample_faults):
             faults = list(question(expectation, contract))
             yield from ((("expectations", position), f"{expectation.name}: {fault}") for fault in faults)
             if faults:
@@ -91,18 +84,14 @@ def _name_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
 
 
 def _column_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    if _may_have_other_columns(contract):
-        return
+    if not contract.columns or contract.unknown_columns == "evolve":
+        return  # a file may have any other column
     condition = sorted(columns_of(expectation.arguments.get("row_condition")))
     for reader, columns in (("it", expectation.columns), ("its row_condition", condition)):
         for column in columns:
             if column not in contract.columns:
                 close = did_you_mean(column, contract.columns)
                 yield f"{reader} reads {column!r}, which is not among the contract's columns{close}"
-
-
-def _may_have_other_columns(contract: Contract) -> bool:
-    return not contract.columns or contract.unknown_columns == "evolve"
 
 
 # --- what GX refuses --------------------------------------------------------------------------------------------------
@@ -154,7 +143,7 @@ def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_another_value(given: Any, kept: Any) -> bool:
-    """Whether GX's model changed a value without a word, as 1.5 to 1, yes to 1.0 or 5 to '5'."""
+    """Whether GX's model changed a value silently: 1.5 to 1, yes to 1.0 or 5 to '5'."""
     if isinstance(given, list | tuple):
         if isinstance(kept, list | tuple):
             return any(map(_is_another_value, given, kept))
@@ -169,15 +158,14 @@ def _is_another_value(given: Any, kept: Any) -> bool:
 # --- what GX accepts and nothing could pass ---------------------------------------------------------------------------
 
 
-def _vain_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
     arguments = _rule_of(contract, expectation.name, expectation.arguments).arguments
     yield from _list_faults(arguments)
     yield from _range_faults(expectation.name, arguments)
     yield from _regex_faults(arguments)
     for text in unreadable_texts(arguments.get("row_condition")):
-        yield f"the row_condition {text!r} cannot be read; for instance 'country == \"DE\"'"
-    yield from _set_faults(expectation, contract)
-    yield from _sum_faults(expectation, contract)
+        yield f"the row_condition {text!r} cannot be read; for example 'country == \"DE\"'"
+    yield from _type_faults(expectation, contract)
 
 
 def _rule_of(contract: Contract, name: str, arguments: Mapping[str, Any]) -> Rule:
@@ -209,7 +197,7 @@ def _range_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
         number: Any = arguments.get(argument)
         if _is_number(number) and (number < 0 or number % 1):
             yield f"{argument} is {number!r}; it is a whole number from 0"
-    low, high = _bounds(arguments)
+    low, high = arguments.get("min_value"), arguments.get("max_value")
     for part, least, greatest in _POSSIBLE:
         if part in name:
             not_numbers = [bound for bound in (low, high) if bound is not None and not _is_number(bound)]
@@ -250,10 +238,6 @@ def _shown(bound: Any) -> str:
     return str(bound) if isinstance(bound, dt.date) else repr(bound)
 
 
-def _bounds(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
-    return arguments.get("min_value"), arguments.get("max_value")
-
-
 def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
     for regex in [arguments.get("regex"), *_listed(arguments.get("regex_list"))]:
         try:
@@ -262,21 +246,15 @@ def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
             yield f"the regex {regex!r} does not compile: {error}"
 
 
-def _set_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """The entries of a value_set that no value of the column can equal: GX compares them and they never match."""
-    for column in expectation.columns:
-        column_type = contract.columns[column].type if column in contract.columns else None
+def _type_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
+    """What GX compares although it never matches: a value_set of another type, a number and joined texts."""
+    for column in filter(contract.columns.__contains__, expectation.columns):
+        column_type = contract.columns[column].type
+        is_of_type, wanted = _IS_OF.get(column_type, (_is_text, "text: put quotes around it"))
         for value in _listed(expectation.arguments.get("value_set")):
-            if column_type and value is not None and not _IS_OF.get(column_type, _is_text)(value):
-                wanted = _AS_TYPE.get(column_type, "text: put quotes around it")
+            if value is not None and not is_of_type(value):
                 yield f"value_set has {value!r}, and the column {column!r} is of type {column_type}; write {wanted}"
-
-
-def _sum_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """The texts that a sum would join: GX compares the result with a number and it never matches."""
-    for column in expectation.columns if expectation.name == "expect_multicolumn_sum_to_equal" else ():
-        column_type = contract.columns[column].type if column in contract.columns else None
-        if column_type in ("string", "time", "json"):
+        if expectation.name == "expect_multicolumn_sum_to_equal" and column_type in ("string", "time", "json"):
             yield f"the column {column!r} is of type {column_type}, and a sum needs numbers"
 
 
@@ -296,9 +274,12 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, dt.date) or (isinstance(value, str) and is_moment(value))
 
 
-_IS_OF: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("integer", "number", "boolean"), _is_number),
-    **dict.fromkeys(("timestamp", "date"), _is_time),
+_IS_OF: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "integer": (_is_number, "a number"),
+    "number": (_is_number, "a number"),
+    "boolean": (_is_number, "true or false"),
+    "timestamp": (_is_time, "a timestamp, for example 2024-05-01 08:00"),
+    "date": (_is_time, "a date, for example 2024-05-01"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which error of Sluice an AWS error means, for the pipeline and the commands alike."""
+"""The mapping of AWS errors to Sluice's errors, the same for the pipeline and the commands."""
 
 from __future__ import annotations
 

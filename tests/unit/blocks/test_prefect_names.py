@@ -1,4 +1,4 @@
-"""Several stacks may share one Prefect server, so no two stacks may share a name there."""
+"""Stacks that share a Prefect server have different names for everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A message is held while it is worked on, and deleted only when it is done."""
+"""A message stays invisible while it is processed, and is deleted only when its upload is done."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_the_heartbeat_keeps_extending_while_the_work_goes_on(
     message = receive(queue)
     beats, twice = [], Event()
 
-    def extend(_self: UploadQueue, _message: ReceivedMessage, seconds: int) -> None:
+    def extend(_self: UploadQueue, _message: ReceivedMessage, seconds: float) -> None:
         beats.append(seconds)
         if len(beats) == 2:
             twice.set()
 
     monkeypatch.setattr(UploadQueue, "extend", extend)
-    quick = UploadQueue.model_construct(queue_url=queue.queue_url, visibility_timeout_seconds=0.03)  # type: ignore[arg-type]  # a beat within milliseconds
-    with quick.kept(message):
+    quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=0.03)  # a beat within milliseconds
+    with quick.keep_invisible(message):
         assert twice.wait(timeout=10)
 
 
@@ -90,10 +90,10 @@ def test_the_heartbeat_says_when_the_message_was_lost(queue: UploadQueue, monkey
     send(queue)
     message = receive(queue)
 
-    def lose(_self: UploadQueue, _message: ReceivedMessage, _seconds: int) -> None:
+    def lose(_self: UploadQueue, _message: ReceivedMessage, _seconds: float) -> None:
         raise MessageLost("gone")
 
     monkeypatch.setattr(UploadQueue, "extend", lose)
-    quick = UploadQueue.model_construct(queue_url=queue.queue_url, visibility_timeout_seconds=0.03)  # type: ignore[arg-type]  # a beat within milliseconds
-    with quick.kept(message) as lost:
+    quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=0.03)  # a beat within milliseconds
+    with quick.keep_invisible(message) as lost:
         assert lost.wait(timeout=10)

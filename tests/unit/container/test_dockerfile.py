@@ -1,4 +1,4 @@
-"""What a look at the Dockerfile can hold it to; tests/image builds it and looks inside."""
+"""Checks of the Dockerfile's text; tests/image builds and inspects the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def of(name: str) -> list[str]:
 
 
 def test_every_stage_stands_on_the_base_that_is_given() -> None:
-    """By digest, for what is shipped: nothing in here names another image."""
+    """A release specifies the base by digest: the Dockerfile names no other image."""
     assert of("FROM") == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
 
 
@@ -27,7 +27,7 @@ def test_packages_come_from_the_lock_by_hash_and_from_nowhere_else() -> None:
 
 
 def test_it_ends_as_a_user_by_number() -> None:
-    """By number, so that ECS and Kubernetes can tell that it is not root."""
+    """The user is a number, so that ECS and Kubernetes can check that it is not root."""
     assert of("USER") == ["10001:10001"]
 
 

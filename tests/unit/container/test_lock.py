@@ -1,4 +1,4 @@
-"""Which packages of the lock are the image's."""
+"""The packages of the lock that belong into the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scan that saw nothing never looks like a scan that found nothing."""
+"""A scan without access to the database never looks like a scan without findings."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_a_vulnerable_package_is_named_with_the_version_that_fixes_it(
         f"{_KNOWS_THE_CANARY}\nelse: found[3] = {{'name': 'b', 'skip_reason': 'not found'}}",
         f"{_KNOWS_THE_CANARY}\nelse: found.pop()",
     ],
-    ids=["knows nothing", "no network", "one skipped", "one missing"],
+    ids=["no database", "no network", "one skipped", "one missing"],
 )
 def test_a_scan_that_did_not_see_everything_is_neither_good_nor_bad(behaviour: str, tmp_path: Path) -> None:
-    """A mirror without the database answers "nothing found" to everything."""
+    """A mirror without the database answers "nothing found" for every package."""
     assert scan(scanner(tmp_path, behaviour)) == EXIT_NOT_SCANNED

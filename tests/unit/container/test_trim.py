@@ -1,4 +1,4 @@
-"""What the image leaves out is unused, and what looks unused but is not stays."""
+"""The files that the image omits are unused; files that only look unused are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TRIM = Path(__file__).resolve().parents[3] / "container" / "trim.py"
 
 @pytest.fixture(scope="module")
 def trim() -> ModuleType:
-    """The script, which is no part of a package: it runs while the image is built."""
+    """Load the script, which is not part of a package: it runs during the build of the image."""
     spec = importlib.util.spec_from_file_location("trim", _TRIM)
     assert spec is not None
     assert spec.loader is not None

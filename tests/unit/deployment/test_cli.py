@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from deployment import PROJECT_ROOT, cli
 from deployment.commands import clean
 from deployment.environment_variables import only
+from flows import __version__
 
 LOCAL_COMMANDS = ("demo", "up", "upload", "status", "repair", "clean")
 COMMANDS = (*LOCAL_COMMANDS, "deploy", "destroy")
@@ -59,6 +60,11 @@ def test_without_a_running_cloud_a_command_says_how_to_start_one(arguments: tupl
     assert "make up" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_shown_without_a_command() -> None:
+    shown = CliRunner().invoke(cli.app, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"sluice {__version__}\n")
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def error_classes() -> list[type[Exception]]:
 
 
 def kind_of(error: type[Exception]) -> int:
-    """Return the section of the page that an error belongs to."""
-    from flows.pipeline.stages import REJECTING
+    """Where on the page an error stands."""
+    from flows.refinery.refine import REJECTING
 
     if issubclass(error, (FileRejected, *REJECTING)):
         return 0

@@ -28,7 +28,6 @@ from deployment.commands.show import print_outcomes
 from deployment.commands.upload import dataset_of
 from deployment.commands.uploads import TrackedUpload, UploadState
 from flows.composition import assemble
-from flows.pipeline.stages import UploadRun
 from flows.process_upload import process_upload
 from flows.reconcile import reconcile
 from tests.infra.template import load_template
@@ -258,8 +257,8 @@ def test_every_decision_is_listed_under_its_title() -> None:
         assert all(f"**{part}.**" in read(record) for part in ("What", "Why", "What else")), record.name
 
 
-def test_the_decision_on_the_local_cloud_names_everything_that_is_mended() -> None:
-    record = read(PROJECT_ROOT / "docs" / "decisions" / "0009-what-the-local-cloud-mends.md")
+def test_the_decision_on_ministack_names_every_patch() -> None:
+    record = read(PROJECT_ROOT / "docs" / "decisions" / "0009-differences-between-ministack-and-aws.md")
     modules = {path.name for path in (PROJECT_ROOT / "deployment" / "local" / "emulator").glob("[!_]*.py")}
     assert {name for name in modules if f"`{name}`" not in record} == set()
 
@@ -314,10 +313,10 @@ def test_the_readme_quotes_the_estimates_of_the_page() -> None:
 
 
 def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> Iterator[str]:
-    """Yield the output of the commands for a processed file, without the receipt's address."""
-    with UploadRun(pipeline_account.pipeline, pipeline_account.upload(key, path.read_bytes())) as run:
-        receipt = run.run()
-        followed = TrackedUpload(name, run.upload, stage=UploadState(str(receipt.status)), receipt=receipt)
+    """What the commands print of a file that went through the stages, without the receipt's address."""
+    upload = pipeline_account.upload(key, path.read_bytes())
+    receipt = pipeline_account.process(upload)
+    followed = TrackedUpload(name, upload, stage=UploadState(str(receipt.status)), receipt=receipt)
     printed = io.StringIO()
     cloud = cast("Any", SimpleNamespace(outputs={"PublishedBucket": "published"}))
     print_outcomes(Console(file=printed, width=1000), cloud, [followed])
@@ -325,7 +324,7 @@ def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> It
 
 
 def as_if_prefect_watched(lines: Iterator[str]) -> list[str]:
-    return [line for line in lines if "Prefect was away" not in line]
+    return [line for line in lines if "Prefect was unavailable" not in line]
 
 
 def test_the_demo_prints_the_output_in_the_readme(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
@@ -354,7 +353,7 @@ def test_the_dataset_of_the_readme_gives_the_output_in_the_readme(
     file.write_text(block_of_readme("csv", "temperatures.csv"))
 
     dataset = dataset_of(file, None, contracts)
-    settings = account.pipeline.settings.model_copy(update={"contracts_folder": contracts})
+    settings = account.parts.settings.model_copy(update={"contracts_folder": contracts})
     there = Account(assemble(settings))
     key = f"incoming/{dataset}/{file.name}"
     printed = as_if_prefect_watched(outcome_of(there, file, key, file.name))

@@ -1,4 +1,4 @@
-"""A pipeline on AWS in the test's own process, without Prefect."""
+"""A pipeline on AWS in the process of the test, without Prefect."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
 from blocks.settings import PipelineSettings
-from flows.composition import Pipeline, assemble
+from flows.composition import assemble
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.run import run_upload
 from lambda_trigger.message import UploadMessage
 
 LANDING, PUBLISHED = "landing", "published"
@@ -20,9 +25,9 @@ LANDING, PUBLISHED = "landing", "published"
 
 @dataclass
 class Account:
-    """The account and what a test does to it."""
+    """The account, with methods for tests."""
 
-    pipeline: Pipeline
+    parts: Parts
 
     def upload(self, key: str, body: bytes, sequencer: str = "0001") -> UploadMessage:
         """Put a file into the landing bucket."""
@@ -36,9 +41,17 @@ class Account:
             sequencer=sequencer,
         )
 
+    def process(self, upload: UploadMessage, **options: Any) -> Receipt:
+        """Take an upload to its end, without Prefect."""
+        return run_upload(self.parts, UploadJob(upload, **options))
+
+    def receipt(self, upload: UploadMessage) -> Receipt | None:
+        """The receipt of an upload."""
+        return read_receipt(self.parts.store, upload.run_id)
+
     def send(self, body: str) -> None:
         """Put a message into the queue."""
-        boto3.client("sqs").send_message(QueueUrl=self.pipeline.queue.queue_url, MessageBody=body)
+        boto3.client("sqs").send_message(QueueUrl=self.parts.queue.queue_url, MessageBody=body)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of the published bucket."""
@@ -46,16 +59,16 @@ class Account:
         return [entry["Key"] for entry in listed.get("Contents", [])]
 
     def messages(self) -> int:
-        """How many messages the queue holds, visible or not."""
+        """Return how many messages the queue contains, visible or not."""
         attributes = boto3.client("sqs").get_queue_attributes(
-            QueueUrl=self.pipeline.queue.queue_url, AttributeNames=["All"]
+            QueueUrl=self.parts.queue.queue_url, AttributeNames=["All"]
         )["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
-    """Two buckets and a queue."""
+    """Create two buckets and a queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with mock_aws():

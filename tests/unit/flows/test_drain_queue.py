@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import replace
+from functools import partial
 from http.client import IncompleteRead
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +16,14 @@ from pathlib import Path
 import boto3
 import pytest
 
-from flows.composition import TaskIdentity, assemble, task_identity
-from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_NO_RECEIPT, Drain, Stopped
-from flows.observability.flow_run import Observer
+from flows.composition import assemble, task_identity
+from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_NO_RECEIPT, QueueConsumer, Stopped
+from flows.observability.flow_run import FlowRunner
+from flows.pipeline.commit import index_entry, read_receipt
+from flows.pipeline.job import Parts, TaskIdentity, UploadJob
 from flows.pipeline.protocol import IndexUnreadable, ReceiptConflict
 from flows.pipeline.receipt import Receipt, Status
-from flows.process_upload import Assignment
+from flows.pipeline.run import run_upload
 from flows.refinery.errors import TransientError
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import PUBLISHED, Account
@@ -28,23 +31,22 @@ from tests.unit.flows.conftest import PUBLISHED, Account
 KEY = "incoming/orders/monday.csv"
 
 
-class Failing(Observer):
-    """Raises a given error once, and works after that."""
+class Failing:
+    """Raises an error for the first upload, and processes the others."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__("process-upload/sluice")
-        self._error: BaseException | None = error
+        self._errors = [error]
 
-    def process(self, assignment: Assignment) -> Receipt:
-        if self._error:
-            error, self._error = self._error, None
-            raise error
-        return super().process(assignment)
+    def __call__(self, parts: Parts, job: UploadJob) -> Receipt:
+        if self._errors:
+            raise self._errors.pop()
+        return run_upload(parts, job)
 
 
-def drain(account: Account, run_id: str | None, observer: Observer | None = None) -> Drain:
+def drain(account: Account, run_id: str | None, process: Failing | None = None) -> QueueConsumer:
     identity = TaskIdentity(run_id=run_id, execution_arn="arn:execution", task_arn="arn:task")
-    return Drain(account.pipeline, identity, observer or Observer("process-upload/sluice"))
+    parts = account.parts
+    return QueueConsumer(parts, identity, partial(process, parts) if process else FlowRunner(parts).process)
 
 
 def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: Account) -> None:
@@ -52,7 +54,7 @@ def test_its_own_upload_done_is_exit_code_0_and_the_message_is_deleted(account: 
     account.send(upload.to_json())
     assert drain(account, upload.run_id).run() == 0
     assert account.messages() == 0
-    receipt = account.pipeline.store.receipt(upload.run_id)
+    receipt = read_receipt(account.parts.store, upload.run_id)
     assert receipt is not None
     assert (receipt.chain.execution_arn, receipt.chain.task_arn) == ("arn:execution", "arn:task")
 
@@ -62,7 +64,7 @@ def test_a_rejected_file_is_exit_code_0_too(account: Account) -> None:
     upload = account.upload(KEY, b"")
     account.send(upload.to_json())
     assert drain(account, upload.run_id).run() == 0
-    receipt = account.pipeline.store.receipt(upload.run_id)
+    receipt = read_receipt(account.parts.store, upload.run_id)
     assert receipt is not None
     assert receipt.status is Status.REJECTED
 
@@ -84,7 +86,7 @@ def test_it_drains_what_belongs_to_other_runs_as_well(account: Account) -> None:
     for upload in uploads:
         account.send(upload.to_json())
     assert drain(account, uploads[0].run_id).run() == 0
-    receipts = [account.pipeline.store.receipt(upload.run_id) for upload in uploads]
+    receipts = [read_receipt(account.parts.store, upload.run_id) for upload in uploads]
     assert all(receipts)
     executions = [receipt.chain.execution_arn for receipt in receipts if receipt]
     assert executions == ["arn:execution", None, None], "only its own run belongs to the execution that started it"
@@ -104,7 +106,7 @@ def test_a_failure_that_may_pass_keeps_the_message_for_later(account: Account) -
     account.send(upload.to_json())
     assert drain(account, upload.run_id, Failing(TransientError("S3 is busy"))).run() == EXIT_NO_RECEIPT
     assert account.messages() == 1
-    assert account.pipeline.store.receipt(upload.run_id) is None
+    assert read_receipt(account.parts.store, upload.run_id) is None
 
 
 def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_others(
@@ -114,7 +116,7 @@ def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_o
     for upload in uploads:
         account.send(upload.to_json())
     assert drain(account, None, Failing(ValueError("4711 of the data"))).run() == 0
-    receipts = [account.pipeline.store.receipt(upload.run_id) for upload in uploads]
+    receipts = [read_receipt(account.parts.store, upload.run_id) for upload in uploads]
     assert [receipt is not None for receipt in receipts] == [False, True]
     assert account.messages() == 1
     (told,) = [record.fields["error"] for record in caplog.records if "not done" in record.message]  # type: ignore[attr-defined]
@@ -126,10 +128,12 @@ def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(a
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     drain(account, None).run()
+    receipt = account.receipt(upload)
+    assert receipt
     (entry,) = account.keys("index/")
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=entry, Body=b'{"schema": "4711"}')
-    with pytest.raises(IndexUnreadable, match="restore the version") as error:
-        account.pipeline.store.index_entry("orders", upload.bucket, upload.key)
+    with pytest.raises(IndexUnreadable) as error:
+        index_entry(account.parts.store, receipt)
     assert "4711" not in str(error.value)
 
 
@@ -145,16 +149,16 @@ def test_being_stopped_gives_the_message_back_at_once(account: Account) -> None:
     account.send(upload.to_json())
     with pytest.raises(Stopped):
         drain(account, upload.run_id, Failing(Stopped())).run()
-    again = account.pipeline.queue.receive(wait_seconds=0)
+    again = account.parts.queue.receive(wait_seconds=0)
     assert again is not None
     assert again.receive_count == 2
 
 
 def test_an_unreadable_message_is_never_deleted(account: Account) -> None:
-    """Its deliveries run out at once, so that the dead-letter queue keeps it."""
+    """Its deliveries are used up at once, so that it moves to the dead-letter queue."""
     account.send("not json")
-    parts = assemble(account.pipeline.settings.model_copy(update={"max_task_seconds": 1}))
-    Drain(parts, TaskIdentity(None, None, None), Observer("process-upload/sluice")).run()
+    parts = assemble(account.parts.settings.model_copy(update={"max_task_seconds": 1}))
+    QueueConsumer(parts, TaskIdentity(None, None, None), FlowRunner(parts).process).run()
     assert account.messages() == 1
 
 
@@ -163,7 +167,7 @@ def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: 
     for message in (upload, replace(upload, attempt=1)):
         account.send(message.to_json())
     assert drain(account, upload.run_id).run() == 0
-    receipt = account.pipeline.store.receipt(upload.run_id)
+    receipt = read_receipt(account.parts.store, upload.run_id)
     assert receipt is not None
     assert receipt.attempt == 1
 

@@ -1,4 +1,4 @@
-"""Repair: upload dirty, correct the quarantine, bring it back in: the published rows are those of a clean upload."""
+"""Repair: after correcting the quarantine of a dirty upload, the published rows are those of a clean upload."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pandas as pd
 import pytest
 
-from blocks.object_store import ObjectFacts, ObjectStore
+import flows.pipeline.commit
+from blocks.object_store import ObjectStore
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.errors import RepairRejected
 from flows.pipeline.protocol import IndexEntry, ReceiptConflict, index_key
 from flows.pipeline.receipt import Receipt, Status
-from flows.pipeline.stages import RepairRejected, UploadRun
 from flows.refinery.contract.loading import Contracts, overridden
 from flows.refinery.contract.model import BadRows
 from flows.refinery.repair.corrections import (
@@ -40,12 +43,11 @@ TORN[5] = order(6) + ",too,many"
 
 
 def process(account: Account, body: bytes, key: str = KEY) -> Receipt:
-    with UploadRun(account.pipeline, account.upload(key, body)) as run:
-        return run.run()
+    return account.process(account.upload(key, body))
 
 
 def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
-    """A local copy of an output, under its own name."""
+    """Return a local copy of an output, with the same name."""
     (output,) = [output for output in receipt.outputs if output.kind == kind]
     path = folder / output.key.rsplit("/", 1)[-1]
     boto3.client("s3").download_file(PUBLISHED, output.key, str(path))
@@ -53,7 +55,7 @@ def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
 
 
 def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]], None]) -> Corrections:
-    """The quarantine as CSV, corrected by hand."""
+    """Return the quarantine as CSV, manually corrected."""
     path = folder / "corrected.csv"
     export_quarantine(output_of(receipt, "quarantine", folder), path)
     rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
@@ -67,7 +69,7 @@ def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]],
 
 
 def as_it_should_be(row: dict[str, str]) -> None:
-    """What a person knows about the broken orders."""
+    """Return the corrections of the bad orders."""
     clean = dict(zip(HEADER.split(","), CLEAN[int(row["_row_number"]) - 1].split(","), strict=True))
     row.update(clean)
 
@@ -77,7 +79,7 @@ def test_dirty_and_repaired_is_the_same_as_clean(account: Account, tmp_path: Pat
     clean = process(account, orders(*CLEAN), "incoming/orders/clean.csv")
     dirty = process(account, orders(*lines))
     assert dirty.rows.quarantined_total > 0
-    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     assert (repaired.status, repaired.attempt, repaired.rows) == (Status.PUBLISHED, 1, clean.rows)
     published, wanted = (pd.read_parquet(output_of(receipt, "data", tmp_path)) for receipt in (repaired, clean))
     pd.testing.assert_frame_equal(published, wanted)
@@ -85,9 +87,8 @@ def test_dirty_and_repaired_is_the_same_as_clean(account: Account, tmp_path: Pat
 
 def test_the_new_receipt_replaces_the_old_one_and_its_data(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
-    store = account.pipeline.store
-    assert store.receipt(dirty.run_id) == repaired
+    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    assert read_receipt(account.parts.store, dirty.run_id) == repaired
     data = [output.key for output in repaired.outputs if output.kind == "data"]
     assert account.keys("data/") == data
     body = boto3.client("s3").get_object(Bucket=PUBLISHED, Key=index_key("orders", LANDING, KEY))["Body"].read()
@@ -105,27 +106,27 @@ def test_rows_that_are_still_wrong_stay_in_quarantine_and_a_second_repair_builds
         if row["_row_number"] == "4":
             as_it_should_be(row)
 
-    once = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, only_the_first))
+    once = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, only_the_first))
     assert (once.rows.published, once.rows.quarantined_total) == (11, 1)
-    twice = repair(account.pipeline, dirty.run_id, corrected(once, tmp_path, as_it_should_be))
+    twice = repair(account.parts, dirty.run_id, corrected(once, tmp_path, as_it_should_be))
     assert (twice.attempt, twice.rows.published, twice.rows.quarantined_total) == (2, 12, 0)
 
 
 def test_rows_that_are_corrected_wrongly_go_back_into_quarantine(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")))
+    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")))
     assert (repaired.rows.published, repaired.rows.quarantined_total) == (10, 2)
 
 
 def test_a_repair_that_would_get_the_file_rejected_changes_nothing(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
     before = account.keys()
-    contracts = account.pipeline.contracts
+    contracts = account.parts.contracts
     limits = BadRows(max_count=1, max_fraction=None, policy="quarantine")
     contracts._by_name["orders"] = contracts.named("orders").model_copy(update={"bad_rows": limits})
     with pytest.raises(RepairRejected, match="at most 1"):
-        repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")))
-    assert account.pipeline.store.receipt(dirty.run_id) == dirty
+        repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")))
+    assert read_receipt(account.parts.store, dirty.run_id) == dirty
     assert account.keys() == before
 
 
@@ -134,14 +135,14 @@ def test_what_has_nothing_in_quarantine_cannot_be_repaired(account: Account) -> 
     clean, rejected = process(account, good_orders(2)), process(account, b"", "incoming/orders/empty.csv")
     for run_id, why in ((clean.run_id, "no rows in quarantine"), (rejected.run_id, "rejected"), ("0" * 32, "receipt")):
         with pytest.raises(NothingToRepair, match=why):
-            repair(account.pipeline, run_id, some)
+            repair(account.parts, run_id, some)
 
 
 def test_only_rows_in_quarantine_can_be_changed(account: Account) -> None:
     dirty = process(account, orders(*DIRTY))
     with pytest.raises(CorrectionsUnusable, match="row 1 is not in the quarantine"):
-        repair(account.pipeline, dirty.run_id, Corrections(("quantity",), {1: {"quantity": "999"}}))
-    assert account.pipeline.store.receipt(dirty.run_id) == dirty
+        repair(account.parts, dirty.run_id, Corrections(("quantity",), {1: {"quantity": "999"}}))
+    assert read_receipt(account.parts.store, dirty.run_id) == dirty
 
 
 def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_p
 
     clean = process(account, gzip.compress(records(CLEAN)), "incoming/orders/clean.jsonl.gz")
     dirty = process(account, gzip.compress(records(DIRTY)), "incoming/orders/monday.jsonl.gz")
-    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     assert (repaired.attempt, repaired.rows) == (1, clean.rows)
     published, wanted = (pd.read_parquet(output_of(receipt, "data", tmp_path)) for receipt in (repaired, clean))
     pd.testing.assert_frame_equal(published, wanted)
@@ -161,7 +162,7 @@ def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_p
 
 
 def again(account: Account, receipt: Receipt) -> Receipt:
-    """A forced re-run of the same object version."""
+    """Force a re-run of the same object version."""
     source = receipt.source
     upload = UploadMessage(
         bucket=source.bucket,
@@ -171,13 +172,12 @@ def again(account: Account, receipt: Receipt) -> Receipt:
         size_bytes=source.size_bytes,
         attempt=receipt.attempt + 1,
     )
-    with UploadRun(account.pipeline, upload) as run:
-        return run.run()
+    return account.process(upload)
 
 
 def test_a_forced_re_run_keeps_what_repairs_corrected(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     before = pd.read_parquet(output_of(repaired, "data", tmp_path))
     forced = again(account, again(account, repaired))
     assert (forced.attempt, forced.rows) == (3, repaired.rows)
@@ -186,8 +186,8 @@ def test_a_forced_re_run_keeps_what_repairs_corrected(account: Account, tmp_path
 
 def test_corrections_outlast_an_attempt_that_rejected_the_file(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.pipeline, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
-    contracts = account.pipeline.contracts
+    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    contracts = account.parts.contracts
     usual = contracts.named("orders")
     changes = {"expectations": [{"expect_table_row_count_to_equal": {"value": 5}}]}
     contracts._by_name["orders"] = overridden(usual, changes)
@@ -204,18 +204,18 @@ def test_a_repair_that_another_attempt_overtakes_is_refused(
 ) -> None:
     dirty = process(account, orders(*DIRTY))
     corrections = corrected(dirty, tmp_path, as_it_should_be)
-    fetch = ObjectStore.fetch
+    download = ObjectStore.download
 
-    def fetch_late(store: ObjectStore, upload: UploadMessage, path: Path) -> ObjectFacts:
-        facts = fetch(store, upload, path)
-        monkeypatch.setattr(ObjectStore, "fetch", fetch)
-        again(account, dirty)
-        return facts
+    def download_late(store: ObjectStore, bucket: str, *given: Any, **more: Any) -> None:
+        download(store, bucket, *given, **more)
+        if bucket == LANDING:
+            monkeypatch.setattr(ObjectStore, "download", download)
+            again(account, dirty)
 
-    monkeypatch.setattr(ObjectStore, "fetch", fetch_late)
-    with pytest.raises(ReceiptConflict, match="without these corrections"):
-        repair(account.pipeline, dirty.run_id, corrections)
-    assert repair(account.pipeline, dirty.run_id, corrections).rows.published == 12
+    monkeypatch.setattr(ObjectStore, "download", download_late)
+    with pytest.raises(ReceiptConflict):
+        repair(account.parts, dirty.run_id, corrections)
+    assert repair(account.parts, dirty.run_id, corrections).rows.published == 12
 
 
 def test_a_repair_that_two_attempts_overtake_at_its_commit_is_no_success(
@@ -223,18 +223,18 @@ def test_a_repair_that_two_attempts_overtake_at_its_commit_is_no_success(
 ) -> None:
     dirty = process(account, orders(*DIRTY))
     corrections = corrected(dirty, tmp_path, as_it_should_be)
-    commit = ObjectStore.commit
+    commit = flows.pipeline.commit.commit
 
     def commit_late(store: ObjectStore, receipt: Receipt) -> Receipt:
-        monkeypatch.setattr(ObjectStore, "commit", commit)
+        monkeypatch.setattr(flows.pipeline.commit, "commit", commit)
         again(account, again(account, dirty))
-        return store.commit(receipt)
+        return commit(store, receipt)
 
-    monkeypatch.setattr(ObjectStore, "commit", commit_late)
-    with pytest.raises(ReceiptConflict, match="without these corrections"):
-        repair(account.pipeline, dirty.run_id, corrections)
+    monkeypatch.setattr(flows.pipeline.commit, "commit", commit_late)
+    with pytest.raises(ReceiptConflict):
+        repair(account.parts, dirty.run_id, corrections)
     assert len(account.keys("data/")) == 1
-    assert repair(account.pipeline, dirty.run_id, corrections).rows.published == 12
+    assert repair(account.parts, dirty.run_id, corrections).rows.published == 12
 
 
 # --- the file with the corrections ------------------------------------------------------------------------------------

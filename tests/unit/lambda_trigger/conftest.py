@@ -1,4 +1,4 @@
-"""The golden events, ready to be bent."""
+"""The golden events, as copies that a test may change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EVENTS = Path(__file__).resolve().parents[2] / "events"
 
 @pytest.fixture
 def s3_put() -> dict[str, Any]:
-    """An S3 event with one uploaded object."""
+    """Return an S3 event with one uploaded object."""
     event: dict[str, Any] = json.loads((EVENTS / "s3_put.json").read_text())
     return deepcopy(event)
 
 
 @pytest.fixture
 def s3_test_event() -> dict[str, Any]:
-    """What S3 sends when a notification is set up."""
+    """Return the event that S3 sends when a notification is set up."""
     event: dict[str, Any] = json.loads((EVENTS / "s3_test_event.json").read_text())
     return event

@@ -40,7 +40,7 @@ def test_the_run_id_is_the_same_for_every_delivery_of_an_object_version() -> Non
 
 
 def test_the_run_id_never_changes_between_releases() -> None:
-    """Receipts in users' buckets are named by it."""
+    """The run id names receipts in users' buckets, so it must not change."""
     assert run_id_of("b", "k", "v", "e", None) == "31b60cc0b81fcf4a6c39ce59fa6eed93"
     assert run_id_of("b", "k", None, "e", "s") == "bcb1e397c4236cae15e7442f9ad5619c"
 
@@ -83,21 +83,22 @@ def test_a_message_survives_the_queue(key: str, version_id: str | None, size_byt
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "named"),
     [
         ({"schema": 2}, "schema 2"),
         ({"schema": None}, "schema None"),
-        ({"key": 7}, "'key' is int"),
-        ({"size_bytes": "12"}, "'size_bytes' is str"),
-        ({"size_bytes": True}, "'size_bytes' is bool"),
-        ({"size_bytes": -1}, "cannot be negative"),
-        ({"colour": "red"}, "unknown fields ['colour']"),
+        ({"key": 7}, "'key'"),
+        ({"size_bytes": "12"}, "'size_bytes'"),
+        ({"size_bytes": True}, "'size_bytes'"),
+        ({"size_bytes": -1}, "size_bytes"),
+        ({"colour": "red"}, "'colour'"),
     ],
 )
-def test_a_message_of_another_form_is_refused_with_the_field(change: dict[str, object], says: str) -> None:
+def test_a_message_of_another_form_is_refused_with_the_field(change: dict[str, object], named: str) -> None:
     text = json.dumps({**json.loads(UPLOAD.to_json()), **change})
-    with pytest.raises(MessageUnreadable, match=re.escape(says)):
+    with pytest.raises(MessageUnreadable) as raised:
         UploadMessage.from_json(text)
+    assert named in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "7", '{"schema": 1}', "null", "[" * 100_000])

@@ -53,7 +53,7 @@ class Ecs:
         return self
 
     def wait(self, *, cluster: str, tasks: list[str], WaiterConfig: dict[str, Any]) -> None:  # noqa: N803 (boto3's)
-        """As boto3's waiter does, without its pauses."""
+        """Act like boto3's waiter, without its pauses."""
         for _ in range(WaiterConfig["MaxAttempts"]):
             described: Any = self.describe_tasks(cluster=cluster, tasks=tasks)
             if all(task["lastStatus"] == "STOPPED" for task in described["tasks"]):

@@ -1,4 +1,4 @@
-"""`sluice contract`: writes a contract that its sample passes, and shows what a contract makes of a file."""
+"""`sluice contract` writes a contract that its sample passes, and checks a file against a contract."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def a_file(folder: Path, content: bytes, name: str = "monday.csv") -> Path:
 
 
 def line_of(shown: str, *words: str) -> str:
-    """The line of the output that holds all of the words."""
+    """Return the line of the output that contains all of the words."""
     (line,) = [line for line in shown.splitlines() if all(word in line for word in words)]
     return line
 

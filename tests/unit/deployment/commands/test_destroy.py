@@ -13,7 +13,7 @@ FAILED = StackFailed("sluice", "DELETE_FAILED", ())
 
 
 def deleting(*answers: StackFailed | tuple[str, ...]) -> Callable[[], tuple[str, ...]]:
-    """A deletion that ends like this, one time after the other."""
+    """A deletion with the given results, one per call."""
     left = iter(answers)
 
     def delete() -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def deleting(*answers: StackFailed | tuple[str, ...]) -> Callable[[], tuple[str,
 
 
 def test_a_task_that_started_while_the_stack_was_deleted_is_stopped_and_the_rest_deleted() -> None:
-    """An execution may start one until the state machine is gone; the cluster then stays."""
+    """An execution may start a task until the state machine is deleted; then the cluster remains."""
     tasks = [2, 1]
     assert delete_without_tasks(deleting(FAILED, ("kept",)), lambda: tasks.pop(0)) == ("kept",)
     assert tasks == []

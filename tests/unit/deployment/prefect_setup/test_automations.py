@@ -1,4 +1,4 @@
-"""Which automations there are follows from files under version control."""
+"""The automations are derived from files under version control."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def test_a_dead_run_is_set_to_crashed_within_the_documented_time() -> None:
 
 
 def test_a_run_that_never_begins_is_set_to_crashed_within_the_documented_time() -> None:
-    """From each state that a worker proposes before Running: prefect.workers.base, prefect_aws.observers.ecs."""
+    """The automation starts at each state that a worker proposes before Running (prefect.workers.base,
+    prefect_aws.observers.ecs)."""
     entry = next(entry for entry in declared(TRIAL) if "did not begin" in entry["name"])
     assert {name.rpartition(".")[2] for name in entry["trigger"]["after"]} == {
         state().name for state in (Pending, Submitting, InfrastructurePending)

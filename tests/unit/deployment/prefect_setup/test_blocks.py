@@ -1,4 +1,4 @@
-"""The blocks of one deployment: from the stack's outputs, described for the UI, and without a secret in the open."""
+"""The blocks of one stack: created from its outputs, described for the UI, without readable secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stacks_blocks_have_its_name_and_its_outputs() -> None:
 
 
 def test_no_block_holds_a_key() -> None:
-    """The task's role, or the environment, gives credentials."""
+    """The credentials come from the task's role or the environment."""
     credentials = blocks_of(TRIAL, OUTPUTS, {})["sluice-trial-aws"]
     assert isinstance(credentials, AwsCredentials)
     assert (credentials.aws_access_key_id, credentials.aws_secret_access_key) == (None, None)

@@ -1,4 +1,5 @@
-"""The ECS pool's job template: what the stack decides is filled in, and only what may differ between runs is asked."""
+"""The ECS pool's job template: the stack's values are filled in, and only values that differ between runs are
+variables."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def test_a_run_is_a_task_in_the_stacks_network() -> None:
 
 
 def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -> None:
-    """A description would be registered as a new revision, and every change of a run's size as another one."""
+    """A description would be registered as a new revision, and so would every change of a run's size."""
     template = ecs_template(OUTPUTS)
     variables = template["variables"]["properties"]
     assert variables["task_definition_arn"]["default"] == OUTPUTS["TaskDefinitionArn"]

@@ -10,7 +10,6 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from flows.composition import TaskLog
 from flows.observability.crashes import (
     Crash,
     _beside,
@@ -20,6 +19,7 @@ from flows.observability.crashes import (
     infrastructure_of,
     task_of,
 )
+from flows.pipeline.job import TaskLog
 
 TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcdef"
 
@@ -69,7 +69,7 @@ def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
 
 
 def test_what_was_said_before_cannot_become_markup() -> None:
-    """It may quote log lines, and those the key of a file."""
+    """The message may quote log lines, and log lines the key of a file."""
     shown = Crash("", "also [b](https://evil)").markdown("Its last log lines: [a](https://evil)")
     assert not re.search(r"(?<!\\)[\[\]]", shown)
 

@@ -1,4 +1,4 @@
-"""Prefect shows what is done, and never holds it up."""
+"""Prefect shows the work and never delays it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.observability.flow_run import Observer
-from flows.pipeline.receipt import Chain, Status
-from flows.process_upload import Assignment
+from flows.observability.flow_run import FlowRunner
+from flows.pipeline.job import UploadJob
+from flows.pipeline.receipt import Status
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import Account
 
@@ -21,7 +21,7 @@ _HEADERS = [{"Retry-After": "600"}, {"Retry-After": "0", "Prefect-Maintenance": 
 
 @pytest.fixture(params=_HEADERS, ids=["come back in ten minutes", "under maintenance until further notice"])
 def busy_server(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The API's address of a server that answers everything with 503 and these headers."""
+    """Return the API address of a server that answers every request with 503 and these headers."""
 
     class Busy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -33,7 +33,7 @@ def busy_server(request: pytest.FixtureRequest) -> Iterator[str]:
         do_POST = do_GET  # noqa: N815 (the name that the server calls)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Do nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -48,6 +48,6 @@ def test_a_server_that_asks_for_patience_does_not_hold_data_back(
     upload = account.upload("incoming/orders/monday.csv", good_orders(2))
     started = time.monotonic()
     with temporary_settings({PREFECT_API_URL: busy_server, PREFECT_CLIENT_MAX_RETRIES: 1}):
-        receipt = Observer("process-upload/sluice").process(Assignment(account.pipeline, upload, Chain()))
+        receipt = FlowRunner(account.parts).process(UploadJob(upload))
     assert (receipt.status, receipt.observed) == (Status.PUBLISHED, False)
     assert time.monotonic() - started < 30

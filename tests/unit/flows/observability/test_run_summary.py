@@ -1,4 +1,4 @@
-"""What the UI shows of a receipt: names that stay names, numbers that add up, links that open."""
+"""The summary of a receipt in the UI: names are escaped, numbers add up, links work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.observability.display import artifact_name, rows_in
-from flows.observability.run_summary import Places, checks_table, outcome_message, outcome_name, summary
+from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_message, outcome_name, summary
 from flows.pipeline.receipt import Chain, Rows
 from flows.refinery.checks import Check, RejectionReason
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
@@ -21,19 +21,19 @@ TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcd
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
 
 
-def places(queue_url: str = QUEUE) -> Places:
-    return Places.of(queue_url, "published", "/sluice/tasks", "drain/drain/0123456789abcdef")
+def links(queue_url: str = QUEUE) -> ConsoleLinks:
+    return ConsoleLinks.of(queue_url, "published", "/sluice/tasks", "drain/drain/0123456789abcdef")
 
 
 def test_the_execution_opens_in_the_console_of_its_region() -> None:
-    assert places().execution(EXECUTION) == (
+    assert links().execution(EXECUTION) == (
         "[`orders-0123abcd`](https://eu-central-1.console.aws.amazon.com/states/home?region=eu-central-1"
         f"#/v2/executions/details/{EXECUTION})"
     )
 
 
 def test_the_task_opens_under_its_cluster() -> None:
-    assert places().task(TASK) == (
+    assert links().task(TASK) == (
         "[`0123456789abcdef0123456789abcdef`](https://eu-central-1.console.aws.amazon.com/ecs/v2/clusters/sluice-Cluster"
         "/tasks/0123456789abcdef0123456789abcdef/configuration?region=eu-central-1)"
     )
@@ -41,14 +41,14 @@ def test_the_task_opens_under_its_cluster() -> None:
 
 def test_the_log_stream_is_written_as_the_console_writes_it() -> None:
     """A slash is %2F, that percent sign is %25, and the fragment has $ for %."""
-    assert places().log == (
+    assert links().log == (
         "[`drain/drain/0123456789abcdef`](https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
         "#logsV2:log-groups/log-group/$252Fsluice$252Ftasks/log-events/drain$252Fdrain$252F0123456789abcdef)"
     )
 
 
 def test_an_object_opens_in_its_version_whatever_its_name() -> None:
-    assert places().object("landing", "incoming/orders/a b&c.csv", "v+1/2") == (
+    assert links().object("landing", "incoming/orders/a b&c.csv", "v+1/2") == (
         "[`s3://landing/incoming/orders/a b&c.csv`](https://eu-central-1.console.aws.amazon.com/s3/object/landing"
         "?region=eu-central-1&prefix=incoming/orders/a%20b%26c.csv&versionId=v%2B1/2)"
     )
@@ -63,11 +63,11 @@ def test_an_object_opens_in_its_version_whatever_its_name() -> None:
     ],
 )
 def test_every_partition_has_its_own_console(queue_url: str, console: str) -> None:
-    assert f"]({console}" in places(queue_url).execution(EXECUTION)
+    assert f"]({console}" in links(queue_url).execution(EXECUTION)
 
 
 def test_on_the_embedded_cloud_there_is_no_console_to_link_to() -> None:
-    local = places("http://127.0.0.1:4566/000000000000/uploads")
+    local = links("http://127.0.0.1:4566/000000000000/uploads")
     shown = [local.execution(EXECUTION), local.task(TASK), local.log, local.object("landing", "a.csv")]
     assert not [text for text in shown if text is None or "http" in text or "](" in text]
 
@@ -76,7 +76,7 @@ def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
     rows = Rows(rows_in=1_015, published=1_000, quarantined={"not_a_number(price)": 5}, dropped={"drop_duplicates": 10})
     chain = Chain(execution_arn=EXECUTION, task_arn=TASK, message_id="m-1", receive_count=2)
     receipt = receipt_of(upload(), rows=rows, chain=chain, timings_seconds={"fetch": 0.1234})
-    text = summary(receipt, places())
+    text = summary(receipt, links())
     assert "## Published, 5 rows quarantined" in text
     for part in ("| in the file | 1,015 |", "| published | 1,000 |", "`not_a_number(price)` | 5 |", "| fetch | 0.12 |"):
         assert part in text
@@ -87,7 +87,7 @@ def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
 
 def test_a_file_name_cannot_become_markup() -> None:
     named = upload(key="incoming/orders/`![x](evil)`|\n# big.csv")
-    text = summary(receipt_of(named), Places(None, "published"))
+    text = summary(receipt_of(named), ConsoleLinks(None, "published"))
     assert "`_![x](evil)___# big.csv`" in text
     assert "\n# big" not in text
 
@@ -95,7 +95,7 @@ def test_a_file_name_cannot_become_markup() -> None:
 @pytest.mark.parametrize("column", ["![x](https://evil/p.png)", "[click](javascript:x)", "<img src=x>", "a\n# big"])
 def test_a_column_that_a_reason_quotes_cannot_become_markup(column: str) -> None:
     reason = RejectionReason(code="header_invalid", message=f"there is no column 'a'; there are {column}")
-    text = summary(receipt_of(upload(), published=False, reasons=(reason,)), Places(None, "published"))
+    text = summary(receipt_of(upload(), published=False, reasons=(reason,)), ConsoleLinks(None, "published"))
     assert not re.search(r"(?<!\\)[\[<]|\n# ", text)
 
 
@@ -103,7 +103,7 @@ def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() ->
     receipt = receipt_of(upload(), published=False)
     assert outcome_name(receipt) == "Rejected: empty"
     assert outcome_message(receipt) == "the file is empty"
-    assert "press Retry" in summary(receipt, Places(None, "published"))
+    assert "press Retry" in summary(receipt, ConsoleLinks(None, "published"))
 
 
 def test_what_failed_stands_first_in_the_table_of_checks() -> None:

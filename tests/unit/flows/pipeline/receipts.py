@@ -10,7 +10,7 @@ from lambda_trigger.message import UploadMessage
 
 
 def upload(version: int = 1, key: str = "incoming/orders/monday.csv", attempt: int = 0) -> UploadMessage:
-    """The n-th version of an upload."""
+    """Return the n-th version of an upload."""
     return UploadMessage(
         bucket="landing",
         key=key,
@@ -23,7 +23,7 @@ def upload(version: int = 1, key: str = "incoming/orders/monday.csv", attempt: i
 
 
 def receipt_of(message: UploadMessage, *, published: bool = True, **changes: Any) -> Receipt:
-    """The receipt of a message: ten rows published, or the file rejected."""
+    """Return the receipt of a message: ten rows published, or the file rejected."""
     stem = f"{message.run_id}-{message.attempt}" if message.attempt else message.run_id
     output = Output(kind="data", key=f"data/orders/{stem}.parquet", rows=10, size_bytes=100, sha256="ab" * 32)
     fields: dict[str, Any] = {

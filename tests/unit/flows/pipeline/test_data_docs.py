@@ -1,4 +1,4 @@
-"""Data Docs of uploads: a page each and a list, and nothing that happens to them holds data back."""
+"""Data Docs of uploads: a page for each and a list; their failures never hold data back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import boto3
 import pytest
 
 import flows.pipeline.data_docs
-from flows.observability.run_summary import Places, summary
+from flows.observability.run_summary import ConsoleLinks, summary
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.data_docs import change_text
 from flows.pipeline.data_docs_index import read
 from flows.pipeline.receipt import Receipt, Status
-from flows.pipeline.stages import UploadRun
 from tests.chain.files import dirty_orders, good_orders
 from tests.unit.flows.conftest import PUBLISHED, Account
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
@@ -21,8 +22,7 @@ INDEX = "docs/orders/index.html"
 
 
 def process(account: Account, body: bytes, key: str = KEY) -> Receipt:
-    with UploadRun(account.pipeline, account.upload(key, body)) as run:
-        return run.run()
+    return account.process(account.upload(key, body))
 
 
 def text_at(key: str) -> str:
@@ -80,21 +80,21 @@ def test_an_index_that_cannot_be_written_leaves_the_receipt_as_it_is(
 ) -> None:
     monkeypatch.setattr(flows.pipeline.data_docs, "with_entry", lambda *_: 1 / 0)
     receipt = process(account, good_orders(2))
-    assert account.pipeline.store.receipt(receipt.run_id) == receipt
+    assert read_receipt(account.parts.store, receipt.run_id) == receipt
     assert receipt.docs_page is not None
 
 
 def test_a_worker_that_was_overtaken_adds_its_line_to_what_the_other_wrote(account: Account) -> None:
-    store = account.pipeline.store
+    store = account.parts.store
     interrupted: list[bool] = []
 
     def change(stored: str | None) -> str:
         if not interrupted:
             interrupted.append(True)
-            store.change_text("docs/x/index.html", lambda _: "theirs", content_type="text/html")
+            change_text(store, "docs/x/index.html", lambda _: "theirs")
         return f"{stored} and ours"
 
-    store.change_text("docs/x/index.html", change, content_type="text/html")
+    change_text(store, "docs/x/index.html", change)
     assert text_at("docs/x/index.html") == "theirs and ours"
 
 
@@ -112,6 +112,6 @@ def test_two_results_of_one_run_never_share_a_page() -> None:
 
 def test_the_flow_runs_summary_names_the_page(account: Account) -> None:
     receipt = process(account, good_orders(1))
-    places = Places("eu-central-1", PUBLISHED)
-    assert f"prefix={receipt.docs_page}" in summary(receipt, places)
-    assert "Data Docs" not in summary(receipt.model_copy(update={"docs_page": None}), places)
+    links = ConsoleLinks("eu-central-1", PUBLISHED)
+    assert f"prefix={receipt.docs_page}" in summary(receipt, links)
+    assert "Data Docs" not in summary(receipt.model_copy(update={"docs_page": None}), links)

@@ -1,4 +1,4 @@
-"""The index of a dataset's pages: the newest first, bounded, nothing lost, nothing of a user's becomes markup."""
+"""The index of a dataset's pages: newest first, bounded, complete, without markup from a user."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ENTRIES_PER_PAGE = 5
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages that are full after a few uploads."""
+    """Make pages full after a few uploads."""
     monkeypatch.setattr(data_docs_index, "ENTRIES_PER_PAGE", ENTRIES_PER_PAGE)
 
 
 def an_entry(number: int, key: str = "incoming/orders/monday.csv") -> Entry:
-    """The n-th upload of a dataset."""
+    """Return the n-th upload of a dataset."""
     return Entry.of(receipt_of(upload(number, key=key)), f"docs/orders/page-{number}.html")
 
 
 def after(count: int) -> tuple[Update, dict[str, str]]:
-    """The index after so many uploads, and its archive pages."""
+    """Return the index after that many uploads, and its archive pages."""
     stored, archive = None, {}
     for number in range(1, count + 1):
         update = with_entry(stored, "orders", an_entry(number))
@@ -36,7 +36,7 @@ def after(count: int) -> tuple[Update, dict[str, str]]:
 
 
 def pages_on(page: str) -> list[str]:
-    """The pages that an index or archive page links to, in their order."""
+    """Return the pages that an index or archive page links to, in their order."""
     return re.findall(r'<a href="(page-[0-9]+\.html)">', page)
 
 

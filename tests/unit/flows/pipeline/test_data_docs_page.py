@@ -21,13 +21,13 @@ from tests.unit.flows.refinery.validate.test_expectations_parity import CASES, K
 
 
 def text_of(page: str) -> str:
-    """What a person reads on the page."""
+    """Return the visible text of the page."""
     body = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]*>", " ", page[page.index("<body>") :])
     return re.sub(r"\s+", " ", html.unescape(body))
 
 
 def a_check(**changes: Any) -> Check:
-    """A rule that two of ten rows break."""
+    """Return a rule that two of ten rows break."""
     fields: dict[str, Any] = {
         "rule": "expect_column_values_to_be_between(price)",
         "expectation": "expect_column_values_to_be_between",
@@ -45,7 +45,7 @@ def a_check(**changes: Any) -> Check:
 
 @pytest.fixture(scope="module")
 def every_expectation(tmp_path_factory: pytest.TempPathFactory) -> Receipt:
-    """A receipt in which every supported expectation was judged."""
+    """Return a receipt with the result of every supported expectation."""
     folder = tmp_path_factory.mktemp("docs")
     frame = a_table()
     table = pa.table({name: to_arrow(frame[name], kind) for name, kind in KINDS.items()})

@@ -1,4 +1,4 @@
-"""The promises [once] and [newest], as properties of the decisions alone."""
+"""The promises [once] and [newest], as properties of the pure decisions."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from hypothesis import strategies as st
 from flows.pipeline.protocol import (
     IndexEntry,
     ReceiptConflict,
-    Start,
     VersionOrder,
     decide_after_refused_commit,
-    decide_start,
     index_key,
-    settle,
-    untold,
+    is_done,
+    runs_of_unknown_order,
+    updated_entry,
 )
 from flows.pipeline.receipt import Receipt, Source, Status
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 
 def test_an_upload_without_receipt_is_work() -> None:
-    assert decide_start(None, attempt=0) is Start.WORK
+    assert not is_done(None, attempt=0)
 
 
 @pytest.mark.parametrize("published", [True, False])
 def test_an_upload_with_a_receipt_is_done_whatever_it_says(published: bool) -> None:
-    assert decide_start(receipt_of(upload(), published=published), attempt=0) is Start.ALREADY_DONE
+    assert is_done(receipt_of(upload(), published=published), attempt=0)
 
 
 def test_a_forced_rerun_is_work_until_its_own_attempt_has_a_receipt() -> None:
-    assert decide_start(receipt_of(upload()), attempt=1) is Start.WORK
-    assert decide_start(receipt_of(upload(attempt=1)), attempt=1) is Start.ALREADY_DONE
-    assert decide_start(receipt_of(upload(attempt=2)), attempt=1) is Start.ALREADY_DONE
+    assert not is_done(receipt_of(upload()), attempt=1)
+    assert is_done(receipt_of(upload(attempt=1)), attempt=1)
+    assert is_done(receipt_of(upload(attempt=2)), attempt=1)
 
 
 def test_ones_own_write_after_a_lost_response_is_success() -> None:
@@ -70,7 +69,7 @@ def test_without_a_sequencer_on_both_sides_last_modified_decides() -> None:
 
 
 def without_event(version: int) -> Receipt:
-    """The receipt of a version whose run was started by hand."""
+    """Return the receipt of a version whose run was started manually."""
     return receipt_of(replace(upload(version), sequencer=None))
 
 
@@ -84,15 +83,18 @@ def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
 
 @pytest.mark.parametrize("older_first", [True, False])
 def test_a_version_that_came_in_parts_is_as_new_as_s3_lists_it(older_first: bool) -> None:
-    """Its LastModified is when its first part was announced: another version may have come since."""
+    """LastModified is when the multipart upload was initiated: another version may have been stored since."""
     versions = [receipt_of(upload(1)), without_event(2)]
     versions[1] = versions[1].model_copy(
         update={"source": source_of(versions[1], last_modified="2025-12-31T00:00:00Z")}
     )
-    assert untold(settle(None, versions[0], replace=True), versions[1]) == {upload(1).run_id, upload(2).run_id}
+    assert runs_of_unknown_order(updated_entry(None, versions[0], replace=True), versions[1]) == {
+        upload(1).run_id,
+        upload(2).run_id,
+    }
     entry = None
     for receipt in versions if older_first else reversed(versions):
-        entry = settle(entry, receipt, replace=True, newest_first=[upload(2).run_id, upload(1).run_id])
+        entry = updated_entry(entry, receipt, replace=True, newest_first=[upload(2).run_id, upload(1).run_id])
     assert entry is not None
     assert entry.current is not None
     assert entry.current.run_id == entry.latest.run_id == upload(2).run_id
@@ -101,19 +103,19 @@ def test_a_version_that_came_in_parts_is_as_new_as_s3_lists_it(older_first: bool
 def test_a_newer_version_that_was_deleted_since_is_still_the_newer_one() -> None:
     newer = without_event(2)
     newer = newer.model_copy(update={"source": source_of(newer, last_modified="2026-01-02T00:00:00Z")})
-    entry = settle(
-        settle(None, newer, replace=True), receipt_of(upload(1)), replace=True, newest_first=[upload(1).run_id]
+    entry = updated_entry(
+        updated_entry(None, newer, replace=True), receipt_of(upload(1)), replace=True, newest_first=[upload(1).run_id]
     )
     assert entry.current is not None
     assert entry.current.run_id == newer.run_id
 
 
 def test_only_s3_can_tell_which_version_of_a_second_is_newer_when_one_came_without_its_event() -> None:
-    entry = settle(None, receipt_of(upload(1)), replace=True)
-    assert untold(entry, without_event(2)) == {upload(1).run_id, upload(2).run_id}
-    assert untold(entry, receipt_of(upload(2))) == set(), "both have a sequencer"
-    assert untold(entry, without_event(1)) == set(), "the same version"
-    assert untold(None, without_event(2)) == set()
+    entry = updated_entry(None, receipt_of(upload(1)), replace=True)
+    assert runs_of_unknown_order(entry, without_event(2)) == {upload(1).run_id, upload(2).run_id}
+    assert runs_of_unknown_order(entry, receipt_of(upload(2))) == set(), "both have a sequencer"
+    assert runs_of_unknown_order(entry, without_event(1)) == set(), "the same version"
+    assert runs_of_unknown_order(None, without_event(2)) == set()
 
 
 @pytest.mark.parametrize("older_first", [True, False])
@@ -126,7 +128,7 @@ def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_fi
     entry = None
     for receipt in versions if older_first else reversed(versions):
         newest_first = [upload(version).run_id for version in listed]
-        entry = settle(entry, receipt, replace=True, newest_first=newest_first)
+        entry = updated_entry(entry, receipt, replace=True, newest_first=newest_first)
     assert entry is not None
     assert entry.current is not None
     assert entry.current.run_id == entry.latest.run_id == upload(2).run_id
@@ -134,11 +136,11 @@ def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_fi
 
 
 def apply(receipts: list[Receipt], *, replace: bool = True) -> tuple[IndexEntry, set[str]]:
-    """Settle all receipts; return the entry and every data key that was ever retired."""
+    """Settle all receipts; return the entry and every retired data key."""
     entry: IndexEntry | None = None
     retired: set[str] = set()
     for receipt in receipts:
-        entry = settle(entry, receipt, replace=replace)
+        entry = updated_entry(entry, receipt, replace=replace)
         retired |= set(entry.retired)
     assert entry is not None
     return entry, retired
@@ -175,7 +177,7 @@ def test_the_newest_published_version_is_current_in_whatever_order_they_come(
 def test_settling_again_changes_nothing(case: tuple[dict[int, bool], list[Receipt]]) -> None:
     _, receipts = case
     entry, _ = apply(receipts)
-    assert settle(entry, receipts[-1], replace=True).model_copy(update={"retired": ()}) == entry.model_copy(
+    assert updated_entry(entry, receipts[-1], replace=True).model_copy(update={"retired": ()}) == entry.model_copy(
         update={"retired": ()}
     )
 

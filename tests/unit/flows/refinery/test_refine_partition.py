@@ -18,7 +18,16 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Partition
-from flows.refinery.refine import MapPartitions, Partitions, Refined, RefinedPartition, refine, refine_partition
+from flows.refinery.refine import (
+    MapPartitions,
+    Partitions,
+    Refined,
+    RefinedPartition,
+    judge_file,
+    preprocess_file,
+    refine,
+    refine_partition,
+)
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.rules import rules_of
 from tests.unit.flows.refinery.tables import a_contract
@@ -162,5 +171,5 @@ def test_an_error_names_the_part_that_failed(tmp_path: Path, content: str, chang
     (tmp_path / "source").write_text(content)
     contract = a_contract(unknown_columns="evolve", **changes)
     with pytest.raises(TerminalError) as caught:
-        refined(tmp_path / "source", contract, tmp_path / "work")
+        preprocess_file(judge_file(tmp_path / "source", contract, tmp_path), contract, tmp_path)
     assert caught.value.part == part

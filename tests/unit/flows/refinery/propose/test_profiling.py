@@ -164,7 +164,7 @@ def test_a_name_that_no_dataset_can_have_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "fields"),
     [
         (["1", "2", "-3"], {"type": "integer", "nullable": False}),
         (["1", "", "3"], {"type": "integer"}),
@@ -193,9 +193,9 @@ def test_a_name_that_no_dataset_can_have_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_column_gets_the_type_that_a_person_would_give_it(
-    tmp_path: Path, values: list[str], said: dict[str, Any]
+    tmp_path: Path, values: list[str], fields: dict[str, Any]
 ) -> None:
-    assert column_of(propose(tmp_path, csv_of(other=["x"] * len(values), c=values)), "c") == said
+    assert column_of(propose(tmp_path, csv_of(other=["x"] * len(values), c=values)), "c") == fields
 
 
 def test_what_means_missing_among_numbers_stays_a_value_among_texts(tmp_path: Path) -> None:

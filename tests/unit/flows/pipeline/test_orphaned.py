@@ -1,4 +1,4 @@
-"""What nobody can need is found; what somebody may need is not."""
+"""Orphaned outputs are found; outputs that may still be needed are not."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import boto3
 import pytest
 
 from blocks.object_store import ObjectStore
-from flows.pipeline.orphaned_outputs import find_leftovers
+from flows.pipeline.commit import find_orphaned
 from flows.pipeline.receipt import Receipt, receipt_key
-from flows.pipeline.stages import UploadRun
 from lambda_trigger.message import UploadMessage
 from tests.unit.flows.conftest import PUBLISHED, Account
 
@@ -19,19 +18,18 @@ _KEY = "incoming/other/day.csv"
 
 
 def _published(account: Account, upload: UploadMessage) -> Receipt:
-    with UploadRun(account.pipeline, upload) as run:
-        return run.run()
+    return account.process(upload)
 
 
 def _write(run_id: str, attempt: int = 0) -> str:
-    """What a worker leaves that was killed after it had written."""
+    """Write the output of a worker that was killed after writing."""
     key = f"data/default/other/{run_id}-{attempt}-{'0' * 16}.parquet"
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=key, Body=b"rows")
     return key
 
 
 def _found(account: Account) -> list[str]:
-    return list(find_leftovers(account.pipeline, lambda _: True))
+    return list(find_orphaned(account.parts, lambda _: True))
 
 
 def test_what_an_overtaken_worker_left_is_found_and_what_the_receipt_names_is_not(account: Account) -> None:
@@ -49,7 +47,7 @@ def test_what_may_still_be_committed_is_left_alone(account: Account) -> None:
     assert _found(account) == []
 
 
-def test_a_receipt_of_a_later_release_does_not_keep_the_leftovers_of_others(account: Account) -> None:
+def test_a_receipt_of_a_later_release_does_not_keep_the_orphans_of_others(account: Account) -> None:
     receipt, other = (_published(account, account.upload(f"incoming/other/{day}.csv", b"a\n1\n")) for day in "ab")
     left = [_write(each.run_id) for each in (receipt, other)]
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=receipt_key(receipt.run_id), Body=b'{"schema": 2}')
@@ -62,7 +60,7 @@ def test_the_runs_of_a_page_are_looked_at_several_at_once(account: Account, monk
     def look(*_: object) -> None:
         both.wait()
 
-    monkeypatch.setattr(ObjectStore, "receipt", look)
+    monkeypatch.setattr(ObjectStore, "get", look)
     for run_id in ("e" * 32, "f" * 32):
         _write(run_id)
     assert _found(account) == []
@@ -85,4 +83,4 @@ def test_only_what_was_written_in_the_window_is_looked_at(account: Account) -> N
     def never(_: datetime) -> bool:
         return False
 
-    assert list(find_leftovers(account.pipeline, never)) == []
+    assert list(find_orphaned(account.parts, never)) == []

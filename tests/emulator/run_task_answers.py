@@ -1,7 +1,7 @@
-"""Rehearses what ECS may answer when a task is to be launched: throttles, no capacity, Failures.
+"""Gives prepared answers of RunTask in place of ECS: throttles, no capacity, Failures.
 
-Each line of the file `run_task_answers.jsonl` in the state folder answers one RunTask call in ECS's place and is then
-taken out of it; without lines ECS answers itself. A line holds the HTTP status and the body:
+Each line of the file `run_task_answers.jsonl` in the state folder answers one RunTask call and is then removed; without
+lines ECS answers. A line holds the HTTP status and the body:
 
     {"status": 400, "body": {"__type": "ThrottlingException", "message": "Rate exceeded"}}
     {"status": 200, "body": {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]}}
@@ -21,19 +21,19 @@ _lock = threading.Lock()
 
 
 def install(state: Path) -> None:
-    """Let RunTask look into the file of this state folder first."""
+    """Answer RunTask from the file in this state folder first."""
     run_task, prepared = ecs._run_task, state / FILE_NAME
 
-    def answer(request: Any) -> Any:
+    def run_prepared(request: Any) -> Any:
         line = _next_line(prepared)
         if line is None:
             return run_task(request)
-        said = json.loads(line)
+        answer = json.loads(line)
         headers = {"Content-Type": "application/x-amz-json-1.1"}
-        return int(said["status"]), headers, json.dumps(said["body"]).encode()
+        return int(answer["status"]), headers, json.dumps(answer["body"]).encode()
 
-    ecs._run_task = answer
-    ecs._ACTION_MAP["RunTask"] = answer  # it holds the function itself
+    ecs._run_task = run_prepared
+    ecs._ACTION_MAP["RunTask"] = run_prepared  # it holds the function itself
 
 
 def _next_line(path: Path) -> str | None:

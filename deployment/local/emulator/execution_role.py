@@ -1,57 +1,39 @@
-"""What Fargate does around a task and MiniStack does not: the execution role's permissions, stopTimeout, and secrets of
-a task definition that CloudFormation made."""
+"""Starts a task only where its execution role may do what ECS does in its name; MiniStack starts it anyway.
+
+docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import ecs
-from ministack.services.cloudformation import provisioners
 
-from deployment.local.emulator.containers import STOP_TIMEOUT_LABEL
-from deployment.local.emulator.decisions import Decisions
+from deployment.local.emulator.permissions import role_allows
 
 # docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html
 _LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
-# docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html, stopTimeout
-_DEFAULT_STOP_TIMEOUT_SECONDS = 30
 
 
 class ExecutionRoleRefused(Exception):
-    """The task's execution role may not do what ECS does in its name; the task fails to start."""
+    """The task's execution role lacks a permission that ECS needs; the task fails to start."""
 
 
-def install(decisions: Decisions) -> None:
+def install() -> None:
     """Replace how MiniStack prepares a container."""
     build = ecs._build_run_kwargs
 
     def prepared(container: dict[str, Any], definition: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        _check_execution_role(container, definition)
         keywords: dict[str, Any] = build(container, definition, *rest)
-        seconds = container.get("stopTimeout") or _DEFAULT_STOP_TIMEOUT_SECONDS
-        keywords["labels"][STOP_TIMEOUT_LABEL] = str(seconds)
-        _check_execution_role(decisions, container, definition)
         return keywords
 
     ecs._build_run_kwargs = prepared
-    provisioners._normalize_container_defs = _with_secrets(provisioners._normalize_container_defs)
 
 
-def _with_secrets(normalize: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Any], list[dict[str, Any]]]:
-    """MiniStack 1.5.33 turns a template's container definitions into the API's, all but their secrets."""
-
-    def normalized(definitions: Any) -> list[dict[str, Any]]:
-        result = normalize(definitions)
-        for definition in result:
-            secrets = definition.get("secrets") or []
-            definition["secrets"] = [{name[0].lower() + name[1:]: one[name] for name in one} for one in secrets]
-        return result
-
-    return normalized
-
-
-def _check_execution_role(decisions: Decisions, container: dict[str, Any], definition: dict[str, Any]) -> None:
+def _check_execution_role(container: dict[str, Any], definition: dict[str, Any]) -> None:
     role = definition.get("executionRoleArn")
     needed = [(action, arn, "failed to initialize logging driver") for action, arn in _logging(container)]
     for secret in container.get("secrets") or []:
@@ -59,7 +41,7 @@ def _check_execution_role(decisions: Decisions, container: dict[str, Any], defin
             arn = ":".join(secret["valueFrom"].split(":")[:7])  # what follows names a field of the secret
             needed.append(("secretsmanager:GetSecretValue", arn, "unable to pull secrets"))
     for action, arn, trouble in needed:
-        if not role or not decisions.allows(role, "ecs", action, arn, asked_by="ecs"):
+        if not role or not role_allows(role, "ecs", action, arn, asked_by="ecs"):
             raise ExecutionRoleRefused(
                 f"the execution role {role} may not {action} on {arn}: {trouble}: AccessDeniedException"
             )

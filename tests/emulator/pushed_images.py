@@ -1,6 +1,6 @@
-"""Runs what was pushed: the code in a task's image, where the embedded registry holds it, instead of the project's.
+"""Runs the code of the image that was pushed to MiniStack's registry; without Docker, MiniStack runs no image.
 
-Only `/app` of the image is taken; Python and its packages are this machine's. Docker, where it is there, runs it whole.
+Only `/app` of the image is used; Python and its packages are this machine's. A Docker engine runs the whole image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployment.local.emulator.containers import ImageNotFound
+from deployment.local.emulator.containers import Client, ImageNotFound
 
 _ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/"
@@ -22,13 +22,22 @@ _ECR = re.compile(
 _CODE = "app/"
 
 
-def code_in(folder: Path) -> Callable[[str], Path | None]:
-    """Return what tells, for an image's address, the folder with its code.
+def install(state: Path) -> None:
+    """Take the code of tasks from MiniStack's registry, unless a Docker engine runs them."""
+    from ministack.services import ecs
 
-    It answers None for an image that is not of the embedded registry: the project's own folder stands for that.
+    client = ecs._get_docker()
+    if isinstance(client, Client):
+        client.containers.code_of = code_in(state / "cloud" / "images")
+
+
+def code_in(folder: Path) -> Callable[[str], Path | None]:
+    """Return a function from an image's address to the folder with its code.
+
+    It returns None for an image outside the embedded registry: the project's folder is used for that.
 
     Args:
-        folder: where code is unpacked, once for each digest.
+        folder: code is unpacked here, once per digest.
     """
 
     def code_of(image: str) -> Path | None:

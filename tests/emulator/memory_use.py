@@ -1,24 +1,26 @@
-"""Watches how much memory a process and its children take."""
+"""Measures the memory of a process and its children."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 _LOOK_SECONDS = 0.2
 
 
-def exceeds(pid: int, limit_bytes: int, ended: Event) -> bool:
-    """Wait until the processes take more than `limit_bytes`, or have ended; return whether it was the former."""
-    while not ended.wait(_LOOK_SECONDS):
+def exceeds(pid: int, limit_bytes: int, ended: Callable[[], bool]) -> bool:
+    """Wait until the processes use more than `limit_bytes` or have ended; return whether they exceeded it."""
+    while not ended():
         if resident_bytes(pid) > limit_bytes:
             return True
+        time.sleep(_LOOK_SECONDS)
     return False
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident memory of a process and of all that it started; 0 where there is no /proc, or no such process."""
+    """Return the resident memory of a process and its descendants; 0 without /proc or without such a process."""
     process = Path("/proc") / str(pid)
     try:
         pages = int((process / "statm").read_text().split()[1])

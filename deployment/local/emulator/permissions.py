@@ -1,0 +1,60 @@
+"""Asks IAM about what AWS does in a role's name; MiniStack asks about requests only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ministack.core import iam_evaluator
+from ministack.core.responses import get_account_id, get_region
+
+decision_listeners: list[Callable[[Any, bool, str], None]] = []
+"""Called with each decision: its context, whether it was allowed, and which service asked."""
+
+
+def role_allows(
+    role_arn: str,
+    session: str,
+    action: str,
+    resource: str,
+    *,
+    asked_by: str,
+    conditions: dict[str, Any] | None = None,
+) -> bool:
+    """Return whether a role may do something, by its own policies, its boundary and the resource's policy."""
+    context, policies, limits = _context(role_arn, session, action, resource, conditions or {})
+    result = iam_evaluator.evaluate(context, policies, *limits)
+    found = iam_evaluator._resource_policy(action.partition(":")[0], resource)
+    if found is not None:
+        result = iam_evaluator.combine_resource_policy(result, context, *found, limits=limits)
+    allowed = bool(result.decision == "Allow")
+    for listener in decision_listeners:
+        listener(context, allowed, asked_by)
+    return allowed
+
+
+def _context(
+    role_arn: str, session: str, action: str, resource: str, conditions: dict[str, Any]
+) -> tuple[Any, Any, Any]:
+    account, role_name = get_account_id(), role_arn.rsplit("/", 1)[-1]
+    credential = iam_evaluator.ResolvedCredential(
+        access_key_id="",
+        secret_access_key="",
+        account_id=account,
+        principal_arn=f"arn:aws:sts::{account}:assumed-role/{role_name}/{session}",
+        principal_id=f"{role_name}:{session}",
+        principal_type="AssumedRole",
+    )
+    principal = iam_evaluator.resolve_principal("", account, credential)
+    context = iam_evaluator.EvalContext(
+        principal_arn=principal.arn,
+        principal_type=principal.type,
+        principal_account=principal.account,
+        action=action,
+        resource_arn=resource,
+        region=get_region(),
+        secure_transport=True,
+        service_context={name.lower(): value for name, value in conditions.items()},
+        principal_keys=principal.keys,
+    )
+    return context, principal.policies, principal.limits

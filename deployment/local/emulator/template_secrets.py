@@ -1,0 +1,25 @@
+"""Gives a task the secrets of a task definition that CloudFormation made; MiniStack 1.5.33 loses them.
+
+It turns a template's container definitions into the API's, all but their secrets.
+docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-ecs-taskdefinition-secret.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ministack.services.cloudformation import provisioners
+
+
+def install() -> None:
+    """Replace how CloudFormation makes a task definition."""
+    normalize = provisioners._normalize_container_defs
+
+    def normalized(definitions: Any) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = normalize(definitions)
+        for definition in result:
+            secrets = definition.get("secrets") or []
+            definition["secrets"] = [{name[0].lower() + name[1:]: one[name] for name in one} for one in secrets]
+        return result
+
+    provisioners._normalize_container_defs = normalized

@@ -1,0 +1,33 @@
+"""Marks a state folder with the version of Sluice that made it; state of another minor version is not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deployment.local.errors import StateOutdated
+from flows import __version__
+
+FILE_NAME = "version"
+_WRITTEN_BY_EVERY_VERSION = ("cloud.json", "cloud")
+
+
+def claim_state(state_dir: Path, version: str = __version__) -> None:
+    """Mark a new state folder with this version.
+
+    Raises:
+        StateOutdated: another minor version made it, or one that left no mark.
+    """
+    marker, wanted = state_dir / FILE_NAME, _minor(version)
+    if any((state_dir / name).exists() for name in _WRITTEN_BY_EVERY_VERSION):
+        found = marker.read_text().strip() if marker.exists() else ""
+        if found != wanted:
+            maker = f"Sluice {found}" if found else "an earlier version of Sluice"
+            raise StateOutdated(
+                f"The local state in {state_dir} was made by {maker}, and Sluice {wanted} cannot use it. "
+                f"Delete it (uploads, receipts, flow runs) with: sluice clean --state {state_dir}"
+            )
+    marker.write_text(f"{wanted}\n")
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])

@@ -1,0 +1,59 @@
+"""The flow that records why a run crashed; an automation starts it for every run in a state Crashed
+(deployment/prefect_setup/automations.yaml)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_run_logger, runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Completed, Crashed
+
+from flows.composition import task_identity
+from flows.observability.crashes import UNEXPLAINED, investigate
+
+_ARTIFACT_KEY = "crash"
+
+
+@flow(
+    name="explain-crash",
+    description="Record why a flow run crashed, and the last lines of its log.",
+    flow_run_name="{flow_run_id}",
+    persist_result=False,
+)
+def explain_crash(flow_run_id: UUID) -> State[Any]:
+    """Show in a crashed flow run's state, and in an artifact of it, why it crashed.
+
+    Args:
+        flow_run_id: The flow run that crashed.
+    """
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(flow_run_id)
+        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"why {flow_run.name} crashed")
+        crash = investigate(client, flow_run, task_identity().log)
+        before = _message_so_far(client, flow_run)
+        client.create_artifact(
+            ArtifactCreate(
+                key=_ARTIFACT_KEY,
+                type="markdown",
+                description="Why the run crashed, and its last log lines.",
+                data=crash.markdown(before),
+                flow_run_id=flow_run.id,
+            )
+        )
+        for line in crash.message(before).splitlines():
+            get_run_logger().info(line)
+        if flow_run.state_name != UNEXPLAINED:
+            return Completed(name="Went on", message=f"{flow_run.name} is {flow_run.state_name} by now")
+        explained: State[Any] = Crashed(name=crash.state_name, message=crash.message(before))
+        client.set_flow_run_state(flow_run.id, explained, force=True)
+    return Completed(name="Explained", message=crash.state_name)
+
+
+def _message_so_far(client: SyncPrefectClient, flow_run: FlowRun) -> str:
+    """The message of the newest state of the crash."""
+    crashes = [state for state in client.read_flow_run_states(flow_run.id) if state.type is StateType.CRASHED]
+    return (crashes[-1].message if crashes else None) or ""

@@ -1,0 +1,208 @@
+"""One upload as Prefect shows it: its stages as tasks, its progress, its outcome. Runs inside a flow run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from prefect import get_run_logger, runtime
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed, Failed
+from prefect.tasks import Task
+
+from flows.observability.display import ProgressBar, heartbeat, rows_in, show_outcome
+from flows.observability.run_summary import ConsoleLinks, outcome_message, outcome_name
+from flows.observability.upload_slot import upload_slot
+from flows.pipeline.job import Fetched, Parts, Published, UploadJob
+from flows.pipeline.receipt import Receipt, Status, receipt_key
+from flows.pipeline.run import RunUpload, run_upload
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.errors import TransientError
+from flows.refinery.refine import REJECTING, Refined
+from lambda_trigger.message import folder_of
+
+_SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
+_SECONDS_CORE = 14_400  # nothing of that size takes nearly so long; what does is stuck
+
+
+def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> Receipt:
+    """Take one upload to its end inside a flow run, and show it there; return its receipt.
+
+    Raises:
+        TransientError: nothing was committed; the same upload can be tried again.
+        TerminalError: it will fail again in the same way.
+    """
+    log, upload, progress = get_run_logger(), job.upload, ProgressBar()
+    again = f", once more (attempt {upload.attempt})" if upload.attempt else ""
+    log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
+    calls = TaskCalls(progress)
+    with heartbeat(), upload_slot(limit_of(parts, job)):
+        receipt = run(parts, _of_this_flow_run(job), calls, progress.moved)
+        if not calls.made:
+            log.info("This object version has a receipt already (attempt %s): nothing is left to do.", receipt.attempt)
+            return receipt
+        progress.done()
+        name = display_name(parts, job) if job.by_hand else None
+        show_outcome(receipt, console_links(parts, job), *_tags(job), name=name, dry_run=job.dry_run)
+        log.info("%s: %s.", outcome_name(receipt), outcome_message(receipt))
+        return receipt
+
+
+def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
+    """Return the state of the flow run. A rejected file is a failure of the file, and named so: a broken pipeline is
+    only "Failed" or "Crashed"."""
+    kind = Failed if receipt.status is Status.REJECTED else Completed
+    if not dry_run:
+        return kind(name=outcome_name(receipt), message=outcome_message(receipt))
+    if receipt.status is Status.REJECTED:
+        return kind(name="Would be rejected", message=receipt.reason)
+    return kind(name="Dry run", message=f"nothing was written; it would be: {outcome_message(receipt)}")
+
+
+def limit_of(parts: Parts, job: UploadJob) -> str | None:
+    """Return the concurrency limit that the upload's contract sets. A stage reports what is wrong with a contract."""
+    with suppress(ContractInvalid):
+        contract = job.contract or parts.contracts.for_key(job.upload.key)
+        if contract.max_concurrent_uploads:
+            return parts.settings.prefect_names.limit(contract.dataset)
+    return None
+
+
+def display_name(parts: Parts, job: UploadJob) -> str:
+    """Return the name of a job's flow run."""
+    return run_name(job.upload.key, job.upload.run_id, parts.settings.incoming_prefix)
+
+
+def run_name(key: str, run_id: str | None, incoming_prefix: str = "incoming/") -> str:
+    """Return the name of a flow run: folder, file and the first characters of the run id."""
+    names = [folder_of(key, incoming_prefix) or "default", PurePosixPath(key).name]
+    return " ".join([" / ".join(names), *([run_id[:8]] if run_id else [])])
+
+
+def console_links(parts: Parts, job: UploadJob) -> ConsoleLinks:
+    """Return the links into the AWS console for what this upload is made into."""
+    settings, log = parts.settings, job.log
+    return ConsoleLinks.of(
+        settings.queue_url, settings.published_bucket, log.group if log else None, log.stream if log else None
+    )
+
+
+def _of_this_flow_run(job: UploadJob) -> UploadJob:
+    flow_run_id = str(runtime.flow_run.id) if runtime.flow_run.id else None
+    return replace(job, chain=job.chain.model_copy(update={"flow_run_id": flow_run_id}))
+
+
+def _tags(job: UploadJob) -> list[str]:
+    tags = {"dry-run": job.dry_run, "by-hand": job.by_hand, "repair": job.corrections is not None}
+    return [tag for tag, applies in tags.items() if applies]
+
+
+# --- stages as tasks --------------------------------------------------------------------------------------------------
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
+    """Retry a task only for a transient error: a rejected file would be rejected again."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+# Results stay in memory: a stage's result is a path on this machine, worth nothing to another one.
+_ANY: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+_EDGE: dict[str, Any] = _ANY | {
+    "timeout_seconds": _SECONDS_EDGE,
+    "retries": 2,
+    "retry_delay_seconds": [1, 5],
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _may_pass,
+}
+_CORE: dict[str, Any] = _ANY | {"timeout_seconds": _SECONDS_CORE}  # pure: it would fail the same way again
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "fetch": _EDGE | {"description": "Read the object version from S3."},
+    "refine": _CORE | {"description": "Read, validate with Great Expectations, preprocess with pandas, write."},
+    "publish": _EDGE | {"description": "Upload the outputs under keys of this run."},
+    "record": _EDGE | {"description": "Commit the receipt: now the result counts."},
+}
+
+
+class TaskCalls:
+    """Calls each stage as a Prefect task of its name, and logs what it returns to the flow run.
+
+    Attributes:
+        made: the names of the stages that were called.
+    """
+
+    def __init__(self, progress: ProgressBar) -> None:
+        self.made: list[str] = []
+        self._progress = progress
+
+    def __call__(self, stage: Callable[..., Any], *values: Any) -> Any:
+        """Call a stage."""
+        name = stage.__name__
+        self.made.append(name)
+
+        @functools.wraps(stage)
+        def logged(*values: Any) -> Any:
+            result = stage(*values)
+            self._log(result)
+            return result
+
+        try:
+            return Task(fn=logged, name=name, task_run_name=name, **_OPTIONS[name])(*values)
+        except REJECTING as error:
+            get_run_logger().warning("The file cannot be published: %s.", error)
+            raise
+
+    def _log(self, result: Any) -> None:
+        if isinstance(result, Fetched):
+            self._progress.expect(result.contract.dataset, rows_in(result.path))
+            _log_fetched(result)
+        elif isinstance(result, Refined):
+            _log_refined(result)
+        elif isinstance(result, Published):
+            for output in result.outputs:
+                size = f"{output.size_bytes:,}"
+                get_run_logger().info("Wrote %s (%s rows, %s bytes).", output.key, f"{output.rows:,}", size)
+        elif isinstance(result, Receipt):
+            get_run_logger().info("The receipt is %s: %s.", receipt_key(result.run_id), result.status)
+
+
+def _log_fetched(fetched: Fetched) -> None:
+    log, contract = get_run_logger(), fetched.contract
+    log.info(
+        "Read %s bytes. The contract is %s%s, with %s columns, %s expectations and %s preprocessing steps.",
+        f"{fetched.facts.size_bytes:,}",
+        contract.dataset,
+        " (no contract matches the key)" if contract.is_default else "",
+        len(contract.columns),
+        len(contract.expectations),
+        len(contract.preprocess),
+    )
+    if fetched.corrections:
+        log.info("%s rows are as repairs corrected them.", f"{len(fetched.corrections.rows):,}")
+
+
+def _log_refined(refined: Refined) -> None:
+    log = get_run_logger()
+    failed = [check for check in refined.checks if not check.success]
+    for check in failed:
+        rows = "" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
+        log.warning("Failed: %s%s", check.rule, rows)
+    passed = f"{len(refined.checks) - len(failed)} of {len(refined.checks)} checks passed"
+    if refined.rejected:
+        log.info("%s rows: the file is rejected. %s.", f"{refined.rows_in:,}", passed)
+        return
+    bad, dropped = sum(refined.quarantined.values()), sum(refined.dropped.values())
+    steps = f" ({', '.join(f'{rows:,} by {step}' for step, rows in refined.dropped.items())})" if dropped else ""
+    log.info(
+        "%s rows: %s to publish, %s to quarantine, %s dropped%s. %s.",
+        f"{refined.rows_in:,}",
+        f"{refined.rows_published:,}",
+        f"{bad:,}",
+        f"{dropped:,}",
+        steps,
+        passed,
+    )

@@ -1,0 +1,303 @@
+"""The commit protocol, acted on: receipt, index, clean-up. protocol.py decides, this module reads and writes S3.
+
+Everything here can be done again after a crash, and ends in the same place.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+
+from blocks.aws_errors import AwsUnavailable
+from blocks.object_store import ObjectStore, StoredObject
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.protocol import (
+    IndexEntry,
+    ReceiptConflict,
+    decide_after_refused_commit,
+    entry_without,
+    index_key,
+    orphaned_keys,
+    run_of,
+    runs_of_unknown_order,
+    superseded_keys,
+    updated_entry,
+)
+from flows.pipeline.receipt import Receipt, ReceiptUnreadable, area_of, receipt_key
+from flows.refinery.contract.model import Contract
+from lambda_trigger.message import run_id_of
+
+_ATTEMPTS = 8  # to write what other workers keep changing
+_DATA = "data/"
+_LOOKS_AT_ONCE = 8
+
+
+# --- receipts ---------------------------------------------------------------------------------------------------------
+
+
+def read_receipt(store: ObjectStore, run_id: str) -> Receipt | None:
+    """Return the receipt of a run, or None when there is none yet.
+
+    Raises:
+        ReceiptUnreadable: it is not one that this release reads.
+    """
+    found = store.get(receipt_key(run_id))
+    return Receipt.from_json(found.body) if found else None
+
+
+def has_receipt(store: ObjectStore, run_id: str) -> bool:
+    """Return whether a run has a receipt, of whatever schema."""
+    return store.exists(receipt_key(run_id))
+
+
+def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
+    """Write the receipt, once, and return the one that counts.
+
+    A first attempt is written only where there is no receipt; a forced re-run replaces the receipt of an earlier
+    attempt, the one that it saw. The own write after a lost response is success.
+
+    Raises:
+        ReceiptConflict: a different result for the same attempt was committed first.
+    """
+    key = receipt_key(receipt.run_id)
+    for _ in range(_ATTEMPTS):
+        found = store.get(key) if receipt.attempt > 0 else None
+        before = Receipt.from_json(found.body) if found else None
+        if before and before.attempt >= receipt.attempt:
+            return decide_after_refused_commit(receipt, before)
+        if store.put_if_unchanged(key, receipt.to_json(), found, metadata=receipt.metadata()):
+            return receipt
+        committed = read_receipt(store, receipt.run_id)
+        if committed is None:
+            raise AwsUnavailable(f"receipt {receipt.run_id} was refused, and is not there; trying again")
+        if committed.attempt >= receipt.attempt:
+            return decide_after_refused_commit(receipt, committed)
+        # An earlier attempt was committed in between; this one replaces that as well.
+    raise AwsUnavailable(f"receipt {receipt.run_id} kept changing; trying again")
+
+
+def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
+    """Commit a receipt, bring the index up to date, and delete what this replaces; return the receipt that counts.
+
+    Args:
+        contract: the contract that judged the file.
+
+    Raises:
+        ReceiptConflict: a different result for the same attempt was committed first, or one without the corrections.
+    """
+    try:
+        committed = commit(parts.store, receipt)
+        if job.corrections and committed.attempt > receipt.attempt:
+            raise without_corrections(receipt.run_id)
+    except ReceiptConflict:
+        # Its worker may have died before it could settle, and the message of this one is deleted next.
+        other = read_receipt(parts.store, receipt.run_id)
+        if other:
+            settle(parts, job, contract, other, written=receipt)
+        raise
+    # Only a worker before this one can have left something behind: most uploads need no look.
+    if committed is receipt and receipt.attempt == 0 and job.chain.receive_count == 1:
+        _update_index_of(parts, contract, committed)
+    else:
+        settle(parts, job, contract, committed, written=receipt)
+    return committed
+
+
+def without_corrections(run_id: str) -> ReceiptConflict:
+    """Return the error of a repair that another attempt overtook."""
+    return ReceiptConflict(
+        f"run {run_id} was processed again in the meantime, without these corrections; its receipt counts. "
+        "Look at its quarantine, and repair that"
+    )
+
+
+# --- what follows from a receipt --------------------------------------------------------------------------------------
+
+
+def settle(
+    parts: Parts, job: UploadJob, contract: Contract | None, receipt: Receipt, *, written: Receipt | None = None
+) -> None:
+    """Bring the index up to date with a receipt that may have been there already, and delete orphaned outputs: a worker
+    may have died between its commit and the index, or before the commit and after it had written something else.
+
+    Args:
+        contract: the contract that judges this job's file; None: that of the receipt's dataset.
+        written: the receipt that this job would have committed, whose outputs are there.
+    """
+    by_key = parts.contracts.for_key(job.upload.key)
+    contract = contract or _named(parts, receipt.contract.dataset) or by_key
+    _update_index_of(parts, contract, receipt)
+    # A run by hand may be judged by another contract than the one that the key belongs to, or the attempt before.
+    contracts = [contract, by_key, *(parts.contracts if receipt.attempt > 0 else ())]
+    prefix = parts.settings.incoming_prefix
+    folders = {f"{_DATA}{area_of(each, job.upload, prefix)}/" for each in contracts}
+    outputs = [output for source in (receipt, written) if source for output in source.outputs if output.is_retirable]
+    folders.update(output.key.rpartition("/")[0] + "/" for output in outputs)
+    _delete_orphaned(parts.store, receipt, folders)
+
+
+def _update_index_of(parts: Parts, contract: Contract, receipt: Receipt) -> None:
+    def replaces(dataset: str) -> bool:
+        # The receipt that counts may be of another dataset than this job's.
+        found = contract if contract.dataset == dataset else _named(parts, dataset)
+        return found is not None and found.on_reupload == "replace"
+
+    update_index(parts.store, receipt, replaces=replaces, datasets=[each.dataset for each in parts.contracts])
+
+
+def _named(parts: Parts, dataset: str) -> Contract | None:
+    """The contract of a dataset that a receipt names; None when this release no longer has it."""
+    return next((contract for contract in parts.contracts if contract.dataset == dataset), None)
+
+
+def update_index(
+    store: ObjectStore, receipt: Receipt, *, replaces: Callable[[str], bool], datasets: Iterable[str] = ()
+) -> IndexEntry:
+    """Bring the source key's index entry up to date and delete the outputs that this retires.
+
+    Args:
+        replaces: whether a re-upload replaces earlier outputs, by dataset.
+        datasets: where a forced re-run may have to withdraw what an earlier attempt published, having been judged
+            by another contract.
+    """
+    for _ in range(_ATTEMPTS):
+        key = _index_key_of(receipt, receipt.contract.dataset)
+        found = store.get(key)
+        # Read after the entry: a forced re-run that commits from here on changes the entry after this worker did,
+        # or makes its write fail. So no receipt that was replaced in the meantime gets into the index.
+        current = read_receipt(store, receipt.run_id) or receipt
+        if current.contract.dataset != receipt.contract.dataset:
+            receipt = current
+            continue
+        before = IndexEntry.from_json(found.body) if found else None
+        entry = updated_entry(
+            before,
+            current,
+            replace=replaces(current.contract.dataset),
+            newest_first=newest_first(store, runs_of_unknown_order(before, current), current),
+        )
+        if entry != before and not _put_entry(store, key, entry, found):
+            continue  # another worker changed the entry in between
+        entry = _delete_retired(store, key, entry)
+        # A re-run under another contract looks into this entry once, and that may have been before it was written.
+        receipt = read_receipt(store, receipt.run_id) or receipt
+        if receipt.contract.dataset != current.contract.dataset:
+            continue
+        _withdraw(store, receipt, set(datasets) - {receipt.contract.dataset})
+        return entry
+    raise AwsUnavailable(f"index entry {receipt.source.key} kept changing; trying again")
+
+
+def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> None:
+    """Withdraw what earlier attempts published in other datasets."""
+    for dataset in sorted(datasets) if receipt.attempt > 0 else ():
+        key = _index_key_of(receipt, dataset)
+        for _ in range(_ATTEMPTS):
+            found = store.get(key)
+            if found is None:
+                break
+            before = IndexEntry.from_json(found.body)
+            entry = entry_without(before, receipt)
+            if entry == before or _put_entry(store, key, entry, found):
+                _delete_retired(store, key, entry)
+                break
+        else:
+            raise AwsUnavailable(f"index entry {receipt.source.key} in {dataset} kept changing; trying again")
+
+
+def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEntry:
+    """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""
+    if not entry.retired:
+        return entry
+    for retired in entry.retired:
+        store.delete(retired)
+    found = store.get(key)
+    if found is None:
+        return entry
+    stored = IndexEntry.from_json(found.body)
+    cleared = stored.model_copy(update={"retired": tuple(sorted(set(stored.retired) - set(entry.retired)))})
+    # Lost to another worker's write: the keys stay listed and are deleted again, which does no harm.
+    _put_entry(store, key, cleared, found)
+    return cleared
+
+
+def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str]) -> None:
+    """Delete what other workers wrote into `folders` for the run of `receipt` and what it does not name."""
+    for folder in sorted(folders):
+        for page in store.list_keys(folder + receipt.run_id):
+            for key in orphaned_keys((key for key, _ in page), receipt):
+                store.delete(key)
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+
+def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
+    """Return what is current for a receipt's dataset and source key; None when nothing of it is in the index yet."""
+    found = store.get(_index_key_of(receipt, receipt.contract.dataset))
+    return IndexEntry.from_json(found.body) if found else None
+
+
+def newest_first(store: ObjectStore, run_ids: frozenset[str], receipt: Receipt) -> tuple[str, ...]:
+    """Return those of some runs of a receipt's key whose versions S3 still lists, that of the newest one first."""
+    bucket, key = receipt.source.bucket, receipt.source.key
+    found: list[str] = []
+    for page in store.versions(bucket, key) if run_ids else ():
+        for version in page:
+            run_id = run_id_of(bucket, key, version.version_id, version.etag, None)
+            if version.key == key and run_id in run_ids:
+                found.append(run_id)
+        if len(found) == len(run_ids) or (page and page[-1].key != key):
+            break
+    return tuple(found)
+
+
+def _index_key_of(receipt: Receipt, dataset: str) -> str:
+    return index_key(dataset, receipt.source.bucket, receipt.source.key)
+
+
+def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObject | None) -> bool:
+    return store.put_if_unchanged(key, entry.model_dump_json(by_alias=True), seen)
+
+
+# --- orphaned outputs -------------------------------------------------------------------------------------------------
+
+
+def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
+    """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded one.
+
+    Workers clean up after each other, with one exception. A worker hangs, another one takes the upload over, finishes
+    it and deletes the message; then the first one goes on, writes its output, and is killed before it looks at the
+    receipt. No message is left to bring another worker. So the reconcile flow looks for such objects.
+
+    A run without a receipt is left alone: its worker may be about to commit.
+
+    Args:
+        within: whether to look at what was written at that time.
+    """
+    for page in parts.store.list_keys(_DATA):
+        by_run: dict[str, list[str]] = defaultdict(list)
+        for key, written in page:
+            run_id = run_of(key)
+            if run_id and within(written):
+                by_run[run_id].append(key)
+        # Two or three small reads for each run, of which a day may have ten thousand.
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            for found in pool.map(partial(_orphaned_of_run, parts), by_run, by_run.values()):
+                yield from found
+
+
+def _orphaned_of_run(parts: Parts, run_id: str, keys: Iterable[str]) -> tuple[str, ...]:
+    try:
+        receipt = read_receipt(parts.store, run_id)
+    except ReceiptUnreadable:
+        return ()  # of a later release, which knows what its receipts reference
+    if receipt is None:
+        return ()
+    contract = _named(parts, receipt.contract.dataset)
+    entry = index_entry(parts.store, receipt) if contract and contract.on_reupload == "replace" else None
+    order = newest_first(parts.store, runs_of_unknown_order(entry, receipt), receipt)
+    return superseded_keys(keys, receipt, entry, newest_first=order)

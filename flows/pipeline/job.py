@@ -1,0 +1,133 @@
+"""The values that one upload passes from stage to stage. None of them is changed once it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from blocks.object_store import ObjectFacts, ObjectStore
+from blocks.settings import PipelineSettings
+from blocks.upload_queue import UploadQueue
+from flows.pipeline.receipt import Chain, Output, Receipt
+from flows.refinery.contract.loading import Contracts
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import TerminalError
+from flows.refinery.refine import Refined
+from flows.refinery.repair.corrections import Corrections
+from lambda_trigger.message import UploadMessage
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an upload needs of the outside world; flows/composition.py puts it together.
+
+    Attributes:
+        read_contracts: reads all contracts; called when the first upload needs one.
+    """
+
+    settings: PipelineSettings
+    store: ObjectStore
+    queue: UploadQueue
+    read_contracts: Callable[[], Contracts]
+
+    @cached_property
+    def contracts(self) -> Contracts:
+        """The contracts of all datasets.
+
+        Raises:
+            ContractInvalid: one of them has a fault.
+        """
+        return self.read_contracts()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLog:
+    """Where in CloudWatch Logs a task's log is."""
+
+    group: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIdentity:
+    """Which execution started this container, and which task it is; None outside of the chain."""
+
+    run_id: str | None
+    execution_arn: str | None
+    task_arn: str | None
+    log: TaskLog | None = None
+
+
+@dataclass(frozen=True)
+class UploadJob:
+    """One attempt at one upload.
+
+    Attributes:
+        upload: the object version.
+        chain: the identifiers of the message, task and flow run that this attempt belongs to.
+        contract: judges the file instead of the contract that its key belongs to.
+        corrections: what a repair puts into some rows, on top of earlier repairs.
+        by_hand: whether a person started it.
+        dry_run: whether to stop before anything is written to S3.
+        log: where the process logs, for the links in the UI.
+    """
+
+    upload: UploadMessage
+    chain: Chain = field(default_factory=Chain)
+    contract: Contract | None = None
+    corrections: Corrections | None = None
+    by_hand: bool = False
+    dry_run: bool = False
+    log: TaskLog | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What the stage fetch returns.
+
+    Attributes:
+        path: the local copy of the object version; the other stages write beside it.
+        facts: what S3 reports about the object version.
+        contract: judges the file.
+        corrections: what repairs, this one and earlier ones, put into some rows.
+    """
+
+    path: Path
+    facts: ObjectFacts
+    contract: Contract
+    corrections: Corrections | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the stage publish returns.
+
+    Attributes:
+        outputs: what was uploaded.
+        receipt: committed by another worker in the meantime; nothing was uploaded then.
+    """
+
+    outputs: tuple[Output, ...] = ()
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the stages before the commit found: all that a receipt is made of. None where a stage returned nothing.
+
+    Attributes:
+        contract: the contract that judges the file.
+        earlier: the receipt of an earlier attempt.
+        error: why a stage cannot publish the file.
+        seconds: how long each stage took.
+    """
+
+    contract: Contract
+    earlier: Receipt | None = None
+    fetched: Fetched | None = None
+    refined: Refined | None = None
+    published: Published | None = None
+    error: TerminalError | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)

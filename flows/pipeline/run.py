@@ -1,0 +1,147 @@
+"""The order of an upload, written once: fetch, refine, publish, record.
+
+The same for uploads of the chain, runs by hand, dry runs and repairs, with Prefect watching and without it: they
+differ only in the job, and in how a stage is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from flows.pipeline.commit import read_receipt, settle, without_corrections
+from flows.pipeline.errors import OutOfMemory, StageBroke, StageTookTooLong, TakesTooLong
+from flows.pipeline.job import Outcome, Parts, UploadJob
+from flows.pipeline.json_log import log_context, place_of
+from flows.pipeline.protocol import is_done
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.stages import fetch, publish, receipt_of, record, refine
+from flows.pipeline.time_limit import TimeIsUp, time_limit
+from flows.refinery.errors import SluiceError
+from flows.refinery.refine import REJECTING, Progress
+
+LOG = logging.getLogger("sluice")
+_TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fault, or its contract's
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Call = Callable[..., Any]
+"""Calls a stage: gets the function, whose name is the stage's, and its values."""
+
+
+def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
+    """Call a stage as a function."""
+    return stage(*values, **more)
+
+
+def run_upload(parts: Parts, job: UploadJob, call: Call = plainly, on_progress: Progress | None = None) -> Receipt:
+    """Take one upload from where it is to its end, and return its receipt; for a dry run the one that it would get.
+
+    Args:
+        call: runs a stage: plainly, or as a Prefect task.
+        on_progress: called with a part of the stage refine and the rows that it has done so far.
+
+    Raises:
+        TransientError: nothing was committed; the same upload can be tried again.
+        TerminalError: it will fail again in the same way.
+    """
+    earlier = read_receipt(parts.store, job.upload.run_id)
+    if earlier and is_done(earlier, job.upload.attempt) and not job.dry_run:
+        if job.corrections:
+            raise without_corrections(job.upload.run_id)
+        settle(parts, job, job.contract, earlier)
+        return earlier
+    contract = job.contract or parts.contracts.for_key(job.upload.key)
+    do = _StageRunner(parts, job, call)
+    fetched = refined = published = rejection = None
+    with log_context(run_id=job.upload.run_id, dataset=contract.dataset), _work_dir() as work_dir:
+        try:
+            fetched = do(fetch, parts, job, contract, earlier, work_dir)
+            refined = do(refine, fetched, on_progress)
+            if not refined.rejected and not job.dry_run:
+                published = do(publish, parts, job, fetched, refined)
+        except REJECTING as error:
+            rejection = error
+        outcome = Outcome(contract, earlier, fetched, refined, published, rejection, do.seconds)
+        return receipt_of(job, outcome) if job.dry_run else do(record, parts, job, outcome)
+
+
+RunUpload = Callable[..., Receipt]
+"""What has the parameters of `run_upload`."""
+
+
+@contextmanager
+def _work_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        yield Path(folder)
+
+
+class _StageRunner:
+    """Calls stages: limits the time of each, translates what it raises, logs and times it."""
+
+    def __init__(self, parts: Parts, job: UploadJob, call: Call) -> None:
+        self._job, self._call = job, call
+        self._limits = {"refine": parts.settings.stage_timeout_seconds}
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
+        @functools.wraps(stage)
+        def guarded(*values: P.args, **more: P.kwargs) -> T:
+            with self._guard(stage.__name__, self._limits.get(stage.__name__)):
+                return stage(*values, **more)
+
+        result: T = self._call(guarded, *values, **more)
+        return result
+
+    @contextmanager
+    def _guard(self, name: str, limit_seconds: float | None) -> Iterator[None]:
+        started = time.monotonic()
+        failed: dict[str, str] = {}
+        try:
+            with log_context(stage=name), time_limit(limit_seconds):
+                yield
+        except BaseException as error:
+            failed = {"error": type(error).__name__}
+            meaning = _translated(error, name, self._job, limit_seconds)
+            if meaning is error:
+                raise
+            raise meaning from None
+        finally:
+            self.seconds[name] = time.monotonic() - started
+            fields = {"stage": name, "seconds": round(self.seconds[name], 3), **failed}
+            LOG.info("stage failed" if failed else "stage done", extra={"fields": fields})
+
+
+def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds: float | None) -> BaseException:
+    """Return what an exception means for the upload; an unexpected one as an error that quotes no data."""
+    if isinstance(error, TimeIsUp):
+        return _too_long(stage, job, limit_seconds or 0)
+    if isinstance(error, MemoryError):
+        return OutOfMemory(
+            f"stage {stage} ran out of memory ({_place_of(error)}). A custom step of the dataset gets all rows at "
+            "once; give the task more memory (the stack's parameter TaskMemory) and redrive the dead-letter queue"
+        )
+    if isinstance(error, SluiceError) or not isinstance(error, Exception):
+        return error
+    return StageBroke(f"stage {stage}: {_place_of(error)}")
+
+
+def _too_long(stage: str, job: UploadJob, limit_seconds: float) -> SluiceError:
+    took = f"the stage {stage} was not done after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
+    if (job.chain.receive_count or 1) < _TRIES_IN_TIME:
+        return StageTookTooLong(f"{took}; trying once more")
+    return TakesTooLong(
+        f"{took}, and not for the first time. A custom step that never ends does that, or a file that is too large for "
+        "the task: fix the step, or give the task more time and CPU, and upload it again"
+    )
+
+
+def _place_of(error: Exception) -> str:
+    """Return type and place of an exception, without its text: pandas quotes values in its messages."""
+    return f"{type(error).__name__} at {place_of(error.__traceback__)}"

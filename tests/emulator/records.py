@@ -1,0 +1,25 @@
+"""The extensions of the emulator, and what they wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+EXTENSIONS = tuple(
+    f"tests.emulator.{name}"
+    for name in (
+        "decision_record",
+        "run_task_answers",
+        "memory_limit",
+        "lambda_lines",
+        "lambda_json_logs",
+        "pushed_images",
+    )
+)
+
+
+def decisions_of(state_dir: Path) -> list[dict[str, Any]]:
+    """Every IAM decision about a role so far (decision_record.py)."""
+    path = state_dir / "decisions.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,246 @@
+"""Shows, in MiniStack's own environment and without our patches, that each difference from AWS is still there.
+
+    .venv-cloud/bin/python -m tests.emulator.unpatched
+
+Prints a JSON object: the patch's module → whether MiniStack still needs it. A patch that is not needed can go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+_ROLE = "arn:aws:iam::000000000000:role/may-do-nothing"
+_CLUSTER = "arn:aws:ecs:eu-central-1:000000000000:cluster/tests"
+_CONTAINER = {
+    "name": "worker",
+    "image": "sluice",
+    "user": "10001",
+    "readonlyRootFilesystem": True,
+    "stopTimeout": 7,
+    "memory": 512,
+}
+
+
+def containers() -> bool:
+    """ECS has nothing to run a task with where there is no Docker."""
+    from ministack.services import ecs
+
+    return ecs._get_docker() is None
+
+
+def pushed_images() -> bool:
+    """A task runs whatever the engine makes of the image's name: ECS never asks MiniStack's own registry."""
+    from ministack.services import ecs
+
+    return "ecr" not in vars(ecs)
+
+
+def docker_tasks() -> bool:
+    """A container gets neither its user nor its read-only root."""
+    return not {"user", "read_only"} & _container_options().keys()
+
+
+def memory_limit() -> bool:
+    """A container gets no memory limit."""
+    return "mem_limit" not in _container_options()
+
+
+def execution_role() -> bool:
+    """A container is prepared for a role that IAM does not even know."""
+    return bool(_container_options())
+
+
+def template_secrets() -> bool:
+    """The secrets of a template's container keep the template's names, which ECS does not read."""
+    from ministack.services.cloudformation import provisioners
+
+    secret = {"Name": "KEY", "ValueFrom": "arn:aws:secretsmanager:eu-central-1:000000000000:secret:key"}
+    (normalized,) = provisioners._normalize_container_defs([{"Name": "worker", "Secrets": [secret]}])
+    return bool(normalized["secrets"] == [secret])
+
+
+def task_roles() -> bool:
+    """The credentials of a task's endpoint are of no session that STS knows."""
+    from ministack.services import imds, sts
+
+    _, _, body = asyncio.run(imds.handle_request("GET", "/v2/credentials/some-task", {}, b"", {}))
+    return json.loads(body)["AccessKeyId"] not in sts._sessions
+
+
+def task_stop() -> bool:
+    """A task is STOPPED with exit code 0 before anybody has asked its container."""
+    from ministack.services import ecs
+
+    arn = "arn:aws:ecs:eu-central-1:000000000000:task/tests/0123456789abcdef"
+    ecs._clusters["tests"] = {"clusterName": "tests", "clusterArn": _CLUSTER, "status": "ACTIVE"}
+    ecs._tasks[arn] = {
+        "taskArn": arn,
+        "clusterArn": _CLUSTER,
+        "lastStatus": "RUNNING",
+        "desiredStatus": "RUNNING",
+        "containers": [{"name": "worker", "lastStatus": "RUNNING"}],
+        "_docker_ids": [],
+    }
+    _, _, body = ecs._stop_task({"cluster": "tests", "task": arn})
+    task = json.loads(body)["task"]
+    return (task["lastStatus"], task["containers"][0]["exitCode"]) == ("STOPPED", 0)
+
+
+def state_machine_role() -> bool:
+    """A state machine may call a service whatever its role may do: no execution, and so no role, is known here."""
+    from ministack.services import stepfunctions
+
+    stepfunctions._invoke_resource("arn:aws:states:::aws-sdk:sqs:listQueues", {})
+    return True
+
+
+def run_task_sync() -> bool:
+    """ecs:runTask.sync succeeds with a task that failed, and answers in camelCase."""
+    from ministack.services import ecs, stepfunctions
+
+    failed = {"taskArn": "arn", "lastStatus": "STOPPED", "containers": [{"exitCode": 1}]}
+    originals = ecs._run_task, ecs._describe_tasks
+    ecs._run_task = ecs._describe_tasks = lambda _: (200, {}, json.dumps({"tasks": [failed]}).encode())
+    try:
+        answer = stepfunctions._SERVICE_DISPATCH["arn:aws:states:::ecs:runTask"](
+            "arn:aws:states:::ecs:runTask.sync", {}
+        )
+    finally:
+        ecs._run_task, ecs._describe_tasks = originals
+    return bool(answer == {"tasks": [failed]})
+
+
+def schedules() -> bool:
+    """A schedule starts an execution whatever its role may do."""
+    from ministack.services import eventbridge, stepfunctions
+
+    machine = "arn:aws:states:eu-central-1:000000000000:stateMachine:scheduled"
+    definition = json.dumps({"StartAt": "Only", "States": {"Only": {"Type": "Pass", "End": True}}})
+    stepfunctions._state_machines[machine] = {
+        "stateMachineArn": machine,
+        "name": "scheduled",
+        "roleArn": _ROLE,
+        "definition": definition,
+        "type": "STANDARD",
+        "status": "ACTIVE",
+    }
+    event = {"source": "aws.scheduler", "detail": {}, "resources": []}
+    eventbridge._invoke_target({"Arn": machine, "RoleArn": _ROLE, "Input": "{}"}, event, {"Name": "every-minute"})
+    return any(execution.get("stateMachineArn") == machine for execution in stepfunctions._executions.all_values())
+
+
+def durability() -> bool:
+    """An execution that ran when MiniStack was stopped has failed when it is started again."""
+    from ministack.core.responses import AccountRegionScopedDict
+    from ministack.services import stepfunctions
+
+    saved = AccountRegionScopedDict()
+    saved["arn:aws:states:eu-central-1:000000000000:execution:m:e"] = {"status": "RUNNING", "events": []}
+    stepfunctions._restore_state({"executions": saved})
+    (execution,) = (one for one in stepfunctions._executions.all_values() if one.get("error"))
+    return bool(execution["status"] == "FAILED")
+
+
+def lambda_lines() -> bool:
+    """What a function wrote is collected for a quarter of a second at most, without a mark at its end."""
+    import inspect
+
+    from ministack.core import lambda_runtime
+
+    waits = inspect.signature(lambda_runtime.Worker._drain_stderr_bounded).parameters
+    return bool(waits["hard_cap"].default < 1)
+
+
+def lambda_json_logs() -> bool:
+    """Lambda's own lines are text where the function asks for JSON."""
+    from ministack.services import cloudwatch_logs, lambda_svc
+
+    function = {"FunctionName": "f", "Version": "$LATEST", "LoggingConfig": {"LogFormat": "JSON", "LogGroup": "/f"}}
+    lambda_svc._emit_lambda_logs({"config": function}, "request", "a line", False, 1)
+    (stream,) = cloudwatch_logs._log_groups["/f"]["streams"].values()
+    return str(stream["events"][0]["message"]).startswith("START RequestId: request")
+
+
+def message_moves() -> bool:
+    """SQS has no StartMessageMoveTask."""
+    from ministack.services import sqs
+
+    return "StartMessageMoveTask" not in sqs._HANDLERS
+
+
+def transport() -> bool:
+    """A request over loopback counts as one without TLS."""
+    from ministack.core import iam_evaluator
+
+    iam_evaluator.pin_request_origin("127.0.0.1", False)
+    return bool(iam_evaluator._request_origin.get() == ("127.0.0.1", False))
+
+
+def version_ranges() -> bool:
+    """A range of an object version is answered with all of it."""
+    from ministack.services import s3
+
+    s3._create_bucket("bucket", b"", {})
+    s3._put_bucket_versioning("bucket", b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+    _, headers, _ = s3._put_object("bucket", "key", b"0123456789", {})
+    version = next(value for name, value in headers.items() if name.lower() == "x-amz-version-id")
+    status, _, body = s3._get_object("bucket", "key", {"range": "bytes=0-3"}, {"versionId": [version]})
+    return (status, body) == (200, b"0123456789")
+
+
+def _container_options() -> dict[str, Any]:
+    from ministack.services import ecs
+
+    definition = {"family": "f", "executionRoleArn": _ROLE, "volumes": []}
+    options: dict[str, Any] = ecs._build_run_kwargs(
+        _CONTAINER, definition, {}, {}, None, False, "task", "arn:aws:ecs:eu-central-1:0:task/c/t", None, "cluster"
+    )
+    return options
+
+
+STILL_NEEDED: dict[str, Callable[[], bool]] = {
+    check.__name__: check
+    for check in (
+        containers,
+        docker_tasks,
+        durability,
+        execution_role,
+        lambda_json_logs,
+        lambda_lines,
+        memory_limit,
+        message_moves,
+        pushed_images,
+        schedules,
+        run_task_sync,
+        state_machine_role,
+        template_secrets,
+        task_roles,
+        task_stop,
+        transport,
+        version_ranges,
+    )
+}
+
+
+def main() -> None:
+    """Print what is still needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(
+            AUTH="true", MINISTACK_REGION="eu-central-1", STATE_DIR=folder, S3_DATA_DIR=folder, PERSIST_STATE="0"
+        )
+        # No Docker, whether or not there is one: what its client does is not MiniStack's.
+        sys.modules["docker"] = SimpleNamespace()  # type: ignore[assignment]
+        print(json.dumps({name: check() for name, check in STILL_NEEDED.items()}))
+
+
+if __name__ == "__main__":
+    assert Path.cwd().joinpath("deployment").is_dir(), "run it from the project's root"
+    main()

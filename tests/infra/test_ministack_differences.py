@@ -1,0 +1,44 @@
+"""Every patch of MiniStack is still needed: without it MiniStack does not do what AWS does.
+
+When one of these fails after an update of MiniStack, delete the patch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+
+from deployment import PROJECT_ROOT
+from tests.emulator.unpatched import STILL_NEEDED
+
+_FOLDERS = (PROJECT_ROOT / "deployment" / "local" / "emulator", PROJECT_ROOT / "tests" / "emulator")
+# Helpers of patches, and what only prepares or records: no difference from AWS.
+_NO_DIFFERENCE = {"decision_record", "memory_use", "permissions", "records", "run_task_answers", "unpatched"}
+
+
+@pytest.fixture(scope="module")
+def still_needed() -> Mapping[str, bool]:
+    """What one unpatched MiniStack does, by patch."""
+    done = subprocess.run(
+        [str(PROJECT_ROOT / ".venv-cloud" / "bin" / "python"), "-m", "tests.emulator.unpatched"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    needed: Mapping[str, bool] = json.loads(done.stdout.splitlines()[-1])
+    return needed
+
+
+@pytest.mark.parametrize("patch", STILL_NEEDED)
+def test_ministack_still_differs_from_aws_without_the_patch(still_needed: Mapping[str, bool], patch: str) -> None:
+    assert still_needed[patch]
+
+
+def test_every_patch_is_checked() -> None:
+    modules = {path.stem for folder in _FOLDERS for path in folder.glob("[!_]*.py")}
+    assert modules - _NO_DIFFERENCE == set(STILL_NEEDED)
