@@ -19,7 +19,14 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Partition
-from flows.refinery.refine import MapPartitions, Partitions, Refined, RefinedPartition, refine, refine_partition
+from flows.refinery.refine import (
+    MapPartitions,
+    Partitions,
+    Refined,
+    RefinedPartition,
+    refine,
+    refine_partition,
+)
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.rules import rules_of
 from tests.unit.flows.refinery.tables import a_contract
