@@ -46,7 +46,7 @@ class ReceivedMessage:
 
 
 class UploadQueue:
-    """The SQS queue with one message for each upload that is to be processed.
+    """The SQS queue with one message per upload.
 
     Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was asked.
     """

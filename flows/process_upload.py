@@ -27,7 +27,7 @@ from lambda_trigger.message import UploadMessage
 
 
 class ParametersWrong(TerminalError):
-    """A run was started by hand with parameters that name nothing; the message says what to correct."""
+    """A manual run was started with wrong parameters; the message names the correction."""
 
 
 def _flow_run_name() -> str:

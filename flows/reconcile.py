@@ -1,14 +1,13 @@
-"""Reconcile: find uploads that were lost on the way in, and dispatch them again.
+"""Reconcile: find uploads whose event was lost, and dispatch them again.
 
-S3 may lose an event when Lambda is overloaded for hours, a notification may be set up after the first files came, and
-an embedded cloud that is killed forgets the events in its memory. So the landing bucket is compared with the receipts:
-an object version that has neither a receipt nor an execution some time after it arrived was never taken in. It is
-dispatched as the Lambda would have, under the same run id, so doing that twice, or while a late event arrives, is
-harmless.
+S3 may drop an event when Lambda is overloaded for hours, a notification may be configured after the first files
+arrived, and an embedded cloud that is killed loses the events in its memory. So the landing bucket is compared with the
+receipts: an object version that has neither a receipt nor an execution some time after it arrived was never dispatched.
+It is dispatched as the Lambda would have done, under the same run id, so it is harmless to do this twice, or while a
+late event arrives.
 
-An upload whose execution ended without a receipt is another matter: it was taken in and given up, and its message
-rests in the dead-letter queue. It is reported, and dispatched only on request: doing that every hour would retry it
-for ever.
+An upload whose execution ended without a receipt was dispatched and given up: its message is in the dead-letter queue.
+It is reported, and dispatched again only on request: doing that every hour would retry it forever.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ from flows.pipeline.job import Parts
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.message import UploadMessage
 
-# Step Functions knows an execution for 90 days; an older upload would be taken for one that never had any.
+# Step Functions keeps an execution for 90 days; an older upload would look as if it never had one.
 MAX_LOOKBACK_DAYS = 80
 _LOOKS_AT_ONCE = 8
 _RUNNING = "RUNNING"
 
 
 class StateMachineUnknown(TerminalError):
-    """Reconciling dispatches uploads, and SLUICE_STATE_MACHINE_ARN does not name the state machine."""
+    """SLUICE_STATE_MACHINE_ARN, which reconcile needs to dispatch uploads, is not set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The uploads that are looked at.
+    """The period of uploads to check.
 
     Attributes:
-        since: older ones are not looked at.
-        until: younger ones may still be on their way.
+        since: older uploads are not checked.
+        until: younger uploads may still be in progress.
     """
 
     since: datetime
@@ -57,27 +56,27 @@ class Window:
 
     @classmethod
     def ending(cls, now: datetime, *, grace: timedelta, lookback: timedelta) -> Window:
-        """The window that leaves out what came within `grace` before `now`."""
+        """Return the window that excludes uploads younger than `grace`."""
         return cls(now - lookback, now - grace)
 
     def holds(self, moment: datetime) -> bool:
-        """Whether it lies within."""
+        """Return whether `moment` is in the window."""
         return self.since <= moment <= self.until
 
 
 @dataclass
 class ReconcileResult:
-    """What became of the uploads that were looked at.
+    """The uploads in the window, by state.
 
     Attributes:
-        looked_at: how many object versions came within the window.
-        under_way: how many have no receipt yet, and an execution that runs.
-        lost: those that were never taken in, at most as many as may be started again in one run.
-        given_up: those whose execution ended without a receipt, and how; the first ones only.
-        given_up_count: how many there are of these.
-        unidentified: how many came while the bucket had no versioning: only S3's event could name their run.
-        more: whether it was left off because enough was found.
-        orphaned: how many data objects of the published bucket no receipt references, or only a superseded one.
+        looked_at: number of object versions in the window.
+        under_way: number of uploads with a running execution and no receipt yet.
+        lost: uploads that were never dispatched, at most `max_found`.
+        given_up: uploads whose execution ended without a receipt, with its status; the first `max_found`.
+        given_up_count: number of all given-up uploads.
+        unidentified: number of uploads from a time without versioning; only S3's event could identify their run.
+        more: whether the search stopped because `max_found` lost uploads were found.
+        orphaned: number of data objects that no receipt references, or only a superseded one.
     """
 
     looked_at: int = 0
@@ -92,10 +91,10 @@ class ReconcileResult:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Compares a landing bucket with receipts and executions, page by page: no more than a page is ever in memory.
+    """Compares the landing bucket with receipts and executions, page by page, with one page in memory.
 
     Attributes:
-        max_found: how many lost uploads to look for, and how many given-up ones to list.
+        max_found: number of lost uploads to look for, and of given-up uploads to list.
     """
 
     store: ObjectStore
@@ -105,7 +104,7 @@ class Reconciliation:
     page_size: int = 1000
 
     def look(self, window: Window) -> ReconcileResult:
-        """Look through the bucket until its end, or until enough was found."""
+        """Check all uploads in the window, or stop at `max_found` lost ones."""
         found = ReconcileResult()
         for version in self._without_receipt(window, found):
             if len(found.lost) == self.max_found:
@@ -131,7 +130,7 @@ class Reconciliation:
             found.lost.append(upload)
         elif status == _RUNNING:
             found.under_way += 1
-        elif not has_receipt(self.store, upload.run_id):  # it may have come between the two looks
+        elif not has_receipt(self.store, upload.run_id):  # it may have been written since the first check
             found.given_up_count += 1
             if len(found.given_up) < self.max_found:
                 found.given_up.append((upload, status))
@@ -148,20 +147,20 @@ class Reconciliation:
 
 
 def _is_folder(version: ObjectVersion) -> bool:
-    """Return whether it only marks a folder; the trigger ignores those too."""
+    """Return whether the object is only a folder marker; the trigger ignores those too."""
     return version.key.endswith("/") and version.size_bytes == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was done about one upload, for the table in the UI."""
+    """One row of the table in the UI: an upload and what was done with it."""
 
     upload: UploadMessage
     what: str
     done: str
 
     def shown(self) -> dict[str, Any]:
-        """The row."""
+        """Return the row as the table shows it."""
         return {
             "key": self.upload.key,
             "version": self.upload.version_id,
@@ -175,7 +174,7 @@ class Row:
 
 @flow(
     name="reconcile",
-    description="Find uploads that were lost on the way in, and dispatch them again.",
+    description="Find uploads whose event was lost, and dispatch them again.",
     persist_result=False,
 )
 def reconcile(
@@ -186,18 +185,17 @@ def reconcile(
     given_up_too: bool = False,
     prefix: str = "",
 ) -> State[Any]:
-    """Compare the landing bucket with the receipts, dispatch again what was never taken in, and delete orphaned
-    outputs.
+    """Compare the landing bucket with the receipts, dispatch lost uploads, and delete orphaned outputs.
 
     Prefect's form for a custom run shows these texts.
 
     Args:
         dry_run: Only show what would be dispatched and deleted.
-        grace_minutes: Leave uploads alone that are younger than this: they may still be on their way.
-        lookback_days: Look at uploads and outputs that came in these last days.
-        max_uploads: Dispatch at most so many; the next run continues from there.
-        given_up_too: Also dispatch uploads whose execution ended without a receipt, once the cause is removed.
-        prefix: Look at keys that begin so, as incoming/orders/; empty: at all uploads.
+        grace_minutes: Skip uploads younger than this: they may still be in progress.
+        lookback_days: Check uploads and outputs of this many days.
+        max_uploads: Dispatch at most this many; the next run continues from there.
+        given_up_too: Also dispatch uploads whose execution ended without a receipt. Remove the cause first.
+        prefix: Check only keys with this prefix, such as incoming/orders/; empty: all uploads.
     """
     parts = parts_of_environment()
     executions = _executions_of(parts)
@@ -215,7 +213,7 @@ def reconcile(
         f"{found.under_way:,}",
     )
     rows = list(_dispatch_all(executions, found, dry_run=dry_run, given_up_too=given_up_too))
-    found.orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: a tidy bucket can wait, uploads cannot
+    found.orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
     create_table_artifact(
         key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
     )
@@ -226,7 +224,8 @@ def _executions_of(parts: Parts) -> Executions:
     settings = parts.settings
     if not settings.state_machine_arn:
         raise StateMachineUnknown(
-            "SLUICE_STATE_MACHINE_ARN is not set, here or in the block: give it the stack's output StateMachineArn"
+            "SLUICE_STATE_MACHINE_ARN is not set, in the environment or in the block: set it to the stack's output "
+            "StateMachineArn"
         )
     return Executions(state_machine_arn=settings.state_machine_arn, queue_url=settings.queue_url)
 
@@ -282,7 +281,7 @@ def summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
         lines.append("There are more: the next run continues where this one stopped.")
     if found.given_up_count:
         lines.append(
-            f"{found.given_up_count:,} were taken in and given up: their messages are in the queue or in the "
+            f"{found.given_up_count:,} were dispatched and given up: their messages are in the queue or in the "
             "dead-letter queue. Remove the cause, then redrive them; `given_up_too` dispatches them again."
         )
     if found.orphaned:

@@ -1,8 +1,8 @@
-"""Repair: put corrected quarantine rows back into their file, and the file through the same contract once more.
+"""Repair: put corrected quarantine rows back into their file, and process the file again under the same contract.
 
 The whole file is judged and preprocessed again, so that the result is what a clean upload would have given: steps that
 look at all rows (duplicates, fitted values) see the corrected ones among the others. The result is a new attempt at the
-same object version: its receipt replaces the earlier one by compare-and-swap. The corrections are kept beside the
+same object version: its receipt replaces the earlier one by compare-and-swap. The corrections are kept next to the
 quarantine and named in the receipt, so that every later attempt builds on them: the next repair, and a forced re-run.
 """
 
@@ -42,7 +42,7 @@ def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
 
 
 def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
-    """Publish a run's file once more, with corrected rows, and return the receipt that replaces the earlier one.
+    """Publish a run's file again, with corrected rows, and return the receipt that replaces the earlier one.
 
     Prefect shows it as a run of the upload's deployment; when Prefect is away it is done without.
 

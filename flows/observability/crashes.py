@@ -74,7 +74,7 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
 
 
 def last_lines(client: SyncPrefectClient, flow_run: FlowRun) -> Crash:
-    """Return what Prefect itself knows of the crash: quick enough for a task with an upload to process."""
+    """Return the crash with Prefect's own log lines only: fast enough for a task that has an upload to process."""
     return Crash(lines=tuple(_lines_in_prefect(client, flow_run.id)))
 
 

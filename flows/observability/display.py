@@ -158,7 +158,7 @@ def show_outcome(
         create_markdown_artifact(
             key=f"{kind}summary-{dataset}",
             markdown=summary(receipt, links),
-            description="What would become of the upload." if dry_run else "What became of the upload.",
+            description="The outcome that the upload would have." if dry_run else "The outcome of the upload.",
         )
         _amend_flow_run({receipt.contract.dataset, str(receipt.status), *tags}, name)
     except Exception as error:  # noqa: BLE001 (observability never holds data back; the receipt is committed already)

@@ -158,7 +158,7 @@ class FlowRunner:
         try:
             state = run_flow(process_upload, flow_run=flow_run, return_type="state")  # type: ignore[assignment]
         except Abort:
-            raise RunTaken(f"flow run {flow_run.name}: Prefect told this worker to leave it") from None
+            raise RunTaken(f"flow run {flow_run.name}: Prefect refused to run it here") from None
         except SluiceError:
             raise
         except Exception as error:  # noqa: BLE001 (the API went away in the middle)

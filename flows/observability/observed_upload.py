@@ -38,7 +38,7 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
         TerminalError: it will fail again in the same way.
     """
     log, upload, progress = get_run_logger(), job.upload, ProgressBar()
-    again = f", once more (attempt {upload.attempt})" if upload.attempt else ""
+    again = f", again (attempt {upload.attempt})" if upload.attempt else ""
     log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
     calls = TaskCalls(progress)
     with heartbeat(), upload_slot(limit_of(parts, job)):

@@ -100,7 +100,7 @@ def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
 
 
 def summary(receipt: Receipt, links: ConsoleLinks) -> str:
-    """Return what became of one upload, in Markdown."""
+    """Return the outcome of one upload, in Markdown."""
     parts = [
         _headline(receipt),
         *([_reasons(receipt)] if receipt.reasons else []),

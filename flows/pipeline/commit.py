@@ -209,7 +209,7 @@ def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> 
 
 
 def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEntry:
-    """Delete retired outputs, then forget them. A crash in between leaves them listed, to be deleted next time."""
+    """Delete retired outputs, then remove them from the entry. After a crash in between they are deleted next time."""
     if not entry.retired:
         return entry
     for retired in entry.retired:

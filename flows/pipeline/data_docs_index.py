@@ -1,10 +1,10 @@
 """The index of a dataset's Data Docs pages: one HTML page that lists the newest, and a chain of older ones. Pure.
 
-The index page carries its own entries as JSON, so that it is one object, which is replaced by compare-and-swap: there
-is nothing beside it that could say something else. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more,
+The index page contains its entries as JSON, so it is a single object, replaced by compare-and-swap, and nothing can
+contradict it. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more,
 the older half moves to an archive page that is written once; each archive page links to the one before it. So an upload
-costs one small read and one small write, after ten uploads as after a million. Pages by the month would grow with
-the dataset's traffic, and listing the prefix costs a request for every thousand pages.
+costs one small read and one small write, however many uploads came before. Monthly pages would grow with the
+dataset's traffic, and listing the prefix costs a request per thousand pages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    page: str = Field(description="the page's file name, beside the index")
+    page: str = Field(description="the page's file name, in the index's folder")
     key: str = Field(description="the uploaded object's key")
     when: str = Field(description="ISO 8601, UTC")
     status: str
@@ -41,7 +41,7 @@ class Entry(BaseModel):
 
     @classmethod
     def of(cls, receipt: Receipt, page_key: str) -> Entry:
-        """Take from a receipt what the index shows of it."""
+        """Return the index entry of a receipt."""
         return cls(
             page=page_key.rsplit("/", 1)[-1],
             key=receipt.source.key,
@@ -56,7 +56,7 @@ class Entry(BaseModel):
 
 
 class Index(BaseModel):
-    """What the index page of a dataset knows: its newest entries first, and how many archive pages there are."""
+    """The content of a dataset's index page: the newest entries first, and the number of archive pages."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,11 +67,11 @@ class Index(BaseModel):
 
 @dataclass(frozen=True)
 class Update:
-    """What is to be written after an upload.
+    """The pages to write after an upload.
 
     Attributes:
         index: the new index page.
-        archive: the archive page's file name and content; to be written before the index. None where there is none.
+        archive: the archive page's file name and content; write it before the index. None when there is none.
     """
 
     index: str

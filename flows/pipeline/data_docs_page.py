@@ -1,11 +1,11 @@
 """The Great Expectations Data Docs page of one upload, rendered from its receipt. Pure: a receipt in, HTML out.
 
-GX's own renderers make the page, so that it looks as every Data Docs page does; what GX does not know of (where the
-rows went, types, columns, undecodable rows) stands in a section of its own. GX's way to make pages, a data context with
-`UpdateDataDocsAction`, renders the whole site anew for each upload, which takes minutes after some hundred of them.
+GX's own renderers make the page, so it looks like every Data Docs page; a separate section shows what GX does not have:
+row counts, types, columns, undecodable rows. GX's usual way, a data context with `UpdateDataDocsAction`, renders the
+whole site for each upload, which takes minutes after a few hundred uploads.
 
-No value of the data is on the page but those that GX shows as observed: aggregates such as a least value, and the
-distinct values of a column where an expectation is about them. Rows and values in quarantine are not.
+The page shows no value of the data except what GX shows as observed: aggregates such as a minimum, and the distinct
+values of a column when an expectation is about them. It shows no quarantined rows or values.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from flows.refinery.validate.gx import gx
 MAX_CHECKS = 500
 _GX_KINDS = ("row", "table")
 _LOOK_ALIKES = str.maketrans("<>\"'&", "‹›”’＆")
-_HOME_LINK = "../../../../index.html"  # GX's pages lie four folders deep, ours beside their index
+_HOME_LINK = "../../../../index.html"  # GX's pages lie four folders deep, ours next to their index
 
 
 def page_of(receipt: Receipt) -> str:
-    """Render the page. Takes some 50 ms, the first one more: GX's renderers are imported then."""
+    """Render the page. Takes about 50 ms; the first page takes longer, because it imports GX's renderers."""
     render = _renderers()
     document = render.ValidationResultsPageRenderer().render(_suite_result(receipt))
     overview = document.sections[0]
-    # GX links the suite to a page of its own, which there is none of: the contract is a file in the repository.
+    # GX links to a page about the suite. There is none: the contract is a file in the repository.
     overview.content_blocks[0].subheader.string_template["styling"]["params"].pop("expectation_suite_name", None)
     document.sections.insert(1, _rows_section(receipt))
-    # GX's templates put the title in as it is, and a file's name could bring a script along.
+    # GX's templates do not escape the title, and a file's name could contain a script.
     document.page_title = html.escape(document.page_title)
     page: str = _view().render(document, show_how_to_buttons=False)
     return page.replace(f'"{_HOME_LINK}"', '"index.html"')
@@ -43,7 +43,7 @@ def page_of(receipt: Receipt) -> str:
 
 @functools.cache
 def _renderers() -> SimpleNamespace:
-    gx()  # sets GX up: no analytics, no log of its own
+    gx()  # sets GX up without analytics and without its log
 
     def load(module: str, *names: str) -> dict[str, Any]:
         found = importlib.import_module(f"great_expectations.{module}")
@@ -59,7 +59,7 @@ def _renderers() -> SimpleNamespace:
 
 @functools.cache
 def _view() -> Any:
-    # Kept, because with it go the compiled templates: they take three quarters of the time that a page takes.
+    # Cached with its compiled templates: compiling takes three quarters of the time of a page.
     return _renderers().DefaultJinjaPageView()
 
 

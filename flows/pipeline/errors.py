@@ -25,7 +25,7 @@ class OutOfMemory(TransientError):
 class StageTookTooLong(TransientError):
     """Refining took longer than `stage_timeout_seconds`, for the first time with this upload.
 
-    The machine may have been busy, so the message goes back and the upload is tried once more.
+    The machine may have been busy, so the message is returned and the upload is tried again.
     """
 
 

@@ -1,4 +1,4 @@
-"""The values that one upload passes from stage to stage. None of them is changed once it is made."""
+"""The values that an upload passes from stage to stage. They are immutable."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class UploadJob:
     Attributes:
         upload: the object version.
         chain: the identifiers of the message, task and flow run that this attempt belongs to.
-        contract: judges the file instead of the contract that its key belongs to.
-        corrections: what a repair puts into some rows, on top of earlier repairs.
+        contract: overrides the contract that its key belongs to.
+        corrections: values that a repair puts into some rows, on top of earlier repairs.
         by_hand: whether a person started it.
         dry_run: whether to stop before anything is written to S3.
         log: where the process logs, for the links in the UI.
@@ -88,10 +88,10 @@ class Fetched:
     """What the stage fetch returns.
 
     Attributes:
-        path: the local copy of the object version; the other stages write beside it.
+        path: the local copy of the object version; the other stages write into its folder.
         facts: what S3 reports about the object version.
         contract: judges the file.
-        corrections: what repairs, this one and earlier ones, put into some rows.
+        corrections: values that this repair and earlier ones put into some rows.
     """
 
     path: Path
@@ -106,7 +106,7 @@ class Published:
 
     Attributes:
         outputs: what was uploaded.
-        receipt: committed by another worker in the meantime; nothing was uploaded then.
+        receipt: another worker's receipt, when it committed first; nothing was uploaded then.
     """
 
     outputs: tuple[Output, ...] = ()
@@ -115,7 +115,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the stages before the commit found: all that a receipt is made of. None where a stage returned nothing.
+    """The results of the stages before `record`: everything that the receipt needs. None for a stage that did not run.
 
     Attributes:
         contract: the contract that judges the file.

@@ -1,11 +1,11 @@
-"""What to do next, decided from what is stored. Pure: values in, decisions out; the edges act on them.
+"""The decisions of the commit protocol. Pure: values in, decisions out; commit.py acts on them.
 
 The order of a commit is: data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry
 of the source key, then the deletion of what was replaced, and last the deletion of the message. A crash between
 any two of these leaves a state from which doing all of it again ends in the same place.
 
-Only outputs of an attempt that has a receipt, or a later attempt's, are ever deleted: nobody can commit such an
-attempt any more, so no deletion can hit what somebody is about to commit.
+An output is deleted only when a receipt of its attempt, or of a later one, exists: no worker can commit that attempt
+any more, so no deletion can hit an output that is about to be committed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f
 class ReceiptConflict(TerminalError):
     """Another worker committed a different result for the same attempt at the same object version.
 
-    Its receipt stands. It happens when the contract or the code changed while both were at work.
+    The other worker's receipt is kept. This happens when the contract or the code changed while both were working.
     """
 
 
@@ -37,22 +37,22 @@ class IndexUnreadable(TerminalError):
 
 
 def is_done(existing: Receipt | None, attempt: int) -> bool:
-    """Return whether a receipt makes an attempt superfluous: it is of the same attempt, or of a later one."""
+    """Return whether an attempt is done: a receipt of the same or a later attempt exists."""
     return existing is not None and existing.attempt >= attempt
 
 
 def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
-    """S3 said that the receipt exists already (412). Return the receipt that stands.
+    """Return the stored receipt after S3 refused ours because one exists (412).
 
     Raises:
-        ReceiptConflict: the standing receipt tells another story about the same attempt.
+        ReceiptConflict: the stored receipt has another result for the same attempt.
     """
     if theirs.attempt > ours.attempt or theirs.outcome_digest == ours.outcome_digest:
         return theirs
     raise ReceiptConflict(
         f"run {ours.run_id}, attempt {ours.attempt}: a receipt with another result was committed first "
         f"(status {theirs.status}, contract {theirs.contract.content_hash[:12]}; "
-        f"ours: {ours.status}, {ours.contract.content_hash[:12]}). It stands. "
+        f"ours: {ours.status}, {ours.contract.content_hash[:12]}). That receipt is kept. "
         "To judge the file again under today's contract, start the flow with force=true."
     )
 
@@ -63,8 +63,8 @@ class VersionOrder:
     """When an object version was written, relative to others of its key.
 
     The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
-    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, as far
-    as S3's own list does not know better (see `runs_of_unknown_order`).
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, unless
+    S3's list of versions decides (see `runs_of_unknown_order`).
     """
 
     sequencer: str | None
@@ -90,12 +90,12 @@ class VersionOrder:
 
     @classmethod
     def of(cls, receipt: Receipt) -> VersionOrder:
-        """The order of the object version that a receipt is about."""
+        """Return the order of the object version of a receipt."""
         return cls(receipt.source.sequencer, receipt.source.last_modified or "")
 
 
 class IndexedRun(BaseModel):
-    """One run as the index of its source key knows it."""
+    """One run in the index entry of its source key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -116,7 +116,7 @@ class IndexedRun(BaseModel):
 
     @classmethod
     def of(cls, receipt: Receipt) -> IndexedRun:
-        """Take from a receipt what the index holds of it."""
+        """Return the index's record of a receipt."""
         return cls(
             run_id=receipt.run_id,
             attempt=receipt.attempt,
@@ -130,24 +130,24 @@ class IndexedRun(BaseModel):
         )
 
     def same_run(self, other: IndexedRun) -> bool:
-        """Whether both are about the same object version, of whatever attempt."""
+        """Return whether both are of the same object version; the attempts may differ."""
         return self.run_id == other.run_id
 
     def is_ordered_by_s3(self, other: IndexedRun) -> bool:
-        """Whether the events of both say which version came first."""
+        """Return whether the S3 events of both show which version came first."""
         return bool(self.sequencer and other.sequencer) and self.order != other.order
 
 
 class IndexEntry(BaseModel):
-    """What is current for one source key. Derived from receipts: it can be rebuilt from them at any time.
+    """The current state of one source key. Derived from receipts, so it can be rebuilt from them at any time.
 
     Attributes:
-        current: the published run whose data readers should see; None when nothing was published yet.
+        current: the published run whose data readers see; None when nothing was published yet.
         latest: the run of the newest object version, published or rejected.
         withdrawn: the newest run that was current until a forced re-run rejected its file, or judged it by another
-            dataset's contract. Outputs of older versions were deleted when it became current, so none of them can be
-            current again.
-        retired: data keys that were replaced and are yet to be deleted.
+            dataset's contract. Outputs of older versions were deleted when it became current, so none of them can
+            become current again.
+        retired: data keys that were replaced and still have to be deleted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -174,20 +174,20 @@ class IndexEntry(BaseModel):
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the document"
             raise IndexUnreadable(
-                f"not an index entry: {where}: {first['msg']}; restore the version of it that was there before"
+                f"not an index entry: {where}: {first['msg']}; restore its previous version"
             ) from error
 
 
 def index_key(dataset: str, bucket: str, key: str) -> str:
-    """Where the index entry of a source key lies; hashed, so that no key can leave the prefix."""
+    """Return the key of a source key's index entry; hashed, so that no source key can escape the prefix."""
     return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
 
 
 def runs_of_unknown_order(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
-    """Return the runs of which only S3's own list of versions can tell which is newer; empty when nothing is open.
+    """Return the runs that only S3's list of versions can order; empty when the order is known.
 
-    One of them was started without an S3 event, so that it has no sequencer, and LastModified is not to be relied on:
-    S3 tells it in whole seconds, and of an object that came in parts it is when the first part was announced
+    One of them was started without an S3 event, so it has no sequencer, and LastModified is unreliable: it has whole
+    seconds, and for a multipart upload it is the time at which the upload was initiated
     (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
     """
     run = IndexedRun.of(receipt)
@@ -199,7 +199,7 @@ def runs_of_unknown_order(entry: IndexEntry | None, receipt: Receipt) -> frozens
 def updated_entry(
     entry: IndexEntry | None, receipt: Receipt, *, replace: bool, newest_first: Sequence[str] = ()
 ) -> IndexEntry:
-    """Return the index entry of a source key once `receipt` is taken into account.
+    """Return the index entry of a source key after applying `receipt`.
 
     Applying a receipt twice, or receipts in another order, ends in the same entry: the newest published version
     is current, an older one never replaces it, and a forced re-run replaces its own earlier attempt.
@@ -231,14 +231,14 @@ def updated_entry(
 def _current(
     entry: IndexEntry, run: IndexedRun, supersedes: Callable[[IndexedRun, IndexedRun], bool], *, replace: bool
 ) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Return which run is current and the data keys that this retires."""
+    """Return the current run and the data keys that are retired."""
     current = entry.current
     if current is not None and current.same_run(run):
         return _other_attempt(current, run)
     if run.status is not Status.PUBLISHED:
         return current, ()  # a rejected re-upload leaves the last good output in place
     if entry.withdrawn is not None and not supersedes(run, entry.withdrawn):
-        return current, run.data_keys if replace else ()  # what it published may be deleted already
+        return current, run.data_keys if replace else ()  # its outputs may be deleted already
     if current is None:
         return run, ()
     newer, older = (run, current) if supersedes(run, current) else (current, run)
@@ -255,9 +255,9 @@ def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | N
 
 
 def entry_without(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
-    """Return a dataset's index entry of a source key once a forced re-run took the file to another dataset.
+    """Return a dataset's index entry after a forced re-run moved the file to another dataset.
 
-    What an earlier attempt published here is the file's result no longer.
+    The output of the earlier attempt in this dataset is no longer the file's result.
     """
     current = entry.current
     if current is None or current.run_id != receipt.run_id or current.attempt >= receipt.attempt:
@@ -273,43 +273,43 @@ def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str])
     if run.is_ordered_by_s3(other) or (len(listed) < 2 and run.order != other.order):
         return run.order > other.order
     if listed:
-        return listed[0] == run.run_id  # a version that S3 lists no longer was removed as an old one
-    # S3 lists neither: any fixed rule will do, so that the order of arrival decides nothing.
+        return listed[0] == run.run_id  # a version that S3 no longer lists was removed as an old one
+    # S3 lists neither: use a fixed rule, so that the result does not depend on the order of arrival.
     return run.run_id > other.run_id
 
 
-def orphaned_keys(keys: Iterable[str], standing: Receipt) -> tuple[str, ...]:
-    """Return which data keys of a run nobody needs: its receipt does not speak of them.
+def orphaned_keys(keys: Iterable[str], receipt: Receipt) -> tuple[str, ...]:
+    """Return the data keys of a run that its receipt does not reference.
 
-    A worker left them that died before its commit, or whose result was not the one that was committed. Outputs of a
-    later attempt are none of this receipt's business: their commit may be on its way.
+    They were left by a worker that died before its commit, or whose result was not the one committed. Outputs of a
+    later attempt are not included: they may be about to be committed.
     """
-    spoken_of = {output.key for output in standing.outputs}
-    return tuple(key for key in keys if key not in spoken_of and _is_covered(key, standing))
+    referenced = {output.key for output in receipt.outputs}
+    return tuple(key for key in keys if key not in referenced and _is_covered(key, receipt))
 
 
 def run_of(key: str) -> str | None:
-    """Return the run that wrote an output, as its name says; None for a name that is not an output's."""
+    """Return the id of the run that wrote an output, from its name; None when the name is not an output's."""
     name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
     return name["run_id"] if name else None
 
 
 def superseded_keys(
-    keys: Iterable[str], standing: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
+    keys: Iterable[str], receipt: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return which data keys of a run nobody needs: leftovers, and all of them once a newer version is current.
+    """Return the data keys of a run to delete: orphans, or all of them when a newer version is current.
 
     Args:
         entry: the index entry of the source key, where the dataset replaces re-uploads; None where it does not.
         newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
     """
-    keys, run = tuple(keys), IndexedRun.of(standing)
+    keys, run = tuple(keys), IndexedRun.of(receipt)
     current = entry.current if entry else None
     if current is None or current.same_run(run) or not _supersedes(current, run, newest_first):
-        return orphaned_keys(keys, standing)
-    return tuple(key for key in keys if _is_covered(key, standing))
+        return orphaned_keys(keys, receipt)
+    return tuple(key for key in keys if _is_covered(key, receipt))
 
 
-def _is_covered(key: str, standing: Receipt) -> bool:
+def _is_covered(key: str, receipt: Receipt) -> bool:
     name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
-    return name is not None and name["run_id"] == standing.run_id and int(name["attempt"]) <= standing.attempt
+    return name is not None and name["run_id"] == receipt.run_id and int(name["attempt"]) <= receipt.attempt

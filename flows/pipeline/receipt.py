@@ -1,4 +1,4 @@
-"""The receipt: the durable statement of what became of one object version. Pure."""
+"""The receipt: the durable record of the outcome of one object version. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_CHECKS = 500  # keeps a receipt far below what Step Functions can carry (25
 
 
 CORRECTIONS = "corrections"
-"""The kind of output that holds what repairs put into some rows."""
+"""The kind of output that holds the values corrected by repairs."""
 
 
 class ReceiptUnreadable(TerminalError):
@@ -30,7 +30,7 @@ class ReceiptUnreadable(TerminalError):
 
 
 class Status(StrEnum):
-    """What became of an upload."""
+    """The outcome of an upload."""
 
     PUBLISHED = "published"
     REJECTED = "rejected"
@@ -55,8 +55,8 @@ class Source(_Part):
 class ContractUsed(_Part):
     """Which contract judged the file."""
 
-    dataset: str = Field(description="whose contract it is")
-    content_hash: str = Field(description="sha256 of what the contract says and of its own steps")
+    dataset: str = Field(description="the dataset of the contract")
+    content_hash: str = Field(description="sha256 of the contract's content and of its custom steps")
     is_default: bool = Field(description="true: no contract matched the key, so the default one was used")
 
 
@@ -64,7 +64,7 @@ class Output(_Part):
     """One published object."""
 
     kind: str = Field(description="data, quarantine, fitted or corrections")
-    key: str = Field(description="where it lies in the published bucket")
+    key: str = Field(description="its key in the published bucket")
     rows: int
     size_bytes: int
     sha256: str = Field(description="of its bytes, in hexadecimal")
@@ -112,7 +112,7 @@ class Chain(_Part):
 
 
 class Receipt(_Part):
-    """What became of one object version. Its existence is the commit: readers trust it and nothing else."""
+    """The outcome of one object version. Its existence is the commit: readers trust it and nothing else."""
 
     schema_version: int = Field(SCHEMA_VERSION, alias="schema", description="of the receipt itself")
     status: Status = Field(description="published or rejected")
@@ -143,8 +143,8 @@ class Receipt(_Part):
 
     @property
     def outcome_digest(self) -> str:
-        """sha256 over what was decided and published, without when, by whom and how fast: two workers that did
-        the same work have the same digest."""
+        """sha256 of the decision and the outputs, without times and identifiers: two workers that did the same
+        work have the same digest."""
         outcome = self.model_dump(
             mode="json",
             include={"status", "run_id", "attempt", "contract", "rows", "outputs", "reasons"},
@@ -177,7 +177,7 @@ class Receipt(_Part):
         return receipt
 
     def metadata(self) -> dict[str, str]:
-        """Return what the state machine reads without opening the body: S3 user metadata, ASCII only."""
+        """Return the S3 user metadata, ASCII only, which the state machine reads without downloading the body."""
         return {
             "status": str(self.status),
             "run-id": self.run_id,
@@ -195,7 +195,7 @@ def _escaped(text: str) -> str:
 
 
 def receipt_key(run_id: str) -> str:
-    """Where the receipt of a run lies in the published bucket."""
+    """Return the key of a run's receipt in the published bucket."""
     return f"receipts/{run_id}.json"
 
 
@@ -209,9 +209,9 @@ def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> 
 
 
 def output_stem(upload: UploadMessage, sha256: str) -> str:
-    """Return the file name, without extension, of one output: run, attempt and content, nothing of the key.
+    """Return the file name of an output without extension: run, attempt and content hash, no part of the source key.
 
-    With the content in its name no worker can overwrite what another one's receipt speaks of: two workers with
-    different results write different objects, and the receipt says which of them counts.
+    The content hash keeps workers from overwriting outputs that another worker's receipt references: two workers
+    with different results write different objects, and the receipt decides which one counts.
     """
     return f"{upload.run_id}-{upload.attempt}-{sha256[:16]}"

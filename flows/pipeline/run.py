@@ -135,7 +135,7 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
 def _too_long(stage: str, job: UploadJob, limit_seconds: float) -> SluiceError:
     took = f"the stage {stage} was not done after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
     if (job.chain.receive_count or 1) < _TRIES_IN_TIME:
-        return StageTookTooLong(f"{took}; trying once more")
+        return StageTookTooLong(f"{took}; trying again")
     return TakesTooLong(
         f"{took}, and not for the first time. A custom step that never ends does that, or a file that is too large for "
         "the task: fix the step, or give the task more time and CPU, and upload it again"

@@ -89,7 +89,7 @@ def _download(parts: Parts, upload: UploadMessage, path: Path) -> ObjectFacts:
     if upload.version_id is None and upload.etag and facts.etag != upload.etag:
         raise ObjectReplaced(_OVERWRITTEN)
     store.download(upload.bucket, upload.key, path, upload.version_id, size_bytes=facts.size_bytes)
-    with suppress(ObjectGone):  # deleted since: what was read is all that there is
+    with suppress(ObjectGone):  # deleted since then: use what was read
         if not upload.version_id and store.head(upload.bucket, upload.key).etag != facts.etag:
             raise ObjectReplaced(_OVERWRITTEN)
     if path.stat().st_size != facts.size_bytes:
@@ -107,7 +107,7 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 
 
 def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
-    """Read, validate, preprocess and write the file, into files beside it."""
+    """Read, validate, preprocess and write the file; the results are local files in the same folder."""
     return refine_file(
         fetched.path,
         fetched.contract,
@@ -141,7 +141,7 @@ def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined) ->
 
 
 def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFile]]:
-    """What to publish: each file with its kind and the prefix that it goes under."""
+    """Return the files to publish, each with its kind and prefix."""
     work_dir = fetched.path.parent
     files = [("data", "data", file) for file in refined.outputs]
     if refined.quarantine:
@@ -154,14 +154,14 @@ def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFil
 
 
 def _fitted_file(work_dir: Path, fitted: dict[str, Any]) -> OutputFile:
-    """What the steps learned, beside the rows: readers of data folders skip names that begin with _."""
+    """Write what the steps learned. Readers of data folders skip names that begin with _."""
     path = work_dir / "fitted.json"
     path.write_text(json.dumps(fitted, sort_keys=True, indent=1))
     return output_file(path, "_fitted/", 0, ".json")
 
 
 def _corrections_file(work_dir: Path, corrections: Corrections) -> OutputFile:
-    """What a later attempt at the same object version starts from."""
+    """Write the corrections, from which a later attempt at the same object version starts."""
     path = work_dir / "corrections.parquet"
     corrections.write(path)
     return output_file(path, "", len(corrections.rows), ".corrections.parquet")

@@ -1,4 +1,4 @@
-"""A time limit for code that knows of none: a dataset's own step may never return."""
+"""A time limit for code that has none, such as a dataset's custom step."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def check_contract(contract: Contract) -> None:
     """Find what no file could pass and what no step could do.
 
     Raises:
-        ContractInvalid: with every fault on a line of its own, as `file:line: field: fault`.
+        ContractInvalid: one line per fault: `file:line: field: fault`.
     """
     check_contracts([contract])
 

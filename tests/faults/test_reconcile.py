@@ -63,7 +63,7 @@ def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: Up
     run = chain.run_by_hand("reconcile/sluice", dry_run=True, grace_minutes=0, prefix=_PREFIX)
     assert run["state"]["name"] == "Lost uploads", run["state"]
     (row,) = _table(chain, run["id"])
-    assert (row["key"], row["run"], row["done"]) == (lost.key, lost.run_id, "would be handed over")
+    assert (row["key"], row["run"], row["done"]) == (lost.key, lost.run_id, "would be dispatched")
     assert chain.execution(lost) is None
     assert chain.queue_is_empty()
 

@@ -219,7 +219,7 @@ def _call_faults(taken: ast.arguments, given: Mapping[str, Any]) -> Iterator[str
 def _functions_of(document: LocatedYaml, contract: Contract) -> dict[str, ast.arguments]:
     where = document.where(("preprocess",))
     if contract.steps_path is None:
-        raise ContractInvalid(f"{where}: preprocess: there is no {STEPS_FILE} beside the contract")
+        raise ContractInvalid(f"{where}: preprocess: there is no {STEPS_FILE} next to the contract")
     try:
         module = ast.parse(contract.steps_path.read_bytes(), filename=str(contract.steps_path))
     except (SyntaxError, ValueError) as error:

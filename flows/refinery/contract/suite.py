@@ -28,7 +28,7 @@ def read_suite(path: Path) -> list[dict[str, Any]]:
         entries = json.loads(path.read_text(encoding="utf-8"))["expectations"]
         return [_entry(entry) for entry in entries]
     except FileNotFoundError:
-        raise SuiteUnreadable(f"there is no file {path.name!r} beside the contract") from None
+        raise SuiteUnreadable(f"there is no file {path.name!r} next to the contract") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SuiteUnreadable(
             f"{path.name!r} is not a GX suite (a JSON object with a list `expectations`): {error!r}"

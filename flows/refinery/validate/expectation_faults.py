@@ -138,7 +138,7 @@ def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{argument} is {given[argument]!r}: {fault['msg']}{close}"
         elif fault["type"] == "value_error.missing":
             yield f"it needs the argument {argument!r}"
-        elif len(by_argument) == 1:  # the model as a whole: beside another fault it only follows from that
+        elif len(by_argument) == 1:  # a fault of the whole model: with another fault, it only follows from that one
             yield str(fault["msg"])
 
 

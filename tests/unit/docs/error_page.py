@@ -60,7 +60,7 @@ def error_classes() -> list[type[Exception]]:
 
 
 def kind_of(error: type[Exception]) -> int:
-    """Where on the page an error stands."""
+    """Return the section of the page that lists an error."""
     from flows.refinery.refine import REJECTING
 
     if issubclass(error, (FileRejected, *REJECTING)):

@@ -87,7 +87,7 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: Deployed, 
 
 
 def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
-    """A run with a row in quarantine, and that row's file under a name that says nothing."""
+    """A run with a row in quarantine, and that row's file under a name without a run id."""
     run_id = account.process(account.upload("incoming/orders/monday.csv", DIRTY)).run_id
     path = folder / "rows.parquet"
     fetch_quarantine(account.parts, run_id, path)

@@ -62,8 +62,8 @@ def test_a_process_is_no_task(infrastructure_pid: str | None) -> None:
 def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
     crash = Crash("out of memory", "ECS reported it.", ("first", "last `line`"))
     assert crash.state_name == "Crashed: out of memory"
-    assert crash.message("No sign of life.") == (
-        "No sign of life.\nECS reported it.\nIts last log lines:\nfirst\nlast `line`"
+    assert crash.message("No heartbeat.") == (
+        "No heartbeat.\nECS reported it.\nIts last log lines:\nfirst\nlast `line`"
     )
     assert "```\nfirst\nlast 'line'\n```" in crash.markdown(""), "a line of the log cannot end the block"
 

@@ -43,7 +43,7 @@ def test_ones_own_write_after_a_lost_response_is_success() -> None:
 
 
 def test_a_different_result_that_was_committed_first_is_a_conflict() -> None:
-    with pytest.raises(ReceiptConflict, match="It stands"):
+    with pytest.raises(ReceiptConflict):
         decide_after_refused_commit(receipt_of(upload()), receipt_of(upload(), published=False))
 
 
