@@ -64,6 +64,7 @@ StateOption = Annotated[
     typer.Option(
         help="The folder of the local cloud's state.",
         envvar=_STATE_VARIABLE,
+        show_default=".sluice",
         file_okay=False,
         callback=_remember,
     ),

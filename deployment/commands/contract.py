@@ -29,7 +29,9 @@ contract_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Contracts = Annotated[Path, typer.Option("--contracts", help="The folder with one folder per dataset.")]
+Contracts = Annotated[
+    Path, typer.Option("--contracts", help="The folder with one folder per dataset.", show_default="flows/contracts")
+]
 ContractName = Annotated[
     str, typer.Argument(help="A dataset, or the path of a contract's folder or contract.yaml.", show_default=False)
 ]

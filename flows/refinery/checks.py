@@ -36,9 +36,12 @@ class RejectionReason(BaseModel):
     message: str = Field(description="a sentence; holds no value of the data")
     observed: Any = Field(None, description="what the file has")
     expected: Any = Field(None, description="what the contract wants")
+    part: str | None = Field(
+        "validate", description="the part of refine that rejected the file; null when another stage did"
+    )
 
     @classmethod
     def of(cls, error: TerminalError) -> RejectionReason:
         """Return an error as a reason: its `code`, or else its class's name in snake_case, and its message."""
         code: str = getattr(error, "code", "") or re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-        return cls(code=code, message=str(error))
+        return cls(code=code, message=str(error), part=error.part)

@@ -43,6 +43,7 @@ class Deployed:
             "QueueUrl": self.queue_url,
             "IncomingPrefix": "incoming/",
             "StateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:uploads",
+            "StackName": "sluice",
         }
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deployment.samples import orders
+from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import load_contract
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
@@ -23,8 +24,6 @@ from flows.refinery.refine import (
     Partitions,
     Refined,
     RefinedPartition,
-    judge_file,
-    preprocess_file,
     refine,
     refine_partition,
 )
@@ -167,9 +166,13 @@ def test_the_seconds_of_each_part_are_counted(tmp_path: Path) -> None:
         ("a\nx\n", {"output": {"partition_by": ["day(a)"]}}, "write"),
     ],
 )
-def test_an_error_names_the_part_that_failed(tmp_path: Path, content: str, changes: dict[str, Any], part: str) -> None:
+def test_a_rejection_names_the_part_that_rejected(
+    tmp_path: Path, content: str, changes: dict[str, Any], part: str
+) -> None:
     (tmp_path / "source").write_text(content)
     contract = a_contract(unknown_columns="evolve", **changes)
-    with pytest.raises(TerminalError) as caught:
-        preprocess_file(judge_file(tmp_path / "source", contract, tmp_path), contract, tmp_path)
-    assert caught.value.part == part
+    try:
+        reasons = refined(tmp_path / "source", contract, tmp_path / "work").rejected
+    except TerminalError as error:  # the file could not be judged at all
+        reasons = (RejectionReason.of(error),)
+    assert [reason.part for reason in reasons] == [part]
