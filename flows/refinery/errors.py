@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SluiceError(Exception):
-    """Base of all errors of Sluice. The message says what is wrong, where, and what to do."""
+    """Base of all errors of Sluice. The message states what is wrong, where, and what to do."""
 
 
 class TransientError(SluiceError):
@@ -22,7 +22,7 @@ class TerminalError(SluiceError):
 
 
 class FileRejected(TerminalError):
-    """The file can never be published as it is; its receipt says why. One subclass per cause.
+    """The file can never be published as it is; its receipt has the reason. One subclass per cause.
 
     Attributes:
         code: the cause as the receipt names it, in snake_case.
