@@ -1,7 +1,7 @@
 """Look for archaic and private words in what people read, and name the plain word.
 
-    python -m tests.linters.plain_english          check everything except NOT_YET
-    python -m tests.linters.plain_english --count  count the findings in each folder
+    python -m tests.linters.plain_english          check everything
+    python -m tests.linters.plain_english FOLDER   check some folders or files
 
 It reads documentation, YAML and the Makefile line by line. Of Python it reads comments, docstrings and messages
 (strings with a space in them). A comment with a reason allows a line: `plain: quoted from AWS`.
@@ -16,14 +16,10 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).parents[2]
-
-# What is not plain yet. The list only shrinks; everything else is checked.
-NOT_YET: tuple[str, ...] = ("blocks", "flows", "tests/faults", "tests/unit")
 
 # Generated, or about the words themselves.
 NOT_READ = (
@@ -132,27 +128,13 @@ def is_within(name: str, folders: Iterable[str]) -> bool:
     return any(folder in ("", name) or name.startswith(f"{folder}/") for folder in folders)
 
 
-def count() -> None:
-    """Print how many findings each folder has, and which."""
-    found: dict[str, Counter[str]] = {}
-    for name in files():
-        folder = "/".join(name.split("/")[:2]) if "/" in name else name
-        found.setdefault(folder, Counter()).update(word.lower() for _, word, _ in findings(PROJECT_ROOT / name))
-    for folder, words in sorted(found.items()):
-        print(f"{words.total():5} {folder:30} {', '.join(f'{word} {many}' for word, many in words.most_common(8))}")
-    print(f"{sum(words.total() for words in found.values()):5} together")
-
-
 def main() -> None:
-    """Check everything except NOT_YET, or the given folders; exit with 1 if a word is found."""
-    if sys.argv[1:] == ["--count"]:
-        count()
-        return
+    """Check everything, or the given folders; exit with 1 if a word is found."""
     folders = sys.argv[1:]
     wrong = [
         f"{name}:{line}: {word!r}: better {better}"
         for name in files()
-        if (is_within(name, folders) if folders else not is_within(name, NOT_YET))
+        if not folders or is_within(name, folders)
         for line, word, better in findings(PROJECT_ROOT / name)
     ]
     if wrong:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.linters.plain_english import NOT_YET, files, findings, is_within
+from tests.linters.plain_english import findings
 
 
 def words_in(tmp_path: Path, name: str, text: str) -> list[str]:
@@ -39,7 +39,3 @@ def test_every_line_of_a_page_is_read(tmp_path: Path) -> None:
 
 def test_a_line_may_give_a_reason(tmp_path: Path) -> None:
     assert words_in(tmp_path, "module.py", 'TITLE = "it is told"  # plain: quoted from AWS') == []
-
-
-def test_every_folder_that_is_not_plain_yet_exists() -> None:
-    assert [folder for folder in NOT_YET if not any(is_within(name, [folder]) for name in files())] == []

@@ -24,7 +24,7 @@ def fail():
 
 log_json_lines()
 with log_context(run_id="r-1", dataset=None):
-    logging.getLogger("anybody").warning("said")
+    logging.getLogger("anybody").warning("logged")
     print("{SECRET}")
     print("{SECRET}", file=sys.stderr)
     warnings.warn("{SECRET}")
@@ -56,7 +56,7 @@ def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_te
     assert SECRET not in text
     assert all({"time", "level", "logger", "event"} <= set(line) for line in lines)
     assert [line["event"] for line in lines] == [
-        "said",
+        "logged",
         "something was printed; its text is left out, as it may quote data",
         "something was printed; its text is left out, as it may quote data",
         "Python warns",
