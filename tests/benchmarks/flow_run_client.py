@@ -1,9 +1,9 @@
-"""One container from Prefect's point of view: its flow runs, without the work on the data.
+"""The flow runs of one container as Prefect sees them, without the work on the data.
 
     python -m tests.benchmarks.flow_run_client RUNS
 
-A first upload goes through the real stages; the others show what that one found. FlowRunner, flow, tasks, states, logs,
-artifacts, tags and events are the container's own. Says "ready" then, and begins when it is told to.
+The first upload goes through the real stages; the others reuse its outcome. FlowRunner, flow, tasks, states, logs,
+artifacts, tags and events are those of a container. Prints "ready" then, and starts on a line of input.
 """
 
 from __future__ import annotations
