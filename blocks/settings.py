@@ -74,7 +74,7 @@ class PipelineSettings(BaseModel):
         1_500,
         ge=1,
         le=43_200,
-        description="How long validating or preprocessing one upload may take; it is tried again once, then rejected.",
+        description="How long the stage refine may take for one upload; it is tried again once, then rejected.",
     )
     retry_delay_seconds: int = Field(
         30, ge=0, le=900, description="How long a message rests after a transient failure, times its deliveries."
@@ -132,8 +132,3 @@ class PipelineSettings(BaseModel):
         if missing:
             raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?", missing)
         return cls.model_validate({field: outputs[output] for field, output in STACK_OUTPUTS.items()})
-
-    @classmethod
-    def in_environment(cls, environment: Mapping[str, str] = os.environ) -> bool:
-        """Return whether the environment configures the pipeline."""
-        return bool(environment.get(_PREFIX + "PUBLISHED_BUCKET"))

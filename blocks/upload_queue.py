@@ -106,7 +106,7 @@ class UploadQueue:
         """Delete the message: its upload has a receipt.
 
         Raises:
-            MessageLost: the handle has expired; the message will come again and find the receipt.
+            MessageLost: the handle has expired; SQS delivers the message again.
         """
         try:
             self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)

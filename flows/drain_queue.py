@@ -155,7 +155,7 @@ class QueueConsumer:
         try:
             self._parts.queue.acknowledge(message)
         except SluiceError as error:
-            # The receipt is there: the message will come again, find it, and be deleted then.
+            # The receipt is there: SQS delivers the message again; it is deleted then.
             _log(logging.WARNING, "message not deleted", message, error=f"{type(error).__name__}: {error}")
 
     def _release(self, message: ReceivedMessage, *, after_seconds: int) -> None:
