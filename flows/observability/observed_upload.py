@@ -23,7 +23,7 @@ from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import TransientError
-from flows.refinery.refine import REJECTING, Refined
+from flows.refinery.refine import REJECTING, JudgedFile, Refined
 from lambda_trigger.message import folder_of
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
@@ -42,7 +42,7 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
     log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
     calls = TaskCalls(progress)
     with heartbeat(), upload_slot(limit_of(parts, job)):
-        receipt = run(parts, _of_this_flow_run(job), calls, progress.moved)
+        receipt = run(parts, _of_this_flow_run(job), calls, progress.moved, _log_judged)
         if not calls.made:
             log.info("This object version has a receipt already (attempt %s): nothing is left to do.", receipt.attempt)
             return receipt
@@ -185,24 +185,22 @@ def _log_fetched(fetched: Fetched) -> None:
         log.info("%s rows are as repairs corrected them.", f"{len(fetched.corrections.rows):,}")
 
 
-def _log_refined(refined: Refined) -> None:
+def _log_judged(judged: JudgedFile) -> None:
     log = get_run_logger()
-    failed = [check for check in refined.checks if not check.success]
+    failed = [check for check in judged.checks if not check.success]
     for check in failed:
         rows = "" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
         log.warning("Failed: %s%s", check.rule, rows)
-    passed = f"{len(refined.checks) - len(failed)} of {len(refined.checks)} checks passed"
+    bad = sum(judged.quarantined.values())
+    verdict = "the file is rejected" if judged.rejected else f"{judged.rows_in - bad:,} good, {bad:,} to quarantine"
+    passed = len(judged.checks) - len(failed)
+    log.info("%s rows: %s. %s of %s checks passed.", f"{judged.rows_in:,}", verdict, passed, len(judged.checks))
+
+
+def _log_refined(refined: Refined) -> None:
     if refined.rejected:
-        log.info("%s rows: the file is rejected. %s.", f"{refined.rows_in:,}", passed)
         return
-    bad, dropped = sum(refined.quarantined.values()), sum(refined.dropped.values())
+    dropped = sum(refined.dropped.values())
     steps = f" ({', '.join(f'{rows:,} by {step}' for step, rows in refined.dropped.items())})" if dropped else ""
-    log.info(
-        "%s rows: %s to publish, %s to quarantine, %s dropped%s. %s.",
-        f"{refined.rows_in:,}",
-        f"{refined.rows_published:,}",
-        f"{bad:,}",
-        f"{dropped:,}",
-        steps,
-        passed,
-    )
+    published = f"{refined.rows_published:,}"
+    get_run_logger().info("Preprocessed: %s rows to publish, %s dropped%s.", published, f"{dropped:,}", steps)

@@ -24,7 +24,7 @@ from flows.pipeline.receipt import Receipt
 from flows.pipeline.stages import fetch, publish, receipt_of, record, refine
 from flows.pipeline.time_limit import TimeIsUp, time_limit
 from flows.refinery.errors import SluiceError
-from flows.refinery.refine import REJECTING, Progress
+from flows.refinery.refine import REJECTING, OnJudged, Progress
 
 LOG = logging.getLogger("sluice")
 _TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fault, or its contract's
@@ -40,12 +40,19 @@ def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
     return stage(*values, **more)
 
 
-def run_upload(parts: Parts, job: UploadJob, call: Call = plainly, on_progress: Progress | None = None) -> Receipt:
+def run_upload(
+    parts: Parts,
+    job: UploadJob,
+    call: Call = plainly,
+    on_progress: Progress | None = None,
+    on_judged: OnJudged | None = None,
+) -> Receipt:
     """Take one upload from where it is to its end, and return its receipt; for a dry run the one that it would get.
 
     Args:
         call: runs a stage: plainly, or as a Prefect task.
         on_progress: called with a part of the stage refine and the rows that it has done so far.
+        on_judged: called in the stage refine with the judged file, before its good rows are preprocessed.
 
     Raises:
         TransientError: nothing was committed; the same upload can be tried again.
@@ -63,7 +70,7 @@ def run_upload(parts: Parts, job: UploadJob, call: Call = plainly, on_progress: 
     with log_context(run_id=job.upload.run_id, dataset=contract.dataset), _work_dir() as work_dir:
         try:
             fetched = do(fetch, parts, job, contract, earlier, work_dir)
-            refined = do(refine, fetched, on_progress)
+            refined = do(refine, fetched, on_progress, on_judged)
             if not refined.rejected and not job.dry_run:
                 published = do(publish, parts, job, fetched, refined)
         except REJECTING as error:

@@ -30,7 +30,7 @@ from flows.pipeline.receipt import (
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
-from flows.refinery.refine import Progress, Refined
+from flows.refinery.refine import OnJudged, Progress, Refined
 from flows.refinery.refine import refine as refine_file
 from flows.refinery.repair.corrections import Corrections, read_corrections
 from flows.refinery.write.outputs import OutputFile, output_file
@@ -106,7 +106,7 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 # --- refine -----------------------------------------------------------------------------------------------------------
 
 
-def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
+def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJudged | None = None) -> Refined:
     """Read, validate, preprocess and write the file; the results are local files in the same folder."""
     return refine_file(
         fetched.path,
@@ -114,6 +114,7 @@ def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
         fetched.path.parent,
         corrections=fetched.corrections,
         on_progress=on_progress,
+        on_judged=on_judged,
     )
 
 

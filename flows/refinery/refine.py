@@ -105,6 +105,7 @@ def refine(
     *,
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
+    on_judged: OnJudged | None = None,
     limits: Limits | None = None,
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
@@ -115,6 +116,7 @@ def refine(
         source: the local copy of the object version, or what gives its partitions.
         work_dir: an existing folder for the files that are made.
         corrections: values that repairs put into some rows.
+        on_judged: called with the judged file, before its good rows are preprocessed.
         map_partitions: applies `refine_partition` to every partition, here or in other processes.
 
     A file whose good rows cannot be preprocessed or written is rejected, with what its rows were judged as.
@@ -135,6 +137,8 @@ def refine(
         rows_per_partition=rows_per_partition,
         map_partitions=map_partitions,
     )
+    if on_judged:
+        on_judged(judged)
     try:
         return preprocess_file(judged, contract, work_dir, on_progress=on_progress)
     except REJECTING as error:
@@ -275,6 +279,9 @@ class JudgedFile:
     quarantine_path: Path | None
     columns_in: tuple[str, ...]
     seconds: Mapping[str, float]
+
+
+OnJudged = Callable[[JudgedFile], None]
 
 
 class _HeaderGrew(Exception):

@@ -73,6 +73,7 @@ class Ground:
         kept = {name: value for name, value in self.cloud.environment.items() if not name.startswith("PREFECT_")}
         return {
             **kept,
+            "SLUICE_STACK": "soak",
             "SLUICE_LANDING_BUCKET": self.landing,
             "SLUICE_PUBLISHED_BUCKET": self.published,
             "SLUICE_QUEUE_URL": self.queue_url,
