@@ -98,11 +98,8 @@ def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt:
         if other:
             settle(parts, job, contract, other, written=receipt)
         raise
-    # Only a worker before this one can have left something behind: most uploads need no look.
-    if committed is receipt and receipt.attempt == 0 and job.chain.receive_count == 1:
-        _update_index_of(parts, contract, committed)
-    else:
-        settle(parts, job, contract, committed, written=receipt)
+    # A worker with a second delivery may have died after writing its outputs, so even the first delivery looks for them.
+    settle(parts, job, contract, committed, written=receipt)
     return committed
 
 
