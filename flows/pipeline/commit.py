@@ -98,7 +98,7 @@ def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt:
         if other:
             settle(parts, job, contract, other, written=receipt)
         raise
-    # A worker with a second delivery may have died after writing its outputs, so even the first delivery looks for them.
+    # A worker with another delivery may have died after writing its outputs, so the first delivery looks as well.
     settle(parts, job, contract, committed, written=receipt)
     return committed
 
