@@ -89,7 +89,7 @@ ifdef TEST
 	@$(BIN)/pytest -q $(TEST)
 else
 	@$(MAKE) --no-print-directory -j 3 environments
-	@echo "Checks and tests, three suites at a time; each prints its output when it ends (15 to 30 minutes on 2 cores)"
+	@echo "Checks and tests, three suites at a time; each prints its output when it ends"
 	@rm -rf .pytest_cache/calls .coverage
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
