@@ -174,12 +174,12 @@ class Chain:
 
     def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Apply automations as registering the stack does, in this process: starting one takes long."""
-        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+        with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(automations.apply(NAMES, entries))
 
     def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
         """Apply the concurrency limits of contracts as registering the stack does, in this process."""
-        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+        with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
@@ -246,7 +246,7 @@ class Chain:
         """Return what Prefect's API lists: `what` is flow_runs, task_runs, logs, artifacts, ..."""
         auth_string = self.cloud.endpoints.prefect_auth_string
         response = httpx.post(
-            f"{self.cloud.prefect_api_url}/{what}/filter",
+            f"{self.cloud.endpoints.prefect_api_url}/{what}/filter",
             json=filters,
             timeout=30,
             auth=httpx.BasicAuth(*auth_string.split(":", 1)) if auth_string else None,
@@ -283,7 +283,7 @@ class Chain:
 
     def _prefect(self, method: str, path: str, body: object = None) -> Any:
         def ask() -> httpx.Response | None:
-            response = httpx.request(method, f"{self.cloud.prefect_api_url}{path}", json=body, timeout=60)
+            response = httpx.request(method, f"{self.cloud.endpoints.prefect_api_url}{path}", json=body, timeout=60)
             return (
                 None if response.status_code == 503 else response
             )  # SQLite is busy: ask again, as Prefect's client does

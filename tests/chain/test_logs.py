@@ -123,7 +123,9 @@ def shown_by_prefect(chain: Chain, what: str) -> str:
     pages: list[Any] = []
     while True:
         answer = httpx.post(
-            f"{chain.cloud.prefect_api_url}/{what}/filter", json={"limit": 200, "offset": 200 * len(pages)}, timeout=30
+            f"{chain.cloud.endpoints.prefect_api_url}/{what}/filter",
+            json={"limit": 200, "offset": 200 * len(pages)},
+            timeout=30,
         )
         answer.raise_for_status()
         pages.append(answer.json())

@@ -52,7 +52,7 @@ def lost(chain: Chain, bench: Bench) -> UploadMessage:
 def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
     """Return the rows of the run's artifact."""
     asked = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}, "type": {"any_": ["table"]}}}
-    answer = httpx.post(f"{chain.cloud.prefect_api_url}/artifacts/filter", json=asked, timeout=30)
+    answer = httpx.post(f"{chain.cloud.endpoints.prefect_api_url}/artifacts/filter", json=asked, timeout=30)
     answer.raise_for_status()
     (artifact,) = answer.json()
     table: list[dict[str, Any]] = json.loads(artifact["data"])
