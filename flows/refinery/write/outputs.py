@@ -32,8 +32,6 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 class OutputImpossible(FileRejected):
     """output.partition_by does not fit the clean rows: there is no such column, or it has too many values."""
 
-    code = "output_impossible"
-
 
 @dataclass(frozen=True)
 class OutputFile:

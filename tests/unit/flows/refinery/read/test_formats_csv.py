@@ -268,7 +268,7 @@ def test_a_file_with_nothing_in_it_is_refused(tmp_path: Path, content: bytes) ->
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"a,b,a\n1,2,3\n", r"line 1: the columns \[1, 3\] have the same name; name each once"),
+        (b"a,b,a\n1,2,3\n", r"line 1: column 1, column 3 have the same name; name each once"),
         (b"\n,b\n0,2\n", "line 2: column 1 has no name .*index=False"),
         (b"a,,c\n1,2,3\n", "line 1: column 2 has no name"),
     ],
