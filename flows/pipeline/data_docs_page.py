@@ -146,7 +146,7 @@ def _percent(part: int, whole: int) -> float:
 def _rows_section(receipt: Receipt) -> dict[str, Any]:
     rows = receipt.rows
     others = [check for check in receipt.checks if check.kind not in _GX_KINDS][:MAX_CHECKS]
-    tables = {
+    tables: dict[str, list[tuple[str, ...]]] = {
         "Why": [(reason.code, reason.message) for reason in receipt.reasons],
         "Rows": [
             ("in the file", f"{rows.rows_in:,}"),
