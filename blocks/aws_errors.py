@@ -171,15 +171,14 @@ def explaining_aws_errors(doing: str) -> Iterator[None]:
 def _row_of(error: BotoCoreError | ClientError) -> _Row:
     if not isinstance(error, ClientError):
         return next((row for row in _TABLE if isinstance(error, row.exceptions)), _BY_MEANING[AwsUnavailable])
-    return _BY_CODE.get(aws_error_code(error)) or _BY_MEANING[_meaning_of_status(http_status(error))]
-
-
-def _meaning_of_status(status: int) -> type[SluiceError]:
+    status = http_status(error)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return AwsRefused
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
-        return AwsUnavailable
-    return AwsCallInvalid
+        meaning: type[SluiceError] = AwsRefused
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        meaning = AwsUnavailable
+    else:
+        meaning = AwsCallInvalid
+    return _BY_CODE.get(aws_error_code(error), _BY_MEANING[meaning])
 
 
 def _reported(error: BotoCoreError | ClientError) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blocks.aws import client_of
-from blocks.aws_errors import aws_error_code, explain_aws_error
+from blocks.aws_errors import aws_error_code, explain_aws_error, explaining_aws_errors
 from flows.refinery.errors import TransientError
 
 # What SQS calls an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
@@ -64,7 +64,7 @@ class UploadQueue:
 
     def receive(self, *, wait_seconds: int) -> ReceivedMessage | None:
         """Return the next message, or None when none arrived within `wait_seconds` (at most 20)."""
-        try:
+        with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
                 MaxNumberOfMessages=1,  # a message that only waits for its turn would burn its visibility
@@ -72,8 +72,6 @@ class UploadQueue:
                 VisibilityTimeout=int(self.visibility_timeout_seconds),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
-        except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, f"receiving from {self.queue_url}") from error
         for message in response.get("Messages", []):
             return ReceivedMessage(
                 message_id=message["MessageId"],
@@ -116,28 +114,26 @@ class UploadQueue:
             raise explain_aws_error(error, f"deleting message {message.message_id}") from error
 
     @contextmanager
-    def keep_invisible(self, message: ReceivedMessage) -> Iterator[Event]:
+    def keep_invisible(self, message: ReceivedMessage) -> Iterator[None]:
         """Keep the message invisible while the block runs, by a heartbeat in another thread.
 
-        Yields an event that is set when the message was lost: the work may go on, since the receipt decides whose
-        result counts, but the message may be with another worker.
+        When the message is lost the work goes on: the receipt decides whose result counts.
         """
-        lost, done = Event(), Event()
-        beat = Thread(target=self._beat, args=(message, lost, done), name="visibility-heartbeat", daemon=True)
+        done = Event()
+        beat = Thread(target=self._beat, args=(message, done), name="visibility-heartbeat", daemon=True)
         beat.start()
         try:
-            yield lost
+            yield
         finally:
             done.set()
             beat.join()
 
-    def _beat(self, message: ReceivedMessage, lost: Event, done: Event) -> None:
+    def _beat(self, message: ReceivedMessage, done: Event) -> None:
         # A third of the timeout: two beats may fail before the message becomes visible.
         while not done.wait(self.visibility_timeout_seconds / 3):
             try:
                 self.extend(message, self.visibility_timeout_seconds)
             except MessageLost:
-                lost.set()
                 return
             except Exception:  # noqa: BLE001, S112 (the next beat makes up for one that fails)
                 continue

@@ -88,20 +88,17 @@ def _message(record: object, bucket: str, key: str) -> UploadMessage:
     size = _field(record, "s3", "object", "size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise RecordUnreadable("s3.object.size is not a number of bytes")
+    version_id = _optional(record, "s3", "object", "versionId")
     return UploadMessage(
         bucket=bucket,
         key=key,
-        version_id=_version(_optional(record, "s3", "object", "versionId")),
+        # On a bucket with suspended versioning the id is "null", which identifies nothing.
+        version_id=None if version_id == "null" else version_id,
         etag=str(_field(record, "s3", "object", "eTag")),
         size_bytes=size,
         sequencer=_optional(record, "s3", "object", "sequencer"),
         event_time=_optional(record, "eventTime"),
     )
-
-
-def _version(version_id: str | None) -> str | None:
-    """Return the version id, or None for "null": on a bucket with suspended versioning it identifies nothing."""
-    return None if version_id == "null" else version_id
 
 
 def _field(record: object, *path: str) -> object:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from flows.observability.run_summary import ConsoleLinks, checks_table, summary
+from flows.observability.run_summary import ConsoleLinks, checks_table, upload_summary
 from flows.pipeline.receipt import Receipt
 from lambda_trigger.message import slug
 
@@ -85,7 +85,8 @@ class ProgressBar:
         try:
             if self._artifact is None:
                 key = f"progress-{artifact_name(self._dataset)}"
-                self._artifact = _created(create_progress_artifact(percent, key=key, description=what))
+                artifact = create_progress_artifact(percent, key=key, description=what)
+                self._artifact = cast(UUID, artifact)  # it is typed for its asynchronous twin as well
             else:
                 update_progress_artifact(self._artifact, percent, description=what)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
@@ -157,7 +158,7 @@ def show_outcome(
         )
         create_markdown_artifact(
             key=f"{kind}summary-{dataset}",
-            markdown=summary(receipt, links),
+            markdown=upload_summary(receipt, links),
             description="The outcome that the upload would have." if dry_run else "The outcome of the upload.",
         )
         _amend_flow_run({receipt.contract.dataset, str(receipt.status), *tags}, name)
@@ -179,10 +180,3 @@ def _amend_flow_run(tags: set[str], name: str | None) -> None:
         wanted["name"] = name
     with get_client(sync_client=True) as client:
         client.update_flow_run(context.flow_run.id, **wanted)
-
-
-def _created(artifact: Any) -> UUID:
-    """create_progress_artifact is typed for its asynchronous twin as well."""
-    if not isinstance(artifact, UUID):
-        raise TypeError(f"an artifact's id was expected, not {type(artifact).__name__}")
-    return artifact

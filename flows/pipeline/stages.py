@@ -193,7 +193,7 @@ def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
         StageBroke: not every row is accounted for.
     """
     upload, refined, contract = job.upload, outcome.refined, outcome.contract
-    reasons = _reasons(outcome)
+    reasons, published = _reasons(outcome), outcome.published or Published()
     rows = _rows(refined, rejected=bool(reasons))
     if not rows.balanced:
         raise StageBroke(
@@ -217,7 +217,7 @@ def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
             dataset=contract.dataset, content_hash=contract.content_hash, is_default=contract.is_default
         ),
         rows=rows,
-        outputs=_corrections_of(outcome.earlier) if reasons else _outputs(outcome),
+        outputs=_corrections_of(outcome.earlier) if reasons else published.outputs,
         checks=refined.checks if refined else (),
         reasons=reasons,
         fitted=refined.fitted if refined and not reasons else {},
@@ -233,10 +233,6 @@ def _reasons(outcome: Outcome) -> tuple[RejectionReason, ...]:
     if outcome.error:
         return (RejectionReason.of(outcome.error),)
     return outcome.refined.rejected if outcome.refined else ()
-
-
-def _outputs(outcome: Outcome) -> tuple[Output, ...]:
-    return outcome.published.outputs if outcome.published else ()
 
 
 def _rows(refined: Refined | None, *, rejected: bool) -> Rows:

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 import flows.pipeline.data_docs
-from flows.observability.run_summary import ConsoleLinks, summary
+from flows.observability.run_summary import ConsoleLinks, upload_summary
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.data_docs import change_text, read_index
 from flows.pipeline.receipt import Receipt, Status
@@ -112,5 +112,5 @@ def test_two_results_of_one_run_never_share_a_page() -> None:
 def test_the_flow_runs_summary_names_the_page(account: Account) -> None:
     receipt = process(account, good_orders(1))
     links = ConsoleLinks("eu-central-1", PUBLISHED)
-    assert f"prefix={receipt.docs_page}" in summary(receipt, links)
-    assert "Data Docs" not in summary(receipt.model_copy(update={"docs_page": None}), links)
+    assert f"prefix={receipt.docs_page}" in upload_summary(receipt, links)
+    assert "Data Docs" not in upload_summary(receipt.model_copy(update={"docs_page": None}), links)
