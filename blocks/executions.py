@@ -16,10 +16,6 @@ class Executions:
     """The Step Functions executions of uploads, and the queue that takes their messages."""
 
     def __init__(self, *, state_machine_arn: str, queue_url: str) -> None:
-        """Args:
-        state_machine_arn: of the state machine that launches the tasks.
-        queue_url: of the queue with one message for each upload.
-        """
         self._state_machine_arn = state_machine_arn
         self._queue_url = queue_url
 

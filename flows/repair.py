@@ -60,8 +60,9 @@ def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
     strange = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
     if strange:
         raise CorrectionsUnusable(f"row {strange[0]} is not in the quarantine of run {run_id}")
+    source = receipt.source.model_dump(exclude={"last_modified"})
     job = UploadJob(
-        _next_attempt(receipt),
+        UploadMessage(**source, attempt=receipt.attempt + 1),
         contract=parts.contracts.named(receipt.contract.dataset),
         corrections=corrections,
         by_hand=True,
@@ -91,16 +92,3 @@ def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> set[int]:
                 parts.store.download(parts.store.published_bucket, output.key, path)
                 numbers.update(read_corrections(path).rows)
     return numbers
-
-
-def _next_attempt(receipt: Receipt) -> UploadMessage:
-    source = receipt.source
-    return UploadMessage(
-        bucket=source.bucket,
-        key=source.key,
-        version_id=source.version_id,
-        etag=source.etag,
-        size_bytes=source.size_bytes,
-        sequencer=source.sequencer,
-        attempt=receipt.attempt + 1,
-    )

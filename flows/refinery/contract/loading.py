@@ -57,9 +57,10 @@ class Contracts:
             raise ContractInvalid(
                 f"there is no contract named {DEFAULT_DATASET!r}; files that match no other contract need it"
             )
+        # The more literal characters a glob has, the more specific it is.
         self._globs = sorted(
             (
-                (_literal_length(glob), glob, glob_to_regex(glob), contract)
+                (len(re.sub(r"[*?]", "", glob)), glob, glob_to_regex(glob), contract)
                 for contract in self._by_name.values()
                 if not contract.is_default
                 for glob in contract.sources
@@ -263,8 +264,3 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
     if fault["type"] != "value_error":
         return f"{message}; found {given!r}"
     return message
-
-
-def _literal_length(glob: str) -> int:
-    """The number of literal characters; a glob with more of them is more specific."""
-    return len(re.sub(r"[*?]", "", glob))

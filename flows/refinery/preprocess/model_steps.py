@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from flows.refinery.contract.model import ONE_OR_SEVERAL
 from flows.refinery.preprocess.argument_types import misfit, moment_of
 from flows.refinery.preprocess.step_base import (
     Finite,
@@ -39,11 +40,7 @@ class _Scaling(FittedStep):
         self.require(frame, self.targets)
         for name in self.targets:
             values = self.numbers(name, frame[name]).dropna().to_numpy()
-            self._states.setdefault(name, self.new_state()).add(values)
-
-    def new_state(self) -> Any:
-        """What collects one column's values."""
-        return ExactMoments()
+            self._states.setdefault(name, ExactMoments()).add(values)
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
         numbers = self.numbers(name, values)
@@ -184,15 +181,10 @@ class TrainTestSplit(Step):
     """Adds a column with train or test, by a hash of the key: a key gets the same one in every file."""
 
     name = "train_test_split"
-    key: Names
+    key: Annotated[Names, ONE_OR_SEVERAL]
     test_size: Annotated[float, Field(gt=0, lt=1)] = 0.2
     column: str = "split"
     seed: str | int = ""
-
-    @field_validator("key", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         self.require(frame, self.key)
