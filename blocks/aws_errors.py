@@ -149,12 +149,7 @@ def http_status(error: Exception) -> int:
 
 
 def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
-    """Return the error of Sluice that an AWS error means, with what AWS reported and what to do about it.
-
-    Args:
-        error: what boto3 raised.
-        doing: what was being done and on what, for the message ("reading s3://bucket/key").
-    """
+    """Return the error of Sluice that an AWS error means: with what was done, what AWS reported, and what to do."""
     row = _row_of(error)
     return row.meaning(f"{doing}: {_reported(error)}; {row.advice}")
 

@@ -93,11 +93,7 @@ class ObjectStore:
     # --- object versions of any bucket ------------------------------------------------------------------------
 
     def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectFacts:
-        """Return what S3 knows about an object version; about the newest one when `version_id` is None.
-
-        Raises:
-            ObjectGone: there is no such object version.
-        """
+        """Return what S3 knows about an object version; by default the newest. Raise ObjectGone when there is none."""
         try:
             head = self._s3.head_object(Bucket=bucket, Key=key, **_version(version_id))
         except (BotoCoreError, ClientError) as error:

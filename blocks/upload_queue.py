@@ -82,11 +82,7 @@ class UploadQueue:
         return None
 
     def extend(self, message: ReceivedMessage, seconds: float) -> None:
-        """Keep the message invisible for `seconds` from now; 0 gives it back at once.
-
-        Raises:
-            MessageLost: its visibility had run out already.
-        """
+        """Keep the message invisible for `seconds` from now; 0 gives it back. Raise MessageLost when it is too late."""
         try:
             self._sqs.change_message_visibility(
                 QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=int(seconds)
@@ -101,11 +97,7 @@ class UploadQueue:
         self.extend(message, min(after_seconds, MAX_VISIBILITY_SECONDS))
 
     def acknowledge(self, message: ReceivedMessage) -> None:
-        """Delete the message: its upload has a receipt.
-
-        Raises:
-            MessageLost: the handle has expired; SQS delivers the message again.
-        """
+        """Delete the message. Raise MessageLost when the handle has expired: SQS delivers the message again."""
         try:
             self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
         except (BotoCoreError, ClientError) as error:

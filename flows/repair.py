@@ -28,11 +28,7 @@ class NothingToRepair(TerminalError):
 
 
 def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
-    """Download the quarantine file of a run.
-
-    Raises:
-        NothingToRepair: it has none.
-    """
+    """Download the quarantine file of a run. Raise NothingToRepair when it has none."""
     receipt = _repairable(parts, run_id)
     for output in receipt.outputs:
         if output.kind == "quarantine":

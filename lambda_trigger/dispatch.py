@@ -17,12 +17,7 @@ _ALREADY_STARTED = "ExecutionAlreadyExists"
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """The result of dispatching one upload.
-
-    Attributes:
-        message_id: the SQS message's id.
-        execution_arn: the execution's ARN; None when it existed already.
-    """
+    """The id of the message, and the ARN of the execution; None when it existed already."""
 
     message_id: str
     execution_arn: str | None

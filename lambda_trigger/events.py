@@ -24,23 +24,14 @@ class RecordUnreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A record that needs no action.
-
-    Attributes:
-        reason: a short code, the same for all records ignored for this cause.
-        what: the key or event name, for the log.
-    """
+    """A record that needs no action: a short code for the cause, and the key or event name, for the log."""
 
     reason: str
     what: str
 
 
 def records_of(event: object) -> list[Any]:
-    """Return the event's records; the test event that S3 sends when a notification is set up has none.
-
-    Raises:
-        EventUnreadable: when this is no S3 event at all.
-    """
+    """Return the event's records, none for S3's test event. Raise EventUnreadable when this is no S3 event at all."""
     if not isinstance(event, dict):
         raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")
     if event.get("Event") == "s3:TestEvent":

@@ -54,12 +54,7 @@ class ProgressBar:
         self._rows_expected: int | None = None
 
     def expect(self, dataset: str, rows: int | None) -> None:
-        """Set what the file is about.
-
-        Args:
-            dataset: names the artifact, so that the UI keeps the history of each dataset.
-            rows: about how many rows it has; None when that is not known.
-        """
+        """Set which dataset the bar is for, and about how many rows its file has, where that is known."""
         self._dataset, self._rows_expected = dataset, rows
 
     def moved(self, part: str, rows: int) -> None:

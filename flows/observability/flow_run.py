@@ -20,7 +20,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
-from flows.observability.crashes import infrastructure_of, last_lines
+from flows.observability.crashes import Crash, infrastructure_of, lines_in_prefect
 from flows.observability.observed_upload import display_name, final_state, run_observed
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.errors import StageBroke
@@ -120,11 +120,7 @@ class FlowRunner:
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Claim the flow run for this process; return False when Prefect went away.
-
-        Raises:
-            RunTaken: another worker has it.
-        """
+        """Claim the flow run; return False when Prefect went away. Raise RunTaken when another worker has it."""
         receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
         claimed: State[Any] | None = None
@@ -133,7 +129,7 @@ class FlowRunner:
             if claimed is None and receive_count > 1:
                 # The message came again, so the worker that had the run gave it up or died, and only the display
                 # still shows it as Running. A killed process cannot report that.
-                crash = last_lines(client, flow_run)
+                crash = Crash(lines=tuple(lines_in_prefect(client, flow_run.id)))
                 gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                 client.set_flow_run_state(flow_run.id, gone, force=True)
                 claimed = _set_state(client, flow_run, claim)

@@ -115,11 +115,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TaskCalls:
-    """Calls each stage as a Prefect task of its name, and logs what it returns to the flow run.
-
-    Attributes:
-        made: the names of the stages that were called.
-    """
+    """Calls each stage as a Prefect task of its name, and logs what it returns; `made` lists the stages called."""
 
     def __init__(self, progress: ProgressBar) -> None:
         self.made: list[str] = []

@@ -38,11 +38,7 @@ def page_key(receipt: Receipt) -> str:
 
 
 def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
-    """Render and write the page of a receipt that is about to be committed.
-
-    Returns:
-        the page's key for the receipt to name; None when the page could not be made, which is logged.
-    """
+    """Write the page of a receipt that is about to be committed. Return its key, or None when it could not be made."""
     key = page_key(receipt)
     written = _best_effort(lambda: store.put(key, page_of(receipt), content_type=_HTML), "page", receipt)
     return key if written else None

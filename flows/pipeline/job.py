@@ -34,11 +34,7 @@ class Parts:
 
     @cached_property
     def contracts(self) -> Contracts:
-        """The contracts of all datasets.
-
-        Raises:
-            ContractInvalid: one of them has a fault.
-        """
+        """The contracts of all datasets. Raises ContractInvalid when one of them has a fault."""
         return self.read_contracts()
 
 
@@ -102,12 +98,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Published:
-    """What the stage publish returns.
-
-    Attributes:
-        outputs: what was uploaded.
-        receipt: another worker's receipt, when it committed first; nothing was uploaded then.
-    """
+    """What was uploaded, or the receipt of another worker that committed first: nothing was uploaded then."""
 
     outputs: tuple[Output, ...] = ()
     receipt: Receipt | None = None

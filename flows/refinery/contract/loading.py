@@ -89,11 +89,7 @@ class Contracts:
         return self._by_name[DEFAULT_DATASET]
 
     def named(self, dataset: str) -> Contract:
-        """Return the contract of a dataset.
-
-        Raises:
-            ContractInvalid: there is none.
-        """
+        """Return the contract of a dataset. Raise ContractInvalid when there is none."""
         if dataset not in self._by_name:
             raise ContractInvalid(
                 f"there is no contract named {dataset!r}{did_you_mean(dataset, self._by_name)}"

@@ -22,13 +22,7 @@ class YamlUnreadable(TerminalError):
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """A YAML document with the line (from 1) of every key and list entry.
-
-    Attributes:
-        path: the file.
-        value: its content.
-        lines: the line of each place, which is the keys and indices that lead to it.
-    """
+    """A YAML file's content, with the line (from 1) of each place: of the keys and indices that lead to it."""
 
     path: Path
     value: Any
@@ -36,11 +30,7 @@ class LocatedYaml:
 
     @classmethod
     def read(cls, path: Path) -> LocatedYaml:
-        """Read a file.
-
-        Raises:
-            YamlUnreadable: with file and line.
-        """
+        """Read a file. Raise YamlUnreadable with file and line when that is not possible."""
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -77,11 +77,7 @@ class Step(BaseModel, ABC):
         return {names.get(name, name): kind for name, kind in kinds.items()}
 
     def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-        """Refuse to go on without these columns.
-
-        Raises:
-            ColumnMissing: with the columns that there are.
-        """
+        """Raise ColumnMissing, with the columns that there are, unless these are among them."""
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             there = ", ".join(map(repr, frame.columns))
@@ -132,11 +128,7 @@ class OnColumns(Step):
         raise NotImplementedError
 
     def numbers(self, name: str, values: pd.Series) -> pd.Series:
-        """A column of numbers as floats.
-
-        Raises:
-            StepFailed: it holds something else.
-        """
+        """Return a column of numbers as floats. Raise StepFailed when it holds something else."""
         if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
             raise StepFailed(f"step {self.label}: the column {name!r} holds no numbers; cast it first")
         return values.astype("float64")
@@ -153,11 +145,7 @@ class FittedStep(OnColumns):
         return self
 
     def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
-        """Refuse pinned values that this step would not have learned.
-
-        Raises:
-            ValueError: with what they should be.
-        """
+        """Raise ValueError, with what they should be, for pinned values that this step would not have learned."""
         for name, known in (pinned or {}).items():
             wanted = self.wanted_instead(known)
             if wanted:
@@ -185,11 +173,7 @@ class FittedStep(OnColumns):
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
-        """What is known of one column.
-
-        Raises:
-            StepFailed: the pinned values do not name it.
-        """
+        """Return what is known of one column. Raise StepFailed when the pinned values do not name it."""
         fitted = self.fitted or {}
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned fitted values do not have the column {name!r}")
@@ -205,11 +189,7 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.Da
 
 
 def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """Refuse what a step made of a table where nothing of it is left.
-
-    Raises:
-        NoColumnLeft: it had columns, and has none now.
-    """
+    """Raise NoColumnLeft when a step leaves no column of a table that had some."""
     if len(before.columns) and not len(after.columns):
         raise NoColumnLeft(f"step {label} leaves no column; keep at least one")
 

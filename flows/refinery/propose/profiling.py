@@ -76,11 +76,7 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """The content of a file.
-
-    Attributes:
-        misfits: rows that could not be decoded, by reason.
-    """
+    """The content of a file; `misfits` counts the rows that could not be decoded, by reason."""
 
     source_format: SourceFormat
     rows: int

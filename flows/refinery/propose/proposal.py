@@ -69,12 +69,7 @@ class ProposedColumn:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A contract that its sample passes.
-
-    Attributes:
-        text: contract.yaml.
-        validated: the result of validating the sample.
-    """
+    """A contract that its sample passes: the text of contract.yaml, and what it found in the sample."""
 
     text: str
     contract: Contract

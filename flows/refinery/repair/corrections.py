@@ -24,12 +24,7 @@ class CorrectionsUnusable(TerminalError):
 
 @dataclass(frozen=True)
 class Corrections:
-    """The new values of some rows of a file.
-
-    Attributes:
-        columns: the columns that are given.
-        rows: by row number the texts of these columns; None is a missing value.
-    """
+    """The new values of some rows of a file: by row number the texts of `columns`, None where a value is missing."""
 
     columns: tuple[str, ...]
     rows: Mapping[int, Mapping[str, str | None]]

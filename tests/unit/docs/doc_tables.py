@@ -94,7 +94,8 @@ def type_name(annotation: Any) -> str:
 
 
 def _words(camel: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", camel).lower()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", camel).lower()
+    return words.removeprefix("written ").removesuffix(" options")
 
 
 def _default(field: FieldInfo) -> str:
