@@ -30,7 +30,7 @@ class Ignored:
     what: str
 
 
-def records_of(event: object) -> list[Any]:
+def records_of_event(event: object) -> list[Any]:
     """Return the event's records, none for S3's test event. Raise EventUnreadable when this is no S3 event at all."""
     if not isinstance(event, dict):
         raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")

@@ -29,8 +29,7 @@ from flows.pipeline.receipt import (
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
-from flows.refinery.refine import OnJudged, Progress, Refined
-from flows.refinery.refine import refine as refine_file
+from flows.refinery.refine import OnJudged, Progress, Refined, refine_file
 from flows.refinery.repair.corrections import read_corrections
 from flows.refinery.write.outputs import OutputFile, output_file
 from lambda_trigger.message import UploadMessage
