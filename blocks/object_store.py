@@ -52,11 +52,7 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """One object version as S3 lists it.
-
-    Attributes:
-        version_id: None for an object that was written while the bucket had no versioning.
-    """
+    """One object version as S3 lists it; its id is None when it was written while the bucket had no versioning."""
 
     key: str
     version_id: str | None

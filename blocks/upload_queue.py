@@ -33,11 +33,7 @@ class MessageLost(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One delivery of a message.
-
-    Attributes:
-        receive_count: how often SQS has delivered it, including this time.
-    """
+    """One delivery of a message; `receive_count` is how often SQS has delivered it, this time included."""
 
     message_id: str
     receipt_handle: str

@@ -15,8 +15,6 @@ from prefect.states import Completed, Crashed
 from flows.composition import task_identity
 from flows.observability.crashes import UNEXPLAINED, investigate
 
-_ARTIFACT_KEY = "crash"
-
 
 @flow(
     name="explain-crash",
@@ -38,7 +36,7 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
         before = (crashes[-1].message if crashes else None) or ""
         client.create_artifact(
             ArtifactCreate(
-                key=_ARTIFACT_KEY,
+                key="crash",
                 type="markdown",
                 description="Why the run crashed, and its last log lines.",
                 data=crash.markdown(before),

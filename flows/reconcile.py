@@ -44,12 +44,7 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The period of uploads to check.
-
-    Attributes:
-        since: older uploads are not checked.
-        until: younger uploads may still be in progress.
-    """
+    """The period of uploads to check: older ones are not looked at, younger ones may still be in progress."""
 
     since: datetime
     until: datetime
@@ -115,7 +110,9 @@ def _without_receipt(
 ) -> Iterator[UploadMessage]:
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         for page in store.versions(store.landing_bucket, prefix, page_size=page_size):
-            due = [version for version in page if window.holds(version.last_modified) and not _is_folder(version)]
+            # The trigger ignores folder markers as well: keys that end in a slash, without content.
+            files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
+            due = [version for version in files if window.holds(version.last_modified)]
             uploads = [_upload(store.landing_bucket, version) for version in due if version.version_id]
             found.looked_at += len(due)
             found.unidentified += len(due) - len(uploads)
@@ -132,11 +129,6 @@ def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
         size_bytes=version.size_bytes,
         event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
     )
-
-
-def _is_folder(version: ObjectVersion) -> bool:
-    """Return whether the object is only a folder marker; the trigger ignores those too."""
-    return version.key.endswith("/") and version.size_bytes == 0
 
 
 @flow(

@@ -46,7 +46,6 @@ def read_record(record: object, *, bucket: str, incoming_prefix: str) -> UploadM
     """Return the upload of one record, or why it is ignored.
 
     Args:
-        record: one entry of the event's Records.
         bucket: the landing bucket; events of any other are ignored.
         incoming_prefix: where uploads are dropped, ending in "/".
 

@@ -38,10 +38,9 @@ _SPAN_PERCENT = {"validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact that moves while a long file is refined. A file that is done quickly never gets one.
+    """A progress artifact that moves while a long file is refined.
 
-    Args:
-        quiet_seconds: no artifact before the work has gone on for this long, and no update more often.
+    A file that is done within `quiet_seconds` never gets one; it is updated no more often than that.
     """
 
     def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:

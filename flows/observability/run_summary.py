@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Receipt, Status, receipt_key
-from flows.refinery.checks import Check
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
 # docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
@@ -24,7 +23,6 @@ class ConsoleLinks:
 
     Attributes:
         region: the AWS region; None on the embedded cloud, which has no console.
-        published_bucket: the bucket of receipts and outputs.
         task_log: where the task logs; None outside of a task.
     """
 
@@ -83,7 +81,7 @@ def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
     """Return one row for each rule of the contract, failed ones first."""
     return [
         {
-            "result": _result(check),
+            "result": "pass" if check.success else "FAIL" if check.severity == "critical" else "fail",
             "rule": check.rule,
             "failing rows": "" if check.rows_failing is None else f"{check.rows_failing:,}",
             "of rows": "" if check.rows_evaluated is None else f"{check.rows_evaluated:,}",
@@ -191,12 +189,6 @@ def _where(receipt: Receipt, links: ConsoleLinks) -> str:
 
 def _table(head: tuple[str, str], body: list[tuple[str, str]]) -> str:
     return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---:|", *(f"| {left} | {right} |" for left, right in body)])
-
-
-def _result(check: Check) -> str:
-    if check.success:
-        return "pass"
-    return "FAIL" if check.severity == "critical" else "fail"
 
 
 def _plural(noun: str, count: int) -> str:

@@ -78,9 +78,6 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
 def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
     """Commit a receipt, bring the index up to date, and delete what this replaces; return the receipt that counts.
 
-    Args:
-        contract: the contract that judged the file.
-
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first, or one without the corrections.
     """

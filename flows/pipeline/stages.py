@@ -52,12 +52,7 @@ class ObjectTooLarge(FileRejected):
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
-    """Download the object version, and the corrections that earlier repairs made to its rows.
-
-    Args:
-        contract: the contract that will judge the file.
-        earlier: the receipt of an earlier attempt.
-        work_dir: an existing folder for the local files.
+    """Download the object version into `work_dir`, and the corrections that earlier repairs made to its rows.
 
     Raises:
         ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.

@@ -115,7 +115,14 @@ def load_contract(folder: Path) -> Contract:
     if not isinstance(document.value, dict):
         raise ContractInvalid(f"{path}:1: a contract is a mapping that begins with `dataset: <name>`")
     fields = dict(document.value)
-    _require_own_folder(path, document, fields)
+    dataset = fields.get("dataset")
+    if "folder" in fields:
+        raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
+    if isinstance(dataset, str) and dataset != folder.name:
+        raise ContractInvalid(
+            f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {folder.name!r};"
+            " the two must be the same"
+        )
     _add_suite(folder, document, fields)
     try:
         contract = Contract.model_validate({**fields, "folder": folder})
@@ -149,17 +156,6 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
         return Contract.model_validate({**fields, "folder": contract.folder})
     except ValidationError as error:
         raise ContractInvalid("\n".join(_sentences(None, error))) from None
-
-
-def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, Any]) -> None:
-    dataset = fields.get("dataset")
-    if "folder" in fields:
-        raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
-    if isinstance(dataset, str) and dataset != path.parent.name:
-        raise ContractInvalid(
-            f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {path.parent.name!r};"
-            " the two must be the same"
-        )
 
 
 def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> None:

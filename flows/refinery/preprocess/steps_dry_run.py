@@ -38,16 +38,11 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
     if ROW_NUMBER in contract.columns:
         yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
     elif sound and contract.columns:
-        yield from _unreadable_formats(contract)
+        for name, column in contract.columns.items():
+            fault = format_fault(column) if column.format else ""
+            if fault:
+                yield ("columns", name), f"{name}: {fault}"
         yield from _tried(contract)
-
-
-def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
-    """The formats by which pandas can read no text."""
-    for name, column in contract.columns.items():
-        fault = format_fault(column) if column.format else ""
-        if fault:
-            yield ("columns", name), f"{name}: {fault}"
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:
