@@ -127,7 +127,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, version_id) from error
         except RetriesExceededError as error:
-            # boto3's own class for a body that broke off every time; it is no BotoCoreError.
+            # boto3's own class for a body that broke off every time; not a BotoCoreError.
             raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time") from error
 
     def versions(self, bucket: str, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:

@@ -86,7 +86,7 @@ def job_by_hand(
     """Find out what an S3 event would have contained, for a run that a person started.
 
     Raises:
-        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed so.
+        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed like that.
     """
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")

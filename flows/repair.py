@@ -53,9 +53,9 @@ def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
         raise NothingToRepair(f"run {run_id} has no rows in quarantine")
     if not corrections.rows:
         raise CorrectionsUnusable("there is no corrected row in the file")
-    strange = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
-    if strange:
-        raise CorrectionsUnusable(f"row {strange[0]} is not in the quarantine of run {run_id}")
+    unknown = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
+    if unknown:
+        raise CorrectionsUnusable(f"row {unknown[0]} is not in the quarantine of run {run_id}")
     source = receipt.source.model_dump(exclude={"last_modified"})
     job = UploadJob(
         UploadMessage(**source, attempt=receipt.attempt + 1),

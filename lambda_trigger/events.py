@@ -31,7 +31,7 @@ class Ignored:
 
 
 def records_of_event(event: object) -> list[Any]:
-    """Return the event's records, none for S3's test event. Raise EventUnreadable when this is no S3 event at all."""
+    """Return the event's records, none for S3's test event. Raise EventUnreadable when it is not an S3 event."""
     if not isinstance(event, dict):
         raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")
     if event.get("Event") == "s3:TestEvent":

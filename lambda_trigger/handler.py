@@ -71,7 +71,7 @@ def handle_event(event: object, trigger: TriggerConfig, request_id: str | None =
     """Dispatch every upload in `event`; count its records by outcome.
 
     Raises:
-        EventUnreadable: this is no S3 event.
+        EventUnreadable: it is not an S3 event.
         RecordsFailed: at least one record failed; the others were dispatched.
     """
     counts = {"dispatched": 0, "ignored": 0, "failed": 0}

@@ -197,18 +197,18 @@ class TrainTestSplit(Step):
         return with_columns(frame, {self.column: split})
 
     def _place(self, key: tuple[str, ...]) -> int:
-        said = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()
-        return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
+        text = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
 def _category(value: Any) -> Any:
-    """A value as a receipt and the name of a column can say it: a day without its midnight."""
+    """Return a value as receipts and column names show it: a day without its midnight."""
     text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
 
 def _met_as(category: Any, values: pd.Series) -> Any:
-    """A category as `_category` gives a column's values: dates are written in several ways."""
+    """Return a category as `_category` returns the column's values: contracts write dates in several ways."""
     is_date = pd.api.types.is_datetime64_any_dtype(values.dtype) and not misfit(category, values)
     return _category(moment_of(category, values)) if is_date else category
 

@@ -72,7 +72,7 @@ def export_quarantine(quarantine: Path, destination: Path) -> int:
     is not escaped.
 
     Raises:
-        CorrectionsUnusable: it is no quarantine file.
+        CorrectionsUnusable: it is not a quarantine file.
     """
     columns, rows = _table_of(quarantine)
     with destination.open("w", encoding="utf-8", newline="") as file:
@@ -98,7 +98,9 @@ def _table_of(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
             f"{path.name} is neither a Parquet file nor a CSV in UTF-8: {type(error).__name__}"
         ) from None
     if ROW_NUMBER not in columns:
-        raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is no quarantine file, nor made of one")
+        raise CorrectionsUnusable(
+            f"{path.name} has no column {ROW_NUMBER}: it is not a quarantine file, nor made from one"
+        )
     return columns, rows
 
 
