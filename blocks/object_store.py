@@ -31,8 +31,6 @@ JSON = "application/json"
 class ObjectGone(FileRejected):
     """The object version was deleted before it could be read."""
 
-    code = "object_gone"
-
 
 class ObjectArchived(TransientError):
     """The object is in an archive (S3 Glacier) and must be restored before it can be read.

@@ -18,21 +18,12 @@ def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
     Raises:
         ContractInvalid: there is none, or it is wrong.
     """
-    return load_contract(folder_of_contract(name_or_path, contracts))
-
-
-def folder_of_contract(name_or_path: str, contracts: Path = CONTRACTS) -> Path:
-    """Find the folder of a contract.
-
-    Raises:
-        ContractInvalid: there is none.
-    """
     if "/" not in name_or_path and (contracts / name_or_path / CONTRACT_FILE).is_file():
-        return contracts / name_or_path
+        return load_contract(contracts / name_or_path)
     path = Path(name_or_path)
     folder = path.parent if path.name == CONTRACT_FILE and path.is_file() else path
     if (folder / CONTRACT_FILE).is_file():
-        return folder.resolve()
+        return load_contract(folder.resolve())
     known = sorted(found.parent.name for found in contracts.glob(f"*/{CONTRACT_FILE}"))
     raise ContractInvalid(
         f"there is no contract {name_or_path!r}{did_you_mean(name_or_path, known)}; "

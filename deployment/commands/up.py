@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.show import StepDisplay, details_of, rows_of
+from deployment.commands.show import details_of, rows_of, shown_steps
 from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
 from deployment.local.pipeline import WORK_POOL, settings_of
@@ -25,7 +25,7 @@ def up(console: Console, state_dir: Path, *, aws_port: int | None, prefect_port:
         LocalCloudError: it could not be started, or one of its processes died.
     """
     with ExitStack() as running:
-        with StepDisplay(console).shown() as on_step:
+        with shown_steps(console) as on_step:
             cloud = running.enter_context(
                 started_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step)
             )
@@ -46,8 +46,6 @@ def _greet(console: Console, cloud: LocalCloud) -> None:
         "  .venv/bin/sluice upload FILE --dataset NAME",
         "  .venv/bin/sluice status",
         sep="\n",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -61,6 +59,5 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
         seen.update(new)
         for receipt in uploads.receipts(reversed(new[:_NEWS_SHOWN])):
             reasons = "; ".join(details_of(receipt)[:3])
-            line = f"{receipt.status:<9}  {receipt.source.key}  {rows_of(receipt)}  {reasons}"
-            console.print(line.rstrip(), highlight=False, markup=False)
+            console.out(f"{receipt.status:<9}  {receipt.source.key}  {rows_of(receipt)}  {reasons}".rstrip())
         time.sleep(_LOOK_SECONDS)

@@ -33,8 +33,6 @@ class TakesTooLong(FileRejected):
     """Refining took longer than `stage_timeout_seconds` twice: a custom step of the dataset may never end, or the file
     is too large for the task."""
 
-    code = "takes_too_long"
-
 
 class RepairRejected(TerminalError):
     """With the corrected rows the file would be rejected. Nothing was changed: the earlier receipt still counts."""

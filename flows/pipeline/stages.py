@@ -45,13 +45,9 @@ _OVERWRITTEN = (
 class ObjectReplaced(FileRejected):
     """On a bucket without versioning, the object was overwritten before it could be read."""
 
-    code = "object_replaced"
-
 
 class ObjectTooLarge(FileRejected):
     """The object is larger than the pipeline's limit."""
-
-    code = "object_too_large"
 
 
 # --- fetch ------------------------------------------------------------------------------------------------------------

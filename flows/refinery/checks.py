@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +41,5 @@ class RejectionReason(BaseModel):
 
     @classmethod
     def of(cls, error: TerminalError) -> RejectionReason:
-        """Return an error as a reason: its `code`, or else its class's name in snake_case, and its message."""
-        code: str = getattr(error, "code", "") or re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-        return cls(code=code, message=str(error), part=error.part)
+        """Return an error as a reason."""
+        return cls(code=error.code, message=str(error), part=error.part)

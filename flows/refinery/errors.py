@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import ClassVar
+
 
 class SluiceError(Exception):
     """Base of all errors of Sluice. The message states what is wrong, where, and what to do."""
@@ -15,17 +18,16 @@ class TerminalError(SluiceError):
     """The same work will fail again, however often it is tried.
 
     Attributes:
+        code: the class's name in snake_case, as receipts name the cause.
         part: the part of `refine` that failed: read, validate, preprocess or write; None outside of it.
     """
 
+    code: ClassVar[str] = "terminal_error"
     part: str | None = None
+
+    def __init_subclass__(cls) -> None:
+        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 class FileRejected(TerminalError):
-    """The file can never be published as it is; its receipt has the reason. One subclass per cause.
-
-    Attributes:
-        code: the cause as the receipt names it, in snake_case.
-    """
-
-    code = "file_rejected"
+    """The file can never be published as it is; its receipt has the reason. One subclass per cause."""

@@ -20,7 +20,7 @@ from flows.refinery.contract.model import (
     Column,
     Contract,
     FileFormat,
-    Output,
+    OutputOptions,
     glob_to_regex,
 )
 from flows.refinery.contract.suite import SuiteUnreadable, read_suite
@@ -33,7 +33,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "columns": Column,
     "format": FileFormat,
     "bad_rows": BadRows,
-    "output": Output,
+    "output": OutputOptions,
 }
 Place = tuple[int | str, ...]
 Fault = tuple[Place, str]

@@ -176,7 +176,7 @@ class Expectation(_Frozen):
         return [name for name in names if isinstance(name, str)]
 
 
-class Step(_Frozen):
+class WrittenStep(_Frozen):
     """One preprocessing step.
 
     In YAML its name, or a mapping of its name to its arguments. `steps.<function>` is the dataset's own.
@@ -191,7 +191,7 @@ class Step(_Frozen):
         return _named_entry(value, "step", own_fields=())
 
     @model_validator(mode="after")
-    def _step_is_known(self) -> Step:
+    def _step_is_known(self) -> WrittenStep:
         if not self.is_own and self.name not in BUILT_IN_STEPS:
             raise ValueError(
                 f"{self.name!r} is not a step{did_you_mean(self.name, BUILT_IN_STEPS)}"
@@ -233,7 +233,7 @@ class BadRows(_Frozen):
         return self
 
 
-class Output(_Frozen):
+class OutputOptions(_Frozen):
     """How the clean rows are written."""
 
     format: Literal["parquet", "csv"] = Field("parquet", description="The file format of the clean rows.")
@@ -257,7 +257,7 @@ class Output(_Frozen):
         return names
 
     @model_validator(mode="after")
-    def _compression_fits_the_format(self) -> Output:
+    def _compression_fits_the_format(self) -> OutputOptions:
         if self.format == "csv" and self.compression == "snappy":
             raise ValueError("snappy is for Parquet; CSV is compressed with zstd, gzip or none")
         return self
@@ -319,9 +319,9 @@ class Contract(_Frozen):
     max_concurrent_uploads: int | None = Field(
         None, ge=1, description="How many files may be processed at once, as a concurrency limit in Prefect."
     )
-    preprocess: tuple[Step, ...] = Field((), description="Steps on the valid rows, in this order.")
-    output: Output = Field(
-        default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."
+    preprocess: tuple[WrittenStep, ...] = Field((), description="Steps on the valid rows, in this order.")
+    output: OutputOptions = Field(
+        default_factory=lambda: OutputOptions.model_validate({}), description="How the clean rows are written."
     )
     folder: Path | None = Field(
         None, exclude=True, description="The folder of contract.yaml and steps.py; set when it is loaded."

@@ -11,8 +11,54 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Contract
+from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.rejections import TooManyRows
 
-_EXACT_FLOAT = 2**53  # from here on not every integer is a float64
+EXACT_FLOAT = 2**53  # from here on not every integer is a float64
+# What a contract declares so is kept as text: reading it as a number would lose zeros in front.
+TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
+
+
+class RowBuffer:
+    """Collects the rows of a format that is read row by row, until they make a partition.
+
+    Attributes:
+        rows: decoded rows, in the reader's own form.
+        total: all rows so far, those of earlier partitions and misfits included.
+    """
+
+    def __init__(self, contract: Contract, limits: Limits, source_format: SourceFormat) -> None:
+        self._contract, self._limits, self._source_format = contract, limits, source_format
+        self.rows: list[Any] = []
+        self._row_numbers: list[int] = []
+        self._misfits: list[Misfit] = []
+        self.total = 0
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self._misfits)
+
+    def add(self, row: Any) -> None:
+        """Add a decoded row."""
+        self._count()
+        self.rows.append(row)
+        self._row_numbers.append(self.total)
+
+    def add_misfit(self, reason: str, text: str, line: int | None = None) -> None:
+        """Add a row that could not be decoded."""
+        self._count()
+        self._misfits.append(Misfit.of(self.total, reason, text, line))
+
+    def take(self, columns: dict[str, list[Any]]) -> Partition:
+        """Return the rows, of which the caller has made columns, as a partition, and begin the next one."""
+        numbers = np.array(self._row_numbers, dtype=np.int64)
+        partition = Partition(frame_of(columns, self._contract), numbers, self._misfits, self._source_format)
+        self.rows, self._row_numbers, self._misfits = [], [], []
+        return partition
+
+    def _count(self) -> None:
+        self.total += 1
+        if self.total > self._limits.max_rows:
+            raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:
@@ -64,7 +110,7 @@ def _numbers(values: Sequence[Any], kinds: set[type], some_missing: bool) -> pd.
             return pd.Series(np.array(values, dtype=np.int64))
         except OverflowError:
             return exact
-    if any(type(value) is int and abs(value) >= _EXACT_FLOAT for value in values):
+    if any(type(value) is int and abs(value) >= EXACT_FLOAT for value in values):
         return exact
     return pd.Series(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
 

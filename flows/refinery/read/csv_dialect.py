@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from flows.refinery.contract.model import Contract
+from flows.refinery.read.columns import TEXT_TYPES
 from flows.refinery.read.csv_numbers import is_marked_number
 
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
@@ -18,8 +19,6 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
 _COMMA_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
 _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
-# What a contract declares so is kept as text: reading it as a number would lose zeros in front.
-TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from flows.refinery.contract.model import Contract
@@ -19,21 +19,19 @@ from flows.refinery.read.columns import missing_texts
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
 from flows.refinery.read.csv_numbers import columns_with_marked_numbers
 from flows.refinery.read.csv_records import (
-    Record,
     is_clean_text,
     opening_quote,
     plain_structure,
-    raw_text,
-    records_of,
+    split_records,
     written_again,
 )
+from flows.refinery.read.header import check_header
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.read.rejections import (
     EmptyFile,
     FormatNotAllowed,
     HeaderInvalid,
     RecordTooLong,
-    TooManyColumns,
     TooManyRows,
     UnclosedQuote,
 )
@@ -42,23 +40,6 @@ from flows.refinery.read.text_source import Readable, TextSource
 _SMALLEST_BLOCK_BYTES = 64 * 1024
 _EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 _SENTINEL = "sluice:text"
-
-
-@dataclass(slots=True)
-class _Cursor:
-    """How far the file has been read.
-
-    Attributes:
-        rows: data rows before the next block.
-        line: line of the file on which the next block begins, from 1.
-        pending: bytes that were read and do not yet belong to a partition.
-        is_end: whether nothing follows `pending`.
-    """
-
-    rows: int = 0
-    line: int = 1
-    pending: bytes = b""
-    is_end: bool = False
 
 
 @dataclass(slots=True)
@@ -71,18 +52,18 @@ class _Block:
         rows: how many there are, misfits included.
         lines: how many lines they take.
         first_row: the fields of the first that is no misfit.
-        row_numbers: of those that are no misfits; None where none was looked for and they follow each other.
-        ends: where each record ends in `content`; None where that is not known.
+        row_numbers: of those that are no misfits.
+        ends: where each record ends in `content`; None where the records were looked at one by one.
     """
 
     content: bytes
     size: int
     rows: int
     lines: int
-    first_row: list[str] = field(default_factory=list)
-    row_numbers: list[int] | None = None
+    first_row: list[str]
+    row_numbers: npt.NDArray[np.int64]
     misfits: list[Misfit] = field(default_factory=list)
-    ends: Any = None
+    ends: npt.NDArray[np.int64] | None = None
 
 
 def read_csv(
@@ -143,7 +124,7 @@ class _BlockParser:
             sentinel = written_again([row], self.dialect.delimiter, self.dialect.quote)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            text: Any = _Utf8(block.content, sentinel)
+            text: Any = _Utf8(block.content + sentinel)
             frame: pd.DataFrame = pd.read_csv(
                 text,
                 sep=self.dialect.delimiter,
@@ -187,10 +168,14 @@ class _CsvReader:
         self._contract = contract
         self._rows_per_partition = rows_per_partition
         self._limits = limits
-        self._at = _Cursor()
+        self._rows = 0  # before the next block
+        self._line = 1  # on which the next block begins
+        self._pending = b""  # read, and not yet part of a partition
+        self._is_end = False  # whether nothing follows the pending bytes
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
+        self._marks = self._dialect.delimiter, self._dialect.quote
         self._columns = self._read_header()
         missing = {name: list(missing_texts(contract, name)) for name in self._columns}
         self._parser = _BlockParser(self._columns, self._dialect, missing)
@@ -213,101 +198,87 @@ class _CsvReader:
         for _ in range(count):
             end = self._line_end()
             self._advance(end, lines=1)
-        if not self._at.pending.strip() and self._at.is_end:
+        if not self._pending.strip() and self._is_end:
             raise EmptyFile(f"nothing follows the {count} skipped lines" if count else "the file is empty")
 
     def _line_end(self) -> int:
         """The end of the pending bytes' first line."""
-        while (end := self._at.pending.find(b"\n")) < 0:
-            if self._at.is_end:
-                return len(self._at.pending)
-            self._require_record_fits()
-            self._fill(2 * len(self._at.pending) + HEAD_BYTES)
+        while (end := self._pending.find(b"\n")) < 0:
+            if self._is_end:
+                return len(self._pending)
+            self._require_records_fit(len(self._pending))
+            self._fill(2 * len(self._pending) + HEAD_BYTES)
         return end + 1
 
     def _find_dialect(self) -> CsvDialect:
-        while self._at.pending and not self._at.pending[: self._line_end()].strip():
+        while self._pending and not self._pending[: self._line_end()].strip():
             self._advance(self._line_end(), lines=1)
-        if not self._at.pending:
+        if not self._pending:
             raise EmptyFile("the file holds nothing but blank lines")
-        column = self._at.pending[: self._line_end()].find(b"\0") + 1
+        column = self._pending[: self._line_end()].find(b"\0") + 1
         if column:
             raise FormatNotAllowed(
-                f"line {self._at.line}, column {column}: a NUL byte where the header should be; this is no text"
+                f"line {self._line}, column {column}: a NUL byte where the header should be; this is no text"
             )
-        whole_lines = self._at.pending.rfind(b"\n", 0, HEAD_BYTES * 2) + 1 or self._line_end()
-        sample = self._at.pending[:whole_lines].decode("utf-8", errors="replace")
+        whole_lines = self._pending.rfind(b"\n", 0, HEAD_BYTES * 2) + 1 or self._line_end()
+        sample = self._pending[:whole_lines].decode("utf-8", errors="replace")
         return dialect_of(sample, self._contract)
 
     def _read_header(self) -> list[str]:
         while True:
-            end = self._at.pending.rfind(b"\n") + 1 if not self._at.is_end else len(self._at.pending)
-            lines = _lines(self._at.pending[:end])
-            record = next(records_of(lines, self._dialect.delimiter, self._dialect.quote), None)
+            end = self._pending.rfind(b"\n") + 1 if not self._is_end else len(self._pending)
+            lines = _lines(self._pending[:end])
+            record = next(split_records(lines, *self._marks), None)
             if record is not None and not record.is_open:
                 break
-            if self._at.is_end:
+            if self._is_end:
                 line, column = opening_quote("".join(lines), *self._marks)
                 raise UnclosedQuote(
-                    f"line {self._at.line + line}, column {column}: a quote opens in the header and is never closed"
+                    f"line {self._line + line}, column {column}: a quote opens in the header and is never closed"
                 )
-            self._require_record_fits()
-            self._fill(2 * len(self._at.pending))
+            self._require_records_fit(len(self._pending))
+            self._fill(2 * len(self._pending))
         if record.fields is None:
-            raise HeaderInvalid(f"line {self._at.line}: the header cannot be read: {record.fault}")
+            raise HeaderInvalid(f"line {self._line}: the header cannot be read: {record.fault}")
         size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
-        self._check_header(record.fields)
+        check_header(record.fields, self._limits, where=f"line {self._line}: ")
         self._advance(size, lines=record.end_line)
         return record.fields
-
-    def _check_header(self, names: list[str]) -> None:
-        line = self._at.line
-        if len(names) > self._limits.max_columns:
-            raise TooManyColumns(f"line {line}: {len(names)} columns; at most {self._limits.max_columns} are read")
-        for place, name in enumerate(names, start=1):
-            if not name.strip():
-                raise HeaderInvalid(
-                    f"line {line}: column {place} has no name"
-                    + (" (pandas writes its index so: use to_csv(index=False))" if place == 1 else "")
-                )
-        name, count = Counter(names).most_common(1)[0]
-        if count > 1:
-            places = [place for place, other in enumerate(names, start=1) if other == name]
-            # Without the name itself: where the header is missing, it is a value.
-            raise HeaderInvalid(
-                f"line {line}: the columns {places} have the same name; name each once, and see that there is a header"
-            )
 
     # --- blocks -------------------------------------------------------------------------------------------
 
     def partitions(self) -> Iterator[Partition]:
-        yielded = False
         while (block := self._next_block()) is not None:
-            partition = self._parse(block)
+            frame = self._to_frame(block)
+            if frame is None and block.ends is not None:
+                # As many fields as in a regular block, but not in every row: one is long and one short, or blank.
+                block = self._cut_record_by_record(block.content, is_last=False) or block
+                frame = self._to_frame(block)
+            if frame is None:
+                raise AssertionError(f"pandas did not find the {len(block.row_numbers)} rows that a block has")
             self._advance(block.size, block.lines)
-            if not block.rows:
-                continue
-            self._at.rows += block.rows
-            if self._at.rows > self._limits.max_rows:
+            self._rows += block.rows
+            if self._rows > self._limits.max_rows:
                 raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
-            yielded = True
-            yield partition
-        if not yielded:
-            yield self._partition(_empty_frame(self._columns), np.empty(0, np.int64), [])
+            if block.rows:
+                texts = partial(self._parser.texts, block) if len(frame) else None
+                yield Partition(frame, block.row_numbers, block.misfits, self._source_format, texts)
+        if not self._rows:
+            yield Partition(self._no_rows(), np.empty(0, np.int64), [], self._source_format)
 
     def _next_block(self) -> _Block | None:
         """The next whole records, at most `rows_per_partition`; None at the end."""
         wanted = self._block_bytes
         while True:
             self._fill(wanted)
-            if not self._at.pending:
+            if not self._pending:
                 return None
-            window = self._at.pending[: max(wanted, self._block_bytes)]
-            is_last = self._at.is_end and len(window) == len(self._at.pending)
+            window = self._pending[: max(wanted, self._block_bytes)]
+            is_last = self._is_end and len(window) == len(self._pending)
             block = self._cut_plain(window) or self._cut_record_by_record(window, is_last)
             if block is not None:
                 return block
-            self._require_record_fits()
+            self._require_records_fit(len(self._pending))
             wanted = 2 * len(window)
 
     def _cut_plain(self, window: bytes) -> _Block | None:
@@ -315,7 +286,7 @@ class _CsvReader:
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
             return None
-        structure = plain_structure(window[:end], self._dialect.delimiter, self._dialect.quote)
+        structure = plain_structure(window[:end], *self._marks)
         if structure is None or not len(structure.newlines):
             return None
         self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
@@ -324,11 +295,12 @@ class _CsvReader:
         if structure.delimiters_before(end) != rows * (len(self._columns) - 1):
             return None
         content = window[:end]
-        first = next(records_of(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
+        first = next(split_records(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
         if first is None or first.fields is None or len(first.fields) != len(self._columns):
             return None
         lines = content.count(b"\n") if structure.has_quotes else rows
-        return _Block(content, end, rows, lines, first.fields, ends=structure.newlines[:rows])
+        numbers = np.arange(self._rows + 1, self._rows + 1 + rows)
+        return _Block(content, end, rows, lines, first.fields, numbers, ends=structure.newlines[:rows])
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
         """The block where each record is looked at, with its misfits; None where not even one record is whole."""
@@ -338,22 +310,24 @@ class _CsvReader:
         good_rows: list[int] = []
         misfits: list[Misfit] = []
         rows, used_lines = 0, 0
-        for record in records_of(lines, *self._marks):
+        for record in split_records(lines, *self._marks):
             if record.is_open and not is_last:
                 break
             if record.is_open:
                 line, column = opening_quote("".join(lines[record.first_line :]), *self._marks)
-                line += self._at.line + record.first_line
+                line += self._line + record.first_line
                 raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed")
             self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
             rows += 1
-            fault = record.fault or self._count_fault(record)
+            fields, fault = record.fields or [], record.fault
+            if not fault and len(fields) != len(self._columns):
+                fault = "too_few_fields" if len(fields) < len(self._columns) else "too_many_fields"
             if fault:
-                line = self._at.line + record.first_line
-                misfits.append(Misfit(self._at.rows + rows, fault, raw_text(lines, record), line))
+                text = "".join(lines[record.first_line : record.end_line]).rstrip("\r\n")
+                misfits.append(Misfit.of(self._rows + rows, fault, text, self._line + record.first_line))
             else:
-                good.append(record.fields or [])
-                good_rows.append(self._at.rows + rows)
+                good.append(fields)
+                good_rows.append(self._rows + rows)
             used_lines = record.end_line
             if rows == self._rows_per_partition:
                 break
@@ -363,53 +337,28 @@ class _CsvReader:
             return None
         size = len("".join(lines[:used_lines]).encode("utf-8", errors="surrogateescape"))
         content = written_again(good, *self._marks)
-        return _Block(content, size, rows, used_lines, good[0] if good else [], good_rows, misfits)
-
-    def _count_fault(self, record: Record) -> str | None:
-        found = len(record.fields or [])
-        if found == len(self._columns):
-            return None
-        return "too_few_fields" if found < len(self._columns) else "too_many_fields"
+        numbers = np.array(good_rows, dtype=np.int64)
+        return _Block(content, size, rows, used_lines, good[0] if good else [], numbers, misfits)
 
     # --- frames -------------------------------------------------------------------------------------------
 
-    def _parse(self, block: _Block) -> Partition:
-        if block.row_numbers is None:
-            frame = self._parse_plain(block)
-            if frame is not None:
-                first = self._at.rows + 1
-                return self._partition(frame, np.arange(first, first + block.rows, dtype=np.int64), [], block)
-            # As many fields as in a regular block, but not in every row: a long one and a short one, or blank lines.
-            again = self._cut_record_by_record(block.content, is_last=False)
-            if again is None or again.size != block.size:
-                raise AssertionError("a block of regular records was cut differently the second time")
-            block.rows, block.row_numbers = again.rows, again.row_numbers
-            block.content, block.first_row, block.misfits = again.content, again.first_row, again.misfits
-            block.ends = None
-        row_numbers = np.array(block.row_numbers, dtype=np.int64)
-        if not len(row_numbers):
-            return self._partition(_empty_frame(self._columns), row_numbers, block.misfits)
-        frame = self._to_frame(block)
-        if len(frame) != len(row_numbers):
-            raise AssertionError(f"pandas found {len(frame)} rows where {len(row_numbers)} records are")
-        return self._partition(frame, row_numbers, block.misfits, block)
-
-    def _parse_plain(self, block: _Block) -> pd.DataFrame | None:
-        """The frame of a block that was not looked at row by row; None where pandas finds its rows irregular."""
+    def _to_frame(self, block: _Block) -> pd.DataFrame | None:
+        """The frame of a block; None where pandas does not find the rows that it should have."""
+        if not len(block.row_numbers):
+            return self._no_rows()
         try:
-            frame = self._to_frame(block)
+            frame = self._parser.parse(block, self._text_columns)
+            lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
+            lossy |= self._losing_signs(block, frame, lossy)
+            if lossy:
+                self._text_columns |= lossy
+                frame = self._parser.parse(block, self._text_columns)
         except pd.errors.ParserError:
             return None
-        return frame if len(frame) == block.rows else None
+        return frame if len(frame) == len(block.row_numbers) else None
 
-    def _to_frame(self, block: _Block) -> pd.DataFrame:
-        frame = self._parser.parse(block, self._text_columns)
-        lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
-        lossy |= self._losing_signs(block, frame, lossy)
-        if lossy:
-            self._text_columns |= lossy
-            frame = self._parser.parse(block, self._text_columns)
-        return frame
+    def _no_rows(self) -> pd.DataFrame:
+        return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
         """Whether float64 may lose what the file has: large integers among missing values, and overflows."""
@@ -441,46 +390,33 @@ class _CsvReader:
         found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
         return {self._columns[place] for place in found}
 
-    def _partition(
-        self, frame: pd.DataFrame, row_numbers: Any, misfits: list[Misfit], block: _Block | None = None
-    ) -> Partition:
-        texts = None if block is None else partial(self._parser.texts, block)
-        return Partition(frame, row_numbers, misfits, self._source_format, texts)
-
     # --- bytes --------------------------------------------------------------------------------------------
-
-    @property
-    def _marks(self) -> tuple[str, str]:
-        return self._dialect.delimiter, self._dialect.quote
 
     def _fill(self, size: int) -> None:
         """Have at least `size` pending bytes, or all that are left. The last line always ends."""
-        while len(self._at.pending) < size and not self._at.is_end:
-            wanted = size - len(self._at.pending)
+        while len(self._pending) < size and not self._is_end:
+            wanted = size - len(self._pending)
             content = self._source.read(wanted)
-            self._at.pending += content
+            self._pending += content
             if not content:
-                self._at.is_end = True
-                if self._at.pending and not self._at.pending.endswith(b"\n"):
-                    self._at.pending += b"\n"
+                self._is_end = True
+                if self._pending and not self._pending.endswith(b"\n"):
+                    self._pending += b"\n"
 
     def _advance(self, size: int, lines: int) -> None:
-        self._at.pending = self._at.pending[size:]
-        self._at.line += lines
-
-    def _require_record_fits(self) -> None:
-        self._require_records_fit(len(self._at.pending))
+        self._pending = self._pending[size:]
+        self._line += lines
 
     def _require_records_fit(self, longest: int, line: int = 0) -> None:
         if longest > self._limits.max_record_bytes:
             raise RecordTooLong(
-                f"a record on or soon after line {self._at.line + line} is longer than"
+                f"a record on or soon after line {self._line + line} is longer than"
                 f" {self._limits.max_record_bytes} bytes: its line has no end, or a quote in it is never closed"
             )
 
     def _first_block_bytes(self) -> int:
         """Bytes that hold about one partition, by the length of the first records."""
-        sample = self._at.pending[:HEAD_BYTES]
+        sample = self._pending[:HEAD_BYTES]
         average = len(sample) / max(1, sample.count(b"\n"))
         wanted = int(average * self._rows_per_partition * 1.02)
         return max(_SMALLEST_BLOCK_BYTES, min(wanted, self._limits.max_block_bytes))
@@ -491,18 +427,8 @@ class _Utf8:
 
     mode = "r"
 
-    def __init__(self, content: bytes, last: bytes) -> None:
-        self._content = content
-        self._last = last
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        start = self._at
-        self._at = start + size
-        if start < len(self._content):
-            return self._content[start : self._at]
-        last, self._last = self._last[:size], self._last[size:]
-        return last
+    def __init__(self, content: bytes) -> None:
+        self.read = io.BytesIO(content).read
 
     def __iter__(self) -> Iterator[bytes]:  # pandas asks for it, to tell a file from a path, and never calls it
         raise NotImplementedError
@@ -520,7 +446,3 @@ def _is_number(text: str) -> bool:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
-
-
-def _empty_frame(columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series([], dtype="str") for name in columns})

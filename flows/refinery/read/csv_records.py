@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flows.refinery.read.partition import MISFIT_RAW_BYTES
+from flows.refinery.read.text_source import SURROGATE, is_utf8
 
 _NEWLINE = 10
 _RETURN = 13
@@ -57,8 +57,8 @@ class _Lines:
         return line
 
 
-def records_of(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Record]:
-    """The records of some lines; blank ones are left out, as pandas does.
+def split_records(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Record]:
+    """Yield the records of some lines; blank ones are left out, as pandas does.
 
     Args:
         lines: with their line ends; bytes that are no UTF-8 as surrogate escapes.
@@ -81,7 +81,7 @@ def records_of(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Rec
             continue
         if "\0" in raw:
             fault = "nul_byte"
-        elif not raw.isascii() and not _is_text(raw):
+        elif SURROGATE.search(raw):
             fault = "undecodable_text"
         yield Record(None if fault else fields, fault, first, consumed, feed.exhausted)
 
@@ -97,27 +97,6 @@ def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
         elif before in ("", delimiter, "\n"):  # elsewhere a quote is a sign like any other
             opened, is_open = place, True
     return text.count("\n", 0, opened), opened - text.rfind("\n", 0, opened)
-
-
-def raw_text(lines: Sequence[str], record: Record) -> str:
-    """A record's text as it was, at most 1 KiB, with a backslash escape for each byte that is no UTF-8."""
-    text = "".join(lines[record.first_line : record.end_line])[:MISFIT_RAW_BYTES].rstrip("\r\n")
-    return shortened(text)
-
-
-def shortened(text: str) -> str:
-    """At most 1 KiB of a text that may hold surrogate escapes."""
-    content = text[:MISFIT_RAW_BYTES].encode("utf-8", errors="surrogateescape")
-    clean = content.decode("utf-8", errors="backslashreplace").encode()[:MISFIT_RAW_BYTES]
-    return clean.decode("utf-8", errors="ignore")
-
-
-def _is_text(raw: str) -> bool:
-    try:
-        raw.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +157,7 @@ def is_clean_text(block: bytes) -> bool:
         return False
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         return False
-    if block.isascii():
-        return True
-    try:
-        block.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    return is_utf8(block)
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:

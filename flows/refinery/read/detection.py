@@ -10,6 +10,7 @@ from typing import Literal
 
 from flows.refinery.contract.model import FormatType
 from flows.refinery.read.rejections import EmptyFile, FormatMismatch, FormatNotAllowed
+from flows.refinery.read.text_source import is_utf8
 
 TableType = Literal["csv", "json", "jsonl", "parquet", "xlsx"]
 
@@ -106,7 +107,7 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
 
 
 def _is_binary(head: bytes) -> bool:
-    return head.startswith(b"%PDF") or _control_fraction(head) > 0 or not _is_utf8(head)
+    return head.startswith(b"%PDF") or _control_fraction(head) > 0 or not is_utf8(head[:-4])
 
 
 def _require_text(head: bytes) -> None:
@@ -144,14 +145,6 @@ def _what_it_may_be(head: bytes) -> str:
 
 def _control_fraction(head: bytes) -> float:
     return 1 - len(head.translate(None, _CONTROL_BYTES)) / max(1, len(head))
-
-
-def _is_utf8(head: bytes) -> bool:
-    try:
-        head[:-4].decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _as_text(head: bytes, encoding: str | None) -> str:

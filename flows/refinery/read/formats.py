@@ -9,10 +9,10 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES, ByteSource, open_bytes
 from flows.refinery.read.csv_reader import read_csv
 from flows.refinery.read.detection import detect
+from flows.refinery.read.header import require_free_names
 from flows.refinery.read.json_reader import read_json, read_json_lines
 from flows.refinery.read.parquet_reader import read_parquet
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
-from flows.refinery.read.reserved_columns import require_free_names
 from flows.refinery.read.text_source import TextSource
 from flows.refinery.read.xlsx_reader import read_xlsx
 

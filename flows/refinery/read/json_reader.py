@@ -8,19 +8,14 @@ import math
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from flows.refinery.contract.model import Contract
-from flows.refinery.read.columns import frame_of
-from flows.refinery.read.csv_dialect import TEXT_TYPES
-from flows.refinery.read.csv_records import shortened
+from flows.refinery.read.columns import TEXT_TYPES, RowBuffer
 from flows.refinery.read.json_depth import is_nested_too_deep
-from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
-from flows.refinery.read.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns, TooManyRows
-from flows.refinery.read.text_source import TextSource
+from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.read.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns
+from flows.refinery.read.text_source import SURROGATE, TextSource
 
 _READ_BYTES = 1 << 20
 _SPACE = " \t\r\n"
@@ -57,60 +52,58 @@ _MARKED = re.compile(f'"{_MARK}([^"]+)"')
 _STRUCTURE = json.JSONDecoder(parse_int=float)  # takes any number of digits, and keys twice
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Rows on their way into a partition."""
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    row_numbers: list[int] = field(default_factory=list)
-    misfits: list[Misfit] = field(default_factory=list)
-    names: dict[str, None] = field(default_factory=dict)
-    size: int = 0
-
-    def __len__(self) -> int:
-        return len(self.records) + len(self.misfits)
-
-
 class _JsonRows:
     """Takes rows one by one, gives partitions when enough are there."""
 
     def __init__(
         self, contract: Contract, rows_per_partition: int, limits: Limits, source_format: SourceFormat
     ) -> None:
-        self._contract = contract
         self._text_names = [name for name, column in contract.columns.items() if column.type in TEXT_TYPES]
         self._rows_per_partition = rows_per_partition
         self._limits = limits
-        self._source_format = source_format
-        self._rows = _Rows()
-        self._total = 0
+        self._rows = RowBuffer(contract, limits, source_format)
+        self._names: dict[str, None] = {}
+        self._size = 0
         self._all_names: set[str] = set()
-        self._ready: list[Partition] = []
 
-    def decode(self, raw: str, line: int | None) -> None:
-        """Take one row's text.
+    def take(self, raw: str, line: int) -> Iterator[Partition]:
+        """Take one row's text, and give the partitions that are complete then.
 
         Args:
             line: on which it begins, from 1.
         """
         try:
-            value = _decoded(raw)
-            kinds = set(map(type, value.values()))
-            if float in kinds and (names := self._to_keep_as_written(value, raw)):
-                value = _with_written_numbers(value, raw, names)
-            if (dict in kinds or list in kinds) and _FRACTION.search(raw):
-                value |= _nested_as_written(raw)
-            if not value.keys() <= self._rows.names.keys():
-                self._widen(value)
+            value = self._decoded(raw)
         except _RowUnfit as unfit:
-            self._total += 1
-            self._rows.misfits.append(Misfit(self._total, str(unfit), shortened(raw), line))
+            self._rows.add_misfit(str(unfit), raw, line)
         else:
-            self._total += 1
-            self._rows.records.append(value)
-            self._rows.row_numbers.append(self._total)
-            self._rows.size += len(raw)
-        self._take_if_full()
+            if not value.keys() <= self._names.keys():
+                yield from self._widen(value)
+            self._rows.add(value)
+            self._size += len(raw)
+        if (
+            len(self._rows) >= self._rows_per_partition
+            or self._size >= self._limits.max_block_bytes
+            or (len(self._rows.rows) + 1) * len(self._names) > self._limits.max_partition_cells
+        ):
+            yield self._partition()
+
+    def rest(self) -> Iterator[Partition]:
+        """What is left at the end; an empty partition where there was no row at all."""
+        if len(self._rows) or not self._rows.total:
+            yield self._partition()
+
+    def _decoded(self, raw: str) -> dict[str, Any]:
+        value = _object_in(raw)
+        kinds = set(map(type, value.values()))
+        if float in kinds and (names := self._to_keep_as_written(value, raw)):
+            written = _AS_WRITTEN.decode(raw)  # 1.10 is not 1.1 in a text column, nor 1e400 infinite
+            value |= {name: written[name] for name in names}
+        if (dict in kinds or list in kinds) and _FRACTION.search(raw):
+            value |= _nested_as_written(raw)
+        if not all(name.strip() for name in value.keys() - self._names.keys()):
+            raise _RowUnfit("empty_column_name")
+        return value
 
     def _to_keep_as_written(self, value: dict[str, Any], raw: str) -> list[str]:
         names = [name for name in self._text_names if _is_number(value.get(name))]
@@ -119,56 +112,22 @@ class _JsonRows:
             names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
         return names
 
-    def ready(self) -> Iterator[Partition]:
-        """The partitions that are complete; each is given once."""
-        ready, self._ready = self._ready, []
-        yield from ready
-
-    def rest(self) -> Iterator[Partition]:
-        """What is left at the end; an empty partition where there was no row at all."""
-        yield from self.ready()
-        if len(self._rows) or not self._total:
-            yield self._take()
-
-    @property
-    def total(self) -> int:
-        """Rows so far."""
-        return self._total
-
-    def _widen(self, value: dict[str, Any]) -> None:
+    def _widen(self, value: dict[str, Any]) -> Iterator[Partition]:
         """Make room for a row's new columns; the partition before it ends where the row would make it too wide."""
-        new = value.keys() - self._rows.names.keys()
-        if not all(name.strip() for name in new):
-            raise _RowUnfit("empty_column_name")
-        self._require_few_columns(new)
-        cells = (len(self._rows.names) + len(new)) * (len(self._rows.records) + 1)
-        if cells > self._limits.max_partition_cells and self._rows.records:
-            self._ready.append(self._take())
-        self._rows.names.update(dict.fromkeys(value))
-
-    def _require_few_columns(self, new: set[str]) -> None:
-        self._all_names |= new
+        self._all_names |= value.keys()
         if len(self._all_names) > self._limits.max_columns:
             raise TooManyColumns(
-                f"row {self._total + 1} brings the table to more than {self._limits.max_columns} columns"
+                f"row {self._rows.total + 1} brings the table to more than {self._limits.max_columns} columns"
             )
+        cells = len(self._names | value) * (len(self._rows.rows) + 1)
+        if cells > self._limits.max_partition_cells and self._rows.rows:
+            yield self._partition()
+        self._names.update(dict.fromkeys(value))
 
-    def _take_if_full(self) -> None:
-        rows = self._rows
-        if (
-            len(rows) >= self._rows_per_partition
-            or rows.size >= self._limits.max_block_bytes
-            or (len(rows.records) + 1) * len(rows.names) > self._limits.max_partition_cells
-        ):
-            self._ready.append(self._take())
-        if self._total > self._limits.max_rows:
-            raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
-
-    def _take(self) -> Partition:
-        rows, self._rows = self._rows, _Rows()
-        columns = {name: [record.get(name) for record in rows.records] for name in rows.names}
-        numbers = np.array(rows.row_numbers, dtype=np.int64)
-        return Partition(frame_of(columns, self._contract), numbers, rows.misfits, self._source_format)
+    def _partition(self) -> Partition:
+        partition = self._rows.take({name: [row.get(name) for row in self._rows.rows] for name in self._names})
+        self._names, self._size = {}, 0
+        return partition
 
 
 def read_json_lines(
@@ -181,13 +140,14 @@ def read_json_lines(
     """
     found = SourceFormat(type="jsonl", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
+    is_empty = True
     for line, content in enumerate(_lines(source, limits), start=1):
         raw = content.decode("utf-8", errors="surrogateescape").strip(_SPACE)
         if not raw:
             continue
-        rows.decode(raw, line)
-        yield from rows.ready()
-    if not rows.total:
+        is_empty = False
+        yield from rows.take(raw, line)
+    if is_empty:
         raise EmptyFile("the file holds nothing but blank lines")
     yield from rows.rest()
 
@@ -217,7 +177,6 @@ def read_json(
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     document = _Document(source, limits)
     if document.peek() == "[":
-        document.skip(1)
         yield from _elements(document, rows)
     elif document.peek() == "{":
         yield from document.row(rows)
@@ -229,18 +188,18 @@ def read_json(
 
 
 def _elements(document: _Document, rows: _JsonRows) -> Iterator[Partition]:
+    document.skip()
     if document.peek() == "]":
-        document.skip(1)
+        document.skip()
         return
-    while True:
+    mark = ","
+    while mark == ",":
         yield from document.row(rows)
         mark = document.peek()
         if mark not in (",", "]"):
             problem = "the array is not closed; the file seems cut short" if not mark else "a comma or ] is missing"
             raise JsonBroken(f"{document.where()}: {problem}")
-        document.skip(1)
-        if mark == "]":
-            return
+        document.skip()
 
 
 class _Document:
@@ -252,7 +211,7 @@ class _Document:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._at = 0
-        self._line, self._line_start = 1, 0
+        self._line, self._column = 1, 1  # of the text's beginning
         self._is_end = False
 
     def peek(self) -> str:
@@ -265,17 +224,19 @@ class _Document:
             if not self._fill():
                 return ""
 
-    def skip(self, characters: int) -> None:
-        """Go on by some characters."""
-        self._at += characters
+    def skip(self) -> None:
+        """Go on by one character."""
+        self._at += 1
 
     def where(self) -> str:
         """`line n, column n` of the current character."""
-        before = self._text[: self._at]
-        line = self._line + before.count("\n")
-        start = before.rfind("\n")
-        column = self._at - start if start >= 0 else self._at + 1 - self._line_start
+        line, column = self._position()
         return f"line {line}, column {column}"
+
+    def _position(self) -> tuple[int, int]:
+        lines = self._text.count("\n", 0, self._at)
+        column = self._at - self._text.rfind("\n", 0, self._at) if lines else self._column + self._at
+        return self._line + lines, column
 
     def row(self, rows: _JsonRows) -> Iterator[Partition]:
         """Take one value as a row.
@@ -284,12 +245,11 @@ class _Document:
             JsonBroken: it is malformed, so that where the next one begins cannot be known.
         """
         self.peek()
-        line = self._line + self._text.count("\n", 0, self._at)
+        line, _ = self._position()
         end = self._end_of_value()
         raw = self._text[self._at : end]
         self._at = end
-        rows.decode(raw, line)
-        yield from rows.ready()
+        yield from rows.take(raw, line)
 
     def _end_of_value(self) -> int:
         while True:
@@ -316,24 +276,15 @@ class _Document:
             raise RecordTooLong(
                 f"{self.where()}: a value is malformed or longer than {self._limits.max_record_bytes} bytes"
             )
-        self._forget()
+        self._line, self._column = self._position()
+        self._text, self._at = self._text[self._at :], 0
         content = self._source.read(max(_READ_BYTES, len(self._text)))
         self._is_end = not content
         self._text += self._decoder.decode(content, self._is_end)
         return bool(content)
 
-    def _forget(self) -> None:
-        before = self._text[: self._at]
-        if "\n" in before:
-            self._line += before.count("\n")
-            self._line_start = -(len(before) - before.rfind("\n") - 1)
-        else:
-            self._line_start -= len(before)
-        self._text = self._text[self._at :]
-        self._at = 0
 
-
-def _decoded(raw: str) -> dict[str, Any]:
+def _object_in(raw: str) -> dict[str, Any]:
     """The object in a row's text.
 
     Raises:
@@ -350,17 +301,13 @@ def _decoded(raw: str) -> dict[str, Any]:
         raise _RowUnfit("not_an_object")
     if is_nested_too_deep(value, raw):
         raise _RowUnfit("nested_too_deep")
-    if not _is_text(raw, value):
+    # Half of a surrogate pair, which JSON can escape, cannot be written as UTF-8.
+    escaped = "\\ud" in raw or "\\uD" in raw
+    if SURROGATE.search(json.dumps(value, ensure_ascii=False) if escaped else raw):
         raise _RowUnfit("undecodable_text")
     if not value:
         raise _RowUnfit("empty_object")
     return value
-
-
-def _with_written_numbers(value: dict[str, Any], raw: str, names: list[str]) -> dict[str, Any]:
-    """A row in which some numbers are as the file writes them: 1.10 is not 1.1 in a text column, nor 1e400 infinite."""
-    written = _AS_WRITTEN.decode(raw)
-    return value | {name: written[name] for name in names}
 
 
 def _nested_as_written(raw: str) -> dict[str, str]:
@@ -371,15 +318,3 @@ def _nested_as_written(raw: str) -> dict[str, str]:
 
 def _is_number(value: Any) -> bool:
     return type(value) is float and value == value  # NaN, which is missing, differs from itself
-
-
-def _is_text(raw: str, value: dict[str, Any]) -> bool:
-    """Whether all of a row's strings can be written as UTF-8: half of a surrogate pair, for one, cannot."""
-    try:
-        if not raw.isascii():
-            raw.encode("utf-8")
-        if "\\ud" in raw or "\\uD" in raw:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -14,18 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flows.refinery.read.csv_records import shortened
+from flows.refinery.read.columns import EXACT_FLOAT
+from flows.refinery.read.header import check_header
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.read.rejections import (
     ExpandsTooMuch,
     FileTooLarge,
-    HeaderInvalid,
     ParquetBroken,
     TooManyColumns,
     TooManyRows,
 )
+from flows.refinery.read.text_source import is_utf8
 
-_EXACT_FLOAT = 2**53
 _MAX_BATCH_BYTES = 1 << 30  # of one partition's texts, counted before they are spread out
 _FOOTER_BYTES = 64 << 20
 
@@ -48,7 +47,9 @@ def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compr
         except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
             if isinstance(error, MemoryError) and not _fits_into_memory(file):
                 raise MemoryError from error  # the task's fault, not the file's
-            raise ParquetBroken(f"the Parquet file cannot be read after row {first - 1}: {_kind(error)}") from error
+            raise ParquetBroken(
+                f"the Parquet file cannot be read after row {first - 1}: {type(error).__name__}"
+            ) from error
         if frame is None:
             return
         yield Partition(frame, first + np.flatnonzero(~bad), misfits, found)
@@ -60,7 +61,7 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
     footer = pq.ParquetFile(file, **options)
     columns = _check(footer.metadata, file.seek(0, 2), limits)
     schema = footer.schema_arrow
-    _check_names(schema.names)
+    check_header(schema.names, limits)
     file.seek(0)
     parquet = pq.ParquetFile(file, read_dictionary=_text_columns(schema), **options)
     rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, columns)))
@@ -101,15 +102,6 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
     return columns
 
 
-def _check_names(names: list[str]) -> None:
-    if any(not name.strip() for name in names):
-        raise HeaderInvalid(f"column {[bool(name.strip()) for name in names].index(False) + 1} has no name")
-    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
-    if count > 1:
-        places = [place for place, other in enumerate(names, start=1) if other == name]
-        raise HeaderInvalid(f"the columns {places[:10]} have the same name, {name[:80]!r}")
-
-
 def _text_columns(schema: pa.Schema) -> list[str]:
     """Columns to be read as dictionaries: a few long texts can stand for a million rows in a small file.
 
@@ -139,7 +131,7 @@ def _undecodable(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         try:
             texts.validate(full=True)
         except pa.ArrowInvalid:
-            bad |= [not _is_utf8(value) for value in _values(column)]
+            bad |= [not is_utf8(value or b"") for value in _values(column)]
     return bad
 
 
@@ -147,9 +139,7 @@ def _misfits(batch: pa.RecordBatch, bad: npt.NDArray[np.bool_], first: int) -> l
     rows = zip(*map(_values, batch.filter(pa.array(bad)).columns), strict=True)
     numbers = (first + np.flatnonzero(bad)).tolist()
     return [
-        Misfit(
-            number, "undecodable_text", shortened(",".join("" if value is None else _as_text(value) for value in row))
-        )
+        Misfit.of(number, "undecodable_text", ",".join("" if value is None else _as_text(value) for value in row))
         for number, row in zip(numbers, rows, strict=True)
     ]
 
@@ -164,14 +154,6 @@ def _values(column: Any) -> list[Any]:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _to_frame(batch: pa.RecordBatch) -> pd.DataFrame:
@@ -193,7 +175,7 @@ def _to_series(column: Any) -> pd.Series[Any]:
         return pd.Series(texts, dtype="str")
     if pa.types.is_integer(kind) and column.null_count and column.null_count < len(column):
         bounds = pc.min_max(column)
-        if max(abs(bounds["min"].as_py()), abs(bounds["max"].as_py())) >= _EXACT_FLOAT:
+        if max(abs(bounds["min"].as_py()), abs(bounds["max"].as_py())) >= EXACT_FLOAT:
             return pd.Series(column.to_pylist(), dtype=object)
     if pa.types.is_duration(kind):
         return pd.Series([None if value is None else str(value) for value in column.to_pylist()], dtype="str")
@@ -206,8 +188,3 @@ def _to_series(column: Any) -> pd.Series[Any]:
 def _as_text(value: Any) -> str:
     """What is no JSON, as a date, a decimal or bytes, which may be no UTF-8."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def _kind(error: Exception) -> str:
-    """What went wrong, without the data that Arrow's messages may quote."""
-    return type(error).__name__

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-MISFIT_RAW_BYTES = 1024
-
+_MISFIT_RAW_BYTES = 1024
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -62,6 +61,13 @@ class Misfit:
     reason: str
     raw: str
     line: int | None = None
+
+    @classmethod
+    def of(cls, row_number: int, reason: str, text: str, line: int | None = None) -> Misfit:
+        """Return a misfit of a text of any length, whose bytes that are no UTF-8 are surrogate escapes."""
+        content = text[:_MISFIT_RAW_BYTES].encode("utf-8", errors="surrogateescape")
+        clean = content.decode("utf-8", errors="backslashreplace").encode()[:_MISFIT_RAW_BYTES]
+        return cls(row_number, reason, clean.decode("utf-8", errors="ignore"), line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Protocol
 
 from charset_normalizer import from_bytes
 
 from flows.refinery.read.byte_source import ByteSource
 from flows.refinery.read.rejections import TextUndecodable
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What no UTF-8 text has. Where text was decoded with surrogate escapes, one is a byte that is no UTF-8."""
 
 # Encodings that tables are met in; a guess among all that Python knows would often be an exotic one.
 _GUESSED = [
@@ -82,6 +86,14 @@ class TextSource:
             f"line {self._line}, column {self._column}: the text is not {self.encoding} here;"
             " write the right `encoding` under `format` in the contract"
         )
+
+
+def is_utf8(content: bytes) -> bool:
+    """Whether bytes can be decoded."""
+    try:
+        return content.isascii() or bool(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
 
 
 def _encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str]:

@@ -5,31 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import re
 import struct
+import sys
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any
 
-import numpy as np
 from python_calamine import CalamineWorkbook
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
-from flows.refinery.read.columns import frame_of
-from flows.refinery.read.csv_dialect import TEXT_TYPES
-from flows.refinery.read.csv_records import shortened
-from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.columns import TEXT_TYPES, RowBuffer
+from flows.refinery.read.header import check_header
+from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.read.rejections import (
     EmptyFile,
     FileTooLarge,
     FormatNotAllowed,
     HeaderInvalid,
     SheetMissing,
-    TooManyColumns,
-    TooManyRows,
     WorkbookBroken,
 )
 from flows.refinery.read.xlsx_errors import ERROR_CELL, REFERENCE, ErrorCells, has_error_cell, row_of, sheet_errors
@@ -38,7 +33,7 @@ from flows.refinery.suggestions import did_you_mean
 _MAX_PARTS = 10_000
 _PIECE_BYTES = 1 << 18
 _MAX_TAG_BYTES = 1 << 20
-_LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT 4.3.7
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
 _ENCRYPTED = 0x1
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
 
@@ -67,36 +62,8 @@ def read_xlsx(
     if errors.of(number):
         raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
     names = _names(header, number, limits)
-    found = SourceFormat(type="xlsx", compression=compression)
-    rows_per_partition = min(rows_per_partition, limits.max_rows)
-    yield from _partitions(rows, names, errors, contract, rows_per_partition, limits, found)
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows on their way into a partition.
-
-    Attributes:
-        total: rows so far, those of earlier partitions and misfits included.
-    """
-
-    total: int = 0
-    values: list[list[Any]] = field(default_factory=list)
-    row_numbers: list[int] = field(default_factory=list)
-    misfits: list[Misfit] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.values) + len(self.misfits)
-
-    def add(self, row: list[Any], error: str | None, number: int) -> None:
-        """Take a row of the sheet; one with an error cell is a misfit, as the error is no value and not missing."""
-        self.total += 1
-        if error is None:
-            self.values.append(row)
-            self.row_numbers.append(self.total)
-        else:
-            cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
-            self.misfits.append(Misfit(self.total, ERROR_CELL, shortened(f"{error} in row {number}: {cells}")))
+    pending = RowBuffer(contract, limits, SourceFormat(type="xlsx", compression=compression))
+    yield from _partitions(rows, names, errors, contract, min(rows_per_partition, limits.max_rows), pending)
 
 
 def _partitions(
@@ -105,36 +72,35 @@ def _partitions(
     errors: ErrorCells,
     contract: Contract,
     rows_per_partition: int,
-    limits: Limits,
-    found: SourceFormat,
+    pending: RowBuffer,
 ) -> Iterator[Partition]:
-    pending = _Rows()
     for number, row in rows:
         error = errors.of(number)
         if _is_blank(row) and error is None:
             continue
-        for place, value in enumerate(row[len(names) :], start=len(names)):
+        for place, value in enumerate(row[len(names) :], start=len(names) + 1):
             if not _is_empty(value):
                 raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
-        pending.add(row, error, number)
-        if pending.total > limits.max_rows:
-            raise TooManyRows(f"the sheet has more than {limits.max_rows} rows")
+        if error is None:
+            pending.add(row)
+        else:  # the error is no value, and not missing
+            cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
+            pending.add_misfit(ERROR_CELL, f"{error} in row {number}: {cells}")
         if len(pending) == rows_per_partition:
-            yield _partition(pending, names, contract, found)
-            pending = _Rows(pending.total)
+            yield pending.take(_columns(pending.rows, names, contract))
     if len(pending) or not pending.total:
-        yield _partition(pending, names, contract, found)
+        yield pending.take(_columns(pending.rows, names, contract))
 
 
-def _partition(rows: _Rows, names: list[str], contract: Contract, found: SourceFormat) -> Partition:
+def _columns(rows: list[list[Any]], names: list[str], contract: Contract) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     for place, name in enumerate(names):
         column = contract.columns.get(name)
-        values = [_value(row[place]) if place < len(row) else None for row in rows.values]
+        values = [_value(row[place]) if place < len(row) else None for row in rows]
         if column is not None and column.type in TEXT_TYPES:
             values = [_text_of_number(value) for value in values]
         columns[name] = values
-    return Partition(frame_of(columns, contract), np.array(rows.row_numbers, dtype=np.int64), rows.misfits, found)
+    return columns
 
 
 def _value(value: Any) -> Any:
@@ -161,26 +127,13 @@ def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
     names = [str(_value(value)) if not _is_empty(value) else "" for value in header]
     while names and not names[-1].strip():
         names.pop()
-    if len(names) > limits.max_columns:
-        raise TooManyColumns(f"{len(names)} columns; at most {limits.max_columns} are read")
-    for place, name in enumerate(names):
-        if not name.strip():
-            raise HeaderInvalid(f"cell {_cell(place, number)}: a column of the header has no name")
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        cells = [_cell(place, number) for place, other in enumerate(names) if other == name]
-        # Without the name itself: where the header is missing, it is a value.
-        listed = ", ".join(cells[:10])
-        raise HeaderInvalid(
-            f"the cells {listed} have the same name; name each column once, and see that there is a header"
-        )
+    check_header(names, limits, place_of=lambda place: f"cell {_cell(place, number)}")
     return names
 
 
 def _cell(column: int, row: int) -> str:
-    """A cell as spreadsheets call it; the column from 0, the row from 1."""
+    """A cell as spreadsheets call it; column and row from 1."""
     letters = ""
-    column += 1
     while column:
         column, rest = divmod(column - 1, 26)
         letters = chr(ord("A") + rest) + letters
@@ -189,10 +142,17 @@ def _cell(column: int, row: int) -> str:
 
 def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list[Any]]]:
     """The sheet's name and its rows; cells with an error are empty in them."""
-    with _rust_faults_as_rejections():
+    try:
         workbook = CalamineWorkbook.from_filelike(file)
         name = _sheet_name(workbook.sheet_names, contract.format.sheet)
         return name, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+    except (FileRejected, MemoryError):
+        raise
+    except BaseException as error:
+        # A fault in the Rust reader arrives as PanicException, which is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise WorkbookBroken(f"the workbook cannot be read: {type(error).__name__}") from None
+        raise
 
 
 def _sheet_name(names: list[str], wanted: str | int) -> str:
@@ -203,19 +163,6 @@ def _sheet_name(names: list[str], wanted: str | int) -> str:
     raise SheetMissing(
         f"there is no sheet {wanted!r}{did_you_mean(str(wanted), names)} (there are {len(names)} sheets)"
     )
-
-
-@contextmanager
-def _rust_faults_as_rejections() -> Iterator[None]:
-    try:
-        yield
-    except (FileRejected, MemoryError):
-        raise
-    except BaseException as error:
-        # A fault in the Rust reader arrives as PanicException, which is no Exception.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise WorkbookBroken(f"the workbook cannot be read: {type(error).__name__}") from None
-        raise
 
 
 # --- before unpacking ---------------------------------------------------------------------------------------
@@ -230,10 +177,10 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
         by the names of the parts that have any, their cells with errors.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            parts = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+        archive = zipfile.ZipFile(file)
+    except _ZIP_FAULTS as error:
         raise WorkbookBroken("the XLSX file is damaged or cut short: its list of parts cannot be read") from error
+    parts = archive.infolist()
     if not any(part.filename.lower() == "xl/workbook.xml" for part in parts):
         raise FormatNotAllowed("this is a ZIP archive, but no XLSX workbook; upload the table itself")
     if len(parts) > _MAX_PARTS:
@@ -242,7 +189,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
     faults: dict[str, ErrorCells] = {}
     for part in parts:
         extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
-        for piece in _pieces(file, part):
+        for piece in _pieces(archive, part):
             left -= len(piece)
             if left < 0:
                 raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
@@ -261,41 +208,19 @@ def _content(file: IO[bytes], name: str) -> bytes:
     """A part that was measured already; nothing where there is none of this name."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == name]
-    return b"".join(piece for part in parts[-1:] for piece in _pieces(file, part))
+        return b"".join(piece for part in parts[-1:] for piece in _pieces(archive, part))
 
 
-def _pieces(file: IO[bytes], part: zipfile.ZipInfo) -> Iterator[bytes]:
+def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
     """A part's unpacked content, whatever size its header gives."""
     if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
-    if part.header_offset < 0:
-        raise WorkbookBroken("the XLSX file is damaged: a part is not where it should be")
-    file.seek(part.header_offset)
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-        raise WorkbookBroken("the XLSX file is damaged: a part is not where it should be")
-    *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    file.seek(name_length + extra_length, 1)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS) if part.compress_type == zipfile.ZIP_DEFLATED else None
-    left = part.compress_size
-    while left > 0:
-        packed = file.read(min(left, _PIECE_BYTES))
-        if not packed:
-            raise WorkbookBroken("the XLSX file is cut short")
-        left -= len(packed)
-        yield from _inflated(inflater, packed)
-
-
-def _inflated(inflater: Any, packed: bytes) -> Iterator[bytes]:
-    if inflater is None:
-        yield packed
-        return
-    while packed and not inflater.eof:
-        try:
-            yield inflater.decompress(packed, _PIECE_BYTES)
-        except zlib.error as error:
-            raise WorkbookBroken("the XLSX file is damaged: a part cannot be unpacked") from error
-        packed = inflater.unconsumed_tail
+    part.file_size = sys.maxsize  # zipfile stops there, and so would a lying header hide the rest
+    try:
+        with archive.open(part) as content:
+            yield from iter(partial(content.read, _PIECE_BYTES), b"")
+    except _ZIP_FAULTS as error:
+        raise WorkbookBroken("the XLSX file is damaged or cut short: a part cannot be unpacked") from error
 
 
 class _Extent:

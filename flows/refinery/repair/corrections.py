@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.refinery.errors import TerminalError
-from flows.refinery.read.reserved_columns import QUARANTINE_COLUMNS
+from flows.refinery.read.header import QUARANTINE_COLUMNS
 from flows.refinery.validate.quarantine import ROW_NUMBER
 
 _PARQUET_MAGIC = b"PAR1"

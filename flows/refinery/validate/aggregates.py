@@ -22,8 +22,6 @@ Domain = Callable[[], pd.Series]
 class TooManyDistinctValues(FileRejected):
     """An expectation about a column's distinct values met more of them than are kept in memory."""
 
-    code = "too_many_distinct_values"
-
 
 class State(Protocol):
     """What is kept of the partitions seen so far."""

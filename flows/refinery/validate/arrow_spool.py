@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.refinery.read.reserved_columns import GOOD_ROW_NUMBER
+from flows.refinery.read.header import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, time_text, to_arrow
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published

@@ -31,8 +31,6 @@ _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC
 class ExpectationRaised(FileRejected):
     """Great Expectations raised an error instead of giving a verdict: the expectation cannot judge such values."""
 
-    code = "expectation_raised"
-
     def __init__(self, message: str, cause_type: type[BaseException] | None = None) -> None:
         super().__init__(message)
         self.cause_type = cause_type

@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Column, Contract
-from flows.refinery.read.columns import missing_texts, series_of
-from flows.refinery.read.csv_dialect import TEXT_TYPES
+from flows.refinery.read.columns import TEXT_TYPES, missing_texts, series_of
 from flows.refinery.read.csv_reader import read_rows
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, listed

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows.refinery.read.header import QUARANTINE_COLUMNS
 from flows.refinery.read.partition import Misfit, Partition
-from flows.refinery.read.reserved_columns import QUARANTINE_COLUMNS
 from flows.refinery.validate.coercion import as_text
 
 ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS

@@ -22,8 +22,6 @@ from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
 class TooManyRowsToJudge(FileRejected):
     """GX can judge an expectation only on a whole column, and the file has more rows than are held in memory."""
 
-    code = "too_many_rows_to_judge"
-
 
 class WholeFileJudge:
     """Collects what rules need until the end of the file, then gives every verdict."""

@@ -142,7 +142,7 @@ def bad_rows_fields() -> str:
 
 def output_fields() -> str:
     """List the fields of `output`."""
-    return _fields_of(model.Output)
+    return _fields_of(model.OutputOptions)
 
 
 def steps() -> str:

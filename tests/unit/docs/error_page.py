@@ -106,8 +106,7 @@ def _is_own_error(thing: object) -> bool:
 
 
 def _code(error: type[Exception]) -> str:
-    code = vars(error).get("code")
-    return f"`{code}`" if code else ""
+    return f"`{error.code}`" if issubclass(error, FileRejected) else ""
 
 
 def _condition(error: type[Exception]) -> str:

@@ -1,0 +1,51 @@
+"""What a file's header may be: every column has a name, no two the same, and none is a name of Sluice's own columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from flows.refinery.read.partition import Limits
+from flows.refinery.read.rejections import HeaderInvalid, TooManyColumns
+
+GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
+QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
+RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})
+
+
+def check_header(
+    names: Sequence[str], limits: Limits, where: str = "", place_of: Callable[[int], str] = "column {}".format
+) -> None:
+    """Refuse a header that does not name each column once.
+
+    Args:
+        where: where in the file the header is, to begin a message with.
+        place_of: how a message calls a column, by its number from 1.
+
+    Raises:
+        TooManyColumns, HeaderInvalid
+    """
+    if len(names) > limits.max_columns:
+        raise TooManyColumns(f"{where}{len(names)} columns; at most {limits.max_columns} are read")
+    for place, name in enumerate(names, start=1):
+        if not name.strip():
+            hint = " (pandas writes its index so: use index=False)" if place == 1 else ""
+            raise HeaderInvalid(f"{where}{place_of(place)} has no name{hint}")
+    for first, count in Counter(names).most_common(1):
+        if count > 1:
+            places = [place_of(place) for place, name in enumerate(names, start=1) if name == first]
+            # Without the name itself: where the header is missing, it is a value.
+            raise HeaderInvalid(
+                f"{where}{', '.join(places[:10])} have the same name; name each once, and see that there is a header"
+            )
+
+
+def require_free_names(names: Iterable[str]) -> None:
+    """Refuse columns whose values would be taken for Sluice's own, or be overwritten by them.
+
+    Raises:
+        HeaderInvalid: with the columns to be renamed.
+    """
+    taken = [repr(name) for name in names if name in RESERVED_NAMES]
+    if taken:
+        raise HeaderInvalid(f"rename the columns {', '.join(taken)}: Sluice writes its own columns under these names")
