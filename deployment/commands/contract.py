@@ -29,7 +29,7 @@ contract_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Contracts = Annotated[
+ContractsFolder = Annotated[
     Path, typer.Option("--contracts", help="The folder with one folder per dataset.", show_default="flows/contracts")
 ]
 ContractName = Annotated[
@@ -42,7 +42,7 @@ File = Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=Fa
 def new(
     dataset: Annotated[str, typer.Argument(help="The dataset's name.", show_default=False)],
     sample: File,
-    contracts: Contracts = _CONTRACTS,
+    contracts: ContractsFolder = _CONTRACTS,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing contract.")] = False,
 ) -> None:
     """Propose a contract from a sample file: types, ranges, sets and keys, with comments on what the sample contains.
@@ -63,7 +63,7 @@ def check(
         Path | None,
         typer.Option(help="Write the files that would be published and quarantined into this folder.", file_okay=False),
     ] = None,
-    contracts: Contracts = _CONTRACTS,
+    contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Check a file against a contract: show every rule with counts and examples, the columns, the rows, the verdict.
 
@@ -87,7 +87,7 @@ def diff(
         ),
     ],
     after: Annotated[str, typer.Argument(help="The same, for the contract after the change.", show_default=False)],
-    contracts: Contracts = _CONTRACTS,
+    contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Show what a change to a contract means: which rules are stricter or looser, and what is published differently."""
     from deployment.commands.contract_diff import diff as run

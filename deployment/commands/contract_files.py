@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployment import PROJECT_ROOT
+from blocks.settings import CONTRACTS
 from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, load_contract
 from flows.refinery.contract.model import Contract
 from flows.refinery.suggestions import did_you_mean
-
-CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
+from blocks.settings import CONTRACTS
 from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable, parameters_of
-from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.deploy_show import Ask, EventLog, show_changes, show_destination
 from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import Uploads, UploadState

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.contract_files import CONTRACTS
+from blocks.settings import CONTRACTS
 from deployment.commands.show import print_outcomes, shown_progress
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import DeployedStack

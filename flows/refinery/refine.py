@@ -98,7 +98,7 @@ class Refined:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def refine(
+def refine_file(
     source: Path | Partitions,
     contract: Contract,
     work_dir: Path,

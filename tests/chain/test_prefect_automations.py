@@ -44,10 +44,7 @@ def hook(chain: Chain) -> Iterator[Receiver]:
 
 
 def automations(chain: Chain) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(
-        f"{chain.cloud.endpoints.prefect_api_url}/automations/filter", json={}, timeout=30
-    ).json()
-    return found
+    return chain.ask_prefect("automations")
 
 
 def test_applying_the_file_again_doubles_nothing(chain: Chain, hook: Receiver) -> None:
@@ -129,11 +126,9 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
 def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
     """The ECS worker leaves a run in Submitting once ECS has taken its request. Nobody starts this one."""
     with _sooner(chain, "Sluice: a submitted run did not begin (sluice)"):
-        api = f"{chain.cloud.endpoints.prefect_api_url}/deployments"
-        deployment = httpx.get(f"{api}/name/{NAMES.deployment('process-upload')}", timeout=30).json()["id"]
+        deployment = chain.call_prefect("GET", f"/deployments/name/{NAMES.deployment('process-upload')}")["id"]
         run = {"name": "never-begun", "parameters": {"key": "k"}, "state": {"type": "PENDING", "name": "Submitting"}}
-        answer = httpx.post(f"{api}/{deployment}/create_flow_run", json=run, timeout=30)
-        run_id = answer.raise_for_status().json()["id"]
+        run_id = chain.call_prefect("POST", f"/deployments/{deployment}/create_flow_run", run)["id"]
         assert _state(chain, run_id)["name"] == "Submitting"
         chain.wait_for(lambda: _state(chain, run_id)["type"] == "CRASHED", "the run to be Crashed", 90)
     (message,) = {state["message"] for state in chain.states_of(run_id) if state["name"] == "Crashed"}

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from blocks.prefect_names import PrefectNames
@@ -129,10 +128,7 @@ def registered(chain: Chain) -> dict[tuple[str, str], Any]:
 
 
 def _automations(chain: Chain) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(
-        f"{chain.cloud.endpoints.prefect_api_url}/automations/filter", json={}, timeout=30
-    ).json()
-    return found
+    return chain.ask_prefect("automations")
 
 
 def _setup(chain: Chain, *arguments: str) -> str:

@@ -29,14 +29,9 @@ _START_SECONDS = 90
 
 def _set_state(bench: Bench, flow_run_id: str, kind: str, name: str) -> dict[str, Any]:
     """Set a flow run's state as the UI does."""
-    answer = httpx.post(
-        f"{bench.chain.cloud.endpoints.prefect_api_url}/flow_runs/{flow_run_id}/set_state",
-        json={"state": {"type": kind, "name": name}, "force": kind != "CANCELLING"},
-        timeout=30,
-    )
-    answer.raise_for_status()
-    said: dict[str, Any] = answer.json()
-    return said
+    body = {"state": {"type": kind, "name": name}, "force": kind != "CANCELLING"}
+    answer: dict[str, Any] = bench.chain.call_prefect("POST", f"/flow_runs/{flow_run_id}/set_state", body)
+    return answer
 
 
 def _flow_run(case: Case) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from blocks.settings import CONTRACTS
 from deployment.commands import demo
 from deployment.commands.clean import clean
-from deployment.commands.contract_files import CONTRACTS
 from deployment.commands.show import details_of, rows_of, shown_progress
 from deployment.commands.upload import DatasetUnknown, dataset_of, datasets
 from deployment.commands.uploads import TrackedUpload, UploadState

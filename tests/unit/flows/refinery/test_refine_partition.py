@@ -24,7 +24,7 @@ from flows.refinery.refine import (
     Partitions,
     Refined,
     RefinedPartition,
-    refine,
+    refine_file,
     refine_partition,
 )
 from flows.refinery.validate.header_plan import Header, HeaderPlan
@@ -81,7 +81,7 @@ CONTRACTS: dict[str, Callable[[], Contract]] = {
 
 def refined(source: Path | Partitions, contract: Contract, folder: Path, mapper: MapPartitions = map) -> Refined:
     folder.mkdir()
-    return refine(source, contract, folder, rows_per_partition=ROWS, map_partitions=mapper)
+    return refine_file(source, contract, folder, rows_per_partition=ROWS, map_partitions=mapper)
 
 
 def result_of(refined: Refined) -> Any:
