@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -222,7 +221,7 @@ class Stack:
         self, template: Mapping[str, str], given: Mapping[str, str], existing: Mapping[str, Any] | None
     ) -> tuple[str, str]:
         """Return the ids of the stack and of the change set."""
-        with self._explaining_refusals():
+        try:
             summary = self._cloudformation.get_template_summary(**template)
             declared = {parameter["ParameterKey"] for parameter in summary.get("Parameters", [])}
             if unknown := sorted(set(given) - declared):
@@ -239,17 +238,12 @@ class Stack:
                 Capabilities=["CAPABILITY_IAM"],
                 **template,
             )
-        return str(answer["StackId"]), str(answer["Id"])
-
-    @contextmanager
-    def _explaining_refusals(self) -> Iterator[None]:
-        try:
-            yield
         except ClientError as error:
             if aws_error_code(error) != _REFUSAL:
                 raise
             message = error.response["Error"].get("Message", "")
             raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {message}") from error
+        return str(answer["StackId"]), str(answer["Id"])
 
     def _changes(self, change_set_id: str) -> list[Change]:
         """Wait until the change set is complete; an empty list means that nothing differs."""
