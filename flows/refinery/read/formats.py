@@ -19,7 +19,6 @@ from flows.refinery.read.xlsx_reader import read_xlsx
 __all__ = ["ROWS_PER_PARTITION", "Limits", "Misfit", "Partition", "SourceFormat", "read_partitions"]
 
 ROWS_PER_PARTITION = 250_000
-_DEFAULT_LIMITS = Limits()
 
 
 def read_partitions(
@@ -27,7 +26,7 @@ def read_partitions(
     contract: Contract,
     *,
     rows_per_partition: int = ROWS_PER_PARTITION,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits = Limits(),
 ) -> Iterator[Partition]:
     """Read a file piece by piece, in bounded memory, at most `rows_per_partition` rows at a time.
 
