@@ -35,11 +35,11 @@ from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
     check_of,
     failed_check,
+    judge_columns,
     reason_of,
     reasons_of_bad_rows,
     row_rule_check,
 )
-from flows.refinery.validate.column_policy import judge_columns
 from flows.refinery.validate.expectations import merge_states
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.judge_partition import validate

@@ -87,16 +87,6 @@ def quarantine_table(
     return pa.concat_tables(parts).sort_by(ROW_NUMBER) if len(parts) > 1 else parts[0]
 
 
-def _schema(columns: Sequence[str]) -> pa.Schema:
-    own = [
-        pa.field(ROW_NUMBER, pa.int64()),
-        pa.field(RULES, pa.list_(pa.string())),
-        pa.field(VALUES, pa.list_(pa.string())),
-        pa.field(RAW, pa.string()),
-    ]
-    return pa.schema([*own, *(pa.field(column, pa.string()) for column in columns)])
-
-
 def _bad_rows(
     partition: Partition, positions: np.ndarray, masks: np.ndarray, rules: Sequence[RowRule], columns: Sequence[str]
 ) -> pa.Table:
@@ -105,7 +95,7 @@ def _bad_rows(
     nothing = pa.nulls(len(positions), pa.string())
     arrays = [pa.array(partition.row_numbers[positions]), *_broken(texts, masks, rules), nothing]
     arrays += [texts.get(column, nothing) for column in columns]
-    return pa.Table.from_arrays(arrays, schema=_schema(columns))
+    return pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
 
 
 def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRule]) -> tuple[pa.Array, pa.Array]:
@@ -133,7 +123,7 @@ def _misfits(misfits: Sequence[Misfit], columns: Sequence[str]) -> pa.Table:
         pa.array([misfit.raw for misfit in misfits], pa.string()),
         *(pa.nulls(len(misfits), pa.string()) for _ in columns),
     ]
-    return pa.Table.from_arrays(arrays, schema=_schema(columns))
+    return pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
 
 
 def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
