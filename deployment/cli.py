@@ -123,15 +123,10 @@ def demo(
     registers blocks and deployments, uploads good and bad files, and compares the outcomes with what is expected.
     """
     from deployment.commands.demo import demo as run
+    from deployment.local.cloud import LocalCloud
 
-    as_expected = run(
-        new_console(),
-        state.resolve(),
-        aws_port=aws_port,
-        prefect_port=prefect_port,
-        deadline_seconds=deadline,
-        stay=stay,
-    )
+    cloud = LocalCloud(state.resolve(), aws_port=aws_port, prefect_port=prefect_port)
+    as_expected = run(new_console(), cloud, deadline_seconds=deadline, stay=stay)
     raise typer.Exit(0 if as_expected else EXIT_NOT_AS_EXPECTED)
 
 
@@ -142,8 +137,9 @@ def up(state: StateOption = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_po
     Uploads and results are kept for the next start; `sluice clean` deletes them.
     """
     from deployment.commands.up import up as run
+    from deployment.local.cloud import LocalCloud
 
-    run(new_console(), state.resolve(), aws_port=aws_port, prefect_port=prefect_port)
+    run(new_console(), LocalCloud(state.resolve(), aws_port=aws_port, prefect_port=prefect_port))
 
 
 @app.command()

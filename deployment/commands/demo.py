@@ -15,6 +15,7 @@ from rich.console import Console
 
 from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
+from deployment.local.cloud import LocalCloud
 from deployment.local.endpoints import Endpoints
 from deployment.local.running import some_cloud
 from deployment.samples import orders
@@ -60,15 +61,7 @@ SAMPLES = (
 )
 
 
-def demo(
-    console: Console,
-    state_dir: Path,
-    *,
-    aws_port: int | None,
-    prefect_port: int | None,
-    deadline_seconds: float,
-    stay: bool,
-) -> bool:
+def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: bool) -> bool:
     """Run the samples; return whether every file ended as expected.
 
     Raises:
@@ -78,9 +71,7 @@ def demo(
     begun = time.monotonic()
     with ExitStack() as running:
         with shown_steps(console) as on_step:
-            cloud = running.enter_context(
-                some_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step)
-            )
+            cloud = running.enter_context(some_cloud(local, on_step))
         console.print(f"Watch the runs at {cloud.prefect_ui_url}")
         as_expected = _run_samples(console, cloud, deadline_seconds)
         bucket = cloud.outputs["PublishedBucket"]

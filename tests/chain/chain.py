@@ -174,12 +174,12 @@ class Chain:
 
     def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Apply automations as registering the stack does, in this process: starting one takes long."""
-        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+        with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(automations.apply(NAMES, entries))
 
     def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
         """Apply the concurrency limits of contracts as registering the stack does, in this process."""
-        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+        with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
@@ -283,7 +283,7 @@ class Chain:
         auth = httpx.BasicAuth(*auth_string.split(":", 1)) if auth_string else None
 
         def answer() -> httpx.Response | None:
-            url = f"{self.cloud.prefect_api_url}{path}"
+            url = f"{self.cloud.endpoints.prefect_api_url}{path}"
             response = httpx.request(method, url, json=body, auth=auth, timeout=60)
             busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked: Prefect's client retries
             return None if busy else response

@@ -23,6 +23,7 @@ from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders
 from tests.chain.receiver import Receiver, receiver
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
+from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
 _SHORTEST_SECONDS = 10  # the least that Prefect takes for something that is not to happen
@@ -159,7 +160,7 @@ def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain
         assert chain.ended(upload)["status"] == "FAILED"
         told = chain.wait_for(lambda: _notice(chain, queue, upload), "the notice")
     finally:
-        chain.cloud.start_prefect()
+        restart_prefect(chain.cloud)
         chain.cloud.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
         chain.sqs.delete_queue(QueueUrl=queue)
     assert told["error"] == "DataRejected"
@@ -177,7 +178,7 @@ def _notifying() -> list[dict[str, Any]]:
 def _remove(chain: Chain, is_meant: Any) -> None:
     for automation in automations(chain):
         if is_meant(automation["name"]):
-            httpx.delete(f"{chain.cloud.prefect_api_url}/automations/{automation['id']}", timeout=30)
+            httpx.delete(f"{chain.cloud.endpoints.prefect_api_url}/automations/{automation['id']}", timeout=30)
 
 
 @contextmanager

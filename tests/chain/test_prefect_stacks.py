@@ -92,7 +92,9 @@ def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_envir
     key = "incoming/orders/trial.csv"
     chain.s3.put_object(Bucket=trial["LandingBucket"], Key=key, Body=good_orders(3))
     of_trial = chain.schedule(deployment=TRIAL.deployment("process-upload"), key=key, dry_run=True)
-    without_aws = [word for name in chain.cloud.environment if name.startswith("AWS_") for word in ("-u", name)]
+    without_aws = [
+        word for name in chain.cloud.endpoints.environment if name.startswith("AWS_") for word in ("-u", name)
+    ]
     chain.cloud.run(
         ["env", *without_aws, "prefect", "worker", "start", "--pool", TRIAL.pool("local"), "--run-once"],
         timeout_seconds=300,

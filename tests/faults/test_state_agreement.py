@@ -30,6 +30,7 @@ from tests.faults.bench import kept_promises
 from tests.faults.catalogue import fault
 from tests.faults.saboteur import Sabotage, as_variable
 from tests.faults.step_contracts import hungry_contracts
+from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
 # tests/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
@@ -173,7 +174,7 @@ def _prefect_down(chain: Chain, _folder: Path) -> UploadMessage:
         upload = _handed_in(chain, "prefect-down")
         chain.ended(upload)
     finally:
-        chain.cloud.start_prefect()
+        restart_prefect(chain.cloud)
     return upload
 
 

@@ -91,7 +91,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 @pytest.fixture
 def users(cloud: LocalCloud) -> dict[str, str]:
     """Return a user's variables that make the embedded cloud AWS."""
-    return aws_environment(cloud.aws_endpoint_url, cloud.region)
+    return aws_environment(cloud.endpoints.aws_endpoint_url, cloud.region)
 
 
 @contextmanager
