@@ -149,12 +149,7 @@ def http_status(error: Exception) -> int:
 
 
 def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
-    """Return the error of Sluice that an AWS error means, with what AWS reported and what to do about it.
-
-    Args:
-        error: what boto3 raised.
-        doing: what was being done and on what, for the message ("reading s3://bucket/key").
-    """
+    """Return the error of Sluice that an AWS error means: with what was done, what AWS reported, and what to do."""
     row = _row_of(error)
     return row.meaning(f"{doing}: {_reported(error)}; {row.advice}")
 
@@ -171,15 +166,14 @@ def explaining_aws_errors(doing: str) -> Iterator[None]:
 def _row_of(error: BotoCoreError | ClientError) -> _Row:
     if not isinstance(error, ClientError):
         return next((row for row in _TABLE if isinstance(error, row.exceptions)), _BY_MEANING[AwsUnavailable])
-    return _BY_CODE.get(aws_error_code(error)) or _BY_MEANING[_meaning_of_status(http_status(error))]
-
-
-def _meaning_of_status(status: int) -> type[SluiceError]:
+    status = http_status(error)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return AwsRefused
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
-        return AwsUnavailable
-    return AwsCallInvalid
+        meaning: type[SluiceError] = AwsRefused
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        meaning = AwsUnavailable
+    else:
+        meaning = AwsCallInvalid
+    return _BY_CODE.get(aws_error_code(error), _BY_MEANING[meaning])
 
 
 def _reported(error: BotoCoreError | ClientError) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blocks.aws import client_of
-from blocks.aws_errors import aws_error_code, explain_aws_error
+from blocks.aws_errors import aws_error_code, explain_aws_error, explaining_aws_errors
 from lambda_trigger.dispatch import Dispatched, Dispatcher
 from lambda_trigger.message import UploadMessage
 
@@ -17,20 +16,12 @@ class Executions:
     """The Step Functions executions of uploads, and the queue that takes their messages."""
 
     def __init__(self, *, state_machine_arn: str, queue_url: str) -> None:
-        """Args:
-        state_machine_arn: of the state machine that launches the tasks.
-        queue_url: of the queue with one message for each upload.
-        """
         self._state_machine_arn = state_machine_arn
         self._queue_url = queue_url
 
     @cached_property
-    def _step_functions(self) -> Any:
-        return client_of("stepfunctions")
-
-    @cached_property
     def _dispatcher(self) -> Dispatcher:
-        return Dispatcher(client_of("sqs"), self._step_functions, self._queue_url, self._state_machine_arn)
+        return Dispatcher(client_of("sqs"), client_of("stepfunctions"), self._queue_url, self._state_machine_arn)
 
     def status(self, upload: UploadMessage) -> str | None:
         """Return the status of the upload's execution (RUNNING, SUCCEEDED, FAILED, ...), None when there is none.
@@ -39,7 +30,7 @@ class Executions:
         """
         arn = f"{self._state_machine_arn.replace(':stateMachine:', ':execution:')}:{upload.execution_name}"
         try:
-            return str(self._step_functions.describe_execution(executionArn=arn)["status"])
+            return str(self._dispatcher.step_functions.describe_execution(executionArn=arn)["status"])
         except (BotoCoreError, ClientError) as error:
             if aws_error_code(error) == "ExecutionDoesNotExist":
                 return None
@@ -47,7 +38,5 @@ class Executions:
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
         """Send the upload's message, then start its execution. Safe to repeat."""
-        try:
+        with explaining_aws_errors(f"dispatching {upload.key}"):
             return self._dispatcher.dispatch(upload)
-        except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, f"dispatching {upload.key}") from error

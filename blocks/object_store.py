@@ -19,7 +19,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blocks.aws import client_of
-from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, http_status
+from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, explaining_aws_errors, http_status
 from flows.refinery.errors import FileRejected, SluiceError, TransientError
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
@@ -52,11 +52,7 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """One object version as S3 lists it.
-
-    Attributes:
-        version_id: None for an object that was written while the bucket had no versioning.
-    """
+    """One object version as S3 lists it; its id is None when it was written while the bucket had no versioning."""
 
     key: str
     version_id: str | None
@@ -93,11 +89,7 @@ class ObjectStore:
     # --- object versions of any bucket ------------------------------------------------------------------------
 
     def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectFacts:
-        """Return what S3 knows about an object version; about the newest one when `version_id` is None.
-
-        Raises:
-            ObjectGone: there is no such object version.
-        """
+        """Return what S3 knows about an object version; by default the newest. Raise ObjectGone when there is none."""
         try:
             head = self._s3.head_object(Bucket=bucket, Key=key, **_version(version_id))
         except (BotoCoreError, ClientError) as error:
@@ -135,7 +127,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, version_id) from error
         except RetriesExceededError as error:
-            # boto3's own class for a body that broke off every time; it is no BotoCoreError.
+            # boto3's own class for a body that broke off every time; not a BotoCoreError.
             raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time") from error
 
     def versions(self, bucket: str, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
@@ -146,7 +138,16 @@ class ObjectStore:
         (docs.aws.amazon.com/AmazonS3/latest/userguide/list-obj-version-enabled-bucket.html).
         """
         for page in self._pages("list_object_versions", bucket, prefix, page_size):
-            yield [_object_version(entry) for entry in page.get("Versions", [])]
+            yield [
+                ObjectVersion(
+                    key=entry["Key"],
+                    version_id=None if entry["VersionId"] == "null" else entry["VersionId"],
+                    etag=entry["ETag"].strip('"'),
+                    size_bytes=entry["Size"],
+                    last_modified=entry["LastModified"],
+                )
+                for entry in page.get("Versions", [])
+            ]
 
     # --- the published bucket ---------------------------------------------------------------------------------
 
@@ -193,14 +194,11 @@ class ObjectStore:
         try:
             more = {"Metadata": {"sha256": sha256}}
             self._s3.upload_file(str(path), self.published_bucket, key, ExtraArgs=more, Config=_TRANSFER)
-        except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, doing) from error
-        except S3UploadFailedError as error:
-            answer = error.__context__  # boto3 wraps what S3 answered, and repeats it only in its message
-            if isinstance(answer, ClientError):
-                raise explain_aws_error(answer, doing) from error
-            raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
         except Exception as error:
+            # boto3 wraps what S3 answered, and repeats it only in its message.
+            answer = error.__context__ if isinstance(error, S3UploadFailedError) else error
+            if isinstance(answer, BotoCoreError | ClientError):
+                raise explain_aws_error(answer, doing) from error
             # Whatever it was, nothing is committed yet.
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
 
@@ -211,10 +209,8 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is no error."""
-        try:
+        with explaining_aws_errors(f"deleting {self._address(key)}"):
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
-        except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, f"deleting {self._address(key)}") from error
 
     def _metadata(self, key: str) -> dict[str, str] | None:
         """The user metadata of an object; None when it does not exist."""
@@ -245,10 +241,8 @@ class ObjectStore:
         pages = self._s3.get_paginator(operation).paginate(
             Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
         )
-        try:
+        with explaining_aws_errors(f"listing s3://{bucket}/{prefix}"):
             yield from pages
-        except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, f"listing s3://{bucket}/{prefix}") from error
 
     def _address(self, key: str) -> str:
         return f"s3://{self.published_bucket}/{key}"
@@ -256,16 +250,6 @@ class ObjectStore:
 
 def _version(version_id: str | None) -> dict[str, str]:
     return {"VersionId": version_id} if version_id else {}
-
-
-def _object_version(entry: dict[str, Any]) -> ObjectVersion:
-    return ObjectVersion(
-        key=entry["Key"],
-        version_id=None if entry["VersionId"] == "null" else entry["VersionId"],
-        etag=entry["ETag"].strip('"'),
-        size_bytes=entry["Size"],
-        last_modified=entry["LastModified"],
-    )
 
 
 def _read_error(error: BotoCoreError | ClientError, bucket: str, key: str, version_id: str | None) -> SluiceError:

@@ -45,11 +45,7 @@ class PrefectNames:
         return f"{self.prefix}-notify"
 
     def pool(self, kind: str) -> str:
-        """Return the name of a work pool.
-
-        Args:
-            kind: `local` or `ecs`.
-        """
+        """Return the name of a work pool; its kind is `local` or `ecs`."""
         return f"{self.prefix}-{kind}"
 
     def has_automation(self, name: str) -> bool:

@@ -29,15 +29,11 @@ _PREFIX = "SLUICE_"
 
 
 class SettingsMissing(TerminalError):
-    """A setting without a default is neither in the environment nor in a block.
-
-    Attributes:
-        names: the variables or outputs that are missing or wrong.
-    """
+    """A setting without a default is neither in the environment nor in a block."""
 
     def __init__(self, message: str, names: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.names = tuple(names)
+        self.names = tuple(names)  # of the variables or outputs that are missing or wrong
 
 
 class PipelineSettings(BaseModel):
@@ -101,11 +97,7 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings from `environment`.
-
-        Raises:
-            SettingsMissing: names the variables that are missing or wrong.
-        """
+        """Read the settings from `environment`. Raise SettingsMissing with the variables that are missing or wrong."""
         given = {
             name: environment[_PREFIX + name.upper()]
             for name in PipelineSettings.model_fields

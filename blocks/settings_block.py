@@ -30,11 +30,7 @@ class PipelineSettingsBlock(PipelineSettings, Block):
 
 
 def settings_of_stack(stack: str) -> PipelineSettings:
-    """Read a stack's settings from its block.
-
-    Raises:
-        SettingsMissing: there is no such block.
-    """
+    """Read a stack's settings from its block. Raise SettingsMissing when there is none."""
     try:
         block = PipelineSettingsBlock.load(PrefectNames(stack).settings_block)
     except ValueError:

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from blocks.aws import client_of
-from blocks.aws_errors import aws_error_code, explain_aws_error
+from blocks.aws_errors import aws_error_code, explain_aws_error, explaining_aws_errors
 from flows.refinery.errors import TransientError
 
 # What SQS calls an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
@@ -33,11 +33,7 @@ class MessageLost(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One delivery of a message.
-
-    Attributes:
-        receive_count: how often SQS has delivered it, including this time.
-    """
+    """One delivery of a message; `receive_count` is how often SQS has delivered it, this time included."""
 
     message_id: str
     receipt_handle: str
@@ -64,7 +60,7 @@ class UploadQueue:
 
     def receive(self, *, wait_seconds: int) -> ReceivedMessage | None:
         """Return the next message, or None when none arrived within `wait_seconds` (at most 20)."""
-        try:
+        with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
                 MaxNumberOfMessages=1,  # a message that only waits for its turn would burn its visibility
@@ -72,8 +68,6 @@ class UploadQueue:
                 VisibilityTimeout=int(self.visibility_timeout_seconds),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
-        except (BotoCoreError, ClientError) as error:
-            raise explain_aws_error(error, f"receiving from {self.queue_url}") from error
         for message in response.get("Messages", []):
             return ReceivedMessage(
                 message_id=message["MessageId"],
@@ -84,11 +78,7 @@ class UploadQueue:
         return None
 
     def extend(self, message: ReceivedMessage, seconds: float) -> None:
-        """Keep the message invisible for `seconds` from now; 0 gives it back at once.
-
-        Raises:
-            MessageLost: its visibility had run out already.
-        """
+        """Keep the message invisible for `seconds` from now; 0 gives it back. Raise MessageLost when it is too late."""
         try:
             self._sqs.change_message_visibility(
                 QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=int(seconds)
@@ -103,11 +93,7 @@ class UploadQueue:
         self.extend(message, min(after_seconds, MAX_VISIBILITY_SECONDS))
 
     def acknowledge(self, message: ReceivedMessage) -> None:
-        """Delete the message: its upload has a receipt.
-
-        Raises:
-            MessageLost: the handle has expired; SQS delivers the message again.
-        """
+        """Delete the message. Raise MessageLost when the handle has expired: SQS delivers the message again."""
         try:
             self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
         except (BotoCoreError, ClientError) as error:
@@ -116,28 +102,26 @@ class UploadQueue:
             raise explain_aws_error(error, f"deleting message {message.message_id}") from error
 
     @contextmanager
-    def keep_invisible(self, message: ReceivedMessage) -> Iterator[Event]:
+    def keep_invisible(self, message: ReceivedMessage) -> Iterator[None]:
         """Keep the message invisible while the block runs, by a heartbeat in another thread.
 
-        Yields an event that is set when the message was lost: the work may go on, since the receipt decides whose
-        result counts, but the message may be with another worker.
+        When the message is lost the work goes on: the receipt decides whose result counts.
         """
-        lost, done = Event(), Event()
-        beat = Thread(target=self._beat, args=(message, lost, done), name="visibility-heartbeat", daemon=True)
+        done = Event()
+        beat = Thread(target=self._beat, args=(message, done), name="visibility-heartbeat", daemon=True)
         beat.start()
         try:
-            yield lost
+            yield
         finally:
             done.set()
             beat.join()
 
-    def _beat(self, message: ReceivedMessage, lost: Event, done: Event) -> None:
+    def _beat(self, message: ReceivedMessage, done: Event) -> None:
         # A third of the timeout: two beats may fail before the message becomes visible.
         while not done.wait(self.visibility_timeout_seconds / 3):
             try:
                 self.extend(message, self.visibility_timeout_seconds)
             except MessageLost:
-                lost.set()
                 return
             except Exception:  # noqa: BLE001, S112 (the next beat makes up for one that fails)
                 continue

@@ -18,9 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from deployment import PROJECT_ROOT
+from deployment.commands import new_console, print_error
 from deployment.commands.contract import contract_app
 from deployment.environment_variables import only
 from deployment.stack_options import ProfileOption, RegionOption, StackOption, StackSelection, users_environment
@@ -123,15 +123,10 @@ def demo(
     registers blocks and deployments, uploads good and bad files, and compares the outcomes with what is expected.
     """
     from deployment.commands.demo import demo as run
+    from deployment.local.cloud import LocalCloud
 
-    as_expected = run(
-        _console(),
-        state.resolve(),
-        aws_port=aws_port,
-        prefect_port=prefect_port,
-        deadline_seconds=deadline,
-        stay=stay,
-    )
+    cloud = LocalCloud(state.resolve(), aws_port=aws_port, prefect_port=prefect_port)
+    as_expected = run(new_console(), cloud, deadline_seconds=deadline, stay=stay)
     raise typer.Exit(0 if as_expected else EXIT_NOT_AS_EXPECTED)
 
 
@@ -142,8 +137,9 @@ def up(state: StateOption = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_po
     Uploads and results are kept for the next start; `sluice clean` deletes them.
     """
     from deployment.commands.up import up as run
+    from deployment.local.cloud import LocalCloud
 
-    run(_console(), state.resolve(), aws_port=aws_port, prefect_port=prefect_port)
+    run(new_console(), LocalCloud(state.resolve(), aws_port=aws_port, prefect_port=prefect_port))
 
 
 @app.command()
@@ -168,7 +164,7 @@ def upload(
     from deployment.commands.upload import upload as run
 
     with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
-        published = run(_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
+        published = run(new_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -186,7 +182,7 @@ def status(
     from deployment.commands.status import status as run
 
     with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
-        run(_console(), pipeline, limit=limit, as_json=as_json)
+        run(new_console(), pipeline, limit=limit, as_json=as_json)
 
 
 @app.command()
@@ -226,15 +222,15 @@ def repair(
 
     place = StackSelection(stack, region, profile)
     if export is not None and file is not None:
-        command.export(_console(), file, export, run_id)
+        command.export(new_console(), file, export, run_id)
         return
     if file is None and (export is None or run_id is None):
         raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
     with _pipeline(context, state, place) as pipeline:
         if file is not None:
-            command.repair(_console(), pipeline, file, run_id)
+            command.repair(new_console(), pipeline, file, run_id)
         elif export is not None and run_id is not None:
-            command.export_run(_console(), pipeline, run_id, export)
+            command.export_run(new_console(), pipeline, run_id, export)
 
 
 @app.command()
@@ -282,7 +278,7 @@ def deploy(
         smoke_test_seconds=deadline,
         home=_DEFAULT_STATE / "aws" / "prefect",
     )
-    published = run(_console(), options, _users(context), _ask(yes=yes))
+    published = run(new_console(), options, _users(context), _ask(yes=yes))
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -303,7 +299,7 @@ def destroy(
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
     run(
-        _console(),
+        new_console(),
         wanted,
         _users(context),
         delete_data=delete_data,
@@ -323,7 +319,7 @@ def clean(
     """Delete the local cloud's state: uploads, receipts, flow runs, logs."""
     from deployment.commands.clean import clean as run
 
-    run(_console(), state.resolve(), cache_too=cache)
+    run(new_console(), state.resolve(), cache_too=cache)
 
 
 def main() -> None:
@@ -341,10 +337,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except SluiceError as error:
-        _say(str(error))
+        print_error(str(error))
         sys.exit(EXIT_CANNOT)
     except Exception as error:  # noqa: BLE001 (the last resort: a message, and the details in a file)
-        _say(f"Unexpected error: {type(error).__name__}: {error}{_kept_details()}")
+        print_error(f"Unexpected error: {type(error).__name__}: {error}{_kept_details()}")
         sys.exit(EXIT_INTERNAL)
 
 
@@ -396,14 +392,6 @@ def _users(context: typer.Context) -> dict[str, str]:
     """Return the user's AWS variables, which `main` removed from the environment."""
     users: dict[str, str] = context.obj or {}
     return users
-
-
-def _console() -> Console:
-    return Console()
-
-
-def _say(message: str) -> None:
-    Console(stderr=True).print(f"sluice: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _kept_details() -> str:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -67,7 +68,7 @@ class QueueConsumer:
         self._own_receipt_seen = False
 
     def run(self) -> int:
-        """Drain the queue; return the exit code."""
+        """Drain the queue; return the exit code: 0 if and only if the receipt that this task was started for exists."""
         started = idle_since = time.monotonic()
         limits = self._parts.settings
         while time.monotonic() - started < limits.max_task_seconds:
@@ -78,10 +79,6 @@ class QueueConsumer:
                 idle_since = time.monotonic()
             elif self.own_receipt_exists() or time.monotonic() - idle_since >= limits.idle_seconds:
                 break
-        return self.exit_code()
-
-    def exit_code(self) -> int:
-        """0 if and only if the receipt that this task was started for exists."""
         return 0 if self.own_receipt_exists() else EXIT_NO_RECEIPT
 
     def own_receipt_exists(self) -> bool:
@@ -182,17 +179,14 @@ def main() -> int:
         return consumer.run()
     except (Stopped, TerminationSignal):
         LOG.warning("stopped by SIGTERM")
-        return 0 if _quietly(consumer.own_receipt_exists) else EXIT_STOPPED
+        code = EXIT_STOPPED
     except SluiceError as error:
         LOG.error("cannot go on", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
-        return 0 if _quietly(consumer.own_receipt_exists) else EXIT_NO_RECEIPT
-
-
-def _quietly(ask: Any) -> bool:
-    try:
-        return bool(ask())
-    except SluiceError:
-        return False
+        code = EXIT_NO_RECEIPT
+    with suppress(SluiceError):
+        if consumer.own_receipt_exists():
+            return 0
+    return code
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:

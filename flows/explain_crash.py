@@ -7,15 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from prefect import flow, get_run_logger, runtime
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Crashed
 
 from flows.composition import task_identity
 from flows.observability.crashes import UNEXPLAINED, investigate
-
-_ARTIFACT_KEY = "crash"
 
 
 @flow(
@@ -34,10 +32,11 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
         flow_run = client.read_flow_run(flow_run_id)
         client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"why {flow_run.name} crashed")
         crash = investigate(client, flow_run, task_identity().log)
-        before = _message_so_far(client, flow_run)
+        crashes = [state for state in client.read_flow_run_states(flow_run.id) if state.type is StateType.CRASHED]
+        before = (crashes[-1].message if crashes else None) or ""
         client.create_artifact(
             ArtifactCreate(
-                key=_ARTIFACT_KEY,
+                key="crash",
                 type="markdown",
                 description="Why the run crashed, and its last log lines.",
                 data=crash.markdown(before),
@@ -51,9 +50,3 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
         explained: State[Any] = Crashed(name=crash.state_name, message=crash.message(before))
         client.set_flow_run_state(flow_run.id, explained, force=True)
     return Completed(name="Explained", message=crash.state_name)
-
-
-def _message_so_far(client: SyncPrefectClient, flow_run: FlowRun) -> str:
-    """The message of the newest state of the crash."""
-    crashes = [state for state in client.read_flow_run_states(flow_run.id) if state.type is StateType.CRASHED]
-    return (crashes[-1].message if crashes else None) or ""

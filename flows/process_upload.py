@@ -86,7 +86,7 @@ def job_by_hand(
     """Find out what an S3 event would have contained, for a run that a person started.
 
     Raises:
-        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed so.
+        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed like that.
     """
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
@@ -130,13 +130,9 @@ def _is_retry_of(receipt: Receipt) -> bool:
     run_id = str(runtime.flow_run.id)
     if (runtime.flow_run.run_count or 1) < 2 or receipt.chain.flow_run_id != run_id:
         return False
-    # Another delivery of the message may have come first, after Retry was pressed on a run that had crashed.
-    return _asked_again_at(run_id) > datetime.fromisoformat(receipt.created_at)
-
-
-def _asked_again_at(run_id: str) -> datetime:
-    """When Retry was pressed; long ago where it never was, and a task merely took the run over."""
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(UUID(run_id))
+    # Where Retry was never pressed, a task merely took the run over.
     asked = [state.timestamp for state in states if state.type is StateType.SCHEDULED]
-    return max(asked, default=datetime.min.replace(tzinfo=UTC))
+    # Another delivery of the message may have come first, after Retry was pressed on a run that had crashed.
+    return max(asked, default=datetime.min.replace(tzinfo=UTC)) > datetime.fromisoformat(receipt.created_at)

@@ -44,20 +44,10 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The period of uploads to check.
-
-    Attributes:
-        since: older uploads are not checked.
-        until: younger uploads may still be in progress.
-    """
+    """The period of uploads to check: older ones are not looked at, younger ones may still be in progress."""
 
     since: datetime
     until: datetime
-
-    @classmethod
-    def ending(cls, now: datetime, *, grace: timedelta, lookback: timedelta) -> Window:
-        """Return the window that excludes uploads younger than `grace`."""
-        return cls(now - lookback, now - grace)
 
     def holds(self, moment: datetime) -> bool:
         """Return whether `moment` is in the window."""
@@ -89,87 +79,56 @@ class ReconcileResult:
     orphaned: int = 0
 
 
-@dataclass(frozen=True)
-class Reconciliation:
-    """Compares the landing bucket with receipts and executions, page by page, with one page in memory.
+def find_lost(
+    store: ObjectStore, executions: Executions, window: Window, prefix: str, max_found: int, *, page_size: int = 1000
+) -> ReconcileResult:
+    """Compare the landing bucket with receipts and executions, page by page, with one page in memory.
 
-    Attributes:
-        max_found: number of lost uploads to look for, and of given-up uploads to list.
+    Args:
+        prefix: of the keys to check.
+        max_found: number of lost uploads to stop at, and of given-up uploads to list.
     """
-
-    store: ObjectStore
-    executions: Executions
-    prefix: str
-    max_found: int
-    page_size: int = 1000
-
-    def look(self, window: Window) -> ReconcileResult:
-        """Check all uploads in the window, or stop at `max_found` lost ones."""
-        found = ReconcileResult()
-        for version in self._without_receipt(window, found):
-            if len(found.lost) == self.max_found:
-                found.more = True
-                break
-            self._sort(version, found)
-        return found
-
-    def _without_receipt(self, window: Window, found: ReconcileResult) -> Iterator[ObjectVersion]:
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            for page in self.store.versions(self.store.landing_bucket, self.prefix, page_size=self.page_size):
-                due = [version for version in page if window.holds(version.last_modified) and not _is_folder(version)]
-                found.looked_at += len(due)
-                identified = [version for version in due if version.version_id]
-                found.unidentified += len(due) - len(identified)
-                done = pool.map(lambda version: has_receipt(self.store, self._upload(version).run_id), identified)
-                yield from (version for version, is_done in zip(identified, done, strict=True) if not is_done)
-
-    def _sort(self, version: ObjectVersion, found: ReconcileResult) -> None:
-        upload = self._upload(version)
-        status = self.executions.status(upload)
+    found = ReconcileResult()
+    for upload in _without_receipt(store, window, prefix, page_size, found):
+        if len(found.lost) == max_found:
+            found.more = True
+            break
+        status = executions.status(upload)
         if status is None:
             found.lost.append(upload)
         elif status == _RUNNING:
             found.under_way += 1
-        elif not has_receipt(self.store, upload.run_id):  # it may have been written since the first check
+        elif not has_receipt(store, upload.run_id):  # it may have been written since the first check
             found.given_up_count += 1
-            if len(found.given_up) < self.max_found:
+            if len(found.given_up) < max_found:
                 found.given_up.append((upload, status))
-
-    def _upload(self, version: ObjectVersion) -> UploadMessage:
-        return UploadMessage(
-            bucket=self.store.landing_bucket,
-            key=version.key,
-            version_id=version.version_id,
-            etag=version.etag,
-            size_bytes=version.size_bytes,
-            event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
-        )
+    return found
 
 
-def _is_folder(version: ObjectVersion) -> bool:
-    """Return whether the object is only a folder marker; the trigger ignores those too."""
-    return version.key.endswith("/") and version.size_bytes == 0
+def _without_receipt(
+    store: ObjectStore, window: Window, prefix: str, page_size: int, found: ReconcileResult
+) -> Iterator[UploadMessage]:
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        for page in store.versions(store.landing_bucket, prefix, page_size=page_size):
+            # The trigger ignores folder markers as well: keys that end in a slash, without content.
+            files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
+            due = [version for version in files if window.holds(version.last_modified)]
+            uploads = [_upload(store.landing_bucket, version) for version in due if version.version_id]
+            found.looked_at += len(due)
+            found.unidentified += len(due) - len(uploads)
+            done = pool.map(lambda upload: has_receipt(store, upload.run_id), uploads)
+            yield from (upload for upload, is_done in zip(uploads, done, strict=True) if not is_done)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of the table in the UI: an upload and what was done with it."""
-
-    upload: UploadMessage
-    what: str
-    done: str
-
-    def shown(self) -> dict[str, Any]:
-        """Return the row as the table shows it."""
-        return {
-            "key": self.upload.key,
-            "version": self.upload.version_id,
-            "came": self.upload.event_time,
-            "bytes": self.upload.size_bytes,
-            "run": self.upload.run_id,
-            "what": self.what,
-            "done": self.done,
-        }
+def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
+    return UploadMessage(
+        bucket=bucket,
+        key=version.key,
+        version_id=version.version_id,
+        etag=version.etag,
+        size_bytes=version.size_bytes,
+        event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
+    )
 
 
 @flow(
@@ -199,10 +158,9 @@ def reconcile(
     """
     parts = parts_of_environment()
     executions = _executions_of(parts)
-    window = Window.ending(
-        datetime.now(UTC), grace=timedelta(minutes=grace_minutes), lookback=timedelta(days=lookback_days)
-    )
-    found = Reconciliation(parts.store, executions, prefix or parts.settings.incoming_prefix, max_uploads).look(window)
+    now = datetime.now(UTC)
+    window = Window(now - timedelta(days=lookback_days), now - timedelta(minutes=grace_minutes))
+    found = find_lost(parts.store, executions, window, prefix or parts.settings.incoming_prefix, max_uploads)
     get_run_logger().info(
         "%s uploads came between %s and %s: %s lost, %s given up, %s under way.",
         f"{found.looked_at:,}",
@@ -214,9 +172,7 @@ def reconcile(
     )
     rows = list(_dispatch_all(executions, found, dry_run=dry_run, given_up_too=given_up_too))
     found.orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
-    create_table_artifact(
-        key="reconcile", table=[row.shown() for row in rows], description=summary(found, window, dry_run=dry_run)
-    )
+    create_table_artifact(key="reconcile", table=rows, description=reconcile_summary(found, window, dry_run=dry_run))
     return _final_state(found, rows, dry_run=dry_run)
 
 
@@ -241,35 +197,46 @@ def _delete_orphaned(parts: Parts, window: Window, *, dry_run: bool) -> int:
     return count
 
 
-_DISPATCHED, _WOULD_BE = "dispatched", "would be dispatched"
+_DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not dispatched: "
 
 
 def _dispatch_all(
     executions: Executions, found: ReconcileResult, *, dry_run: bool, given_up_too: bool
-) -> Iterator[Row]:
+) -> Iterator[dict[str, Any]]:
+    """Dispatch the uploads, and yield a row of the table in the UI for each."""
     for upload in found.lost:
-        yield _dispatch(executions, upload, "lost", dry_run=dry_run)
+        yield _row(upload, "lost", _dispatch(executions, upload, dry_run=dry_run))
     for upload, status in found.given_up:
-        what = f"given up ({status})"
-        if given_up_too:
-            yield _dispatch(executions, upload, what, dry_run=dry_run)
-        else:
-            yield Row(upload, what, "redrive its message")
+        done = _dispatch(executions, upload, dry_run=dry_run) if given_up_too else "redrive its message"
+        yield _row(upload, f"given up ({status})", done)
 
 
-def _dispatch(executions: Executions, upload: UploadMessage, what: str, *, dry_run: bool) -> Row:
+def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
+    return {
+        "key": upload.key,
+        "version": upload.version_id,
+        "came": upload.event_time,
+        "bytes": upload.size_bytes,
+        "run": upload.run_id,
+        "what": what,
+        "done": done,
+    }
+
+
+def _dispatch(executions: Executions, upload: UploadMessage, *, dry_run: bool) -> str:
+    """Dispatch an upload; return what was done."""
     if dry_run:
-        return Row(upload, what, _WOULD_BE)
+        return _WOULD_BE
     try:
         executions.dispatch(upload)
     except SluiceError as error:  # go on with the others; the next run tries this one again
         get_run_logger().warning("Not dispatched: %s: %s", type(error).__name__, error)
-        return Row(upload, what, f"not dispatched: {type(error).__name__}")
+        return _FAILED + type(error).__name__
     get_run_logger().info("Dispatched: %s, run %s.", upload.key, upload.run_id)
-    return Row(upload, what, _DISPATCHED)
+    return _DISPATCHED
 
 
-def summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
+def reconcile_summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
     """Return what was found, in Markdown."""
     lines = [
         f"**{found.looked_at:,}** uploads came between {window.since:%Y-%m-%d %H:%M} and {window.until:%Y-%m-%d %H:%M} "
@@ -295,11 +262,11 @@ def summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
     return "\n\n".join(lines)
 
 
-def _final_state(found: ReconcileResult, rows: list[Row], *, dry_run: bool) -> State[Any]:
-    failed = sum(row.done.startswith("not dispatched") for row in rows)
+def _final_state(found: ReconcileResult, rows: list[dict[str, Any]], *, dry_run: bool) -> State[Any]:
+    failed = sum(row["done"].startswith(_FAILED) for row in rows)
     if failed:
         return Failed(name="Not all dispatched", message=f"{failed:,} of {len(rows):,} could not be; see the log.")
-    dispatched = sum(row.done in (_DISPATCHED, _WOULD_BE) for row in rows)
+    dispatched = sum(row["done"] in (_DISPATCHED, _WOULD_BE) for row in rows)
     if dispatched:
         verb = "would be" if dry_run else "were"
         return Completed(name="Lost uploads", message=f"{dispatched:,} {verb} dispatched.")

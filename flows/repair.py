@@ -28,11 +28,7 @@ class NothingToRepair(TerminalError):
 
 
 def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
-    """Download the quarantine file of a run.
-
-    Raises:
-        NothingToRepair: it has none.
-    """
+    """Download the quarantine file of a run. Raise NothingToRepair when it has none."""
     receipt = _repairable(parts, run_id)
     for output in receipt.outputs:
         if output.kind == "quarantine":
@@ -57,11 +53,12 @@ def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
         raise NothingToRepair(f"run {run_id} has no rows in quarantine")
     if not corrections.rows:
         raise CorrectionsUnusable("there is no corrected row in the file")
-    strange = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
-    if strange:
-        raise CorrectionsUnusable(f"row {strange[0]} is not in the quarantine of run {run_id}")
+    unknown = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
+    if unknown:
+        raise CorrectionsUnusable(f"row {unknown[0]} is not in the quarantine of run {run_id}")
+    source = receipt.source.model_dump(exclude={"last_modified"})
     job = UploadJob(
-        _next_attempt(receipt),
+        UploadMessage(**source, attempt=receipt.attempt + 1),
         contract=parts.contracts.named(receipt.contract.dataset),
         corrections=corrections,
         by_hand=True,
@@ -91,16 +88,3 @@ def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> set[int]:
                 parts.store.download(parts.store.published_bucket, output.key, path)
                 numbers.update(read_corrections(path).rows)
     return numbers
-
-
-def _next_attempt(receipt: Receipt) -> UploadMessage:
-    source = receipt.source
-    return UploadMessage(
-        bucket=source.bucket,
-        key=source.key,
-        version_id=source.version_id,
-        etag=source.etag,
-        size_bytes=source.size_bytes,
-        sequencer=source.sequencer,
-        attempt=receipt.attempt + 1,
-    )

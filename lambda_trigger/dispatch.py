@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -13,29 +12,12 @@ from lambda_trigger.message import UploadMessage
 
 # This upload has its execution: a closed one of that name (kept for 90 days), or a running one with another
 # input: docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
-_ALREADY_STARTED = ("ExecutionAlreadyExists",)
-
-
-class SqsClient(Protocol):
-    """What is used of boto3's SQS client."""
-
-    def send_message(self, *, QueueUrl: str, MessageBody: str) -> Any: ...  # noqa: N803 (boto3's names)
-
-
-class StepFunctionsClient(Protocol):
-    """What is used of boto3's Step Functions client."""
-
-    def start_execution(self, *, stateMachineArn: str, name: str, input: str) -> Any: ...  # noqa: N803
+_ALREADY_STARTED = "ExecutionAlreadyExists"
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """The result of dispatching one upload.
-
-    Attributes:
-        message_id: the SQS message's id.
-        execution_arn: the execution's ARN; None when it existed already.
-    """
+    """The id of the message, and the ARN of the execution; None when it existed already."""
 
     message_id: str
     execution_arn: str | None
@@ -44,10 +26,14 @@ class Dispatched:
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
     """Dispatches uploads. The message goes first: an execution without a message would wait for nothing, while a
-    message without an execution is still found by the next task that drains the queue."""
+    message without an execution is still found by the next task that drains the queue.
 
-    sqs: SqsClient
-    step_functions: StepFunctionsClient
+    Attributes:
+        sqs, step_functions: the boto3 clients.
+    """
+
+    sqs: Any
+    step_functions: Any
     queue_url: str
     state_machine_arn: str
 
@@ -62,19 +48,16 @@ class Dispatcher:
         return Dispatched(sent["MessageId"], self._start_execution(upload))
 
     def _start_execution(self, upload: UploadMessage) -> str | None:
+        # The same upload always gives the same input.
+        execution_input = {"run_id": upload.run_id, "attempt": upload.attempt, "upload": asdict(upload)}
         try:
             started = self.step_functions.start_execution(
                 stateMachineArn=self.state_machine_arn,
                 name=upload.execution_name,
-                input=json.dumps(execution_input(upload), sort_keys=True),
+                input=json.dumps(execution_input, sort_keys=True),
             )
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in _ALREADY_STARTED:
+            if error.response.get("Error", {}).get("Code") == _ALREADY_STARTED:
                 return None
             raise
         return str(started["executionArn"])
-
-
-def execution_input(upload: UploadMessage) -> Mapping[str, Any]:
-    """Return the execution's input: the same upload always gives the same input."""
-    return {"run_id": upload.run_id, "attempt": upload.attempt, "upload": asdict(upload)}

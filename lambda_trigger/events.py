@@ -24,23 +24,14 @@ class RecordUnreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A record that needs no action.
-
-    Attributes:
-        reason: a short code, the same for all records ignored for this cause.
-        what: the key or event name, for the log.
-    """
+    """A record that needs no action: a short code for the cause, and the key or event name, for the log."""
 
     reason: str
     what: str
 
 
-def records_of(event: object) -> list[Any]:
-    """Return the event's records; the test event that S3 sends when a notification is set up has none.
-
-    Raises:
-        EventUnreadable: when this is no S3 event at all.
-    """
+def records_of_event(event: object) -> list[Any]:
+    """Return the event's records, none for S3's test event. Raise EventUnreadable when it is not an S3 event."""
     if not isinstance(event, dict):
         raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")
     if event.get("Event") == "s3:TestEvent":
@@ -55,7 +46,6 @@ def read_record(record: object, *, bucket: str, incoming_prefix: str) -> UploadM
     """Return the upload of one record, or why it is ignored.
 
     Args:
-        record: one entry of the event's Records.
         bucket: the landing bucket; events of any other are ignored.
         incoming_prefix: where uploads are dropped, ending in "/".
 
@@ -88,20 +78,17 @@ def _message(record: object, bucket: str, key: str) -> UploadMessage:
     size = _field(record, "s3", "object", "size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise RecordUnreadable("s3.object.size is not a number of bytes")
+    version_id = _optional(record, "s3", "object", "versionId")
     return UploadMessage(
         bucket=bucket,
         key=key,
-        version_id=_version(_optional(record, "s3", "object", "versionId")),
+        # On a bucket with suspended versioning the id is "null", which identifies nothing.
+        version_id=None if version_id == "null" else version_id,
         etag=str(_field(record, "s3", "object", "eTag")),
         size_bytes=size,
         sequencer=_optional(record, "s3", "object", "sequencer"),
         event_time=_optional(record, "eventTime"),
     )
-
-
-def _version(version_id: str | None) -> str | None:
-    """Return the version id, or None for "null": on a bucket with suspended versioning it identifies nothing."""
-    return None if version_id == "null" else version_id
 
 
 def _field(record: object, *path: str) -> object:

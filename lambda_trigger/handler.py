@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 
 from lambda_trigger.dispatch import Dispatcher
-from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of
+from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of_event
 from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice.trigger")
@@ -71,12 +71,12 @@ def handle_event(event: object, trigger: TriggerConfig, request_id: str | None =
     """Dispatch every upload in `event`; count its records by outcome.
 
     Raises:
-        EventUnreadable: this is no S3 event.
+        EventUnreadable: it is not an S3 event.
         RecordsFailed: at least one record failed; the others were dispatched.
     """
     counts = {"dispatched": 0, "ignored": 0, "failed": 0}
     try:
-        records = records_of(event)
+        records = records_of_event(event)
     except EventUnreadable as error:
         _log("event_unreadable", request_id, logging.ERROR, error=str(error))
         raise

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass
+from dataclasses import fields as dataclass_fields
+from typing import Any, get_type_hints
 
-SCHEMA_VERSION = 1
+MESSAGE_SCHEMA_VERSION = 1
 MAX_EXECUTION_NAME_LENGTH = 80  # docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 _STEM_LENGTH = 40  # leaves room for "-", the run id and an attempt suffix
@@ -49,12 +50,14 @@ class UploadMessage:
 
     @property
     def execution_name(self) -> str:
-        """The name of its Step Functions execution: a readable stem, then the run id."""
-        return execution_name_of(self.key, self.run_id, self.attempt)
+        """The name of its Step Functions execution: a readable stem, then the run id; at most 80 characters."""
+        stem = slug(self.key.rsplit("/", 1)[-1].rsplit(".", 1)[0])[:_STEM_LENGTH].strip("-")
+        suffix = f"{self.run_id}-{self.attempt}" if self.attempt else self.run_id
+        return f"{stem}-{suffix}" if stem else suffix
 
     def to_json(self) -> str:
         """Serialise, with sorted keys: the same upload always gives the same text."""
-        return json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
+        return json.dumps({"schema": MESSAGE_SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> UploadMessage:
@@ -70,36 +73,26 @@ class UploadMessage:
         if not isinstance(fields, dict):
             raise MessageUnreadable(f"the message is a JSON {type(fields).__name__}, not an object")
         schema = fields.pop("schema", None)
-        if schema != SCHEMA_VERSION:
-            raise MessageUnreadable(f"the message has schema {schema!r}; this release reads schema {SCHEMA_VERSION}")
+        if schema != MESSAGE_SCHEMA_VERSION:
+            raise MessageUnreadable(
+                f"the message has schema {schema!r}; this release reads schema {MESSAGE_SCHEMA_VERSION}"
+            )
         _check_fields(fields)
         return cls(**fields)
 
 
-_TEXT = (str,)
-_OPTIONAL_TEXT = (str, type(None))
-_FIELD_TYPES: dict[str, tuple[type, ...]] = {
-    "bucket": _TEXT,
-    "key": _TEXT,
-    "version_id": _OPTIONAL_TEXT,
-    "etag": _TEXT,
-    "size_bytes": (int,),
-    "sequencer": _OPTIONAL_TEXT,
-    "event_time": _OPTIONAL_TEXT,
-    "attempt": (int,),
-}
-_REQUIRED = ("bucket", "key", "version_id", "etag", "size_bytes")
-
-
 def _check_fields(fields: dict[str, Any]) -> None:
     """Raise MessageUnreadable unless `fields` are exactly what UploadMessage takes."""
-    unknown = sorted(set(fields) - set(_FIELD_TYPES))
-    missing = sorted(set(_REQUIRED) - set(fields))
+    types = get_type_hints(UploadMessage)
+    unknown = sorted(set(fields) - set(types))
+    missing = sorted(
+        {field.name for field in dataclass_fields(UploadMessage) if field.default is MISSING} - set(fields)
+    )
     if unknown or missing:
         raise MessageUnreadable(f"the message has unknown fields {unknown} and lacks {missing}")
     for name, value in fields.items():
-        if isinstance(value, bool) or not isinstance(value, _FIELD_TYPES[name]):
-            expected = " or ".join(kind.__name__ for kind in _FIELD_TYPES[name])
+        if isinstance(value, bool) or not isinstance(value, types[name]):
+            expected = UploadMessage.__annotations__[name]
             raise MessageUnreadable(f"field {name!r} is {type(value).__name__}, not {expected}")
     if fields["size_bytes"] < 0 or fields.get("attempt", 0) < 0:
         raise MessageUnreadable("size_bytes and attempt cannot be negative")
@@ -114,13 +107,6 @@ def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequence
     identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]
     # JSON keeps the parts apart: ("a", "b/c") and ("a/b", "c") must not meet.
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-
-
-def execution_name_of(key: str, run_id: str, attempt: int = 0) -> str:
-    """Return an execution name of at most 80 characters from `[A-Za-z0-9-_]` that ends with the run id."""
-    stem = slug(key.rsplit("/", 1)[-1].rsplit(".", 1)[0])[:_STEM_LENGTH].strip("-")
-    suffix = f"{run_id}-{attempt}" if attempt else run_id
-    return f"{stem}-{suffix}" if stem else suffix
 
 
 def slug(text: str) -> str:

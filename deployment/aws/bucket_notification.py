@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 
-def watch_existing_bucket(s3: Any, *, bucket: str, prefix: str, function_arn: str, stack_name: str) -> None:
-    """Have the bucket call the Lambda for uploads below `prefix`; its other notifications stay as they are."""
-    configuration = _without_ours(s3, bucket, stack_name)
-    configuration.setdefault("LambdaFunctionConfigurations", []).append(
-        {
-            "Id": _notification_id(stack_name),
-            "LambdaFunctionArn": function_arn,
-            "Events": ["s3:ObjectCreated:*"],
-            "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}},
-        }
-    )
-    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+def watch_existing_bucket(s3: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
+    """Have the landing bucket call the Lambda for uploads below the prefix; the others stay as they are."""
+    ours = {
+        "Id": _notification_id(stack_name),
+        "LambdaFunctionArn": outputs["TriggerFunctionArn"],
+        "Events": ["s3:ObjectCreated:*"],
+        "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": outputs["IncomingPrefix"]}]}},
+    }
+    _replace_ours(s3, outputs["LandingBucket"], stack_name, [ours])
 
 
-def forget_existing_bucket(s3: Any, *, bucket: str, stack_name: str) -> None:
+def forget_existing_bucket(s3: Any, stack_name: str, bucket: str) -> None:
     """Take our notification away again; a bucket that is gone has none."""
-    try:
-        configuration = _without_ours(s3, bucket, stack_name)
-    except s3.exceptions.NoSuchBucket:
-        return
-    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+    with suppress(s3.exceptions.NoSuchBucket):
+        _replace_ours(s3, bucket, stack_name, [])
 
 
-def _without_ours(s3: Any, bucket: str, stack_name: str) -> dict[str, Any]:
-    configuration: dict[str, Any] = s3.get_bucket_notification_configuration(Bucket=bucket)
-    configuration.pop("ResponseMetadata", None)
+def _replace_ours(s3: Any, bucket: str, stack_name: str, ours: list[dict[str, Any]]) -> None:
+    configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
+    del configuration["ResponseMetadata"]
     functions = configuration.get("LambdaFunctionConfigurations", [])
-    kept = [entry for entry in functions if entry.get("Id") != _notification_id(stack_name)]
-    if functions:
-        configuration["LambdaFunctionConfigurations"] = kept
-    return configuration
+    others = [entry for entry in functions if entry.get("Id") != _notification_id(stack_name)]
+    configuration["LambdaFunctionConfigurations"] = others + ours
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
 
 
 def _notification_id(stack_name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,16 @@ from deployment.aws.artifact_bucket import (
 )
 from deployment.aws.bucket_notification import forget_existing_bucket, watch_existing_bucket
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, artifact, build_artifacts
-from deployment.aws.stack import Agree, Change, ChangesRefused, Stack, StackError, StackEvent
+from deployment.aws.stack import (
+    Agree,
+    Change,
+    ChangesDeclined,
+    ChangesRefused,
+    Stack,
+    StackError,
+    StackEvent,
+    outputs_of,
+)
 from deployment.aws.templates import MAX_INLINE_BYTES, TemplateUnreadable, template_body, without_texts
 
 TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
@@ -46,17 +56,8 @@ class Clients:
 
     @classmethod
     def from_environment(cls) -> Clients:
-        """Make them from the environment: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
-        with explaining_aws_errors("connecting to AWS"):
-            return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
-
-
-def _show_nothing(_: StackEvent) -> None:
-    pass
-
-
-def _ask_nobody(_: Sequence[Change]) -> bool:
-    return True
+        """Make the clients from the environment: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
+        return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
 
 
 def deploy_stack(
@@ -66,14 +67,13 @@ def deploy_stack(
     parameters: Mapping[str, str],
     template: Path = TEMPLATE,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
-    on_event: Callable[[StackEvent], None] = _show_nothing,
-    agree_to: Agree = _ask_nobody,
+    on_event: Callable[[StackEvent], None] = lambda _: None,
+    agree_to: Agree = lambda _: True,
     only: Collection[str] | None = None,
 ) -> dict[str, str]:
     """Create the stack, or bring it up to date, and return its outputs. Nothing to change is success.
 
     Args:
-        clients: where to deploy.
         stack_name: lower-case letters, digits and hyphens; it begins the names of buckets.
         parameters: the template's, without those of what is packaged here. One that is left out keeps the value
             it has in the stack, or takes its default.
@@ -96,9 +96,9 @@ def deploy_stack(
         package.upload(clients.s3, account_id)
         stack = Stack(clients.cloudformation, stack_name, on_event)
         stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
-        outputs = stack_outputs(clients, stack_name)
+        outputs = outputs_of(stack.find())
         if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
-            _watch(clients, stack_name, outputs)
+            watch_existing_bucket(clients.s3, stack_name, outputs)
         return outputs
 
 
@@ -108,7 +108,6 @@ def preview_stack(
     stack_name: str,
     parameters: Mapping[str, str],
     template: Path = TEMPLATE,
-    timeouts: Timeouts = DEFAULT_TIMEOUTS,
     on_upload: Callable[[str], None] = lambda _: None,
 ) -> list[Change]:
     """Return what `deploy_stack` would change, and leave the stack as it is.
@@ -116,26 +115,23 @@ def preview_stack(
     CloudFormation works it out in a change set, which is deleted again. It reads the template from the artifact bucket;
     where there is no such bucket yet, a shortened template goes with the call, and nothing is uploaded.
 
-    Args:
-        clients: where to deploy.
-        stack_name: the stack's name.
-        parameters: as for `deploy_stack`.
-        template: the template's file.
-        timeouts: of the state machine and its task.
-        on_upload: called with the address of what is uploaded.
-
-    Raises:
-        StackError: a subclass for each cause.
-        PackageIncomplete: something to upload is missing.
-        ArtifactBucketUnusable: the artifact bucket belongs to another account.
+    The arguments and errors are those of `deploy_stack`; `on_upload` is called with the address of what is uploaded.
     """
+    changes: list[Change] = []
+
+    def decline(shown: Sequence[Change]) -> bool:
+        changes.extend(shown)
+        return False
+
     check_stack_name(stack_name)
     with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
-        package = _package(clients, account_id, template, timeouts, None)
-        stack = Stack(clients.cloudformation, stack_name, _show_nothing)
+        package = _package(clients, account_id, template, DEFAULT_TIMEOUTS, None)
         location = _preview_location(clients.s3, package, account_id, on_upload)
-        return stack.preview(location, {**parameters, **package.parameters})
+        stack = Stack(clients.cloudformation, stack_name, lambda _: None)
+        with suppress(ChangesDeclined):
+            stack.apply(location, {**parameters, **package.parameters}, decline)
+    return changes
 
 
 def _preview_location(s3: Any, package: _Package, account_id: str, on_upload: Callable[[str], None]) -> dict[str, str]:
@@ -161,42 +157,17 @@ def check_stack_name(stack_name: str) -> None:
         )
 
 
-def _watch(clients: Clients, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Have the landing bucket call the Lambda: CloudFormation did it only where the bucket is the stack's own."""
-    watch_existing_bucket(
-        clients.s3,
-        bucket=outputs["LandingBucket"],
-        prefix=outputs["IncomingPrefix"],
-        function_arn=outputs["TriggerFunctionArn"],
-        stack_name=stack_name,
-    )
-
-
-def stack_outputs(clients: Clients, stack_name: str) -> dict[str, str]:
-    """Return the outputs of a stack that exists."""
-    stack = clients.cloudformation.describe_stacks(StackName=stack_name)["Stacks"][0]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-
-
-def stack_parameters(clients: Clients, stack_name: str) -> dict[str, str]:
-    """Return the values of the parameters of a stack that exists."""
-    stack = clients.cloudformation.describe_stacks(StackName=stack_name)["Stacks"][0]
-    return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])}
-
-
 def delete_stack(
     clients: Clients,
     *,
     stack_name: str,
     delete_data: bool = False,
     on_emptied: Callable[[str, int], None] = lambda _bucket, _count: None,
-    on_event: Callable[[StackEvent], None] = _show_nothing,
+    on_event: Callable[[StackEvent], None] = lambda _: None,
 ) -> tuple[str, ...]:
     """Delete the stack and return the names of its buckets that are left. No such stack is success.
 
     Args:
-        clients: where it is.
-        stack_name: its name.
         delete_data: also empty and delete the buckets that the stack made; nothing brings their contents back.
         on_emptied: called with a bucket and the number of object versions deleted in it so far.
         on_event: called for every step as it happens.
@@ -208,14 +179,14 @@ def delete_stack(
     """
     with explaining_aws_errors(f"deleting the stack {stack_name}"):
         stack = Stack(clients.cloudformation, stack_name, on_event)
-        summary = stack.find()
-        if summary is None:
+        found = stack.find()
+        if found is None:
             return ()
         buckets = stack.buckets()
-        landing_bucket = stack_outputs(clients, stack_name).get("LandingBucket")
+        landing_bucket = outputs_of(found).get("LandingBucket")
         if landing_bucket and landing_bucket not in buckets:
-            forget_existing_bucket(clients.s3, bucket=landing_bucket, stack_name=stack_name)
-        stack.delete(summary)
+            forget_existing_bucket(clients.s3, stack_name, landing_bucket)
+        stack.delete(found)
         if not delete_data:
             return buckets
         for bucket in buckets:

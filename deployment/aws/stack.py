@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -66,7 +66,7 @@ class StackBusy(StackError):
 
 
 class StackUnusable(StackError):
-    """The stack is in a state that no update leads out of, such as ROLLBACK_COMPLETE."""
+    """The stack is in a state that no update can leave, such as ROLLBACK_COMPLETE."""
 
 
 class ChangesRefused(StackError):
@@ -74,7 +74,7 @@ class ChangesRefused(StackError):
 
 
 class ChangesDeclined(StackError):
-    """The changes were shown and not agreed to."""
+    """The changes were shown, and the answer was no."""
 
 
 class StackFailed(StackError):
@@ -130,7 +130,7 @@ class Stack:
         self._on_event = on_event
 
     def find(self) -> dict[str, Any] | None:
-        """Return the stack's summary, or None where there is none of this name."""
+        """Return the stack as CloudFormation describes it, or None where there is none of this name."""
         return find_stack(self._cloudformation, self._name)
 
     def apply(self, template: Mapping[str, str], parameters: Mapping[str, str], agree_to: Agree) -> None:
@@ -144,37 +144,21 @@ class Stack:
         Raises:
             StackError: a subclass for each cause.
         """
-        summary = self._usable()
-        exists = summary is not None and summary["StackStatus"] != NEVER_CREATED
-        stack_id, change_set_id = self._create_change_set(template, parameters, exists)
+        existing = self._updatable()
+        stack_id, change_set_id = self._create_change_set(template, parameters, existing)
+        agreed = False
         try:
             changes = self._changes(change_set_id)
             agreed = bool(changes) and agree_to(changes)
-        except BaseException:  # also Ctrl-C at the question: no change set stays behind
-            self._discard(change_set_id, stack_id, exists)
-            raise
-        if not agreed:
-            self._discard(change_set_id, stack_id, exists)
-            if changes:
-                raise ChangesDeclined(f"the stack {self._name} was left as it is")
-            return
-        self._run(stack_id, lambda: self._cloudformation.execute_change_set(ChangeSetName=change_set_id))
-
-    def preview(self, template: Mapping[str, str], parameters: Mapping[str, str]) -> list[Change]:
-        """Return what `apply` would change, and leave the stack as it is.
-
-        Raises:
-            StackError: a subclass for each cause.
-        """
-        shown: list[Change] = []
-
-        def decline(changes: Sequence[Change]) -> bool:
-            shown.extend(changes)
-            return False
-
-        with suppress(ChangesDeclined):
-            self.apply(template, parameters, decline)
-        return shown
+        finally:
+            if not agreed:  # also after Ctrl-C at the question: neither the change set nor an empty stack stays behind
+                self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
+                if existing is None:
+                    self._cloudformation.delete_stack(StackName=stack_id)
+        if agreed:
+            self._run(stack_id, lambda: self._cloudformation.execute_change_set(ChangeSetName=change_set_id))
+        elif changes:
+            raise ChangesDeclined(f"the stack {self._name} was left as it is")
 
     def wait_while_busy(
         self, on_wait: Callable[[str], None], *, deadline_seconds: float = _LONGEST_WAIT_SECONDS
@@ -190,8 +174,7 @@ class Stack:
         """
         deadline = time.monotonic() + deadline_seconds
         for attempt, pause in enumerate(_pauses()):
-            summary = self.find()
-            status = str(summary["StackStatus"]) if summary else NEVER_CREATED
+            status = str((self.find() or {"StackStatus": NEVER_CREATED})["StackStatus"])
             if status == NEVER_CREATED or not status.endswith(_BUSY):
                 break
             if time.monotonic() > deadline:
@@ -201,14 +184,14 @@ class Stack:
             time.sleep(pause)
         return status
 
-    def delete(self, summary: Mapping[str, Any]) -> None:
-        """Delete the stack of which `find` gave the summary.
+    def delete(self, stack: Mapping[str, Any]) -> None:
+        """Delete the stack that `find` returned.
 
         Raises:
             StackFailed: with what could not be deleted.
             StackBusy: another operation is in progress.
         """
-        status, stack_id = str(summary["StackStatus"]), str(summary["StackId"])
+        status, stack_id = str(stack["StackStatus"]), str(stack["StackId"])
         if status.endswith(_BUSY) and status != NEVER_CREATED:
             raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then delete it")
         self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
@@ -223,17 +206,20 @@ class Stack:
             if resource["ResourceType"] == "AWS::S3::Bucket" and resource.get("PhysicalResourceId")
         )
 
-    def _usable(self) -> dict[str, Any] | None:
-        summary = self.find()
-        status = summary["StackStatus"] if summary else NEVER_CREATED
-        if status == NEVER_CREATED or status in _UPDATABLE:
-            return summary
+    def _updatable(self) -> dict[str, Any] | None:
+        """Return the stack that an update would change; None where there is none, or none was created yet."""
+        stack = self.find()
+        if stack is None or stack["StackStatus"] == NEVER_CREATED:
+            return None
+        status = stack["StackStatus"]
         if status.endswith(_BUSY):
             raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then deploy again")
-        raise StackUnusable(f"the stack {self._name} is in {status}: {_ADVICE.get(status, 'see its events')}")
+        if status not in _UPDATABLE:
+            raise StackUnusable(f"the stack {self._name} is in {status}: {_ADVICE.get(status, 'see its events')}")
+        return stack
 
     def _create_change_set(
-        self, template: Mapping[str, str], given: Mapping[str, str], exists: bool
+        self, template: Mapping[str, str], given: Mapping[str, str], existing: Mapping[str, Any] | None
     ) -> tuple[str, str]:
         """Return the ids of the stack and of the change set."""
         with self._explaining_refusals():
@@ -241,11 +227,11 @@ class Stack:
             declared = {parameter["ParameterKey"] for parameter in summary.get("Parameters", [])}
             if unknown := sorted(set(given) - declared):
                 raise ChangesRefused(f"the template has no parameters {unknown}")
-            kept = (self._current_parameters() if exists else set()) & declared - set(given)
+            kept = set(parameters_of(existing)) & declared - set(given)
             answer = self._cloudformation.create_change_set(
                 StackName=self._name,
                 ChangeSetName=f"sluice-{uuid.uuid4().hex[:12]}",
-                ChangeSetType="UPDATE" if exists else "CREATE",
+                ChangeSetType="UPDATE" if existing else "CREATE",
                 Parameters=[
                     *({"ParameterKey": name, "ParameterValue": value} for name, value in sorted(given.items())),
                     *({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)),
@@ -265,10 +251,6 @@ class Stack:
             message = error.response["Error"].get("Message", "")
             raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {message}") from error
 
-    def _current_parameters(self) -> set[str]:
-        stack = self._cloudformation.describe_stacks(StackName=self._name)["Stacks"][0]
-        return {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
-
     def _changes(self, change_set_id: str) -> list[Change]:
         """Wait until the change set is complete; an empty list means that nothing differs."""
         waiter = self._cloudformation.get_waiter("change_set_create_complete")
@@ -287,12 +269,6 @@ class Stack:
         pages = self._cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
         return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
 
-    def _discard(self, change_set_id: str, stack_id: str, exists: bool) -> None:
-        """Delete a change set that is not executed, and the empty stack that was created for it."""
-        self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
-        if not exists:
-            self._cloudformation.delete_stack(StackName=stack_id)
-
     def _run(self, stack_id: str, begin: Callable[[], object]) -> None:
         """Begin an operation and report its events until it has ended.
 
@@ -308,8 +284,10 @@ class Stack:
         for pause in _pauses():
             stack = self._cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
             status = str(stack["StackStatus"])  # read before the events, so that none of them is missed
-            new = self._events_since(stack_id, newest)
-            for step in map(_step, reversed(new)):
+            new = list(takewhile(lambda event: event["EventId"] != newest, self._events(stack_id)))  # noqa: B023 (used at once)
+            for event in reversed(new):
+                reason = event.get("ResourceStatusReason", "")
+                step = StackEvent(event["LogicalResourceId"], event["ResourceType"], event["ResourceStatus"], reason)
                 self._on_event(step)
                 failures += [step] if step.status.endswith("_FAILED") else []
             newest = new[0]["EventId"] if new else newest
@@ -341,9 +319,6 @@ class Stack:
             if event["OperationId"] == errors[0]["OperationId"]
         ]
 
-    def _events_since(self, stack_id: str, newest: str | None) -> list[dict[str, Any]]:
-        return list(takewhile(lambda event: event["EventId"] != newest, self._events(stack_id)))
-
     def _events(self, stack_id: str) -> Iterator[dict[str, Any]]:
         """Yield the stack's events, newest first."""
         for page in self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack_id):
@@ -351,14 +326,26 @@ class Stack:
 
 
 def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
-    """Return the summary of the stack of this name, or None where there is none.
+    """Return the stack of this name as CloudFormation describes it, or None where there is none.
 
     It lists the stacks, because describing a stack that does not exist raises an error like any other.
     """
     pages = cloudformation.get_paginator("list_stacks").paginate()
-    summaries = (summary for page in pages for summary in page["StackSummaries"])
-    mine = (one for one in summaries if one["StackName"] == name and one["StackStatus"] != "DELETE_COMPLETE")
-    return next(mine, None)
+    for summary in (summary for page in pages for summary in page["StackSummaries"]):
+        if summary["StackName"] == name and summary["StackStatus"] != "DELETE_COMPLETE":
+            stack: dict[str, Any] = cloudformation.describe_stacks(StackName=summary["StackId"])["Stacks"][0]
+            return stack
+    return None
+
+
+def outputs_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the outputs of a stack that `find_stack` returned."""
+    return {output["OutputKey"]: output["OutputValue"] for output in (stack or {}).get("Outputs", [])}
+
+
+def parameters_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the values of the parameters of a stack that `find_stack` returned."""
+    return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", [])}
 
 
 def _pauses() -> Iterator[float]:
@@ -367,15 +354,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-
-
-def _step(event: Mapping[str, Any]) -> StackEvent:
-    return StackEvent(
-        event["LogicalResourceId"],
-        event["ResourceType"],
-        event["ResourceStatus"],
-        event.get("ResourceStatusReason", ""),
-    )
 
 
 def _change(change: Mapping[str, Any]) -> Change:

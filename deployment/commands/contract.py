@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deployment import PROJECT_ROOT
+from deployment.commands import new_console, print_error
 from flows.refinery.errors import FileRejected, TerminalError
 
 EXIT_REJECTED = 1
@@ -29,7 +29,7 @@ contract_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Contracts = Annotated[
+ContractsFolder = Annotated[
     Path, typer.Option("--contracts", help="The folder with one folder per dataset.", show_default="flows/contracts")
 ]
 ContractName = Annotated[
@@ -42,7 +42,7 @@ File = Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=Fa
 def new(
     dataset: Annotated[str, typer.Argument(help="The dataset's name.", show_default=False)],
     sample: File,
-    contracts: Contracts = _CONTRACTS,
+    contracts: ContractsFolder = _CONTRACTS,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing contract.")] = False,
 ) -> None:
     """Propose a contract from a sample file: types, ranges, sets and keys, with comments on what the sample contains.
@@ -52,7 +52,7 @@ def new(
     from deployment.commands.contract_new import new as run
 
     with _errors_as_exit_codes():
-        run(Console(), dataset, sample, contracts, force=force)
+        run(new_console(), dataset, sample, contracts, force=force)
 
 
 @contract_app.command()
@@ -63,7 +63,7 @@ def check(
         Path | None,
         typer.Option(help="Write the files that would be published and quarantined into this folder.", file_okay=False),
     ] = None,
-    contracts: Contracts = _CONTRACTS,
+    contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Check a file against a contract: show every rule with counts and examples, the columns, the rows, the verdict.
 
@@ -73,7 +73,7 @@ def check(
     from deployment.commands.contract_files import contract_of
 
     with _errors_as_exit_codes():
-        accepted = run(Console(), contract_of(contract, contracts), file, output)
+        accepted = run(new_console(), contract_of(contract, contracts), file, output)
     raise typer.Exit(0 if accepted else EXIT_REJECTED)
 
 
@@ -87,13 +87,13 @@ def diff(
         ),
     ],
     after: Annotated[str, typer.Argument(help="The same, for the contract after the change.", show_default=False)],
-    contracts: Contracts = _CONTRACTS,
+    contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Show what a change to a contract means: which rules are stricter or looser, and what is published differently."""
     from deployment.commands.contract_diff import diff as run
 
     with _errors_as_exit_codes():
-        run(Console(), before, after, contracts)
+        run(new_console(), before, after, contracts)
 
 
 @contract_app.command()
@@ -119,13 +119,6 @@ def _errors_as_exit_codes() -> Iterator[None]:
     """Print an error as one sentence, and exit with the code for its kind."""
     try:
         yield
-    except FileRejected as error:
-        _print_error(str(error))
-        raise typer.Exit(EXIT_REJECTED) from None
     except TerminalError as error:
-        _print_error(str(error))
-        raise typer.Exit(EXIT_USAGE) from None
-
-
-def _print_error(message: str) -> None:
-    Console(stderr=True).print(f"sluice: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        print_error(str(error))
+        raise typer.Exit(EXIT_REJECTED if isinstance(error, FileRejected) else EXIT_USAGE) from None

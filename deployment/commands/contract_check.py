@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
             with written_to(output):
                 copied = copy_outputs(checked.prepared, file, output)
             for path in copied:
-                console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+                console.out(f"wrote {path}")
     return checked.accepted
 
 
@@ -78,16 +78,13 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
     Raises:
         ContractInvalid: an expectation or a step cannot be used.
     """
+    validated: JudgedFile | None = None
+    examples: dict[str, list[tuple[int, str | None]]] = {}
     try:
         validated = judge_file(file, contract, work_dir)
-    except ContractInvalid:
-        raise
-    except TerminalError as error:
-        return Checked(None, None, (str(error),))
-    examples = _examples(validated.quarantine_path)
-    if validated.rejected:
-        return Checked(validated, None, tuple(reason.message for reason in validated.rejected), examples)
-    try:
+        examples = _examples(validated.quarantine_path)
+        if validated.rejected:
+            return Checked(validated, None, tuple(reason.message for reason in validated.rejected), examples)
         return Checked(validated, preprocess_file(validated, contract, work_dir), (), examples)
     except ContractInvalid:
         raise
@@ -131,24 +128,19 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
     if checked.validated:
         if checked.validated.checks:
             console.print(_rules(checked.validated, checked.examples))
-        _print_columns(console, checked)
-        _print_rows(console, checked)
-    if checked.accepted:
-        console.print(f"[bold green]accepted[/]  {escape(file.name)} by {contract.dataset}", highlight=False)
-        return
-    console.print(f"[bold red]rejected[/]  {escape(file.name)} by {contract.dataset}", highlight=False)
+        console.out("\n".join(_columns_and_rows(checked.validated, checked.prepared)))
+    verdict = "[bold green]accepted[/]" if checked.accepted else "[bold red]rejected[/]"
+    console.print(f"{verdict}  {escape(file.name)} by {contract.dataset}")
     for reason in checked.reasons:
-        console.print(f"          {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"          {reason}")
 
 
 def _rules(validated: JudgedFile, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
     rejecting = {reason.code for reason in validated.rejected}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
-    table.add_column("rule", overflow="fold")
-    table.add_column("column", overflow="fold")
-    table.add_column("found", justify="right", overflow="fold")
-    table.add_column("expected, and rows that break it", overflow="fold")
+    for header in ("rule", "column", "found", "expected, and rows that break it"):
+        table.add_column(header, justify="right" if header == "found" else "left", overflow="fold")
     # Failed rules come last, next to the verdict: a terminal shows the end of a long table.
     for check in sorted(validated.checks, key=lambda check: (not check.success, check.rule in rejecting)):
         broken = [f"row {row}: {_value(value)}" for row, value in examples.get(check.rule, ())]
@@ -178,38 +170,24 @@ def _mark(check: Check, *, rejects: bool) -> str:
     return "[bold red]FAIL[/]" if rejects else "[yellow]FAIL[/]"
 
 
-def _print_columns(console: Console, checked: Checked) -> None:
-    if checked.validated is None:
-        return
-    columns_in = list(checked.validated.columns_in)
-    line = f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if checked.prepared is None:
-        return
-    out = list(checked.prepared.columns_out)
-    console.print(f"         out {len(out)}: {', '.join(out)}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _print_rows(console: Console, checked: Checked) -> None:
-    validated, prepared = checked.validated, checked.prepared
-    if validated is None:
-        return
+def _columns_and_rows(validated: JudgedFile, prepared: Refined | None) -> Iterator[str]:
+    columns_in = list(validated.columns_in)
+    yield f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
+    if prepared:
+        yield f"         out {len(prepared.columns_out)}: {', '.join(prepared.columns_out)}"
     went = f"{prepared.rows_published:,} published" if prepared else "none published, as the file is rejected"
-    lines = [f"rows      {validated.rows_in:,} in, {went}"]
-    word = "quarantined" if prepared else "bad"
-    lines += [f"          {rows:,} {word}: {rule}" for rule, rows in validated.quarantined.items()]
-    lines += [f"          {rows:,} dropped: {step}" for step, rows in (prepared.dropped if prepared else {}).items()]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    yield f"rows      {validated.rows_in:,} in, {went}"
+    for rule, rows in validated.quarantined.items():
+        yield f"          {rows:,} {'quarantined' if prepared else 'bad'}: {rule}"
+    for step, rows in prepared.dropped.items() if prepared else ():
+        yield f"          {rows:,} dropped: {step}"
 
 
 def _arguments(expected: Any) -> str:
     if not isinstance(expected, Mapping):
         return _short(expected)
-    return _short(", ".join(f"{name} {_listed(value)}" for name, value in expected.items()))
-
-
-def _listed(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    listed = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in expected.items()}
+    return _short(", ".join(f"{name} {value}" for name, value in listed.items()))
 
 
 def _value(value: str | None) -> str:

@@ -36,8 +36,7 @@ def diff(console: Console, before: str, after: str, contracts: Path) -> None:
     width = max((len(change.effect) for change in changes), default=0)
     for change in changes:
         style = _STYLES.get(change.effect, "cyan")
-        line = f"[{style}]{change.effect:<{width}}[/]  {escape(change.message)}"
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"[{style}]{change.effect:<{width}}[/]  {escape(change.message)}")
 
 
 @contextmanager

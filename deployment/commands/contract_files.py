@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployment import PROJECT_ROOT
+from blocks.settings import CONTRACTS
 from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, load_contract
 from flows.refinery.contract.model import Contract
 from flows.refinery.suggestions import did_you_mean
-
-CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
@@ -18,21 +16,12 @@ def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
     Raises:
         ContractInvalid: there is none, or it is wrong.
     """
-    return load_contract(folder_of_contract(name_or_path, contracts))
-
-
-def folder_of_contract(name_or_path: str, contracts: Path = CONTRACTS) -> Path:
-    """Find the folder of a contract.
-
-    Raises:
-        ContractInvalid: there is none.
-    """
     if "/" not in name_or_path and (contracts / name_or_path / CONTRACT_FILE).is_file():
-        return contracts / name_or_path
+        return load_contract(contracts / name_or_path)
     path = Path(name_or_path)
     folder = path.parent if path.name == CONTRACT_FILE and path.is_file() else path
     if (folder / CONTRACT_FILE).is_file():
-        return folder.resolve()
+        return load_contract(folder.resolve())
     known = sorted(found.parent.name for found in contracts.glob(f"*/{CONTRACT_FILE}"))
     raise ContractInvalid(
         f"there is no contract {name_or_path!r}{did_you_mean(name_or_path, known)}; "

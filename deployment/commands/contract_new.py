@@ -31,7 +31,13 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
         DatasetNameInvalid: no dataset can have this name.
         PathUnwritable: `contracts` cannot be written.
     """
-    _check_name(dataset)
+    try:
+        Contract(dataset=dataset)
+    except ValidationError:  # such a name could lead to another folder
+        raise DatasetNameInvalid(
+            f"a dataset cannot be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
+            "hyphens, and begins with a letter or a digit"
+        ) from None
     proposal = propose_contract(sample, dataset)
     path = contracts / dataset / CONTRACT_FILE
     if path.exists() and not force:
@@ -43,47 +49,21 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
     return path
 
 
-def _check_name(dataset: str) -> None:
-    """Reject a name that no dataset can have; such a name could lead to another folder."""
-    try:
-        Contract(dataset=dataset)
-    except ValidationError:
-        raise DatasetNameInvalid(
-            f"a dataset cannot be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
-            "hyphens, and begins with a letter or a digit"
-        ) from None
-
-
 def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:
     contract, validated = proposal.contract, proposal.validated
-    console.print(
-        f"wrote {path}: {_count(len(contract.columns), 'column')}, {_count(len(contract.expectations), 'expectation')}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    undecodable = sum(validated.quarantined.values())
+    columns, expectations = len(contract.columns), len(contract.expectations)
+    console.out(f"wrote {path}: {columns:,} column{_s(columns)}, {expectations:,} expectation{_s(expectations)}")
+    rows, undecodable = validated.rows_in, sum(validated.quarantined.values())
     if undecodable:
-        console.print(
-            f"{undecodable:,} of {validated.rows_in:,} rows of the sample could not be decoded; the others pass.",
-            style="yellow",
-            highlight=False,
-        )
-    elif validated.rows_in:
-        rows = "The one row" if validated.rows_in == 1 else f"All {validated.rows_in:,} rows"
-        passes = "passes" if validated.rows_in == 1 else "pass"
-        console.print(f"{rows} of the sample {passes} it.", style="green", highlight=False)
+        line = f"{undecodable:,} of {rows:,} rows of the sample could not be decoded; the others pass."
+    elif rows:
+        line = "The one row of the sample passes it." if rows == 1 else f"All {rows:,} rows of the sample pass it."
     else:
-        console.print("The sample has no rows, so every column is proposed as text.", style="yellow", highlight=False)
-    console.print(
-        "It describes this sample only. Edit what you know better, then check it:",
-        f"  sluice contract check {path.parent} {sample}",
-        sep="\n",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        line = "The sample has no rows, so every column is proposed as text."
+    console.print(line, style="green" if rows and not undecodable else "yellow")
+    console.print("It describes this sample only. Edit what you know better, then check it:")
+    console.out(f"  sluice contract check {path.parent} {sample}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
+from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
+from deployment.local.cloud import LocalCloud
 from deployment.local.endpoints import Endpoints
 from deployment.local.running import some_cloud
 from deployment.samples import orders
@@ -58,15 +61,7 @@ SAMPLES = (
 )
 
 
-def demo(
-    console: Console,
-    state_dir: Path,
-    *,
-    aws_port: int | None,
-    prefect_port: int | None,
-    deadline_seconds: float,
-    stay: bool,
-) -> bool:
+def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: bool) -> bool:
     """Run the samples; return whether every file ended as expected.
 
     Raises:
@@ -74,19 +69,20 @@ def demo(
         StackError: the stack could not be deployed.
     """
     begun = time.monotonic()
-    steps = StepDisplay(console)
-    with (
-        steps.shown() as on_step,
-        some_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step) as cloud,
-    ):
-        steps.end()
-        console.print(f"Watch the runs at {cloud.prefect_ui_url}", highlight=False)
+    with ExitStack() as running:
+        with shown_steps(console) as on_step:
+            cloud = running.enter_context(some_cloud(local, on_step))
+        console.print(f"Watch the runs at {cloud.prefect_ui_url}")
         as_expected = _run_samples(console, cloud, deadline_seconds)
-        _print_addresses(console, cloud)
+        bucket = cloud.outputs["PublishedBucket"]
+        console.print(f"Receipts, data and quarantine: s3://{bucket}/, kept in {cloud.folder_of_bucket(bucket)}")
+        console.print(f"Prefect UI: {cloud.prefect_ui_url} (`make up` shows these runs again)")
         if stay:
-            _stay(console, cloud)
-        on_step("stopping")
-    console.print(f"Done in {time.monotonic() - begun:.0f} seconds.", highlight=False)
+            console.print(f"Running until Ctrl-C: {cloud.prefect_ui_url}")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        console.print("Stopping ...")
+    console.print(f"Done in {time.monotonic() - begun:.0f} seconds.")
     return as_expected
 
 
@@ -96,15 +92,11 @@ def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) ->
     folder = cloud.state_dir / "demo"
     folder.mkdir(exist_ok=True)
     expected = [sample.write(folder / sample.file_name) for sample in SAMPLES]
-    followed = [
-        uploads.upload(
-            folder / sample.file_name,
-            f"{prefix}{sample.dataset}/{sample.file_name}",
-            f"{sample.dataset}/{sample.file_name}",
-        )
-        for sample in SAMPLES
-    ]
-    with ProgressTable(console, followed).shown() as on_look:
+    followed = []
+    for sample in SAMPLES:
+        name = f"{sample.dataset}/{sample.file_name}"
+        followed.append(uploads.upload(folder / sample.file_name, f"{prefix}{name}", name))
+    with shown_progress(console, followed) as on_look:
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
     console.print()
     print_outcomes(console, cloud, followed)
@@ -115,9 +107,9 @@ def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) ->
     ]
     console.print()
     for difference in differences:
-        console.print(f"Not as expected: {difference}", style="bold red", highlight=False, markup=False)
+        console.out(f"Not as expected: {difference}", style="bold red")
     if not differences:
-        console.print(f"All {len(followed)} files ended as expected.", style="green", highlight=False)
+        console.print(f"All {len(followed)} files ended as expected.", style="green")
     return not differences
 
 
@@ -137,23 +129,3 @@ def difference_from_expected(upload: TrackedUpload, written: ExpectedOutcome) ->
     if found != wanted:
         return f"rows in, published, quarantined, dropped are {found} instead of {wanted}"
     return ""
-
-
-def _print_addresses(console: Console, cloud: Endpoints) -> None:
-    bucket = cloud.outputs["PublishedBucket"]
-    console.print(
-        f"Receipts, data and quarantine: s3://{bucket}/, kept in {cloud.folder_of_bucket(bucket)}",
-        f"Prefect UI: {cloud.prefect_ui_url} (`make up` shows these runs again)",
-        sep="\n",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _stay(console: Console, cloud: Endpoints) -> None:
-    console.print(f"Running until Ctrl-C: {cloud.prefect_ui_url}", highlight=False)
-    try:
-        while True:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        return

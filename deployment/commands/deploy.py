@@ -8,7 +8,7 @@ Every step first looks at what is there already, so the same command continues a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +17,14 @@ from rich.console import Console
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
+from blocks.settings import CONTRACTS
 from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
-from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable
-from deployment.commands.contract_files import CONTRACTS
-from deployment.commands.deploy_show import EventLog, show_changes, show_destination
-from deployment.commands.show import ProgressTable, StepDisplay, print_outcomes
+from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable, parameters_of
+from deployment.commands.deploy_show import Ask, EventLog, show_changes, show_destination
+from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import AwsStack, find_aws_stack
 from deployment.prefect_setup.access import PrefectAccess, prefect_access
@@ -35,9 +35,7 @@ from flows.refinery.errors import TerminalError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
 REPOSITORY_ONLY = ("ImageRepository", "ImageRepositoryUri")
-_CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update leads out of these
-
-Ask = Callable[[str], bool]
+_CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update can leave these
 
 
 class AccountUnexpected(TerminalError):
@@ -114,15 +112,15 @@ class Deployment:
                 check_prefect(self._prefect(parameters))
             self._make_way()
             recipe = images.Recipe(parameters.get("TaskCpuArchitecture", "X86_64"), self._environment.build_arguments)
+            image_uri = image_uri or self._image(recipe)
             if self._options.dry_run:
-                self._preview(image_uri or self._expected_image(recipe))
+                self._preview(image_uri)
                 return True
-            image_uri = image_uri or self._build_image(recipe)
         self._deploy(image_uri)
         target = find_aws_stack(self._access, self._name)
         if not self._options.skip_prefect:
             self._register(target)
-        self._console.print(f"The stack {self._name} is up to date.", style="green", highlight=False)
+        self._console.print(f"The stack {self._name} is up to date.", style="green")
         return self._smoke_test(target) if self._options.smoke_test else True
 
     # --- looking ---
@@ -146,19 +144,16 @@ class Deployment:
 
     def _show_destination(self) -> dict[str, str]:
         """Show where the deployment goes; return the parameters that the stack will have."""
-        summary = self._stack.find()
-        kept: dict[str, str] = {}
-        if summary is not None and summary["StackStatus"] != NEVER_CREATED:
-            stack = self._clients.cloudformation.describe_stacks(StackName=summary["StackId"])["Stacks"][0]
-            kept = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", [])}
-        parameters = kept | self._environment.parameters
+        stack = self._stack.find()
+        kept = stack if stack and stack["StackStatus"] != NEVER_CREATED else None
+        parameters = parameters_of(kept) | self._environment.parameters
         if not parameters.get("PrefectApiUrl"):
             raise PrefectAddressMissing(
                 "no PrefectApiUrl: give the address of Prefect's API in the environment's file or with "
                 "--parameter PrefectApiUrl=URL; docs/deploy.md names three ways to have one"
             )
         facts = {
-            "stack": f"{self._name} ({summary['StackStatus'] if summary else 'new'})",
+            "stack": f"{self._name} ({stack['StackStatus'] if stack else 'new'})",
             "Prefect": parameters["PrefectApiUrl"] + (" (skipped)" if self._options.skip_prefect else ""),
         }
         show_destination(self._console, self._access, facts)
@@ -176,7 +171,7 @@ class Deployment:
         )
         if status not in _CREATION_FAILED:
             return
-        what = f"The stack {self._name} is in {status}: its creation failed, and no update leads out of that."
+        what = f"The stack {self._name} is in {status}: its creation failed, and no update can leave that state."
         if self._options.dry_run:
             raise StackUnusable(f"{what} Without --dry-run it would be deleted and created again, after a question")
         if not self._ask(f"{what} It holds no data. Delete it and create it again?"):
@@ -186,40 +181,37 @@ class Deployment:
     # --- changing ---
 
     def _preview(self, image_uri: str) -> None:
-        self._print(f"image  {image_uri}")
+        self._console.out(f"image  {image_uri}")
         changes = preview_stack(
             self._clients,
             stack_name=self._name,
             parameters={**self._environment.parameters, "ImageUri": image_uri},
-            on_upload=lambda address: self._print(
+            on_upload=lambda address: self._console.out(
                 f"uploaded  {address}, for CloudFormation to read; no stack uses it before it is deployed"
             ),
         )
-        self._show_changes(changes)
+        show_changes(self._console, changes)
         self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
 
-    def _expected_image(self, recipe: images.Recipe) -> str:
-        """Return the image's address as far as it is known before the image is built."""
-        uri = images.find_repository(self._ecr, self._name)
-        if uri and (digest := self._digest(recipe)):
-            return f"{uri}@{digest}"
-        engine = images.find_engine()
-        self._print(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
-        return f"{uri or self._repository_uri}:{recipe.tag}"
+    def _image(self, recipe: images.Recipe) -> str:
+        """Return the image's address; build and push the image where it is not in the repository yet.
 
-    def _build_image(self, recipe: images.Recipe) -> str:
-        """Return the image's address by digest; build and push the image where it is not in the repository yet."""
+        In a dry run nothing is built: the address is the tag that the image would have.
+        """
         uri = images.find_repository(self._ecr, self._name)
         if uri and (digest := self._digest(recipe)):
-            self._print(f"The image is in the repository already: {recipe.tag}")
+            self._console.out(f"The image is in the repository already: {recipe.tag}")
             return f"{uri}@{digest}"
         engine = images.find_engine()  # before anything is created
+        expected = f"{uri or self._repository_uri}:{recipe.tag}"
+        if self._options.dry_run:
+            self._console.out(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
+            return expected
         if uri is None:
             # A task cannot run an image that is nowhere, so the stack starts with the image's repository alone.
             self._console.print("The stack starts with the repository that its image is pushed to; the rest follows.")
-            only_repository = self._deploy(f"{self._repository_uri}:{recipe.tag}", only=REPOSITORY_ONLY)
-            uri = only_repository["ImageRepositoryUri"]
-        with StepDisplay(self._console).shown() as on_step:
+            uri = self._deploy(expected, only=REPOSITORY_ONLY)["ImageRepositoryUri"]
+        with shown_steps(self._console) as on_step:
             on_step(f"building the image with {engine.name}")
             images.build(engine, recipe, f"{uri}:{recipe.tag}")
             on_step(f"pushing the image to {uri}")
@@ -242,7 +234,7 @@ class Deployment:
 
         def agree(changes: Sequence[Change]) -> bool:
             shown.extend(changes)
-            self._show_changes(changes)
+            show_changes(self._console, changes)
             return self._ask(f"Make these changes in account {self._access.account_id}, region {self._access.region}?")
 
         try:
@@ -257,22 +249,13 @@ class Deployment:
         except ChangesDeclined as error:
             raise DeploymentDeclined(str(error)) from None
         if not shown:
-            self._show_changes(())
+            show_changes(self._console, ())
         return outputs
-
-    def _show_changes(self, changes: Sequence[Change]) -> None:
-        if changes:
-            show_changes(self._console, changes)
-        else:
-            self._console.print("The stack is up to date: nothing to change.")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     # --- afterwards ---
 
     def _register(self, target: AwsStack) -> None:
-        with StepDisplay(self._console).shown() as on_step:
+        with shown_steps(self._console) as on_step:
             on_step("registering the work pool, the blocks, the deployments and the automations in Prefect")
             prefect, home = self._prefect(target.parameters), self._options.home
             register_stack(prefect, target.stack_name, region=target.region, home=home)
@@ -286,7 +269,7 @@ class Deployment:
             with explaining_aws_errors("uploading the smoke test's file"):
                 followed = uploads.upload(file, f"{target.outputs['IncomingPrefix']}{SMOKE_TEST_FILE}")
         with (
-            ProgressTable(self._console, [followed]).shown() as on_look,
+            shown_progress(self._console, [followed]) as on_look,
             explaining_aws_errors("following the smoke test's file"),
         ):
             uploads.follow([followed], deadline_seconds=self._options.smoke_test_seconds, on_look=on_look)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
 from deployment.aws.access import Access
 from deployment.aws.stack import Change, StackEvent
+
+Ask = Callable[[str], bool]
+"""Asks the person a question that is answered with yes or no."""
 
 _ACTION_STYLES = {"Add": "green", "Modify": "yellow", "Remove": "red", "Import": "cyan"}
 _MAX_WHAT = 6
@@ -26,20 +29,23 @@ def show_destination(console: Console, access: Access, facts: Mapping[str, str])
     }
     width = max(map(len, lines))
     for name, value in lines.items():
-        console.print(f"{name:<{width}}  {value}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"{name:<{width}}  {value}")
 
 
 def show_changes(console: Console, changes: Sequence[Change]) -> None:
     """Print a change set: a line for each change, with replacements marked."""
+    if not changes:
+        console.print("The stack is up to date: nothing to change.")
+        return
     kinds = {action: sum(change.action == action for change in changes) for action in _ACTION_STYLES}
     counted = ", ".join(f"{count} to {action.lower()}" for action, count in kinds.items() if count)
-    console.print(f"\nChanges: {counted}", style="bold", highlight=False)
+    console.print(f"\nChanges: {counted}", style="bold")
     width = max(len(change.resource) for change in changes)
     # Lines and no table: a table would cut long names on a narrow terminal or in a log.
     for change in sorted(changes, key=lambda one: (list(_ACTION_STYLES).index(one.action), one.resource)):
         style = _ACTION_STYLES[change.action]
         line = f"  [{style}]{change.action:<6}[/]  {escape(change.resource):<{width}}  {change.resource_type:<38}"
-        console.print(f"{line}  {_note(change)}".rstrip(), highlight=False, soft_wrap=True)
+        console.print(f"{line}  {_note(change)}".rstrip())
     console.print()
 
 
@@ -62,4 +68,4 @@ class EventLog:
         style = "red" if "FAILED" in event.status or "ROLLBACK" in event.status else ""
         style = style or ("green" if event.status.endswith("_COMPLETE") else "dim")
         line = f"{time.monotonic() - self._begun:6.1f} s  {event.status:<28}  {event.resource}  {event.reason}"
-        self._console.print(line.rstrip(), style=style, highlight=False, markup=False, soft_wrap=True)
+        self._console.out(line.rstrip(), style=style)

@@ -10,17 +10,14 @@ from rich.console import Console
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from deployment.aws.access import aws_access
-from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, stack_outputs, stack_parameters
+from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack
 from deployment.aws.environments import Environment
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
-from deployment.aws.stack import Stack, StackFailed
-from deployment.commands.deploy_show import EventLog, show_destination
+from deployment.aws.stack import Stack, StackFailed, outputs_of, parameters_of
+from deployment.commands.deploy_show import Ask, EventLog, show_destination
 from deployment.prefect_setup.access import prefect_access
 from deployment.prefect_setup.setup import check_prefect, remove_stack
 from flows.refinery.errors import SluiceError, TerminalError
-
-Ask = Callable[[str], bool]
-Type = Callable[[str], str]
 
 
 class DestructionDeclined(TerminalError):
@@ -34,7 +31,7 @@ def destroy(
     *,
     delete_data: bool,
     ask: Ask,
-    type_in: Type,
+    type_in: Callable[[str], str],
     home: Path,
 ) -> None:
     """Delete the stack, and with `delete_data` its buckets and all that is in them.
@@ -59,17 +56,13 @@ def destroy(
         log = EventLog(console)
         stack = Stack(clients.cloudformation, environment.stack, log)
         with explaining_aws_errors(f"looking for the stack {environment.stack}"):
-            summary = stack.find()
-            state = summary["StackStatus"] if summary else "does not exist"
+            found = stack.find()
+            state = found["StackStatus"] if found else "does not exist"
             show_destination(console, access, {"stack": f"{environment.stack} ({state})"})
-            if summary is None:
+            if found is None:
                 console.print("There is no such stack: nothing to delete.")
                 return
-            buckets = stack.buckets()
-            outputs, parameters = (
-                stack_outputs(clients, environment.stack),
-                stack_parameters(clients, environment.stack),
-            )
+            buckets, outputs = stack.buckets(), outputs_of(found)
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
         cluster = outputs.get("ClusterArn")  # a stack whose creation failed may have none
         left = delete_without_tasks(
@@ -78,13 +71,13 @@ def destroy(
                 stack_name=environment.stack,
                 delete_data=delete_data,
                 on_event=log,
-                on_emptied=lambda bucket, count: console.print(
-                    f"          {count:,} object versions deleted in {bucket}", highlight=False, soft_wrap=True
+                on_emptied=lambda bucket, count: console.out(
+                    f"          {count:,} object versions deleted in {bucket}"
                 ),
             ),
             lambda: _end_tasks(console, cluster) if cluster else 0,
         )
-        _remove_from_prefect(console, environment, parameters, region=access.region, home=home)
+        _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
 
@@ -106,11 +99,17 @@ def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_tasks: Calla
 
 
 def _agree(
-    console: Console, name: str, buckets: tuple[str, ...], *, delete_data: bool, ask: Ask, type_in: Type
+    console: Console,
+    name: str,
+    buckets: tuple[str, ...],
+    *,
+    delete_data: bool,
+    ask: Ask,
+    type_in: Callable[[str], str],
 ) -> None:
     for bucket in buckets:
         fate = "deleted with everything in it" if delete_data else "kept"
-        console.print(f"bucket {bucket}: {fate}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"bucket {bucket}: {fate}")
     if not ask(f"Delete the stack {name}?"):
         raise DestructionDeclined(f"the stack {name} was left as it is")
     for bucket in buckets if delete_data else ():
@@ -122,9 +121,7 @@ def _end_tasks(console: Console, cluster: str) -> int:
     def show(count: int) -> None:
         console.print(
             f"Stopping {count} running {'task' if count == 1 else 'tasks'}, which may take "
-            f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they process go back to the queue.",
-            highlight=False,
-            soft_wrap=True,
+            f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they process go back to the queue."
         )
 
     with explaining_aws_errors("stopping the stack's tasks"):
@@ -142,22 +139,19 @@ def _remove_from_prefect(
         check_prefect(prefect)
         remove_stack(prefect, environment.stack, region=region, home=home)
     except SluiceError as error:
-        console.print(
+        console.out(
             f"Its deployments, blocks, work pool, limits and automations are still in Prefect: {error}\nRemove them "
-            f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}"
         )
 
 
 def _show_what_is_left(
     console: Console, name: str, left: tuple[str, ...], outputs: Mapping[str, str], buckets: tuple[str, ...]
 ) -> None:
-    console.print(f"The stack {name} is gone.", style="green", highlight=False)
+    console.print(f"The stack {name} is gone.", style="green")
     for bucket in left:
-        console.print(f"kept: s3://{bucket}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"kept: s3://{bucket}")
     landing = outputs.get("LandingBucket")
     if landing and landing not in buckets:
-        console.print(f"yours, and untouched: s3://{landing}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"yours, and untouched: s3://{landing}")
     console.print("Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect.")

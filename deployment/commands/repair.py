@@ -73,12 +73,12 @@ def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | Non
 
         before = read_receipt(parts.store, run)
         receipt = do(parts, run, corrections)
-    console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}", highlight=False, soft_wrap=True)
+    console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}")
     lines = [*details_of(receipt), receipt_address(cloud, receipt.run_id)]
     if before and before.contract.content_hash != receipt.contract.content_hash:
         lines.insert(0, f"the contract {receipt.contract.dataset} has changed since the attempt before")
     for line in lines:
-        console.print(f"          {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"          {line}", style="dim")
     return receipt
 
 
@@ -98,14 +98,8 @@ def run_id_from(file: Path | None, named: str | None) -> str:
 def _export(console: Console, quarantine: Path, destination: Path, run_id: str) -> None:
     with written_to(destination):
         rows = export_quarantine(quarantine, destination)
-    console.print(
-        f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:",
-        f"  sluice repair {destination} --run {run_id}",
-        sep="\n",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    console.out(f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:")
+    console.out(f"  sluice repair {destination} --run {run_id}")
 
 
 @contextmanager

@@ -26,78 +26,51 @@ _STYLES = {
 _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 
-class StepDisplay:
-    """Shows the current step: a spinner on a terminal, else one line per step."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._begun = time.monotonic()
-        self._status = console.status("starting")
-
-    @contextmanager
-    def shown(self) -> Iterator[Callable[[str], None]]:
-        """Give the function to call when a step begins."""
-        if not self._console.is_terminal:
-            yield self._print
-            return
-        with self._status:
-            yield self._spin
-
-    def end(self) -> None:
-        """Remove the spinner, so that something else can be shown."""
-        self._status.stop()
-
-    def _spin(self, step: str) -> None:
-        self._status.update(f"{step} ...")
-
-    def _print(self, step: str) -> None:
-        self._console.print(f"{time.monotonic() - self._begun:5.1f} s  {step}", highlight=False)
+@contextmanager
+def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
+    """Show the current step, in a spinner or as one line per step; give the function to call when a step begins."""
+    begun = time.monotonic()
+    if not console.is_terminal:
+        yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
+        return
+    with console.status("starting") as status:
+        yield lambda step: status.update(f"{step} ...")
 
 
-class ProgressTable:
-    """A live table of uploads; where the output is not a terminal, one line per change."""
+@contextmanager
+def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[Callable[[], None]]:
+    """Show uploads in a live table or as one line per change; give the function to call after each poll."""
+    if console.is_terminal:
+        with Live(get_renderable=lambda: _table(uploads), console=console, refresh_per_second=8) as live:
+            yield live.refresh
+        return
+    printed: dict[str, tuple[UploadState, str]] = {}
 
-    def __init__(self, console: Console, uploads: list[TrackedUpload]) -> None:
-        self._console, self._uploads = console, uploads
-        self._printed: dict[str, tuple[UploadState, str]] = {}
-        self._live: Live | None = None
-
-    @contextmanager
-    def shown(self) -> Iterator[Callable[[], None]]:
-        """Give the function to call after each poll."""
-        if not self._console.is_terminal:
-            yield self._print_changes
-            return
-        with Live(self._table(), console=self._console, refresh_per_second=8) as self._live:
-            yield self._update
-
-    def _update(self) -> None:
-        if self._live is not None:
-            self._live.update(self._table())
-
-    def _print_changes(self) -> None:
-        for upload in self._uploads:
+    def print_changes() -> None:
+        for upload in uploads:
             news = (upload.stage, upload.note)
-            if self._printed.get(upload.message.run_id) != news:
-                self._printed[upload.message.run_id] = news
+            if printed.get(upload.message.run_id) != news:
+                printed[upload.message.run_id] = news
                 more = upload.note or rows_of(upload.receipt)
-                line = f"{upload.seconds:5.1f} s  {upload.stage:<9}  {upload.name}  {more}"
-                self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+                console.out(f"{upload.seconds:5.1f} s  {upload.stage:<9}  {upload.name}  {more}".rstrip())
 
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("file", "state", "rows"):
-            table.add_column(column, no_wrap=column != "rows")
-        table.add_column("time", justify="right", no_wrap=True)
-        for upload in self._uploads:
-            style = _STYLES[upload.stage]
-            table.add_row(
-                escape(upload.name),
-                f"[{style}]{_marks(upload.stage)} {upload.stage}[/]",
-                upload.note or rows_of(upload.receipt),
-                f"{upload.seconds:.1f} s",
-            )
-        return table
+    yield print_changes
+
+
+def _table(uploads: list[TrackedUpload]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("file", "state", "rows"):
+        table.add_column(column, no_wrap=column != "rows")
+    table.add_column("time", justify="right", no_wrap=True)
+    for upload in uploads:
+        style = _STYLES[upload.stage]
+        table.add_row(
+            escape(upload.name),
+            f"[{style}]{_marks(upload.stage)} {upload.stage}[/]",
+            upload.note or rows_of(upload.receipt),
+            f"{upload.seconds:.1f} s",
+        )
+    return table
 
 
 def _marks(stage: UploadState) -> str:
@@ -133,16 +106,13 @@ def details_of(receipt: Receipt) -> list[str]:
 def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[TrackedUpload]) -> None:
     """Print the outcome of each upload, the reasons, and its receipt's address."""
     for upload in uploads:
-        style = _STYLES[upload.stage]
-        rows = rows_of(upload.receipt)
-        console.print(
-            f"[{style}]{upload.stage:<9}[/]  [bold]{escape(upload.name)}[/]  {rows}", highlight=False, soft_wrap=True
-        )
+        style, rows = _STYLES[upload.stage], rows_of(upload.receipt)
+        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(upload.name)}[/]  {rows}")
         lines = details_of(upload.receipt) if upload.receipt else [upload.problem or "no receipt"]
-        for line in lines:
-            console.print(f"           {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
         if upload.stage in _FINISHED_WELL:
-            console.print(f"           {receipt_address(cloud, upload.message.run_id)}", style="dim", soft_wrap=True)
+            lines.append(receipt_address(cloud, upload.message.run_id))
+        for line in lines:
+            console.out(f"           {line}", style="dim")
 
 
 def receipt_address(cloud: DeployedStack, run_id: str) -> str:

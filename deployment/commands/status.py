@@ -25,10 +25,8 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
     receipts = list(uploads.receipts(finished_runs[:limit]))
     queues = uploads.queue_lengths()
     if as_json:
-        document = _document(cloud, running, receipts, queues)
-        console.print_json(json.dumps(document)) if console.is_terminal else console.out(
-            json.dumps(document, indent=2), highlight=False
-        )
+        document = json.dumps(_document(cloud, running, receipts, queues), indent=2)
+        console.print_json(document) if console.is_terminal else console.out(document)
         return
     _print_uploads(console, running, receipts)
     console.print(
@@ -37,8 +35,6 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
         f"Prefect UI {cloud.prefect_ui_url}   AWS {cloud.aws_endpoint_url or cloud.region}",
         f"receipts   s3://{cloud.outputs['PublishedBucket']}/receipts/",
         sep="\n",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -46,7 +42,7 @@ def _print_uploads(console: Console, running: list[UploadMessage], receipts: lis
     if not running and not receipts:
         console.print("No uploads yet. Try: sluice upload FILE --dataset NAME")
         return
-    console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim", highlight=False)
+    console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim")
     # Lines, not a table: keys and reasons are long, and a table would truncate them on a narrow terminal.
     for message in running:
         _print_line(console, " " * 19, message.run_id, "[cyan]running[/]  ", message.key, "")
@@ -56,12 +52,11 @@ def _print_uploads(console: Console, running: list[UploadMessage], receipts: lis
         state = f"[{style}]{receipt.status:<9}[/]"
         _print_line(console, when, receipt.run_id, state, receipt.source.key, rows_of(receipt))
         for detail in details_of(receipt)[:_DETAILS_SHOWN]:
-            console.print(f"{' ' * 42}{detail}", style="dim", highlight=False, markup=False, soft_wrap=True)
+            console.out(f"{' ' * 42}{detail}", style="dim")
 
 
 def _print_line(console: Console, when: str, run_id: str, state: str, key: str, rows: str) -> None:
-    line = f"{when}  {run_id[:8]}  {state}  [bold]{escape(key)}[/]  {rows}"
-    console.print(line.rstrip(), highlight=False, soft_wrap=True)
+    console.print(f"{when}  {run_id[:8]}  {state}  [bold]{escape(key)}[/]  {rows}".rstrip())
 
 
 def _document(

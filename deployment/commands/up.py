@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.show import StepDisplay, details_of, rows_of
+from deployment.commands.show import details_of, rows_of, shown_steps
 from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
+from deployment.local.endpoints import Endpoints
 from deployment.local.pipeline import WORK_POOL, settings_of
 from deployment.local.running import started_cloud
 
@@ -18,36 +18,32 @@ _LOOK_SECONDS = 2.0
 _NEWS_SHOWN = 20
 
 
-def up(console: Console, state_dir: Path, *, aws_port: int | None, prefect_port: int | None) -> None:
+def up(console: Console, cloud: LocalCloud) -> None:
     """Start everything and print each new receipt, until a signal arrives or a process dies.
 
     Raises:
         LocalCloudError: it could not be started, or one of its processes died.
     """
     with ExitStack() as running:
-        with StepDisplay(console).shown() as on_step:
-            cloud = running.enter_context(
-                started_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step)
-            )
+        with shown_steps(console) as on_step:
+            running.enter_context(started_cloud(cloud, on_step))
         running.callback(console.print, "Stopping ...")
         cloud.start_worker(WORK_POOL, settings_of(cloud.endpoints.outputs))
-        _greet(console, cloud)
+        _greet(console, cloud.endpoints)
         _watch(console, cloud)
 
 
-def _greet(console: Console, cloud: LocalCloud) -> None:
+def _greet(console: Console, cloud: Endpoints) -> None:
     console.print(
         "Sluice is up. Ctrl-C stops it; its state is kept for the next start, `make clean` deletes it.",
         f"  Prefect UI   {cloud.prefect_ui_url}",
         f"  AWS          {cloud.aws_endpoint_url} ({cloud.region}; access key test, secret key test)",
-        f"  landing      s3://{cloud.endpoints.outputs['LandingBucket']}/incoming/DATASET/",
-        f"  published    s3://{cloud.endpoints.outputs['PublishedBucket']}/",
+        f"  landing      s3://{cloud.outputs['LandingBucket']}/incoming/DATASET/",
+        f"  published    s3://{cloud.outputs['PublishedBucket']}/",
         "In another terminal:",
         "  .venv/bin/sluice upload FILE --dataset NAME",
         "  .venv/bin/sluice status",
         sep="\n",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -61,6 +57,5 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
         seen.update(new)
         for receipt in uploads.receipts(reversed(new[:_NEWS_SHOWN])):
             reasons = "; ".join(details_of(receipt)[:3])
-            line = f"{receipt.status:<9}  {receipt.source.key}  {rows_of(receipt)}  {reasons}"
-            console.print(line.rstrip(), highlight=False, markup=False)
+            console.out(f"{receipt.status:<9}  {receipt.source.key}  {rows_of(receipt)}  {reasons}".rstrip())
         time.sleep(_LOOK_SECONDS)

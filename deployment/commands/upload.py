@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from rich.console import Console
 
-from deployment.commands.contract_files import CONTRACTS
-from deployment.commands.show import ProgressTable, print_outcomes
+from blocks.settings import CONTRACTS
+from deployment.commands.show import print_outcomes, shown_progress
 from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.refinery.errors import TerminalError
+from flows.refinery.suggestions import did_you_mean
 
 _DEFAULT_CONTRACT = "default"
 
@@ -34,13 +34,13 @@ def upload(
     key = f"{prefix}{folder}/{file.name}" if folder else f"{prefix}{file.name}"
     uploads = Uploads(cloud)
     followed = uploads.upload(file, key)
-    console.print(f"uploaded to s3://{followed.message.bucket}/{key}", highlight=False, markup=False, soft_wrap=True)
+    console.out(f"uploaded to s3://{followed.message.bucket}/{key}")
     if not folder:
         console.print("No dataset was given, and the file's name matches none: the default contract applies.")
     if not wait:
         console.print("Follow it with: sluice status")
         return True
-    with ProgressTable(console, [followed]).shown() as on_look:
+    with shown_progress(console, [followed]) as on_look:
         in_time = uploads.follow([followed], deadline_seconds=deadline_seconds, on_look=on_look)
     if not in_time:
         console.print(f"Not finished after {deadline_seconds:.0f} seconds; processing continues. See: sluice status")
@@ -59,11 +59,9 @@ def dataset_of(file: Path, named: str | None, contracts: Path) -> str | None:
     if named is not None:
         if named in known:
             return named
-        similar = difflib.get_close_matches(named, known, n=1)
-        hint = f"Did you mean {similar[0]!r}? " if similar else ""
         raise DatasetUnknown(
-            f"There is no contract for dataset {named!r}. {hint}Known: {', '.join(known)}. "
-            f"A new one goes into {contracts}; without --dataset the default contract applies."
+            f"There is no contract for dataset {named!r}: a new one goes into {contracts}, and without --dataset the "
+            f"default contract applies; known: {', '.join(known)}{did_you_mean(named, known)}"
         )
     stem = file.name.lower()
     return next((name for name in known if stem.startswith((f"{name}.", f"{name}-", f"{name}_"))), None)

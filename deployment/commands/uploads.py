@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
 
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, Status, receipt_key
@@ -20,6 +20,7 @@ from lambda_trigger.message import UploadMessage
 _POLL_SECONDS = 0.4
 _RECEIPTS = "receipts/"
 _PREFECT_TIMEOUT_SECONDS = 3
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")  # reached without the user's proxy, if any
 # docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
 _MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
@@ -166,10 +167,7 @@ class Uploads:
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
         """Return the receipts of these runs, without those that have none."""
-        for run_id in run_ids:
-            receipt = self.receipt(run_id)
-            if receipt is not None:
-                yield receipt
+        yield from filter(None, map(self.receipt, run_ids))
 
     def queue_lengths(self) -> dict[str, int]:
         """Return how many messages wait, are being processed, and are in the dead-letter queue."""
@@ -219,11 +217,18 @@ class Uploads:
         """Return the flow runs' state types by run id; nothing if Prefect does not answer."""
         if not run_ids:
             return {}
-        wanted = {"flow_runs": {"idempotency_key": {"any_": run_ids}}}
+        url = f"{self._cloud.prefect_api_url}/flow_runs/filter"
         try:
-            found = _post(f"{self._cloud.prefect_api_url}/flow_runs/filter", wanted, self._cloud.prefect_headers)
-        except (OSError, ValueError, SluiceError):  # also a key that may not be read: only the display suffers
-            return {}
+            answer = httpx.post(
+                url,
+                json={"flow_runs": {"idempotency_key": {"any_": run_ids}}},
+                headers=self._cloud.prefect_headers,
+                timeout=_PREFECT_TIMEOUT_SECONDS,
+                trust_env=urlsplit(url).hostname not in _LOOPBACK,
+            )
+            found = answer.raise_for_status().json()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, SluiceError):
+            return {}  # also where a key may not be read: only the display suffers
         return {run["idempotency_key"]: run["state_type"] for run in found}
 
 
@@ -236,17 +241,3 @@ def _size_of(path: Path) -> int:
     if size_bytes > _MAX_SINGLE_PUT_BYTES:
         raise FileUnusable(f"{path} has {size_bytes / 1024**3:.1f} GiB; S3 takes at most 5 GiB in one call.")
     return size_bytes
-
-
-def _post(url: str, payload: dict[str, Any], headers: Mapping[str, str]) -> Any:
-    request = urllib.request.Request(  # noqa: S310 (the address of the pipeline's Prefect, http or https)
-        url, data=json.dumps(payload).encode(), headers={"Content-Type": "application/json", **headers}
-    )
-    with opener_for(url).open(request, timeout=_PREFECT_TIMEOUT_SECONDS) as answer:
-        return json.load(answer)
-
-
-def opener_for(url: str) -> urllib.request.OpenerDirector:
-    """Return an opener for `url`: loopback addresses directly, others through the user's proxy, if any."""
-    local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))

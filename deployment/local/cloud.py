@@ -30,7 +30,7 @@ from deployment.local.processes import end_leftovers
 from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
 from deployment.local.state_version import claim_state
-from deployment.project_commands import ProjectCommand, program
+from deployment.project_commands import program, run_command
 
 DEFAULT_REGION = "eu-central-1"
 DEFAULT_AWS_PORT = 4566
@@ -77,6 +77,8 @@ class LocalCloud:
         self.cache_dir = (cache_dir or PROJECT_ROOT / ".sluice" / "cache").resolve()
         self._aws_port, self._prefect_port = aws_port, prefect_port
         self._lock = StateLock(self.state_dir)
+        self._records = self.state_dir / "processes"
+        self._environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         self._endpoints: Endpoints | None = None
         self.emulator: Service | None = None
         self.prefect: Service | None = None
@@ -103,7 +105,7 @@ class LocalCloud:
         Raises:
             LocalCloudBusy: another process uses the state folder.
             StateOutdated: another version of Sluice made the state folder.
-        PortTaken: the required port is in use.
+            PortTaken: the required port is in use.
             EnvironmentMissing: the embedded cloud's environment was not set up.
             ServiceDied, ServiceNotReady: with the last lines of the log.
         """
@@ -168,6 +170,14 @@ class LocalCloud:
             if service is not None:
                 service.check()
 
+    def _begin(
+        self, name: str, log: str, command: list[str], environment: dict[str, str], *, grace_seconds: float = 10
+    ) -> Service:
+        log_path = self.state_dir / "logs" / f"{log}.log"
+        service = Service(name, command, environment, log_path, self._records, grace_seconds)
+        service.start()
+        return service
+
     # --- the embedded cloud ---
 
     def _start_emulator(self, last: Endpoints | None) -> int:
@@ -178,33 +188,18 @@ class LocalCloud:
             wanted.insert(0, urlsplit(last.aws_endpoint_url).port or 0)
         ready = self.state_dir / "cloud" / "ready.json"
         ready.unlink(missing_ok=True)
-        self.emulator = Service(
-            name="embedded cloud",
-            command=self._emulator_command(wanted),
-            environment=self._base_environment() | (docker_environment() if self.docker else {}),
-            log_path=self.state_dir / "logs" / "cloud.log",
-            records=self._records,
-            grace_seconds=25,
-        )
-        self.emulator.start()
-        self.emulator.wait_until(ready.exists, START_DEADLINE_SECONDS)
-        return int(json.loads(ready.read_text())["port"])
-
-    def start_emulator(self) -> None:
-        """Restart a killed embedded cloud on the same port, with its saved state."""
-        if self.emulator is not None:
-            self.emulator.stop()
-            self._start_emulator(self.endpoints)
-
-    def _emulator_command(self, wanted_ports: list[int]) -> list[str]:
-        return [
+        command = [
             *(str(_CLOUD_ENVIRONMENT / "bin" / "python"), "-m", "deployment.local.emulator"),
             *("--state", str(self.state_dir), "--region", self.region),
-            *("--ports", *(str(port) for port in wanted_ports)),
-            *("--task-path", self._base_environment()["PATH"], "--wait-scale", str(self.wait_scale)),
+            *("--ports", *map(str, wanted)),
+            *("--task-path", self._environment["PATH"], "--wait-scale", str(self.wait_scale)),
             *(["--extensions", *self._emulator_extensions] if self._emulator_extensions else []),
             *(["--docker"] if self.docker else []),
         ]
+        environment = self._environment | (docker_environment() if self.docker else {})
+        self.emulator = self._begin("embedded cloud", "cloud", command, environment, grace_seconds=25)
+        self.emulator.wait_until(ready.exists, START_DEADLINE_SECONDS)
+        return int(json.loads(ready.read_text())["port"])
 
     # --- Prefect ---
 
@@ -216,14 +211,9 @@ class LocalCloud:
         home = self.state_dir / "prefect"
         if not self._prefect_options.database_url:
             self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
-        self.prefect = Service(
-            name="Prefect server",
-            command=[program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)],
-            environment=self._base_environment() | prefect_server.server_environment(home, port, self._prefect_options),
-            log_path=self.state_dir / "logs" / "prefect.log",
-            records=self._records,
-        )
-        self.prefect.start()
+        command = [program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)]
+        environment = self._environment | prefect_server.server_environment(home, port, self._prefect_options)
+        self.prefect = self._begin("Prefect server", "prefect", command, environment)
         return port
 
     def _await_prefect(self, port: int, last: Endpoints | None) -> int:
@@ -246,28 +236,16 @@ class LocalCloud:
             home, auth_string = self.state_dir / "prefect", self._prefect_options.auth_string
             self.prefect.wait_until(lambda: prefect_server.is_ready(home, port, auth_string), START_DEADLINE_SECONDS)
 
-    def start_prefect(self) -> None:
-        """Restart the Prefect server on the same port after `cloud.prefect.stop()`."""
-        if self.prefect is not None:
-            self.prefect.start()
-            self._wait_for_prefect(urlsplit(self.prefect_api_url).port or 0)
-
     def start_worker(self, pool: str, environment: dict[str, str]) -> None:
         """Start a Prefect worker for a process work pool, and wait until it polls.
 
         Its flow runs get `environment` in addition to the cloud's.
         """
-        self.worker = Service(
-            name="Prefect worker",
-            command=[
-                *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
-                *("--name", "local", "--install-policy", "never"),
-            ],
-            environment=self.environment | environment,
-            log_path=self.state_dir / "logs" / "worker.log",
-            records=self._records,
-        )
-        self.worker.start()
+        command = [
+            *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
+            *("--name", "local", "--install-policy", "never"),
+        ]
+        self.worker = self._begin("Prefect worker", "worker", command, self.endpoints.environment | environment)
         log = self.worker.log_path
         self.worker.wait_until(lambda: _WORKER_READY in log.read_text(), START_DEADLINE_SECONDS)
 
@@ -279,26 +257,6 @@ class LocalCloud:
         if self._endpoints is None:
             raise RuntimeError("the local cloud was not started")
         return self._endpoints
-
-    @property
-    def aws_endpoint_url(self) -> str:
-        """Return the address of every AWS service."""
-        return self.endpoints.aws_endpoint_url
-
-    @property
-    def prefect_api_url(self) -> str:
-        """Return the address of Prefect's API."""
-        return self.endpoints.prefect_api_url
-
-    @property
-    def prefect_ui_url(self) -> str:
-        """Return the address of Prefect's UI."""
-        return self.endpoints.prefect_ui_url
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Return the complete environment of a process that uses this cloud."""
-        return self.endpoints.environment
 
     def client(self, service: str, **options: Any) -> Any:
         """Return a boto3 client of the embedded cloud's root user."""
@@ -320,12 +278,4 @@ class LocalCloud:
         Raises:
             CommandFailed: it failed or took too long; with the end of its output.
         """
-        with ProjectCommand(command, self.environment | (environment or {})) as running:
-            return running.finish(timeout_seconds)
-
-    @property
-    def _records(self) -> Path:
-        return self.state_dir / "processes"
-
-    def _base_environment(self) -> dict[str, str]:
-        return clean_environment(self.state_dir / "home", self.state_dir / "tmp")
+        return run_command(command, self.endpoints.environment | (environment or {}), timeout_seconds)

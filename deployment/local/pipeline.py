@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from blocks.prefect_names import PrefectNames
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
-from deployment.aws.stack import StackEvent
 from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
 
@@ -24,7 +23,6 @@ def bring_up(
     parameters: Mapping[str, str] | None = None,
     timeouts: Timeouts = Timeouts(),
     on_step: Callable[[str], None] = lambda _: None,
-    on_event: Callable[[StackEvent], None] = lambda _: None,
 ) -> dict[str, str]:
     """Deploy everything into `cloud`, or update it, and return the stack's outputs.
 
@@ -32,7 +30,6 @@ def bring_up(
         parameters: the template's, besides the image and Prefect's address.
         timeouts: of the state machine and its task.
         on_step: called with a short description of each step.
-        on_event: called with every event of the stack's deployment.
 
     Raises:
         StackError: the stack could not be deployed.
@@ -44,7 +41,6 @@ def bring_up(
         stack_name=STACK_NAME,
         parameters={"ImageUri": IMAGE, **_prefect_parameters(cloud), **(parameters or {})},
         timeouts=timeouts,
-        on_event=on_event,
     )
     cloud.save_outputs(outputs)
     on_step("registering blocks and deployments in Prefect")
@@ -55,7 +51,7 @@ def bring_up(
 
 def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
     """Return Prefect's address; its password, if any, becomes a secret in the cloud, as on AWS."""
-    address = {"PrefectApiUrl": cloud.prefect_api_url}
+    address = {"PrefectApiUrl": cloud.endpoints.prefect_api_url}
     auth_string = cloud.endpoints.prefect_auth_string
     if not auth_string:
         return address

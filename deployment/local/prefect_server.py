@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import sqlite3
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployment.local.ports import HOST
-from deployment.local.services import answers, fetch
+
+_WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,14 @@ def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
     """
     url = f"http://{HOST}:{port}/api"
     headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
-    settings = fetch(f"{url}/admin/settings", headers=headers) if answers(f"{url}/ready") else None
-    return settings is not None and json.loads(settings).get("home") == str(home)
+    try:
+        for path in ("ready", "admin/settings"):
+            request = urllib.request.Request(f"{url}/{path}", headers=headers)  # noqa: S310 (http only, loopback)
+            with _WITHOUT_PROXIES.open(request, timeout=2) as answer:
+                settings = answer.read()
+    except OSError:
+        return False
+    return bool(json.loads(settings).get("home") == str(home))
 
 
 def database(home: Path) -> Path:

@@ -35,24 +35,20 @@ def running_cloud(state_dir: Path) -> Endpoints:
 
 
 @contextmanager
-def some_cloud(
-    state_dir: Path, *, aws_port: int | None, prefect_port: int | None, on_step: Callable[[str], None]
-) -> Iterator[Endpoints]:
-    """Give the cloud that runs on `state_dir`, or start one with the pipeline and stop it afterwards."""
-    if StateLock(state_dir).is_taken():
-        yield running_cloud(state_dir)
+def some_cloud(cloud: LocalCloud, on_step: Callable[[str], None]) -> Iterator[Endpoints]:
+    """Give the cloud that runs on the same state folder, or start `cloud` with the pipeline and stop it afterwards."""
+    if StateLock(cloud.state_dir).is_taken():
+        yield running_cloud(cloud.state_dir)
         return
-    with started_cloud(state_dir, aws_port=aws_port, prefect_port=prefect_port, on_step=on_step) as cloud:
+    with started_cloud(cloud, on_step):
         yield cloud.endpoints
 
 
 @contextmanager
-def started_cloud(
-    state_dir: Path, *, aws_port: int | None, prefect_port: int | None, on_step: Callable[[str], None]
-) -> Iterator[LocalCloud]:
+def started_cloud(cloud: LocalCloud, on_step: Callable[[str], None]) -> Iterator[None]:
     """Start a cloud, deploy the pipeline, and stop the cloud afterwards."""
     on_step("starting the embedded cloud and the Prefect server")
-    with LocalCloud(state_dir, aws_port=aws_port, prefect_port=prefect_port) as cloud:
+    with cloud:
         bring_up(cloud, parameters=LOCAL_PARAMETERS, on_step=on_step)
         cloud.mark_ready()
-        yield cloud
+        yield

@@ -6,9 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,11 +65,6 @@ class Service:
     def _processes(self) -> list[ProcessRecord]:
         return [record for record in recorded(self.records) if record.what == self.name]
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._keeper is not None and self._keeper.poll() is None
-
     def check(self) -> None:
         """Raise ServiceDied if it ended unexpectedly."""
         if self._keeper is not None and self._keeper.poll() is not None:
@@ -121,25 +114,3 @@ class Service:
             return f" Its log, {self.log_path}, is empty."
         shown = "\n".join(f"  {line}" for line in lines[-_LOG_LINES_SHOWN:])
         return f" The last lines of {self.log_path}:\n{shown}"
-
-
-_WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def fetch(url: str, timeout_seconds: float = 2, headers: Mapping[str, str] | None = None) -> bytes | None:
-    """Return the body of a 2xx response to a GET of `url`, else None.
-
-    The user's proxy is not used: everything is loopback.
-    """
-    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 (http only, loopback)
-    try:
-        with _WITHOUT_PROXIES.open(request, timeout=timeout_seconds) as answer:
-            body: bytes = answer.read()
-            return body if 200 <= answer.status < 300 else None
-    except (OSError, urllib.error.URLError, ValueError):
-        return None
-
-
-def answers(url: str, timeout_seconds: float = 2) -> bool:
-    """Whether a GET of `url` gets a 2xx response."""
-    return fetch(url, timeout_seconds) is not None

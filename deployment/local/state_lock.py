@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import TextIO
 
 from deployment.local.errors import LocalCloudBusy
 
@@ -13,13 +14,13 @@ class StateLock:
     """The right to use a state folder."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._descriptor: int | None = None
+        self._path = state_dir / "lock"
+        self._file: TextIO | None = None
 
     @property
     def held(self) -> bool:
         """Whether this object holds it."""
-        return self._descriptor is not None
+        return self._file is not None
 
     def acquire(self) -> None:
         """Take it; create the folder if missing.
@@ -27,42 +28,38 @@ class StateLock:
         Raises:
             LocalCloudBusy: another process holds it.
         """
-        self._state_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip()
-            os.close(descriptor)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a+", encoding="utf-8")
+        if not _lock(file):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
             raise LocalCloudBusy(
-                f"A local cloud is already running on {self._state_dir} (process {holder or 'unknown'}). "
+                f"A local cloud is already running on {self._path.parent} (process {holder}). "
                 "Stop it first (Ctrl-C where it runs), or choose another state folder with --state."
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._descriptor = descriptor
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._file = file
 
     def release(self) -> None:
         """Release it if it is held."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def is_taken(self) -> bool:
         """Whether any process, including this one, holds it."""
-        if self.held:
-            return True
-        if not self._path.exists():
-            return False
-        descriptor = os.open(self._path, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        if self.held or not self._path.exists():
+            return self.held
+        with self._path.open(encoding="utf-8") as file:
+            return not _lock(file)
 
-    @property
-    def _path(self) -> Path:
-        return self._state_dir / "lock"
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

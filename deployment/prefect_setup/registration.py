@@ -17,7 +17,7 @@ from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS, SettingsMissing
 from blocks.settings_block import PipelineSettingsBlock, credentials_of_stack
 from deployment import PROJECT_ROOT
-from deployment.aws.stack import find_stack
+from deployment.aws.stack import find_stack, outputs_of
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.blocks import blocks_of
 from deployment.prefect_setup.work_pools import ECS, KINDS, work_pool
@@ -48,7 +48,10 @@ def register(stack: str, pool: str) -> Iterator[str]:
         ContractInvalid, AutomationsInvalid: a file of the project is wrong.
         DeploymentsRefused: the deployments could not be created.
     """
-    names, outputs, contracts = PrefectNames(stack), _outputs_of(stack), Contracts.load(CONTRACTS)
+    deployed = find_stack(client_of("cloudformation"), stack)
+    if deployed is None:
+        raise SettingsMissing(f"there is no stack {stack} in this account and region")
+    names, outputs, contracts = PrefectNames(stack), outputs_of(deployed), Contracts.load(CONTRACTS)
     with get_client(sync_client=True) as client:
         client.create_work_pool(work_pool(names, pool, outputs), overwrite=True)
     yield f"work pool {names.pool(pool)}"
@@ -87,15 +90,6 @@ def apply_limits(names: PrefectNames, contracts: Iterable[Contract]) -> Iterator
         for name, limit in wanted.items():
             client.upsert_global_concurrency_limit_by_name(name, limit)
             yield f"concurrency limit {name}: {limit}"
-
-
-def _outputs_of(stack: str) -> dict[str, str]:
-    cloudformation = client_of("cloudformation")
-    found = find_stack(cloudformation, stack)
-    if found is None:
-        raise SettingsMissing(f"there is no stack {stack} in this account and region")
-    described = cloudformation.describe_stacks(StackName=found["StackId"])["Stacks"][0]
-    return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
 
 
 def _deploy_all() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from deployment.prefect_setup.access import PrefectAccess
-from deployment.project_commands import CommandFailed, ProjectCommand
+from deployment.project_commands import CommandFailed, run_command
 from flows.refinery.errors import TransientError
 
 _REQUEST_SECONDS = 15
@@ -98,7 +98,6 @@ def _run(arguments: list[str], access: PrefectAccess, *, region: str, home: Path
         "AWS_REGION": region,
     }
     try:
-        with ProjectCommand(["python", "-m", "deployment.prefect_setup", *arguments], environment) as running:
-            running.finish(_COMMAND_SECONDS)
+        run_command(["python", "-m", "deployment.prefect_setup", *arguments], environment, _COMMAND_SECONDS)
     except CommandFailed as error:
         raise PrefectSetupFailed(str(error)) from error

@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+# What is wrong with a file, and what the chain does with it:
 Flavour = Literal[
-    "clean",
-    "bad_rows",
-    "wrong_types",
-    "bad_ranges",
-    "duplicates",
-    "missing_column",
-    "empty",
-    "header_only",
-    "not_a_table",
-    "too_many_bad",
+    "clean",  # nothing: every row is published
+    # In these three, one row in 25 is quarantined, and the others are published.
+    "bad_rows",  # a field too few, one too many, no order number, or no date
+    "wrong_types",  # words where a number or a date should be
+    "bad_ranges",  # an impossible value
+    "duplicates",  # one row in 25 repeats the order before it; preprocessing drops it
+    # These are rejected as a whole.
+    "missing_column",  # the column `quantity` is missing
+    "empty",  # no bytes at all
+    "header_only",  # a header and no row; the contract expects at least one row
+    "not_a_table",  # an image named .csv
+    "too_many_bad",  # two rows in five are bad, more than the contract allows
 ]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 HEADER = ("order_id", "ordered_at", "customer_id", "country", "sku", "quantity", "unit_price", "discount")
@@ -32,9 +35,9 @@ HEADER = ("order_id", "ordered_at", "customer_id", "country", "sku", "quantity",
 _COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "IT", "NO", "PL", "SE")
 _FIRST_ORDER = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _EVERY = 25  # one row in so many has the flavour's fault
+_MAX_BAD_ROWS = 1 / 5  # the contract's threshold; a file with fewer than five rows always exceeds it
 
 OrderRow = list[str]
-_Spoil = Callable[[OrderRow, int], OrderRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,114 +60,28 @@ class ExpectedOutcome:
 
 
 def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:
-    """Write a file of orders.
-
-    Args:
-        path: the CSV file to write.
-        rows: data rows, at least one; ignored by flavours without rows.
-        flavour: see the function of the same name below.
-    """
+    """Write a CSV file of `rows` orders, at least one; flavours without rows ignore the number."""
     if rows < 1:
         raise ValueError(f"rows is {rows}; at least 1 is needed")
-    return _WRITERS[flavour](path, rows, random.Random(seed))  # noqa: S311 sample data, no secret
-
-
-# --- flavours: each with its outcome in the chain -----------------------------------------------------------
-
-
-def clean(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """Every row is published."""
-    _write_csv(path, HEADER, _orders(rows, chance))
-    return ExpectedOutcome(rows, published=rows, quarantined=0, dropped=0, rejected=False)
-
-
-def bad_rows(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """One row in 25 has a field too few, one too many, no order number, or no date: quarantined; the rest published."""
-    return _write_spoiled(path, rows, chance, [_short, _long, _without("order_id"), _without("ordered_at")])
-
-
-def wrong_types(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """One row in 25 has words where a number or a date should be: quarantined as it was; the rest published."""
-    spoils = [_with("quantity", "three"), _with("ordered_at", "yesterday"), _with("unit_price", "12.50 EUR")]
-    return _write_spoiled(path, rows, chance, spoils)
-
-
-def bad_ranges(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """One row in 25 has an impossible value: quarantined by the expectation that it fails; the rest published."""
-    spoils = [
-        _with("quantity", "0"),
-        _with("quantity", "5000"),
-        _with("unit_price", "-1.00"),
-        _with("discount", "1.5"),
-        _with("country", "XX"),
-    ]
-    return _write_spoiled(path, rows, chance, spoils)
-
-
-def duplicates(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """One row in 25 repeats the order before it: preprocessing drops the repetition; the rest published."""
-    orders = _orders(rows, chance)
-    repeated = [index for index in _spoiled_places(rows) if index > 0]
-    for index in repeated:
-        orders[index] = list(orders[index - 1])
-    _write_csv(path, HEADER, orders)
-    return ExpectedOutcome(rows, rows - len(repeated), quarantined=0, dropped=len(repeated), rejected=False)
-
-
-def missing_column(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """The column `quantity` is missing: the file is rejected, and the reason names the column."""
-    place = HEADER.index("quantity")
-    _write_csv(path, _left_out(HEADER, place), [_left_out(order, place) for order in _orders(rows, chance)])
-    return _rejected(rows)
-
-
-def empty(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:  # noqa: ARG001 one signature for all flavours
-    """No bytes at all: the file is rejected as empty."""
-    path.write_bytes(b"")
-    return _rejected(0)
-
-
-def header_only(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:  # noqa: ARG001
-    """A header and no row: the file is rejected, as the contract expects at least one row."""
-    _write_csv(path, HEADER, [])
-    return _rejected(0)
-
-
-def not_a_table(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """An image named .csv: the file is rejected because it is in no allowed format."""
-    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + chance.randbytes(64 * rows))
-    return _rejected(0)
-
-
-def too_many_bad(path: Path, rows: int, chance: random.Random) -> ExpectedOutcome:
-    """At least two rows in five are bad: more than the contract allows, so the whole file is rejected."""
-    orders = _orders(rows, chance)
-    for index in range(rows):
-        if index % 5 in (0, 1):
-            orders[index] = _with("quantity", "-1")(orders[index], index)
-    _write_csv(path, HEADER, orders)
-    return _rejected(rows)
-
-
-_WRITERS: dict[Flavour, Callable[[Path, int, random.Random], ExpectedOutcome]] = {
-    "clean": clean,
-    "bad_rows": bad_rows,
-    "wrong_types": wrong_types,
-    "bad_ranges": bad_ranges,
-    "duplicates": duplicates,
-    "missing_column": missing_column,
-    "empty": empty,
-    "header_only": header_only,
-    "not_a_table": not_a_table,
-    "too_many_bad": too_many_bad,
-}
-
-
-# --- orders -------------------------------------------------------------------------------------------------
-
-
-def _orders(rows: int, chance: random.Random) -> list[OrderRow]:
-    return [_order(number, chance) for number in range(1, rows + 1)]
+    chance = random.Random(seed)  # noqa: S311 sample data, no secret
+    if flavour in ("empty", "not_a_table"):
+        path.write_bytes(b"" if flavour == "empty" else b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + chance.randbytes(64 * rows))
+        return _rejected(0)
+    if flavour == "header_only":
+        _write_csv(path, [HEADER])
+        return _rejected(0)
+    orders = [_order(number, chance) for number in range(1, rows + 1)]
+    if flavour == "missing_column":
+        place = HEADER.index("quantity")
+        _write_csv(path, [(*row[:place], *row[place + 1 :]) for row in (HEADER, *orders)])
+        return _rejected(rows)
+    bad = _spoil(orders, flavour)
+    _write_csv(path, [HEADER, *orders])
+    if flavour == "duplicates":
+        return ExpectedOutcome(rows, rows - bad, quarantined=0, dropped=bad, rejected=False)
+    if bad > rows * _MAX_BAD_ROWS:
+        return _rejected(rows)
+    return ExpectedOutcome(rows, rows - bad, quarantined=bad, dropped=0, rejected=False)
 
 
 def _order(number: int, chance: random.Random) -> OrderRow:
@@ -181,52 +98,51 @@ def _order(number: int, chance: random.Random) -> OrderRow:
     ]
 
 
-def _write_spoiled(path: Path, rows: int, chance: random.Random, spoils: Sequence[_Spoil]) -> ExpectedOutcome:
-    orders = _orders(rows, chance)
-    places = _spoiled_places(rows)
-    for turn, index in enumerate(places):
-        orders[index] = spoils[turn % len(spoils)](orders[index], index)
-    _write_csv(path, HEADER, orders)
-    bad = len(places)
-    if bad > rows / 5:  # the contract's threshold; a file with fewer than five rows always exceeds it
-        return _rejected(rows)
-    return ExpectedOutcome(rows, published=rows - bad, quarantined=bad, dropped=0, rejected=False)
-
-
-def _spoiled_places(rows: int) -> list[int]:
-    return list(range(_EVERY - 1, rows, _EVERY)) or [rows - 1]
-
-
-def _short(row: OrderRow, _index: int) -> OrderRow:
-    return row[:-2]
-
-
-def _long(row: OrderRow, index: int) -> OrderRow:
-    return [*row, f"note {index}"]
-
-
-def _with(column: str, value: str) -> _Spoil:
+def _with(column: str, value: str) -> Callable[[OrderRow], OrderRow]:
     place = HEADER.index(column)
-    return lambda row, _index: [*row[:place], value, *row[place + 1 :]]
+    return lambda row: [*row[:place], value, *row[place + 1 :]]
 
 
-def _without(column: str) -> _Spoil:
-    return _with(column, "")
+# What is done to the rows of a flavour, in turn.
+_SPOILS: dict[Flavour, Sequence[Callable[[OrderRow], OrderRow]]] = {
+    "bad_rows": [lambda row: row[:-2], lambda row: [*row, "a note"], _with("order_id", ""), _with("ordered_at", "")],
+    "wrong_types": [_with("quantity", "three"), _with("ordered_at", "yesterday"), _with("unit_price", "12.50 EUR")],
+    "bad_ranges": [
+        _with("quantity", "0"),
+        _with("quantity", "5000"),
+        _with("unit_price", "-1.00"),
+        _with("discount", "1.5"),
+        _with("country", "XX"),
+    ],
+    "too_many_bad": [_with("quantity", "-1")],
+}
 
 
-def _left_out(row: Sequence[str], place: int) -> OrderRow:
-    return [*row[:place], *row[place + 1 :]]
+def _spoil(orders: list[OrderRow], flavour: Flavour) -> int:
+    """Spoil the rows of a flavour in place, and return how many."""
+    places = list(range(_EVERY - 1, len(orders), _EVERY)) or [len(orders) - 1]
+    if flavour == "duplicates":
+        places = [place for place in places if place > 0]
+        for place in places:
+            orders[place] = orders[place - 1]
+        return len(places)
+    if flavour == "too_many_bad":
+        places = [place for place in range(len(orders)) if place % 5 in (0, 1)]
+    spoils = _SPOILS.get(flavour)
+    if spoils is None:
+        return 0
+    for turn, place in enumerate(places):
+        orders[place] = spoils[turn % len(spoils)](orders[place])
+    return len(places)
 
 
 def _rejected(rows: int) -> ExpectedOutcome:
     return ExpectedOutcome(rows, published=0, quarantined=0, dropped=rows, rejected=True)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[OrderRow]) -> None:
+def _write_csv(path: Path, lines: Sequence[Sequence[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -68,14 +68,7 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
     task = _task(task_arn) if task_arn else {}
     log = (_beside(own_log, task_arn) if own_log else _log_of(task)) if task_arn else None
     lines = _lines_in_cloudwatch(log) if log else []
-    return Crash(
-        cause_of(task), _reported(task) if task else "", tuple(lines or _lines_in_prefect(client, flow_run.id))
-    )
-
-
-def last_lines(client: SyncPrefectClient, flow_run: FlowRun) -> Crash:
-    """Return the crash with Prefect's own log lines only: fast enough for a task that has an upload to process."""
-    return Crash(lines=tuple(_lines_in_prefect(client, flow_run.id)))
+    return Crash(cause_of(task), _reported(task) if task else "", tuple(lines or lines_in_prefect(client, flow_run.id)))
 
 
 def infrastructure_of(task_arn: str) -> str:
@@ -173,7 +166,8 @@ def _readable(line: str) -> str:
     return " ".join([*head, *(f"{name}={fields[name]}" for name in known if fields.get(name) is not None)])
 
 
-def _lines_in_prefect(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
+def lines_in_prefect(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
+    """Return the last lines that Prefect has of a flow run: fast enough for a task that has an upload to process."""
     newest = client.read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])), limit=_LINES, sort=LogSort.TIMESTAMP_DESC
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from flows.observability.run_summary import ConsoleLinks, checks_table, summary
+from flows.observability.run_summary import ConsoleLinks, checks_table, upload_summary
 from flows.pipeline.receipt import Receipt
 from lambda_trigger.message import slug
 
@@ -38,10 +38,9 @@ _SPAN_PERCENT = {"validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact that moves while a long file is refined. A file that is done quickly never gets one.
+    """A progress artifact that moves while a long file is refined.
 
-    Args:
-        quiet_seconds: no artifact before the work has gone on for this long, and no update more often.
+    A file that is done within `quiet_seconds` never gets one; it is updated no more often than that.
     """
 
     def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,12 +53,7 @@ class ProgressBar:
         self._rows_expected: int | None = None
 
     def expect(self, dataset: str, rows: int | None) -> None:
-        """Set what the file is about.
-
-        Args:
-            dataset: names the artifact, so that the UI keeps the history of each dataset.
-            rows: about how many rows it has; None when that is not known.
-        """
+        """Set which dataset the bar is for, and about how many rows its file has, where that is known."""
         self._dataset, self._rows_expected = dataset, rows
 
     def moved(self, part: str, rows: int) -> None:
@@ -85,7 +79,8 @@ class ProgressBar:
         try:
             if self._artifact is None:
                 key = f"progress-{artifact_name(self._dataset)}"
-                self._artifact = _created(create_progress_artifact(percent, key=key, description=what))
+                artifact = create_progress_artifact(percent, key=key, description=what)
+                self._artifact = cast(UUID, artifact)  # it is typed for its asynchronous twin as well
             else:
                 update_progress_artifact(self._artifact, percent, description=what)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
@@ -157,7 +152,7 @@ def show_outcome(
         )
         create_markdown_artifact(
             key=f"{kind}summary-{dataset}",
-            markdown=summary(receipt, links),
+            markdown=upload_summary(receipt, links),
             description="The outcome that the upload would have." if dry_run else "The outcome of the upload.",
         )
         _amend_flow_run({receipt.contract.dataset, str(receipt.status), *tags}, name)
@@ -179,10 +174,3 @@ def _amend_flow_run(tags: set[str], name: str | None) -> None:
         wanted["name"] = name
     with get_client(sync_client=True) as client:
         client.update_flow_run(context.flow_run.id, **wanted)
-
-
-def _created(artifact: Any) -> UUID:
-    """create_progress_artifact is typed for its asynchronous twin as well."""
-    if not isinstance(artifact, UUID):
-        raise TypeError(f"an artifact's id was expected, not {type(artifact).__name__}")
-    return artifact

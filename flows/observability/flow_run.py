@@ -20,7 +20,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
-from flows.observability.crashes import infrastructure_of, last_lines
+from flows.observability.crashes import Crash, infrastructure_of, lines_in_prefect
 from flows.observability.observed_upload import display_name, final_state, run_observed
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.errors import StageBroke
@@ -92,53 +92,51 @@ class FlowRunner:
                     self._go_without(_why(error))
             yield
 
+    @contextmanager
+    def _prefect(self) -> Iterator[SyncPrefectClient]:
+        """Give a client to the block; when Prefect fails in it, go on without Prefect after the block."""
+        try:
+            with get_client(sync_client=True) as client:
+                yield client
+        except Exception as error:  # noqa: BLE001 (observability never holds data back)
+            self._go_without(_why(error))
+
     def _flow_run(self, job: UploadJob) -> FlowRun | None:
         """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is away."""
         upload, parts = job.upload, self._parts
-        try:
-            with get_client(sync_client=True) as client:
+        with self._prefect() as client:
+            try:
+                self._deployment_id = self._deployment_id or client.read_deployment_by_name(self._deployment).id
                 return client.create_flow_run_from_deployment(
-                    self._deployment_of(client),
+                    self._deployment_id,
                     name=display_name(parts, job),
                     parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id or ""},
                     tags=[folder_of(upload.key, parts.settings.incoming_prefix) or "default", "upload"],
                     idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
                     state=Pending(name="Received"),  # workers take only Scheduled runs, so none takes this one
                 )
-        except ObjectNotFound:
-            self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
-        except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(_why(error))
+            except ObjectNotFound:
+                self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
         return None
 
-    def _deployment_of(self, client: SyncPrefectClient) -> UUID:
-        if self._deployment_id is None:
-            self._deployment_id = client.read_deployment_by_name(self._deployment).id
-        return self._deployment_id
-
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Claim the flow run for this process; return False when Prefect went away.
-
-        Raises:
-            RunTaken: another worker has it.
-        """
+        """Claim the flow run; return False when Prefect went away. Raise RunTaken when another worker has it."""
         receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
-        try:
-            with get_client(sync_client=True) as client:
+        claimed: State[Any] | None = None
+        with self._prefect() as client:
+            claimed = _set_state(client, flow_run, claim)
+            if claimed is None and receive_count > 1:
+                # The message came again, so the worker that had the run gave it up or died, and only the display
+                # still shows it as Running. A killed process cannot report that.
+                crash = Crash(lines=tuple(lines_in_prefect(client, flow_run.id)))
+                gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
+                client.set_flow_run_state(flow_run.id, gone, force=True)
                 claimed = _set_state(client, flow_run, claim)
-                if claimed is None and receive_count > 1:
-                    # The message came again, so the worker that had the run gave it up or died, and only the display
-                    # still shows it as Running. A killed process cannot report that.
-                    crash = last_lines(client, flow_run)
-                    gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
-                    client.set_flow_run_state(flow_run.id, gone, force=True)
-                    claimed = _set_state(client, flow_run, claim)
-                if claimed is not None and job.chain.task_arn:
-                    pid = infrastructure_of(job.chain.task_arn)
-                    client.update_flow_run(flow_run.id, infrastructure_pid=pid)
-        except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(_why(error))
+            if claimed is not None and job.chain.task_arn:
+                pid = infrastructure_of(job.chain.task_arn)
+                client.update_flow_run(flow_run.id, infrastructure_pid=pid)
+        if self._away:
             return False
         if claimed is None:
             raise RunTaken(f"flow run {flow_run.name} is being run by another worker")
@@ -165,7 +163,10 @@ class FlowRunner:
             self._go_without(_why(error))
         if receipts:
             if state is not None and not state.is_final():
-                self._show_outcome(flow_run, receipts[-1])
+                # Prefect declined the last state because the run was cancelled while it was at work: what was done is
+                # done, and a run that stays Cancelling would hide it.
+                with self._prefect() as client:
+                    client.set_flow_run_state(flow_run.id, final_state(receipts[-1]), force=True)
             return receipts[-1]
         failure = state.result(raise_on_failure=False) if state is not None and state.is_final() else None
         if isinstance(failure, SluiceError):
@@ -173,15 +174,6 @@ class FlowRunner:
         if isinstance(failure, Exception):
             raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
         return self._run_upload(self._parts, job)
-
-    def _show_outcome(self, flow_run: FlowRun, receipt: Receipt) -> None:
-        """Set the last state, which Prefect declined because the run was cancelled while it was at work: what was done
-        is done, and a run that stays Cancelling would hide it."""
-        try:
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(flow_run.id, final_state(receipt), force=True)
-        except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(_why(error))
 
     def _go_without(self, why: str) -> None:
         """Stop asking Prefect for the rest of this task: every try costs time that the data does not have."""

@@ -40,15 +40,19 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
     log, upload, progress = get_run_logger(), job.upload, ProgressBar()
     again = f", again (attempt {upload.attempt})" if upload.attempt else ""
     log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
-    calls = TaskCalls(progress)
+    calls, settings = TaskCalls(progress), parts.settings
+    chain = job.chain.model_copy(update={"flow_run_id": str(runtime.flow_run.id) if runtime.flow_run.id else None})
     with heartbeat(), upload_slot(limit_of(parts, job)):
-        receipt = run(parts, _of_this_flow_run(job), calls, progress.moved, _log_judged)
+        receipt = run(parts, replace(job, chain=chain), calls, progress.moved, _log_judged)
         if not calls.made:
             log.info("This object version has a receipt already (attempt %s): nothing is left to do.", receipt.attempt)
             return receipt
         progress.done()
         name = display_name(parts, job) if job.by_hand else None
-        show_outcome(receipt, console_links(parts, job), *_tags(job), name=name, dry_run=job.dry_run)
+        links = ConsoleLinks.of(settings.queue_url, settings.published_bucket, job.log)
+        tags = {"dry-run": job.dry_run, "by-hand": job.by_hand, "repair": job.corrections is not None}
+        applying = [tag for tag, applies in tags.items() if applies]
+        show_outcome(receipt, links, *applying, name=name, dry_run=job.dry_run)
         log.info("%s: %s.", outcome_name(receipt), outcome_message(receipt))
         return receipt
 
@@ -84,24 +88,6 @@ def run_name(key: str, run_id: str | None, incoming_prefix: str = "incoming/") -
     return " ".join([" / ".join(names), *([run_id[:8]] if run_id else [])])
 
 
-def console_links(parts: Parts, job: UploadJob) -> ConsoleLinks:
-    """Return the links into the AWS console for what this upload is made into."""
-    settings, log = parts.settings, job.log
-    return ConsoleLinks.of(
-        settings.queue_url, settings.published_bucket, log.group if log else None, log.stream if log else None
-    )
-
-
-def _of_this_flow_run(job: UploadJob) -> UploadJob:
-    flow_run_id = str(runtime.flow_run.id) if runtime.flow_run.id else None
-    return replace(job, chain=job.chain.model_copy(update={"flow_run_id": flow_run_id}))
-
-
-def _tags(job: UploadJob) -> list[str]:
-    tags = {"dry-run": job.dry_run, "by-hand": job.by_hand, "repair": job.corrections is not None}
-    return [tag for tag, applies in tags.items() if applies]
-
-
 # --- stages as tasks --------------------------------------------------------------------------------------------------
 
 
@@ -129,11 +115,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TaskCalls:
-    """Calls each stage as a Prefect task of its name, and logs what it returns to the flow run.
-
-    Attributes:
-        made: the names of the stages that were called.
-    """
+    """Calls each stage as a Prefect task of its name, and logs what it returns; `made` lists the stages called."""
 
     def __init__(self, progress: ProgressBar) -> None:
         self.made: list[str] = []

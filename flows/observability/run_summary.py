@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Receipt, Status, receipt_key
-from flows.refinery.checks import Check
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
 # docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
@@ -23,23 +23,19 @@ class ConsoleLinks:
 
     Attributes:
         region: the AWS region; None on the embedded cloud, which has no console.
-        published_bucket: the bucket of receipts and outputs.
-        log_group, log_stream: where the task logs; None outside of a task.
+        task_log: where the task logs; None outside of a task.
     """
 
     region: str | None
     published_bucket: str
-    log_group: str | None = None
-    log_stream: str | None = None
+    task_log: TaskLog | None = None
 
     @classmethod
-    def of(
-        cls, queue_url: str, published_bucket: str, log_group: str | None = None, log_stream: str | None = None
-    ) -> ConsoleLinks:
+    def of(cls, queue_url: str, published_bucket: str, task_log: TaskLog | None = None) -> ConsoleLinks:
         """Take the region from the queue's URL, which contains it on AWS."""
         real = _REAL_QUEUE.match(queue_url)
         region = real["region"] or real["older"] if real else None
-        return cls(region, published_bucket, log_group, log_stream)
+        return cls(region, published_bucket, task_log)
 
     def object(self, bucket: str, key: str, version_id: str | None = None) -> str:
         """An object, with a link to its page where there is one."""
@@ -63,16 +59,13 @@ class ConsoleLinks:
     @property
     def log(self) -> str | None:
         """The task's log stream."""
-        if not self.log_group or not self.log_stream:
+        if self.task_log is None:
             return None
+        names = (self.task_log.group, self.task_log.stream)
         # The console's own way of writing: percent-encoded twice, with $ for %.
-        group, stream = (quote(quote(name, safe=""), safe="").replace("%", "$") for name in self._log_names)
+        group, stream = (quote(quote(name, safe=""), safe="").replace("%", "$") for name in names)
         where = f"/cloudwatch/home?region={self.region}#logsV2:log-groups/log-group/{group}/log-events/{stream}"
-        return self._linked(self.log_stream, where)
-
-    @property
-    def _log_names(self) -> tuple[str, str]:
-        return self.log_group or "", self.log_stream or ""
+        return self._linked(self.task_log.stream, where)
 
     @property
     def _console(self) -> str:
@@ -88,7 +81,7 @@ def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
     """Return one row for each rule of the contract, failed ones first."""
     return [
         {
-            "result": _result(check),
+            "result": "pass" if check.success else "FAIL" if check.severity == "critical" else "fail",
             "rule": check.rule,
             "failing rows": "" if check.rows_failing is None else f"{check.rows_failing:,}",
             "of rows": "" if check.rows_evaluated is None else f"{check.rows_evaluated:,}",
@@ -99,30 +92,30 @@ def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
     ]
 
 
-def summary(receipt: Receipt, links: ConsoleLinks) -> str:
+def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
     """Return the outcome of one upload, in Markdown."""
+    name = inline_code(receipt.source.key.rsplit("/", 1)[-1])
+    seconds = [(stage, f"{seconds:.2f}") for stage, seconds in receipt.timings_seconds.items()]
     parts = [
-        _headline(receipt),
+        f"## {escape_markdown(outcome_name(receipt))}",
+        f"{name}: {escape_markdown(outcome_message(receipt))}.",
         *([_reasons(receipt)] if receipt.reasons else []),
         _rows(receipt),
         *([_outputs(receipt, links)] if receipt.outputs else []),
         _where(receipt, links),
-        _timings(receipt),
+        _table(("stage", "seconds"), seconds),
     ]
     return "\n\n".join(parts)
 
 
 def outcome_name(receipt: Receipt) -> str:
     """Return the name of the flow run's final state, which the list of runs shows."""
-    if receipt.status is Status.REJECTED:
-        return f"Rejected: {rejection_cause(receipt)}" if receipt.reasons else "Rejected"
+    if receipt.reasons:
+        # The code in a few words: bad_rows.max_fraction is "bad rows".
+        cause = re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
+        return f"Rejected: {cause}"
     quarantined = receipt.rows.quarantined_total
     return f"Published, {quarantined:,} {_plural('row', quarantined)} quarantined" if quarantined else "Published"
-
-
-def rejection_cause(receipt: Receipt) -> str:
-    """Return the first reason in a few words, from its code: bad_rows.max_fraction is "bad rows"."""
-    return re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
 
 
 def outcome_message(receipt: Receipt) -> str:
@@ -146,12 +139,6 @@ def inline_code(text: Any) -> str:
 def escape_markdown(text: str) -> str:
     """Return `text` escaped: a message that quotes a column or a key must become no link, picture or markup."""
     return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
-
-
-def _headline(receipt: Receipt) -> str:
-    name = receipt.source.key.rsplit("/", 1)[-1]
-    headline, message = escape_markdown(outcome_name(receipt)), escape_markdown(outcome_message(receipt))
-    return f"## {headline}\n\n{inline_code(name)}: {message}."
 
 
 def _reasons(receipt: Receipt) -> str:
@@ -200,20 +187,8 @@ def _where(receipt: Receipt, links: ConsoleLinks) -> str:
     return "\n".join(["### Where", "", *(f"- {name}: {value}" for name, value in facts if value)])
 
 
-def _timings(receipt: Receipt) -> str:
-    return _table(
-        ("stage", "seconds"), [(stage, f"{seconds:.2f}") for stage, seconds in receipt.timings_seconds.items()]
-    )
-
-
 def _table(head: tuple[str, str], body: list[tuple[str, str]]) -> str:
     return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---:|", *(f"| {left} | {right} |" for left, right in body)])
-
-
-def _result(check: Check) -> str:
-    if check.success:
-        return "pass"
-    return "FAIL" if check.severity == "critical" else "fail"
 
 
 def _plural(noun: str, count: int) -> str:

@@ -57,7 +57,7 @@ def upload_slot(limit: str | None, *, wait_seconds: float = WAIT_SECONDS) -> Ite
 
 
 def _take(limit: str, wait_seconds: float) -> UUID | None:
-    """Take a slot; None where there is none to be had."""
+    """Take a slot; return None when none became free."""
     log = get_run_logger()
     try:
         return _wait_for_lease(limit, time.monotonic() + (0 if _waited_in_vain.is_set() else wait_seconds), log.info)

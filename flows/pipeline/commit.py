@@ -6,7 +6,7 @@ Everything here can be done again after a crash, and ends in the same place.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -39,11 +39,7 @@ _LOOKS_AT_ONCE = 8
 
 
 def read_receipt(store: ObjectStore, run_id: str) -> Receipt | None:
-    """Return the receipt of a run, or None when there is none yet.
-
-    Raises:
-        ReceiptUnreadable: it is not one that this release reads.
-    """
+    """Return a run's receipt, or None. Raise ReceiptUnreadable for one that this release does not read."""
     found = store.get(receipt_key(run_id))
     return Receipt.from_json(found.body) if found else None
 
@@ -81,9 +77,6 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
 
 def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
     """Commit a receipt, bring the index up to date, and delete what this replaces; return the receipt that counts.
-
-    Args:
-        contract: the contract that judged the file.
 
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first, or one without the corrections.
@@ -126,7 +119,10 @@ def settle(
     """
     by_key = parts.contracts.for_key(job.upload.key)
     contract = contract or _named(parts, receipt.contract.dataset) or by_key
-    _update_index_of(parts, contract, receipt)
+    # The receipt that counts may be of another dataset than this job's.
+    by_dataset = {each.dataset: each for each in (*parts.contracts, contract)}
+    replacing = {name for name, each in by_dataset.items() if each.on_reupload == "replace"}
+    update_index(parts.store, receipt, replacing=replacing, datasets=[each.dataset for each in parts.contracts])
     # A run by hand may be judged by another contract than the one that the key belongs to, or the attempt before.
     contracts = [contract, by_key, *(parts.contracts if receipt.attempt > 0 else ())]
     prefix = parts.settings.incoming_prefix
@@ -136,27 +132,18 @@ def settle(
     _delete_orphaned(parts.store, receipt, folders)
 
 
-def _update_index_of(parts: Parts, contract: Contract, receipt: Receipt) -> None:
-    def replaces(dataset: str) -> bool:
-        # The receipt that counts may be of another dataset than this job's.
-        found = contract if contract.dataset == dataset else _named(parts, dataset)
-        return found is not None and found.on_reupload == "replace"
-
-    update_index(parts.store, receipt, replaces=replaces, datasets=[each.dataset for each in parts.contracts])
-
-
 def _named(parts: Parts, dataset: str) -> Contract | None:
     """The contract of a dataset that a receipt names; None when this release no longer has it."""
     return next((contract for contract in parts.contracts if contract.dataset == dataset), None)
 
 
 def update_index(
-    store: ObjectStore, receipt: Receipt, *, replaces: Callable[[str], bool], datasets: Iterable[str] = ()
+    store: ObjectStore, receipt: Receipt, *, replacing: Collection[str], datasets: Iterable[str] = ()
 ) -> IndexEntry:
     """Bring the source key's index entry up to date and delete the outputs that this retires.
 
     Args:
-        replaces: whether a re-upload replaces earlier outputs, by dataset.
+        replacing: the datasets in which a re-upload replaces earlier outputs.
         datasets: where a forced re-run may have to withdraw what an earlier attempt published, having been judged
             by another contract.
     """
@@ -173,7 +160,7 @@ def update_index(
         entry = updated_entry(
             before,
             current,
-            replace=replaces(current.contract.dataset),
+            replace=current.contract.dataset in replacing,
             newest_first=newest_first(store, runs_of_unknown_order(before, current), current),
         )
         if entry != before and not _put_entry(store, key, entry, found):

@@ -1,20 +1,34 @@
-"""Publish Data Docs: a page for each upload and the index of its dataset. They never hold data back."""
+"""Publish Data Docs: a page for each upload and the index of its dataset. They never hold data back.
+
+The index page contains its entries as JSON, so it is a single object, replaced by compare-and-swap, and nothing can
+contradict it. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more, the older half moves to an archive
+page that is written once; each archive page links to the one before it. So an upload costs one small read and one small
+write, however many uploads came before. Monthly pages would grow with the dataset's traffic, and listing the prefix
+costs a request per thousand pages.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectStore
-from flows.pipeline.data_docs_index import Entry, with_entry
 from flows.pipeline.data_docs_page import page_of
 from flows.pipeline.receipt import Receipt
 
 LOG = logging.getLogger("sluice")
+ENTRIES_PER_PAGE = 200
 _HTML = "text/html; charset=utf-8"
 _ATTEMPTS = 8
+_MAX_REASON = 200  # characters
+_ENTRIES = re.compile(r'<script type="application/json" id="entries">(.*?)</script>', re.DOTALL)
 
 
 def page_key(receipt: Receipt) -> str:
@@ -24,11 +38,7 @@ def page_key(receipt: Receipt) -> str:
 
 
 def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
-    """Render and write the page of a receipt that is about to be committed.
-
-    Returns:
-        the page's key for the receipt to name; None when the page could not be made, which is logged.
-    """
+    """Write the page of a receipt that is about to be committed. Return its key, or None when it could not be made."""
     key = page_key(receipt)
     written = _best_effort(lambda: store.put(key, page_of(receipt), content_type=_HTML), "page", receipt)
     return key if written else None
@@ -39,18 +49,15 @@ def list_page(store: ObjectStore, receipt: Receipt) -> None:
 
     When a worker dies before this, the receipt still names the page, and only a list for people lacks a line.
     """
-    key = receipt.docs_page
-    if key is None:
+    if receipt.docs_page is None:
         return
-    folder = key.rsplit("/", 1)[0]
-    entry = Entry.of(receipt, key)
+    folder, _, name = receipt.docs_page.rpartition("/")
 
     def change(stored: str | None) -> str:
-        update = with_entry(stored, receipt.contract.dataset, entry)
-        if update.archive:
-            name, text = update.archive
-            store.put(f"{folder}/{name}", text, content_type=_HTML)
-        return update.index
+        index, archive = with_entry(stored, receipt.contract.dataset, Entry.of(receipt, name))
+        for archive_page, text in archive.items():
+            store.put(f"{folder}/{archive_page}", text, content_type=_HTML)
+        return index
 
     _best_effort(lambda: change_text(store, f"{folder}/index.html", change), "index", receipt)
 
@@ -76,3 +83,92 @@ def _best_effort(do: Callable[[], Any], what: str, receipt: Receipt) -> bool:
         LOG.warning("run %s: the Data Docs %s could not be written: %s", receipt.run_id, what, type(error).__name__)
         return False
     return True
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+
+class Entry(BaseModel):
+    """One upload in the index; `page` is the file name of its page, in the index's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    page: str
+    key: str
+    when: str = Field(description="ISO 8601, UTC")
+    status: str
+    rows_in: int
+    published: int
+    quarantined: int
+    dropped: int
+    reason: str = ""
+
+    @classmethod
+    def of(cls, receipt: Receipt, page: str) -> Entry:
+        """Return the index entry of a receipt."""
+        return cls(
+            page=page,
+            key=receipt.source.key,
+            when=receipt.created_at,
+            status=str(receipt.status),
+            rows_in=receipt.rows.rows_in,
+            published=receipt.rows.published,
+            quarantined=receipt.rows.quarantined_total,
+            dropped=receipt.rows.dropped_total,
+            reason=receipt.reason[:_MAX_REASON],
+        )
+
+
+class Index(BaseModel):
+    """The content of a dataset's index page: the newest entries first, and the number of archive pages."""
+
+    dataset: str
+    archived: int = 0
+    entries: tuple[Entry, ...] = ()
+
+
+def read_index(stored: str | None, dataset: str) -> Index:
+    """Return the index that a page carries; an empty one where there is no page, or none that can be read."""
+    found = _ENTRIES.search(stored) if stored else None
+    if found:
+        try:
+            return Index.model_validate_json(found.group(1))
+        except ValidationError:
+            pass
+    return Index(dataset=dataset)
+
+
+def with_entry(stored: str | None, dataset: str, entry: Entry) -> tuple[str, dict[str, str]]:
+    """Return a dataset's index page with one more upload, and the archive page to write before it, if any, by its name.
+
+    An entry of the same page is replaced. Two workers that move entries at the same time start from the same index, so
+    they write the same archive page; one of them then loses the compare-and-swap and begins again.
+
+    Args:
+        stored: the index page as it is stored; None, or a page that cannot be read, begins a new one.
+    """
+    index = read_index(stored, dataset)
+    archived, title = index.archived, f"Data Docs of {dataset}"
+    entries = (entry, *(known for known in index.entries if known.page != entry.page))
+    archive = {}
+    if len(entries) > 2 * ENTRIES_PER_PAGE:
+        entries, moved = entries[:-ENTRIES_PER_PAGE], entries[-ENTRIES_PER_PAGE:]
+        archive_page = _template().render(
+            title=f"{title}, archive {archived + 1}", entries=moved, older=_archive_name(archived)
+        )
+        archived += 1
+        archive = {_archive_name(archived): archive_page}
+    index = Index(dataset=dataset, archived=archived, entries=entries)
+    return _template().render(title=title, entries=entries, older=_archive_name(archived), index=index), archive
+
+
+def _archive_name(number: int) -> str:
+    """The file name of the n-th archive page, from 1; "" for none."""
+    return f"archive-{number:06d}.html" if number else ""
+
+
+@functools.cache
+def _template() -> Any:
+    from jinja2 import Template  # comes with GX, whose pages need it as well
+
+    return Template((Path(__file__).parent / "data_docs_index.html").read_text(encoding="utf-8"), autoescape=True)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import functools
 import html
-import importlib
-from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 from flows.pipeline.receipt import Receipt, Status
@@ -29,50 +27,41 @@ _HOME_LINK = "../../../../index.html"  # GX's pages lie four folders deep, ours 
 
 def page_of(receipt: Receipt) -> str:
     """Render the page. Takes about 50 ms; the first page takes longer, because it imports GX's renderers."""
-    render = _renderers()
-    document = render.ValidationResultsPageRenderer().render(_suite_result(receipt))
+    renderer, view = _renderers()
+    document = renderer.render(_suite_result(receipt))
     overview = document.sections[0]
     # GX links to a page about the suite. There is none: the contract is a file in the repository.
     overview.content_blocks[0].subheader.string_template["styling"]["params"].pop("expectation_suite_name", None)
     document.sections.insert(1, _rows_section(receipt))
     # GX's templates do not escape the title, and a file's name could contain a script.
     document.page_title = html.escape(document.page_title)
-    page: str = _view().render(document, show_how_to_buttons=False)
+    page: str = view.render(document, show_how_to_buttons=False)
     return page.replace(f'"{_HOME_LINK}"', '"index.html"')
 
 
 @functools.cache
-def _renderers() -> SimpleNamespace:
+def _renderers() -> tuple[Any, Any]:
+    # Cached with their compiled templates: compiling takes three quarters of the time of a page.
     gx()  # sets GX up without analytics and without its log
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
 
-    def load(module: str, *names: str) -> dict[str, Any]:
-        found = importlib.import_module(f"great_expectations.{module}")
-        return {name: getattr(found, name) for name in names}
-
-    return SimpleNamespace(
-        **load("core.expectation_validation_result", "ExpectationSuiteValidationResult", "ExpectationValidationResult"),
-        **load("render.renderer.page_renderer", "ValidationResultsPageRenderer"),
-        **load("render.view", "DefaultJinjaPageView"),
-        **load("render", "RenderedSectionContent", "RenderedStringTemplateContent", "RenderedTableContent"),
-    )
-
-
-@functools.cache
-def _view() -> Any:
-    # Cached with its compiled templates: compiling takes three quarters of the time of a page.
-    return _renderers().DefaultJinjaPageView()
+    return ValidationResultsPageRenderer(), DefaultJinjaPageView()
 
 
 # --- what GX shows ----------------------------------------------------------------------------------------------------
 
 
 def _suite_result(receipt: Receipt) -> Any:
+    import great_expectations
+    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
+
     checks = [check for check in receipt.checks if check.kind in _GX_KINDS][:MAX_CHECKS]
     passed = sum(check.success for check in checks)
     source = receipt.source
-    return _renderers().ExpectationSuiteValidationResult(
+    return ExpectationSuiteValidationResult(
         success=receipt.status is Status.PUBLISHED,
-        results=[_result(check, receipt) for check in checks],
+        results=[_result(check, receipt.rows.rows_in) for check in checks],
         suite_name=receipt.contract.dataset,
         statistics={
             "evaluated_expectations": len(checks),
@@ -82,7 +71,7 @@ def _suite_result(receipt: Receipt) -> Any:
         },
         meta={
             "run_id": {"run_name": receipt.run_id, "run_time": receipt.created_at},
-            "great_expectations_version": importlib.import_module("great_expectations").__version__,
+            "great_expectations_version": great_expectations.__version__,
             "batch_spec": {
                 "data_asset_name": source.key,
                 "bucket": source.bucket,
@@ -95,14 +84,15 @@ def _suite_result(receipt: Receipt) -> Any:
     )
 
 
-def _result(check: Check, receipt: Receipt) -> Any:
-    names = _renderers()
-    return names.ExpectationValidationResult(
+def _result(check: Check, rows: int) -> Any:
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+
+    return ExpectationValidationResult(
         success=check.success,
         expectation_config=gx().ExpectationConfiguration(
             type=check.expectation, kwargs=_arguments(check), severity=check.severity
         ),
-        result=_counts(check, receipt.rows.rows_in),
+        result=_counts(check, rows),
         exception_info={"raised_exception": False, "exception_message": None, "exception_traceback": None},
         meta={},
     )
@@ -150,51 +140,45 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-# --- what GX does not know --------------------------------------------------------------------------------------------
+# --- what GX does not know, as blocks of its document model -----------------------------------------------------------
 
 
-def _rows_section(receipt: Receipt) -> Any:
-    tables = (
-        [_table("Why", reasons)] if (reasons := [[reason.code, reason.message] for reason in receipt.reasons]) else []
-    )
-    tables.append(_table("Rows", list(_row_lines(receipt))))
-    others = [check for check in receipt.checks if check.kind not in _GX_KINDS][:MAX_CHECKS]
-    if others:
-        tables.append(_table("Types, columns and undecodable rows", [_line_of(check) for check in others]))
-    if receipt.outputs:
-        lines = [[output.kind, output.key, f"{output.rows:,} rows"] for output in receipt.outputs]
-        tables.append(_table("Outputs", lines))
-    name = "Why it was rejected, and its rows" if receipt.reasons else "Rows"
-    return _renderers().RenderedSectionContent(section_name=name, content_blocks=tables)
-
-
-def _row_lines(receipt: Receipt) -> Iterator[list[str]]:
+def _rows_section(receipt: Receipt) -> dict[str, Any]:
     rows = receipt.rows
-    yield ["in the file", f"{rows.rows_in:,}"]
-    yield ["published", f"{rows.published:,}"]
-    for rule, count in rows.quarantined.items():
-        yield [f"quarantined: {rule}", f"{count:,}"]
-    for step, count in rows.dropped.items():
-        yield [f"dropped: {step}", f"{count:,}"]
+    others = [check for check in receipt.checks if check.kind not in _GX_KINDS][:MAX_CHECKS]
+    tables: dict[str, list[tuple[str, ...]]] = {
+        "Why": [(reason.code, reason.message) for reason in receipt.reasons],
+        "Rows": [
+            ("in the file", f"{rows.rows_in:,}"),
+            ("published", f"{rows.published:,}"),
+            *((f"quarantined: {rule}", f"{count:,}") for rule, count in rows.quarantined.items()),
+            *((f"dropped: {step}", f"{count:,}") for step, count in rows.dropped.items()),
+        ],
+        "Types, columns and undecodable rows": [(check.rule, _failing_rows(check)) for check in others],
+        "Outputs": [(output.kind, output.key, f"{output.rows:,} rows") for output in receipt.outputs],
+    }
+    return {
+        "section_name": "Why it was rejected, and its rows" if receipt.reasons else "Rows",
+        "content_blocks": [_table(title, lines) for title, lines in tables.items() if lines],
+    }
 
 
-def _line_of(check: Check) -> list[str]:
-    counted = "" if check.rows_failing is None else f"{check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
-    return [check.rule, counted]
+def _failing_rows(check: Check) -> str:
+    return "" if check.rows_failing is None else f"{check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
 
 
-def _table(title: str, lines: Sequence[Sequence[str]]) -> Any:
-    return _renderers().RenderedTableContent(
-        content_block_type="table",
-        header=_text(title, tag="h6", styling={"classes": ["m-0"]}),
-        table=[[_text(cell) for cell in line] for line in lines],
-        styling={"classes": ["col-12", "table-responsive", "mt-1"], "body": {"classes": ["table", "table-sm"]}},
-    )
+def _table(title: str, lines: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    return {
+        "content_block_type": "table",
+        "header": _text(title, tag="h6", styling={"classes": ["m-0"]}),
+        "table": [[_text(cell) for cell in line] for line in lines],
+        "styling": {"classes": ["col-12", "table-responsive", "mt-1"], "body": {"classes": ["table", "table-sm"]}},
+    }
 
 
-def _text(text: str, **template: Any) -> Any:
+def _text(text: str, **template: Any) -> dict[str, Any]:
     """Text in GX's document model. As a parameter it is escaped; in the template itself it would be markup."""
-    return _renderers().RenderedStringTemplateContent(
-        content_block_type="string_template",
-        string_template={"template": "$value", "params": {"value": text}, **template},
-    )
+    return {
+        "content_block_type": "string_template",
+        "string_template": {"template": "$value", "params": {"value": text}, **template},
+    }

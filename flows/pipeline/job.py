@@ -21,11 +21,7 @@ from lambda_trigger.message import UploadMessage
 
 @dataclass(frozen=True)
 class Parts:
-    """What an upload needs of the outside world; flows/composition.py puts it together.
-
-    Attributes:
-        read_contracts: reads all contracts; called when the first upload needs one.
-    """
+    """What an upload needs of the outside world; flows/composition.py puts it together."""
 
     settings: PipelineSettings
     store: ObjectStore
@@ -34,11 +30,7 @@ class Parts:
 
     @cached_property
     def contracts(self) -> Contracts:
-        """The contracts of all datasets.
-
-        Raises:
-            ContractInvalid: one of them has a fault.
-        """
+        """The contracts of all datasets. Raises ContractInvalid when one of them has a fault."""
         return self.read_contracts()
 
 
@@ -65,7 +57,6 @@ class UploadJob:
     """One attempt at one upload.
 
     Attributes:
-        upload: the object version.
         chain: the identifiers of the message, task and flow run that this attempt belongs to.
         contract: overrides the contract that its key belongs to.
         corrections: values that a repair puts into some rows, on top of earlier repairs.
@@ -89,7 +80,6 @@ class Fetched:
 
     Attributes:
         path: the local copy of the object version; the other stages write into its folder.
-        facts: what S3 reports about the object version.
         contract: judges the file.
         corrections: values that this repair and earlier ones put into some rows.
     """
@@ -102,12 +92,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Published:
-    """What the stage publish returns.
-
-    Attributes:
-        outputs: what was uploaded.
-        receipt: another worker's receipt, when it committed first; nothing was uploaded then.
-    """
+    """What was uploaded, or the receipt of another worker that committed first: nothing was uploaded then."""
 
     outputs: tuple[Output, ...] = ()
     receipt: Receipt | None = None
@@ -118,7 +103,6 @@ class Outcome:
     """The results of the stages before `record`: everything that the receipt needs. None for a stage that did not run.
 
     Attributes:
-        contract: the contract that judges the file.
         earlier: the receipt of an earlier attempt.
         error: why a stage cannot publish the file.
         seconds: how long each stage took.

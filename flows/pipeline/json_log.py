@@ -7,6 +7,7 @@ printed text only the kind and the place are logged.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -19,7 +20,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 LOG = logging.getLogger("sluice.log")
 
@@ -71,7 +72,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-class RedactedStream:
+class RedactedStream(io.TextIOBase):
     """Replaces standard output or standard error: logs that something was printed, and not what.
 
     What a dataset's custom step prints is usually the data itself.
@@ -80,24 +81,14 @@ class RedactedStream:
     encoding = "utf-8"
 
     def __init__(self, name: str) -> None:
-        """Args:
-        name: of the stream.
-        """
         self._name = name
 
-    def write(self, text: str) -> int:
+    def write(self, text: str, /) -> int:
         """Log that there was a text; ignore line ends, which `print` writes by themselves."""
         if text.strip():
             fields = {"stream": self._name, "characters": len(text)}
             LOG.warning("something was printed; its text is left out, as it may quote data", extra={"fields": fields})
         return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def isatty(self) -> bool:
-        """It is no terminal."""
-        return False
 
 
 def log_json_lines(level: int = logging.INFO) -> None:
@@ -118,22 +109,19 @@ def _replace_console_handlers() -> None:
     that send logs elsewhere, as Prefect's to its API, stay."""
     for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
-        console = [handler for handler in logger.handlers if _is_console(handler)]
-        for handler in console:
-            logger.removeHandler(handler)
-        if console:
-            logger.propagate = True
-
-
-def _is_console(handler: logging.Handler) -> bool:
-    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                logger.removeHandler(handler)
+                logger.propagate = True
 
 
 def _log_what_python_prints() -> None:
     warnings.showwarning = _log_warning
-    sys.excepthook = _log_end_of_process
+    sys.excepthook = lambda kind, _, trace: _log_exception("ended by an unexpected exception", kind, trace)
     threading.excepthook = _log_end_of_thread
-    sys.unraisablehook = _log_unraisable
+    sys.unraisablehook = lambda args: _log_exception(
+        "an exception that could not be raised", args.exc_type, args.exc_traceback
+    )
     sys.stdout, sys.stderr = RedactedStream("stdout"), RedactedStream("stderr")
 
 
@@ -142,8 +130,8 @@ def _log_warning(
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: TextIO | None = None,  # noqa: ARG001 (the signature of warnings.showwarning)
-    line: str | None = None,  # noqa: ARG001
+    *_: Any,
+    **__: Any,
 ) -> None:
     fields = {"warning": category.__name__, "place": f"{Path(filename).name}:{lineno}"}
     LOG.warning("Python warns", extra={"fields": fields})
@@ -154,14 +142,6 @@ def _log_exception(event: str, kind: type[BaseException] | None, trace: Tracebac
     LOG.error(event, extra={"fields": about})
 
 
-def _log_end_of_process(kind: type[BaseException], _error: BaseException, trace: TracebackType | None) -> None:
-    _log_exception("ended by an unexpected exception", kind, trace)
-
-
 def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
     name = args.thread.name if args.thread else None
     _log_exception("a thread ended by an unexpected exception", args.exc_type, args.exc_traceback, thread=name)
-
-
-def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
-    _log_exception("an exception that could not be raised", args.exc_type, args.exc_traceback)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial, total_ordering
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -57,43 +56,6 @@ def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
     )
 
 
-@total_ordering
-@dataclass(frozen=True, slots=True, eq=False)
-class VersionOrder:
-    """When an object version was written, relative to others of its key.
-
-    The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
-    (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified, unless
-    S3's list of versions decides (see `runs_of_unknown_order`).
-    """
-
-    sequencer: str | None
-    last_modified: str
-
-    def __lt__(self, other: VersionOrder) -> bool:
-        if self.sequencer and other.sequencer:
-            width = max(len(self.sequencer), len(other.sequencer))
-            return self._padded(width) < other._padded(width)
-        return self._second < other._second
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, VersionOrder) and not (self < other or other < self)
-
-    __hash__ = None  # type: ignore[assignment]  # equality depends on the pair, so it has no hash
-
-    @property
-    def _second(self) -> str:
-        return self.last_modified[: len("2026-01-01T00:00:00")]  # an event's time has a fraction, LastModified has none
-
-    def _padded(self, width: int) -> str:
-        return (self.sequencer or "").upper().ljust(width, "0")
-
-    @classmethod
-    def of(cls, receipt: Receipt) -> VersionOrder:
-        """Return the order of the object version of a receipt."""
-        return cls(receipt.source.sequencer, receipt.source.last_modified or "")
-
-
 class IndexedRun(BaseModel):
     """One run in the index entry of its source key."""
 
@@ -108,11 +70,6 @@ class IndexedRun(BaseModel):
     rows_quarantined: int
     created_at: str
     data_keys: tuple[str, ...]
-
-    @property
-    def order(self) -> VersionOrder:
-        """When its object version was written."""
-        return VersionOrder(self.sequencer, self.last_modified)
 
     @classmethod
     def of(cls, receipt: Receipt) -> IndexedRun:
@@ -135,7 +92,22 @@ class IndexedRun(BaseModel):
 
     def is_ordered_by_s3(self, other: IndexedRun) -> bool:
         """Return whether the S3 events of both show which version came first."""
-        return bool(self.sequencer and other.sequencer) and self.order != other.order
+        return bool(self.sequencer and other.sequencer) and self.age(other) != 0
+
+    def age(self, other: IndexedRun) -> int:
+        """Return 1 when this object version was written after the other one, -1 when before, 0 when that is not known.
+
+        The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
+        (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified,
+        unless S3's list of versions decides (see `runs_of_unknown_order`).
+        """
+        if self.sequencer and other.sequencer:
+            width = max(len(self.sequencer), len(other.sequencer))
+            mine, theirs = (sequencer.upper().ljust(width, "0") for sequencer in (self.sequencer, other.sequencer))
+        else:
+            # By the second: an event's time has a fraction, LastModified has none.
+            mine, theirs = (run.last_modified[: len("2026-01-01T00:00:00")] for run in (self, other))
+        return (mine > theirs) - (mine < theirs)
 
 
 class IndexEntry(BaseModel):
@@ -270,8 +242,8 @@ def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str])
     if run.same_run(other):
         return run.attempt >= other.attempt
     listed = [run_id for run_id in newest_first if run_id in (run.run_id, other.run_id)]
-    if run.is_ordered_by_s3(other) or (len(listed) < 2 and run.order != other.order):
-        return run.order > other.order
+    if run.is_ordered_by_s3(other) or (len(listed) < 2 and run.age(other)):
+        return run.age(other) > 0
     if listed:
         return listed[0] == run.run_id  # a version that S3 no longer lists was removed as an old one
     # S3 lists neither: use a fixed rule, so that the result does not depend on the order of arrival.

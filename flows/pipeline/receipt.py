@@ -15,7 +15,7 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage, folder_of
 
-SCHEMA_VERSION = 1
+RECEIPT_SCHEMA_VERSION = 1
 MAX_REASON_CHARACTERS = 300
 _MAX_REASON_BYTES = 1500  # S3 allows 2 KB of user metadata in all
 _MAX_CHECKS = 500  # keeps a receipt far below what Step Functions can carry (256 KiB)
@@ -114,7 +114,7 @@ class Chain(_Part):
 class Receipt(_Part):
     """The outcome of one object version. Its existence is the commit: readers trust it and nothing else."""
 
-    schema_version: int = Field(SCHEMA_VERSION, alias="schema", description="of the receipt itself")
+    schema_version: int = Field(RECEIPT_SCHEMA_VERSION, alias="schema", description="of the receipt itself")
     status: Status = Field(description="published or rejected")
     run_id: str = Field(description="32 hexadecimal characters from bucket, key and version")
     attempt: int = Field(description="0 for the upload itself, n for its n-th forced re-run")
@@ -169,10 +169,10 @@ class Receipt(_Part):
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the document"
             raise ReceiptUnreadable(f"not a receipt: {where}: {first['msg']}") from error
-        if receipt.schema_version != SCHEMA_VERSION:
+        if receipt.schema_version != RECEIPT_SCHEMA_VERSION:
             raise ReceiptUnreadable(
                 f"receipt {receipt.run_id} has schema {receipt.schema_version}; "
-                f"this release reads schema {SCHEMA_VERSION}"
+                f"this release reads schema {RECEIPT_SCHEMA_VERSION}"
             )
         return receipt
 

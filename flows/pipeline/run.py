@@ -67,9 +67,12 @@ def run_upload(
     contract = job.contract or parts.contracts.for_key(job.upload.key)
     do = _StageRunner(parts, job, call)
     fetched = refined = published = rejection = None
-    with log_context(run_id=job.upload.run_id, dataset=contract.dataset), _work_dir() as work_dir:
+    with (
+        log_context(run_id=job.upload.run_id, dataset=contract.dataset),
+        tempfile.TemporaryDirectory(prefix="sluice-") as folder,
+    ):
         try:
-            fetched = do(fetch, parts, job, contract, earlier, work_dir)
+            fetched = do(fetch, parts, job, contract, earlier, Path(folder))
             refined = do(refine, fetched, on_progress, on_judged)
             if not refined.rejected and not job.dry_run:
                 published = do(publish, parts, job, fetched, refined)
@@ -81,12 +84,6 @@ def run_upload(
 
 RunUpload = Callable[..., Receipt]
 """What has the parameters of `run_upload`."""
-
-
-@contextmanager
-def _work_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        yield Path(folder)
 
 
 class _StageRunner:

@@ -6,7 +6,6 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectFacts, ObjectGone
@@ -30,9 +29,8 @@ from flows.pipeline.receipt import (
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
-from flows.refinery.refine import OnJudged, Progress, Refined
-from flows.refinery.refine import refine as refine_file
-from flows.refinery.repair.corrections import Corrections, read_corrections
+from flows.refinery.refine import OnJudged, Progress, Refined, refine_file
+from flows.refinery.repair.corrections import read_corrections
 from flows.refinery.write.outputs import OutputFile, output_file
 from lambda_trigger.message import UploadMessage
 
@@ -54,12 +52,7 @@ class ObjectTooLarge(FileRejected):
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
-    """Download the object version, and the corrections that earlier repairs made to its rows.
-
-    Args:
-        contract: the contract that will judge the file.
-        earlier: the receipt of an earlier attempt.
-        work_dir: an existing folder for the local files.
+    """Download the object version into `work_dir`, and the corrections that earlier repairs made to its rows.
 
     Raises:
         ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
@@ -144,24 +137,16 @@ def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFil
     if refined.quarantine:
         files.append(("quarantine", "quarantine", refined.quarantine))
     if refined.fitted:
-        files.append(("fitted", "data", _fitted_file(work_dir, refined.fitted)))
-    if fetched.corrections:
-        files.append((CORRECTIONS, "quarantine", _corrections_file(work_dir, fetched.corrections)))
+        path = work_dir / "fitted.json"
+        path.write_text(json.dumps(refined.fitted, sort_keys=True, indent=1))
+        # Readers of data folders skip names that begin with _.
+        files.append(("fitted", "data", output_file(path, "_fitted/", 0, ".json")))
+    if fetched.corrections:  # from which a later attempt at the same object version starts
+        path = work_dir / "corrections.parquet"
+        fetched.corrections.write(path)
+        corrections = output_file(path, "", len(fetched.corrections.rows), ".corrections.parquet")
+        files.append((CORRECTIONS, "quarantine", corrections))
     return files
-
-
-def _fitted_file(work_dir: Path, fitted: dict[str, Any]) -> OutputFile:
-    """Write what the steps learned. Readers of data folders skip names that begin with _."""
-    path = work_dir / "fitted.json"
-    path.write_text(json.dumps(fitted, sort_keys=True, indent=1))
-    return output_file(path, "_fitted/", 0, ".json")
-
-
-def _corrections_file(work_dir: Path, corrections: Corrections) -> OutputFile:
-    """Write the corrections, from which a later attempt at the same object version starts."""
-    path = work_dir / "corrections.parquet"
-    corrections.write(path)
-    return output_file(path, "", len(corrections.rows), ".corrections.parquet")
 
 
 # --- record -----------------------------------------------------------------------------------------------------------
@@ -187,13 +172,9 @@ def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
 
 
 def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
-    """Return the receipt of an upload that is published or rejected.
-
-    Raises:
-        StageBroke: not every row is accounted for.
-    """
+    """Return the receipt of an upload. Raise StageBroke when not every row is accounted for."""
     upload, refined, contract = job.upload, outcome.refined, outcome.contract
-    reasons = _reasons(outcome)
+    reasons, published = _reasons(outcome), outcome.published or Published()
     rows = _rows(refined, rejected=bool(reasons))
     if not rows.balanced:
         raise StageBroke(
@@ -217,7 +198,7 @@ def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
             dataset=contract.dataset, content_hash=contract.content_hash, is_default=contract.is_default
         ),
         rows=rows,
-        outputs=_corrections_of(outcome.earlier) if reasons else _outputs(outcome),
+        outputs=_corrections_of(outcome.earlier) if reasons else published.outputs,
         checks=refined.checks if refined else (),
         reasons=reasons,
         fitted=refined.fitted if refined and not reasons else {},
@@ -233,10 +214,6 @@ def _reasons(outcome: Outcome) -> tuple[RejectionReason, ...]:
     if outcome.error:
         return (RejectionReason.of(outcome.error),)
     return outcome.refined.rejected if outcome.refined else ()
-
-
-def _outputs(outcome: Outcome) -> tuple[Output, ...]:
-    return outcome.published.outputs if outcome.published else ()
 
 
 def _rows(refined: Refined | None, *, rejected: bool) -> Rows:

@@ -96,7 +96,7 @@ class Refined:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def refine(
+def refine_file(
     source: Path,
     contract: Contract,
     work_dir: Path,

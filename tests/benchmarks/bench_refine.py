@@ -17,7 +17,7 @@ import pandas as pd
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.formats import ROWS_PER_PARTITION
-from flows.refinery.refine import refine
+from flows.refinery.refine import refine_file
 from flows.refinery.validate.expectations import Judge
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import Method, rules_of
@@ -95,7 +95,7 @@ def write_sample(path: Path, rows: int) -> None:
 
 def by_sluice(source: Path, folder: Path) -> int:
     """Run the refinery: decode, coerce, validate, quarantine, preprocess, write Parquet with its digest."""
-    return refine(source, CONTRACT, folder).rows_published
+    return refine_file(source, CONTRACT, folder).rows_published
 
 
 def by_hand(source: Path, folder: Path) -> int:

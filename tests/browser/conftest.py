@@ -24,4 +24,4 @@ def chain() -> Iterator[Chain]:
 def room(chain: Chain) -> Iterator[ControlRoom]:
     """Return the UI of the chain's Prefect server."""
     with browser() as running:
-        yield ControlRoom(new_page(running), chain.cloud.prefect_ui_url)
+        yield ControlRoom(new_page(running), chain.cloud.endpoints.prefect_ui_url)

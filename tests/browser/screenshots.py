@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not uploads.follow(followed, deadline_seconds=_DEADLINE_SECONDS):
             print("the demo's files did not come to their ends", file=sys.stderr)
             return 1
-        _take(chain.cloud.prefect_ui_url, given.folder)
+        _take(chain.cloud.endpoints.prefect_ui_url, given.folder)
     return 0
 
 

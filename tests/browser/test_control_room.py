@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -87,7 +86,7 @@ def test_the_automations_say_what_they_watch_and_do(room: ControlRoom) -> None:
 def test_a_custom_run_with_changed_parameters_finishes(
     room: ControlRoom, chain: Chain, published: UploadMessage
 ) -> None:
-    deployment = httpx.get(f"{chain.cloud.prefect_api_url}/deployments/name/process-upload/sluice", timeout=30).json()
+    deployment = chain.call_prefect("GET", "/deployments/name/process-upload/sluice")
     assert deployment["work_pool_name"] == WORK_POOL
     before = chain.receipt(published)
     room.open_custom_run(deployment["id"])
@@ -97,8 +96,8 @@ def test_a_custom_run_with_changed_parameters_finishes(
     room.submit()
 
     def finished() -> str | None:
-        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flow_runs": {"tags": {"all_": ["dry-run"]}}}
-        runs = httpx.post(f"{chain.cloud.prefect_api_url}/flow_runs/filter", json=newest, timeout=30).json()
+        of_dry_runs = {"tags": {"all_": ["dry-run"]}}
+        runs = chain.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1, flow_runs=of_dry_runs)
         return str(runs[0]["id"]) if runs and runs[0]["state"]["type"] == "COMPLETED" else None
 
     room.open_run_of_id(chain.wait_for(finished, "the custom run to finish"))

@@ -168,18 +168,18 @@ class Chain:
         **parameters: object,
     ) -> str:
         """Start a deployment as Prefect's UI does, and return the flow run's id: a worker of its pool takes it."""
-        deployment_id = self._prefect("GET", f"/deployments/name/{deployment}")["id"]
+        deployment_id = self.call_prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
-        return str(self._prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
+        return str(self.call_prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Apply automations as registering the stack does, in this process: starting one takes long."""
-        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+        with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(automations.apply(NAMES, entries))
 
     def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
         """Apply the concurrency limits of contracts as registering the stack does, in this process."""
-        with temporary_settings({PREFECT_API_URL: self.cloud.prefect_api_url}):
+        with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
@@ -244,25 +244,17 @@ class Chain:
 
     def ask_prefect(self, what: str, **filters: object) -> list[dict[str, Any]]:
         """Return what Prefect's API lists: `what` is flow_runs, task_runs, logs, artifacts, ..."""
-        auth_string = self.cloud.endpoints.prefect_auth_string
-        response = httpx.post(
-            f"{self.cloud.prefect_api_url}/{what}/filter",
-            json=filters,
-            timeout=30,
-            auth=httpx.BasicAuth(*auth_string.split(":", 1)) if auth_string else None,
-        )
-        response.raise_for_status()
-        found: list[dict[str, Any]] = response.json()
+        found: list[dict[str, Any]] = self.call_prefect("POST", f"/{what}/filter", filters)
         return found
 
     def flow_run(self, flow_run_id: str) -> dict[str, Any]:
         """Return one flow run as Prefect shows it."""
-        run: dict[str, Any] = self._prefect("GET", f"/flow_runs/{flow_run_id}")
+        run: dict[str, Any] = self.call_prefect("GET", f"/flow_runs/{flow_run_id}")
         return run
 
     def states_of(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Return all states that a flow run was in, oldest first."""
-        states: list[dict[str, Any]] = self._prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
+        states: list[dict[str, Any]] = self.call_prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
         return states
 
     def final(self, flow_run_id: str) -> dict[str, Any] | None:
@@ -273,22 +265,31 @@ class Chain:
     def artifacts(self, key: str, flow_run_id: str | None = None) -> list[dict[str, Any]]:
         """Return the artifacts of one key, of one flow run if given."""
         wanted = {"key": {"any_": [key]}, **({"flow_run_id": {"any_": [flow_run_id]}} if flow_run_id else {})}
-        found: list[dict[str, Any]] = self._prefect("POST", "/artifacts/filter", {"artifacts": wanted})
+        found: list[dict[str, Any]] = self.call_prefect("POST", "/artifacts/filter", {"artifacts": wanted})
         return found
 
     def log_of(self, flow_run_id: str) -> str:
         """Return what a flow run has logged so far, as Prefect shows it."""
-        lines = self._prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
+        lines = self.call_prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
         return "\n".join(line["message"] for line in lines)
 
-    def _prefect(self, method: str, path: str, body: object = None) -> Any:
-        def ask() -> httpx.Response | None:
-            response = httpx.request(method, f"{self.cloud.prefect_api_url}{path}", json=body, timeout=60)
-            return (
-                None if response.status_code == 503 else response
-            )  # SQLite is busy: ask again, as Prefect's client does
+    def call_prefect(self, method: str, path: str, body: object = None) -> Any:
+        """Call Prefect's API and return the answer's JSON.
 
-        return self.wait_for(ask, f"Prefect to answer {path}").raise_for_status().json()
+        Raises:
+            httpx.HTTPStatusError: Prefect refuses the call.
+        """
+        auth_string = self.cloud.endpoints.prefect_auth_string
+        auth = httpx.BasicAuth(*auth_string.split(":", 1)) if auth_string else None
+
+        def answer() -> httpx.Response | None:
+            url = f"{self.cloud.endpoints.prefect_api_url}{path}"
+            response = httpx.request(method, url, json=body, auth=auth, timeout=60)
+            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked: Prefect's client retries
+            return None if busy else response
+
+        response = self.wait_for(answer, f"Prefect to answer {path}").raise_for_status()
+        return response.json() if response.content else None
 
     def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
         """Return how many messages of a queue are visible and how many are in flight."""

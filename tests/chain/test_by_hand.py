@@ -134,7 +134,7 @@ def test_the_progress_of_a_long_file_is_an_artifact_that_moves(chain: Chain) -> 
             seen.append(chain.artifacts("progress-parcels")[0]["data"])
         progress.done()
 
-    with temporary_settings({PREFECT_API_URL: chain.cloud.prefect_api_url}):
+    with temporary_settings({PREFECT_API_URL: chain.cloud.endpoints.prefect_api_url}):
         long_file()
     (artifact,) = chain.artifacts("progress-parcels")
     assert [*seen, artifact["data"]] == [21.2, 70.0, 82.5, 100.0]

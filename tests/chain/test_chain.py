@@ -86,6 +86,22 @@ def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain, alone: Upl
     assert alone.run_id[:8] in flow_run["name"]
 
 
+def test_the_tasks_of_a_flow_run_show_which_stage_got_the_result_of_which(chain: Chain, alone: UploadMessage) -> None:
+    (flow_run,) = chain.flow_runs(alone)
+    tasks = chain.ask_prefect("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
+    stage_of = {task["id"]: task["name"] for task in tasks}
+    inputs = {
+        task["name"]: {stage_of[value["id"]] for values in task["task_inputs"].values() for value in values}
+        for task in tasks
+    }
+    assert inputs == {
+        "fetch": set(),
+        "refine": {"fetch"},
+        "publish": {"fetch", "refine"},
+        "record": {"fetch", "refine", "publish"},
+    }
+
+
 def test_bad_rows_are_quarantined_with_their_reasons_and_the_others_published(
     chain: Chain, batch: dict[str, UploadMessage]
 ) -> None:

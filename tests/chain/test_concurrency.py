@@ -42,7 +42,7 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
     limited = yaml.safe_load(contract.read_text()) | {"max_concurrent_uploads": 1}
     contract.write_text(yaml.safe_dump(limited, sort_keys=False))
     # Created again: tasks that other tests killed hold slots until their leases end.
-    httpx.delete(f"{chain.cloud.prefect_api_url}/v2/concurrency_limits/{LIMIT}", timeout=30)
+    httpx.delete(f"{chain.cloud.endpoints.prefect_api_url}/v2/concurrency_limits/{LIMIT}", timeout=30)
     chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=1)])
     yield {"SLUICE_CONTRACTS_FOLDER": str(tmp_path / "contracts")}
     chain.apply_limits([])
@@ -51,13 +51,12 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def slot_taken(chain: Chain) -> Iterator[None]:
     """Hold the only slot, as a long upload of the dataset does."""
-    api = f"{chain.cloud.prefect_api_url}/v2/concurrency_limits"
     body = {"names": [LIMIT], "slots": 1, "lease_duration": 600}
-    lease = httpx.post(f"{api}/increment-with-lease", json=body, timeout=30).raise_for_status().json()["lease_id"]
+    lease = chain.call_prefect("POST", "/v2/concurrency_limits/increment-with-lease", body)["lease_id"]
     try:
         yield
     finally:
-        httpx.post(f"{api}/decrement-with-lease", json={"lease_id": lease}, timeout=30).raise_for_status()
+        chain.call_prefect("POST", "/v2/concurrency_limits/decrement-with-lease", {"lease_id": lease})
 
 
 def limits(chain: Chain) -> dict[str, dict[str, Any]]:

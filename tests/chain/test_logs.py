@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from blocks.settings import CONTRACTS
@@ -122,11 +121,7 @@ def shown_by_prefect(chain: Chain, what: str) -> str:
     """Return all of Prefect's logs, states or artifacts as text."""
     pages: list[Any] = []
     while True:
-        answer = httpx.post(
-            f"{chain.cloud.prefect_api_url}/{what}/filter", json={"limit": 200, "offset": 200 * len(pages)}, timeout=30
-        )
-        answer.raise_for_status()
-        pages.append(answer.json())
+        pages.append(chain.ask_prefect(what, limit=200, offset=200 * len(pages)))
         if len(pages[-1]) < 200:
             return json.dumps(pages)
 

@@ -23,6 +23,7 @@ from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders
 from tests.chain.receiver import Receiver, receiver
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
+from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
 _SHORTEST_SECONDS = 10  # the least that Prefect takes for something that is not to happen
@@ -43,10 +44,7 @@ def hook(chain: Chain) -> Iterator[Receiver]:
 
 
 def automations(chain: Chain) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(
-        f"{chain.cloud.prefect_api_url}/automations/filter", json={}, timeout=30
-    ).json()
-    return found
+    return chain.ask_prefect("automations")
 
 
 def test_applying_the_file_again_doubles_nothing(chain: Chain, hook: Receiver) -> None:
@@ -128,11 +126,9 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
 def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
     """The ECS worker leaves a run in Submitting once ECS has taken its request. Nobody starts this one."""
     with _sooner(chain, "Sluice: a submitted run did not begin (sluice)"):
-        api = f"{chain.cloud.prefect_api_url}/deployments"
-        deployment = httpx.get(f"{api}/name/{NAMES.deployment('process-upload')}", timeout=30).json()["id"]
+        deployment = chain.call_prefect("GET", f"/deployments/name/{NAMES.deployment('process-upload')}")["id"]
         run = {"name": "never-begun", "parameters": {"key": "k"}, "state": {"type": "PENDING", "name": "Submitting"}}
-        answer = httpx.post(f"{api}/{deployment}/create_flow_run", json=run, timeout=30)
-        run_id = answer.raise_for_status().json()["id"]
+        run_id = chain.call_prefect("POST", f"/deployments/{deployment}/create_flow_run", run)["id"]
         assert _state(chain, run_id)["name"] == "Submitting"
         chain.wait_for(lambda: _state(chain, run_id)["type"] == "CRASHED", "the run to be Crashed", 90)
     (message,) = {state["message"] for state in chain.states_of(run_id) if state["name"] == "Crashed"}
@@ -164,7 +160,7 @@ def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain
         assert chain.ended(upload)["status"] == "FAILED"
         told = chain.wait_for(lambda: _notice(chain, queue, upload), "the notice")
     finally:
-        chain.cloud.start_prefect()
+        restart_prefect(chain.cloud)
         chain.cloud.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
         chain.sqs.delete_queue(QueueUrl=queue)
     assert told["error"] == "DataRejected"
@@ -182,7 +178,7 @@ def _notifying() -> list[dict[str, Any]]:
 def _remove(chain: Chain, is_meant: Any) -> None:
     for automation in automations(chain):
         if is_meant(automation["name"]):
-            httpx.delete(f"{chain.cloud.prefect_api_url}/automations/{automation['id']}", timeout=30)
+            httpx.delete(f"{chain.cloud.endpoints.prefect_api_url}/automations/{automation['id']}", timeout=30)
 
 
 @contextmanager

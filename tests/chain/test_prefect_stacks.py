@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from blocks.prefect_names import PrefectNames
@@ -93,7 +92,9 @@ def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_envir
     key = "incoming/orders/trial.csv"
     chain.s3.put_object(Bucket=trial["LandingBucket"], Key=key, Body=good_orders(3))
     of_trial = chain.schedule(deployment=TRIAL.deployment("process-upload"), key=key, dry_run=True)
-    without_aws = [word for name in chain.cloud.environment if name.startswith("AWS_") for word in ("-u", name)]
+    without_aws = [
+        word for name in chain.cloud.endpoints.environment if name.startswith("AWS_") for word in ("-u", name)
+    ]
     chain.cloud.run(
         ["env", *without_aws, "prefect", "worker", "start", "--pool", TRIAL.pool("local"), "--run-once"],
         timeout_seconds=300,
@@ -127,10 +128,7 @@ def registered(chain: Chain) -> dict[tuple[str, str], Any]:
 
 
 def _automations(chain: Chain) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(
-        f"{chain.cloud.prefect_api_url}/automations/filter", json={}, timeout=30
-    ).json()
-    return found
+    return chain.ask_prefect("automations")
 
 
 def _setup(chain: Chain, *arguments: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from deployment.commands.repair import repair
-from flows.pipeline.data_docs_index import read
+from flows.pipeline.data_docs import read_index
 from flows.pipeline.receipt import Status
 from tests.chain.chain import Chain
 from tests.chain.files import order, orders
@@ -44,6 +44,6 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     pages = chain.keys("docs/orders/")
     assert {before.docs_page, repaired.docs_page} <= set(pages)
     index = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key="docs/orders/index.html")["Body"].read()
-    listed = {f"docs/orders/{entry.page}" for entry in read(index.decode(), "orders").entries}
+    listed = {f"docs/orders/{entry.page}" for entry in read_index(index.decode(), "orders").entries}
     assert {before.docs_page, repaired.docs_page} <= listed
     chain.settle()

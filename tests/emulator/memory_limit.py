@@ -32,7 +32,7 @@ def install(_state: Path) -> None:
             keywords["labels"][_LIMIT_LABEL] = str(int(memory_mib) * 1024**2)
         return keywords
 
-    def start_watched(container: Container, command: list[str] | str | None, environment: dict[str, str]) -> None:
+    def start_watched(container: Container, command: list[str] | None, environment: dict[str, str]) -> None:
         start(container, command, environment)
         if _LIMIT_LABEL in container.labels:
             threading.Thread(target=_watch, args=(container,), daemon=True).start()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployment.local.emulator.containers import Client, ImageNotFound
+from deployment.local.emulator.containers import Client, NotFound
 
 _ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/"
@@ -47,7 +47,7 @@ def code_in(folder: Path) -> Callable[[str], Path | None]:
         key = (address["account"], address["region"], address["repository"])
         digest, manifest = _manifest(key, address["digest"], address["tag"] or "latest")
         if manifest is None:
-            raise ImageNotFound(f"CannotPullContainerError: {image}: not found")
+            raise NotFound(f"CannotPullContainerError: {image}: not found")
         unpacked = folder / digest.removeprefix("sha256:")[:32]
         if not unpacked.exists():
             _unpack(key, json.loads(manifest), unpacked)

@@ -33,6 +33,7 @@ from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 from tests.faults.saboteur import Sabotage, as_variable, forked
 from tests.looking import looks
+from tests.restart import restart_emulator
 
 VISIBILITY_SECONDS = 10  # the least that the settings allow
 _PRELOADED = ["tests.faults.saboteur", "tests.faults.warm"]
@@ -245,7 +246,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.iam = self.chain.cloud.client("iam")
         self.task_role = self._role_of_task()
-        self.forks = fork_server(self.chain.cloud.environment)
+        self.forks = fork_server(self.chain.cloud.endpoints.environment)
         queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:fault-*"
         self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
 
@@ -290,8 +291,8 @@ class Bench:
         assert emulator is not None
         assert emulator.pid is not None
         os.kill(emulator.pid, signal.SIGKILL)
-        assert eventually(lambda: not emulator.is_running)
-        self.chain.cloud.start_emulator()
+        assert eventually(lambda: emulator.pid is None)
+        restart_emulator(self.chain.cloud)
         self.__dict__.pop("task_environment", None)  # it loses sessions of roles: workers need new ones
 
     def role_named(self, part: str) -> str:
@@ -305,7 +306,7 @@ class Bench:
         """Return a worker's environment: the task's settings, short waits, and the credentials of the task's role."""
         chain = self.chain
         return {
-            **chain.cloud.environment,
+            **chain.cloud.endpoints.environment,
             **settings_of(chain.outputs),
             **self.credentials_of(self.task_role),
             "SLUICE_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),

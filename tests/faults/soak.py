@@ -198,7 +198,7 @@ class Soak:
 def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]) -> Result:
     """Run a soak with its state in `folder`."""
     with LocalCloud(folder / "cloud", with_prefect=False) as cloud:
-        forks = fork_server(cloud.environment)
+        forks = fork_server(cloud.endpoints.environment)
         return Soak(Ground(cloud), forks, folder, uploads, seed, workers, say).run()
 
 

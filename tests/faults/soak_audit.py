@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
-from flows.pipeline.protocol import IndexEntry, VersionOrder, index_key
+from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from tests.faults.soak_files import EVENTS
 from tests.faults.soak_ground import Ground
@@ -147,7 +147,7 @@ def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receip
     ought = (newest[1].run_id, newest[1].attempt) if newest else None
     if entry.retired:
         found.wrong.append(f"{entry_key} still lists {len(entry.retired)} objects to delete")
-    if says is None and newest and entry.withdrawn and entry.withdrawn.order > VersionOrder.of(newest[1]):
+    if says is None and newest and entry.withdrawn and entry.withdrawn.age(IndexedRun.of(newest[1])) > 0:
         return False
     if says != ought:
         found.wrong.append(f"{entry_key}: current is {says}, expected {ought}")

@@ -58,7 +58,7 @@ class Ground:
     @property
     def endpoint_url(self) -> str:
         """Return the embedded cloud's address."""
-        return self.cloud.aws_endpoint_url
+        return self.cloud.endpoints.aws_endpoint_url
 
     def session(self) -> boto3.Session:
         """Return a session of the embedded cloud's root user."""
@@ -70,7 +70,9 @@ class Ground:
 
     def task_environment(self, **more: str) -> dict[str, str]:
         """Return a worker's environment: no Prefect, short waits."""
-        kept = {name: value for name, value in self.cloud.environment.items() if not name.startswith("PREFECT_")}
+        kept = {
+            name: value for name, value in self.cloud.endpoints.environment.items() if not name.startswith("PREFECT_")
+        }
         return {
             **kept,
             "SLUICE_STACK": "soak",

@@ -13,13 +13,14 @@ import pytest
 
 from deployment.local.environment import clean_environment
 from deployment.local.ports import HOST, free_port
-from deployment.local.prefect_server import database, server_environment, start_from_template
-from deployment.local.services import Service, answers
+from deployment.local.prefect_server import database, is_ready, server_environment, start_from_template
+from deployment.local.services import Service
 from deployment.project_commands import program
 from tests.chain.chain import Chain
 from tests.faults.bench import Bench, Case, Outcome
 from tests.faults.catalogue import fault
 from tests.faults.gateway import gateway_to
+from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
 _AREA: Literal["Prefect"] = "Prefect"
@@ -28,14 +29,9 @@ _START_SECONDS = 90
 
 def _set_state(bench: Bench, flow_run_id: str, kind: str, name: str) -> dict[str, Any]:
     """Set a flow run's state as the UI does."""
-    answer = httpx.post(
-        f"{bench.chain.cloud.prefect_api_url}/flow_runs/{flow_run_id}/set_state",
-        json={"state": {"type": kind, "name": name}, "force": kind != "CANCELLING"},
-        timeout=30,
-    )
-    answer.raise_for_status()
-    said: dict[str, Any] = answer.json()
-    return said
+    body = {"state": {"type": kind, "name": name}, "force": kind != "CANCELLING"}
+    answer: dict[str, Any] = bench.chain.call_prefect("POST", f"/flow_runs/{flow_run_id}/set_state", body)
+    return answer
 
 
 def _flow_run(case: Case) -> dict[str, Any]:
@@ -55,7 +51,7 @@ def _stopped(chain: Chain) -> Iterator[None]:
     try:
         yield
     finally:
-        chain.cloud.start_prefect()
+        restart_prefect(chain.cloud)
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> It
     server.start()
     api = f"http://{HOST}:{port}/api"
     try:
-        server.wait_until(lambda: answers(f"{api}/health"), _START_SECONDS)
+        server.wait_until(lambda: is_ready(home, port, "operator:known-to-nobody"), _START_SECONDS)
         yield api
     finally:
         server.stop()
@@ -146,7 +142,7 @@ def test_a_server_that_refuses_us_does_not_hold_data_back(bench: Bench, guarded_
 @fault(_AREA, "server slow", expected="processed and observed, later")
 def test_a_slow_server_shows_the_run_all_the_same(bench: Bench) -> None:
     case = bench.case()
-    with gateway_to(bench.chain.cloud.prefect_api_url) as gateway:
+    with gateway_to(bench.chain.cloud.endpoints.prefect_api_url) as gateway:
         gateway.delay_seconds = 0.2
         assert case.work(environment={"PREFECT_API_URL": gateway.url}).exit_code == 0
     assert case.kept_promises().observed is True

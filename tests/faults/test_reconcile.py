@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from deployment.local.pipeline import settings_of
@@ -51,10 +50,8 @@ def lost(chain: Chain, bench: Bench) -> UploadMessage:
 
 def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
     """Return the rows of the run's artifact."""
-    asked = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}, "type": {"any_": ["table"]}}}
-    answer = httpx.post(f"{chain.cloud.prefect_api_url}/artifacts/filter", json=asked, timeout=30)
-    answer.raise_for_status()
-    (artifact,) = answer.json()
+    wanted = {"flow_run_id": {"any_": [flow_run_id]}, "type": {"any_": ["table"]}}
+    (artifact,) = chain.ask_prefect("artifacts", artifacts=wanted)
     table: list[dict[str, Any]] = json.loads(artifact["data"])
     return table
 

@@ -30,6 +30,7 @@ from tests.faults.bench import kept_promises
 from tests.faults.catalogue import fault
 from tests.faults.saboteur import Sabotage, as_variable
 from tests.faults.step_contracts import hungry_contracts
+from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
 # tests/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
@@ -38,7 +39,7 @@ _SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
 
 
 @dataclass(frozen=True)
-class Story:
+class ExpectedStory:
     """The expected state of one upload in every service.
 
     Attributes:
@@ -93,7 +94,7 @@ def _exits(chain: Chain, upload: UploadMessage) -> list[int | str]:
     ]
 
 
-def _all_tell(chain: Chain, upload: UploadMessage, story: Story) -> None:
+def _all_tell(chain: Chain, upload: UploadMessage, story: ExpectedStory) -> None:
     execution = chain.ended(upload, seconds=150)
     assert (execution["status"], execution.get("error")) == (story.execution, story.error), execution
     receipt = kept_promises(chain, upload, story.receipt)
@@ -173,7 +174,7 @@ def _prefect_down(chain: Chain, _folder: Path) -> UploadMessage:
         upload = _handed_in(chain, "prefect-down")
         chain.ended(upload)
     finally:
-        chain.cloud.start_prefect()
+        restart_prefect(chain.cloud)
     return upload
 
 
@@ -197,33 +198,33 @@ def hanging(chain: Chain) -> UploadMessage:
     return upload
 
 
-_Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
+_Row = tuple[Callable[[Chain, Path], UploadMessage], ExpectedStory]
 
 
 @pytest.mark.parametrize(
     "row",
     [
         pytest.param(
-            (_published, Story()),
+            (_published, ExpectedStory()),
             id="published",
             marks=fault("State agreement", "no fault: published", expected="SUCCEEDED, published, Published, exit 0"),
         ),
         pytest.param(
-            (_rejected, Story("FAILED", "DataRejected", Status.REJECTED, "Rejected")),
+            (_rejected, ExpectedStory("FAILED", "DataRejected", Status.REJECTED, "Rejected")),
             id="rejected",
             marks=fault(
                 "State agreement", "no fault: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
             ),
         ),
         pytest.param(
-            (_exit_1, Story(first_exits=(1,))),
+            (_exit_1, ExpectedStory(first_exits=(1,))),
             id="exit 1",
             marks=fault(
                 "State agreement", "a task exits with 1", expected="SUCCEEDED, published, Published, exits 1 and 0"
             ),
         ),
         pytest.param(
-            (_killed, Story(first_exits=(137,))),
+            (_killed, ExpectedStory(first_exits=(137,))),
             id="killed",
             marks=[
                 fault("State agreement", "a task is killed", expected="SUCCEEDED, published, Published, exits 137 … 0"),
@@ -237,7 +238,9 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
         pytest.param(
             (
                 _out_of_memory,
-                Story(first_exits=(137,), first_reason="OutOfMemoryError: Container killed due to memory usage"),
+                ExpectedStory(
+                    first_exits=(137,), first_reason="OutOfMemoryError: Container killed due to memory usage"
+                ),
             ),
             id="out of memory",
             marks=fault(
@@ -247,7 +250,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             ),
         ),
         pytest.param(
-            (_stopped_by_ecs, Story(first_exits=("UserInitiated",))),
+            (_stopped_by_ecs, ExpectedStory(first_exits=("UserInitiated",))),
             id="stopped by ECS",
             marks=fault(
                 "Queue and task",
@@ -256,7 +259,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             ),
         ),
         pytest.param(
-            (_never_starts, Story(first_exits=("TaskFailedToStart",))),
+            (_never_starts, ExpectedStory(first_exits=("TaskFailedToStart",))),
             id="never starts",
             marks=fault(
                 "State agreement",
@@ -265,14 +268,14 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], Story]
             ),
         ),
         pytest.param(
-            (_prefect_down, Story(flow_run=None)),
+            (_prefect_down, ExpectedStory(flow_run=None)),
             id="Prefect down",
             marks=fault(
                 "State agreement", "Prefect down", expected="SUCCEEDED, published unobserved, no flow run, exit 0"
             ),
         ),
         pytest.param(
-            (_throttled, Story()),
+            (_throttled, ExpectedStory()),
             id="throttled",
             marks=[
                 fault(
@@ -296,4 +299,4 @@ def test_all_services_agree_once_everything_is_quiet(chain: Chain, tmp_path: Pat
 )
 def test_a_hanging_task_does_not_keep_its_upload(chain: Chain, hanging: UploadMessage) -> None:
     assert chain.has_receipt(hanging), "the tasks of other uploads drained the queue"
-    _all_tell(chain, hanging, Story(first_exits=("UserInitiated",), last_exit=None))
+    _all_tell(chain, hanging, ExpectedStory(first_exits=("UserInitiated",), last_exit=None))

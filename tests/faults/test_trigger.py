@@ -253,7 +253,7 @@ def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> TriggerConfig:
 
     def client(service: str) -> Any:
         make: Any = session.client
-        return make(service, config=_CALLS, endpoint_url=chain.cloud.aws_endpoint_url)
+        return make(service, config=_CALLS, endpoint_url=chain.cloud.endpoints.aws_endpoint_url)
 
     dispatcher = Dispatcher(
         client("sqs"), client("stepfunctions"), chain.outputs["QueueUrl"], chain.outputs["StateMachineArn"]

@@ -59,7 +59,7 @@ class Checkout:
                 "HOME": str(self.folder),
                 "COLUMNS": "200",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                **aws_environment(self.cloud.aws_endpoint_url, self.cloud.region),
+                **aws_environment(self.cloud.endpoints.aws_endpoint_url, self.cloud.region),
                 **environment,
             },
             stdin=subprocess.PIPE,
@@ -71,7 +71,12 @@ class Checkout:
 
     def deploy(self, stack: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Deploy without Prefect and without the smoke test, which the first test covers."""
-        parameters = ("--parameter", f"PrefectApiUrl={self.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
+        parameters = (
+            "--parameter",
+            f"PrefectApiUrl={self.cloud.endpoints.prefect_api_url}",
+            "--parameter",
+            "LookAgainSeconds=1",
+        )
         quick = ("--skip-prefect", "--no-smoke-test")
         return self.sluice("deploy", "--stack", stack, *self.here, *parameters, *quick, "--yes", *more, **environment)
 
@@ -140,12 +145,17 @@ def engine_in(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
     """Make the first complete deployment of the shared stack: image, stack, Prefect and a file."""
-    parameters = ("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}", "--parameter", "LookAgainSeconds=1")
+    parameters = (
+        "--parameter",
+        f"PrefectApiUrl={checkout.cloud.endpoints.prefect_api_url}",
+        "--parameter",
+        "LookAgainSeconds=1",
+    )
     return checkout.sluice("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
 
 
 def prefect(cloud: LocalCloud, what: str) -> set[str]:
-    answer = httpx.post(f"{cloud.prefect_api_url}/{what}/filter", json={"limit": 100}, timeout=30)
+    answer = httpx.post(f"{cloud.endpoints.prefect_api_url}/{what}/filter", json={"limit": 100}, timeout=30)
     return {one["name"] for one in answer.json()}
 
 
@@ -180,7 +190,7 @@ def test_the_first_deployment_goes_from_nothing_to_a_receipt(
 
 def test_prefect_knows_the_stack_afterwards(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
     assert deployed.returncode == 0, deployed.stdout
-    api = f"{checkout.cloud.prefect_api_url}/deployments/name"
+    api = f"{checkout.cloud.endpoints.prefect_api_url}/deployments/name"
     reconcile = httpx.get(f"{api}/reconcile/shared", timeout=30).raise_for_status().json()
     assert reconcile["job_variables"]["task_role_arn"] == checkout.outputs("shared")["ReconcileRoleArn"]
     assert httpx.get(f"{api}/process-upload/shared", timeout=30).json()["work_pool_name"] == "sluice-shared-ecs"
@@ -267,7 +277,7 @@ def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -
     name, stopped = "killed", checkout.engine / "store" / "stopped"
     with checkout.begin(
         *("deploy", "--stack", name, *checkout.here, "--skip-prefect", "--no-smoke-test", "--yes"),
-        *("--parameter", f"PrefectApiUrl={checkout.cloud.prefect_api_url}"),
+        *("--parameter", f"PrefectApiUrl={checkout.cloud.endpoints.prefect_api_url}"),
         ENGINE_STOPS="push",
     ) as process:
         eventually(lambda: stopped.exists() or process.poll() is not None, seconds=_MOMENT_SECONDS)

@@ -91,7 +91,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 @pytest.fixture
 def users(cloud: LocalCloud) -> dict[str, str]:
     """Return a user's variables that make the embedded cloud AWS."""
-    return aws_environment(cloud.aws_endpoint_url, cloud.region)
+    return aws_environment(cloud.endpoints.aws_endpoint_url, cloud.region)
 
 
 @contextmanager
@@ -345,8 +345,11 @@ class Busy:
 
     def paginate(self) -> list[dict[str, Any]]:
         self._looks -= 1
+        return [{"StackSummaries": self.describe_stacks()["Stacks"]}]
+
+    def describe_stacks(self, **_: object) -> dict[str, Any]:
         status = "UPDATE_IN_PROGRESS" if self._looks >= 0 else "UPDATE_COMPLETE"
-        return [{"StackSummaries": [{"StackName": "sluice", "StackStatus": status, "StackId": "arn"}]}]
+        return {"Stacks": [{"StackName": "sluice", "StackStatus": status, "StackId": "arn"}]}
 
 
 def test_an_operation_of_somebody_elses_is_waited_for_and_said_once() -> None:
@@ -407,7 +410,7 @@ def test_a_stack_in_rollback_complete_is_offered_to_be_deleted_and_left_on_no(
 
 
 def test_a_change_set_says_what_is_replaced() -> None:
-    with Console(width=40, record=True, file=open("/dev/null", "w")) as console:  # noqa: PTH123
+    with Console(width=40, soft_wrap=True, record=True, file=open("/dev/null", "w")) as console:  # noqa: PTH123
         show_changes(
             console,
             [

@@ -206,7 +206,7 @@ def test_nothing_is_written_into_the_users_home(cloud: LocalCloud, user_home: Pa
 
 
 def test_the_users_credentials_are_in_no_process_of_ours(cloud: LocalCloud) -> None:
-    assert "AKIAUSERSOWNKEY" not in str(cloud.environment)
+    assert "AKIAUSERSOWNKEY" not in str(cloud.endpoints.environment)
     assert cloud.client("sts").get_caller_identity()["Arn"] == f"arn:aws:iam::{ACCOUNT}:root"
     for record in recorded(cloud.state_dir / "processes"):
         environment = Path(f"/proc/{record.pid}/environ").read_text()
@@ -221,17 +221,17 @@ def test_it_listens_on_loopback_only(cloud: LocalCloud) -> None:
         for line in Path(table).read_text().splitlines()[1:]
         if line.split()[3] == "0A"
     }
-    for url in (cloud.aws_endpoint_url, cloud.prefect_api_url):
+    for url in (cloud.endpoints.aws_endpoint_url, cloud.endpoints.prefect_api_url):
         port = int(url.split(":")[2].split("/")[0])
         assert {address for address in listening if address.endswith(f":{port:04X}")} == {f"0100007F:{port:04X}"}
 
 
 def test_the_prefect_ui_talks_to_the_port_that_was_chosen(cloud: LocalCloud) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(cloud.prefect_ui_url) as page:
+    with direct.open(cloud.endpoints.prefect_ui_url) as page:
         assert b"<title>Prefect" in page.read()
-    with direct.open(f"{cloud.prefect_ui_url}/ui-settings") as settings:
-        assert json.load(settings)["api_url"] == cloud.prefect_api_url
+    with direct.open(f"{cloud.endpoints.prefect_ui_url}/ui-settings") as settings:
+        assert json.load(settings)["api_url"] == cloud.endpoints.prefect_api_url
 
 
 # --- tasks --------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_a_task_sees_its_own_environment_and_nothing_else(cloud: LocalCloud) -> 
     seen = json.loads(log_of(cloud, "looks", arn)[0])
     assert seen["GIVEN"] == "by the task definition"
     assert seen["AWS_REGION"] == cloud.region
-    assert seen["AWS_ENDPOINT_URL"] == cloud.aws_endpoint_url
+    assert seen["AWS_ENDPOINT_URL"] == cloud.endpoints.aws_endpoint_url
     assert Path(seen["PATH"].split(":")[0]) == Path(sys.executable).parent
     assert Path(seen["HOME"]).is_relative_to(cloud.state_dir)
     assert not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "HTTP_PROXY", "PREFECT_HOME"} & set(seen)
@@ -518,7 +518,7 @@ def test_a_second_cloud_on_the_same_folder_is_refused(cloud: LocalCloud) -> None
 
 
 def test_a_port_that_is_asked_for_and_taken_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
-    taken = int(cloud.aws_endpoint_url.rsplit(":", 1)[-1])
+    taken = int(cloud.endpoints.aws_endpoint_url.rsplit(":", 1)[-1])
     with pytest.raises(PortTaken, match=str(taken)):
         LocalCloud(tmp_path, aws_port=taken, with_prefect=False).start()
 
@@ -532,7 +532,7 @@ def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
         with ThreadPoolExecutor() as pool:
             list(pool.map(LocalCloud.start, clouds))
         with httpx.Client(trust_env=False, timeout=10) as http:  # the user's proxy does not serve loopback
-            homes = [http.get(f"{one.prefect_api_url}/admin/settings").json()["home"] for one in clouds]
+            homes = [http.get(f"{one.endpoints.prefect_api_url}/admin/settings").json()["home"] for one in clouds]
     finally:
         for one in clouds:
             one.stop()

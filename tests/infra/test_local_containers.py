@@ -11,23 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from deployment.local.emulator.containers import APIError, Container, Containers, NotFound, ProcessHost
+from deployment.local.emulator.containers import APIError, Container, Containers, NotFound
 from deployment.local.processes import recorded
 from tests.emulator.memory_use import exceeds
 
 
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[Containers]:
-    engine = Containers(
-        ProcessHost(
-            working_directory=tmp_path,
-            path=f"{Path(sys.executable).parent}:/usr/bin:/bin",
-            region="eu-central-1",
-            folder=tmp_path / "tasks",
-            logs=tmp_path / "logs",
-            records=tmp_path / "processes",
-        )
-    )
+    engine = Containers(tmp_path, f"{Path(sys.executable).parent}:/usr/bin:/bin", "eu-central-1")
     yield engine
     engine.close(grace_seconds=1)
     assert recorded(tmp_path / "processes") == []
@@ -187,4 +178,4 @@ def test_many_at_once_are_told_apart(containers: Containers) -> None:
     for thread in threads:
         thread.join()
     assert results == {index: index for index in range(8)}
-    assert os.getpid() not in {record.pid for record in recorded(containers.host.records)}
+    assert os.getpid() not in {record.pid for record in recorded(containers.records)}

@@ -24,7 +24,7 @@ from deployment.local.processes import end_leftovers, recorded, remember, start_
 from deployment.local.services import Service
 from deployment.local.state_lock import StateLock
 from deployment.local.state_version import claim_state
-from deployment.project_commands import CommandFailed, ProjectCommand
+from deployment.project_commands import CommandFailed, run_command
 
 _SLEEP = [sys.executable, "-c", "print('asleep', flush=True); import time; time.sleep(60)"]
 
@@ -147,30 +147,30 @@ def test_a_service_started_where_sigint_is_ignored_has_its_default_back(tmp_path
 # --- the project's own commands -----------------------------------------------------------------------------
 
 
-def command(code: str) -> ProjectCommand:
-    return ProjectCommand(["python", "-c", code], {"PATH": os.environ["PATH"]})
+def command(code: str, timeout_seconds: float = 20) -> str:
+    return run_command(["python", "-c", code], {"PATH": os.environ["PATH"]}, timeout_seconds)
 
 
 def test_a_commands_output_is_returned_and_its_whole_environment_is_the_given_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "production")
-    with command("import os, sys; print(sys.executable, os.environ.get('AWS_PROFILE'))") as running:
-        assert running.finish(20).split() == [sys.executable, "None"]
+    output = command("import os, sys; print(sys.executable, os.environ.get('AWS_PROFILE'))")
+    assert output.split() == [sys.executable, "None"]
 
 
 def test_a_command_that_fails_shows_the_end_of_its_output() -> None:
-    with command("print('fir' + 'st'); print('\\n' * 40); print('no such block'); raise SystemExit(4)") as running:
-        with pytest.raises(CommandFailed, match=r"(?s)\b4\b.*no such block") as failed:
-            running.finish(20)
+    with pytest.raises(CommandFailed, match=r"(?s)\b4\b.*no such block") as failed:
+        command("print('fir' + 'st'); print('\\n' * 40); print('no such block'); raise SystemExit(4)")
     assert "first" not in str(failed.value)
 
 
-def test_a_command_that_takes_too_long_is_ended() -> None:
-    with command("import time; time.sleep(60)") as running:
-        with pytest.raises(CommandFailed, match="0 seconds"):
-            running.finish(0.1)
-    assert running._process.poll() is not None
+def test_a_command_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    number = tmp_path / "pid"
+    code = f"import os, pathlib, time; pathlib.Path({str(number)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    with pytest.raises(CommandFailed, match="2 seconds"):
+        command(code, timeout_seconds=2)
+    assert start_of(int(number.read_text())) is None
 
 
 # --- ports and the state folder -----------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from deployment.aws.deploy_stack import (
     delete_stack,
     deploy_stack,
     preview_stack,
-    stack_outputs,
 )
 from deployment.aws.packaging import Timeouts
 from deployment.aws.stack import (
@@ -33,6 +32,8 @@ from deployment.aws.stack import (
     StackEvent,
     StackFailed,
     StackUnusable,
+    find_stack,
+    outputs_of,
 )
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body
 from deployment.local.cloud import LocalCloud
@@ -93,7 +94,7 @@ def test_a_deployment_tells_its_steps_and_what_it_made(clients: Clients) -> None
     assert steps.of("UploadQueue") == ["CREATE_IN_PROGRESS", "CREATE_COMPLETE"]
     assert steps.of("first")[-1] == "CREATE_COMPLETE"
     assert outputs["LandingBucket"] != outputs["PublishedBucket"]
-    assert stack_outputs(clients, "first") == outputs
+    assert outputs_of(find_stack(clients.cloudformation, "first")) == outputs
 
 
 def test_every_output_has_a_value(deployed: dict[str, str]) -> None:
@@ -297,7 +298,7 @@ def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_
         deploy_stack(clients, stack_name="undone", parameters={}, template=spoilt)
     assert raised.value.status == "UPDATE_ROLLBACK_COMPLETE"
     assert "Sweep" in raised.value.failures[0].resource
-    assert stack_outputs(clients, "undone") == before
+    assert outputs_of(find_stack(clients.cloudformation, "undone")) == before
     assert deploy_stack(clients, stack_name="undone", parameters={"MaxAttempts": "6"}) == before
 
 
@@ -313,6 +314,9 @@ class CloudFormationIn:
     def paginate(self) -> list[dict[str, Any]]:
         deleted = self._summary | {"StackStatus": "DELETE_COMPLETE"}
         return [{"StackSummaries": [deleted]}, {"StackSummaries": [self._summary]}]
+
+    def describe_stacks(self, **_: object) -> dict[str, Any]:
+        return {"Stacks": [self._summary]}
 
 
 @pytest.mark.parametrize(

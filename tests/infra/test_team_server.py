@@ -61,9 +61,9 @@ def test_a_run_by_hand_works_behind_a_password(chain: Chain) -> None:
 @pytest.mark.parametrize("auth_string", ["", WRONG_PASSWORD])
 def test_the_api_refuses_whoever_does_not_show_the_password(chain: Chain, auth_string: str) -> None:
     auth = httpx.BasicAuth(*auth_string.split(":")) if auth_string else None
-    answer = httpx.post(f"{chain.cloud.prefect_api_url}/flow_runs/filter", json={}, auth=auth, timeout=30)
+    answer = httpx.post(f"{chain.cloud.endpoints.prefect_api_url}/flow_runs/filter", json={}, auth=auth, timeout=30)
     assert answer.status_code == 401
-    assert httpx.get(f"{chain.cloud.prefect_api_url}/health", timeout=30).is_success
+    assert httpx.get(f"{chain.cloud.endpoints.prefect_api_url}/health", timeout=30).is_success
 
 
 @pytest.mark.parametrize("auth_string", [WRONG_PASSWORD, ""], ids=["wrong", "none"])

@@ -43,11 +43,21 @@ def main() -> None:
     state = options.state.resolve()
     listener = _listen(options.ports)
     _set_environment(state, listener.getsockname()[1], options)
-    client = _docker() if options.docker else _stand_in(state, options)
-    _patch_ministack()
+    docker = _docker() if options.docker else None
+    stand_in = containers.Containers(state, options.task_path, options.region)
+    if docker is None:
+        containers.install(stand_in)
+    # Imported only now: ministack reads the environment when it is imported.
+    logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
+    for name in PATCHES:
+        importlib.import_module(f"deployment.local.emulator.{name}").install()
     for extension in options.extensions:
         importlib.import_module(extension).install(state)
-    end_tasks = _in_docker(client, state, options.region) if options.docker else client.containers.close
+    end_tasks = stand_in.close
+    if docker is not None:
+        from deployment.local.emulator.docker_tasks import DockerTasks
+
+        end_tasks = DockerTasks(docker, state, options.region).close
     asyncio.run(_serve(listener, end_tasks, state / "cloud" / "ready.json"))
 
 
@@ -105,19 +115,6 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         os.environ["HOSTNAME"] = containers.OWN_HOST_NAME
 
 
-def _stand_in(state: Path, options: argparse.Namespace) -> containers.Client:
-    return containers.install(
-        containers.ProcessHost(
-            working_directory=Path.cwd(),
-            path=options.task_path,
-            region=options.region,
-            folder=state / "tasks",
-            logs=state / "logs" / "tasks",
-            records=state / "processes",
-        )
-    )
-
-
 def _docker() -> Any:
     """Return a client of the Docker engine; exit with a message if none answers.
 
@@ -129,22 +126,6 @@ def _docker() -> Any:
     except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
         sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, and none answers: {error}")
     return client
-
-
-def _in_docker(client: Any, state: Path, region: str) -> Callable[[float], None]:
-    """Run tasks as on Fargate; return the function that ends them."""
-    from deployment.local.emulator.docker_tasks import DockerTasks  # it imports ministack
-
-    tasks = DockerTasks(client, state, region)
-    tasks.install()
-    return tasks.close
-
-
-def _patch_ministack() -> None:
-    # Imported only now: ministack reads the environment when it is imported.
-    logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
-    for name in PATCHES:
-        importlib.import_module(f"deployment.local.emulator.{name}").install()
 
 
 async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], ready: Path) -> None:
@@ -163,11 +144,13 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    server = asyncio.create_task(_until_stopped(serve, app.app, config, stop_serving))
+    server = asyncio.create_task(serve(app.app, config, shutdown_trigger=stop_serving.wait))
     await asyncio.wait([asyncio.create_task(_answers()), server], return_when=asyncio.FIRST_COMPLETED)
     durability.resume_executions()
     durability.save_periodically()
-    _write(ready, {"port": listener.getsockname()[1], "pid": os.getpid()})
+    partial = ready.with_suffix(".partial")
+    partial.write_text(json.dumps({"port": listener.getsockname()[1]}))
+    partial.replace(ready)
     await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
     state_machine_role.freeze()
     # The tasks still need the cloud to return their messages.
@@ -178,10 +161,6 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     os._exit(0)  # frozen executions never return
 
 
-async def _until_stopped(serve: Any, app: Any, config: Any, stop: asyncio.Event) -> None:
-    await serve(app, config, shutdown_trigger=stop.wait)
-
-
 async def _answers() -> None:
     """Return when the server answers a request: by then its state is loaded."""
     port = int(os.environ["GATEWAY_PORT"])
@@ -190,12 +169,6 @@ async def _answers() -> None:
     await writer.drain()
     await reader.readline()
     writer.close()
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content))
-    partial.replace(path)
 
 
 if __name__ == "__main__":

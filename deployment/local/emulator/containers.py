@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from deployment.local.processes import forget, kill_group, remember
@@ -28,7 +28,7 @@ from deployment.local.processes import forget, kill_group, remember
 # MiniStack looks up its own container by this name, for its address.
 OWN_HOST_NAME = "sluice-embedded-cloud"
 STOP_TIMEOUT_LABEL = "sluice.stop-timeout-seconds"
-_NETWORK = "loopback"
+_ON_LOOPBACK = {"Networks": {"loopback": {"IPAddress": "127.0.0.1"}}}
 _LOG_POLL_SECONDS = 0.05
 _LOGS_KEPT = 100
 _NEVER = "0001-01-01T00:00:00Z"  # Docker's value for a time in the future
@@ -39,32 +39,7 @@ class APIError(Exception):
 
 
 class NotFound(APIError):
-    """There is no such container."""
-
-
-class ImageNotFound(NotFound):
-    """There is no such image."""
-
-
-@dataclass(frozen=True)
-class ProcessHost:
-    """Where containers' processes run.
-
-    Attributes:
-        working_directory: replaces the image's content: the project's root.
-        path: the PATH of every container.
-        region: AWS_REGION, which Fargate sets.
-        folder: has a folder per container with its home and its TMPDIR.
-        logs: the folder of the containers' outputs, which outlive them.
-        records: the folder of process records (deployment/local/processes.py).
-    """
-
-    working_directory: Path
-    path: str
-    region: str
-    folder: Path
-    logs: Path
-    records: Path
+    """There is no such container or image."""
 
 
 class Container:
@@ -75,16 +50,15 @@ class Container:
         self.name: str = options.get("name") or f"container-{self.id[:8]}"
         self.image = image
         self.labels: dict[str, str] = dict(options.get("labels") or {})
-        self._code = engine.code_of(image) or engine.host.working_directory
-        self._network: str = options.get("network") or _NETWORK
-        self._engine, self._host = engine, engine.host
-        self._folder = self._host.folder / self.id[:12]
-        self._output = self._host.logs / f"{self.name}-{self.id[:4]}.log"
+        self._code = engine.code_of(image) or Path.cwd()
+        self._engine = engine
+        self._folder = engine.state / "tasks" / self.id[:12]
+        self._output = engine.state / "logs" / "tasks" / f"{self.name}-{self.id[:4]}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._created, self._finished = _now(), _NEVER
 
-    def start(self, command: list[str] | str | None, environment: dict[str, str]) -> None:
+    def start(self, command: list[str] | None, environment: dict[str, str]) -> None:
         """Start the process.
 
         Raises:
@@ -95,13 +69,17 @@ class Container:
         home, temporary = self._folder / "home", self._folder / "tmp"
         home.mkdir(parents=True)
         temporary.mkdir()
-        _make_room(self._host.logs)
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        # Keep only the newest outputs: a busy cloud runs thousands of tasks.
+        outputs = sorted(self._output.parent.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in outputs[_LOGS_KEPT:]:
+            path.unlink(missing_ok=True)
         try:
             with self._output.open("wb") as output:
                 self._process = subprocess.Popen(
-                    command if isinstance(command, list) else command.split(),
+                    command,
                     cwd=self._code,
-                    env=self._environment(home, temporary) | environment,
+                    env=self._environment(home, temporary) | {name: str(value) for name, value in environment.items()},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -110,11 +88,8 @@ class Container:
         except OSError as error:
             self._ended.set()
             raise APIError(f"cannot run {command!r}: {error}") from error
-        remember(self._host.records, self._process.pid, f"task {self.name}")
-        reaper = threading.Thread(
-            target=self._reap, args=(self._process,), daemon=True, name=f"container-{self.id[:8]}"
-        )
-        reaper.start()
+        remember(self._engine.records, self._process.pid, f"task {self.name}")
+        threading.Thread(target=self._reap, args=(self._process,), daemon=True).start()
 
     @property
     def pid(self) -> int | None:
@@ -123,13 +98,13 @@ class Container:
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
         return {
-            "PATH": self._host.path,
+            "PATH": self._engine.path,
             "HOME": str(home),
             "TMPDIR": str(temporary),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
-            "AWS_REGION": self._host.region,
-            "AWS_DEFAULT_REGION": self._host.region,
+            "AWS_REGION": self._engine.region,
+            "AWS_DEFAULT_REGION": self._engine.region,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
             "AWS_EC2_METADATA_DISABLED": "true",  # a task on Fargate does not reach it either
         }
@@ -137,7 +112,7 @@ class Container:
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
         kill_group(process.pid)  # a container ends with its main process
-        forget(self._host.records, process.pid)
+        forget(self._engine.records, process.pid)
         self._finished = _now()
         self._ended.set()
 
@@ -162,13 +137,9 @@ class Container:
         return {
             "Id": self.id,
             "Created": self._created,
-            "State": {
-                "Status": self.status,
-                "ExitCode": self.exit_code or 0,
-                "FinishedAt": self._finished,
-            },
+            "State": {"Status": self.status, "ExitCode": self.exit_code or 0, "FinishedAt": self._finished},
             "Labels": self.labels,
-            "NetworkSettings": {"Networks": {self._network: {"IPAddress": "127.0.0.1"}}},
+            "NetworkSettings": _ON_LOOPBACK,
         }
 
     def reload(self) -> None:
@@ -180,11 +151,11 @@ class Container:
             raise TimeoutError(f"{self.name} still runs after {timeout} seconds")
         return {"StatusCode": self.exit_code or 0, "Error": None}
 
-    def kill(self, signal: str | int | None = None) -> None:
-        """Send a signal, by default SIGKILL, to the main process."""
+    def kill(self, signal: str = "SIGKILL") -> None:
+        """Send a signal to the main process."""
         if self._process is None or self._ended.is_set():
             raise APIError(f"{self.name} is not running")
-        self._process.send_signal(_signal_number(signal))
+        self._process.send_signal(Signals[signal])
 
     def stop(self, timeout: float = 10) -> None:
         """Send SIGTERM, and SIGKILL after the stop timeout.
@@ -213,29 +184,24 @@ class Container:
         self._engine.drop(self)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def logs(
-        self, *, stream: bool = False, follow: bool | None = None, tail: str | int = "all", **_: Any
-    ) -> Iterator[bytes] | bytes:
-        """Return its output; with `stream` as an iterator of whole lines until it ends."""
+    def logs(self, *, stream: bool = False, tail: int | None = None, **_: Any) -> Iterator[bytes] | bytes:
+        """Return its last `tail` lines; with `stream` iterate over whole lines until it ends."""
         if stream:
-            return self._lines(self._output.open("rb"), follow=True if follow is None else follow)
-        lines = self._output.read_bytes().splitlines(keepends=True) if self._output.exists() else []
-        return b"".join(lines if tail == "all" else lines[-int(tail) :])
+            return self._lines()
+        lines = self._output.read_bytes().splitlines(keepends=True)
+        return b"".join(lines if tail is None else lines[-tail:])
 
-    def _lines(self, output: Any, *, follow: bool) -> Iterator[bytes]:
-        partial = b""
-        with output:
-            while True:
+    def _lines(self) -> Iterator[bytes]:
+        partial, ended = b"", False
+        with self._output.open("rb") as output:
+            while not ended:
                 # Checked before reading, so that everything written until then is read in this pass.
-                ended = self._ended.is_set() or not follow
+                ended = self._ended.wait(_LOG_POLL_SECONDS)
                 for line in iter(output.readline, b""):
                     partial += line
                     if partial.endswith(b"\n"):
                         yield partial
                         partial = b""
-                if ended:
-                    break
-                self._ended.wait(_LOG_POLL_SECONDS)
         if partial:
             yield partial
 
@@ -245,22 +211,31 @@ class Containers:
     """The engine's containers: `client.containers` of docker-py.
 
     Attributes:
-        host: where their processes run.
-        code_of: returns the folder with an image's code; None for the project's folder.
+        state: the local cloud's state folder, for the containers' files, outputs and process records.
+        path: the PATH of every container.
+        region: AWS_REGION, which Fargate sets.
+        code_of: returns the folder with an image's code; None for the working directory, the project's root.
     """
 
-    host: ProcessHost
+    state: Path
+    path: str
+    region: str
     code_of: Callable[[str], Path | None] = lambda _: None
     _known: dict[str, Container] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 
+    @property
+    def records(self) -> Path:
+        """The folder of process records (deployment/local/processes.py)."""
+        return self.state / "processes"
+
     def run(
         self,
         image: str,
-        command: list[str] | str | None = None,
+        command: list[str] | None = None,
         *,
-        environment: dict[str, str] | list[str] | None = None,
+        environment: dict[str, str] | None = None,
         **options: Any,
     ) -> Container:
         """Start a container and return at once (docker-py's `detach=True`).
@@ -274,7 +249,7 @@ class Containers:
         with self._lock:
             self._known[container.id] = container
         try:
-            container.start(command, _as_dict(environment))
+            container.start(command, environment or {})
         except APIError:
             container.remove()
             raise
@@ -288,9 +263,7 @@ class Containers:
         """
         if container_id == OWN_HOST_NAME:
             # MiniStack gives tasks the address of "its own container" on this network.
-            return types.SimpleNamespace(
-                attrs={"NetworkSettings": {"Networks": {_NETWORK: {"IPAddress": "127.0.0.1"}}}}
-            )
+            return types.SimpleNamespace(attrs={"NetworkSettings": _ON_LOOPBACK})
         with self._lock:
             known = list(self._known.values())
         for container in known:
@@ -301,13 +274,14 @@ class Containers:
     def list(self, *, all: bool = False, filters: dict[str, Any] | None = None, **_: Any) -> list[Container]:
         """Return the running containers, with `all` every container, that have the labels of `filters`."""
         wanted = (filters or {}).get("label", [])
-        labels = [wanted] if isinstance(wanted, str) else wanted
+        labels = {wanted} if isinstance(wanted, str) else set(wanted)
         with self._lock:
             known = [*self._known.values()]
         return [
             container
             for container in known
-            if (all or container.status == "running") and _has_labels(container, labels)
+            if (all or container.status == "running")
+            and labels <= {*container.labels, *(f"{name}={value}" for name, value in container.labels.items())}
         ]
 
     def drop(self, container: Container) -> None:
@@ -330,63 +304,20 @@ class Containers:
                 container.remove(force=True)
 
 
-class Images:
-    """`client.images` of docker-py: the project's environment serves as every image."""
-
-    def get(self, name: str) -> types.SimpleNamespace:
-        """Return an image of this name."""
-        return types.SimpleNamespace(id=name, tags=[name])
-
-
 @dataclass
 class Client:
     """The client that `docker.from_env()` returns."""
 
     containers: Containers
-    images: Images = field(default_factory=Images)
-
-    def ping(self) -> bool:
-        """Return True: the engine answers."""
-        return True
 
 
-def install(host: ProcessHost) -> Client:
+def install(containers: Containers) -> Client:
     """Replace the module `docker` in this process; return the client."""
-    client = Client(Containers(host))
-    errors = types.ModuleType("docker.errors")
-    errors.__dict__.update(APIError=APIError, NotFound=NotFound, ImageNotFound=ImageNotFound, DockerException=APIError)
+    client = Client(containers)
     docker = types.ModuleType("docker")
-    docker.__dict__.update(from_env=lambda **_: client, errors=errors)
-    sys.modules["docker"], sys.modules["docker.errors"] = docker, errors
+    docker.__dict__.update(from_env=lambda **_: client)
+    sys.modules["docker"] = docker
     return client
-
-
-def _has_labels(container: Container, wanted: list[str]) -> bool:
-    """Whether a container has every label of `wanted`, each "name" or "name=value"."""
-    return all(
-        container.labels.get(name) == value if separator else name in container.labels
-        for name, separator, value in (label.partition("=") for label in wanted)
-    )
-
-
-def _as_dict(environment: dict[str, str] | list[str] | None) -> dict[str, str]:
-    if isinstance(environment, dict):
-        return {name: str(value) for name, value in environment.items()}
-    return dict(entry.split("=", 1) for entry in environment or [])
-
-
-def _make_room(logs: Path) -> None:
-    """Keep only the newest outputs: a busy cloud runs thousands of tasks."""
-    logs.mkdir(parents=True, exist_ok=True)
-    newest_first = sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest_first[_LOGS_KEPT:]:
-        path.unlink(missing_ok=True)
-
-
-def _signal_number(wanted: str | int | None) -> int:
-    if wanted is None:
-        return signal.SIGKILL
-    return signal.Signals[wanted] if isinstance(wanted, str) else wanted
 
 
 def _now() -> str:

@@ -26,24 +26,22 @@ class DockerTasks:
     """The containers of one local cloud in a Docker engine."""
 
     def __init__(self, client: Any, state: Path, region: str) -> None:
-        """Args:
-        client: docker-py's, without a timeout.
-        state: the local cloud's state folder, absolute.
-        region: AWS_REGION, which Fargate sets.
+        """Replace how MiniStack prepares and removes containers; remove those that an earlier run left behind.
+
+        Args:
+            client: docker-py's, without a timeout.
+            state: the local cloud's state folder, absolute.
+            region: AWS_REGION, which Fargate sets.
         """
         self._client = client
         self._labels = {STATE_LABEL: str(state)}
-        self._region = region
-
-    def install(self) -> None:
-        """Replace how MiniStack prepares and removes containers; remove those that an earlier run left behind."""
         for container in self._containers(every=True):
             container.remove(v=True, force=True)
         register_metadata, build = ecs._register_metadata, ecs._build_run_kwargs
         remove, forward_log = ecs._remove_docker_container, ecs._start_awslogs_forwarder
 
         def with_region(arn: str, cluster: str, task: Any, container: Any, kind: str, env: Any, *_: Any) -> Any:
-            env.update(AWS_REGION=self._region, AWS_DEFAULT_REGION=self._region, AWS_EXECUTION_ENV="AWS_ECS_FARGATE")
+            env.update(AWS_REGION=region, AWS_DEFAULT_REGION=region, AWS_EXECUTION_ENV="AWS_ECS_FARGATE")
             return register_metadata(arn, cluster, task, container, kind, env, _ON_HOST_NETWORK, None)
 
         def as_defined(container: Any, task: Any, env: Any, ports: Any, network: Any, _mode: bool, *rest: Any) -> Any:
@@ -53,7 +51,8 @@ class DockerTasks:
 
         def remove_in_its_time(client: Any, container_or_id: Any) -> None:
             with contextlib.suppress(Exception):  # as in MiniStack: a container that is gone counts as removed
-                stop_in_its_time(_container(client, container_or_id))
+                by_id = isinstance(container_or_id, str)
+                stop_in_its_time(client.containers.get(container_or_id) if by_id else container_or_id)
             remove(client, container_or_id)
 
         def forward_whole_log(container: Any, *rest: Any) -> None:
@@ -138,7 +137,3 @@ def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict
 def _either_case(mapping: dict[str, Any], name: str) -> Any:
     """Return a member by its camelCase name (RunTask's API) or its capitalized name (CloudFormation)."""
     return mapping.get(name, mapping.get(name[:1].upper() + name[1:]))
-
-
-def _container(client: Any, container_or_id: Any) -> Any:
-    return client.containers.get(container_or_id) if isinstance(container_or_id, str) else container_or_id

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from flows.refinery.contract.model import Column, Contract, Expectation, Step
+from pydantic import BaseModel
+
+from flows.refinery.contract.model import Column, Contract, Expectation, WrittenStep
 
 _POLICIES = ("evolve", "quarantine", "freeze")  # the later, the stricter
 _SEVERITIES = ("info", "warning", "critical")
@@ -27,26 +29,23 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True)
-class Change:
+class ContractChange:
     """One change: its effect, and a sentence that describes it."""
 
     effect: Effect
     message: str
 
 
-def changes_between(before: Contract, after: Contract) -> list[Change]:
+def changes_between(before: Contract, after: Contract) -> list[ContractChange]:
     """Return every difference in meaning, the stricter rules first."""
     found = [
         *_source(before, after),
         *_columns(before, after),
-        *_policies(before, after),
         *_expectations(before.expectations, after.expectations),
         *_bad_rows(before, after),
-        *_steps(before.preprocess, after.preprocess),
-        *_own_steps(before, after),
+        *_steps(before, after),
         *_output(before, after),
-        *_expected(before, after),
-        *_at_once(before, after),
+        *_differing("", Effect.MONITORING, before, after, {"expected_every_hours", "max_concurrent_uploads"}),
         *_descriptions(before, after),
     ]
     return sorted(found, key=lambda change: list(Effect).index(change.effect))
@@ -55,25 +54,28 @@ def changes_between(before: Contract, after: Contract) -> list[Change]:
 # --- the files, and how they are read ---------------------------------------------------------------------------------
 
 
-def _source(before: Contract, after: Contract) -> Iterator[Change]:
+def _source(before: Contract, after: Contract) -> Iterator[ContractChange]:
     if before.dataset != after.dataset:
-        yield Change(Effect.OUTPUT, f"the dataset is {after.dataset!r} instead of {before.dataset!r}")
+        yield ContractChange(Effect.OUTPUT, f"the dataset is {after.dataset!r} instead of {before.dataset!r}")
     if before.sources != after.sources and before.dataset == after.dataset:
-        yield Change(Effect.READS, f"files come from {_list(after.sources)} instead of {_list(before.sources)}")
-    yield from _differing("format: ", Effect.READS, before.format.model_dump(), after.format.model_dump())
+        yield ContractChange(Effect.READS, f"files come from {_list(after.sources)} instead of {_list(before.sources)}")
+    yield from _differing("format: ", Effect.READS, before.format, after.format)
 
 
-def _differing(where: str, effect: Effect, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+def _differing(
+    where: str, effect: Effect, before: BaseModel, after: BaseModel, fields: set[str] | None = None
+) -> Iterator[ContractChange]:
     """One change for each field that differs."""
+    old, new = (model.model_dump(include=fields) for model in (before, after))
     for name in old:
         if old[name] != new[name]:
-            yield Change(effect, f"{where}{name} is {new[name]!r} instead of {old[name]!r}")
+            yield ContractChange(effect, f"{where}{name} is {new[name]!r} instead of {old[name]!r}")
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _columns(before: Contract, after: Contract) -> Iterator[Change]:
+def _columns(before: Contract, after: Contract) -> Iterator[ContractChange]:
     for name, column in before.columns.items():
         if name not in after.columns:
             yield _removed_column(name, column, after)
@@ -82,70 +84,67 @@ def _columns(before: Contract, after: Contract) -> Iterator[Change]:
             yield from _column(name, before.columns[name], column)
             yield from _required(name, before, after)
         elif column.required and after.missing_columns != "evolve":
-            yield Change(Effect.STRICTER, f"column {name!r} is required, as {column.type}")
+            yield ContractChange(Effect.STRICTER, f"column {name!r} is required, as {column.type}")
         else:
-            yield Change(Effect.READS, f"column {name!r} is read as {column.type}")
+            yield ContractChange(Effect.READS, f"column {name!r} is read as {column.type}")
+    for field in ("unknown_columns", "missing_columns"):
+        old, new = getattr(before, field), getattr(after, field)
+        if old != new:
+            stricter = _POLICIES.index(new) > _POLICIES.index(old)
+            yield ContractChange(_stricter_if(stricter), f"{field}: {new} instead of {old}")
 
 
-def _removed_column(name: str, column: Column, after: Contract) -> Change:
+def _removed_column(name: str, column: Column, after: Contract) -> ContractChange:
     if after.unknown_columns == "evolve":
-        return Change(Effect.LOOSER, f"column {name!r} ({column.type}) is no longer required")
+        return ContractChange(Effect.LOOSER, f"column {name!r} ({column.type}) is no longer required")
     fate = "files with it are rejected" if after.unknown_columns == "freeze" else "rows with a value are quarantined"
-    return Change(Effect.STRICTER, f"column {name!r} ({column.type}) is unknown now: {fate}")
+    return ContractChange(Effect.STRICTER, f"column {name!r} ({column.type}) is unknown now: {fate}")
 
 
 _ANY_TYPE_BUT_STRING = ("integer", "number", "json", "boolean", "timestamp", "date", "time")
 _WIDER = {("integer", "number"), ("date", "timestamp"), *((each, "string") for each in _ANY_TYPE_BUT_STRING)}
 
 
-def _column(name: str, before: Column, after: Column) -> Iterator[Change]:
+def _column(name: str, before: Column, after: Column) -> Iterator[ContractChange]:
     if before.type != after.type:
         pair, where = (before.type, after.type), f"column {name!r} is {after.type} instead of {before.type}"
         if pair in _WIDER:
-            yield Change(Effect.LOOSER, f"{where}: every value that was valid still is")
+            yield ContractChange(Effect.LOOSER, f"{where}: every value that was valid still is")
         else:
-            yield Change(Effect.STRICTER, f"{where}: values that cannot be read as this type are quarantined")
-        yield Change(Effect.OUTPUT, f"column {name!r} is published as {after.type} instead of {before.type}")
+            yield ContractChange(Effect.STRICTER, f"{where}: values that cannot be read as this type are quarantined")
+        yield ContractChange(Effect.OUTPUT, f"column {name!r} is published as {after.type} instead of {before.type}")
     if before.nullable != after.nullable:
-        effect = Effect.LOOSER if after.nullable else Effect.STRICTER
-        yield Change(effect, f"column {name!r} {'may' if after.nullable else 'must not'} have missing values")
+        may = "may" if after.nullable else "must not"
+        yield ContractChange(_stricter_if(not after.nullable), f"column {name!r} {may} have missing values")
     options = {"format", "timezone", "missing_values"}
-    old, new = (column.model_dump(include=options) for column in (before, after))
-    yield from _differing(f"column {name!r}: ", Effect.READS, old, new)
+    yield from _differing(f"column {name!r}: ", Effect.READS, before, after, options)
 
 
-def _required(name: str, before: Contract, after: Contract) -> Iterator[Change]:
+def _required(name: str, before: Contract, after: Contract) -> Iterator[ContractChange]:
     is_now = after.columns[name].required
     if before.columns[name].required == is_now:
         return
     if after.missing_columns == "evolve":
         reported = "is reported" if is_now else "is no longer reported"
-        yield Change(Effect.MONITORING, f"column {name!r}: a file without it {reported}")
+        yield ContractChange(Effect.MONITORING, f"column {name!r}: a file without it {reported}")
     else:
         required = "is required" if is_now else "is no longer required"
-        yield Change(Effect.STRICTER if is_now else Effect.LOOSER, f"column {name!r} {required}")
-
-
-def _policies(before: Contract, after: Contract) -> Iterator[Change]:
-    for field in ("unknown_columns", "missing_columns"):
-        old, new = getattr(before, field), getattr(after, field)
-        if old != new:
-            yield Change(_by_rank(_POLICIES, old, new), f"{field}: {new} instead of {old}")
+        yield ContractChange(_stricter_if(is_now), f"column {name!r} {required}")
 
 
 # --- expectations -----------------------------------------------------------------------------------------------------
 
 
-def _expectations(before: Sequence[Expectation], after: Sequence[Expectation]) -> Iterator[Change]:
+def _expectations(before: Sequence[Expectation], after: Sequence[Expectation]) -> Iterator[ContractChange]:
     old, new = _by_subject(before), _by_subject(after)
     for subject, expectation in old.items():
         if subject not in new:
-            yield Change(_weight(expectation, Effect.LOOSER), f"{subject} is removed")
+            yield ContractChange(_weight(expectation, Effect.LOOSER), f"{subject} is removed")
     for subject, expectation in new.items():
         if subject in old:
             yield from _expectation(subject, old[subject], expectation)
         else:
-            yield Change(_weight(expectation, Effect.STRICTER), f"{subject} is added{_arguments(expectation)}")
+            yield ContractChange(_weight(expectation, Effect.STRICTER), f"{subject} is added{_arguments(expectation)}")
 
 
 def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
@@ -164,40 +163,35 @@ def _weight(expectation: Expectation, effect: Effect) -> Effect:
     return Effect.NONE if expectation.severity == "info" else effect
 
 
-def _expectation(subject: str, before: Expectation, after: Expectation) -> Iterator[Change]:
+def _expectation(subject: str, before: Expectation, after: Expectation) -> Iterator[ContractChange]:
     if before.severity != after.severity:
-        effect = _by_rank(_SEVERITIES, before.severity, after.severity)
-        yield Change(effect, f"{subject}: its severity is {after.severity} instead of {before.severity}")
+        effect = _stricter_if(_SEVERITIES.index(after.severity) > _SEVERITIES.index(before.severity))
+        yield ContractChange(effect, f"{subject}: its severity is {after.severity} instead of {before.severity}")
     for name in dict.fromkeys([*before.arguments, *after.arguments]):
         old, new = before.arguments.get(name), after.arguments.get(name)
         if old != new:
             effect = _weight(after, _effect_of_argument(after.name, name, old, new))
-            yield Change(effect, f"{subject}: {_argument_words(name, old, new)}")
+            yield ContractChange(effect, f"{subject}: {_argument_words(name, old, new)}")
 
 
 def _effect_of_argument(expectation: str, name: str, old: Any, new: Any) -> Effect:
-    if name in ("min_value", "mostly"):
-        return _by_size(old, new, larger_is=Effect.STRICTER, absent=1.0 if name == "mostly" else None)
-    if name == "max_value":
-        return _by_size(old, new, larger_is=Effect.LOOSER, absent=None)
+    if name in ("min_value", "max_value", "mostly"):
+        return _by_size(old, new, larger_is_stricter=name != "max_value", absent=1.0 if name == "mostly" else None)
     if name == "value_set" and isinstance(old, list | tuple) and isinstance(new, list | tuple):
         return _by_set(expectation, set(map(str, old)), set(map(str, new)))
     if name in ("strict_min", "strict_max"):
-        return Effect.STRICTER if new else Effect.LOOSER
+        return _stricter_if(bool(new))
     if name in ("row_condition", "ignore_row_if") and (old is None or new is None):
-        return Effect.LOOSER if old is None else Effect.STRICTER
+        return _stricter_if(new is None)
     return Effect.STRICTER  # whether a regex or a type became looser is not known, so a person should look
 
 
-def _by_size(old: Any, new: Any, *, larger_is: Effect, absent: Any) -> Effect:
-    other = Effect.LOOSER if larger_is is Effect.STRICTER else Effect.STRICTER
-    old, new = (absent if old is None else old), (absent if new is None else new)
-    if old is None:
-        return Effect.STRICTER
-    if new is None:
-        return Effect.LOOSER
+def _by_size(old: Any, new: Any, *, larger_is_stricter: bool, absent: float | None = None) -> Effect:
+    old, new = (absent if value is None else value for value in (old, new))
+    if old is None or new is None:
+        return _stricter_if(old is None)
     try:
-        return larger_is if new > old else other
+        return _stricter_if((new > old) == larger_is_stricter)
     except TypeError:
         return Effect.STRICTER
 
@@ -205,11 +199,14 @@ def _by_size(old: Any, new: Any, *, larger_is: Effect, absent: Any) -> Effect:
 def _by_set(expectation: str, old: set[str], new: set[str]) -> Effect:
     if old == new:
         return Effect.NONE
-    more_is = Effect.STRICTER if "not_be_in_set" in expectation or "contain_set" in expectation else Effect.LOOSER
-    fewer_is = Effect.LOOSER if more_is is Effect.STRICTER else Effect.STRICTER
-    if "equal_set" in expectation or (new - old and old - new):
+    if "equal_set" in expectation or not (old < new or new < old):
         return Effect.STRICTER
-    return more_is if new > old else fewer_is
+    more_is_stricter = "not_be_in_set" in expectation or "contain_set" in expectation
+    return _stricter_if((old < new) == more_is_stricter)
+
+
+def _stricter_if(is_stricter: bool) -> Effect:
+    return Effect.STRICTER if is_stricter else Effect.LOOSER
 
 
 def _argument_words(name: str, old: Any, new: Any) -> str:
@@ -232,81 +229,56 @@ def _arguments(expectation: Expectation) -> str:
 # --- bad rows, steps, output ------------------------------------------------------------------------------------------
 
 
-def _bad_rows(before: Contract, after: Contract) -> Iterator[Change]:
+def _bad_rows(before: Contract, after: Contract) -> Iterator[ContractChange]:
     old, new = before.bad_rows, after.bad_rows
     if old.policy != new.policy:
-        effect = Effect.STRICTER if new.policy == "reject_file" else Effect.LOOSER
-        yield Change(effect, f"bad rows: {new.policy} instead of {old.policy}")
+        effect = _stricter_if(new.policy == "reject_file")
+        yield ContractChange(effect, f"bad rows: {new.policy} instead of {old.policy}")
     for field in ("max_fraction", "max_count"):
         was, is_now = getattr(old, field), getattr(new, field)
         if was != is_now:
-            effect = _by_size(was, is_now, larger_is=Effect.LOOSER, absent=None)
-            yield Change(effect, f"bad rows: {_argument_words(field, was, is_now)}")
+            effect = _by_size(was, is_now, larger_is_stricter=False)
+            yield ContractChange(effect, f"bad rows: {_argument_words(field, was, is_now)}")
 
 
-def _steps(before: Sequence[Step], after: Sequence[Step]) -> Iterator[Change]:
-    old, new = [_step(step) for step in before], [_step(step) for step in after]
+def _steps(before: Contract, after: Contract) -> Iterator[ContractChange]:
+    old, new = [_step(step) for step in before.preprocess], [_step(step) for step in after.preprocess]
     matcher = difflib.SequenceMatcher(a=old, b=new, autojunk=False)
     for kind, start, end, new_start, new_end in matcher.get_opcodes():
         if kind == "equal":
             continue
         for step in old[start:end]:
-            yield Change(Effect.OUTPUT, f"step {step} is removed{' at this position' if step in new else ''}")
+            yield ContractChange(Effect.OUTPUT, f"step {step} is removed{' at this position' if step in new else ''}")
         for number, step in enumerate(new[new_start:new_end], start=new_start + 1):
-            yield Change(Effect.OUTPUT, f"step {step} is added, as number {number}")
+            yield ContractChange(Effect.OUTPUT, f"step {step} is added, as number {number}")
+    code = [contract.steps_path.read_bytes() if contract.steps_path else b"" for contract in (before, after)]
+    if code[0] != code[1] and any(step.is_own for step in (*before.preprocess, *after.preprocess)):
+        yield ContractChange(Effect.OUTPUT, "the dataset's steps.py is different; compare its code to see the effect")
 
 
-def _step(step: Step) -> str:
+def _step(step: WrittenStep) -> str:
     arguments = ", ".join(f"{name} {value!r}" for name, value in step.arguments.items())
     return f"{step.name} ({arguments})" if arguments else step.name
 
 
-def _own_steps(before: Contract, after: Contract) -> Iterator[Change]:
-    old, new = (contract.steps_path.read_bytes() if contract.steps_path else b"" for contract in (before, after))
-    uses_them = any(step.is_own for step in (*before.preprocess, *after.preprocess))
-    if old != new and uses_them:
-        yield Change(Effect.OUTPUT, "the dataset's steps.py is different; compare its code to see the effect")
+def _output(before: Contract, after: Contract) -> Iterator[ContractChange]:
+    old, new = (
+        contract.output.model_copy(update={"compression": contract.output.effective_compression})
+        for contract in (before, after)
+    )
+    yield from _differing("output: ", Effect.OUTPUT, old, new)
+    yield from _differing("", Effect.OUTPUT, before, after, {"on_reupload"})
 
 
-def _output(before: Contract, after: Contract) -> Iterator[Change]:
-    old, new = before.output, after.output
-    fields = [{**part.model_dump(), "compression": part.effective_compression} for part in (old, new)]
-    yield from _differing("output: ", Effect.OUTPUT, *fields)
-    if before.on_reupload != after.on_reupload:
-        yield Change(Effect.OUTPUT, f"on_reupload: {after.on_reupload} instead of {before.on_reupload}")
-
-
-def _expected(before: Contract, after: Contract) -> Iterator[Change]:
-    old, new = before.expected_every_hours, after.expected_every_hours
-    if old != new:
-        now = "overdue files are no longer reported" if new is None else f"a file is expected every {new:g} h"
-        was = "" if old is None else f" (before: every {old:g} h)"
-        yield Change(Effect.MONITORING, f"{now}{was}")
-
-
-def _at_once(before: Contract, after: Contract) -> Iterator[Change]:
-    old, new = before.max_concurrent_uploads, after.max_concurrent_uploads
-    if old != new:
-        limits = ("no limit" if limit is None else f"at most {limit}" for limit in (new, old))
-        yield Change(Effect.MONITORING, "uploads processed at once: {} instead of {}".format(*limits))
-
-
-def _descriptions(before: Contract, after: Contract) -> Iterator[Change]:
+def _descriptions(before: Contract, after: Contract) -> Iterator[ContractChange]:
     old, new = ([contract.description, *_described(contract)] for contract in (before, after))
     if old != new:
-        yield Change(Effect.NONE, "descriptions were changed")
+        yield ContractChange(Effect.NONE, "descriptions were changed")
 
 
 def _described(contract: Contract) -> list[str]:
     columns = [f"{name}: {column.description}" for name, column in contract.columns.items() if column.description]
     return sorted([*columns, *(f"{e.name}: {e.description}" for e in contract.expectations if e.description)])
-
-
-# --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-def _by_rank(ranks: Sequence[str], old: str, new: str) -> Effect:
-    return Effect.STRICTER if ranks.index(new) > ranks.index(old) else Effect.LOOSER
 
 
 def _list(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from flows.refinery.contract.model import (
     Column,
     Contract,
     FileFormat,
-    Output,
+    OutputOptions,
     glob_to_regex,
 )
 from flows.refinery.contract.suite import SuiteUnreadable, read_suite
@@ -33,7 +33,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "columns": Column,
     "format": FileFormat,
     "bad_rows": BadRows,
-    "output": Output,
+    "output": OutputOptions,
 }
 Place = tuple[int | str, ...]
 Fault = tuple[Place, str]
@@ -57,9 +57,10 @@ class Contracts:
             raise ContractInvalid(
                 f"there is no contract named {DEFAULT_DATASET!r}; files that match no other contract need it"
             )
+        # The more literal characters a glob has, the more specific it is.
         self._globs = sorted(
             (
-                (_literal_length(glob), glob, glob_to_regex(glob), contract)
+                (len(re.sub(r"[*?]", "", glob)), glob, glob_to_regex(glob), contract)
                 for contract in self._by_name.values()
                 if not contract.is_default
                 for glob in contract.sources
@@ -88,11 +89,7 @@ class Contracts:
         return self._by_name[DEFAULT_DATASET]
 
     def named(self, dataset: str) -> Contract:
-        """Return the contract of a dataset.
-
-        Raises:
-            ContractInvalid: there is none.
-        """
+        """Return the contract of a dataset. Raise ContractInvalid when there is none."""
         if dataset not in self._by_name:
             raise ContractInvalid(
                 f"there is no contract named {dataset!r}{did_you_mean(dataset, self._by_name)}"
@@ -118,7 +115,14 @@ def load_contract(folder: Path) -> Contract:
     if not isinstance(document.value, dict):
         raise ContractInvalid(f"{path}:1: a contract is a mapping that begins with `dataset: <name>`")
     fields = dict(document.value)
-    _require_own_folder(path, document, fields)
+    dataset = fields.get("dataset")
+    if "folder" in fields:
+        raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
+    if isinstance(dataset, str) and dataset != folder.name:
+        raise ContractInvalid(
+            f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {folder.name!r};"
+            " the two must be the same"
+        )
     _add_suite(folder, document, fields)
     try:
         contract = Contract.model_validate({**fields, "folder": folder})
@@ -152,17 +156,6 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
         return Contract.model_validate({**fields, "folder": contract.folder})
     except ValidationError as error:
         raise ContractInvalid("\n".join(_sentences(None, error))) from None
-
-
-def _require_own_folder(path: Path, document: LocatedYaml, fields: Mapping[str, Any]) -> None:
-    dataset = fields.get("dataset")
-    if "folder" in fields:
-        raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
-    if isinstance(dataset, str) and dataset != path.parent.name:
-        raise ContractInvalid(
-            f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {path.parent.name!r};"
-            " the two must be the same"
-        )
 
 
 def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> None:
@@ -263,8 +256,3 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
     if fault["type"] != "value_error":
         return f"{message}; found {given!r}"
     return message
-
-
-def _literal_length(glob: str) -> int:
-    """The number of literal characters; a glob with more of them is more specific."""
-    return len(re.sub(r"[*?]", "", glob))

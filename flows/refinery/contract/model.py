@@ -10,7 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_jsonable_python
 
 from flows.refinery.contract.time_formats import TimeFormat, TimeZone, names_a_zone
@@ -47,6 +56,7 @@ ChangePolicy = Literal["evolve", "freeze", "quarantine"]
 FormatType = Literal["auto", "csv", "json", "jsonl", "parquet", "xlsx"]
 Severity = Literal["info", "warning", "critical"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _OPTIONS_OF: dict[str, frozenset[str]] = {
@@ -176,7 +186,7 @@ class Expectation(_Frozen):
         return [name for name in names if isinstance(name, str)]
 
 
-class Step(_Frozen):
+class WrittenStep(_Frozen):
     """One preprocessing step.
 
     In YAML its name, or a mapping of its name to its arguments. `steps.<function>` is the dataset's own.
@@ -191,7 +201,7 @@ class Step(_Frozen):
         return _named_entry(value, "step", own_fields=())
 
     @model_validator(mode="after")
-    def _step_is_known(self) -> Step:
+    def _step_is_known(self) -> WrittenStep:
         if not self.is_own and self.name not in BUILT_IN_STEPS:
             raise ValueError(
                 f"{self.name!r} is not a step{did_you_mean(self.name, BUILT_IN_STEPS)}"
@@ -233,21 +243,16 @@ class BadRows(_Frozen):
         return self
 
 
-class Output(_Frozen):
+class OutputOptions(_Frozen):
     """How the clean rows are written."""
 
     format: Literal["parquet", "csv"] = Field("parquet", description="The file format of the clean rows.")
     compression: Literal["zstd", "gzip", "snappy", "none"] | None = Field(
         None, description="The compression; default: zstd for Parquet and none for CSV."
     )
-    partition_by: tuple[str, ...] = Field(
+    partition_by: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
         (), description="Columns whose values become folders, for example country=DE/; `day(column)` gives one per day."
     )
-
-    @field_validator("partition_by", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @field_validator("partition_by")
     @classmethod
@@ -257,7 +262,7 @@ class Output(_Frozen):
         return names
 
     @model_validator(mode="after")
-    def _compression_fits_the_format(self) -> Output:
+    def _compression_fits_the_format(self) -> OutputOptions:
         if self.format == "csv" and self.compression == "snappy":
             raise ValueError("snappy is for Parquet; CSV is compressed with zstd, gzip or none")
         return self
@@ -276,13 +281,13 @@ class Contract(_Frozen):
         description="The dataset's name, also used in folders and prefixes: lower-case letters, digits, _ and -.",
     )
     description: str | None = Field(None, description="What the dataset is, for people.")
-    source: tuple[str, ...] = Field(
+    source: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
         (),
         description="The object keys that this contract applies to, as globs: * within a folder, ** across folders."
         " Default: incoming/<dataset>/**.",
     )
     format: FileFormat = Field(
-        default_factory=lambda: FileFormat.model_validate({}),
+        default_factory=FileFormat,
         description="How the files are written: a format's name, or a mapping with its options.",
     )
     columns: dict[str, Column] = Field(default_factory=dict, description="The columns, by their name in the file.")
@@ -304,9 +309,7 @@ class Contract(_Frozen):
         None,
         description="A GX suite as JSON, relative to the contract; its expectations are appended to those listed here.",
     )
-    bad_rows: BadRows = Field(
-        default_factory=lambda: BadRows.model_validate({}), description="What happens to rows that break a rule."
-    )
+    bad_rows: BadRows = Field(default_factory=BadRows, description="What happens to rows that break a rule.")
     on_reupload: Literal["replace", "append"] = Field(
         "replace", description="Whether a new version of a key replaces what the earlier one published."
     )
@@ -319,19 +322,12 @@ class Contract(_Frozen):
     max_concurrent_uploads: int | None = Field(
         None, ge=1, description="How many files may be processed at once, as a concurrency limit in Prefect."
     )
-    preprocess: tuple[Step, ...] = Field((), description="Steps on the valid rows, in this order.")
-    output: Output = Field(
-        default_factory=lambda: Output.model_validate({}), description="How the clean rows are written."
-    )
+    preprocess: tuple[WrittenStep, ...] = Field((), description="Steps on the valid rows, in this order.")
+    output: OutputOptions = Field(default_factory=OutputOptions, description="How the clean rows are written.")
     folder: Path | None = Field(
         None, exclude=True, description="The folder of contract.yaml and steps.py; set when it is loaded."
     )
     _document: LocatedYaml | None = PrivateAttr(None)
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @field_validator("format", mode="before")
     @classmethod

@@ -14,38 +14,29 @@ _ROWS_OF_PANDAS = "index"  # query() knows the rows' positions by this name
 
 def unreadable_texts(condition: Any) -> list[str]:
     """Return the texts in a condition that are not an expression in either of GX's two languages."""
-    return [text for text in _texts_in(condition) if _tree(_QUOTED_NAME.sub("x", text)) is None]
+    texts = (part for part in _parts_of(condition) if isinstance(part, str))
+    return [text for text in texts if _tree(_QUOTED_NAME.sub("x", text)) is None]
 
 
 def columns_of(condition: Any) -> set[str]:
     """Return the columns that a condition reads, as far as its form shows them."""
-    return {column for part in _parts_of(condition) for column in _columns_in(part)}
+    names: set[str] = set()
+    for part in _parts_of(condition):
+        if isinstance(part, str):
+            names.update(_QUOTED_NAME.findall(part), _names_in(_tree(_QUOTED_NAME.sub("True", part))))
+        column = part.get("column") if isinstance(part, Mapping) else None
+        if isinstance(column, Mapping) and isinstance(column.get("name"), str):
+            names.add(column["name"])
+    return names
 
 
 def _parts_of(condition: Any) -> Iterator[Any]:
-    """The condition and all conditions inside it."""
+    """The condition, all conditions inside it, and the texts that they pass on to pandas."""
     yield condition
     if isinstance(condition, Mapping):
+        yield condition.get("pass_through_filter")
         for part in condition.get("conditions") or ():
             yield from _parts_of(part)
-
-
-def _texts_in(condition: Any) -> Iterator[str]:
-    for part in _parts_of(condition):
-        text = part.get("pass_through_filter") if isinstance(part, Mapping) else part
-        if isinstance(text, str):
-            yield text
-
-
-def _columns_in(part: Any) -> Iterator[str]:
-    if isinstance(part, Mapping):
-        column = part.get("column")
-        if isinstance(column, Mapping) and isinstance(column.get("name"), str):
-            yield column["name"]
-        part = part.get("pass_through_filter")
-    if isinstance(part, str):
-        yield from _QUOTED_NAME.findall(part)
-        yield from _names_in(_tree(_QUOTED_NAME.sub("True", part)))
 
 
 def _names_in(tree: ast.Expression | None) -> Iterator[str]:

@@ -19,11 +19,7 @@ class SuiteUnreadable(TerminalError):
 
 
 def read_suite(path: Path) -> list[dict[str, Any]]:
-    """Return the suite's expectations, each as `name: {arguments}`.
-
-    Raises:
-        SuiteUnreadable: it cannot be read as a suite.
-    """
+    """Return a suite's expectations, each as `name: {arguments}`. Raise SuiteUnreadable when it is not a suite."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["expectations"]
         return [_entry(entry) for entry in entries]

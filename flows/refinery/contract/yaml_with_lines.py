@@ -22,13 +22,7 @@ class YamlUnreadable(TerminalError):
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """A YAML document with the line (from 1) of every key and list entry.
-
-    Attributes:
-        path: the file.
-        value: its content.
-        lines: the line of each place, which is the keys and indices that lead to it.
-    """
+    """A YAML file's content, with the line (from 1) of each place: of the keys and indices that lead to it."""
 
     path: Path
     value: Any
@@ -36,11 +30,7 @@ class LocatedYaml:
 
     @classmethod
     def read(cls, path: Path) -> LocatedYaml:
-        """Read a file.
-
-        Raises:
-            YamlUnreadable: with file and line.
-        """
+        """Read a file. Raise YamlUnreadable with file and line when that is not possible."""
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -54,7 +44,9 @@ class LocatedYaml:
         except UnicodeDecodeError as error:
             raise YamlUnreadable(f"{path}: not UTF-8 at byte {error.start}") from None
         except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-            raise YamlUnreadable(f"{path}{_line_of(error)}: not YAML: {_problem_of(error)}") from None
+            mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+            line = f":{mark.line + 1}" if mark else ""
+            raise YamlUnreadable(f"{path}{line}: not YAML: {problem or error}") from None
         lines: dict[_Place, int] = {}
         if node is not None:
             _collect(path, node, (), lines)
@@ -93,12 +85,3 @@ def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int
         for index, child in enumerate(node.value):
             lines[(*place, index)] = child.start_mark.line + 1
             _collect(path, child, (*place, index), lines)
-
-
-def _line_of(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f":{mark.line + 1}" if mark is not None else ""
-
-
-def _problem_of(error: Exception) -> str:
-    return str(getattr(error, "problem", None) or error)

@@ -1,6 +1,6 @@
-"""Whether a value that a contract writes for a step is of the kind that a column holds.
+"""Check that a value in a step's arguments is of the type that a column holds.
 
-YAML 1.1 reads NO, on and 2024-01-02 as a flag and a date: among texts they are never met, or are published.
+YAML 1.1 reads NO and on as flags, and 2024-01-02 as a date: in a column of texts these match nothing, or are published.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flows.refinery.validate.coercion import coerce
 
 
 def misfit(value: Any, values: pd.Series) -> str:
-    """What a value should be instead; "" where the column can hold it."""
+    """Return what a value should be instead; "" where the column can hold it."""
     dtype = values.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "" if isinstance(value, bool) else "true or false"
@@ -34,10 +34,10 @@ def misfit(value: Any, values: pd.Series) -> str:
 
 
 def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
-    """A date or moment as a column of them holds it: in UTC where it has a zone.
+    """Return a date or timestamp as its column holds it: in UTC where the column has a time zone.
 
     Raises:
-        ValueError, TypeError: it is none, or has a zone that the column has not.
+        ValueError, TypeError: it is not a date, or has a time zone that the column lacks.
     """
     if not isinstance(value, str | dt.date):
         raise TypeError("no date")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from flows.refinery.contract.model import ONE_OR_SEVERAL
 from flows.refinery.preprocess.argument_types import misfit, moment_of
 from flows.refinery.preprocess.step_base import (
     Finite,
@@ -39,11 +40,7 @@ class _Scaling(FittedStep):
         self.require(frame, self.targets)
         for name in self.targets:
             values = self.numbers(name, frame[name]).dropna().to_numpy()
-            self._states.setdefault(name, self.new_state()).add(values)
-
-    def new_state(self) -> Any:
-        """What collects one column's values."""
-        return ExactMoments()
+            self._states.setdefault(name, ExactMoments()).add(values)
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
         numbers = self.numbers(name, values)
@@ -184,15 +181,10 @@ class TrainTestSplit(Step):
     """Adds a column with train or test, by a hash of the key: a key gets the same one in every file."""
 
     name = "train_test_split"
-    key: Names
+    key: Annotated[Names, ONE_OR_SEVERAL]
     test_size: Annotated[float, Field(gt=0, lt=1)] = 0.2
     column: str = "split"
     seed: str | int = ""
-
-    @field_validator("key", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         self.require(frame, self.key)
@@ -205,18 +197,18 @@ class TrainTestSplit(Step):
         return with_columns(frame, {self.column: split})
 
     def _place(self, key: tuple[str, ...]) -> int:
-        said = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()
-        return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big")
+        text = json.dumps([str(self.seed), *key], ensure_ascii=True).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
 def _category(value: Any) -> Any:
-    """A value as a receipt and the name of a column can say it: a day without its midnight."""
+    """Return a value as receipts and column names show it: a day without its midnight."""
     text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
 
 def _met_as(category: Any, values: pd.Series) -> Any:
-    """A category as `_category` gives a column's values: dates are written in several ways."""
+    """Return a category as `_category` returns the column's values: contracts write dates in several ways."""
     is_date = pd.api.types.is_datetime64_any_dtype(values.dtype) and not misfit(category, values)
     return _category(moment_of(category, values)) if is_date else category
 

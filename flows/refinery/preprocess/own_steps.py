@@ -76,11 +76,7 @@ class OwnStep:
 
 
 def load_own_steps(path: Path) -> ModuleType:
-    """Execute a dataset's steps.py.
-
-    Raises:
-        StepFailed: it raised while it was imported.
-    """
+    """Execute a dataset's steps.py. Raise StepFailed when it raises."""
     spec = importlib.util.spec_from_file_location(f"sluice_steps_{path.parent.name}", path)
     if spec is None or spec.loader is None:
         raise StepFailed(f"{path.name} of {path.parent.name} cannot be imported")

@@ -30,24 +30,23 @@ Fitted = dict[str, Any]
 class StepFailed(TerminalError):
     """A preprocessing step cannot be done on this file.
 
-    A column is not there, a value does not fit, or the dataset's own function raised or returned something that is no
+    A column is not there, a value does not fit, or the dataset's own function raised or did not return a
     table of these rows. The message names the step, and the first row that it failed on where that can be found.
     """
 
 
 class ColumnMissing(StepFailed):
-    """A step names a column that is not there when its turn comes."""
+    """A step names a column that is not there when the step is done."""
 
 
 class NoColumnLeft(StepFailed):
-    """A step takes the last column away: rows without columns cannot be published."""
+    """A step removes the last column: rows without columns cannot be published."""
 
 
 class Step(BaseModel, ABC):
     """A built-in step with its arguments. `apply` never changes the frame that it is given.
 
-    Attributes:
-        label: how the step is named in checks and messages: its name, with #2 for the second of its kind.
+    In checks and messages it is named by `label`: its name, with #2 for the second of its kind.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -59,16 +58,16 @@ class Step(BaseModel, ABC):
         """Do the step on some rows. The index holds the rows' numbers in the source and stays with its rows."""
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
-        """The columns that it gives another name."""
+        """Return the columns that the step renames, with their new names."""
         del columns
         return {}
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-        """The columns that are still published as dates or times after the step, where it keeps them.
+        """Return the columns that are still published as dates or times after the step.
 
         Args:
-            kinds: those that were before it: "date" or "time" by name.
-            columns: all columns that were before it.
+            kinds: the columns that were before it: "date" or "time" by name.
+            columns: all columns before it.
 
         Raises:
             StepFailed: the step would put something else into such a column.
@@ -77,11 +76,7 @@ class Step(BaseModel, ABC):
         return {names.get(name, name): kind for name, kind in kinds.items()}
 
     def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-        """Refuse to go on without these columns.
-
-        Raises:
-            ColumnMissing: with the columns that there are.
-        """
+        """Raise ColumnMissing, with the columns that there are, unless these are among them."""
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             there = ", ".join(map(repr, frame.columns))
@@ -91,7 +86,7 @@ class Step(BaseModel, ABC):
             )
 
     def fail_at(self, rows: pd.Index, why: str) -> StepFailed:
-        """The error for values that do not fit, with the first row's number."""
+        """Return the error for values that do not fit, with the number of the first row."""
         # A dataset's own function may have lost the rows' numbers.
         first = f"; the first is row {rows[0]}" if len(rows) and rows[0] >= 0 else ""
         return StepFailed(f"step {self.label}: {why} ({len(rows)} rows{first})")
@@ -111,7 +106,7 @@ class OnColumns(Step):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The columns that it is about."""
+        """The columns that the step changes."""
         return self.columns or (self.column or "",)
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,20 +118,16 @@ class OnColumns(Step):
         return {name: kind for name, kind in kinds.items() if name not in self.targets}
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
-        """What is written for a column of this type and cannot be meant for it: for a contract's declared columns."""
+        """Yield what is wrong with the arguments for a column of this type, as a contract declares it."""
         del name, values
         yield from ()
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
-        """The new values of one column."""
+        """Return the new values of one column."""
         raise NotImplementedError
 
     def numbers(self, name: str, values: pd.Series) -> pd.Series:
-        """A column of numbers as floats.
-
-        Raises:
-            StepFailed: it holds something else.
-        """
+        """Return a column of numbers as floats. Raise StepFailed when it holds something else."""
         if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
             raise StepFailed(f"step {self.label}: the column {name!r} holds no numbers; cast it first")
         return values.astype("float64")
@@ -153,11 +144,7 @@ class FittedStep(OnColumns):
         return self
 
     def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
-        """Refuse pinned values that this step would not have learned.
-
-        Raises:
-            ValueError: with what they should be.
-        """
+        """Raise ValueError, with what they should be, for pinned values that this step would not have learned."""
         for name, known in (pinned or {}).items():
             wanted = self.wanted_instead(known)
             if wanted:
@@ -165,7 +152,7 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def wanted_instead(self, known: Any) -> str:
-        """What the pinned values of one column should be, where they are something else; "" where they are right."""
+        """Return what the pinned values of one column should be instead; "" where they are right."""
 
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
@@ -173,7 +160,7 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def learned(self) -> Fitted:
-        """What all rows taught, as JSON can hold it, by column."""
+        """Return what all rows taught, by column, as JSON can hold it."""
 
     @property
     def is_fitted(self) -> bool:
@@ -185,11 +172,7 @@ class FittedStep(OnColumns):
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
-        """What is known of one column.
-
-        Raises:
-            StepFailed: the pinned values do not name it.
-        """
+        """Return what is known of one column. Raise StepFailed when the pinned values do not name it."""
         fitted = self.fitted or {}
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned fitted values do not have the column {name!r}")
@@ -197,7 +180,7 @@ class FittedStep(OnColumns):
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """The frame with some columns changed or added. `DataFrame.assign` takes no column named self."""
+    """Return the frame with some columns changed or added. `DataFrame.assign` takes no column named self."""
     changed = frame.copy(deep=False)
     for name, values in columns.items():
         changed[name] = values
@@ -205,37 +188,33 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.Da
 
 
 def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """Refuse what a step made of a table where nothing of it is left.
-
-    Raises:
-        NoColumnLeft: it had columns, and has none now.
-    """
+    """Raise NoColumnLeft when a step leaves no column of a table that had some."""
     if len(before.columns) and not len(after.columns):
         raise NoColumnLeft(f"step {label} leaves no column; keep at least one")
 
 
 def fits_in_64_bits(value: float) -> bool:
-    """Whether a column of integers can hold it, its fraction aside."""
+    """Return whether a column of integers can hold a number, apart from its fraction."""
     return -(2**63) <= value < 2**63
 
 
 def is_text(values: pd.Series) -> bool:
-    """Whether a column holds text."""
+    """Return whether a column holds text."""
     return isinstance(values.dtype, pd.StringDtype)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one, and finite; true and false are none."""
+    """Return whether a value is a finite number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether it is a single value as JSON can hold it."""
+    """Return whether a value is a single one that JSON can hold."""
     return isinstance(value, str | bool) or is_number(value)
 
 
 def python_value(value: Any) -> Any:
-    """A value of a column as Python's own, timestamps as text: as a contract and a receipt hold it."""
+    """Return a column's value as Python's own type, timestamps as text: as contracts and receipts hold it."""
     if isinstance(value, np.generic):
         value = value.item()
     return value.isoformat() if isinstance(value, pd.Timestamp) else value

@@ -161,11 +161,7 @@ def _good_frames(good: ArrowSpool, on_progress: Callable[[int], None]) -> Iterat
 
 
 def good_rows(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: Collection[str]) -> pd.DataFrame:
-    """Good rows as the steps get them.
-
-    Args:
-        nulls: the columns in which values are missing, anywhere in the file.
-    """
+    """Return good rows as the steps get them; `nulls` are the columns with missing values anywhere in the file."""
     columns = {}
     for name, kind in kinds.items():
         array = batch.column(name)

@@ -10,45 +10,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.contract.model import Contract
-from flows.refinery.contract.model import Step as WrittenStep
+from flows.refinery.contract.model import Contract, WrittenStep
 from flows.refinery.contract.yaml_with_lines import not_text
-from flows.refinery.preprocess.model_steps import MinMaxScale, OneHotEncode, OrdinalEncode, Standardize, TrainTestSplit
+from flows.refinery.preprocess import model_steps, table_steps, value_steps
 from flows.refinery.preprocess.own_steps import OwnStep, load_own_steps
 from flows.refinery.preprocess.step_base import Step
-from flows.refinery.preprocess.table_steps import (
-    CleanColumnNames,
-    DropColumns,
-    DropDuplicates,
-    DropMissing,
-    Rename,
-    Select,
-    StripWhitespace,
-)
-from flows.refinery.preprocess.value_steps import Cast, Clip, FillMissing, MapValues, ParseDates
 from flows.refinery.suggestions import did_you_mean
 
 BUILT_IN: dict[str, type[Step]] = {
     step.name: step
-    for step in (
-        CleanColumnNames,
-        StripWhitespace,
-        Rename,
-        Select,
-        DropColumns,
-        DropDuplicates,
-        FillMissing,
-        DropMissing,
-        Clip,
-        MapValues,
-        ParseDates,
-        Cast,
-        Standardize,
-        MinMaxScale,
-        OneHotEncode,
-        OrdinalEncode,
-        TrainTestSplit,
-    )
+    for module in (table_steps, value_steps, model_steps)
+    for step in vars(module).values()
+    if isinstance(step, type) and issubclass(step, Step) and "name" in vars(step)  # the bases have none
 }
 
 
@@ -66,7 +39,10 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
         seen[written.name] += 1
         label = written.name if seen[written.name] == 1 else f"{written.name}#{seen[written.name]}"
         if not written.is_own:
-            steps.append(_built_in(contract, written, label))
+            faults = argument_faults(written)
+            if faults:
+                raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: {'; '.join(faults)}")
+            steps.append(BUILT_IN[written.name].model_validate({**written.arguments, "label": label}))
             continue
         if contract.steps_path is None:
             raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py next to it")
@@ -102,12 +78,3 @@ def _sentence(fault: Any, known: Sequence[str]) -> str:
     if fault["type"] == "value_error":
         return message
     return f"{argument}: {message}; found {fault.get('input')!r}"
-
-
-def _built_in(contract: Contract, written: WrittenStep, label: str) -> Step:
-    faults = argument_faults(written)
-    if faults:
-        raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: {'; '.join(faults)}")
-    step = BUILT_IN[written.name].model_validate(written.arguments)
-    step.label = label
-    return step

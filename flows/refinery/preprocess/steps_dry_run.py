@@ -38,29 +38,24 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
     if ROW_NUMBER in contract.columns:
         yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
     elif sound and contract.columns:
-        yield from _unreadable_formats(contract)
+        for name, column in contract.columns.items():
+            fault = format_fault(column) if column.format else ""
+            if fault:
+                yield ("columns", name), f"{name}: {fault}"
         yield from _tried(contract)
-
-
-def _unreadable_formats(contract: Contract) -> Iterator[Fault]:
-    """The formats by which pandas can read no text."""
-    for name, column in contract.columns.items():
-        fault = format_fault(column) if column.format else ""
-        if fault:
-            yield ("columns", name), f"{name}: {fault}"
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:
     """Do the steps on a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
-    frame = _no_rows(contract)
     types = {name: column.type for name, column in contract.columns.items()}
+    nullable = [name for name, column in contract.columns.items() if column.nullable]
+    frame = good_rows(no_rows(types), types, nullable)
     kinds: dict[str, str] = {name: kind for name, kind in types.items() if kind in ("date", "time")}
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
             return
-        step = BUILT_IN[written.name].model_validate(written.arguments)
-        step.label = written.name
+        step = BUILT_IN[written.name].model_validate({**written.arguments, "label": written.name})
         is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns are found in the data
         misfits = _misfits(step, frame)
         if misfits:
@@ -74,7 +69,8 @@ def _tried(contract: Contract) -> Iterator[Fault]:
                 yield ("preprocess", position), str(error)
             return
         except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
-            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {_cause(error)}"
+            cause = f"{type(error).__name__}: {error}"
+            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {cause}"
             return
         if is_open:
             return
@@ -93,10 +89,6 @@ def _misfits(step: Step, frame: pd.DataFrame) -> list[str]:
     return [fault for name in there for fault in step.misfits(name, frame[name])]
 
 
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
     if isinstance(step, FittedStep) and not step.is_fitted:
         step.learn(frame)
@@ -104,10 +96,3 @@ def _done(step: Step, frame: pd.DataFrame) -> pd.DataFrame:
     result = step.apply(frame)
     require_a_column(step.label, frame, result)
     return result
-
-
-def _no_rows(contract: Contract) -> pd.DataFrame:
-    """The good rows of a file without any, as the steps get them."""
-    kinds = {name: column.type for name, column in contract.columns.items()}
-    nullable = [name for name, column in contract.columns.items() if column.nullable]
-    return good_rows(no_rows(kinds), kinds, nullable)

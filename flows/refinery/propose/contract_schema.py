@@ -24,7 +24,7 @@ def contract_schema() -> dict[str, Any]:
     fields = schema["properties"]
     fields.pop("folder")
     definitions["Expectation"] = _expectation_schema()
-    definitions["Step"] = _step_schema()
+    definitions["WrittenStep"] = _step_schema()
     fields["columns"]["additionalProperties"] = {
         "anyOf": [
             {"$ref": "#/$defs/Column"},
@@ -32,7 +32,7 @@ def contract_schema() -> dict[str, Any]:
         ]
     }
     _allow_one(fields["source"])
-    _allow_one(definitions["Output"]["properties"]["partition_by"])
+    _allow_one(definitions["OutputOptions"]["properties"]["partition_by"])
     formats = definitions["FileFormat"]["properties"]["type"]["enum"]
     described = fields["format"].pop("description")
     fields["format"] = {"anyOf": [{"$ref": "#/$defs/FileFormat"}, {"enum": formats}], "description": described}

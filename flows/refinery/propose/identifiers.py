@@ -33,16 +33,12 @@ def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
     if len(patterns) != 1:
         return None
     (pattern,) = patterns
-    if not _is_specific(pattern):
+    # It must look like a code, with digits and no spaces: other texts may be names.
+    if len(pattern) > _MAX_PARTS or "[0-9]" not in pattern or any(part.isspace() for part in pattern):
         return None
     columns = list(zip(*split, strict=True))
     regex = "".join(_part_regex(kind, column) for kind, column in zip(pattern, columns, strict=True))
     return f"^{regex}$", "identifiers of one pattern"
-
-
-def _is_specific(pattern: tuple[str, ...]) -> bool:
-    """Whether it looks like a code: with digits, and no spaces. Other texts may be names."""
-    return len(pattern) <= _MAX_PARTS and "[0-9]" in pattern and not any(part.isspace() for part in pattern)
 
 
 def _class_of(part: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flows.refinery.contract.model import Column, Contract
+from flows.refinery.contract.model import Column, ColumnType, Contract
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
@@ -29,23 +29,12 @@ MISSING_MARKS = frozenset(
 )
 _DAY_FIRST, _MONTH_FIRST = ("%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S"), ("%m/%d/%Y", "%m/%d/%Y %H:%M")
 _DATE_FORMATS = ("%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
-_TIMESTAMP_FORMATS = (
-    "%d.%m.%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S",
-    "%Y/%m/%d %H:%M:%S",
-    "%d/%m/%Y %H:%M",
-    "%d/%m/%Y %H:%M:%S",
-    "%m/%d/%Y %H:%M",
-    "%m/%d/%Y %H:%M:%S",
+_TIMESTAMP_FORMATS = tuple(
+    f"{day} {time}" for day in ("%d.%m.%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y") for time in ("%H:%M", "%H:%M:%S")
 )
+_PLAIN_TYPES: tuple[ColumnType, ...] = ("integer", "number", "boolean", "date", "timestamp", "time", "json")
 _CANDIDATES: tuple[Column, ...] = (
-    Column(type="integer"),
-    Column(type="number"),
-    Column(type="boolean"),
-    Column(type="date"),
-    Column(type="timestamp"),
-    Column(type="time"),
-    Column(type="json"),
+    *(Column(type=plain) for plain in _PLAIN_TYPES),
     *(Column(type="date", format=written) for written in _DATE_FORMATS),
     *(Column(type="timestamp", format=written) for written in _TIMESTAMP_FORMATS),
 )
@@ -53,6 +42,7 @@ _AS_TEXT = Column(type="string")
 _LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0[0-9]+|\+[0-9]+")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _ISO_BEGINNING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_THOUSANDS_MARK = re.compile(r"[,.\s](?=[0-9]{3}(?:[,.\s]|$))")
 _MAX_EXACT_DIGITS = 15
 _NATIVE = ("integer", "number", "boolean")
 _FLAGS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
@@ -86,11 +76,7 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """The content of a file.
-
-    Attributes:
-        misfits: rows that could not be decoded, by reason.
-    """
+    """The content of a file; `misfits` counts the rows that could not be decoded, by reason."""
 
     source_format: SourceFormat
     rows: int
@@ -200,17 +186,15 @@ class _TypeChoice:
 
     def decide(self) -> tuple[Column, str]:
         """Return the narrowest type that fits, and a note if the choice is ambiguous."""
-        candidates = [column for column in self.candidates if not self._is_half_a_pair(column)]
+        # A flag with one value of one letter is half a pair, which is not enough; `true` and `yes` are.
+        is_half_a_pair = len(self.flags) == 1 and len(next(iter(self.flags))) == 1
+        candidates = [column for column in self.candidates if column.type != "boolean" or not is_half_a_pair]
         if not self.has_values or not candidates:
             return _AS_TEXT, ""
         written = {column.format for column in candidates}
         if candidates[0].format in _DAY_FIRST and written & set(_MONTH_FIRST):
             return _AS_TEXT, "dates, but no value shows whether day or month comes first: set type and format"
         return candidates[0], ""
-
-    def _is_half_a_pair(self, column: Column) -> bool:
-        """Whether it is a flag with one value of one letter, which is not enough; `true` and `yes` are."""
-        return column.type == "boolean" and len(self.flags) == 1 and len(next(iter(self.flags))) == 1
 
 
 def _is_natural(column: Column, raw: pd.Series) -> bool:
@@ -228,7 +212,8 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
 
 def _is_natural_text(column: Column, texts: pd.Series) -> bool:
     if column.type == "integer":
-        return not any(_is_code(text) or not _WHOLE.fullmatch(_without_thousands_marks(text)) for text in texts)
+        plain = (_THOUSANDS_MARK.sub("", text.strip()) for text in texts)
+        return not any(map(_is_code, texts)) and all(map(_WHOLE.fullmatch, plain))
     if column.type == "number":
         return not any(map(_is_code, texts))
     if column.type == "json":
@@ -237,10 +222,6 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
         # ISO 8601 also has years and weeks alone, which are numbers and names to most people.
         return all(map(_ISO_BEGINNING.match, texts))
     return True
-
-
-def _without_thousands_marks(text: str) -> str:
-    return re.sub(r"[,.\s](?=[0-9]{3}(?:[,.\s]|$))", "", text.strip())
 
 
 def _is_code(text: str) -> bool:

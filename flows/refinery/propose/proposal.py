@@ -9,7 +9,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,7 @@ class ProposedColumn:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A contract that its sample passes.
-
-    Attributes:
-        text: contract.yaml.
-        validated: the result of validating the sample.
-    """
+    """A contract that its sample passes: the text of contract.yaml, and what it found in the sample."""
 
     text: str
     contract: Contract
@@ -90,24 +85,24 @@ def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LI
         ContractInvalid: no dataset can have this name.
     """
     profile = profile_file(sample, limits=limits)
-    draft = _Draft.of(dataset, sample.name, profile)
+    draft = _Draft(
+        dataset=dataset,
+        sample_name=sample.name,
+        profile=profile,
+        columns=tuple(map(_column, profile.columns)),
+        expectations=tuple(_expectations(profile)),
+        cleans_names=any(clean_name(column.name) != column.name for column in profile.columns),
+    )
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         work_dir = Path(folder)
         for _ in range(_ROUNDS):
             text = draft.render()
             contract = _loaded(text, dataset, work_dir)
-            tried = _try_on(sample, contract, work_dir, limits)
-            if not tried.broken and not tried.steps_failed:
-                return Proposal(text, contract, profile, tried.validated)
-            draft = draft.without(tried.broken, with_steps=not tried.steps_failed)
-    raise SampleUnfit(f"no contract was found that {sample.name} passes; still broken: {sorted(tried.broken)}")
-
-
-@dataclass(frozen=True)
-class _Tried:
-    validated: JudgedFile
-    broken: frozenset[str]
-    steps_failed: bool = False
+            judged, broken = _try_on(sample, contract, work_dir, limits)
+            if not broken:
+                return Proposal(text, contract, profile, judged)
+            draft = draft.without(broken)
+    raise SampleUnfit(f"no contract was found that {sample.name} passes; still broken: {sorted(broken)}")
 
 
 def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
@@ -119,18 +114,18 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
     return contract
 
 
-def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> _Tried:
+def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> tuple[JudgedFile, set[str]]:
+    """Judge the sample; return the result, and the rules that it breaks, or `preprocess` when a step fails on it."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
-        validated = judge_file(sample, contract, Path(folder), limits=limits)
-        broken = {check.rule for check in validated.checks if not check.success and check.kind != "decode"}
-        broken |= {reason.code for reason in validated.rejected}
-        if broken:
-            return _Tried(validated, frozenset(broken))
-        try:
-            preprocess_file(validated, contract, Path(folder))
-        except TerminalError:
-            return _Tried(validated, frozenset(), steps_failed=True)
-    return _Tried(validated, frozenset())
+        judged = judge_file(sample, contract, Path(folder), limits=limits)
+        broken = {check.rule for check in judged.checks if not check.success and check.kind != "decode"}
+        broken |= {reason.code for reason in judged.rejected}
+        if not broken:
+            try:
+                preprocess_file(judged, contract, Path(folder))
+            except TerminalError:
+                broken = {"preprocess"}
+    return judged, broken
 
 
 # --- the draft --------------------------------------------------------------------------------------------------------
@@ -144,32 +139,21 @@ class _Draft:
     columns: tuple[ProposedColumn, ...]
     expectations: tuple[ProposedExpectation, ...]
     max_fraction: float | None = 0.05
-    cleans_names: bool = field(default=False)
+    cleans_names: bool = False
 
-    @classmethod
-    def of(cls, dataset: str, sample_name: str, profile: FileProfile) -> _Draft:
-        return cls(
-            dataset=dataset,
-            sample_name=sample_name,
-            profile=profile,
-            columns=tuple(map(_column, profile.columns)),
-            expectations=tuple(_expectations(profile)),
-            cleans_names=any(clean_name(column.name) != column.name for column in profile.columns),
-        )
-
-    def without(self, broken: frozenset[str], *, with_steps: bool) -> _Draft:
+    def without(self, broken: set[str]) -> _Draft:
         """Return the draft without the rules that the sample breaks."""
         return replace(
             self,
             columns=tuple(_loosened(column, broken) for column in self.columns),
             expectations=tuple(expectation for expectation in self.expectations if expectation.rule not in broken),
             max_fraction=None if "bad_rows.max_fraction" in broken else self.max_fraction,
-            cleans_names=self.cleans_names and with_steps,
+            cleans_names=self.cleans_names and "preprocess" not in broken,
         )
 
     def render(self) -> str:
         """Return the text of contract.yaml."""
-        return "\n".join([*self._head(), *self._columns(), *self._rules(), *self._tail(), ""])
+        return "\n".join([*self._head(), *self._rules(), *self._tail(), ""])
 
     def _head(self) -> Iterator[str]:
         profile = self.profile
@@ -184,21 +168,18 @@ class _Draft:
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
         fields = _format_fields(profile.source_format)
         written = _flow(fields["type"] if len(fields) == 1 else fields)
-        yield f"format: {written}{_remark(_format_comment(profile))}"
-
-    def _columns(self) -> Iterator[str]:
-        if not self.columns:
-            return
-        yield "columns:"
-        for column in self.columns:
-            yield f"  {_flow(column.name)}: {_flow(column.fields)}{_remark(column.comment)}"
-        yield f"unknown_columns: freeze{_remark('a file with another column is rejected; evolve would publish it too')}"
-        yield f"missing_columns: freeze{_remark('a file without one of them is rejected')}"
+        found = profile.source_format
+        yield f"format: {written}{_remark('; '.join(filter(None, (found.encoding, found.compression))))}"
 
     def _rules(self) -> Iterator[str]:
-        if not self.expectations:
-            return
-        yield "expectations:"
+        if self.columns:
+            yield "columns:"
+            for column in self.columns:
+                yield f"  {_flow(column.name)}: {_flow(column.fields)}{_remark(column.comment)}"
+            yield f"unknown_columns: freeze{_remark('a file with another column is rejected; evolve publishes it too')}"
+            yield f"missing_columns: freeze{_remark('a file without one of them is rejected')}"
+        if self.expectations:
+            yield "expectations:"
         for expectation in self.expectations:
             yield f"  - {expectation.name}: {_flow(expectation.arguments)}{_remark(expectation.comment)}"
 
@@ -215,7 +196,7 @@ class _Draft:
         yield "output: {format: parquet, compression: zstd}"
 
 
-def _loosened(column: ProposedColumn, broken: frozenset[str]) -> ProposedColumn:
+def _loosened(column: ProposedColumn, broken: set[str]) -> ProposedColumn:
     kind = column.fields["type"]
     fields = dict(column.fields)
     if f"{TYPE_RULES[kind]}({column.name})" in broken:
@@ -292,9 +273,8 @@ def _expectations(profile: FileProfile) -> Iterator[ProposedExpectation]:
 
 def _uniqueness(column: ColumnProfile, *, is_first: bool) -> Iterator[ProposedExpectation]:
     """Keys only, by their name or position: in other columns, different values are mostly chance."""
-    enough = column.rows >= _MIN_ROWS_FOR_UNIQUE and not column.missing
-    named_so = is_first or _KEY_NAME.search(column.name) is not None
-    if enough and named_so and column.is_unique and column.column.type in ("string", "integer"):
+    may_be_key = is_first or _KEY_NAME.search(column.name) is not None
+    if may_be_key and _is_unique(column) and not column.missing and column.column.type in ("string", "integer"):
         name = "expect_column_values_to_be_unique"
         yield ProposedExpectation(name, {"column": column.name}, f"saw {column.rows:,} different values")
 
@@ -307,8 +287,10 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
         arguments = {"column": column.name, "value_set": [_as_python(value) for value in values]}
         yield ProposedExpectation("expect_column_values_to_be_in_set", arguments, f"saw {counts}{more}")
         return
-    if column.column.type not in ("integer", "number") or column.low == column.high or _is_key(column):
+    if column.column.type not in ("integer", "number") or column.low == column.high:
         return
+    if _is_unique(column) and _KEY_NAME.search(column.name):
+        return  # numbers that identify something have no range
     bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
     if bounds:
         between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
@@ -316,9 +298,8 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
         yield ProposedExpectation("expect_column_values_to_be_between", between, comment)
 
 
-def _is_key(column: ColumnProfile) -> bool:
-    """Whether it is a key: numbers that identify something have no range."""
-    return column.is_unique and column.rows >= _MIN_ROWS_FOR_UNIQUE and _KEY_NAME.search(column.name) is not None
+def _is_unique(column: ColumnProfile) -> bool:
+    return column.is_unique and column.rows >= _MIN_ROWS_FOR_UNIQUE
 
 
 def _is_set(column: ColumnProfile) -> bool:
@@ -380,11 +361,6 @@ def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
     except ValidationError:  # marks that a contract cannot combine are detected again for each file
         return {"type": source_format.type}
     return fields
-
-
-def _format_comment(profile: FileProfile) -> str:
-    found = profile.source_format
-    return "; ".join(word for word in (found.encoding, found.compression) if word)
 
 
 def _remark(words: str) -> str:

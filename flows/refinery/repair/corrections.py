@@ -24,12 +24,7 @@ class CorrectionsUnusable(TerminalError):
 
 @dataclass(frozen=True)
 class Corrections:
-    """The new values of some rows of a file.
-
-    Attributes:
-        columns: the columns that are given.
-        rows: by row number the texts of these columns; None is a missing value.
-    """
+    """The new values of some rows of a file: by row number the texts of `columns`, None where a value is missing."""
 
     columns: tuple[str, ...]
     rows: Mapping[int, Mapping[str, str | None]]
@@ -56,8 +51,6 @@ def read_corrections(path: Path) -> Corrections:
         CorrectionsUnusable: it is neither, or a row number is missing, no number, or there twice.
     """
     columns, rows = _table_of(path)
-    if ROW_NUMBER not in columns:
-        raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is no quarantine file, nor made of one")
     given = tuple(name for name in columns if name not in QUARANTINE_COLUMNS)
     corrected: dict[int, dict[str, str | None]] = {}
     for place, row in enumerate(rows, start=1):
@@ -79,11 +72,9 @@ def export_quarantine(quarantine: Path, destination: Path) -> int:
     is not escaped.
 
     Raises:
-        CorrectionsUnusable: it is no quarantine file.
+        CorrectionsUnusable: it is not a quarantine file.
     """
     columns, rows = _table_of(quarantine)
-    if ROW_NUMBER not in columns:
-        raise CorrectionsUnusable(f"{quarantine.name} is no quarantine file: it has no column {ROW_NUMBER}")
     with destination.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -98,13 +89,19 @@ def _table_of(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         if is_parquet:
             table = pq.read_table(path)
-            return table.column_names, table.to_pylist()
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            return _csv_table_of(path.name, text)
+            columns, rows = table.column_names, table.to_pylist()
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as text:
+                columns, rows = _csv_table_of(path.name, text)
     except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
         raise CorrectionsUnusable(
             f"{path.name} is neither a Parquet file nor a CSV in UTF-8: {type(error).__name__}"
         ) from None
+    if ROW_NUMBER not in columns:
+        raise CorrectionsUnusable(
+            f"{path.name} has no column {ROW_NUMBER}: it is not a quarantine file, nor made from one"
+        )
+    return columns, rows
 
 
 def _csv_table_of(name: str, text: IO[str]) -> tuple[list[str], list[dict[str, Any]]]:

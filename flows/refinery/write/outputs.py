@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from flows.refinery.contract.model import Output
+from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
 from flows.refinery.validate.coercion import arrow_array, pandas_column, to_arrow
 
@@ -56,7 +56,7 @@ class OutputWriter:
         kinds: columns that are written as another type than pandas holds them in: "date" or "time".
     """
 
-    def __init__(self, output: Output, folder: Path, kinds: Mapping[str, str]) -> None:
+    def __init__(self, output: OutputOptions, folder: Path, kinds: Mapping[str, str]) -> None:
         self._output, self._folder, self._kinds = output, folder, kinds
         self._schema: pa.Schema | None = None
         self._files: dict[str, _OneFile] = {}
@@ -110,7 +110,7 @@ class OutputWriter:
 class _OneFile:
     """A Parquet or CSV file that is written table by table."""
 
-    def __init__(self, path: Path, schema: pa.Schema, output: Output) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, output: OutputOptions) -> None:
         self._path, self._rows = path, 0
         self._header: pa.Schema | None = None
         compression = output.effective_compression

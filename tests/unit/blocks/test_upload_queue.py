@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from threading import Event
 
 import boto3
@@ -86,14 +88,21 @@ def test_the_heartbeat_keeps_extending_while_the_work_goes_on(
         assert twice.wait(timeout=10)
 
 
-def test_the_heartbeat_says_when_the_message_was_lost(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_ends_when_the_message_was_lost(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     send(queue)
     message = receive(queue)
+    beats: list[threading.Thread] = []
 
     def lose(_self: UploadQueue, _message: ReceivedMessage, _seconds: float) -> None:
+        beats.append(threading.current_thread())
         raise MessageLost("gone")
 
     monkeypatch.setattr(UploadQueue, "extend", lose)
     quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=0.03)  # a beat within milliseconds
-    with quick.keep_invisible(message) as lost:
-        assert lost.wait(timeout=10)
+    with quick.keep_invisible(message):
+        deadline = time.monotonic() + 10
+        while not beats and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (beat,) = beats
+        beat.join(timeout=10)
+        assert not beat.is_alive()

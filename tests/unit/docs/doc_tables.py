@@ -94,7 +94,8 @@ def type_name(annotation: Any) -> str:
 
 
 def _words(camel: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", camel).lower()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", camel).lower()
+    return words.removeprefix("written ").removesuffix(" options")
 
 
 def _default(field: FieldInfo) -> str:
@@ -142,7 +143,7 @@ def bad_rows_fields() -> str:
 
 def output_fields() -> str:
     """List the fields of `output`."""
-    return _fields_of(model.Output)
+    return _fields_of(model.OutputOptions)
 
 
 def steps() -> str:

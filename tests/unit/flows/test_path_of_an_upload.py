@@ -12,8 +12,7 @@ from flows.observability.observed_upload import TaskCalls, run_observed
 from flows.pipeline.commit import commit_and_settle
 from flows.pipeline.run import run_upload
 from flows.pipeline.stages import fetch, publish, record, refine
-from flows.refinery.refine import refine as refine_file
-from flows.refinery.refine import refine_partition
+from flows.refinery.refine import refine_file, refine_partition
 
 # Each step is a function and what its code calls next. The stages are called through `call`, which is a TaskCalls.
 PATH: tuple[tuple[Callable[..., Any], str, Callable[..., Any]], ...] = (

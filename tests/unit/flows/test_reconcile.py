@@ -15,7 +15,7 @@ from moto import mock_aws
 import flows.reconcile
 from blocks.aws_errors import AwsUnavailable
 from blocks.executions import Executions
-from flows.reconcile import ReconcileResult, Reconciliation, Window, reconcile, summary
+from flows.reconcile import ReconcileResult, Window, find_lost, reconcile, reconcile_summary
 from lambda_trigger.message import UploadMessage
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
 
@@ -32,7 +32,7 @@ class Landing:
 
     def look(self, window: Window = _ALL, *, max_found: int = 100, page_size: int = 1000) -> ReconcileResult:
         store = self.account.parts.store
-        return Reconciliation(store, self.executions, "incoming/", max_found, page_size).look(window)
+        return find_lost(store, self.executions, window, "incoming/", max_found, page_size=page_size)
 
     def upload(self, name: str, body: bytes = b"a\n1\n") -> UploadMessage:
         return self.account.upload(f"incoming/{name}", body)
@@ -93,9 +93,9 @@ def test_a_file_whose_name_ends_in_a_slash_is_an_upload(landing: Landing) -> Non
 def test_what_is_younger_than_the_grace_or_older_than_the_lookback_is_left_alone(landing: Landing) -> None:
     landing.upload("young.csv")
     now, hour = datetime.now(UTC), timedelta(hours=1)
-    assert landing.look(Window.ending(now, grace=hour, lookback=2 * hour)) == ReconcileResult()
-    assert landing.look(Window.ending(now + 3 * hour, grace=hour, lookback=2 * hour)) == ReconcileResult()
-    assert len(landing.look(Window.ending(now + 2 * hour, grace=hour, lookback=3 * hour)).lost) == 1
+    assert landing.look(Window(now - 2 * hour, now - hour)) == ReconcileResult()
+    assert landing.look(Window(now + hour, now + 2 * hour)) == ReconcileResult()
+    assert len(landing.look(Window(now - hour, now + hour)).lost) == 1
 
 
 def test_an_upload_that_runs_is_under_way(landing: Landing) -> None:
@@ -153,6 +153,8 @@ def test_lost_uploads_are_handed_over_though_the_published_bucket_cannot_be_tidi
 def test_the_summary_says_what_to_do() -> None:
     upload = UploadMessage(bucket="b", key="k", version_id="v", etag="e", size_bytes=1)
     found = replace(ReconcileResult(), looked_at=3, lost=[upload], given_up_count=2, unidentified=1, more=True)
-    said = summary(found, Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)), dry_run=True)
+    said = reconcile_summary(
+        found, Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)), dry_run=True
+    )
     for part in ("**3** uploads", "**1** have neither", "dry run", "next run continues", "redrive", "versioning on"):
         assert part in said

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of
+from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of_event
 from lambda_trigger.message import UploadMessage
 
 BUCKET = "amzn-s3-demo-bucket"
@@ -117,13 +117,13 @@ def test_a_suspended_buckets_null_version_is_no_identity(s3_put: dict[str, Any])
 
 
 def test_the_test_event_holds_nothing(s3_test_event: dict[str, Any]) -> None:
-    assert records_of(s3_test_event) == []
+    assert records_of_event(s3_test_event) == []
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": {}}, [], None, "text", 7, {"detail": {}}])
 def test_what_is_no_s3_event_is_refused(event: object) -> None:
     with pytest.raises(EventUnreadable):
-        records_of(event)
+        records_of_event(event)
 
 
 anything = st.recursive(

@@ -15,7 +15,6 @@ from lambda_trigger.message import (
     RUN_ID_PATTERN,
     MessageUnreadable,
     UploadMessage,
-    execution_name_of,
     folder_of,
     run_id_of,
 )
@@ -60,10 +59,11 @@ def test_bucket_and_key_cannot_be_shifted_into_each_other() -> None:
 
 @given(key=keys, attempt=st.integers(0, 10_000))
 def test_execution_names_fit_step_functions(key: str, attempt: int) -> None:
-    name = execution_name_of(key, UPLOAD.run_id, attempt)
+    upload = replace(UPLOAD, key=key, attempt=attempt)
+    name = upload.execution_name
     assert len(name) <= MAX_EXECUTION_NAME_LENGTH
     assert re.fullmatch(r"[A-Za-z0-9_-]+", name)
-    assert UPLOAD.run_id in name
+    assert upload.run_id in name
 
 
 def test_the_execution_name_begins_with_a_readable_stem() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from blocks.settings import CONTRACTS
 from deployment.commands import demo
 from deployment.commands.clean import clean
-from deployment.commands.contract_files import CONTRACTS
-from deployment.commands.show import ProgressTable, details_of, rows_of
+from deployment.commands.show import details_of, rows_of, shown_progress
 from deployment.commands.upload import DatasetUnknown, dataset_of, datasets
 from deployment.commands.uploads import TrackedUpload, UploadState
 from deployment.local.errors import LocalCloudBusy
@@ -115,7 +115,7 @@ def test_an_upload_is_done_when_its_execution_is(stage: UploadState, execution: 
 def test_where_the_output_is_kept_each_change_is_one_line() -> None:
     kept = io.StringIO()
     upload = followed(UploadState.UPLOADED, execution=None)
-    with ProgressTable(Console(file=kept, width=40), [upload]).shown() as on_look:
+    with shown_progress(Console(file=kept, width=40), [upload]) as on_look:
         on_look()
         on_look()
         upload.reach(UploadState.QUEUED)

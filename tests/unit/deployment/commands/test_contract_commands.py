@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deployment import PROJECT_ROOT, cli
-from deployment.commands.contract_files import contract_of, folder_of_contract
+from deployment.commands.contract_files import contract_of
 from flows.refinery.contract.loading import Contracts, load_contract
 from tests.chain.files import dirty_orders, good_orders, order, orders
 
@@ -183,9 +183,9 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_a_contract_is_found_by_name_by_folder_and_by_file() -> None:
-    found = {contract_of(name).dataset for name in ("orders", str(CONTRACTS / "orders"))}
+    names = ("orders", str(CONTRACTS / "orders"), str(CONTRACTS / "orders" / "contract.yaml"))
+    found = {contract_of(name).dataset for name in names}
     assert found == {"orders"}
-    assert folder_of_contract(str(CONTRACTS / "orders" / "contract.yaml")) == CONTRACTS / "orders"
 
 
 def test_a_name_that_no_contract_has_is_answered_with_the_nearest() -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -15,6 +12,7 @@ from typer.testing import CliRunner
 from deployment import cli
 from deployment.commands.repair import RunUnknown, export, export_run, repair
 from deployment.commands.user_paths import PathUnwritable
+from deployment.deployed_stack import AwsStack
 from flows.repair import NothingToRepair, fetch_quarantine
 from tests.chain.files import order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, account
@@ -24,46 +22,24 @@ __all__ = ["account"]
 DIRTY = orders(*(order(number, unit_price="cheap") if number == 2 else order(number) for number in range(1, 9)))
 
 
-@dataclass
-class Deployed:
-    """Return a pipeline in the test's account, as a command gets it."""
-
-    queue_url: str
-    region: str = "us-east-1"
-    aws_endpoint_url: str = ""
-    prefect_api_url: str = ""
-    prefect_ui_url: str = ""
-    prefect_headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        return {
-            "LandingBucket": LANDING,
-            "PublishedBucket": PUBLISHED,
-            "QueueUrl": self.queue_url,
-            "IncomingPrefix": "incoming/",
-            "StateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:uploads",
-            "StackName": "sluice",
-        }
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"AWS_DEFAULT_REGION": self.region, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-
-    def client(self, service: str, **options: Any) -> Any:
-        client: Any = boto3.client
-        return client(service, **options)
-
-
 @pytest.fixture
-def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> AwsStack:
+    """Return a stack in the test's account, as a command gets it."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    return Deployed(account.parts.queue.queue_url)
+    outputs = {
+        "LandingBucket": LANDING,
+        "PublishedBucket": PUBLISHED,
+        "QueueUrl": account.parts.queue.queue_url,
+        "IncomingPrefix": "incoming/",
+        "StateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:uploads",
+        "StackName": "sluice",
+    }
+    return AwsStack("us-east-1", "", "sluice", outputs, {"PrefectApiUrl": ""})
 
 
 def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
     account: Account,
-    deployed: Deployed,
+    deployed: AwsStack,
     tmp_path: Path,
 ) -> None:
     dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
@@ -79,7 +55,7 @@ def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
         export_run(Console(file=output), deployed, dirty.run_id, path)
 
 
-def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: Deployed, tmp_path: Path) -> None:
+def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: AwsStack, tmp_path: Path) -> None:
     with pytest.raises(RunUnknown):
         export_run(Console(quiet=True), deployed, "monday", tmp_path / "x.csv")
     with pytest.raises(NothingToRepair):
@@ -104,7 +80,7 @@ def test_a_file_is_exported_for_the_run_that_is_named(account: Account, tmp_path
     assert "cheap" in exported.read_text()
 
 
-def test_a_path_that_cannot_be_written_is_named(account: Account, deployed: Deployed, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(account: Account, deployed: AwsStack, tmp_path: Path) -> None:
     run_id, path = quarantine_of(account, tmp_path)
     nowhere = tmp_path / "nosuch" / "c.csv"
     with pytest.raises(PathUnwritable, match=str(nowhere)):

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.observability.display import artifact_name, rows_in
-from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_message, outcome_name, summary
+from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_message, outcome_name, upload_summary
+from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Chain, Rows
 from flows.refinery.checks import Check, RejectionReason
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
@@ -22,7 +23,7 @@ QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
 
 
 def links(queue_url: str = QUEUE) -> ConsoleLinks:
-    return ConsoleLinks.of(queue_url, "published", "/sluice/tasks", "drain/drain/0123456789abcdef")
+    return ConsoleLinks.of(queue_url, "published", TaskLog("/sluice/tasks", "drain/drain/0123456789abcdef"))
 
 
 def test_the_execution_opens_in_the_console_of_its_region() -> None:
@@ -76,7 +77,7 @@ def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
     rows = Rows(rows_in=1_015, published=1_000, quarantined={"not_a_number(price)": 5}, dropped={"drop_duplicates": 10})
     chain = Chain(execution_arn=EXECUTION, task_arn=TASK, message_id="m-1", receive_count=2)
     receipt = receipt_of(upload(), rows=rows, chain=chain, timings_seconds={"fetch": 0.1234})
-    text = summary(receipt, links())
+    text = upload_summary(receipt, links())
     assert "## Published, 5 rows quarantined" in text
     for part in ("| in the file | 1,015 |", "| published | 1,000 |", "`not_a_number(price)` | 5 |", "| fetch | 0.12 |"):
         assert part in text
@@ -87,7 +88,7 @@ def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
 
 def test_a_file_name_cannot_become_markup() -> None:
     named = upload(key="incoming/orders/`![x](evil)`|\n# big.csv")
-    text = summary(receipt_of(named), ConsoleLinks(None, "published"))
+    text = upload_summary(receipt_of(named), ConsoleLinks(None, "published"))
     assert "`_![x](evil)___# big.csv`" in text
     assert "\n# big" not in text
 
@@ -95,7 +96,7 @@ def test_a_file_name_cannot_become_markup() -> None:
 @pytest.mark.parametrize("column", ["![x](https://evil/p.png)", "[click](javascript:x)", "<img src=x>", "a\n# big"])
 def test_a_column_that_a_reason_quotes_cannot_become_markup(column: str) -> None:
     reason = RejectionReason(code="header_invalid", message=f"there is no column 'a'; there are {column}")
-    text = summary(receipt_of(upload(), published=False, reasons=(reason,)), ConsoleLinks(None, "published"))
+    text = upload_summary(receipt_of(upload(), published=False, reasons=(reason,)), ConsoleLinks(None, "published"))
     assert not re.search(r"(?<!\\)[\[<]|\n# ", text)
 
 
@@ -103,7 +104,7 @@ def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() ->
     receipt = receipt_of(upload(), published=False)
     assert outcome_name(receipt) == "Rejected: empty"
     assert outcome_message(receipt) == "the file is empty"
-    assert "press Retry" in summary(receipt, ConsoleLinks(None, "published"))
+    assert "press Retry" in upload_summary(receipt, ConsoleLinks(None, "published"))
 
 
 def test_what_failed_stands_first_in_the_table_of_checks() -> None:

@@ -118,7 +118,7 @@ def test_a_reupload_replaces_the_earlier_output(store: ObjectStore, tmp_path: Pa
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
-        entry = update_index(store, receipt, replaces=lambda _: True)
+        entry = update_index(store, receipt, replacing={"orders", "returns"})
     assert keys_under("data/") == [new.outputs[0].key]
     assert entry.retired == ()
 
@@ -127,7 +127,7 @@ def test_an_older_event_never_replaces_the_output_of_a_newer_version(store: Obje
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (new, old):
         put_output(store, receipt, tmp_path)
-        update_index(store, receipt, replaces=lambda _: True)
+        update_index(store, receipt, replacing={"orders", "returns"})
     assert keys_under("data/") == [new.outputs[0].key]
 
 
@@ -140,7 +140,7 @@ def test_s3s_own_list_says_which_of_two_versions_without_sequencers_is_newer(
     old, new = (receipt_of(upload) for upload in uploads)
     for receipt in (old, new, old):
         put_output(store, receipt, tmp_path)
-        update_index(store, receipt, replaces=lambda _: True)
+        update_index(store, receipt, replacing={"orders", "returns"})
     assert keys_under("data/") == [new.outputs[0].key]
     assert newest_first(store, frozenset({old.run_id, new.run_id}), old) == (new.run_id, old.run_id)
 
@@ -148,7 +148,7 @@ def test_s3s_own_list_says_which_of_two_versions_without_sequencers_is_newer(
 def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
     for receipt in (receipt_of(upload(1)), receipt_of(upload(2))):
         put_output(store, receipt, tmp_path)
-        update_index(store, receipt, replaces=lambda _: False)
+        update_index(store, receipt, replacing=())
     assert len(keys_under("data/")) == 2
 
 
@@ -159,13 +159,13 @@ def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
-    update_index(store, old, replaces=lambda _: True)
+    update_index(store, old, replacing={"orders", "returns"})
     with monkeypatch.context() as patch:
         patch.setattr(store, "delete", raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            update_index(store, new, replaces=lambda _: True)
+            update_index(store, new, replacing={"orders", "returns"})
     assert len(keys_under("data/")) == 2
-    update_index(store, new, replaces=lambda _: True)
+    update_index(store, new, replacing={"orders", "returns"})
     assert keys_under("data/") == [new.outputs[0].key]
 
 
@@ -185,7 +185,7 @@ def test_a_forced_rerun_under_another_contract_takes_back_what_the_first_one_pub
     first, again = receipt_of(upload(1)), under(receipt_of(upload(1, attempt=1)), "returns")
     for receipt in (first, again):
         put_output(store, receipt, tmp_path)
-        update_index(store, commit(store, receipt), replaces=lambda _: True, datasets=("orders", "returns"))
+        update_index(store, commit(store, receipt), replacing={"orders", "returns"}, datasets=("orders", "returns"))
     assert keys_under("data/") == [again.outputs[0].key]
     assert [entry.current is None for entry in entries("orders")] == [True]
     assert [entry.current is None for entry in entries("returns")] == [False]
@@ -196,8 +196,8 @@ def test_the_dataset_whose_receipt_stands_says_whether_a_reupload_replaces(store
     old, new = under(receipt_of(upload(1)), "returns"), under(receipt_of(upload(2)), "returns")
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
-        update_index(store, commit(store, receipt), replaces=lambda dataset: dataset == "orders")
-    update_index(store, receipt_of(upload(2)), replaces=lambda dataset: dataset == "orders")
+        update_index(store, commit(store, receipt), replacing={"orders"})
+    update_index(store, receipt_of(upload(2)), replacing={"orders"})
     assert sorted(keys_under("data/")) == sorted(receipt.outputs[0].key for receipt in (old, new))
 
 

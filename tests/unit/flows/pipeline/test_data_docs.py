@@ -8,10 +8,9 @@ import boto3
 import pytest
 
 import flows.pipeline.data_docs
-from flows.observability.run_summary import ConsoleLinks, summary
+from flows.observability.run_summary import ConsoleLinks, upload_summary
 from flows.pipeline.commit import read_receipt
-from flows.pipeline.data_docs import change_text
-from flows.pipeline.data_docs_index import read
+from flows.pipeline.data_docs import change_text, read_index
 from flows.pipeline.receipt import Receipt, Status
 from tests.chain.files import dirty_orders, good_orders
 from tests.unit.flows.conftest import PUBLISHED, Account
@@ -54,10 +53,10 @@ def test_a_rejected_file_has_a_page_too(account: Account) -> None:
 
 def test_the_index_lists_the_pages_of_its_dataset(account: Account) -> None:
     receipts = [process(account, good_orders(2)), process(account, b""), process(account, b"a\n1\n", "incoming/x.csv")]
-    entries = read(text_at(INDEX), "orders").entries
+    entries = read_index(text_at(INDEX), "orders").entries
     assert [entry.status for entry in entries] == ["rejected", "published"]
     assert [f"docs/orders/{entry.page}" for entry in reversed(entries)] == [r.docs_page for r in receipts[:2]]
-    assert len(read(text_at("docs/default/index.html"), "default").entries) == 1
+    assert len(read_index(text_at("docs/default/index.html"), "default").entries) == 1
 
 
 def test_a_page_that_cannot_be_made_holds_no_data_back(
@@ -113,5 +112,5 @@ def test_two_results_of_one_run_never_share_a_page() -> None:
 def test_the_flow_runs_summary_names_the_page(account: Account) -> None:
     receipt = process(account, good_orders(1))
     links = ConsoleLinks("eu-central-1", PUBLISHED)
-    assert f"prefix={receipt.docs_page}" in summary(receipt, links)
-    assert "Data Docs" not in summary(receipt.model_copy(update={"docs_page": None}), links)
+    assert f"prefix={receipt.docs_page}" in upload_summary(receipt, links)
+    assert "Data Docs" not in upload_summary(receipt.model_copy(update={"docs_page": None}), links)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.pipeline.protocol import (
+    IndexedRun,
     IndexEntry,
     ReceiptConflict,
-    VersionOrder,
     decide_after_refused_commit,
     index_key,
     is_done,
@@ -20,6 +20,12 @@ from flows.pipeline.protocol import (
 )
 from flows.pipeline.receipt import Receipt, Source, Status
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
+
+
+def written(sequencer: str | None, last_modified: str) -> IndexedRun:
+    """Return the run of an object version that was written then."""
+    run = IndexedRun.of(receipt_of(upload()))
+    return run.model_copy(update={"sequencer": sequencer, "last_modified": last_modified})
 
 
 def test_an_upload_without_receipt_is_work() -> None:
@@ -61,11 +67,11 @@ def test_a_later_attempt_stands_over_an_earlier_one() -> None:
     ],
 )
 def test_the_sequencer_orders_versions(older: str, newer: str) -> None:
-    assert VersionOrder(older, "2026-02-02") < VersionOrder(newer, "2026-01-01")
+    assert written(older, "2026-02-02").age(written(newer, "2026-01-01")) == -1
 
 
 def test_without_a_sequencer_on_both_sides_last_modified_decides() -> None:
-    assert VersionOrder("FF", "2026-01-01T00:00:00Z") < VersionOrder(None, "2026-01-02T00:00:00Z")
+    assert written("FF", "2026-01-01T00:00:00Z").age(written(None, "2026-01-02T00:00:00Z")) == -1
 
 
 def without_event(version: int) -> Receipt:
@@ -78,7 +84,7 @@ def source_of(receipt: Receipt, last_modified: str) -> Source:
 
 
 def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
-    assert VersionOrder("FF", "2026-01-01T00:00:00.900Z") == VersionOrder(None, "2026-01-01T00:00:00.000000Z")
+    assert written("FF", "2026-01-01T00:00:00.900Z").age(written(None, "2026-01-01T00:00:00.000000Z")) == 0
 
 
 @pytest.mark.parametrize("older_first", [True, False])

@@ -13,7 +13,7 @@ import pytest
 from flows.refinery.check_contract import check_contract, check_contracts
 from flows.refinery.contract.loading import ContractInvalid, Contracts, load_contract, overridden
 from flows.refinery.preprocess.table_steps import Select
-from flows.refinery.refine import refine
+from flows.refinery.refine import refine_file
 from tests.unit.flows.refinery.tables import a_contract
 from tests.unit.flows.refinery.wrong_contracts import (
     EXPECTATIONS,
@@ -62,7 +62,7 @@ def test_the_faults_of_all_contracts_are_reported_at_once(tmp_path: Path) -> Non
 def test_a_wrong_contract_is_refused_before_the_file_is_read(tmp_path: Path) -> None:
     contract = a_contract(expectations=[{"expect_column_values_to_be_in_set": {"column": "a", "value_set": []}}])
     with pytest.raises(ContractInvalid):
-        refine(tmp_path / "no such file", contract, tmp_path)
+        refine_file(tmp_path / "no such file", contract, tmp_path)
 
 
 def test_a_contract_that_is_changed_for_a_run_is_checked_as_well() -> None:

@@ -23,7 +23,7 @@ from flows.refinery.refine import (
     MapPartitions,
     Refined,
     RefinedPartition,
-    refine,
+    refine_file,
     refine_partition,
 )
 from flows.refinery.validate.header_plan import Header, HeaderPlan
@@ -80,7 +80,7 @@ CONTRACTS: dict[str, Callable[[], Contract]] = {
 
 def refined(source: Path, contract: Contract, folder: Path, mapper: MapPartitions = map) -> Refined:
     folder.mkdir()
-    return refine(source, contract, folder, rows_per_partition=ROWS, map_partitions=mapper)
+    return refine_file(source, contract, folder, rows_per_partition=ROWS, map_partitions=mapper)
 
 
 def result_of(refined: Refined) -> Any:

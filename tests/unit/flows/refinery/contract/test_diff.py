@@ -73,7 +73,7 @@ def test_a_contract_does_not_differ_from_itself() -> None:
             "clean_column_names is added, as number 1",
         ),
         ({}, {"output": {"format": "csv"}}, "different output", "format is 'csv' instead of 'parquet'"),
-        ({}, {"on_reupload": "append"}, "different output", "append instead of replace"),
+        ({}, {"on_reupload": "append"}, "different output", "on_reupload is 'append' instead of 'replace'"),
         ({}, {"description": "x"}, "no effect", "descriptions were changed"),
     ],
 )
@@ -129,17 +129,15 @@ def test_a_new_column_that_is_filled_where_missing_makes_nothing_stricter() -> N
 
 def test_a_changed_interval_between_files_is_reported() -> None:
     daily, hourly = {"expected_every_hours": 24}, {"expected_every_hours": 1}
-    assert changes({}, daily) == [("monitoring", "a file is expected every 24 h")]
-    assert changes(daily, hourly) == [("monitoring", "a file is expected every 1 h (before: every 24 h)")]
-    assert changes(daily, {}) == [
-        ("monitoring", "overdue files are no longer reported (before: every 24 h)"),
-    ]
+    assert changes({}, daily) == [("monitoring", "expected_every_hours is 24.0 instead of None")]
+    assert changes(daily, hourly) == [("monitoring", "expected_every_hours is 1.0 instead of 24.0")]
+    assert changes(daily, {}) == [("monitoring", "expected_every_hours is None instead of 24.0")]
 
 
 def test_another_limit_of_uploads_at_once_is_reported() -> None:
     one, two = {"max_concurrent_uploads": 1}, {"max_concurrent_uploads": 2}
-    assert changes({}, one) == [("monitoring", "uploads processed at once: at most 1 instead of no limit")]
-    assert changes(two, one) == [("monitoring", "uploads processed at once: at most 1 instead of at most 2")]
+    assert changes({}, one) == [("monitoring", "max_concurrent_uploads is 1 instead of None")]
+    assert changes(two, one) == [("monitoring", "max_concurrent_uploads is 1 instead of 2")]
 
 
 def test_stricter_rules_come_first() -> None:

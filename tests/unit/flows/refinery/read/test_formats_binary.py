@@ -156,23 +156,6 @@ def test_a_table_that_begins_as_a_pickle_might_is_a_table(tmp_path: Path, conten
     assert whole(read_bytes(tmp_path, content, a_contract(format="csv"))).shape == (content.count(b"\n") - 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("content", "name"),
-    [
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)), "PNG"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "PDF"),
-        (b"SQLite format 3\0" + b"\0" * 100, "SQLite"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 100, "Office"),
-        (b"<!DOCTYPE html><html><body>Access denied</body></html>", "HTML"),
-        (b"<?xml version='1.0'?><rows/>", "XML"),
-        (bytes(range(256)) * 4, "binary data"),
-    ],
-)
-def test_what_is_no_table_is_refused_by_name(tmp_path: Path, content: bytes, name: str) -> None:
-    with pytest.raises(FormatNotAllowed, match=name):
-        read_bytes(tmp_path, content)
-
-
 def test_another_archive_is_not_taken_for_a_workbook(tmp_path: Path) -> None:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
@@ -205,12 +188,6 @@ def test_a_row_of_parquet_whose_text_is_no_utf8_is_a_misfit(tmp_path: Path, dict
     ]
     assert numbers(partitions) == [1, 3, 4]
     assert list(whole(partitions)["t"].dropna()) == ["a", "café"]
-
-
-def test_a_parquet_file_in_a_zone_that_nobody_knows_is_rejected(tmp_path: Path) -> None:
-    table = pa.table({"t": pa.array([0], pa.timestamp("us", tz="Mars/Olympus_Mons"))})
-    with pytest.raises(ParquetBroken, match="UnknownTimeZoneError"):
-        read_bytes(tmp_path, parquet(table))
 
 
 def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:

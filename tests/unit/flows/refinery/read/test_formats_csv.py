@@ -12,12 +12,9 @@ from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import (
     EmptyFile,
     FormatNotAllowed,
-    HeaderInvalid,
     RecordTooLong,
     TextUndecodable,
-    TooManyColumns,
     TooManyRows,
-    UnclosedQuote,
 )
 from tests.unit.flows.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
 
@@ -77,11 +74,6 @@ def test_the_line_of_a_misfit_counts_line_ends_within_quotes(tmp_path: Path) -> 
 def test_quotes_within_a_field_are_plain_characters(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b'size,b\n5" pipe,x\n6" pipe,y\n7,z\n')
     assert whole(partitions)["size"].tolist() == ['5" pipe', '6" pipe', "7"]
-
-
-def test_a_quote_that_is_never_closed_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(UnclosedQuote, match="line 3, column 3:"):
-        read_bytes(tmp_path, b'a,b\n1,x\n2,"y\n3,z\n')
 
 
 def test_nul_bytes_make_their_row_a_misfit(tmp_path: Path) -> None:
@@ -265,27 +257,9 @@ def test_a_file_with_nothing_in_it_is_refused(tmp_path: Path, content: bytes) ->
         read_bytes(tmp_path, content)
 
 
-@pytest.mark.parametrize(
-    ("content", "part"),
-    [
-        (b"a,b,a\n1,2,3\n", r"line 1: column 1, column 3 have the same name; name each once"),
-        (b"\n,b\n0,2\n", "line 2: column 1 has no name .*index=False"),
-        (b"a,,c\n1,2,3\n", "line 1: column 2 has no name"),
-    ],
-)
-def test_a_header_that_names_columns_twice_or_not_at_all_is_refused(tmp_path: Path, content: bytes, part: str) -> None:
-    with pytest.raises(HeaderInvalid, match=part):
-        read_bytes(tmp_path, content)
-
-
 def test_nul_bytes_in_the_header_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(FormatNotAllowed):
         read_bytes(tmp_path, b"a,\0b\n" + b"1,2\n" * 50)
-
-
-def test_a_million_columns_are_refused_before_any_row_is_read(tmp_path: Path) -> None:
-    with pytest.raises(TooManyColumns, match="1000000"):
-        read_bytes(tmp_path, b",".join(b"c%d" % i for i in range(1_000_000)) + b"\n" + b"1,2\n" * 10)
 
 
 def test_a_line_without_end_is_refused_at_the_limit(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flows.refinery.read.partition import Limits
-from flows.refinery.read.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns
+from flows.refinery.read.rejections import EmptyFile, RecordTooLong, TooManyColumns
 from tests.unit.flows.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
 
 
@@ -98,28 +98,6 @@ def test_values_come_as_they_are(tmp_path: Path) -> None:
     assert frame["n"].tolist()[0] == '[1, {"k": "é"}]'
     assert frame["s"].fillna("missing").tolist() == ["007", "missing"]
     assert frame["d"].tolist() == ["2026-01-01", "2026-01-02"]
-
-
-@pytest.mark.parametrize(
-    ("content", "part"),
-    [
-        (b'[{"a": 1},\n {"a": }]', "line 2, column 8: not JSON"),
-        (b'[{"a": 1} {"a": 2}]', "line 1, column 11: a comma or ] is missing"),
-        (b'[{"a": 1}, {"a": 2}', "cut short"),
-        (b'[{"a": 1}] x', "line 1, column 12: something follows"),
-        (b'[{"a": 1}, ' + b"[" * 100_000, "nested too deep"),
-    ],
-)
-def test_a_broken_document_is_refused_with_line_and_column(tmp_path: Path, content: bytes, part: str) -> None:
-    with pytest.raises(JsonBroken, match=part.replace("]", r"\]")):
-        read_bytes(tmp_path, content)
-
-
-def test_the_column_of_a_fault_far_into_the_file_is_true(tmp_path: Path) -> None:
-    rows = [json.dumps({"a": "x" * 1000}) for _ in range(3000)]
-    content = ("[" + ",\n".join([*rows, "  oops"]) + "]").encode()
-    with pytest.raises(JsonBroken, match="line 3001, column 3:"):
-        read_bytes(tmp_path, content)
 
 
 def test_values_that_are_no_objects_are_misfits(tmp_path: Path) -> None:

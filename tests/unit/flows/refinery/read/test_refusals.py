@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.refinery.errors import FileRejected
 from flows.refinery.read.rejections import (
+    EmptyFile,
     FormatNotAllowed,
     HeaderInvalid,
     JsonBroken,
+    ParquetBroken,
     TextUndecodable,
+    TooManyColumns,
     UnclosedQuote,
 )
+from tests.snapshot import check_snapshot
 from tests.unit.flows.refinery.tables import a_contract, misfits, read_bytes, whole
 
 
@@ -37,55 +43,72 @@ def test_nul_bytes_cost_a_line_of_json_lines_and_no_more(tmp_path: Path) -> None
     assert [misfit.line for misfit in misfits(partitions)] == [2]
 
 
-@pytest.mark.parametrize(
-    ("content", "error", "where"),
-    [
-        (b"a,\0\n1,2\n", FormatNotAllowed, "line 1, column 3 has the byte 0x00"),
-        (b"aaaaaaaaaa,bbbbbbbb\0bb,ccccccccccc\n1,2,3\n", FormatNotAllowed, "line 1, column 20: a NUL byte"),
-        (b"a,b\n1,2\n" + b"\0" * 99, FormatNotAllowed, "line 3, column 1 has the byte 0x00"),
-        (bytes(100), FormatNotAllowed, "nothing but NUL bytes .*; upload the file again"),
-        (b"\x93NUMPY\x01\x00v\x00{'descr': '<i8'}\n" + bytes(64), FormatNotAllowed, "line 1, column 7 has the byte"),
-        ("a,b\n1,2\n".encode("utf-16-le"), FormatNotAllowed, "write `encoding: utf-16-le`"),
-        ("a,b\n1,2\n".encode("utf-16-be"), FormatNotAllowed, "write `encoding: utf-16-be`"),
-        (b"\na,,c\n1,2,3\n", HeaderInvalid, "line 2: column 2 has no name"),
-        (b"a,b,a\n1,2,3\n", HeaderInvalid, r"line 1: column 1, column 3 have the same name"),
-        (b'a,b\n1,2\n3," and\n4,5\n', UnclosedQuote, "line 3, column 3: a quote opens and is never closed"),
-        (b'a,b\n5" pipe,"1""2",\n3,"x""y\n"\n4,"5\n', UnclosedQuote, "line 5, column 3: a quote opens"),
-        (b'a,"b\n1,2\n', UnclosedQuote, "line 1, column 3: a quote opens in the header"),
-        (b'[{"a": 1},\n {"a" 2}]', JsonBroken, "line 2, column 7"),
-    ],
-)
-def test_a_refusal_says_line_and_column(tmp_path: Path, content: bytes, error: type[FileRejected], where: str) -> None:
-    with pytest.raises(error, match=where):
-        read_bytes(tmp_path, content)
+def _parquet(column: pa.Array) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"t": column}), buffer)
+    return buffer.getvalue()
+
+
+def _workbook(*rows: list[Any]) -> bytes:
+    book, buffer = openpyxl.Workbook(), io.BytesIO()
+    for row in rows:
+        book.active.append(row)
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+_REFUSED: dict[str, tuple[type[FileRejected], bytes]] = {
+    "NUL in the header": (FormatNotAllowed, b"a,\0\n1,2\n"),
+    "NUL far into the header": (FormatNotAllowed, b"aaaaaaaaaa,bbbbbbbb\0bb,ccccccccccc\n1,2,3\n"),
+    "NULs for most of the file": (FormatNotAllowed, b"a,b\n1,2\n" + b"\0" * 99),
+    "only NULs": (FormatNotAllowed, bytes(100)),
+    "NumPy": (FormatNotAllowed, b"\x93NUMPY\x01\x00v\x00{'descr': '<i8'}\n" + bytes(64)),
+    "PNG": (FormatNotAllowed, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256))),
+    "PDF": (FormatNotAllowed, b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n"),
+    "SQLite": (FormatNotAllowed, b"SQLite format 3\0" + b"\0" * 100),
+    "old Excel": (FormatNotAllowed, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 100),
+    "HTML": (FormatNotAllowed, b"<!DOCTYPE html><html><body>Access denied</body></html>"),
+    "XML": (FormatNotAllowed, b"<?xml version='1.0'?><rows/>"),
+    "bytes": (FormatNotAllowed, bytes(range(256)) * 4),
+    "UTF-16-LE without a mark": (FormatNotAllowed, "a,b\n1,2\n".encode("utf-16-le")),
+    "UTF-16-BE without a mark": (FormatNotAllowed, "a,b\n1,2\n".encode("utf-16-be")),
+    "empty": (EmptyFile, b""),
+    "a column without a name": (HeaderInvalid, b"\na,,c\n1,2,3\n"),
+    "an index column": (HeaderInvalid, b"\n,b\n0,2\n"),
+    "a name twice": (HeaderInvalid, b"a,b,a\n1,2,3\n"),
+    "a million columns": (TooManyColumns, b",".join(b"c%d" % i for i in range(1_000_000)) + b"\n1,2\n"),
+    "an open quote": (UnclosedQuote, b'a,b\n1,2\n3," and\n4,5\n'),
+    "an open quote after others": (UnclosedQuote, b'a,b\n5" pipe,"1""2",\n3,"x""y\n"\n4,"5\n'),
+    "an open quote in the header": (UnclosedQuote, b'a,"b\n1,2\n'),
+    "JSON without a colon": (JsonBroken, b'[{"a": 1},\n {"a" 2}]'),
+    "JSON without a value": (JsonBroken, b'[{"a": 1},\n {"a": }]'),
+    "JSON without a comma": (JsonBroken, b'[{"a": 1} {"a": 2}]'),
+    "JSON cut short": (JsonBroken, b'[{"a": 1}, {"a": 2}'),
+    "JSON and something": (JsonBroken, b'[{"a": 1}] x'),
+    "JSON nested deep": (JsonBroken, b'[{"a": 1}, ' + b"[" * 100_000),
+    "JSON broken far down": (JsonBroken, b"[" + b'{"a": "%s"},\n' % (b"x" * 1000) * 3000 + b"  oops]"),
+    "Parquet in an unknown zone": (ParquetBroken, _parquet(pa.array([0], pa.timestamp("us", tz="Mars/Olympus_Mons")))),
+    "a cell without a name": (HeaderInvalid, _workbook(["a", None, "c"], [1, 2, 3])),
+    "cells of one name": (HeaderInvalid, _workbook([None], ["a", "b", "a"], [1, 2, 3])),
+    "a value right of the header": (HeaderInvalid, _workbook(["a", "b"], [1, 2], [3, 4, None, 5])),
+    **{
+        f"Sluice's own {name}": (HeaderInvalid, f"{name},b\n9,1\n".encode())
+        for name in ("_sluice_row_number", "_row_number", "_rules", "_values", "_raw")
+    },
+    "Sluice's own in a late key": (HeaderInvalid, b'{"b": 1}\n{"b": 2, "_raw": 9}\n'),
+}
+
+
+def test_files_that_cannot_be_read_are_refused_in_these_words(tmp_path: Path) -> None:
+    lines = []
+    for name, (error, content) in _REFUSED.items():
+        with pytest.raises(error) as refused:
+            read_bytes(tmp_path, content, rows_per_partition=1)
+        lines.append(f"{name}\n  {refused.value.code}: {refused.value}\n")
+    check_snapshot("file_rejections", "\n".join(lines))
 
 
 def test_text_that_is_not_in_the_given_encoding_is_refused_where_it_ceases_to_be(tmp_path: Path) -> None:
     contract = a_contract(format={"encoding": "shift_jis"})
     with pytest.raises(TextUndecodable, match="line 3, column 4:"):
         read_bytes(tmp_path, "a,b\n日本,2\n日,x".encode("shift_jis") + b"\xff,5\n", contract)
-
-
-@pytest.mark.parametrize(
-    ("rows", "where"),
-    [
-        ([["a", None, "c"], [1, 2, 3]], "cell B1 has no name"),
-        ([[None], ["a", "b", "a"], [1, 2, 3]], "cell A2, cell C2 have the same name"),
-        ([["a", "b"], [1, 2], [3, 4, None, 5]], "cell D3 has a value, and its column has no name"),
-    ],
-)
-def test_a_refused_sheet_says_the_cell(tmp_path: Path, rows: list[list[Any]], where: str) -> None:
-    book, buffer = openpyxl.Workbook(), io.BytesIO()
-    for row in rows:
-        book.active.append(row)
-    book.save(buffer)
-    with pytest.raises(HeaderInvalid, match=where):
-        read_bytes(tmp_path, buffer.getvalue())
-
-
-@pytest.mark.parametrize("name", ["_sluice_row_number", "_row_number", "_rules", "_values", "_raw"])
-def test_columns_named_as_sluices_own_are_refused_with_what_to_rename(tmp_path: Path, name: str) -> None:
-    said = rf"rename the columns '{name}'"
-    for content in (f"{name},b\n9,1\n", f'{{"b": 1}}\n{{"b": 2, "{name}": 9}}\n'):
-        with pytest.raises(HeaderInvalid, match=said):
-            read_bytes(tmp_path, content.encode(), rows_per_partition=1)
