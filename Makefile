@@ -21,7 +21,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan bench-refine bench-prefect screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases bench-refine bench-prefect screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -178,6 +178,9 @@ scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packag
 	@$(BIN)/python -m container.scan $(SUPPLY)/bin/pip-audit
 
 # --- measuring --------------------------------------------------------------------------------------------
+
+cases: setup ## inputs as people really send them, compared with their right results
+	@$(BIN)/python -m tests.cases
 
 bench-refine: setup ## rows per second of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine

@@ -15,6 +15,7 @@ EXTENSIONS = tuple(
         "lambda_lines",
         "lambda_json_logs",
         "pushed_images",
+        "warm_tasks",
     )
 )
 

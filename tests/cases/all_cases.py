@@ -1,0 +1,7 @@
+"""The cases of all modules."""
+
+from __future__ import annotations
+
+from tests.cases import csv_text
+
+CASES = (*csv_text.CASES,)
