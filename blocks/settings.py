@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from blocks.prefect_names import PrefectNames
 from flows.refinery.errors import TerminalError
+from lambda_trigger.ignored_names import IGNORED_NAMES
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "flows" / "contracts"
 STACK_OUTPUTS = {
@@ -22,6 +23,7 @@ STACK_OUTPUTS = {
     "published_bucket": "PublishedBucket",
     "queue_url": "QueueUrl",
     "incoming_prefix": "IncomingPrefix",
+    "ignored_names": "IgnoredNames",
     "state_machine_arn": "StateMachineArn",
 }
 """By setting, the output of the stack that holds its value."""
@@ -49,6 +51,10 @@ class PipelineSettings(BaseModel):
     queue_url: str = Field(description="The SQS queue that holds one message for each upload.")
     incoming_prefix: str = Field(
         "incoming/", description="The prefix of uploads in the landing bucket.", pattern=r"^([^/]+/)+$"
+    )
+    ignored_names: str = Field(
+        IGNORED_NAMES,
+        description="Files with these names, or in folders with them, are not data: patterns, separated by commas.",
     )
     visibility_timeout_seconds: int = Field(
         120,

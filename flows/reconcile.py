@@ -12,7 +12,7 @@ It is reported, and dispatched again only on request: doing that every hour woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,6 +30,7 @@ from flows.composition import parts_of_environment
 from flows.pipeline.commit import find_orphaned, has_receipt
 from flows.pipeline.job import Parts
 from flows.refinery.errors import SluiceError, TerminalError
+from lambda_trigger.ignored_names import is_ignored
 from lambda_trigger.message import UploadMessage
 
 # Step Functions keeps an execution for 90 days; an older upload would look as if it never had one.
@@ -80,16 +81,24 @@ class ReconcileResult:
 
 
 def find_lost(
-    store: ObjectStore, executions: Executions, window: Window, prefix: str, max_found: int, *, page_size: int = 1000
+    store: ObjectStore,
+    executions: Executions,
+    window: Window,
+    prefix: str,
+    max_found: int,
+    *,
+    is_data: Callable[[str], bool] = lambda _: True,
+    page_size: int = 1000,
 ) -> ReconcileResult:
     """Compare the landing bucket with receipts and executions, page by page, with one page in memory.
 
     Args:
         prefix: of the keys to check.
         max_found: number of lost uploads to stop at, and of given-up uploads to list.
+        is_data: whether the trigger dispatches a key.
     """
     found = ReconcileResult()
-    for upload in _without_receipt(store, window, prefix, page_size, found):
+    for upload in _without_receipt(store, window, prefix, page_size, is_data, found):
         if len(found.lost) == max_found:
             found.more = True
             break
@@ -106,13 +115,18 @@ def find_lost(
 
 
 def _without_receipt(
-    store: ObjectStore, window: Window, prefix: str, page_size: int, found: ReconcileResult
+    store: ObjectStore,
+    window: Window,
+    prefix: str,
+    page_size: int,
+    is_data: Callable[[str], bool],
+    found: ReconcileResult,
 ) -> Iterator[UploadMessage]:
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         for page in store.versions(store.landing_bucket, prefix, page_size=page_size):
             # The trigger ignores folder markers as well: keys that end in a slash, without content.
             files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
-            due = [version for version in files if window.holds(version.last_modified)]
+            due = [version for version in files if window.holds(version.last_modified) and is_data(version.key)]
             uploads = [_upload(store.landing_bucket, version) for version in due if version.version_id]
             found.looked_at += len(due)
             found.unidentified += len(due) - len(uploads)
@@ -160,7 +174,15 @@ def reconcile(
     executions = _executions_of(parts)
     now = datetime.now(UTC)
     window = Window(now - timedelta(days=lookback_days), now - timedelta(minutes=grace_minutes))
-    found = find_lost(parts.store, executions, window, prefix or parts.settings.incoming_prefix, max_uploads)
+    settings = parts.settings
+    found = find_lost(
+        parts.store,
+        executions,
+        window,
+        prefix or settings.incoming_prefix,
+        max_uploads,
+        is_data=lambda key: not is_ignored(key, settings.incoming_prefix, settings.ignored_names),
+    )
     get_run_logger().info(
         "%s uploads came between %s and %s: %s lost, %s given up, %s under way.",
         f"{found.looked_at:,}",

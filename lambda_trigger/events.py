@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
+from lambda_trigger.ignored_names import IGNORED_NAMES, is_ignored
 from lambda_trigger.message import UploadMessage
 
 MAX_KEY_BYTES = 1024  # S3's own limit
@@ -42,12 +43,15 @@ def records_of_event(event: object) -> list[Any]:
     return records
 
 
-def read_record(record: object, *, bucket: str, incoming_prefix: str) -> UploadMessage | Ignored:
+def read_record(
+    record: object, *, bucket: str, incoming_prefix: str, ignored_names: str = IGNORED_NAMES
+) -> UploadMessage | Ignored:
     """Return the upload of one record, or why it is ignored.
 
     Args:
         bucket: the landing bucket; events of any other are ignored.
         incoming_prefix: where uploads are dropped, ending in "/".
+        ignored_names: patterns of names that are not data (ignored_names.py).
 
     Raises:
         RecordUnreadable: with the field that is wrong.
@@ -55,6 +59,8 @@ def read_record(record: object, *, bucket: str, incoming_prefix: str) -> UploadM
     event_name = str(_field(record, "eventName"))
     key = unquote_plus(str(_field(record, "s3", "object", "key")))
     ignored = _reason_to_ignore(record, event_name, key, bucket, incoming_prefix)
+    if ignored is None and is_ignored(key, incoming_prefix, ignored_names):
+        ignored = "not_data"
     if ignored:
         return Ignored(ignored, key or event_name)
     return _message(record, bucket, key)

@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.events import EventUnreadable, Ignored, RecordUnreadable, read_record, records_of_event
+from lambda_trigger.ignored_names import IGNORED_NAMES
 from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice.trigger")
@@ -45,6 +46,7 @@ class TriggerConfig:
     bucket: str
     incoming_prefix: str
     dispatcher: Dispatcher
+    ignored_names: str = IGNORED_NAMES
 
 
 @cache
@@ -59,6 +61,7 @@ def trigger_from_environment() -> TriggerConfig:
             queue_url=os.environ["SLUICE_QUEUE_URL"],
             state_machine_arn=os.environ["SLUICE_STATE_MACHINE_ARN"],
         ),
+        ignored_names=os.environ.get("SLUICE_IGNORED_NAMES", IGNORED_NAMES),
     )
 
 
@@ -90,7 +93,12 @@ def handle_event(event: object, trigger: TriggerConfig, request_id: str | None =
 def _handle_record(record: object, index: int, trigger: TriggerConfig, request_id: str | None) -> str:
     started = time.monotonic()
     try:
-        upload = read_record(record, bucket=trigger.bucket, incoming_prefix=trigger.incoming_prefix)
+        upload = read_record(
+            record,
+            bucket=trigger.bucket,
+            incoming_prefix=trigger.incoming_prefix,
+            ignored_names=trigger.ignored_names,
+        )
         if isinstance(upload, Ignored):
             _log("ignored", request_id, record=index, reason=upload.reason, what=upload.what)
             return "ignored"

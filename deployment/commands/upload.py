@@ -12,12 +12,17 @@ from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
+from lambda_trigger.ignored_names import is_ignored
 
 _DEFAULT_CONTRACT = "default"
 
 
 class DatasetUnknown(TerminalError):
     """The named dataset has no contract."""
+
+
+class NameIgnored(TerminalError):
+    """The stack ignores files of this name: they are not data."""
 
 
 def upload(
@@ -28,10 +33,16 @@ def upload(
     Raises:
         FileUnusable: the file cannot be read.
         DatasetUnknown: the dataset has no contract.
+        NameIgnored: nothing would be started for a file of this name.
     """
     folder = dataset_of(file, dataset, CONTRACTS)
     prefix = cloud.outputs["IncomingPrefix"]
     key = f"{prefix}{folder}/{file.name}" if folder else f"{prefix}{file.name}"
+    if is_ignored(key, prefix, cloud.outputs["IgnoredNames"]):
+        raise NameIgnored(
+            f"{file.name}: the stack ignores files named {cloud.outputs['IgnoredNames']}; rename the file, or change the "
+            "parameter IgnoredNames"
+        )
     uploads = Uploads(cloud)
     followed = uploads.upload(file, key)
     console.out(f"uploaded to s3://{followed.message.bucket}/{key}")

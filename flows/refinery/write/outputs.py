@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -112,26 +111,23 @@ class _OneFile:
 
     def __init__(self, path: Path, schema: pa.Schema, output: OutputOptions) -> None:
         self._path, self._rows = path, 0
-        self._header: pa.Schema | None = None
+        self._sink: Any = None
         compression = output.effective_compression
         if output.format == "parquet":
             self._extension = ".parquet"
             self._writer = pq.ParquetWriter(path, schema, compression=compression)
             return
         self._extension = f".csv{_EXTENSIONS[compression]}"
-        self._header = pa.schema([field.with_name(_unformula(field.name)) for field in schema])
         self._sink = pa.output_stream(str(path), compression=None if compression == "none" else compression)
-        self._writer = pa_csv.CSVWriter(self._sink, self._header)
+        self._writer = pa_csv.CSVWriter(self._sink, schema)
 
     def write(self, table: pa.Table) -> None:
-        if self._header is not None:
-            table = pa.Table.from_arrays([_escaped(column) for column in table.columns], schema=self._header)
         self._writer.write_table(table)
         self._rows += table.num_rows
 
     def close(self, folder: str) -> OutputFile:
         self._writer.close()
-        if self._header is not None:
+        if self._sink is not None:
             self._sink.close()
         return output_file(self._path, folder, self._rows, self._extension)
 
@@ -209,17 +205,3 @@ def _folder_value(value: Any) -> str:
     if len(label) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
         label = label[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(label.encode()).hexdigest()[:8]
     return label or "%00"
-
-
-# What spreadsheet programs take for a formula (owasp.org/www-community/attacks/CSV_Injection).
-_FORMULA = r"^[=+\-@\t\r]"
-
-
-def _escaped(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not pa.types.is_string(column.type):
-        return column
-    return pc.if_else(pc.match_substring_regex(column, _FORMULA), pc.binary_join_element_wise("'", column, ""), column)
-
-
-def _unformula(name: str) -> str:
-    return f"'{name}" if re.match(_FORMULA, name) else name

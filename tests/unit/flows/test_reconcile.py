@@ -16,6 +16,7 @@ import flows.reconcile
 from blocks.aws_errors import AwsUnavailable
 from blocks.executions import Executions
 from flows.reconcile import ReconcileResult, Window, find_lost, reconcile, reconcile_summary
+from lambda_trigger.ignored_names import IGNORED_NAMES, is_ignored
 from lambda_trigger.message import UploadMessage
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
 
@@ -32,7 +33,15 @@ class Landing:
 
     def look(self, window: Window = _ALL, *, max_found: int = 100, page_size: int = 1000) -> ReconcileResult:
         store = self.account.parts.store
-        return find_lost(store, self.executions, window, "incoming/", max_found, page_size=page_size)
+        return find_lost(
+            store,
+            self.executions,
+            window,
+            "incoming/",
+            max_found,
+            is_data=lambda key: not is_ignored(key, "incoming/", IGNORED_NAMES),
+            page_size=page_size,
+        )
 
     def upload(self, name: str, body: bytes = b"a\n1\n") -> UploadMessage:
         return self.account.upload(f"incoming/{name}", body)
@@ -158,3 +167,9 @@ def test_the_summary_says_what_to_do() -> None:
     )
     for part in ("**3** uploads", "**1** have neither", "dry run", "next run continues", "redrive", "versioning on"):
         assert part in said
+
+
+def test_files_that_the_trigger_ignores_are_not_lost(landing: Landing) -> None:
+    landing.upload("orders/_SUCCESS")
+    lost = landing.upload("orders/lost.csv")
+    assert _runs_of(landing.look()) == [lost.run_id]

@@ -38,6 +38,44 @@ def test_an_upload_becomes_a_message_with_its_version_and_order(s3_put: dict[str
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "orders/_SUCCESS",
+            "orders/_temporary/0/part-0.csv",
+            "_staging/orders.csv",
+            "orders/.DS_Store",
+            ".git/config",
+        ),
+        *(
+            "orders/~$book.xlsx",
+            "orders/day.csv.TMP",
+            "orders/day.csv.filepart",
+            "orders/day.csv.part",
+            "orders/.a.crc",
+        ),
+    ],
+)
+def test_markers_and_unfinished_files_are_not_data(s3_put: dict[str, Any], name: str) -> None:
+    key = f"incoming/{name}"
+    assert read(with_object(s3_put, key=quote_plus(key, safe="/"))) == Ignored("not_data", key)
+
+
+@pytest.mark.parametrize(
+    "name", ["orders/a_b.csv", "orders/a.b/c.csv", "orders/../x.csv", "orders/part-0.csv", "tmp/a.csv"]
+)
+def test_ordinary_names_are_data(s3_put: dict[str, Any], name: str) -> None:
+    assert isinstance(read(with_object(s3_put, key=f"incoming/{name}")), UploadMessage)
+
+
+def test_a_setting_lists_the_names_that_are_not_data(s3_put: dict[str, Any]) -> None:
+    for name, is_data in (("a.bak", False), ("done/a.csv", False), ("_a.csv", True)):
+        record = with_object(s3_put, key=f"incoming/{name}")
+        read_as = read_record(record, bucket=BUCKET, incoming_prefix="incoming/", ignored_names="*.bak, DONE")
+        assert isinstance(read_as, UploadMessage) is is_data
+
+
+@pytest.mark.parametrize(
     "key",
     ["a b.csv", "a+b.csv", "é.csv", "100%2F.csv", "100%.csv", "日本.csv", "🐧.csv", "a&b=c?.csv", "../../receipts/x"],
 )
