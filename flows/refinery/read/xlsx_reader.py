@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any
 
-from python_calamine import CalamineWorkbook
+from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
@@ -25,9 +25,21 @@ from flows.refinery.read.rejections import (
     FormatNotAllowed,
     HeaderInvalid,
     SheetMissing,
+    SheetNotChosen,
     WorkbookBroken,
 )
-from flows.refinery.read.xlsx_errors import ERROR_CELL, REFERENCE, ErrorCells, has_error_cell, row_of, sheet_errors
+from flows.refinery.read.xlsx_errors import (
+    ERROR_CELL,
+    FORMULA_NOT_CALCULATED,
+    NEVER_CALCULATED,
+    NO_SUCH_DATE,
+    REFERENCE,
+    ErrorCells,
+    column_number,
+    may_have_errors,
+    row_of,
+    sheet_errors,
+)
 from flows.refinery.suggestions import did_you_mean
 
 _MAX_PARTS = 10_000
@@ -35,7 +47,10 @@ _PIECE_BYTES = 1 << 18
 _MAX_TAG_BYTES = 1 << 20
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
 _ENCRYPTED = 0x1
+_MAX_NAMED = 5
+_FIRST_YEAR = 1900
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
+_CELL_END = re.compile(rb"</(?:\w+:)?c\s*>|<(?:\w+:)?c(?:\s[^<>]*)?/>")
 
 
 def read_xlsx(
@@ -51,19 +66,37 @@ def read_xlsx(
     """
     faults = _require_harmless(file, limits)
     file.seek(0)
-    name, sheet = _sheet_rows(file, contract)
+    name, others, sheet = _sheet_rows(file, contract)
     errors = sheet_errors(name, faults, lambda part: _content(file, part)) if faults else ErrorCells()
     rows = enumerate(sheet, start=1)
     for _ in range(contract.format.skip_lines):
         next(rows, None)
     number, header = next(((n, row) for n, row in rows if not _is_blank(row) or errors.of(n)), (0, None))
     if header is None:
+        _require_chosen(contract, name, others)
         raise EmptyFile("the sheet is empty")
     if errors.of(number):
         raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
     names = _names(header, number, limits)
-    pending = RowBuffer(contract, limits, SourceFormat(type="xlsx", compression=compression))
+    found = SourceFormat(type="xlsx", compression=compression, sheet=name, other_sheets=tuple(others))
+    pending = RowBuffer(contract, limits, found)
     yield from _partitions(rows, names, errors, contract, min(rows_per_partition, limits.max_rows), pending)
+    if not pending.total:
+        _require_chosen(contract, name, others)
+
+
+def _require_chosen(contract: Contract, name: str, others: list[str]) -> None:
+    """Refuse a sheet without rows where it is only the first of several: it may be a cover."""
+    if others and "sheet" not in contract.format.model_fields_set:
+        raise SheetNotChosen(
+            f"the first sheet, {name!r}, has no rows, and the workbook has other sheets: {_listed(others)};"
+            f" write which one to read, as `sheet: {others[0]}` under `format`"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(map(repr, names[:_MAX_NAMED])) + rest
 
 
 def _partitions(
@@ -81,15 +114,33 @@ def _partitions(
         for place, value in enumerate(row[len(names) :], start=len(names) + 1):
             if not _is_empty(value):
                 raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
+        reason = FORMULA_NOT_CALCULATED if error == NEVER_CALCULATED else ERROR_CELL
+        if error is None and (place := _no_such_date(row, number, errors)):
+            reason, error = NO_SUCH_DATE, f"the number in {_cell(place, number)} is no date that ever was"
         if error is None:
             pending.add(row)
         else:  # the error is no value, and not missing
             cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
-            pending.add_misfit(ERROR_CELL, f"{error} in row {number}: {cells}")
+            pending.add_misfit(reason, f"{error} in row {number}: {cells}")
         if len(pending) == rows_per_partition:
             yield pending.take(_columns(pending.rows, names, contract))
     if len(pending) or not pending.total:
         yield pending.take(_columns(pending.rows, names, contract))
+
+
+def _no_such_date(row: list[Any], number: int, errors: ErrorCells) -> int | None:
+    """The column, from 1, of a date that never was: Excel's day 60, 1900-02-29, or one before its day 0."""
+    if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
+        return None
+    places = errors.numbers_that_are_no_day(number)
+    return next((place for place in places if place <= len(row) and _is_made_up(row[place - 1])), None)
+
+
+def _is_made_up(value: Any) -> bool:
+    """Whether a date or time is what the reader makes of a number that is no day."""
+    if isinstance(value, dt.date):
+        return (value.year, value.month, value.day) == (1900, 2, 28) or value.year < _FIRST_YEAR
+    return isinstance(value, dt.time)
 
 
 def _columns(rows: list[list[Any]], names: list[str], contract: Contract) -> dict[str, list[Any]]:
@@ -107,8 +158,16 @@ def _value(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dt.timedelta):
-        return str(value)
+        return _duration(value)
     return None if _is_empty(value) else value
+
+
+def _duration(value: dt.timedelta) -> str:
+    """A duration as spreadsheets show it, in hours: 30:05:00, not 1 day, 6:05:00."""
+    seconds, rest = divmod(abs(value), dt.timedelta(seconds=1))
+    fraction = f".{rest.microseconds:06d}" if rest else ""
+    sign = "-" if value < dt.timedelta() else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}"
 
 
 def _text_of_number(value: Any) -> Any:
@@ -140,12 +199,15 @@ def _cell(column: int, row: int) -> str:
     return f"{letters}{row}"
 
 
-def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list[Any]]]:
-    """The sheet's name and its rows; cells with an error are empty in them."""
+def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, list[str], Iterator[list[Any]]]:
+    """The sheet's name, those of the other visible ones, and its rows; cells with an error are empty in them."""
     try:
         workbook = CalamineWorkbook.from_filelike(file)
-        name = _sheet_name(workbook.sheet_names, contract.format.sheet)
-        return name, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+        sheets = [sheet for sheet in workbook.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
+        visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
+        name = _sheet_name(visible, [sheet.name for sheet in sheets], contract.format.sheet)
+        others = [other for other in visible if other != name]
+        return name, others, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
     except (FileRejected, MemoryError):
         raise
     except BaseException as error:
@@ -155,13 +217,16 @@ def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list
         raise
 
 
-def _sheet_name(names: list[str], wanted: str | int) -> str:
-    if isinstance(wanted, int) and 0 <= wanted < len(names):
-        return names[wanted]
+def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
+    """Which sheet is read: a number counts visible worksheets; only a contract that names a hidden one gets it."""
+    if isinstance(wanted, int) and 0 <= wanted < len(visible):
+        return visible[wanted]
     if isinstance(wanted, str) and wanted in names:
         return wanted
+    listed = f": {_listed(visible)}; write one of them as `sheet` under `format`" if visible else ""
     raise SheetMissing(
-        f"there is no sheet {wanted!r}{did_you_mean(str(wanted), names)} (there are {len(names)} sheets)"
+        f"there is no visible sheet {wanted!r}{did_you_mean(str(wanted), visible)}"
+        f" (there are {len(visible)} visible sheets{listed})"
     )
 
 
@@ -237,28 +302,33 @@ class _Extent:
     def look_at(self, piece: bytes) -> None:
         """Take the next piece of the sheet's XML."""
         text = self._tail + piece
-        end = text.rfind(b">") + 1  # a tag is looked at once, and whole
+        end = _end_of_cells(text)  # a tag is looked at once, and whole, and so is a cell
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
-        has_errors = has_error_cell(text)
+        may_err = may_have_errors(text)
+        start = None
         for match in _ROW_OR_CELL.finditer(text):
+            if may_err and start is not None:
+                self.errors.look_at(text, start, match.start(), self._row, self._cells_in_row)
+            start = None
             if match[1] == b"c":
+                start = match.start()
                 self._tags += 1
                 self._cells_in_row += 1
                 self._most_cells_in_a_row = max(self._most_cells_in_a_row, self._cells_in_row)
-                if has_errors:
-                    self.errors.look_at(text, match.start(), self._row)
             else:
                 self._rows += 1
                 self._cells_in_row = 0
                 self._row = row_of(text, match.start(), self._row + 1)
+        if may_err and start is not None:
+            self.errors.look_at(text, start, len(text), self._row, self._cells_in_row)
         for match in REFERENCE.finditer(text):
             self._references += 1
             self._last_row = max(self._last_row, int(match[2]))
             if match[1]:
                 self._last_cell_row = max(self._last_cell_row, int(match[2]))
-                self._last_column = max(self._last_column, _column_number(match[1]))
+                self._last_column = max(self._last_column, column_number(match[1]))
 
     @property
     def cells(self) -> int:
@@ -269,8 +339,9 @@ class _Extent:
         return max(self._tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
 
 
-def _column_number(letters: bytes) -> int:
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + letter - 64
-    return number
+def _end_of_cells(text: bytes) -> int:
+    """The end of the last tag, or the beginning of the last cell where that is not whole."""
+    end = text.rfind(b">") + 1
+    last = max(text.rfind(b"<c "), text.rfind(b"<c>"), text.rfind(b"<", 0, text.rfind(b":c ") + 1))
+    is_cell = last >= 0 and (match := _ROW_OR_CELL.match(text, last)) is not None and match[1] == b"c"
+    return last if is_cell and not _CELL_END.search(text, last) else end
