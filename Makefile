@@ -91,7 +91,7 @@ else
 	@$(MAKE) --no-print-directory -j 3 environments
 	@echo "Checks and tests, three suites at a time; each prints its output when it ends"
 	@rm -rf .pytest_cache/calls .coverage
-	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites
+	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites COVERAGE="--cov --cov-report="
 	@$(MAKE) --no-print-directory privileges
 	@echo "Product code that the unit tests reach (for information)"; $(BIN)/coverage report
 endif
@@ -132,7 +132,7 @@ locks: setup ## check that the locked packages have wheels for every supported P
 	done; done; echo "The locks resolve with wheels on Python 3.12 and 3.13"
 
 unit: setup ## unit tests
-	@$(BIN)/pytest -q --cov --cov-report= -n 2 --dist worksteal tests/unit
+	@$(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
 
 infra: setup $(LINT)/.ready $(NODE)/.ready ## template, state machine, packaging
 	@$(BIN)/pytest -q tests/infra

@@ -10,8 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
@@ -29,7 +28,6 @@ from flows.refinery.errors import SluiceError, TerminalError
 
 if TYPE_CHECKING:
     from deployment.aws.environments import Environment
-    from deployment.deployed_stack import DeployedStack
 
 EXIT_NOT_AS_EXPECTED = 1
 EXIT_CANNOT = 3
@@ -162,8 +160,9 @@ def upload(
     The exit code is 0 if the file was published and 1 if not.
     """
     from deployment.commands.upload import upload as run
+    from deployment.deployed_stack import selected_stack
 
-    with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
+    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
         published = run(new_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
@@ -180,8 +179,9 @@ def status(
 ) -> None:
     """Show recent and running uploads, the queues and the addresses of the local cloud or of a stack on AWS."""
     from deployment.commands.status import status as run
+    from deployment.deployed_stack import selected_stack
 
-    with _pipeline(context, state, StackSelection(stack, region, profile)) as pipeline:
+    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
         run(new_console(), pipeline, limit=limit, as_json=as_json)
 
 
@@ -219,6 +219,7 @@ def repair(
     The file is validated again and its receipt is replaced. With --export nothing changes: the rows are written as CSV.
     """
     from deployment.commands import repair as command
+    from deployment.deployed_stack import selected_stack
 
     place = StackSelection(stack, region, profile)
     if export is not None and file is not None:
@@ -226,7 +227,7 @@ def repair(
         return
     if file is None and (export is None or run_id is None):
         raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
-    with _pipeline(context, state, place) as pipeline:
+    with selected_stack(place, state.resolve(), _users(context)) as pipeline:
         if file is not None:
             command.repair(new_console(), pipeline, file, run_id)
         elif export is not None and run_id is not None:
@@ -304,7 +305,7 @@ def destroy(
         _users(context),
         delete_data=delete_data,
         ask=_ask(yes=yes),
-        type_in=_typed,
+        type_in=lambda question: str(typer.prompt(question, default="", show_default=False)),
         home=_DEFAULT_STATE / "aws" / "prefect",
     )
 
@@ -373,19 +374,6 @@ def _ask(*, yes: bool) -> Callable[[str], bool]:
         return typer.confirm(question)
 
     return ask
-
-
-def _typed(question: str) -> str:
-    return str(typer.prompt(question, default="", show_default=False))
-
-
-@contextmanager
-def _pipeline(context: typer.Context, state: Path, place: StackSelection) -> Iterator[DeployedStack]:
-    """Give the stack that the options select."""
-    from deployment.deployed_stack import selected_stack
-
-    with selected_stack(place, state.resolve(), _users(context)) as pipeline:
-        yield pipeline
 
 
 def _users(context: typer.Context) -> dict[str, str]:

@@ -29,7 +29,7 @@ class Access:
     Attributes:
         account_id: the account, twelve digits.
         region: the region.
-        caller: the ARN of who the credentials are.
+        caller: the ARN of the user or role that the credentials belong to.
         endpoint_url: what answers instead of AWS; "" on AWS.
     """
 

@@ -93,8 +93,6 @@ def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lamb
     """Delete a bucket with every version of every object in it; one that is gone already is success.
 
     Args:
-        s3: boto3's client.
-        bucket: its name.
         on_deleted: called after each thousand with the number of object versions deleted so far.
 
     Raises:
@@ -108,18 +106,14 @@ def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lamb
                 for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
             ]
             if versions:
-                _delete(s3, bucket, versions)
+                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+                if errors := answer.get("Errors"):
+                    raise BucketNotEmptied(
+                        f"{len(errors)} object versions in {bucket} could not be deleted: {errors[0].get('Code')}: "
+                        f"{errors[0].get('Message', '')}"
+                    )
                 deleted += len(versions)
                 on_deleted(deleted)
         s3.delete_bucket(Bucket=bucket)
     except s3.exceptions.NoSuchBucket:
         return
-
-
-def _delete(s3: Any, bucket: str, versions: list[dict[str, str]]) -> None:
-    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
-    if errors := answer.get("Errors"):
-        raise BucketNotEmptied(
-            f"{len(errors)} object versions in {bucket} could not be deleted: {errors[0].get('Code')}: "
-            f"{errors[0].get('Message', '')}"
-        )

@@ -23,7 +23,7 @@ from flows.refinery.suggestions import did_you_mean
 
 FOLDER = Path(__file__).resolve().parents[1] / "environments"
 DEFAULT_STACK = "sluice"
-_OURS = {"ImageUri", "ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
+_SET_BY_DEPLOYMENT = {"ImageUri", "ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
 
 
 class EnvironmentUnknown(TerminalError):
@@ -35,10 +35,7 @@ class EnvironmentInvalid(TerminalError):
 
 
 class Environment(BaseModel):
-    """One environment.
-
-    Attributes: see the fields.
-    """
+    """One environment; the fields have descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,8 +52,8 @@ class Environment(BaseModel):
 
     @field_validator("parameters")
     @classmethod
-    def _not_ours(cls, given: dict[str, str]) -> dict[str, str]:
-        if ours := sorted(_OURS & set(given)):
+    def _reject_own_parameters(cls, given: dict[str, str]) -> dict[str, str]:
+        if ours := sorted(_SET_BY_DEPLOYMENT & set(given)):
             raise ValueError(f"{', '.join(ours)} is set by the deployment itself; an image is named with `image`")
         return given
 

@@ -42,10 +42,10 @@ class ContainerEngineMissing(TerminalError):
 
     def __init__(self, silent: Iterable[str]) -> None:
         self.silent = tuple(silent)
-        found = f" ({', '.join(self.silent)} does not answer: is its daemon running?)" if self.silent else ""
+        found = f" ({', '.join(self.silent)}: installed, but no answer; is the daemon running?)" if self.silent else ""
         super().__init__(
-            f"there is no docker, podman or buildah to build the image with{found}; install one, or give --image with "
-            "the address of an image that was pushed"
+            f"no docker, podman or buildah is available to build the image{found}; install one, or pass --image with "
+            "the address of a pushed image"
         )
 
 
@@ -78,7 +78,7 @@ class Engine:
     path: str
 
     def run(self, *arguments: str, secret: str = "") -> None:
-        """Run it to its end.
+        """Run a command of the engine and wait until it ends.
 
         Args:
             arguments: the command and its options.
@@ -168,13 +168,7 @@ def find_repository(ecr: Any, stack_name: str) -> str | None:
 
 
 def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | None:
-    """Return the digest of a pushed image, None where the repository does not have it.
-
-    Args:
-        ecr: boto3's client.
-        repository: its name.
-        image: its imageTag or its imageDigest.
-    """
+    """Return the digest of an image by its imageTag or imageDigest, None where the repository does not have it."""
     try:
         found = ecr.describe_images(repositoryName=repository, imageIds=[image])["imageDetails"]
     except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):

@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deployment import PROJECT_ROOT
 from flows.refinery.errors import TerminalError
@@ -108,16 +107,11 @@ def lambda_zip(package: Path = LAMBDA_PACKAGE) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path in files:
-            name = f"{package.name}/{path.relative_to(package).as_posix()}"
-            archive.writestr(_entry(name), path.read_bytes(), compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
+            entry = zipfile.ZipInfo(f"{package.name}/{path.relative_to(package).as_posix()}", date_time=_EPOCH)
+            entry.create_system = _UNIX
+            entry.external_attr = _READABLE_FILE << 16
+            archive.writestr(entry, path.read_bytes(), compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue()
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, date_time=_EPOCH)
-    entry.create_system = _UNIX
-    entry.external_attr = _READABLE_FILE << 16
-    return entry
 
 
 def definition(path: Path, numbers: Mapping[str, int]) -> bytes:
@@ -132,20 +126,10 @@ def definition(path: Path, numbers: Mapping[str, int]) -> bytes:
         raise PackageIncomplete(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise PackageIncomplete(f"{path} is not JSON: {error}") from error
-    wanted = {f"${{{name}}}": number for name, number in numbers.items()}
-    found: set[str] = set()
-    filled = _fill(states, wanted, found)
-    if missing := sorted(set(wanted) - found):
+    body = json.dumps(states, separators=(",", ":"), ensure_ascii=False)
+    placeholders = {f'"${{{name}}}"': str(number) for name, number in numbers.items()}
+    if missing := sorted(placeholder for placeholder in placeholders if placeholder not in body):
         raise PackageIncomplete(f"{path} has no {', '.join(missing)}")
-    return json.dumps(filled, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _fill(value: Any, wanted: Mapping[str, int], found: set[str]) -> Any:
-    if isinstance(value, dict):
-        return {name: _fill(member, wanted, found) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_fill(item, wanted, found) for item in value]
-    if isinstance(value, str) and value in wanted:
-        found.add(value)
-        return wanted[value]
-    return value
+    for placeholder, number in placeholders.items():
+        body = body.replace(placeholder, number)
+    return body.encode()

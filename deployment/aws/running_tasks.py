@@ -39,7 +39,6 @@ def end_tasks(
     not exist has no tasks.
 
     Args:
-        ecs: boto3's client.
         cluster: its ARN.
         on_stop: called with the number of tasks that are being stopped, each time that more of them are found.
         reason: what ECS shows as the tasks' reason.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -191,10 +190,15 @@ class Stack:
             StackFailed: with what could not be deleted.
             StackBusy: another operation is in progress.
         """
-        status, stack_id = str(stack["StackStatus"]), str(stack["StackId"])
+        self.refuse_busy(stack)
+        stack_id = str(stack["StackId"])
+        self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
+
+    def refuse_busy(self, stack: Mapping[str, Any]) -> None:
+        """Raise StackBusy if another operation on the stack is in progress, so that it cannot be deleted."""
+        status = str(stack["StackStatus"])
         if status.endswith(_BUSY) and status != NEVER_CREATED:
             raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then delete it")
-        self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
 
     def buckets(self) -> tuple[str, ...]:
         """Return the names of the buckets that the stack created."""
@@ -222,7 +226,7 @@ class Stack:
         self, template: Mapping[str, str], given: Mapping[str, str], existing: Mapping[str, Any] | None
     ) -> tuple[str, str]:
         """Return the ids of the stack and of the change set."""
-        with self._explaining_refusals():
+        try:
             summary = self._cloudformation.get_template_summary(**template)
             declared = {parameter["ParameterKey"] for parameter in summary.get("Parameters", [])}
             if unknown := sorted(set(given) - declared):
@@ -239,17 +243,12 @@ class Stack:
                 Capabilities=["CAPABILITY_IAM"],
                 **template,
             )
-        return str(answer["StackId"]), str(answer["Id"])
-
-    @contextmanager
-    def _explaining_refusals(self) -> Iterator[None]:
-        try:
-            yield
         except ClientError as error:
             if aws_error_code(error) != _REFUSAL:
                 raise
             message = error.response["Error"].get("Message", "")
             raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {message}") from error
+        return str(answer["StackId"]), str(answer["Id"])
 
     def _changes(self, change_set_id: str) -> list[Change]:
         """Wait until the change set is complete; an empty list means that nothing differs."""

@@ -33,17 +33,14 @@ def clean(console: Console, state_dir: Path, *, cache_too: bool) -> None:
     try:
         end_leftovers(state_dir / "processes")
         for name in (*_OURS, _CACHE) if cache_too else _OURS:
-            _remove(state_dir / name)
+            path = state_dir / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     finally:
         lock.release()
     (state_dir / "lock").unlink()
     if not any(state_dir.iterdir()):
         state_dir.rmdir()
     console.print(f"Deleted the local cloud's state in {state_dir}.")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

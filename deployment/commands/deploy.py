@@ -75,8 +75,6 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
     """Bring the environment up to date; return whether the smoke test's file was published (or none was wanted).
 
     Args:
-        console: where to show it.
-        options: how to deploy.
         users: the caller's own AWS variables (stack_options.users_environment).
         ask: asked before anything is changed; False stops.
 
@@ -203,7 +201,8 @@ class Deployment:
             self._console.out(f"The image is in the repository already: {recipe.tag}")
             return f"{uri}@{digest}"
         engine = images.find_engine()  # before anything is created
-        expected = f"{uri or self._repository_uri}:{recipe.tag}"
+        registry = f"{self._access.account_id}.dkr.ecr.{self._access.region}.amazonaws.com"
+        expected = f"{uri or f'{registry}/{images.repository_name(self._name)}'}:{recipe.tag}"
         if self._options.dry_run:
             self._console.out(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
             return expected
@@ -223,11 +222,6 @@ class Deployment:
 
     def _digest(self, recipe: images.Recipe) -> str | None:
         return images.find_digest(self._ecr, images.repository_name(self._name), {"imageTag": recipe.tag})
-
-    @property
-    def _repository_uri(self) -> str:
-        host = f"{self._access.account_id}.dkr.ecr.{self._access.region}.amazonaws.com"
-        return f"{host}/{images.repository_name(self._name)}"
 
     def _deploy(self, image_uri: str, only: Sequence[str] | None = None) -> dict[str, str]:
         shown: list[Change] = []

@@ -37,11 +37,8 @@ def destroy(
     """Delete the stack, and with `delete_data` its buckets and all that is in them.
 
     Args:
-        console: where to show it.
-        environment: which stack, and where.
         users: the caller's own AWS variables (stack_options.users_environment).
         delete_data: also delete what was uploaded and published; nothing brings it back.
-        ask: asked before the stack is deleted.
         type_in: asked for the name of each bucket before it is deleted.
         home: a folder for what Prefect's programs keep.
 

@@ -39,7 +39,11 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
         CorrectionsUnusable: not a quarantine file.
         PathUnwritable: nothing can be written to `destination`.
     """
-    _export(console, quarantine, destination, run_id_from(quarantine, run_id))
+    run = run_id_from(quarantine, run_id)
+    with written_to(destination):
+        rows = export_quarantine(quarantine, destination)
+    console.out(f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:")
+    console.out(f"  sluice repair {destination} --run {run}")
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
@@ -56,7 +60,7 @@ def export_run(console: Console, cloud: DeployedStack, run_id: str, destination:
 
         path = Path(folder) / "quarantine.parquet"
         fetch_quarantine(parts, run, path)
-        _export(console, path, destination, run)
+        export(console, path, destination, run)
 
 
 def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | None) -> Receipt:
@@ -93,13 +97,6 @@ def run_id_from(file: Path | None, named: str | None) -> str:
         what = f"{named!r} is not a run id" if named is not None or file is None else f"{file.name} contains no run id"
         raise RunUnknown(f"{what}; give the run with --run (32 characters of 0-9 and a-f)")
     return found.group()
-
-
-def _export(console: Console, quarantine: Path, destination: Path, run_id: str) -> None:
-    with written_to(destination):
-        rows = export_quarantine(quarantine, destination)
-    console.out(f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:")
-    console.out(f"  sluice repair {destination} --run {run_id}")
 
 
 @contextmanager

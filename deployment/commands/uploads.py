@@ -124,9 +124,17 @@ class Uploads:
         runs = self._prefect_runs([upload.message.run_id for upload in unfinished])
         for upload in unfinished:
             self._look_at_execution(upload)
-            self._note_flow_run(upload, runs.get(upload.message.run_id, ""))
-            self._look_for_receipt(upload)
-            if upload.receipt is None and upload.execution_status in ("FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"):
+            state_type = runs.get(upload.message.run_id, "")
+            if state_type == "RUNNING":
+                upload.reach(UploadState.RUNNING)
+            # A flow run that failed without a receipt is not final: the message is delivered again.
+            upload.note = "an attempt failed; retrying" if state_type in ("FAILED", "CRASHED") else ""
+            upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
+            if upload.receipt is not None:
+                upload.note = ""
+                published = upload.receipt.status is Status.PUBLISHED
+                upload.reach(UploadState.PUBLISHED if published else UploadState.REJECTED)
+            elif upload.execution_status in ("FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"):
                 upload.reach(UploadState.FAILED)
 
     def follow(
@@ -142,11 +150,6 @@ class Uploads:
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_SECONDS)
-
-    def execution_arn(self, message: UploadMessage) -> str:
-        """Return the ARN of an upload's execution."""
-        machine = self._cloud.outputs["StateMachineArn"]
-        return f"{machine.replace(':stateMachine:', ':execution:')}:{message.execution_name}"
 
     def receipt(self, run_id: str) -> Receipt | None:
         """Return the receipt of a run; None if there is none yet."""
@@ -193,25 +196,15 @@ class Uploads:
             yield UploadMessage(**json.loads(described["input"])["upload"])
 
     def _look_at_execution(self, upload: TrackedUpload) -> None:
+        machine = self._cloud.outputs["StateMachineArn"]
+        arn = f"{machine.replace(':stateMachine:', ':execution:')}:{upload.message.execution_name}"
         try:
-            execution = self._states.describe_execution(executionArn=self.execution_arn(upload.message))
+            execution = self._states.describe_execution(executionArn=arn)
         except self._states.exceptions.ExecutionDoesNotExist:
             return
         upload.reach(UploadState.QUEUED)
         upload.execution_status = execution["status"]
         upload.problem = ": ".join(filter(None, (execution.get("error"), execution.get("cause"))))
-
-    def _note_flow_run(self, upload: TrackedUpload, state_type: str) -> None:
-        if state_type == "RUNNING":
-            upload.reach(UploadState.RUNNING)
-        # A flow run that failed without a receipt is not final: the message is delivered again.
-        upload.note = "an attempt failed; retrying" if state_type in ("FAILED", "CRASHED") else ""
-
-    def _look_for_receipt(self, upload: TrackedUpload) -> None:
-        upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
-        if upload.receipt is not None:
-            upload.note = ""
-            upload.reach(UploadState.PUBLISHED if upload.receipt.status is Status.PUBLISHED else UploadState.REJECTED)
 
     def _prefect_runs(self, run_ids: list[str]) -> dict[str, str]:
         """Return the flow runs' state types by run id; nothing if Prefect does not answer."""

@@ -67,22 +67,17 @@ class Endpoints:
             environment |= client_environment(self.state_dir / "prefect", port, self.prefect_auth_string)
         return environment
 
-    def session(self) -> boto3.Session:
-        """Return a session with the cloud's root credentials that reads none of the user's files and variables."""
-        core = botocore.session.Session(session_vars=_NOWHERE)
-        return boto3.Session(
-            botocore_session=core,
+    def client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client of the embedded cloud's root user that reads none of the user's files and variables."""
+        session: Any = boto3.Session(  # its stubs know service names only as literals
+            botocore_session=botocore.session.Session(session_vars=_NOWHERE),
             aws_access_key_id="test",
             aws_secret_access_key="test",  # noqa: S106 (the embedded cloud's root user)
             region_name=self.region,
         )
-
-    def client(self, service: str, **options: Any) -> Any:
-        """Return a boto3 client of the embedded cloud's root user."""
         # Loopback is never reached through a proxy; path-style, because no DNS knows bucket names here.
         config = Config(proxies={}, s3={"addressing_style": "path"}, retries={"mode": "standard"})
         options.setdefault("config", config)
-        session: Any = self.session()  # its stubs know service names only as literals
         return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
 
     def folder_of_bucket(self, bucket: str) -> Path:

@@ -17,7 +17,7 @@ def claim_state(state_dir: Path, version: str = __version__) -> None:
     Raises:
         StateOutdated: another minor version made it, or one that left no mark.
     """
-    marker, wanted = state_dir / FILE_NAME, _minor(version)
+    marker, wanted = state_dir / FILE_NAME, ".".join(version.split(".")[:2])
     if any((state_dir / name).exists() for name in _WRITTEN_BY_EVERY_VERSION):
         found = marker.read_text().strip() if marker.exists() else ""
         if found != wanted:
@@ -27,7 +27,3 @@ def claim_state(state_dir: Path, version: str = __version__) -> None:
                 f"Delete it (uploads, receipts, flow runs) with: sluice clean --state {state_dir}"
             )
     marker.write_text(f"{wanted}\n")
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])

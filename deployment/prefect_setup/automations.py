@@ -78,11 +78,7 @@ def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, floa
 
 
 def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Create or update every automation by its name; yield a line for each.
-
-    Args:
-        names: the stack's names in Prefect.
-        entries: as `declared` returns them.
+    """Create or update every automation that `declared` returned, by its name; yield a line for each.
 
     Raises:
         AutomationsInvalid: Prefect does not accept one of them.

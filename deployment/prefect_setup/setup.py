@@ -59,13 +59,7 @@ def check_prefect(access: PrefectAccess) -> None:
 
 
 def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Register a deployed stack, with a work pool of ECS tasks.
-
-    Args:
-        access: the way to Prefect's API.
-        stack_name: the stack's name.
-        region: the stack's region.
-        home: Prefect's own folder, so that ~/.prefect is neither read nor written.
+    """Register a deployed stack, with a work pool of ECS tasks; `home` replaces ~/.prefect.
 
     Raises:
         PrefectSetupFailed: the same command can be run again.

@@ -17,17 +17,12 @@ from blocks.prefect_names import PrefectNames
 
 LOCAL, ECS = "local", "ecs"
 KINDS = (LOCAL, ECS)
+_TEXTS = {"additionalProperties": {"type": "string"}}
 _RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # further ones wait in the pool
 
 
 def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> WorkPoolCreate:
-    """Return one of a stack's pools.
-
-    Args:
-        names: the stack's names in Prefect.
-        kind: `local` or `ecs`.
-        outputs: the stack's outputs.
-    """
+    """Return one of a stack's pools: `local` or `ecs`."""
     if kind == LOCAL:
         description = f"Processes on the worker's machine, for the stack {names.stack}."
         job_type, template = ProcessWorker.type, ProcessWorker.get_default_base_job_template()
@@ -59,16 +54,20 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
             "type": "object",
             "properties": {
                 "name": _variable("Name", "Given to the infrastructure."),
-                "env": _mapping("Environment variables", "Besides those of the task definition."),
-                "labels": _mapping("Labels", "Become the task's tags."),
+                "env": _variable("Environment variables", "Besides those of the task definition.", "object", **_TEXTS),
+                "labels": _variable("Labels", "Become the task's tags.", "object", **_TEXTS),
                 "command": _variable("Command", "Empty: the run's own."),
-                "cpu": _number("CPU", "In units of 1/1024 vCPU; empty: the task definition's.", minimum=256),
-                "memory": _number("Memory", "In MiB; empty: the task definition's.", minimum=512),
-                "task_definition_arn": _variable(
-                    "Task definition", "It holds image, roles, secrets and log.", outputs["TaskDefinitionArn"]
+                "cpu": _variable(
+                    "CPU", "In units of 1/1024 vCPU; empty: the task definition's.", "integer", minimum=256
                 ),
-                "cluster": _variable("Cluster", "Where tasks run.", outputs["ClusterArn"]),
-                "task_role_arn": _variable("Task role", "Empty: the task definition's.", outputs["TaskRoleArn"]),
+                "memory": _variable("Memory", "In MiB; empty: the task definition's.", "integer", minimum=512),
+                "task_definition_arn": _variable(
+                    "Task definition", "It holds image, roles, secrets and log.", default=outputs["TaskDefinitionArn"]
+                ),
+                "cluster": _variable("Cluster", "Where tasks run.", default=outputs["ClusterArn"]),
+                "task_role_arn": _variable(
+                    "Task role", "Empty: the task definition's.", default=outputs["TaskRoleArn"]
+                ),
             },
         },
         "job_configuration": {
@@ -105,19 +104,5 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _variable(title: str, description: str, default: str | None = None) -> dict[str, Any]:
-    variable: dict[str, Any] = {"type": "string", "title": title, "description": description}
-    return variable | ({"default": default} if default else {})
-
-
-def _number(title: str, description: str, *, minimum: int) -> dict[str, Any]:
-    return {"type": "integer", "title": title, "description": description, "minimum": minimum}
-
-
-def _mapping(title: str, description: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "title": title,
-        "description": description,
-        "additionalProperties": {"type": "string"},
-    }
+def _variable(title: str, description: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    return {"type": kind, "title": title, "description": description, **more}

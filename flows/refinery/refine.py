@@ -35,17 +35,18 @@ from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
     check_of,
     failed_check,
+    judge_columns,
     reason_of,
     reasons_of_bad_rows,
     row_rule_check,
 )
-from flows.refinery.validate.column_policy import judge_columns
 from flows.refinery.validate.expectations import merge_states
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.judge_partition import validate
 from flows.refinery.validate.overlay import corrected
-from flows.refinery.validate.quarantine import BrokenRows, QuarantineFile, first_broken, quarantine_table
+from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
 from flows.refinery.validate.rules import rules_of
+from flows.refinery.validate.uniqueness import is_among
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
@@ -56,9 +57,6 @@ REJECTING = (FileRejected, ContractInvalid, StepFailed)
 
 Progress = Callable[[str, int], None]
 """Called with the part of the stage (validate, preprocess) and the rows that it has done so far."""
-
-Partitions = Callable[[], Iterator[Partition]]
-"""Gives a file's partitions in their order, from the first on, as often as it is called."""
 
 MapPartitions = Callable[[Callable[[Partition], "RefinedPartition"], Iterable[Partition]], Iterable["RefinedPartition"]]
 """The built-in `map`, or what has its shape and keeps the order, such as an executor's. [flat] holds only where it does
@@ -99,21 +97,21 @@ class Refined:
 
 
 def refine_file(
-    source: Path | Partitions,
+    source: Path,
     contract: Contract,
     work_dir: Path,
     *,
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
     on_judged: OnJudged | None = None,
-    limits: Limits | None = None,
+    limits: Limits = Limits(),
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
 ) -> Refined:
     """Read, validate, preprocess and write a file, in bounded memory.
 
     Args:
-        source: the local copy of the object version, or what gives its partitions.
+        source: the local copy of the object version.
         work_dir: an existing folder for the files that are made.
         corrections: values that repairs put into some rows.
         on_judged: called with the judged file, before its good rows are preprocessed.
@@ -193,36 +191,32 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition
     """
     seconds = _Seconds()
     with seconds.of("validate"):
-        judged = validate(partition, plan)
-        frame, numbers = judged.frame, partition.row_numbers
-        bad = np.flatnonzero(judged.is_bad)
-        bad_masks = judged.masks[:, bad]
+        frame, masks, findings = validate(partition, plan)
+        numbers = partition.row_numbers
+        good = ~masks[plan.blocking].any(axis=0)
+        bad = np.flatnonzero(~good)
+        bad_masks = masks[:, bad]
     with seconds.of("write"):
-        good = ~judged.is_bad
         good_rows = to_batch(frame[good] if len(bad) else frame, numbers[good], plan.kinds)
         bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
         whole_file_rows = to_batch(frame, numbers, plan.whole_file_kinds)
     refined = RefinedPartition(
         rows_in=partition.rows_in,
-        misfits=_misfits_of(partition),
+        misfits=Counter(misfit.reason for misfit in partition.misfits),
         good=good_rows,
         bad=bad_rows,
         bad_numbers=numbers[bad],
         bad_masks=bad_masks,
-        broken=judged.masks.sum(axis=1),
+        broken=masks.sum(axis=1),
         nulls=frozenset(name for name in plan.columns if frame[name].hasnans),
         whole_file_rows=whole_file_rows,
-        states=tuple(finding.state for finding in judged.findings),
-        key_hashes=tuple(finding.key_hashes for finding in judged.findings),
+        states=tuple(finding.state for finding in findings),
+        key_hashes=tuple(finding.key_hashes for finding in findings),
         seconds=dict(seconds),
     )
-    del judged, frame
+    del frame, findings
     gc.collect()  # GX's graphs are cyclic: without this a partition's frames pile up
     return refined
-
-
-def _misfits_of(partition: Partition) -> Counter[str]:
-    return Counter(misfit.reason for misfit in partition.misfits)
 
 
 class _Seconds(dict[str, float]):
@@ -293,61 +287,43 @@ class _HeaderGrew(Exception):
 
 
 def judge_file(
-    source: Path | Partitions,
+    source: Path,
     contract: Contract,
     work_dir: Path,
     *,
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
-    limits: Limits | None = None,
+    limits: Limits = Limits(),
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
 ) -> JudgedFile:
     """Read and validate a file: the first half of `refine`, for those who want its findings without the outputs."""
-    limits = limits or Limits()
 
-    def partitions() -> Iterator[Partition]:
-        if isinstance(source, Path):
-            found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
-        else:
-            found = source()
+    def read() -> Iterator[Partition]:
+        found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
-    report = on_progress or (lambda _part, _rows: None)
     header, seconds = Header(), _Seconds()
     while True:
+        partitions = seconds.inside("read", read())
+        first = next(partitions)
+        header = header.joined(first, contract)
+        merge = _Merge(read, contract, header, work_dir, seconds)
+        same = _with_header(header, chain([first], partitions), contract)
         try:
-            return _one_pass(partitions, contract, header, work_dir, report, map_partitions, seconds)
+            if merge.reasons:
+                merges = map(merge.count, same)
+            else:
+                refined = map_partitions(partial(refine_partition, plan=merge.plan), same)
+                merges = map(merge.take, refined)
+            for _ in merges:
+                if on_progress:
+                    on_progress("validate", merge.rows_in)
+            return merge.finish()
         except _HeaderGrew as grown:
             header = grown.header  # that of the whole file: a second pass cannot raise it again
-
-
-def _one_pass(
-    read: Partitions,
-    contract: Contract,
-    header: Header,
-    work_dir: Path,
-    report: Progress,
-    map_partitions: MapPartitions,
-    seconds: _Seconds,
-) -> JudgedFile:
-    partitions = seconds.inside("read", read())
-    first = next(partitions)
-    header = header.joined(first, contract)
-    merge = _Merge(read, contract, HeaderPlan.of(contract, rules_of(contract), header), work_dir, seconds)
-    try:
-        same = _with_header(header, chain([first], partitions), contract)
-        if merge.reasons:
-            for partition in same:
-                merge.count(partition)
-                report("validate", merge.rows_in)
-        else:
-            for refined in map_partitions(partial(refine_partition, plan=merge.plan), same):
-                merge.take(refined)
-                report("validate", merge.rows_in)
-        return merge.finish()
-    finally:
-        merge.close()
+        finally:
+            merge.close()
 
 
 def _with_header(header: Header, partitions: Iterator[Partition], contract: Contract) -> Iterator[Partition]:
@@ -364,28 +340,33 @@ class _Merge:
     """The partitions of a file, merged, and the verdict at its end."""
 
     def __init__(
-        self, read: Partitions, contract: Contract, plan: HeaderPlan, work_dir: Path, seconds: _Seconds
+        self,
+        read: Callable[[], Iterator[Partition]],
+        contract: Contract,
+        header: Header,
+        work_dir: Path,
+        seconds: _Seconds,
     ) -> None:
         self.rows_in = 0
-        self.plan = plan
         self._read, self._contract, self._seconds = read, contract, seconds
-        self._checks, self.reasons = judge_columns(contract, plan, rules_of(contract))
+        rules = rules_of(contract)
+        self.plan = plan = HeaderPlan.of(contract, rules, header)
+        self._checks, self.reasons = judge_columns(contract, plan, rules)
         self._misfits: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
         self._broken = np.zeros(len(plan.row_rules), dtype=np.int64)
-        self._broken_rows = BrokenRows(plan.row_rules)
+        self._bad_rows: list[tuple[np.ndarray, np.ndarray]] = []  # by partition their numbers, and packed masks
         self._nulls: set[str] = set()
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
         self._good = ArrowSpool(work_dir / "good.arrow", plan.kinds)
-        self._quarantine_path = work_dir / "quarantine.parquet"
-        self._quarantine = QuarantineFile(self._quarantine_path)
-        late = plan.judge if plan.has_whole_file_rules and not self.reasons else None
+        self._quarantine = QuarantineFile(work_dir / "quarantine.parquet")
+        late = plan.judge if plan.whole_file_kinds and not self.reasons else None
         self._whole_file = WholeFileJudge(late, work_dir / "late.arrow", plan.whole_file_kinds) if late else None
 
     def count(self, partition: Partition) -> None:
         """Count the rows of a file that is rejected already."""
         self.rows_in += partition.rows_in
-        self._misfits.update(_misfits_of(partition))
+        self._misfits.update(misfit.reason for misfit in partition.misfits)
 
     def take(self, refined: RefinedPartition) -> None:
         """Merge the next partition."""
@@ -401,7 +382,7 @@ class _Merge:
             self._quarantine.write(refined.bad)
             if self._whole_file:
                 self._whole_file.take(refined.whole_file_rows, refined.key_hashes)
-                self._broken_rows.add(refined.bad_numbers, refined.bad_masks)
+                self._bad_rows.append((refined.bad_numbers, np.packbits(refined.bad_masks, axis=0)))
 
     def close(self) -> None:
         """Close all files. May be called again."""
@@ -420,24 +401,21 @@ class _Merge:
         with self._seconds.of("validate"):
             if not self.reasons:
                 self._judge_expectations()
-        quarantined = {**self._misfits, **self._in_order(self._quarantined)}
-        bad = sum(quarantined.values())
+        by_rule = {rule.id: self._quarantined[rule.id] for rule in self.plan.row_rules if rule.id in self._quarantined}
+        quarantined = {**self._misfits, **by_rule}
         self._check_rows()
         if not self.reasons:
-            self.reasons += reasons_of_bad_rows(self._contract.bad_rows, bad, self.rows_in)
+            self.reasons += reasons_of_bad_rows(self._contract.bad_rows, sum(quarantined.values()), self.rows_in)
         return JudgedFile(
             rows_in=self.rows_in,
             quarantined=quarantined,
             checks=tuple(self._checks),
             rejected=tuple(self.reasons),
             good=None if self.reasons else self._good,
-            quarantine_path=self._quarantine.path,
+            quarantine_path=self._quarantine.path if self._quarantine.has_rows else None,
             columns_in=self.plan.file_columns,
             seconds=dict(self._seconds),
         )
-
-    def _in_order(self, counts: Mapping[str, int]) -> dict[str, int]:
-        return {rule.id: counts[rule.id] for rule in self.plan.row_rules if counts.get(rule.id)}
 
     def _judge_expectations(self) -> None:
         judge = self.plan.judge
@@ -462,17 +440,19 @@ class _Merge:
 
     def _quarantine_late_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
         """Move rows that only now turn out to be bad. The file is read again, as it has them as they were."""
-        for place, numbers in late_rows.items():
-            self._broken_rows.add_late(place, numbers)
-        blocking = [numbers for place, numbers in late_rows.items() if self.plan.row_rules[place].blocking]
+        plan = self.plan
+        blocking = [numbers for place, numbers in late_rows.items() if plan.row_rules[place].blocking]
         if not blocking:
             return
         self._good = self._good.without(np.unique(np.concatenate(blocking)))
-        self._quarantine = QuarantineFile(self._quarantine_path)
+        self._quarantine = QuarantineFile(self._quarantine.path)
         self._quarantined.clear()
-        plan = self.plan
-        for partition in self._read():
-            masks = self._broken_rows.masks(partition.row_numbers)
+        for partition, (numbers, packed) in zip(self._read(), self._bad_rows, strict=True):
+            masks = np.zeros((len(plan.row_rules), len(partition.frame)), dtype=bool)
+            known = np.unpackbits(packed, axis=0, count=len(masks)).astype(bool)
+            masks[:, np.searchsorted(partition.row_numbers, numbers)] = known
+            for place, late in late_rows.items():
+                masks[place] |= is_among(partition.row_numbers, late)
             bad = np.flatnonzero(masks[plan.blocking].any(axis=0))
             self._quarantined.update(first_broken(masks[:, bad], plan.row_rules))
             self._quarantine.write(quarantine_table(partition, bad, masks[:, bad], plan.row_rules, plan.file_columns))
@@ -509,8 +489,7 @@ def preprocess_file(
     quarantine = None
     if judged.quarantine_path:
         with seconds.of("write"):
-            bad = sum(judged.quarantined.values())
-            quarantine = output_file(judged.quarantine_path, "", bad, ".parquet")
+            quarantine = output_file(judged.quarantine_path, "", sum(judged.quarantined.values()), ".parquet")
     if judged.good is not None:
         pipeline = StepPipeline(judged.good, work_dir / "steps", partial(report, "preprocess"))
         with seconds.of("preprocess"):
@@ -540,15 +519,10 @@ def preprocess_file(
         columns_out=columns,
         seconds=dict(seconds),
     )
-    if not refined.rejected:
-        _require_every_row(refined)
-    return refined
-
-
-def _require_every_row(refined: Refined) -> None:
-    quarantined, dropped = sum(refined.quarantined.values()), sum(refined.dropped.values())
-    if refined.rows_in != refined.rows_published + quarantined + dropped:
+    bad, less = sum(judged.quarantined.values()), sum(dropped.values())
+    if not refined.rejected and refined.rows_in != refined.rows_published + bad + less:
         raise RowsUnaccounted(
-            f"{refined.rows_in} rows came in, but {refined.rows_published} are published, {quarantined}"
-            f" quarantined and {dropped} dropped; nothing is published"
+            f"{refined.rows_in} rows came in, but {refined.rows_published} are published, {bad} quarantined"
+            f" and {less} dropped; nothing is published"
         )
+    return refined

@@ -5,7 +5,6 @@ docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
@@ -35,7 +34,12 @@ def install() -> None:
 
 def _check_execution_role(container: dict[str, Any], definition: dict[str, Any]) -> None:
     role = definition.get("executionRoleArn")
-    needed = [(action, arn, "failed to initialize logging driver") for action, arn in _logging(container)]
+    needed: list[tuple[str, str, str]] = []
+    log = container.get("logConfiguration") or {}
+    if log.get("logDriver") == "awslogs":
+        group, prefix = log["options"]["awslogs-group"], log["options"].get("awslogs-stream-prefix", "")
+        arn = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:log-stream:{prefix}/"
+        needed += [(action, arn, "failed to initialize logging driver") for action in _LOG_ACTIONS]
     for secret in container.get("secrets") or []:
         if ":secretsmanager:" in secret["valueFrom"]:
             arn = ":".join(secret["valueFrom"].split(":")[:7])  # what follows names a field of the secret
@@ -45,13 +49,3 @@ def _check_execution_role(container: dict[str, Any], definition: dict[str, Any])
             raise ExecutionRoleRefused(
                 f"the execution role {role} may not {action} on {arn}: {trouble}: AccessDeniedException"
             )
-
-
-def _logging(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    log = container.get("logConfiguration") or {}
-    if log.get("logDriver") != "awslogs":
-        return
-    group = log["options"]["awslogs-group"]
-    prefix = log["options"].get("awslogs-stream-prefix", "")
-    for action in _LOG_ACTIONS:
-        yield action, f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:log-stream:{prefix}/"

@@ -22,20 +22,6 @@ def role_allows(
     conditions: dict[str, Any] | None = None,
 ) -> bool:
     """Return whether a role may do something, by its own policies, its boundary and the resource's policy."""
-    context, policies, limits = _context(role_arn, session, action, resource, conditions or {})
-    result = iam_evaluator.evaluate(context, policies, *limits)
-    found = iam_evaluator._resource_policy(action.partition(":")[0], resource)
-    if found is not None:
-        result = iam_evaluator.combine_resource_policy(result, context, *found, limits=limits)
-    allowed = bool(result.decision == "Allow")
-    for listener in decision_listeners:
-        listener(context, allowed, asked_by)
-    return allowed
-
-
-def _context(
-    role_arn: str, session: str, action: str, resource: str, conditions: dict[str, Any]
-) -> tuple[Any, Any, Any]:
     account, role_name = get_account_id(), role_arn.rsplit("/", 1)[-1]
     credential = iam_evaluator.ResolvedCredential(
         access_key_id="",
@@ -54,7 +40,14 @@ def _context(
         resource_arn=resource,
         region=get_region(),
         secure_transport=True,
-        service_context={name.lower(): value for name, value in conditions.items()},
+        service_context={name.lower(): value for name, value in (conditions or {}).items()},
         principal_keys=principal.keys,
     )
-    return context, principal.policies, principal.limits
+    result = iam_evaluator.evaluate(context, principal.policies, *principal.limits)
+    found = iam_evaluator._resource_policy(action.partition(":")[0], resource)
+    if found is not None:
+        result = iam_evaluator.combine_resource_policy(result, context, *found, limits=principal.limits)
+    allowed = bool(result.decision == "Allow")
+    for listener in decision_listeners:
+        listener(context, allowed, asked_by)
+    return allowed

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple
 
 from ministack.core.responses import get_account_id, get_region
@@ -114,18 +115,11 @@ def require(permission: Permission, error: str) -> None:
         raise stepfunctions._ExecutionError(error, "no execution, and so no role, is known for this call")
     machine = stepfunctions._state_machines[current.execution["stateMachineArn"]]
     role, session = machine["roleArn"], current.execution["name"][:64]
-    if not role_allows(
-        role,
-        session,
-        permission.action,
-        permission.resource,
-        conditions=permission.conditions,
-        asked_by="step functions",
-    ):
+    action, resource, conditions = permission
+    if not role_allows(role, session, action, resource, conditions=conditions, asked_by="step functions"):
         raise stepfunctions._ExecutionError(
             error,
-            f"User: {role} is not authorized to perform: {permission.action} on resource: {permission.resource} "
-            "(Status Code: 403)",
+            f"User: {role} is not authorized to perform: {action} on resource: {resource} (Status Code: 403)",
         )
 
 
@@ -181,12 +175,9 @@ def _launch_and_watch_task(arguments: dict[str, Any]) -> list[Permission]:
     return _launch_task(arguments) + watching
 
 
-def _queue(action: str) -> Callable[[dict[str, Any]], list[Permission]]:
-    def permissions(arguments: dict[str, Any]) -> list[Permission]:
-        name = str(arguments["QueueUrl"]).rstrip("/").rsplit("/", 1)[-1]
-        return [Permission(action, _arn("sqs", name), {})]
-
-    return permissions
+def _queue(action: str, arguments: dict[str, Any]) -> list[Permission]:
+    name = str(arguments["QueueUrl"]).rstrip("/").rsplit("/", 1)[-1]
+    return [Permission(action, _arn("sqs", name), {})]
 
 
 def _publish(arguments: dict[str, Any]) -> list[Permission]:
@@ -198,8 +189,8 @@ _INTEGRATIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[Permission]]
     "aws-sdk:s3:listObjectsV2": ("S3.S3Exception", _list_objects),
     "aws-sdk:s3:headObject": ("S3.S3Exception", _read_object),
     "aws-sdk:ecs:listTasks": ("Ecs.AccessDeniedException", _list_tasks),
-    "aws-sdk:sqs:getQueueAttributes": ("Sqs.SqsException", _queue("sqs:GetQueueAttributes")),
-    "sqs:sendMessage": ("SQS.AmazonSQSException", _queue("sqs:SendMessage")),
+    "aws-sdk:sqs:getQueueAttributes": ("Sqs.SqsException", partial(_queue, "sqs:GetQueueAttributes")),
+    "sqs:sendMessage": ("SQS.AmazonSQSException", partial(_queue, "sqs:SendMessage")),
     "aws-sdk:sns:publish": ("Sns.AuthorizationErrorException", _publish),
     "sns:publish": ("SNS.AmazonSNSException", _publish),
     "ecs:runTask": ("ECS.AccessDeniedException", _launch_task),

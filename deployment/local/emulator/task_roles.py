@@ -5,14 +5,13 @@ MiniStack's credential endpoint returns keys that it never registered, so with A
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ministack.core.responses import get_account_id, request_scope
+from ministack.core.responses import get_account_id, json_response, request_scope
 from ministack.services import ecs, imds, sts
 
 _PATH = "/v2/credentials/"
@@ -39,7 +38,8 @@ def install() -> None:
         task_arn: str, cluster_arn: str, definition: Any, container: Any, kind: str, env: Any, *rest: Any
     ) -> Any:
         token = register_metadata(task_arn, cluster_arn, definition, container, kind, env, *rest)
-        _offer_credentials(env, _role_of(task_arn) or definition.get("taskRoleArn"), task_arn)
+        launch = (ecs._tasks.get(task_arn) or {}).get("overrides") or {}
+        _offer_credentials(env, launch.get("taskRoleArn") or definition.get("taskRoleArn"), task_arn)
         return token
 
     async def answer(method: str, path: str, headers: Any, body: Any, query_params: Any) -> Any:
@@ -48,13 +48,6 @@ def install() -> None:
         return _credentials(path.removeprefix(_PATH), headers.get("authorization", ""))
 
     ecs._register_metadata, imds.handle_request = with_credentials, answer
-
-
-def _role_of(task_arn: str) -> str | None:
-    """Return the task role that the launch requested instead of the task definition's."""
-    task = ecs._tasks.get(task_arn) or {}
-    role: str | None = (task.get("overrides") or {}).get("taskRoleArn")
-    return role
 
 
 def _offer_credentials(environment: dict[str, str], role_arn: str | None, task_arn: str) -> None:
@@ -69,13 +62,13 @@ def _offer_credentials(environment: dict[str, str], role_arn: str | None, task_a
         _tasks[name] = _Task(role_arn, task_id, token, get_account_id(), task_arn.split(":")[3])
 
 
-def _credentials(name: str, authorization: str) -> tuple[int, dict[str, str], bytes]:
+def _credentials(name: str, authorization: str) -> Any:
     with _lock:
         task = _tasks.get(name)
     if task is None or not secrets.compare_digest(task.authorization.encode(), authorization.encode()):
-        return _json(403, {"code": "AccessDenied", "message": "no such task, or not its authorization token"})
+        return json_response({"code": "AccessDenied", "message": "no such task, or not its authorization token"}, 403)
     with request_scope(task.account, task.region):
-        return _json(200, register_session(task.role_arn, task.session))
+        return json_response(register_session(task.role_arn, task.session))
 
 
 def register_session(role_arn: str, session: str) -> dict[str, str]:
@@ -100,7 +93,3 @@ def register_session(role_arn: str, session: str) -> dict[str, str]:
         "Expiration": datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "RoleArn": role_arn,
     }
-
-
-def _json(status: int, payload: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-    return status, {"Content-Type": "application/json"}, json.dumps(payload).encode()

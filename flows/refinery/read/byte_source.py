@@ -34,7 +34,8 @@ class ByteSource:
 
     def __init__(self, path: Path, raw: Any, limits: Limits) -> None:
         self.path = path
-        self.compression = _compression_of(raw)
+        self.compression = _magic_of(raw.read(4))
+        raw.seek(0)
         self._limits = limits
         self._raw = raw
         self._stream = pa.CompressedInputStream(raw, self.compression) if self.compression else raw
@@ -124,12 +125,6 @@ def open_bytes(path: Path, limits: Limits) -> Iterator[ByteSource]:
         if not source.head:
             raise EmptyFile("the file is empty once it is decompressed")
         yield source
-
-
-def _compression_of(raw: Any) -> Compression | None:
-    beginning: bytes = raw.read(4)
-    raw.seek(0)
-    return _magic_of(beginning)
 
 
 def _magic_of(beginning: bytes) -> Compression | None:

@@ -35,7 +35,7 @@ from flows.refinery.read.rejections import (
     TooManyRows,
     UnclosedQuote,
 )
-from flows.refinery.read.text_source import Readable, TextSource
+from flows.refinery.read.text_source import TextSource
 
 _SMALLEST_BLOCK_BYTES = 64 * 1024
 _EXACT_FLOAT = 2**53  # from here on not every integer is a float64
@@ -162,7 +162,12 @@ class _BlockParser:
 
 class _CsvReader:
     def __init__(
-        self, source: Readable, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
+        self,
+        source: TextSource | io.BytesIO,
+        contract: Contract,
+        rows_per_partition: int,
+        limits: Limits,
+        compression: Any,
     ) -> None:
         self._source = source
         self._contract = contract
@@ -292,7 +297,7 @@ class _CsvReader:
         self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
         rows = min(len(structure.newlines), self._rows_per_partition)
         end = int(structure.newlines[rows - 1]) + 1
-        if structure.delimiters_before(end) != rows * (len(self._columns) - 1):
+        if np.count_nonzero(structure.delimiters[:end]) != rows * (len(self._columns) - 1):
             return None
         content = window[:end]
         first = next(split_records(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)

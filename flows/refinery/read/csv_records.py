@@ -39,33 +39,21 @@ class Record:
     is_open: bool
 
 
-class _Lines:
-    """An iterator over lines that knows whether more were wanted than there are."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self._lines = iter(lines)
-        self.exhausted = False
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines, None)
-        if line is None:
-            self.exhausted = True
-            raise StopIteration
-        return line
-
-
 def split_records(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Record]:
     """Yield the records of some lines; blank ones are left out, as pandas does.
 
     Args:
         lines: with their line ends; bytes that are no UTF-8 as surrogate escapes.
     """
-    feed = _Lines(lines)
+    exhausted = False
+
+    def feed() -> Iterator[str]:
+        nonlocal exhausted
+        yield from lines
+        exhausted = True  # the last record asks for a line that is not there
+
     blank = " \t".replace(delimiter, "") + "\r\n"
-    reader = csv.reader(feed, delimiter=delimiter, quotechar=quote)
+    reader = csv.reader(feed(), delimiter=delimiter, quotechar=quote)
     consumed = 0
     while consumed < len(lines):
         fields: list[str] | None
@@ -83,7 +71,7 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[
             fault = "nul_byte"
         elif SURROGATE.search(raw):
             fault = "undecodable_text"
-        yield Record(None if fault else fields, fault, first, consumed, feed.exhausted)
+        yield Record(None if fault else fields, fault, first, consumed, exhausted)
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
@@ -112,10 +100,6 @@ class Plain:
     newlines: npt.NDArray[np.int64]
     delimiters: npt.NDArray[np.bool_]
     has_quotes: bool
-
-    def delimiters_before(self, end: int) -> int:
-        """How many delimiters there are before a position, outside of quotes."""
-        return int(np.count_nonzero(self.delimiters[:end]))
 
 
 def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:

@@ -84,9 +84,10 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
         return "xlsx"  # the reader looks inside and refuses other archives
     if _PICKLE.match(head) or _is_old_pickle(head, is_whole):
         raise FormatNotAllowed(f"this is a Python pickle, which can run code when it is loaded; {_ALLOWED}")
-    if declared in ("auto", "parquet", "xlsx"):
+    is_binary = head.startswith(b"%PDF") or _control_fraction(head) > 0 or not is_utf8(head[:-4])
+    if is_binary and declared in ("auto", "parquet", "xlsx"):
         for magic, name in _REFUSED:
-            if head.startswith(magic) and _is_binary(head):
+            if head.startswith(magic):
                 raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
     return None
 
@@ -104,10 +105,6 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
     else:
         ends_well = True
     return ends_well and rest.tell() == len(head) and "MARK" in seen and bool(seen & {"PUT", "BINPUT"})
-
-
-def _is_binary(head: bytes) -> bool:
-    return head.startswith(b"%PDF") or _control_fraction(head) > 0 or not is_utf8(head[:-4])
 
 
 def _require_text(head: bytes) -> None:

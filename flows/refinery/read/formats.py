@@ -12,14 +12,11 @@ from flows.refinery.read.detection import detect
 from flows.refinery.read.header import require_free_names
 from flows.refinery.read.json_reader import read_json, read_json_lines
 from flows.refinery.read.parquet_reader import read_parquet
-from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.read.text_source import TextSource
 from flows.refinery.read.xlsx_reader import read_xlsx
 
-__all__ = ["ROWS_PER_PARTITION", "Limits", "Misfit", "Partition", "SourceFormat", "read_partitions"]
-
 ROWS_PER_PARTITION = 250_000
-_DEFAULT_LIMITS = Limits()
 
 
 def read_partitions(
@@ -27,7 +24,7 @@ def read_partitions(
     contract: Contract,
     *,
     rows_per_partition: int = ROWS_PER_PARTITION,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits = Limits(),
 ) -> Iterator[Partition]:
     """Read a file piece by piece, in bounded memory, at most `rows_per_partition` rows at a time.
 

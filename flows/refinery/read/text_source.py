@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Protocol
 
 from charset_normalizer import from_bytes
 
@@ -22,13 +21,6 @@ _GUESSED = [
 _USUAL = "cp1252"  # of several that fit equally well
 _GUESS_BYTES = 16 * 1024
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-
-
-class Readable(Protocol):
-    """What can be read once through."""
-
-    def read(self, size: int) -> bytes:
-        """The next `size` bytes; fewer only at the end."""
 
 
 class TextSource:
@@ -98,18 +90,13 @@ def is_utf8(content: bytes) -> bool:
 
 def _encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str]:
     """The byte order mark, if any, and the encoding."""
+    given = None if declared is None else codecs.lookup(declared).name
     for mark, name in _BOMS:
-        if head.startswith(mark) and (declared is None or _same_family(declared, name)):
+        if head.startswith(mark) and (given is None or given.startswith(name[:5])):
             return mark, name
-    if declared is not None:
-        name = codecs.lookup(declared).name
-        return b"", "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
-    return b"", _guess(head)
-
-
-def _same_family(declared: str, name: str) -> bool:
-    declared = codecs.lookup(declared).name
-    return declared.startswith(name[:5])
+    if given is None:
+        return b"", _guess(head)
+    return b"", "utf-8" if given in ("utf-8", "utf-8-sig", "ascii") else given
 
 
 def _guess(head: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,6 @@ Domain = Callable[[], pd.Series]
 
 class TooManyDistinctValues(FileRejected):
     """An expectation about a column's distinct values met more of them than are kept in memory."""
-
-
-class State(Protocol):
-    """What is kept of the partitions seen so far."""
-
-    def merge(self, later: Self) -> Self:
-        """The state of both stretches; `later` follows in the file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,32 +72,19 @@ class InOrder:
 
 
 @dataclass(frozen=True)
-class Total:
-    """A number that adds up."""
+class Folded:
+    """A total (sum), or the least or greatest value (min, max); None where there was none."""
 
     value: Any
-
-    def merge(self, later: Self) -> Self:
-        return replace(self, value=self.value + later.value)
-
-    def metric(self) -> Any:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """The least or the greatest value; None where there was none."""
-
-    value: Any
-    pick: Callable[..., Any]
+    fold: Callable[..., Any]
 
     @classmethod
-    def of(cls, value: Any, pick: Callable[..., Any]) -> Extreme:
-        return cls(None if pd.isna(value) else value, pick)
+    def of(cls, value: Any, fold: Callable[..., Any]) -> Folded:
+        return cls(None if pd.isna(value) else value, fold)
 
     def merge(self, later: Self) -> Self:
         values = [value for value in (self.value, later.value) if value is not None]
-        return replace(self, value=self.pick(values) if values else None)
+        return replace(self, value=self.fold(values) if values else None)
 
     def metric(self) -> Any:
         return self.value
@@ -229,10 +208,10 @@ def _hashable(column: pd.Series) -> pd.Series:
 
 # What GX needs per partition for each metric that is merged, and how the state is made of it.
 AGGREGATES: dict[str, tuple[tuple[str, ...], Callable[[Metric, Domain], Any]]] = {
-    "table.row_count": (("table.row_count",), lambda metric, _: Total(metric("table.row_count"))),
+    "table.row_count": (("table.row_count",), lambda metric, _: Folded.of(metric("table.row_count"), sum)),
     "column.sum": ((), lambda _, domain: Moments.of(domain(), "sum")),
-    "column.max": (("column.max",), lambda metric, _: Extreme.of(metric("column.max"), max)),
-    "column.min": (("column.min",), lambda metric, _: Extreme.of(metric("column.min"), min)),
+    "column.max": (("column.max",), lambda metric, _: Folded.of(metric("column.max"), max)),
+    "column.min": (("column.min",), lambda metric, _: Folded.of(metric("column.min"), min)),
     "column.mean": ((), lambda _, domain: Moments.of(domain(), "mean")),
     "column.standard_deviation": ((), lambda _, domain: Moments.of(domain(), "standard deviation")),
     "column.non_null_proportion": (

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.refinery.read.header import GOOD_ROW_NUMBER
-from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, time_text, to_arrow
+from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, pandas_column, time_text, to_arrow
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -31,7 +31,6 @@ class ArrowSpool:
         self.rows = 0
         self.nulls: set[str] = set()
         self._writer = pa.ipc.new_file(str(path), _schema(kinds), options=_OPTIONS)
-        self._is_open = True
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows, as `to_batch` gives them."""
@@ -41,9 +40,7 @@ class ArrowSpool:
 
     def close(self) -> None:
         """Finish the file. May be called again."""
-        if self._is_open:
-            self._writer.close()
-            self._is_open = False
+        self._writer.close()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the finished file as it was written, one batch at a time."""
@@ -90,13 +87,3 @@ def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.D
             array = time_text(array)
         columns[name] = pandas_column(array, dtype_of(kind, nulls=array.null_count > 0))
     return pd.DataFrame(columns, index=pd.RangeIndex(len(data)))
-
-
-def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
-    """An Arrow column as a pandas column of a dtype."""
-    if dtype == "str":
-        return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
-    if dtype in ("Int64", "boolean"):
-        return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
-    column: pd.Series = array.to_pandas().astype(dtype)
-    return column

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.checks import Check, RejectionReason
-from flows.refinery.contract.model import BadRows
+from flows.refinery.contract.model import BadRows, Contract
 from flows.refinery.validate.expectations import Verdict
-from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN
+from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
@@ -65,6 +65,37 @@ def failed_check(rule: str, kind: str, expectation: str | None = None, **found: 
     return Check(rule=rule, expectation=expectation or rule, kind=kind, success=False, **given)
 
 
+def judge_columns(
+    contract: Contract, plan: HeaderPlan, rules: Sequence[Rule]
+) -> tuple[list[Check], list[RejectionReason]]:
+    """Compare a file's columns with the contract: the checks that fail, and why they reject the file."""
+    checks: list[Check] = []
+    reasons: list[RejectionReason] = []
+    missing = [name for name in plan.filled if contract.columns[name].required]
+    seen, known = list(plan.file_columns), list(contract.columns)
+    for rule, names, policy, fault in (
+        ("missing_columns", missing, contract.missing_columns, "lacks {}, which the contract requires"),
+        ("unknown_columns", list(plan.unknown), contract.unknown_columns, "has {}, which the contract does not know"),
+    ):
+        if not names:
+            continue
+        severity = "critical" if policy == "freeze" else "warning"
+        checks.append(failed_check(rule, "columns", severity=severity, observed=seen, expected=known))
+        if policy == "freeze":
+            message = f"the file {fault.format(column_list(names))}"
+            reasons.append(RejectionReason(code=rule, message=message, observed=seen, expected=known))
+    for gx_rule in rules:
+        absent = gx_rule.columns_missing(plan.file_columns, plan.columns)
+        if not absent:
+            continue
+        check = unjudged_check(gx_rule)
+        checks.append(check)
+        if gx_rule.severity != "info":
+            message = f"{gx_rule.id} cannot be judged: the file has no {column_list(absent)}"
+            reasons.append(RejectionReason(code=gx_rule.id, message=message, observed=seen, expected=check.expected))
+    return checks, reasons
+
+
 def reason_of(verdict: Verdict) -> RejectionReason | None:
     """Why this verdict rejects the file; None where it does not."""
     rule = verdict.rule
@@ -78,24 +109,18 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
 def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int) -> list[RejectionReason]:
     """Why so many bad rows reject the file; empty where the contract allows them."""
     fraction = bad / rows if rows else 0.0
-    found = f"{bad} of {rows} rows ({percent(fraction)}) are bad; the contract allows"
     reasons = []
+
+    def add(code: str, allowed: str, observed: float, expected: float) -> None:
+        message = f"{bad} of {rows} rows ({percent(fraction)}) are bad; the contract allows {allowed}"
+        reasons.append(RejectionReason(code=code, message=message, observed=observed, expected=expected))
+
     if bad and limits.policy == "reject_file":
-        reasons.append(RejectionReason(code="bad_rows", message=f"{found} none", observed=bad, expected=0))
+        add("bad_rows", "none", bad, 0)
     if limits.max_fraction is not None and fraction > limits.max_fraction:
-        reasons.append(
-            RejectionReason(
-                code="bad_rows.max_fraction",
-                message=f"{found} at most {percent(limits.max_fraction)}",
-                observed=round(fraction, 6),
-                expected=limits.max_fraction,
-            )
-        )
+        add("bad_rows.max_fraction", f"at most {percent(limits.max_fraction)}", round(fraction, 6), limits.max_fraction)
     if limits.max_count is not None and bad > limits.max_count:
-        message = f"{found} at most {limits.max_count}"
-        reasons.append(
-            RejectionReason(code="bad_rows.max_count", message=message, observed=bad, expected=limits.max_count)
-        )
+        add("bad_rows.max_count", f"at most {limits.max_count}", bad, limits.max_count)
     return reasons
 
 

@@ -94,19 +94,38 @@ def as_text(raw: pd.Series) -> pd.Series:
     if isinstance(raw.dtype, pd.StringDtype):
         return raw
     if pd.api.types.is_object_dtype(raw.dtype):
-        return _as_str(raw.map(_text_of, na_action="ignore"))
+        return raw.map(_text_of, na_action="ignore").astype("str")
     array = pa.array(raw, from_pandas=True)
     text = _float_text(array) if pa.types.is_floating(array.type) else array.cast(pa.string())
     if pa.types.is_timestamp(array.type):
         text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
-    return _series(text, "str")
+    return pandas_column(text, "str")
+
+
+def text_array(raw: pd.Series) -> pa.Array:
+    """A raw column as Arrow's text; see `as_text`."""
+    return arrow_array(as_text(raw)).cast(pa.string())
+
+
+def arrow_array(values: pd.Series) -> pa.Array:
+    """A column as one Arrow array, null where a value is missing."""
+    array = pa.array(values, from_pandas=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
+    """An Arrow column as a pandas column of a dtype."""
+    if dtype == "str":
+        return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
+    if dtype in ("Int64", "boolean"):
+        return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
+    column: pd.Series = array.to_pandas().astype(dtype)
+    return column
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:
     """A coerced column as it is kept and published."""
-    array = pa.array(values, from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
+    array = arrow_array(values)
     wanted = ARROW_TYPES[kind]
     if array.type == wanted:
         return array
@@ -140,9 +159,7 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
 
 def empty_column(kind: str, rows: int) -> pd.Series:
     """A column of missing values, as GX judges it."""
-    dtype = pd.api.types.pandas_dtype(dtype_of(kind, nulls=True))
-    column: pd.Series = pd.Series([np.nan] * rows, dtype="float64").astype(dtype)
-    return column
+    return pd.Series(None, index=pd.RangeIndex(rows), dtype=dtype_of(kind, nulls=True))
 
 
 # --- types of columns that the contract does not name -----------------------------------------------------------------
@@ -220,7 +237,7 @@ def _infer_texts(values: pd.Series, decimal: str) -> Inferred:
     """The type of texts in CSV, each taken for what it would be by itself."""
     if not _LIKE_NUMBER.match(values.iloc[0]):
         return "string"  # decided at once for most columns
-    texts = pc.utf8_trim(_text(values), " \t")
+    texts = pc.utf8_trim(text_array(values), " \t")
     number = _NUMBER.replace(r"\.", rf"\x{ord(decimal):02x}")
     signed = pc.match_substring_regex(texts, _SIGNED_INTEGER)
     if pc.any(signed).as_py() or not pc.all(pc.match_substring_regex(texts, number)).as_py():
@@ -240,10 +257,6 @@ def _joined_numbers(integers: list[int], floats: np.ndarray) -> Inferred:
 
 
 # --- readers: one per type --------------------------------------------------------------------------------------------
-
-
-def _read_string(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
-    return as_text(raw)
 
 
 def _read_integer(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Series:
@@ -272,18 +285,18 @@ def _read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.S
     if source_format.type == "csv":
         numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 among fractions
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
-    return _series(finite, "float64")
+    return pandas_column(finite, "float64")
 
 
 def _read_boolean(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
     if pd.api.types.is_bool_dtype(raw.dtype):
         flags = pa.array(raw, from_pandas=True)
     else:
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(_text(raw)))
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(text_array(raw)))
         yes = pc.is_in(text, pa.array(_TRUE))
         no = pc.is_in(text, pa.array(_FALSE))
         flags = pc.if_else(pc.or_(yes, no), yes, None)
-    return _series(flags, "boolean" if flags.null_count else "bool")
+    return pandas_column(flags, "boolean" if flags.null_count else "bool")
 
 
 def _read_timestamp(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
@@ -298,7 +311,7 @@ def _read_timestamp(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Serie
         return in_utc
     if column.format is not None:
         return moments if "%z" in column.format else in_utc
-    zoned = pc.match_substring_regex(_text(raw), _ZONE)
+    zoned = pc.match_substring_regex(text_array(raw), _ZONE)
     has_zone = zoned.fill_null(False).to_numpy(zero_copy_only=False)
     read: pd.Series = in_utc.where(~has_zone, moments)
     return read
@@ -313,21 +326,21 @@ def _read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
     if column.format is not None:
         timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
         moments = _read_by_format(as_text(raw.mask(timed)), column.format)
-        read = _as_str(moments.dt.strftime("%H:%M:%S.%f")).str.removesuffix(".000000")
+        read: pd.Series = moments.dt.strftime("%H:%M:%S.%f").astype("str").str.removesuffix(".000000")
         return read.mask(timed, as_text(raw)) if timed.any() else read
-    text = pc.utf8_trim_whitespace(_text(raw))
+    text = pc.utf8_trim_whitespace(text_array(raw))
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     short = pc.equal(pc.utf8_length(times), len("08:00"))
     times = pc.if_else(short, pc.binary_join_element_wise(times, ":00", ""), times)
-    return _series(time_text(_times(times)), "str")
+    return pandas_column(time_text(_times(times)), "str")
 
 
 def _read_json(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
-    return _as_str(as_text(raw).map(_json_or_none, na_action="ignore"))
+    return as_text(raw).map(_json_or_none, na_action="ignore").astype("str")
 
 
 _READERS: dict[str, Callable[[pd.Series, Column, SourceFormat], pd.Series]] = {
-    "string": _read_string,
+    "string": lambda raw, _, __: as_text(raw),
     "integer": _read_integer,
     "number": _read_number,
     "boolean": _read_boolean,
@@ -341,16 +354,9 @@ _READERS: dict[str, Callable[[pd.Series, Column, SourceFormat], pd.Series]] = {
 # --- pieces of readers ------------------------------------------------------------------------------------------------
 
 
-def _text(raw: pd.Series) -> pa.Array:
-    array = pa.array(as_text(raw), from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    return array.cast(pa.string())
-
-
 def _plain_numbers(raw: pd.Series, source_format: SourceFormat) -> pa.Array:
     """Numbers as text without thousands marks, with a point as the decimal mark."""
-    text = pc.utf8_trim_whitespace(_text(raw))
+    text = pc.utf8_trim_whitespace(text_array(raw))
     if source_format.thousands:
         mark = source_format.thousands
         grouped = pc.match_substring_regex(text, rf"^[+-]?[0-9]{{1,3}}(\x{ord(mark):02x}[0-9]{{3}})+([^0-9].*)?$")
@@ -398,9 +404,9 @@ def _moments(raw: pd.Series, written: str | None) -> pd.Series:
         text: Any = as_text(raw)
         if written is None:
             # One value with nanoseconds would narrow the range of years of all the others.
-            short = pc.replace_substring_regex(_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
+            short = pc.replace_substring_regex(text_array(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
             # pandas also takes a year alone for a moment, and "-3" for a year.
-            text = _series(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
+            text = pandas_column(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
             moments = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
         else:
             moments = _read_by_format(text, written)
@@ -442,10 +448,10 @@ def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
 def _plain_moments(raw: pd.Series) -> pd.Series | None:
     """All values at once, ten times faster, where all of them are ISO 8601 without a zone; else None."""
     try:
-        array = _text(raw).cast(pa.timestamp("us"))
+        array = text_array(raw).cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
         return None
-    return _within_calendar(_series(array, "datetime64[us]"))
+    return _within_calendar(pandas_column(array, "datetime64[us]"))
 
 
 def _away_from_the_ends(moments: pd.Series) -> pd.Series:
@@ -470,24 +476,7 @@ def _times(text: pa.Array) -> pa.Array:
 
 
 def _integers(array: pa.Array) -> pd.Series:
-    return _series(array, "Int64" if array.null_count else "int64")
-
-
-def _series(array: pa.Array, dtype: str) -> pd.Series:
-    if dtype == "str":
-        return pd.Series(pd.array(array, dtype="str"))
-    if dtype in ("Int64", "boolean"):
-        filled = array.fill_null(False if dtype == "boolean" else 0)
-        values = filled.to_numpy(zero_copy_only=False)
-        mask = array.is_null().to_numpy(zero_copy_only=False)
-        extension = pd.arrays.BooleanArray if dtype == "boolean" else pd.arrays.IntegerArray
-        return pd.Series(extension(values, mask))
-    return pd.Series(array.to_numpy(zero_copy_only=False).astype(dtype, copy=False))
-
-
-def _as_str(values: pd.Series) -> pd.Series:
-    text: pd.Series = values.astype(pd.StringDtype(na_value=np.nan))
-    return text
+    return pandas_column(array, "Int64" if array.null_count else "int64")
 
 
 def _text_of(value: Any) -> str:

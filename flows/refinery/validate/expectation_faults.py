@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -24,7 +23,7 @@ from flows.refinery.contract.row_conditions import columns_of, unreadable_texts
 from flows.refinery.contract.time_formats import is_moment
 from flows.refinery.suggestions import did_you_mean
 from flows.refinery.validate.coercion import coerce
-from flows.refinery.validate.expectations import ExpectationRaised, Judge
+from flows.refinery.validate.expectations import ExpectationRaised, Judge, gx_expectation
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, Rule, rules_of
 
@@ -105,7 +104,7 @@ def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
     if unknown:
         return
     try:
-        accepted = _gx_object(expectation.name, given)
+        accepted = gx_expectation(expectation.name, given)
     except ValueError as error:  # pydantic's ValidationError is one
         yield from _refusals(error, given)
         return
@@ -120,12 +119,6 @@ def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
 def _types_of(field: Any) -> tuple[Any, ...]:
     """The members of an argument's union of types, or its one type."""
     return get_args(field.outer_type_) or (field.outer_type_,)
-
-
-def _gx_object(name: str, arguments: Mapping[str, Any]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
-        return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
 
 
 def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ breaks which rule; metrics become mergeable states. At the end the merged values
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,7 @@ from flows.refinery.validate.aggregates import AGGREGATES, Counts, InOrder, Valu
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import Method, Rule
 
-_ENTIRE = "entire file"
-_PARTITION = "partition"
+_BATCH = "rows"
 _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC", "partial_unexpected_count": 0}}
 
 
@@ -98,7 +98,7 @@ class Judge:
         Raises:
             ExpectationRaised: with the expectation and its columns.
         """
-        self._engine.load_batch_data(_PARTITION, frame)
+        self._engine.load_batch_data(_BATCH, frame)
         metrics = self._resolve_partition()
         findings = []
         for rule, expectation in zip(self.rules, self._expectations, strict=True):
@@ -118,7 +118,7 @@ class Judge:
                 return _verdict(rule, self._validate(expectation, structure))
             if rule.method is Method.DISTINCT:
                 return _verdict(rule, self._validate_distinct(rule, state))
-            self._engine.load_batch_data(_PARTITION, structure)
+            self._engine.load_batch_data(_BATCH, structure)
             if isinstance(state, Counts | InOrder):
                 counts = state if isinstance(state, Counts) else state.counts
                 return self._verdict_on_counts(rule, expectation, counts)
@@ -136,7 +136,7 @@ class Judge:
         with _raises_named(rule):
             if rule.level == "table":
                 return _verdict(rule, self._validate(expectation, frame)), nothing
-            self._engine.load_batch_data(_ENTIRE, frame)
+            self._engine.load_batch_data(_BATCH, frame)
             names = (f"{expectation.map_metric}.condition", *_count_metrics(expectation))
             wanted = {name: _metric(expectation, name) for name in names}
             metrics = self._resolve(self._build(list(wanted.values())))
@@ -146,7 +146,7 @@ class Judge:
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows and key columns of `frame` that a uniqueness rule compares; the index is the position."""
-        self._engine.load_batch_data(_PARTITION, frame)
+        self._engine.load_batch_data(_BATCH, frame)
         return self._keys(self.rules[position], self._expectations[position])
 
     # --- one partition ----------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Judge:
 
     def _validate(self, expectation: Any, frame: pd.DataFrame) -> Any:
         """Run one expectation on one frame as GX itself does."""
-        self._engine.load_batch_data(_PARTITION, frame)
+        self._engine.load_batch_data(_BATCH, frame)
         configurations = expectation.get_validation_dependencies(**self._run).get_metric_configurations()
         return expectation.metrics_validate(metrics=self._resolve(self._build(configurations)), **self._run)
 
@@ -276,12 +276,20 @@ class Judge:
 # --- metrics of an expectation ------------------------------------------------------------------------------------
 
 
+def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Make GX's expectation.
+
+    Raises:
+        ValueError: GX refuses the arguments.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
+        return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
+
+
 def _domain_object(rule: Rule, arguments: Mapping[str, Any] | None = None) -> Any:
-    given = dict(rule.arguments if arguments is None else arguments)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
-            return gx().ExpectationConfiguration(type=rule.name, kwargs=given).to_domain_obj()
+        return gx_expectation(rule.name, rule.arguments if arguments is None else arguments)
     except gx().ExpectationNotFoundError:
         raise ContractInvalid(f"{rule.id}: the installed Great Expectations does not have it") from None
     except ValueError as error:  # pydantic's ValidationError is one
@@ -413,14 +421,10 @@ def _register_metrics() -> None:
     GX compares NumPy integers, floats and nanosecond timestamps as columns, everything else value by value in Python.
     Registering a metric again is GX's own way to extend it; the comparison itself remains GX's.
     """
-    import inspect
-
-    from great_expectations.expectations.metrics.map_metric_provider import column_condition_partial
-
     original = inspect.unwrap(gx().ColumnValuesBetween._pandas)
 
     class ColumnValuesBetweenVectorized(gx().ColumnValuesBetween):  # type: ignore[misc] # as above
-        @column_condition_partial(engine=gx().PandasExecutionEngine)  # type: ignore[untyped-decorator] # GX has no types
+        @gx().column_condition_partial(engine=gx().PandasExecutionEngine)  # type: ignore[untyped-decorator] # GX has no types
         def _pandas(cls, column: pd.Series, **kwargs: Any) -> Any:  # noqa: N805 GX makes it a class method
             if column.dtype == "Int64":
                 column = column.astype("int64")  # GX has left the missing values out

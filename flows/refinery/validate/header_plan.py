@@ -115,11 +115,6 @@ class HeaderPlan:
         return {name: kind for name, kind in self.kinds.items() if name in needed}
 
     @property
-    def has_whole_file_rules(self) -> bool:
-        """Whether rows can turn out to be bad only when the whole file was seen."""
-        return any(rule.is_late for rule in self.judged)
-
-    @property
     def kinds(self) -> dict[str, str]:
         """The contract's type of each column that is judged."""
         return {name: column.type for name, column in self.columns.items()}

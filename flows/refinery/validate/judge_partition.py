@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
@@ -16,25 +14,13 @@ from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, 
 _NUMERIC = ("integer", "number")
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One partition in the contract's types, and what every rule found in it.
-
-    Attributes:
-        frame: all of its rows, as GX judged them.
-        masks: row rules x rows; true where a row breaks the rule.
-        is_bad: which rows go to quarantine.
-        findings: one per rule of the plan that GX judges.
-    """
-
-    frame: pd.DataFrame
-    masks: np.ndarray
-    is_bad: np.ndarray
-    findings: tuple[RuleFinding, ...]
-
-
-def validate(partition: Partition, plan: HeaderPlan) -> Judged:
+def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.ndarray, tuple[RuleFinding, ...]]:
     """Coerce and judge one partition.
+
+    Returns:
+        all of its rows in the contract's types, as GX judged them;
+        masks (row rules x rows), true where a row breaks the rule;
+        what each rule that GX judges found.
 
     Raises:
         ExpectationRaised: GX gives no verdict on its values.
@@ -58,7 +44,7 @@ def validate(partition: Partition, plan: HeaderPlan) -> Judged:
     for rule, finding in zip(plan.judged, findings, strict=True):
         if finding.failing is not None:
             plan.flag(masks, rule.id, finding.failing)
-    return Judged(frame, masks, masks[plan.blocking].any(axis=0), findings)
+    return frame, masks, findings
 
 
 def _coerced(partition: Partition, name: str, column: Column, plan: HeaderPlan, masks: np.ndarray) -> pd.Series:

@@ -62,7 +62,8 @@ class _Overlay:
         self._rows_left.difference_update(here)
         is_first, self._is_first = self._is_first, False
         if partition.source_format.type == "csv":
-            if here or self._is_written_otherwise(partition):
+            # A correction in the file's beginning may have changed how its numbers are read.
+            if here or self._found not in (None, partition.source_format):
                 yield from self._on_texts(partition, here, is_first=is_first)
                 return
         elif here:
@@ -87,10 +88,6 @@ class _Overlay:
         ]
 
     # --- CSV ----------------------------------------------------------------------------------------------------------
-
-    def _is_written_otherwise(self, partition: Partition) -> bool:
-        """Whether a correction in the file's beginning changed how its numbers are read."""
-        return self._found is not None and self._found != partition.source_format
 
     def _on_texts(self, partition: Partition, here: Sequence[int], *, is_first: bool) -> Iterator[Partition]:
         names = self._columns_of(partition.frame, here)
@@ -165,9 +162,7 @@ class _Overlay:
             order: brings all rows into the file's order.
             places: where the corrected rows are then.
         """
-        values = [*_values_of(raw), *[None] * added]
-        values = [values[place] for place in order]
-        shown = _texts_of(raw, added, order)
+        values, shown = _objects(raw, added, order), _objects(as_text(raw), added, order)
         rows = [self._corrections.rows[number] for number in here]
         changed: dict[int, str | None] = {}
         for place, row in zip(places.tolist(), rows, strict=True):
@@ -195,15 +190,11 @@ class _Overlay:
         return _natural if kinds <= {int, float} else lambda text: text
 
 
-def _values_of(raw: pd.Series) -> list[Any]:
-    """A column's values as Python's own, None where one is missing."""
-    return [None if missing else value for value, missing in zip(raw.tolist(), raw.isna(), strict=True)]
-
-
-def _texts_of(raw: pd.Series, added: int, order: np.ndarray) -> list[str | None]:
-    texts = [None if missing else text for text, missing in zip(as_text(raw), raw.isna(), strict=True)]
-    texts += [None] * added
-    return [texts[place] for place in order]
+def _objects(column: pd.Series, added: int, order: np.ndarray) -> list[Any]:
+    """A column's values as Python's own, None where one is missing, with rows added and in the file's order."""
+    values = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+    values += [None] * added
+    return [values[place] for place in order]
 
 
 def _natural(text: str) -> Any:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.refinery.read.header import QUARANTINE_COLUMNS
 from flows.refinery.read.partition import Misfit, Partition
-from flows.refinery.validate.coercion import as_text
+from flows.refinery.validate.coercion import text_array
 
 ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 
@@ -37,32 +35,28 @@ class RowRule:
 
 
 class QuarantineFile:
-    """Writes bad rows to a Parquet file, partition by partition.
-
-    Attributes:
-        path: None as long as there was no bad row: there is no file then.
-        rows: rows written so far.
-    """
+    """Writes bad rows to a Parquet file, partition by partition. There is no file until there is a bad row."""
 
     def __init__(self, path: Path) -> None:
-        self.path: Path | None = None
-        self.rows = 0
-        self._destination = path
+        self.path = path
         self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a bad row was written."""
+        return self._writer is not None
 
     def write(self, table: pa.Table | None) -> None:
         """Add bad rows, as `quarantine_table` gives them."""
         if table is None:
             return
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._destination, table.schema, compression="zstd")
-            self.path = self._destination
+            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
         self._writer.write_table(table)
-        self.rows += table.num_rows
 
     def close(self) -> None:
         """Finish the file. May be called again."""
-        if self._writer is not None and self._writer.is_open:
+        if self._writer is not None:
             self._writer.close()
 
 
@@ -93,25 +87,15 @@ def quarantine_table(
     return pa.concat_tables(parts).sort_by(ROW_NUMBER) if len(parts) > 1 else parts[0]
 
 
-def _schema(columns: Sequence[str]) -> pa.Schema:
-    own = [
-        pa.field(ROW_NUMBER, pa.int64()),
-        pa.field(RULES, pa.list_(pa.string())),
-        pa.field(VALUES, pa.list_(pa.string())),
-        pa.field(RAW, pa.string()),
-    ]
-    return pa.schema([*own, *(pa.field(column, pa.string()) for column in columns)])
-
-
 def _bad_rows(
     partition: Partition, positions: np.ndarray, masks: np.ndarray, rules: Sequence[RowRule], columns: Sequence[str]
 ) -> pa.Table:
     raw = partition.texts(positions) if partition.texts else partition.frame.iloc[positions]
-    texts = {column: _text_array(raw[column]) for column in raw.columns}
+    texts = {column: text_array(raw[column]) for column in raw.columns}
     nothing = pa.nulls(len(positions), pa.string())
     arrays = [pa.array(partition.row_numbers[positions]), *_broken(texts, masks, rules), nothing]
     arrays += [texts.get(column, nothing) for column in columns]
-    return pa.Table.from_arrays(arrays, schema=_schema(columns))
+    return pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
 
 
 def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRule]) -> tuple[pa.Array, pa.Array]:
@@ -139,7 +123,7 @@ def _misfits(misfits: Sequence[Misfit], columns: Sequence[str]) -> pa.Table:
         pa.array([misfit.raw for misfit in misfits], pa.string()),
         *(pa.nulls(len(misfits), pa.string()) for _ in columns),
     ]
-    return pa.Table.from_arrays(arrays, schema=_schema(columns))
+    return pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
 
 
 def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
@@ -156,44 +140,6 @@ def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
             counts[rule.id] = int(first.sum())
             left &= ~first
     return counts
-
-
-class BrokenRows:
-    """The numbers of bad rows, by the row rule that they broke: 8 bytes for each time that a bad row broke a rule."""
-
-    def __init__(self, rules: Sequence[RowRule]) -> None:
-        self._rules = tuple(rules)
-        self._numbers: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-
-    def add(self, row_numbers: np.ndarray, masks: np.ndarray) -> None:
-        """Add the bad rows of one partition; their numbers are greater than all before."""
-        for place in np.flatnonzero(masks.any(axis=1)).tolist():
-            self._numbers[place].append(row_numbers[masks[place]])
-
-    def add_late(self, place: int, row_numbers: np.ndarray) -> None:
-        """Add rows that turned out to break a rule when the whole file was seen."""
-        self._numbers[place] = [np.unique(np.concatenate([*self._numbers[place], row_numbers]))]
-
-    def masks(self, row_numbers: np.ndarray) -> np.ndarray:
-        """Which of some sorted row numbers break which rule: rules x rows."""
-        masks = np.zeros((len(self._rules), len(row_numbers)), dtype=bool)
-        for place in self._numbers:
-            broken = self._of_rule(place)
-            at = np.minimum(np.searchsorted(broken, row_numbers), len(broken) - 1)
-            masks[place] = broken[at] == row_numbers
-        return masks
-
-    def _of_rule(self, place: int) -> np.ndarray:
-        if len(self._numbers[place]) != 1:
-            self._numbers[place] = [np.concatenate(self._numbers[place])]
-        return self._numbers[place][0]
-
-
-def _text_array(raw: pd.Series) -> pa.Array:
-    array = pa.array(as_text(raw.reset_index(drop=True)), from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    return array.cast(pa.string())
 
 
 def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> pa.Array:

@@ -30,86 +30,76 @@ class Method(Enum):
     WHOLE = f"GX judges the columns concerned as a whole (at most {WHOLE_FILE_ROW_LIMIT:,} rows)"
 
 
+_NAMES_BY_METHOD = {
+    Method.ROWS: (
+        "expect_column_pair_values_a_to_be_greater_than_b",
+        "expect_column_pair_values_to_be_equal",
+        "expect_column_pair_values_to_be_in_set",
+        "expect_column_value_lengths_to_be_between",
+        "expect_column_value_lengths_to_equal",
+        "expect_column_values_to_be_between",
+        "expect_column_values_to_be_dateutil_parseable",
+        "expect_column_values_to_be_in_set",
+        "expect_column_values_to_be_json_parseable",
+        "expect_column_values_to_be_null",
+        "expect_column_values_to_match_json_schema",
+        "expect_column_values_to_match_regex",
+        "expect_column_values_to_match_regex_list",
+        "expect_column_values_to_match_strftime_format",
+        "expect_column_values_to_not_be_in_set",
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_not_match_regex",
+        "expect_column_values_to_not_match_regex_list",
+        "expect_multicolumn_sum_to_equal",
+        "expect_multicolumn_values_to_be_equal",
+        "expect_select_column_values_to_be_unique_within_record",
+    ),
+    Method.ORDER: (
+        "expect_column_values_to_be_decreasing",
+        "expect_column_values_to_be_increasing",
+    ),
+    Method.UNIQUE: (
+        "expect_column_values_to_be_unique",
+        "expect_compound_columns_to_be_unique",
+    ),
+    Method.MERGED: (
+        "expect_column_max_to_be_between",
+        "expect_column_mean_to_be_between",
+        "expect_column_min_to_be_between",
+        "expect_column_most_common_value_to_be_in_set",
+        "expect_column_proportion_of_non_null_values_to_be_between",
+        "expect_column_proportion_of_unique_values_to_be_between",
+        "expect_column_stdev_to_be_between",
+        "expect_column_sum_to_be_between",
+        "expect_column_unique_value_count_to_be_between",
+        "expect_table_row_count_to_be_between",
+        "expect_table_row_count_to_equal",
+    ),
+    Method.DISTINCT: (
+        "expect_column_distinct_values_to_be_in_set",
+        "expect_column_distinct_values_to_contain_set",
+        "expect_column_distinct_values_to_equal_set",
+    ),
+    Method.STRUCTURE: (
+        "expect_column_to_exist",
+        "expect_column_type_to_be",
+        "expect_column_values_to_be_in_type_list",
+        "expect_column_values_to_be_of_type",
+        "expect_table_column_count_to_be_between",
+        "expect_table_column_count_to_equal",
+        "expect_table_columns_to_match_ordered_list",
+        "expect_table_columns_to_match_set",
+    ),
+    Method.WHOLE: (
+        "expect_column_kl_divergence_to_be_less_than",
+        "expect_column_median_to_be_between",
+        "expect_column_quantile_values_to_be_between",
+        "expect_column_value_z_scores_to_be_less_than",
+        "expect_column_values_to_not_be_outliers",
+    ),
+}
 METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            (
-                "expect_column_pair_values_a_to_be_greater_than_b",
-                "expect_column_pair_values_to_be_equal",
-                "expect_column_pair_values_to_be_in_set",
-                "expect_column_value_lengths_to_be_between",
-                "expect_column_value_lengths_to_equal",
-                "expect_column_values_to_be_between",
-                "expect_column_values_to_be_dateutil_parseable",
-                "expect_column_values_to_be_in_set",
-                "expect_column_values_to_be_json_parseable",
-                "expect_column_values_to_be_null",
-                "expect_column_values_to_match_json_schema",
-                "expect_column_values_to_match_regex",
-                "expect_column_values_to_match_regex_list",
-                "expect_column_values_to_match_strftime_format",
-                "expect_column_values_to_not_be_in_set",
-                "expect_column_values_to_not_be_null",
-                "expect_column_values_to_not_match_regex",
-                "expect_column_values_to_not_match_regex_list",
-                "expect_multicolumn_sum_to_equal",
-                "expect_multicolumn_values_to_be_equal",
-                "expect_select_column_values_to_be_unique_within_record",
-            ),
-            Method.ROWS,
-        ),
-        **dict.fromkeys(
-            ("expect_column_values_to_be_decreasing", "expect_column_values_to_be_increasing"), Method.ORDER
-        ),
-        **dict.fromkeys(("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"), Method.UNIQUE),
-        **dict.fromkeys(
-            (
-                "expect_column_max_to_be_between",
-                "expect_column_mean_to_be_between",
-                "expect_column_min_to_be_between",
-                "expect_column_most_common_value_to_be_in_set",
-                "expect_column_proportion_of_non_null_values_to_be_between",
-                "expect_column_proportion_of_unique_values_to_be_between",
-                "expect_column_stdev_to_be_between",
-                "expect_column_sum_to_be_between",
-                "expect_column_unique_value_count_to_be_between",
-                "expect_table_row_count_to_be_between",
-                "expect_table_row_count_to_equal",
-            ),
-            Method.MERGED,
-        ),
-        **dict.fromkeys(
-            (
-                "expect_column_distinct_values_to_be_in_set",
-                "expect_column_distinct_values_to_contain_set",
-                "expect_column_distinct_values_to_equal_set",
-            ),
-            Method.DISTINCT,
-        ),
-        **dict.fromkeys(
-            (
-                "expect_column_to_exist",
-                "expect_column_type_to_be",
-                "expect_column_values_to_be_in_type_list",
-                "expect_column_values_to_be_of_type",
-                "expect_table_column_count_to_be_between",
-                "expect_table_column_count_to_equal",
-                "expect_table_columns_to_match_ordered_list",
-                "expect_table_columns_to_match_set",
-            ),
-            Method.STRUCTURE,
-        ),
-        **dict.fromkeys(
-            (
-                "expect_column_kl_divergence_to_be_less_than",
-                "expect_column_median_to_be_between",
-                "expect_column_quantile_values_to_be_between",
-                "expect_column_value_z_scores_to_be_less_than",
-                "expect_column_values_to_not_be_outliers",
-            ),
-            Method.WHOLE,
-        ),
-    }
+    {name: method for method, names in _NAMES_BY_METHOD.items() for name in names}
 )
 
 _NO_PANDAS = "Great Expectations has it for SQL engines only; use expect_column_values_to_{}match_regex"

@@ -70,8 +70,7 @@ def _confirmed(
     suspects, rows = [], []
     for frame, row_numbers in keys:
         hashes = hashes_of(frame)
-        place = np.minimum(np.searchsorted(repeated, hashes), len(repeated) - 1)
-        is_suspect = (repeated[place] == hashes) & (hashes % np.uint64(rounds) == np.uint64(number))
+        is_suspect = is_among(hashes, repeated) & (hashes % np.uint64(rounds) == np.uint64(number))
         suspects.append(frame[is_suspect])
         rows.append(row_numbers[is_suspect])
     if not suspects:
@@ -79,3 +78,10 @@ def _confirmed(
     duplicated = pd.concat(suspects, ignore_index=True).duplicated(keep=keep).to_numpy()
     found: np.ndarray = np.concatenate(rows)[duplicated]
     return found
+
+
+def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of some values are among others, of which there is at least one and which are sorted."""
+    place = np.minimum(np.searchsorted(others, values), len(others) - 1)
+    same: np.ndarray = others[place] == values
+    return same

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
-from flows.refinery.validate.arrow_spool import pandas_column
-from flows.refinery.validate.coercion import to_arrow
+from flows.refinery.validate.coercion import arrow_array, pandas_column, to_arrow
 
 MAX_FOLDERS = 500  # each is an open file, and an object in S3
 _MAX_FOLDER_CHARACTERS = 150
@@ -157,12 +156,10 @@ def _array(values: pd.Series, kind: str | None) -> pa.Array:
     if (kind == "date" and is_moment) or (kind == "time" and isinstance(values.dtype, pd.StringDtype)):
         return to_arrow(values, kind)
     try:
-        array = pa.array(values, from_pandas=True)
+        array = arrow_array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         # Values of several types, as a dataset's own function may leave them.
-        array = pa.array(values.map(str, na_action="ignore").astype("str"), from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
+        array = arrow_array(values.map(str, na_action="ignore").astype("str"))
     return array.cast(_plain_type(array.type))
 
 

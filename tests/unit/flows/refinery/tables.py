@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.read.formats import Limits, Misfit, Partition, read_partitions
+from flows.refinery.read.formats import read_partitions
+from flows.refinery.read.partition import Limits, Misfit, Partition
 from flows.refinery.refine import JudgedFile
 from flows.refinery.validate.arrow_spool import ArrowSpool
 

@@ -21,7 +21,6 @@ from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Partition
 from flows.refinery.refine import (
     MapPartitions,
-    Partitions,
     Refined,
     RefinedPartition,
     refine_file,
@@ -79,7 +78,7 @@ CONTRACTS: dict[str, Callable[[], Contract]] = {
 }
 
 
-def refined(source: Path | Partitions, contract: Contract, folder: Path, mapper: MapPartitions = map) -> Refined:
+def refined(source: Path, contract: Contract, folder: Path, mapper: MapPartitions = map) -> Refined:
     folder.mkdir()
     return refine_file(source, contract, folder, rows_per_partition=ROWS, map_partitions=mapper)
 
@@ -104,9 +103,8 @@ def test_worker_processes_and_partitions_in_memory_publish_the_same_bytes(
     assert plain.rows_published > 0
     assert plain.quarantine is not None
 
-    in_memory = list(read_partitions(source, contract, rows_per_partition=ROWS))
-    assert len(in_memory) > 2
-    from_memory = refined(lambda: iter(in_memory), contract, tmp_path / "memory")
+    assert len(list(read_partitions(source, contract, rows_per_partition=ROWS))) > 2
+    from_memory = refined(source, contract, tmp_path / "memory", lambda judge, partitions: map(judge, list(partitions)))
     by_workers = refined(source, contract, tmp_path / "workers", pool.map)
     assert result_of(from_memory) == result_of(plain)
     assert result_of(by_workers) == result_of(plain)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.read.formats import Limits
+from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import (
     CompressionBroken,
     EmptyFile,

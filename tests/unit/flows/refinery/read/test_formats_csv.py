@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.refinery.read.formats import Limits
+from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import (
     EmptyFile,
     FormatNotAllowed,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.refinery.read.formats import Limits
+from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import EmptyFile, RecordTooLong, TooManyColumns
 from tests.unit.flows.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
 

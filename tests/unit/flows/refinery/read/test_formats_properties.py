@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.refinery.errors import FileRejected
-from flows.refinery.read.formats import Partition
+from flows.refinery.read.partition import Partition
 from tests.unit.flows.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
 
 # Text that a CSV can hold: no NUL, no lone surrogate, and no carriage return, which csv readers fold into line ends.
