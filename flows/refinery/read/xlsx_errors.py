@@ -19,7 +19,7 @@ NEVER_CALCULATED = "a formula that was never calculated"
 REFERENCE = re.compile(rb"\br\s*=\s*[\"']\s*([A-Za-z]{0,7})(\d{1,10})")
 
 _KINDS = ("an error", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA")
-_KINDS += (NEVER_CALCULATED,)
+_MARKS = (*_KINDS, NEVER_CALCULATED)
 _IS_ERROR = re.compile(rb"\st\s*=\s*[\"']\s*e\s*[\"']")
 _VALUE = re.compile(rb"(?:<(?:\w+:)?f\b[^<>]*>(?:[^<>]*</(?:\w+:)?f\s*>)?)?\s*<(?:\w+:)?v[^<>]*>([^<>]{1,20})<")
 # Excel writes an empty text that a formula gives as a text; no value at all is what programs without Excel write.
@@ -59,7 +59,7 @@ class ErrorCells:
     def of(self, row: int) -> str | None:
         """The first error in a row (from 1); None where there is none."""
         kind = self._kinds[row] if row < len(self._kinds) else 0
-        return _KINDS[kind - 1] if kind else None
+        return _MARKS[kind - 1] if kind else None
 
     def numbers_that_are_no_day(self, row: int) -> list[int]:
         """The columns, from 1, of a row's cells that name no day, if they are dates at all."""
@@ -103,7 +103,7 @@ class ErrorCells:
 
     def _mark(self, row: int, kind: str) -> None:
         _grow(self._kinds, row)
-        self._kinds[row] = self._kinds[row] or _KINDS.index(kind) + 1
+        self._kinds[row] = self._kinds[row] or _MARKS.index(kind) + 1
 
 
 def _grow(rows: bytearray, row: int) -> None:
@@ -146,7 +146,8 @@ def sheet_errors(name: str, faults: Mapping[str, ErrorCells], content: Callable[
     target = next((targets.get(sheet.get("id")) for sheet in sheets if sheet.get("name") == name), None)
     if target is None:
         raise WorkbookBroken(
-            "cells of the workbook hold errors (as #N/A) or formulas without a value, in a sheet that cannot be found; clear them, or upload CSV"
+            "cells of the workbook hold errors (as #N/A) or formulas without a value, in a sheet that cannot be found;"
+            " clear them, or upload CSV"
         )
     target = target.removeprefix("/").lower()
     errors = faults.get(target if target.startswith("xl/") else f"xl/{target}") or ErrorCells()

@@ -40,6 +40,7 @@ from flows.refinery.read.xlsx_errors import (
     row_of,
     sheet_errors,
 )
+from flows.refinery.read.xlsx_texts import SHARED_TEXTS, SharedTexts
 from flows.refinery.suggestions import did_you_mean
 
 _MAX_PARTS = 10_000
@@ -115,8 +116,8 @@ def _partitions(
             if not _is_empty(value):
                 raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
         reason = FORMULA_NOT_CALCULATED if error == NEVER_CALCULATED else ERROR_CELL
-        if error is None and (place := _no_such_date(row, number, errors)):
-            reason, error = NO_SUCH_DATE, f"the number in {_cell(place, number)} is no date that ever was"
+        if error is None and (odd := _no_such_date(row, number, errors)):
+            reason, error = NO_SUCH_DATE, f"the number in {_cell(odd, number)} is no date that ever was"
         if error is None:
             pending.add(row)
         else:  # the error is no value, and not missing
@@ -241,6 +242,38 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
     Returns:
         by the names of the parts that have any, their cells with errors.
     """
+    archive = _archive(file)
+    parts = archive.infolist()
+    left = limits.max_workbook_bytes
+    faults: dict[str, ErrorCells] = {}
+    texts = SharedTexts()
+    most_cells = 0
+    for part in parts:
+        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
+        for piece in _pieces(archive, part):
+            left -= len(piece)
+            if left < 0:
+                raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
+            extent.look_at(piece)
+            if part.filename.lower() == SHARED_TEXTS:
+                texts.look_at(piece)
+        if extent.cells > limits.max_workbook_cells:
+            raise FileTooLarge(
+                f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
+                " delete stray cells far from the table, or upload CSV or Parquet"
+            )
+        if extent.errors:
+            faults[part.filename.lower()] = extent.errors
+        most_cells = max(most_cells, extent.cell_tags)
+    texts.require_honest_claim()
+    if texts.longest * most_cells > limits.max_workbook_bytes:
+        for part in parts:
+            texts.require_few(_pieces(archive, part), limits.max_workbook_bytes)
+    return faults
+
+
+def _archive(file: IO[bytes]) -> zipfile.ZipFile:
+    """The workbook as an archive whose parts can be looked at."""
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_FAULTS as error:
@@ -250,23 +283,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
         raise FormatNotAllowed("this is a ZIP archive, but no XLSX workbook; upload the table itself")
     if len(parts) > _MAX_PARTS:
         raise WorkbookBroken(f"the workbook has {len(parts)} parts; at most {_MAX_PARTS} are read")
-    left = limits.max_workbook_bytes
-    faults: dict[str, ErrorCells] = {}
-    for part in parts:
-        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
-        for piece in _pieces(archive, part):
-            left -= len(piece)
-            if left < 0:
-                raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
-            extent.look_at(piece)
-        if extent.cells > limits.max_workbook_cells:
-            raise FileTooLarge(
-                f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
-                " delete stray cells far from the table, or upload CSV or Parquet"
-            )
-        if extent.errors:
-            faults[part.filename.lower()] = extent.errors
-    return faults
+    return archive
 
 
 def _content(file: IO[bytes], name: str) -> bytes:
@@ -296,7 +313,7 @@ class _Extent:
         self._row = 0
         self._tail = b""
         self._last_row = self._last_cell_row = self._last_column = 0
-        self._tags = self._references = self._rows = 0
+        self.cell_tags = self._references = self._rows = 0
         self._cells_in_row = self._most_cells_in_a_row = 0
 
     def look_at(self, piece: bytes) -> None:
@@ -314,7 +331,7 @@ class _Extent:
             start = None
             if match[1] == b"c":
                 start = match.start()
-                self._tags += 1
+                self.cell_tags += 1
                 self._cells_in_row += 1
                 self._most_cells_in_a_row = max(self._most_cells_in_a_row, self._cells_in_row)
             else:
@@ -333,10 +350,10 @@ class _Extent:
     @property
     def cells(self) -> int:
         """Rows times columns, at least as many as the reader makes."""
-        if self._references >= self._tags + self._rows:
+        if self._references >= self.cell_tags + self._rows:
             return self._last_cell_row * self._last_column
         # Cells and rows that give no place follow the one before.
-        return max(self._tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
+        return max(self.cell_tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
 
 
 def _end_of_cells(text: bytes) -> int:
