@@ -261,6 +261,17 @@ def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
     assert (rule["Name"], rule["Value"]) == ("prefix", {"Ref": "IncomingPrefix"})
 
 
+@pytest.mark.parametrize("prefix", ["incoming/year=2026/", "incoming/a b/", "einkäufe/", "incoming/a+b/"])
+def test_a_prefix_that_s3_wants_percent_encoded_is_refused(prefix: str) -> None:
+    """S3 stores such a filter as it is, and no event ever matches it.
+
+    docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html
+    """
+    pattern = TEMPLATE_DATA["Parameters"]["IncomingPrefix"]["AllowedPattern"]
+    assert not re.fullmatch(pattern, prefix)
+    assert re.fullmatch(pattern, "incoming/shop-1/v2.0_a/")
+
+
 def test_only_our_bucket_of_our_account_may_call_the_lambda() -> None:
     (permission,) = resources_of(TEMPLATE_DATA, "AWS::Lambda::Permission").values()
     assert permission["Properties"]["SourceAccount"] == {"Ref": "AWS::AccountId"}
