@@ -67,7 +67,11 @@ def test_cloudformation_takes_the_template() -> None:
 
 def test_every_parameter_is_described_and_bounded() -> None:
     bounds = {"AllowedPattern", "AllowedValues", "MinLength", "MinValue"}
-    unbounded = {"SubnetIds", "SecurityGroupIds"}  # lists: CloudFormation checks each as what it is used for
+    unbounded = {
+        "SubnetIds",
+        "SecurityGroupIds",
+        "AvailabilityZones",
+    }  # lists: CloudFormation checks each as what it is used for
     for name, parameter in TEMPLATE_DATA["Parameters"].items():
         assert parameter.get("Description"), name
         assert set(parameter) & bounds or name in unbounded, name
@@ -166,6 +170,26 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
         "secretsmanager": "EndpointForSecrets",
     }
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::NatGateway")
+
+
+def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
+    """Fn::GetAZs returns only zones with a default subnet, if the account has any: it may be one.
+
+    docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-getavailabilityzones.html
+    """
+    for number, name in enumerate(("SubnetA", "SubnetB")):
+        condition, given, found = resource(TEMPLATE_DATA, name)["Properties"]["AvailabilityZone"]["Fn::If"]
+        assert condition == "GivenZones"
+        assert given == {"Fn::Select": [number, {"Ref": "AvailabilityZones"}]}
+        assert found == {"Fn::Select": [number, {"Fn::GetAZs": ""}]}
+
+
+def test_a_new_account_can_deploy_the_defaults() -> None:
+    """It has 10 concurrent Lambdas, and Lambda refuses a reservation that leaves fewer unreserved than that.
+
+    docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+    """
+    assert TEMPLATE_DATA["Parameters"]["LambdaReservedConcurrency"]["Default"] == 0
 
 
 def test_only_tasks_may_use_the_doors() -> None:
