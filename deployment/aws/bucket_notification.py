@@ -1,36 +1,68 @@
-"""Connects a landing bucket that the stack did not make: CloudFormation cannot set its notification."""
+"""Has a landing bucket call the Lambda, and stop calling it when the stack goes.
+
+CloudFormation sets the notification of the bucket that it makes, and leaves it on the bucket that it keeps. S3 refuses
+a configuration with two entries for one event and overlapping prefixes, and, unless told not to, one with a destination
+that is gone: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html,
+docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from botocore.exceptions import ClientError
 
-def watch_existing_bucket(s3: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Have the landing bucket call the Lambda for uploads below the prefix; the others stay as they are."""
+from blocks.aws_errors import aws_error_code
+
+
+def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
+    """Have the landing bucket call the Lambda for uploads below the prefix.
+
+    What else it notifies stays, except for functions that no longer exist, such as a deleted stack's.
+    """
     ours = {
         "Id": _notification_id(stack_name),
         "LambdaFunctionArn": outputs["TriggerFunctionArn"],
         "Events": ["s3:ObjectCreated:*"],
         "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": outputs["IncomingPrefix"]}]}},
     }
-    _replace_ours(s3, outputs["LandingBucket"], stack_name, [ours])
+
+    def stays(entry: Mapping[str, Any]) -> bool:
+        return entry.get("Id") != ours["Id"] and _exists(functions, entry["LambdaFunctionArn"])
+
+    _replace(s3, outputs["LandingBucket"], stays, [ours])
 
 
-def forget_existing_bucket(s3: Any, stack_name: str, bucket: str) -> None:
-    """Take our notification away again; a bucket that is gone has none."""
+def forget_bucket(s3: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
+    """Take the stack's entry away from its landing bucket, whoever made that; a bucket that is gone has none."""
+
+    def stays(entry: Mapping[str, Any]) -> bool:
+        ours = (_notification_id(stack_name), outputs.get("TriggerFunctionArn"))
+        return entry.get("Id") != ours[0] and entry["LambdaFunctionArn"] != ours[1]
+
     with suppress(s3.exceptions.NoSuchBucket):
-        _replace_ours(s3, bucket, stack_name, [])
+        _replace(s3, outputs["LandingBucket"], stays, [])
 
 
-def _replace_ours(s3: Any, bucket: str, stack_name: str, ours: list[dict[str, Any]]) -> None:
+def _replace(s3: Any, bucket: str, stays: Callable[[Mapping[str, Any]], bool], ours: list[dict[str, Any]]) -> None:
     configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
     del configuration["ResponseMetadata"]
-    functions = configuration.get("LambdaFunctionConfigurations", [])
-    others = [entry for entry in functions if entry.get("Id") != _notification_id(stack_name)]
-    configuration["LambdaFunctionConfigurations"] = others + ours
-    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+    entries = configuration.get("LambdaFunctionConfigurations", [])
+    configuration["LambdaFunctionConfigurations"] = [entry for entry in entries if stays(entry)] + ours
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration=configuration, SkipDestinationValidation=True
+    )
+
+
+def _exists(functions: Any, arn: str) -> bool:
+    """Return False only if Lambda says so: another account's or team's function may not be looked at."""
+    try:
+        functions.get_function_configuration(FunctionName=arn)
+    except ClientError as error:
+        return aws_error_code(error) != "ResourceNotFoundException"
+    return True
 
 
 def _notification_id(stack_name: str) -> str:

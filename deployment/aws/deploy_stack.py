@@ -18,7 +18,7 @@ from deployment.aws.artifact_bucket import (
     delete_bucket,
     upload_artifacts,
 )
-from deployment.aws.bucket_notification import forget_existing_bucket, watch_existing_bucket
+from deployment.aws.bucket_notification import forget_bucket, watch_existing_bucket
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, artifact, build_artifacts
 from deployment.aws.stack import (
     Agree,
@@ -53,11 +53,17 @@ class Clients:
     cloudformation: Any
     s3: Any
     sts: Any
+    functions: Any  # the client of Lambda, whose own name is a word of Python's
 
     @classmethod
     def from_environment(cls) -> Clients:
         """Make the clients from the environment: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
-        return cls(client_of("cloudformation"), client_of("s3"), client_of("sts"))
+        return cls.made_by(client_of)
+
+    @classmethod
+    def made_by(cls, client: Callable[[str], Any]) -> Clients:
+        """Make the clients with a function that takes a service's name."""
+        return cls(*(client(service) for service in ("cloudformation", "s3", "sts", "lambda")))
 
 
 def deploy_stack(
@@ -98,7 +104,7 @@ def deploy_stack(
         stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
         outputs = outputs_of(stack.find())
         if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
-            watch_existing_bucket(clients.s3, stack_name, outputs)
+            watch_existing_bucket(clients.s3, clients.functions, stack_name, outputs)
         return outputs
 
 
@@ -182,10 +188,10 @@ def delete_stack(
         found = stack.find()
         if found is None:
             return ()
-        buckets = stack.buckets()
-        landing_bucket = outputs_of(found).get("LandingBucket")
-        if landing_bucket and landing_bucket not in buckets:
-            forget_existing_bucket(clients.s3, stack_name, landing_bucket)
+        buckets, outputs = stack.buckets(), outputs_of(found)
+        stack.refuse_busy(found)  # a stack that stays must not lose its notification
+        if "LandingBucket" in outputs:
+            forget_bucket(clients.s3, stack_name, outputs)
         stack.delete(found)
         if not delete_data:
             return buckets

@@ -190,10 +190,15 @@ class Stack:
             StackFailed: with what could not be deleted.
             StackBusy: another operation is in progress.
         """
-        status, stack_id = str(stack["StackStatus"]), str(stack["StackId"])
+        self.refuse_busy(stack)
+        stack_id = str(stack["StackId"])
+        self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
+
+    def refuse_busy(self, stack: Mapping[str, Any]) -> None:
+        """Raise StackBusy if another operation on the stack is in progress, so that it cannot be deleted."""
+        status = str(stack["StackStatus"])
         if status.endswith(_BUSY) and status != NEVER_CREATED:
             raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then delete it")
-        self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
 
     def buckets(self) -> tuple[str, ...]:
         """Return the names of the buckets that the stack created."""

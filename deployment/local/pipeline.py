@@ -37,7 +37,7 @@ def bring_up(
     """
     on_step("deploying the stack")
     outputs = deploy_stack(
-        Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts")),
+        Clients.made_by(cloud.client),
         stack_name=STACK_NAME,
         parameters={"ImageUri": IMAGE, **_prefect_parameters(cloud), **(parameters or {})},
         timeouts=timeouts,

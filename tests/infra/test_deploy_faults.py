@@ -373,7 +373,7 @@ def test_a_taken_bucket_name_ends_the_update_and_puts_everything_back(cloud: Loc
         + "".join(f"  {name}: {{Type: String}}\n" for name in names)
         + "Resources:\n  Bucket:\n    Type: AWS::S3::Bucket\n    Properties: {BucketName: taken-by-another}\n"
     )
-    clients = Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+    clients = Clients.made_by(cloud.client)
     with pytest.raises(StackFailed) as raised:
         deploy_stack(clients, stack_name="taken", parameters={}, template=template)
     assert raised.value.status == "ROLLBACK_COMPLETE"
@@ -392,7 +392,7 @@ def test_a_stack_in_rollback_complete_is_offered_to_be_deleted_and_left_on_no(
         "      RoleArn: !Sub 'arn:aws:iam::${AWS::AccountId}:role/run'\n"
         "      DefinitionS3Location: {Bucket: !Ref ArtifactBucket, Key: missing.json}\n"
     )
-    clients = Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+    clients = Clients.made_by(cloud.client)
     with pytest.raises(StackFailed):
         deploy_stack(clients, stack_name="rolled-back", parameters={}, template=template)
     asked: list[str] = []

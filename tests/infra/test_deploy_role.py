@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> Non
             "aws_secret_access_key": lent["SecretAccessKey"],
             "aws_session_token": lent["SessionToken"],
         }
-        clients = Clients(*(cloud.client(service, **keys) for service in ("cloudformation", "s3", "sts")))
+        clients = Clients.made_by(partial(cloud.client, **keys))
         parameters = {"ImageUri": "sluice:1", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
         assert deploy_stack(clients, stack_name="piped", parameters=parameters)["QueueUrl"]
         mine = [one for one in decisions_of(cloud.state_dir) if one["role"] == ROLE_NAME]

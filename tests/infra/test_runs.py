@@ -131,7 +131,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         "SweepState": "DISABLED",
     }
     with LocalCloud(folder / "cloud", with_prefect=False, wait_scale=0.01, emulator_extensions=EXTENSIONS) as cloud:
-        clients = Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+        clients = Clients.made_by(cloud.client)
         outputs = deploy_stack(
             clients,
             stack_name="runs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 @pytest.fixture(scope="module")
 def clients(cloud: LocalCloud) -> Clients:
-    return Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts"))
+    return Clients.made_by(cloud.client)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def larger_template(folder: Path, section: str) -> Path:
 
 
 def clients_of(cloud: LocalCloud, region: str) -> Clients:
-    return Clients(*(cloud.client(service, region_name=region) for service in ("cloudformation", "s3", "sts")))
+    return Clients.made_by(partial(cloud.client, region_name=region))
 
 
 def test_a_template_too_large_for_the_call_is_previewed_and_deployed(clients: Clients, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_task_without_the_right_password_publishes_all_the_same_and_says_so(ch
     else:
         cloud = chain.cloud
         deploy_stack(
-            Clients(cloud.client("cloudformation"), cloud.client("s3"), cloud.client("sts")),
+            Clients.made_by(cloud.client),
             stack_name=STACK_NAME,
             parameters={"PrefectAuthStringSecretArn": ""},
         )
