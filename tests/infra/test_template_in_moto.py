@@ -89,9 +89,9 @@ def artifacts() -> Iterator[dict[str, str]]:
 
 def _for_moto(template: str) -> str:
     """moto gets no value from an empty list, where AWS gets one empty string; MiniStack does not support Join there."""
-    asked = r"!Equals \[!Select \[0, !Ref (SubnetIds|AvailabilityZones)\]"
+    asked = r"!Equals \[!Select \[0, !Ref (SubnetIds|SecurityGroupIds|AvailabilityZones)\]"
     replaced, count = re.subn(asked, r'!Equals [!Join ["", !Ref \1]', template)
-    assert count == 2
+    assert count == 3
     return replaced
 
 
