@@ -127,7 +127,7 @@ def of_type(kind: str) -> list[str]:
 
 
 def test_everything_is_made_but_what_moto_has_no_support_for(plain: Made) -> None:
-    closed = {"ClosedNetwork", "EndpointForSecrets"}
+    closed = {"ClosedNetwork"}
     missing = {
         name: one["Type"]
         for name, one in TEMPLATE_DATA["Resources"].items()
