@@ -21,6 +21,7 @@ from flows.refinery.checks import Check
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
+from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
 
@@ -88,6 +89,9 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
         return Checked(validated, preprocess_file(validated, contract, work_dir), (), examples)
     except ContractInvalid:
         raise
+    except EncodingUnknown as error:
+        shown = [f"as {encoding} it begins: {reading}" for encoding, reading in error.readings.items()]
+        return Checked(validated, None, (str(error), *shown), examples)
     except TerminalError as error:
         return Checked(validated, None, (str(error),), examples)
 

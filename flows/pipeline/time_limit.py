@@ -21,7 +21,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise TimeIsUp in the block once it has run for `seconds`.
 
     Works in the main thread only, where signals are handled; elsewhere, and with None, there is no limit. Code that is
-    stuck outside of Python (in a C loop) is not reached: the task's own timeout in the state machine ends that.
+    stuck outside of Python (in a C loop) is not reached: the execution that waits for the task stops it after an hour,
+    and a task that the sweep or a worker started is stopped by nobody.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield

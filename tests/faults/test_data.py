@@ -136,8 +136,8 @@ ODD_FILES = [
         "things/x.csv",
         "latin-1 text",
         lambda: "name,town\nJosé,Köln\nRenée,Zürich\n".encode("latin-1"),
-        published(2),
-        "its encoding is detected, all rows published",
+        rejected_as("encoding_unknown"),
+        "rejected: encoding_unknown, with the likely encodings to declare",
     ),
     case(
         "things/x.csv",

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flows.refinery.contract.model import Column, ColumnType, Contract
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.validate.coercion import as_text, coerce
 
 MAX_DISTINCT = 50  # values of a column; above it they are not listed
@@ -76,12 +78,18 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """The content of a file; `misfits` counts the rows that could not be decoded, by reason."""
+    """The content of a file.
+
+    Attributes:
+        misfits: the rows that could not be decoded, by reason.
+        guessed_encoding: the likeliest one, where the file does not prove its encoding.
+    """
 
     source_format: SourceFormat
     rows: int
     misfits: dict[str, int]
     columns: tuple[ColumnProfile, ...]
+    guessed_encoding: str | None = None
 
 
 def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile:
@@ -90,16 +98,16 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
     Raises:
         FileRejected: the file cannot be read as a table.
     """
-    names, source_format = _header(path, limits)
+    encoding, names, source_format = _header(path, limits)
     choices = {name: _TypeChoice() for name in names}
-    for partition in _read(path, dict.fromkeys(names, _AS_TEXT), limits):
+    for partition in _read(path, dict.fromkeys(names, _AS_TEXT), limits, encoding):
         for name in partition.frame.columns:
             choices[str(name)].add(partition.frame[name], source_format)
     chosen = {name: choice.decide() for name, choice in choices.items()}
     columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
     stats = {name: _Stats(column) for name, column in columns.items()}
     rows, misfits = 0, Counter[str]()
-    for partition in _read(path, columns, limits):
+    for partition in _read(path, columns, limits, encoding):
         rows += partition.rows_in
         misfits.update(misfit.reason for misfit in partition.misfits)
         source_format = partition.source_format
@@ -108,7 +116,7 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
                 stat.add(partition.frame[name], source_format)
     decoded = rows - misfits.total()
     profiles = tuple(stat.profile(name, decoded, chosen[name][1]) for name, stat in stats.items())
-    return FileProfile(source_format, rows, dict(misfits), profiles)
+    return FileProfile(source_format, rows, dict(misfits), profiles, guessed_encoding=encoding)
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
@@ -119,21 +127,30 @@ def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Col
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
-def _header(path: Path, limits: Limits) -> tuple[list[str], SourceFormat]:
-    """The file's columns and its format, which is only detected while no column is declared as text."""
+def _header(path: Path, limits: Limits) -> tuple[str | None, list[str], SourceFormat]:
+    """The encoding that had to be guessed, the file's columns, and its format, which is only detected while no column
+    is declared as text."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
-    for partition in _read(path, {}, limits):
+    encoding = None
+    try:
+        partitions = _read(path, {}, limits)
+        first = next(partitions)
+    except EncodingUnknown as error:
+        encoding = error.candidates[0]
+        partitions = _read(path, {}, limits, encoding)
+        first = next(partitions)
+    for partition in chain([first], partitions):
         names.update(dict.fromkeys(map(str, partition.frame.columns)))
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):
             break  # the other formats list all columns at the beginning
-    return list(names), source_format
+    return encoding, list(names), source_format
 
 
-def _read(path: Path, columns: dict[str, Column], limits: Limits) -> Iterator[Partition]:
-    contract = Contract.model_validate({"dataset": "sample", "columns": columns})
-    return read_partitions(path, contract, limits=limits)
+def _read(path: Path, columns: dict[str, Column], limits: Limits, encoding: str | None = None) -> Iterator[Partition]:
+    written = {"dataset": "sample", "columns": columns, "format": {"encoding": encoding}}
+    return read_partitions(path, Contract.model_validate(written), limits=limits)
 
 
 # --- the type ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from flows.refinery.contract.model import Contract, FileFormat
 from flows.refinery.errors import TerminalError
 from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, profile_file
-from flows.refinery.read.partition import Limits, SourceFormat
+from flows.refinery.read.partition import Limits
 from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
 
@@ -166,9 +166,11 @@ class _Draft:
             yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
         yield f"dataset: {_flow(self.dataset)}"
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
-        fields = _format_fields(profile.source_format)
+        fields = _format_fields(profile)
         written = _flow(fields["type"] if len(fields) == 1 else fields)
         found = profile.source_format
+        if profile.guessed_encoding:
+            yield "# The encoding is a guess, which no file can prove: see that its texts are right."
         yield f"format: {written}{_remark('; '.join(filter(None, (found.encoding, found.compression))))}"
 
     def _rules(self) -> Iterator[str]:
@@ -346,9 +348,12 @@ def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None
 # --- YAML -------------------------------------------------------------------------------------------------------------
 
 
-def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
+def _format_fields(profile: FileProfile) -> dict[str, Any]:
     """The fields of the format; what may differ between files, such as the compression, is left out."""
+    source_format = profile.source_format
     fields: dict[str, Any] = {"type": source_format.type}
+    if profile.guessed_encoding:
+        fields["encoding"] = profile.guessed_encoding
     if source_format.type == "csv":
         options = {
             "delimiter": source_format.delimiter if source_format.delimiter != "," else None,
@@ -359,7 +364,7 @@ def _format_fields(source_format: SourceFormat) -> dict[str, Any]:
     try:
         FileFormat.model_validate(fields)
     except ValidationError:  # marks that a contract cannot combine are detected again for each file
-        return {"type": source_format.type}
+        return {name: fields[name] for name in ("type", "encoding") if name in fields}
     return fields
 
 

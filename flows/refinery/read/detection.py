@@ -10,7 +10,7 @@ from typing import Literal
 
 from flows.refinery.contract.model import FormatType
 from flows.refinery.read.rejections import EmptyFile, FormatMismatch, FormatNotAllowed
-from flows.refinery.read.text_source import is_utf8
+from flows.refinery.read.text_source import encoding_of, is_utf8
 
 TableType = Literal["csv", "json", "jsonl", "parquet", "xlsx"]
 
@@ -37,8 +37,6 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r\f\x1b"})
 _MAX_CONTROL_FRACTION = 0.05
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-_UTF8_BOM = b"\xef\xbb\xbf"
 _ALLOWED = "allowed are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compressed with gzip or zstd"
 
 
@@ -60,9 +58,10 @@ def detect(
     binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
-    if encoding is None:
+    mark, proven = encoding_of(head, encoding)
+    if encoding is None and proven in ("utf-8", None):
         _require_text(head.replace(delimiter.encode(), b",") if delimiter else head)
-    text = _as_text(head, encoding)
+    text = head.removeprefix(mark).decode(proven or "latin-1", errors="replace")
     if is_whole and not text.strip("\0 \t\r\n\f\x0b"):
         raise EmptyFile("the file holds nothing but blank lines")
     if declared != "auto":
@@ -108,8 +107,6 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
 
 
 def _require_text(head: bytes) -> None:
-    if head.startswith(_UTF16_BOMS):
-        return
     if _control_fraction(head) > _MAX_CONTROL_FRACTION and not _is_text_with_nul_bytes(head):
         name = next((name for magic, name in _REFUSED if head.startswith(magic)), _what_it_may_be(head))
         raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
@@ -142,12 +139,6 @@ def _what_it_may_be(head: bytes) -> str:
 
 def _control_fraction(head: bytes) -> float:
     return 1 - len(head.translate(None, _CONTROL_BYTES)) / max(1, len(head))
-
-
-def _as_text(head: bytes, encoding: str | None) -> str:
-    if encoding is None:
-        encoding = "utf-16" if head.startswith(_UTF16_BOMS) else "utf-8"
-    return head.removeprefix(_UTF8_BOM).decode(encoding, errors="replace").removeprefix("\ufeff")
 
 
 def _text_type(text: str, is_whole: bool) -> TableType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from flows.refinery.errors import FileRejected
 
 
@@ -31,6 +33,21 @@ class FormatMismatch(FileRejected):
 
 class TextUndecodable(FileRejected):
     """The text is not in the encoding that the contract gives or that was found out."""
+
+
+class EncodingUnknown(FileRejected):
+    """The text is not UTF-8, no byte order mark says what it is, and the contract declares no encoding.
+
+    Attributes:
+        candidates: the encodings that it may be in, the likeliest first.
+        readings: by candidate, how it reads the first line that is not ASCII. It holds values of the data: only for
+            the terminal of somebody who has the file.
+    """
+
+    def __init__(self, message: str, candidates: Sequence[str] = (), readings: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
+        self.readings = dict(readings or {})
 
 
 class HeaderInvalid(FileRejected):
@@ -67,3 +84,7 @@ class WorkbookBroken(FileRejected):
 
 class SheetMissing(FileRejected):
     """The workbook has no sheet of the name or index that the contract gives."""
+
+
+class SheetNotChosen(FileRejected):
+    """The first sheet of a workbook has no rows, others may, and the contract does not say which one to read."""

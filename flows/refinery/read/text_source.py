@@ -8,19 +8,30 @@ import re
 from charset_normalizer import from_bytes
 
 from flows.refinery.read.byte_source import ByteSource
-from flows.refinery.read.rejections import TextUndecodable
+from flows.refinery.read.rejections import EncodingUnknown, TextUndecodable
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """What no UTF-8 text has. Where text was decoded with surrogate escapes, one is a byte that is no UTF-8."""
 
 # Encodings that tables are met in; a guess among all that Python knows would often be an exotic one.
-_GUESSED = [
-    *("cp1252", "cp1250", "cp1251", "iso8859_15", "koi8_r", "mac_roman"),
+_CANDIDATES = [
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
+    *("iso8859_2", "iso8859_15", "koi8_r", "mac_roman", "cp437", "cp850", "cp852", "cp866"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 ]
-_USUAL = "cp1252"  # of several that fit equally well
+_NAMED_CANDIDATES = 4
 _GUESS_BYTES = 16 * 1024
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, with which it begins
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+_ODD_BYTES = re.compile(rb"[\x80-\xff]+")
+_SHOWN_SIGNS = 120
+_MIN_UTF16_SIGNS = 0.5  # of all signs must be of Latin letters and digits, to prove UTF-16 without a mark
 
 
 class TextSource:
@@ -30,10 +41,16 @@ class TextSource:
 
     Attributes:
         encoding: the encoding that the file is in.
+
+    Raises:
+        EncodingUnknown, TextUndecodable
     """
 
     def __init__(self, source: ByteSource, encoding: str | None) -> None:
-        mark, self.encoding = _encoding_of(source.head, encoding)
+        mark, proven = encoding_of(source.head, encoding)
+        if proven is None:
+            raise _unknown_encoding(source.head)
+        self.encoding = proven
         self._source = source
         source.read(len(mark))
         beginning = source.head[len(mark) :]
@@ -88,26 +105,68 @@ def is_utf8(content: bytes) -> bool:
         return False
 
 
-def _encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str]:
-    """The byte order mark, if any, and the encoding."""
-    given = None if declared is None else codecs.lookup(declared).name
+def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
+    """The byte order mark, if any, and the encoding that it, the contract or the text itself proves; else None.
+
+    Raises:
+        TextUndecodable: the mark contradicts the contract.
+    """
     for mark, name in _BOMS:
-        if head.startswith(mark) and (given is None or given.startswith(name[:5])):
+        if head.startswith(mark):
+            if declared is not None and not _same_family(declared, name):
+                raise TextUndecodable(
+                    f"the file begins with the mark of {name}, but the contract declares {declared}; write"
+                    f" `encoding: {name}` under `format` in the contract"
+                )
             return mark, name
-    if given is None:
-        return b"", _guess(head)
-    return b"", "utf-8" if given in ("utf-8", "utf-8-sig", "ascii") else given
+    if declared is not None:
+        name = codecs.lookup(declared).name
+        return b"", "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
+    return b"", _utf16_by_proof(head) or _utf8_by_proof(head)
 
 
-def _guess(head: bytes) -> str:
+def _same_family(declared: str, name: str) -> bool:
+    declared = codecs.lookup(declared).name
+    return declared.startswith(name[:5])
+
+
+def _utf16_by_proof(head: bytes) -> str | None:
+    """UTF-16 without a mark: half of the signs, or more, have a NUL byte, all at the same side, and all are text."""
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        signs = len(head) // 2
+        if head[1 - start :: 2].count(0) or not signs or head[start::2].count(0) < _MIN_UTF16_SIGNS * signs:
+            continue
+        try:
+            text = codecs.getincrementaldecoder(name)("strict").decode(head)
+        except UnicodeDecodeError:
+            return None
+        return None if _CONTROLS.search(text) else name
+    return None
+
+
+def _utf8_by_proof(head: bytes) -> str | None:
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(head)
     bad = sum("\udc80" <= character <= "\udcff" for character in text) if not text.isascii() else 0
     good = sum(character >= "\x80" for character in text) - bad if bad else 0
     # A few broken bytes among proper UTF-8 are broken rows of a UTF-8 file, not another encoding.
-    if not bad or good > bad:
-        return "utf-8"
-    matches = from_bytes(head[:_GUESS_BYTES], cp_isolation=_GUESSED)
-    best = matches.best()
-    if best is None or any(match.encoding == _USUAL and match.chaos <= best.chaos for match in matches):
-        return _USUAL
-    return _USUAL if _USUAL in best.could_be_from_charset else best.encoding
+    return "utf-8" if not bad or good > bad else None
+
+
+def _unknown_encoding(head: bytes) -> EncodingUnknown:
+    """The rejection, with the likely encodings, and how each reads the first line that is no ASCII."""
+    lines = head.split(b"\n")
+    place = next(place for place, line in enumerate(lines) if not line.isascii())
+    odd = b"\n".join(line for line in lines[place:] if not line.isascii())[:_GUESS_BYTES]
+    matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=_CANDIDATES)
+    # Encodings that read the text alike are listed with the first of them.
+    alike = [name for match in matches for name in match.could_be_from_charset]
+    names = list(dict.fromkeys([*(match.encoding for match in matches), *alike]))[:_NAMED_CANDIDATES] or ["cp1252"]
+    odd_bytes = _ODD_BYTES.search(lines[place])
+    column, shown = (odd_bytes.start() + 1, odd_bytes[0][:8].hex(" ")) if odd_bytes else (1, "")
+    return EncodingUnknown(
+        f"line {place + 1}, byte {column}: the bytes {shown} are no UTF-8, and no mark says what they are; likely are"
+        f" {', '.join(names)}. Write the right one under `format` in the contract, as in `encoding: {names[0]}`;"
+        " `sluice contract check` shows how each reads the line",
+        candidates=tuple(names),
+        readings={name: lines[place].decode(name, errors="replace").strip()[:_SHOWN_SIGNS] for name in names},
+    )

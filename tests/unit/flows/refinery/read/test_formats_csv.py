@@ -11,6 +11,7 @@ import pytest
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import (
     EmptyFile,
+    EncodingUnknown,
     FormatNotAllowed,
     RecordTooLong,
     TextUndecodable,
@@ -107,14 +108,31 @@ def test_any_line_end_will_do(tmp_path: Path, end: bytes) -> None:
         ("utf-8", b"\xef\xbb\xbf"),
         ("utf-16-le", b"\xff\xfe"),
         ("utf-16-be", b"\xfe\xff"),
-        ("cp1252", b""),
+        ("utf-16-le", b""),
+        ("utf-16-be", b""),
+        ("utf-32-le", b"\xff\xfe\0\0"),
+        ("utf-32-be", b"\0\0\xfe\xff"),
     ],
 )
-def test_encodings_are_found_out(tmp_path: Path, encoding: str, mark: bytes) -> None:
+def test_unicode_is_taken_by_its_mark_or_by_proof(tmp_path: Path, encoding: str, mark: bytes) -> None:
     text = "name,ort\nJürgen,Köln\nAndré,Orléans\nMaría,Málaga\n"
     partitions = read_bytes(tmp_path, mark + text.encode(encoding))
     assert whole(partitions)["name"].tolist() == ["Jürgen", "André", "María"]
     assert partitions[0].source_format.encoding == encoding
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "iso8859-2", "cp1251", "shift_jis"])
+def test_no_other_encoding_is_guessed_and_the_refusal_names_no_value(tmp_path: Path, encoding: str) -> None:
+    text = {"cp1251": "имя", "shift_jis": "番号"}.get(encoding, "Köln")
+    with pytest.raises(EncodingUnknown) as refused:
+        read_bytes(tmp_path, f"a,b\n1,{text}\n".encode(encoding))
+    assert refused.value.candidates
+    assert not any(reading in str(refused.value) for reading in refused.value.readings.values())
+
+
+def test_a_mark_that_contradicts_the_contract_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TextUndecodable):
+        read_bytes(tmp_path, b"\xef\xbb\xbfa,b\n1,2\n", a_contract(format={"encoding": "cp1252"}))
 
 
 def test_the_contracts_encoding_is_obeyed_and_a_wrong_one_refused(tmp_path: Path) -> None:

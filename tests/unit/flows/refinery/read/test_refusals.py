@@ -14,6 +14,7 @@ import pytest
 from flows.refinery.errors import FileRejected
 from flows.refinery.read.rejections import (
     EmptyFile,
+    EncodingUnknown,
     FormatNotAllowed,
     HeaderInvalid,
     JsonBroken,
@@ -70,8 +71,7 @@ _REFUSED: dict[str, tuple[type[FileRejected], bytes]] = {
     "HTML": (FormatNotAllowed, b"<!DOCTYPE html><html><body>Access denied</body></html>"),
     "XML": (FormatNotAllowed, b"<?xml version='1.0'?><rows/>"),
     "bytes": (FormatNotAllowed, bytes(range(256)) * 4),
-    "UTF-16-LE without a mark": (FormatNotAllowed, "a,b\n1,2\n".encode("utf-16-le")),
-    "UTF-16-BE without a mark": (FormatNotAllowed, "a,b\n1,2\n".encode("utf-16-be")),
+    "Latin letters of cp1252": (EncodingUnknown, "a,b\n1,Zürich\n2,Genève\n".encode("cp1252")),
     "empty": (EmptyFile, b""),
     "a column without a name": (HeaderInvalid, b"\na,,c\n1,2,3\n"),
     "an index column": (HeaderInvalid, b"\n,b\n0,2\n"),

@@ -120,6 +120,10 @@ WRITERS: dict[str, Writer] = {
 }
 
 
+def contract_of(form: str) -> Contract:
+    return a_contract(**CONTRACT, format={"encoding": "cp1252"}) if "latin" in form else a_contract(**CONTRACT)
+
+
 @pytest.fixture(params=[3, 1000], ids=["small partitions", "one partition"])
 def rows_per_partition(request: pytest.FixtureRequest) -> int:
     size: int = request.param
@@ -157,7 +161,7 @@ def corrected_by_hand(found: JudgedFile, folder: Path, change: Callable[[Row], N
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition: int, tmp_path: Path) -> None:
-    write, contract = WRITERS[form], a_contract(**CONTRACT)
+    write, contract = WRITERS[form], contract_of(form)
     decimal = "," if "commas" in form else "."
 
     def correct(row: Row) -> None:
@@ -177,7 +181,7 @@ def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition:
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_what_was_given(form: str, tmp_path: Path) -> None:
-    write, contract = WRITERS[form], a_contract(**CONTRACT)
+    write, contract = WRITERS[form], contract_of(form)
     corrections = Corrections(("price", "day", "size"), {2: {"price": "cheap"}, 3: {"day": "someday"}})
     found = validated(tmp_path, write(CLEAN), contract, corrections, 5)
     assert found.quarantined == {"not_a_number(price)": 1, "not_a_timestamp(day)": 1}
