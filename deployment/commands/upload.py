@@ -38,11 +38,9 @@ def upload(
     folder = dataset_of(file, dataset, CONTRACTS)
     prefix = cloud.outputs["IncomingPrefix"]
     key = f"{prefix}{folder}/{file.name}" if folder else f"{prefix}{file.name}"
-    if is_ignored(key, prefix, cloud.outputs["IgnoredNames"]):
-        raise NameIgnored(
-            f"{file.name}: the stack ignores files named {cloud.outputs['IgnoredNames']}; rename the file, or change the "
-            "parameter IgnoredNames"
-        )
+    ignored = cloud.outputs["IgnoredNames"]
+    if is_ignored(key, prefix, ignored):
+        raise NameIgnored(f"{file.name}: the stack ignores names like {ignored}; rename it, or change IgnoredNames")
     uploads = Uploads(cloud)
     followed = uploads.upload(file, key)
     console.out(f"uploaded to s3://{followed.message.bucket}/{key}")

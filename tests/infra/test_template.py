@@ -63,7 +63,6 @@ def test_cloudformation_takes_the_template() -> None:
     assert not [token for token in tokens if isinstance(token, yaml.AliasToken | yaml.AnchorToken)], "refused"
 
 
-
 # --- parameters ------------------------------------------------------------------------------------------------
 
 

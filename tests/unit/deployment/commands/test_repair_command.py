@@ -28,6 +28,7 @@ def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> AwsStack:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     outputs = {
         "LandingBucket": LANDING,
+        "IgnoredNames": "_*",
         "PublishedBucket": PUBLISHED,
         "QueueUrl": account.parts.queue.queue_url,
         "IncomingPrefix": "incoming/",
