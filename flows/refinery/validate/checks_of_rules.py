@@ -132,6 +132,9 @@ def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int) -> list[RejectionR
         add("bad_rows.max_fraction", f"at most {percent(limits.max_fraction)}", round(fraction, 6), limits.max_fraction)
     if limits.max_count is not None and bad > limits.max_count:
         add("bad_rows.max_count", f"at most {limits.max_count}", bad, limits.max_count)
+    if bad and bad == rows and not reasons:
+        message = f"no row is good: all {rows} break a rule; compare the file with the contract"
+        reasons.append(RejectionReason(code="no_good_row", message=message, observed=0, expected=1))
     return reasons
 
 
