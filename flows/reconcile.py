@@ -239,8 +239,8 @@ def _dispatch(executions: Executions, upload: UploadMessage, *, dry_run: bool) -
 def reconcile_summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
     """Return what was found, in Markdown."""
     lines = [
-        f"**{found.looked_at:,}** uploads arrived between {window.since:%Y-%m-%d %H:%M} and {window.until:%Y-%m-%d %H:%M} "
-        f"UTC. Of these **{len(found.lost):,}** have neither a receipt nor an execution"
+        f"**{found.looked_at:,}** uploads arrived between {window.since:%Y-%m-%d %H:%M} and "
+        f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** have neither a receipt nor an execution"
         + (" (nothing was done: dry run)." if dry_run else "."),
         f"{found.under_way:,} are under way.",
     ]
