@@ -29,7 +29,7 @@ from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
-from flows.refinery.read.partition import Limits, Partition
+from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
@@ -39,6 +39,7 @@ from flows.refinery.validate.checks_of_rules import (
     reason_of,
     reasons_of_bad_rows,
     row_rule_check,
+    sheet_checks,
 )
 from flows.refinery.validate.expectations import merge_states
 from flows.refinery.validate.header_plan import Header, HeaderPlan
@@ -308,7 +309,7 @@ def judge_file(
         partitions = seconds.inside("read", read())
         first = next(partitions)
         header = header.joined(first, contract)
-        merge = _Merge(read, contract, header, work_dir, seconds)
+        merge = _Merge(read, contract, header, work_dir, seconds, first.source_format)
         same = _with_header(header, chain([first], partitions), contract)
         try:
             if merge.reasons:
@@ -346,12 +347,14 @@ class _Merge:
         header: Header,
         work_dir: Path,
         seconds: _Seconds,
+        found: SourceFormat,
     ) -> None:
         self.rows_in = 0
         self._read, self._contract, self._seconds = read, contract, seconds
         rules = rules_of(contract)
         self.plan = plan = HeaderPlan.of(contract, rules, header)
         self._checks, self.reasons = judge_columns(contract, plan, rules)
+        self._checks += sheet_checks(found)
         self._misfits: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
         self._broken = np.zeros(len(plan.row_rules), dtype=np.int64)

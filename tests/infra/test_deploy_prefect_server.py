@@ -28,7 +28,7 @@ PREFECT_SERVER = PROJECT_ROOT / "deployment" / "aws" / "prefect_server.yaml"
 
 
 _NOT_IN_MOTO = {"ServerName", "Server"}
-_NOT_IN_MINISTACK = {"ClientToServer", "ServerToDatabase"}
+_NOT_IN_MINISTACK = {"ClientToServer", "ServerToDatabase", "ServerToEndpoints"}
 
 
 @pytest.fixture(scope="module")

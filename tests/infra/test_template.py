@@ -167,9 +167,27 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
         "logs": "ClosedNetwork",
         "states": "ClosedNetwork",
         "ecs": "ClosedNetwork",
-        "secretsmanager": "EndpointForSecrets",
+        "secretsmanager": "ClosedNetwork",
     }
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::NatGateway")
+
+
+def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_cloud() -> None:
+    """A VPC without a way out reaches neither Prefect Cloud nor Docker Hub, only its endpoints and its own addresses.
+
+    docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html (what Fargate needs to start there)
+    """
+    (refusal,) = TEMPLATE_DATA["Rules"]["ClosedNetworkReachesNoPrefectCloud"]["Assertions"]
+    assert refusal["Assert"] == {"Fn::Equals": [{"Ref": "PrefectApiKeySecretArn"}, ""]}
+    for machine in STATE_MACHINES.values():
+        groups = machine["Properties"]["DefinitionSubstitutions"]["SecurityGroupIds"]
+        assert groups == TEMPLATE_DATA["Outputs"]["SecurityGroupIds"]["Value"]
+        assert groups["Fn::If"][1]["Fn::If"][0] == "MoreGroups"
+    server = load_template(TEMPLATE.with_name("prefect_server.yaml"))
+    admitted = resource(server, "ServerToEndpoints")["Properties"]
+    assert admitted["GroupId"] == {"Ref": "EndpointSecurityGroupId"}
+    assert (admitted["FromPort"], admitted["ToPort"]) == (443, 443)
+    assert TEMPLATE_DATA["Outputs"]["EndpointSecurityGroupId"]["Value"] == {"Ref": "EndpointSecurityGroup"}
 
 
 def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:

@@ -119,7 +119,7 @@ class FileFormat(_Frozen):
         ("",), description="The texts that mean 'missing', in every column without its own missing_values."
     )
     skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
-    sheet: str | int = Field(0, description="An XLSX file's sheet, by name or by index from 0.")
+    sheet: str | int = Field(0, description="An XLSX file's sheet, by name, or by index from 0 among the visible ones.")
 
     @field_validator("encoding")
     @classmethod

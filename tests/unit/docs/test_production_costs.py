@@ -58,4 +58,3 @@ def test_the_alarms_and_endpoints_are_the_templates() -> None:
     endpoints = [one["Condition"] for one in resources_of(template, "AWS::EC2::VPCEndpoint").values()]
     hours, zones, price = 730, 2, 0.01
     assert f"{endpoints.count('ClosedNetwork') * zones * hours * price:.2f}" in PAGE
-    assert f"{endpoints.count('EndpointForSecrets') * zones * hours * price:.2f} more" in PAGE
