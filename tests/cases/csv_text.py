@@ -84,4 +84,51 @@ _ENCODINGS = (
     ),
 )
 
-CASES = (*_ENCODINGS,)
+_BACKSLASH = b'id,text,n\n1,"say \\"hi\\" now",5\n2,"a, b",6\n3,"C:\\\\x\\n",7\n'
+_QUOTES = (
+    Case(
+        "quotes",
+        "an open quote that swallows records",
+        b'sku,label,price\n101,"12 inch,3.50\n102,ok,5.25\n103,"x",1.00\n104,y,2\n',
+        None,
+        codes=["quote_misplaced"],
+        says=["line 4, column 6"],
+    ),
+    Case(
+        "quotes",
+        "backslashes before quotes, not declared",
+        b'id,text,n\n1,"say \\"hi\\" now",5\n2,"a, b",6\n',
+        {"id": [2], "text": ["a, b"], "n": [6]},
+        quarantined=[1],
+    ),
+    Case(
+        "quotes",
+        "a backslash before a quote in a text of two lines, not declared",
+        b'id,text\n1,"say \\"hi\nmore\\" x"\n2,"a"\n',
+        None,
+        codes=["quote_misplaced"],
+        says=["line 2, column 10", "`escape: "],
+    ),
+    Case(
+        "quotes",
+        "backslashes, declared",
+        _BACKSLASH,
+        {"id": [1, 2, 3], "text": ['say "hi" now', "a, b", "C:\\x\\n"], "n": [5, 6, 7]},
+        contract={"format": {"escape": "\\"}},
+    ),
+    Case(
+        "quotes",
+        "backslashes outside of quotes and over lines, declared",
+        b'id,text\n1,a\\,b\n2,"x \\"y\n\\"z\\""\n3,\\N\n',
+        {"id": [1, 2, 3], "text": ["a,b", 'x "y\n"z"', None]},
+        contract={"format": {"escape": "\\", "missing_values": ["\\N"]}},
+    ),
+    Case(
+        "quotes",
+        "blanks after a closing quote, doubled quotes and line ends in quotes",
+        b'id,text\n1,"a" \n2,"say ""hi"""\n3,"x\ny"\n4,5" pipe\n',
+        {"id": [1, 2, 3, 4], "text": ["a ", 'say "hi"', "x\ny", '5" pipe']},
+    ),
+)
+
+CASES = (*_ENCODINGS, *_QUOTES)

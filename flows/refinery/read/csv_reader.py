@@ -19,7 +19,9 @@ from flows.refinery.read.columns import missing_texts
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
 from flows.refinery.read.csv_numbers import columns_with_marked_numbers
 from flows.refinery.read.csv_records import (
+    TEXT_AFTER_QUOTE,
     is_clean_text,
+    misplaced_quote,
     opening_quote,
     plain_structure,
     split_records,
@@ -31,6 +33,7 @@ from flows.refinery.read.rejections import (
     EmptyFile,
     FormatNotAllowed,
     HeaderInvalid,
+    QuoteMisplaced,
     RecordTooLong,
     TooManyRows,
     UnclosedQuote,
@@ -72,7 +75,8 @@ def read_csv(
     """Read a CSV file. Blank lines are no rows. A file with a header only gives one partition without rows.
 
     Raises:
-        EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, TooManyRows, TextUndecodable
+        EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, QuoteMisplaced, TooManyRows,
+        TextUndecodable
     """
     return _CsvReader(source, contract, rows_per_partition, limits, compression).partitions()
 
@@ -93,7 +97,13 @@ def read_rows(
     """
     quote = contract.format.quote
     content = written_again([columns, *rows], found.delimiter or ",", quote)
-    written = {"delimiter": found.delimiter, "decimal": marks[0], "thousands": marks[1], "skip_lines": 0}
+    written = {
+        "delimiter": found.delimiter,
+        "decimal": marks[0],
+        "thousands": marks[1],
+        "skip_lines": 0,
+        "escape": None,
+    }
     changed = contract.model_copy(update={"format": contract.format.model_copy(update=written)})
     return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
 
@@ -177,6 +187,7 @@ class _CsvReader:
         self._line = 1  # on which the next block begins
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
+        self._escape = contract.format.escape
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
@@ -233,7 +244,7 @@ class _CsvReader:
         while True:
             end = self._pending.rfind(b"\n") + 1 if not self._is_end else len(self._pending)
             lines = _lines(self._pending[:end])
-            record = next(split_records(lines, *self._marks), None)
+            record = next(split_records(lines, *self._marks, self._escape), None)
             if record is not None and not record.is_open:
                 break
             if self._is_end:
@@ -291,6 +302,8 @@ class _CsvReader:
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
             return None
+        if self._escape and self._escape.encode() in window[:end]:
+            return None
         structure = plain_structure(window[:end], *self._marks)
         if structure is None or not len(structure.newlines):
             return None
@@ -315,7 +328,7 @@ class _CsvReader:
         good_rows: list[int] = []
         misfits: list[Misfit] = []
         rows, used_lines = 0, 0
-        for record in split_records(lines, *self._marks):
+        for record in split_records(lines, *self._marks, self._escape):
             if record.is_open and not is_last:
                 break
             if record.is_open:
@@ -323,6 +336,8 @@ class _CsvReader:
                 line += self._line + record.first_line
                 raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed")
             self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
+            if record.fault == TEXT_AFTER_QUOTE:
+                self._require_end_is_known(lines[record.first_line : record.end_line], record.first_line)
             rows += 1
             fields, fault = record.fields or [], record.fault
             if not fault and len(fields) != len(self._columns):
@@ -344,6 +359,20 @@ class _CsvReader:
         content = written_again(good, *self._marks)
         numbers = np.array(good_rows, dtype=np.int64)
         return _Block(content, size, rows, used_lines, good[0] if good else [], numbers, misfits)
+
+    def _require_end_is_known(self, lines: list[str], first_line: int) -> None:
+        """Refuse a record with text after a closing quote, unless it is one line whose quotes are all closed."""
+        text = "".join(lines)
+        quote = self._dialect.quote
+        unescaped = text.replace(f"\\{quote}", "")
+        if len(lines) == 1 and not text.count(quote) % 2 and not unescaped.count(quote) % 2:
+            return
+        line, column = misplaced_quote(text, *self._marks, self._escape)
+        hint = "; if \\ escapes quotes, write `escape: '\\'` under `format`" if unescaped != text else ""
+        raise QuoteMisplaced(
+            f"line {self._line + first_line + line}, column {column}: text follows a closing quote, so where this"
+            f" record ends cannot be known; double each quote within a field{hint}"
+        )
 
     # --- frames -------------------------------------------------------------------------------------------
 

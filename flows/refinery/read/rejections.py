@@ -70,6 +70,10 @@ class UnclosedQuote(FileRejected):
     """A quote opens a CSV field and is never closed: where the records after it begin cannot be known."""
 
 
+class QuoteMisplaced(FileRejected):
+    """Text follows the closing quote of a CSV field, and so where its record ends cannot be known."""
+
+
 class JsonBroken(FileRejected):
     """The JSON document breaks off or is malformed outside of its rows."""
 
