@@ -131,4 +131,63 @@ _QUOTES = (
     ),
 )
 
-CASES = (*_ENCODINGS, *_QUOTES)
+_LATE = "k;betrag\n" + "".join(f"{n};{n % 9 + 1}.{n % 1000:03}\n" for n in range(9_000)) + "9000;12,50\n9001;1.234,56\n"
+_NUMBERS = {"columns": {"k": "string", "betrag": "number"}}
+_MARKS = (
+    Case(
+        "marks",
+        "German, with grouped whole numbers",
+        b"land;faelle;inzidenz\nBayern;2.155;19,47\nHessen;1.020;8,5\nBerlin;6;0,3\n",
+        {"land": ["Bayern", "Hessen", "Berlin"], "faelle": ["2.155", "1.020", "6"], "inzidenz": [19.47, 8.5, 0.3]},
+    ),
+    Case(
+        "marks",
+        "three digits after each mark",
+        b"day;a;b\n2024-01-15;1.250;1,250\n2024-01-16;3.400;3,400\n",
+        {"day": ["2024-01-15", "2024-01-16"], "a": ["1.250", "3.400"], "b": ["1,250", "3,400"]},
+    ),
+    Case(
+        "marks",
+        "three digits after each point, declared as a decimal",
+        b"a;b\n1.250;x\n3.400;y\n",
+        {"a": [1.25, 3.4], "b": ["x", "y"]},
+        contract={"format": {"decimal": "."}},
+    ),
+    Case(
+        "marks",
+        "three digits after each point, declared as thousands",
+        b"a;b\n1.250;x\n3.400;y\n",
+        {"a": [1250, 3400], "b": ["x", "y"]},
+        contract={"format": {"thousands": ".", "decimal": ","}, "columns": {"a": "integer", "b": "string"}},
+    ),
+    Case(
+        "marks",
+        "three digits after each point in a declared column, nothing shows the mark",
+        b"k;betrag\na;1.250\nb;3.400\n",
+        None,
+        contract=_NUMBERS,
+        codes=["marks_ambiguous"],
+        says=["`decimal: "],
+    ),
+    Case(
+        "marks",
+        "the first decimal comma after the file's beginning",
+        _LATE.encode(),
+        None,
+        contract=_NUMBERS,
+        codes=["marks_ambiguous"],
+        says=["`decimal: "],
+    ),
+    Case(
+        "marks",
+        "decimal points and decimal commas",
+        b"a;b\n10.5;3,25\n",
+        None,
+        codes=["marks_contradict"],
+        says=["`decimal: "],
+    ),
+    Case("marks", "ordinary decimals", b"a,b\n1.5,1.250\n2.25,3.400\n", {"a": [1.5, 2.25], "b": [1.25, 3.4]}),
+    Case("marks", "below one", b"a\n0.125\n1.250\n", {"a": [0.125, 1.25]}),
+)
+
+CASES = (*_ENCODINGS, *_QUOTES, *_MARKS)

@@ -16,8 +16,8 @@ import pandas as pd
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
 from flows.refinery.read.columns import missing_texts
-from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
-from flows.refinery.read.csv_numbers import columns_with_marked_numbers
+from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, shows_decimal
+from flows.refinery.read.csv_numbers import columns_with_marked_numbers, is_ambiguous_number
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
     is_clean_text,
@@ -33,6 +33,7 @@ from flows.refinery.read.rejections import (
     EmptyFile,
     FormatNotAllowed,
     HeaderInvalid,
+    MarksAmbiguous,
     QuoteMisplaced,
     RecordTooLong,
     TooManyRows,
@@ -206,7 +207,10 @@ class _CsvReader:
             delimiter=self._dialect.delimiter,
             decimal=self._dialect.decimal,
             thousands=self._dialect.thousands,
+            is_decimal_proven=self._dialect.is_decimal_proven,
         )
+        self._ambiguous = False  # whether some 1.250 in a declared column was read with a decimal point
+        self._shown_decimals: set[str] = set()  # by the other numbers of declared columns
 
     # --- the beginning ------------------------------------------------------------------------------------
 
@@ -279,6 +283,11 @@ class _CsvReader:
             if block.rows:
                 texts = partial(self._parser.texts, block) if len(frame) else None
                 yield Partition(frame, block.row_numbers, block.misfits, self._source_format, texts)
+        if self._ambiguous and self._shown_decimals != {"."}:
+            raise MarksAmbiguous(
+                'some numbers, such as those in the form 1.250, can be read in two ways; write `decimal: "."` or'
+                ' `decimal: ","` under `format` in the contract'
+            )
         if not self._rows:
             yield Partition(self._no_rows(), np.empty(0, np.int64), [], self._source_format)
 
@@ -384,6 +393,7 @@ class _CsvReader:
             frame = self._parser.parse(block, self._text_columns)
             lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
             lossy |= self._losing_signs(block, frame, lossy)
+            lossy |= self._ambiguous_columns(block, frame)
             if lossy:
                 self._text_columns |= lossy
                 frame = self._parser.parse(block, self._text_columns)
@@ -423,6 +433,30 @@ class _CsvReader:
         size = (len(self._columns), len(frame))
         found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
         return {self._columns[place] for place in found}
+
+    def _ambiguous_columns(self, block: _Block, frame: pd.DataFrame) -> set[str]:
+        """Columns that the contract does not name, with numbers such as 1.250 where nothing shows the decimal mark.
+
+        In columns that it declares as numbers, what they show about the mark is noted for the file's end.
+        """
+        if self._dialect.is_decimal_proven or b"." not in block.content:
+            return set()
+        declared = {name for name, column in self._contract.columns.items() if column.type in ("number", "integer")}
+        found: set[str] = set()
+        texts: pd.DataFrame | None = None
+        for name in self._columns:
+            is_float = frame[name].dtype == np.float64
+            if name in self._text_columns or not (is_float or name in declared):
+                continue
+            texts = self._parser.parse(block, self._columns) if texts is None else texts
+            values = texts[name].dropna().unique().tolist()
+            is_ambiguous = any(map(is_ambiguous_number, values))
+            if name not in declared:
+                found |= {name} if is_ambiguous else set()
+                continue
+            self._ambiguous |= is_ambiguous
+            self._shown_decimals |= {mark for mark in ".," if any(shows_decimal(value, mark) for value in values)}
+        return found
 
     # --- bytes --------------------------------------------------------------------------------------------
 

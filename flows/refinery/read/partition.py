@@ -81,6 +81,8 @@ class SourceFormat:
         delimiter: between CSV fields; None for others.
         decimal, thousands: marks in the numbers of CSV. A column that could not be read as numbers keeps its
             texts, and these are the marks to read the good ones with.
+        is_decimal_proven: whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that
+            the contract does not name.
     """
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
@@ -89,6 +91,7 @@ class SourceFormat:
     delimiter: str | None = None
     decimal: str = "."
     thousands: str | None = None
+    is_decimal_proven: bool = True
 
 
 @dataclass(frozen=True, slots=True)
