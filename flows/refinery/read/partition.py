@@ -81,6 +81,8 @@ class SourceFormat:
         delimiter: between CSV fields; None for others.
         decimal, thousands: marks in the numbers of CSV. A column that could not be read as numbers keeps its
             texts, and these are the marks to read the good ones with.
+        sheet: the sheet that was read; None for other formats than XLSX.
+        other_sheets: the workbook's other visible ones.
     """
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
@@ -89,6 +91,8 @@ class SourceFormat:
     delimiter: str | None = None
     decimal: str = "."
     thousands: str | None = None
+    sheet: str | None = None
+    other_sheets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
