@@ -70,10 +70,10 @@ def _make_bucket(s3: Any, bucket: str, region: str) -> None:
         raise ArtifactBucketUnusable(f"the bucket name {bucket} is taken by another account") from error
     except s3.exceptions.BucketAlreadyOwnedByYou:
         pass  # another deployment was quicker by a moment
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only(bucket)))
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only(bucket, s3.meta.partition)))
 
 
-def _tls_only(bucket: str) -> dict[str, Any]:
+def _tls_only(bucket: str, partition: str) -> dict[str, Any]:
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -82,7 +82,7 @@ def _tls_only(bucket: str) -> dict[str, Any]:
                 "Effect": "Deny",
                 "Principal": "*",
                 "Action": "s3:*",
-                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+                "Resource": [f"arn:{partition}:s3:::{bucket}", f"arn:{partition}:s3:::{bucket}/*"],
                 "Condition": {"Bool": {"aws:SecureTransport": "false"}},
             }
         ],

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.cases import csv_text
+from tests.cases import csv_text, workbooks
 
-CASES = (*csv_text.CASES,)
+CASES = (*csv_text.CASES, *workbooks.CASES)

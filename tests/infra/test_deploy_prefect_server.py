@@ -28,7 +28,7 @@ PREFECT_SERVER = PROJECT_ROOT / "deployment" / "aws" / "prefect_server.yaml"
 
 
 _NOT_IN_MOTO = {"ServerName", "Server"}
-_NOT_IN_MINISTACK = {"ClientToServer", "ServerToDatabase"}
+_NOT_IN_MINISTACK = {"ClientToServer", "ServerToDatabase", "ServerToEndpoints"}
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,10 @@ def test_a_second_emulator_makes_it(template: Template) -> None:
 
 
 def test_its_outputs_are_parameters_of_the_pipeline(template: Template) -> None:
-    assert {"ApiUrl", "AuthStringSecretArn", "ClientSecurityGroupId", "SubnetIds"} <= set(template["Outputs"])
-    wanted = {"PrefectApiUrl", "PrefectAuthStringSecretArn", "SecurityGroupIds", "SubnetIds"}
+    assert {"ApiUrl", "AuthStringSecretArn", "ClientSecurityGroupId", "SubnetIds", "AssignPublicIp"} <= set(
+        template["Outputs"]
+    )
+    wanted = {"PrefectApiUrl", "PrefectAuthStringSecretArn", "SecurityGroupIds", "SubnetIds", "AssignPublicIp"}
     assert wanted <= set(load_template(TEMPLATE)["Parameters"])
 
 
@@ -114,6 +116,15 @@ def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> N
             assert "SourceSecurityGroupId" in rule, f"{name} lets in more than a security group"
     assert resource(template, "Database")["Properties"]["PubliclyAccessible"] in (False, "false")
     assert template["Parameters"]["AssignPublicIp"]["Default"] == "DISABLED"
+
+
+def test_the_database_can_grow_from_every_size_that_can_be_given(template: Template) -> None:
+    """RDS wants the limit at least a tenth above the allocated storage.
+
+    docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_PIOPS.Autoscaling.html
+    """
+    limit = resource(template, "Database")["Properties"]["MaxAllocatedStorage"]
+    assert template["Parameters"]["DatabaseStorageGiB"]["MaxValue"] * 1.1 <= limit
 
 
 def test_the_database_is_encrypted_and_survives_a_mistake(template: Template) -> None:

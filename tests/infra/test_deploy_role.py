@@ -115,6 +115,17 @@ def test_it_may_make_change_and_delete_what_the_template_holds(kind: str) -> Non
     assert {action for action in needed()[kind] if not matches(action, allowed() | set(NOT_USED))} == set()
 
 
+def test_it_may_make_the_private_names_of_endpoints_in_every_region() -> None:
+    """What ec2:CreateVpcEndpoint depends on; Route 53 is global, and its calls count as of us-east-1.
+
+    docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html (dependent actions)
+    docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html (aws:RequestedRegion)
+    """
+    document = POLICIES["RolesAndNetworkPolicy"]["Properties"]["PolicyDocument"]
+    (names,) = (one for one in statements_of(document) if "route53:AssociateVPCWithHostedZone" in listed(one["Action"]))
+    assert "Condition" not in names
+
+
 def test_what_is_said_not_to_be_used_is_not_allowed_by_the_way() -> None:
     exact = {action for action in allowed() if "*" not in action}
     assert {action for action in exact if matches(action, set(NOT_USED))} <= ALLOWED_TO_READ
@@ -134,10 +145,23 @@ ALLOWED_TO_READ = {
 
 
 def test_one_repository_in_one_environment_takes_the_role() -> None:
+    """With its names alone, or with its numbers too, as GitHub has sent them since 15 July 2026.
+
+    github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens
+    """
     (trust,) = resource(ROLE, "DeployRole")["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     claims = trust["Condition"]["StringEquals"]
     assert trust["Action"] == "sts:AssumeRoleWithWebIdentity"
-    assert text_of(claims["token.actions.githubusercontent.com:sub"]) == "repo:${Repository}:environment:${Environment}"
+    names, numbers = claims["token.actions.githubusercontent.com:sub"]
+    assert text_of(names) == "repo:${Repository}:environment:${Environment}"
+    condition, (subject, variables), otherwise = (
+        numbers["Fn::If"][0],
+        numbers["Fn::If"][1]["Fn::Sub"],
+        numbers["Fn::If"][2],
+    )
+    assert subject == "repo:${Owner}@${OwnerId}/${Name}@${RepositoryId}:environment:${Environment}"
+    assert set(variables) == {"Owner", "Name"}
+    assert (condition, otherwise) == ("HasIds", {"Ref": "AWS::NoValue"})
     assert claims["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
 
 

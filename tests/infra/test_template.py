@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from deployment.aws.deploy_stack import TEMPLATE
+from deployment.aws.deploy_stack import MAX_STACK_NAME_LENGTH, TEMPLATE
+from deployment.aws.images import DEPLOYED
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body, without_texts
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
@@ -67,7 +68,11 @@ def test_cloudformation_takes_the_template() -> None:
 
 def test_every_parameter_is_described_and_bounded() -> None:
     bounds = {"AllowedPattern", "AllowedValues", "MinLength", "MinValue"}
-    unbounded = {"SubnetIds", "SecurityGroupIds"}  # lists: CloudFormation checks each as what it is used for
+    unbounded = {
+        "SubnetIds",
+        "SecurityGroupIds",
+        "AvailabilityZones",
+    }  # lists: CloudFormation checks each as what it is used for
     for name, parameter in TEMPLATE_DATA["Parameters"].items():
         assert parameter.get("Description"), name
         assert set(parameter) & bounds or name in unbounded, name
@@ -83,6 +88,32 @@ def test_only_what_nobody_can_guess_must_be_given() -> None:
     needed = set(TEMPLATE_DATA["Parameters"]) - set(defaults_of(TEMPLATE_DATA, "Default"))
     packaged = {"ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
     assert needed - packaged == {"ImageUri", "PrefectApiUrl"}
+
+
+def test_no_number_of_pushes_expires_an_image_that_was_deployed() -> None:
+    """An image that meets a rule's tags is not expired by a rule of lower priority.
+
+    docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html (evaluation rules)
+    """
+    text = resource(TEMPLATE_DATA, "ImageRepository")["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]
+    first, others = sorted(json.loads(text)["rules"], key=lambda rule: rule["rulePriority"])
+    assert first["selection"]["tagPrefixList"] == [DEPLOYED]
+    assert (first["selection"]["tagStatus"], others["selection"]["tagStatus"]) == ("tagged", "any")
+
+
+def test_fixed_names_fit_with_the_longest_stack_name() -> None:
+    """sluice deploy accepts at most 32 characters; the limits are those of the resources' API references."""
+    limits = {
+        "AWS::S3::Bucket": ("BucketName", 63),
+        "AWS::Scheduler::Schedule": ("Name", 64),
+        "AWS::StepFunctions::StateMachine": ("StateMachineName", 80),
+        "AWS::ECR::Repository": ("RepositoryName", 256),
+        "AWS::ECS::TaskDefinition": ("Family", 255),
+    }
+    for kind, (name, limit) in limits.items():
+        for one in resources_of(TEMPLATE_DATA, kind).values():
+            text = text_of(one["Properties"][name]).replace("${Unique}", "0" * 8)
+            assert len(text.replace("${AWS::StackName}", "s" * MAX_STACK_NAME_LENGTH)) <= limit, kind
 
 
 def test_every_output_is_described() -> None:
@@ -163,9 +194,47 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
         "logs": "ClosedNetwork",
         "states": "ClosedNetwork",
         "ecs": "ClosedNetwork",
-        "secretsmanager": "EndpointForSecrets",
+        "secretsmanager": "ClosedNetwork",
     }
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::NatGateway")
+
+
+def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_cloud() -> None:
+    """A VPC without a way out reaches neither Prefect Cloud nor Docker Hub, only its endpoints and its own addresses.
+
+    docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html (what Fargate needs to start there)
+    """
+    (refusal,) = TEMPLATE_DATA["Rules"]["ClosedNetworkReachesNoPrefectCloud"]["Assertions"]
+    assert refusal["Assert"] == {"Fn::Equals": [{"Ref": "PrefectApiKeySecretArn"}, ""]}
+    for machine in STATE_MACHINES.values():
+        groups = machine["Properties"]["DefinitionSubstitutions"]["SecurityGroupIds"]
+        assert groups == TEMPLATE_DATA["Outputs"]["SecurityGroupIds"]["Value"]
+        assert groups["Fn::If"][1]["Fn::If"][0] == "MoreGroups"
+    server = load_template(TEMPLATE.with_name("prefect_server.yaml"))
+    admitted = resource(server, "ServerToEndpoints")["Properties"]
+    assert admitted["GroupId"] == {"Ref": "EndpointSecurityGroupId"}
+    assert (admitted["FromPort"], admitted["ToPort"]) == (443, 443)
+    assert TEMPLATE_DATA["Outputs"]["EndpointSecurityGroupId"]["Value"] == {"Ref": "EndpointSecurityGroup"}
+
+
+def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
+    """Fn::GetAZs returns only zones with a default subnet, if the account has any: it may be one.
+
+    docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-getavailabilityzones.html
+    """
+    for number, name in enumerate(("SubnetA", "SubnetB")):
+        condition, given, found = resource(TEMPLATE_DATA, name)["Properties"]["AvailabilityZone"]["Fn::If"]
+        assert condition == "GivenZones"
+        assert given == {"Fn::Select": [number, {"Ref": "AvailabilityZones"}]}
+        assert found == {"Fn::Select": [number, {"Fn::GetAZs": ""}]}
+
+
+def test_a_new_account_can_deploy_the_defaults() -> None:
+    """It has 10 concurrent Lambdas, and Lambda refuses a reservation that leaves fewer unreserved than that.
+
+    docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+    """
+    assert TEMPLATE_DATA["Parameters"]["LambdaReservedConcurrency"]["Default"] == 0
 
 
 def test_only_tasks_may_use_the_doors() -> None:
@@ -259,6 +328,17 @@ def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
     assert notification["Event"] == "s3:ObjectCreated:*"
     (rule,) = notification["Filter"]["S3Key"]["Rules"]
     assert (rule["Name"], rule["Value"]) == ("prefix", {"Ref": "IncomingPrefix"})
+
+
+@pytest.mark.parametrize("prefix", ["incoming/year=2026/", "incoming/a b/", "einkäufe/", "incoming/a+b/"])
+def test_a_prefix_that_s3_wants_percent_encoded_is_refused(prefix: str) -> None:
+    """S3 stores such a filter as it is, and no event ever matches it.
+
+    docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html
+    """
+    pattern = TEMPLATE_DATA["Parameters"]["IncomingPrefix"]["AllowedPattern"]
+    assert not re.fullmatch(pattern, prefix)
+    assert re.fullmatch(pattern, "incoming/shop-1/v2.0_a/")
 
 
 def test_only_our_bucket_of_our_account_may_call_the_lambda() -> None:

@@ -83,6 +83,8 @@ class SourceFormat:
             texts, and these are the marks to read the good ones with.
         is_decimal_proven: whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that
             the contract does not name.
+        sheet: the sheet that was read; None for other formats than XLSX.
+        other_sheets: the workbook's other visible ones.
     """
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
@@ -92,6 +94,8 @@ class SourceFormat:
     decimal: str = "."
     thousands: str | None = None
     is_decimal_proven: bool = True
+    sheet: str | None = None
+    other_sheets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,3 +96,7 @@ class WorkbookBroken(FileRejected):
 
 class SheetMissing(FileRejected):
     """The workbook has no sheet of the name or index that the contract gives."""
+
+
+class SheetNotChosen(FileRejected):
+    """The first sheet of a workbook has no rows, others may, and the contract does not say which one to read."""

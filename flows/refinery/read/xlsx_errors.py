@@ -1,19 +1,38 @@
-"""Cells of a workbook that hold an error (#DIV/0!, #N/A), found in its XML: the reader gives them as empty cells."""
+"""Cells of a workbook that hold no value, found in its XML, as its reader gives them as empty or as another value:
+errors (#DIV/0!, #N/A), formulas that were never calculated, and dates that are none."""
 
 from __future__ import annotations
 
 import html
 import re
+from array import array
 from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from flows.refinery.read.rejections import WorkbookBroken
 
 ERROR_CELL = "error_cell"
+FORMULA_NOT_CALCULATED = "formula_not_calculated"
+NO_SUCH_DATE = "no_such_date"
+NEVER_CALCULATED = "a formula that was never calculated"
 REFERENCE = re.compile(rb"\br\s*=\s*[\"']\s*([A-Za-z]{0,7})(\d{1,10})")
 
 _KINDS = ("an error", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA")
+_MARKS = (*_KINDS, NEVER_CALCULATED)
 _IS_ERROR = re.compile(rb"\st\s*=\s*[\"']\s*e\s*[\"']")
 _VALUE = re.compile(rb"(?:<(?:\w+:)?f\b[^<>]*>(?:[^<>]*</(?:\w+:)?f\s*>)?)?\s*<(?:\w+:)?v[^<>]*>([^<>]{1,20})<")
+# Excel writes an empty text that a formula gives as a text; no value at all is what programs without Excel write.
+_FORMULA = re.compile(
+    rb"[^<>]*>\s*<(?:\w+:)?f(?:\s[^<>]*)?(?:/>|(?<!/)>[^<>]*</(?:\w+:)?f\s*>)\s*"
+    rb"(?:</(?:\w+:)?c\s*>|<(?:\w+:)?v[^<>]*(?:/>|>\s*(0(?:\.0*)?)?\s*</))"
+)
+_IS_TEXT = re.compile(rb"\st\s*=\s*[\"'](?:str|s|inlineStr|b)[\"']")
+_HAS_STYLE = re.compile(rb"\ss\s*=\s*[\"']")
+# Day 60 is 1900-02-29 to Excel; there was none, and no day before its day 0.
+_ODD_NUMBER = re.compile(rb"<(?:\w+:)?v[^<>]*>\s*(?:60(?:\.[0-9]*)?\s*<|-)")
+_TO_BE_LOOKED_AT = re.compile(rb"<(?:\w+:)?f[\s/>]|" + _IS_ERROR.pattern + b"|" + _ODD_NUMBER.pattern)
+_FULL_CALCULATION = re.compile(rb"\sfullCalcOnLoad\s*=\s*[\"'](?:1|true)[\"']")
 _SHEET = re.compile(rb"<(?:\w+:)?sheet\s[^<]*")
 _RELATION = re.compile(rb"<(?:\w+:)?Relationship\s[^<]*")
 _ATTRIBUTE = re.compile(r"([\w.-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
@@ -21,46 +40,87 @@ _WORKBOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 
 
 class ErrorCells:
-    """The rows of one sheet in which a cell holds an error, one byte for each row up to the last of them.
+    """The cells of one sheet that hold no value: by row one byte, up to the last row that has such a cell.
 
     Args:
-        max_rows: errors further down are not kept; a sheet that reaches so far is not read.
+        max_rows: cells further down are not kept; a sheet that reaches so far is not read.
     """
 
     def __init__(self, max_rows: int = 0) -> None:
         self._max_rows = max_rows
         self._kinds = bytearray()
+        self._zeros = bytearray()  # rows with a formula whose value is 0: what some programs write for any formula
+        self._odd_numbers = array("Q")  # row and column of numbers that are no day
+        self._sorted: np.ndarray | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._kinds)
+        return bool(self._kinds or self._zeros or self._odd_numbers)
 
     def of(self, row: int) -> str | None:
         """The first error in a row (from 1); None where there is none."""
         kind = self._kinds[row] if row < len(self._kinds) else 0
-        return _KINDS[kind - 1] if kind else None
+        return _MARKS[kind - 1] if kind else None
 
-    def look_at(self, text: bytes, start: int, row: int) -> None:
+    def numbers_that_are_no_day(self, row: int) -> list[int]:
+        """The columns, from 1, of a row's cells that name no day, if they are dates at all."""
+        if self._sorted is None:
+            self._sorted = np.sort(np.array(self._odd_numbers, dtype=np.uint64))
+        first, end = np.searchsorted(self._sorted, np.array([row << 16, (row + 1) << 16], dtype=np.uint64))
+        return [int(place) & 0xFFFF for place in self._sorted[first:end]]
+
+    def take_zeros(self) -> None:
+        """Take formulas whose value is 0 for not calculated: the workbook says that all are still to be."""
+        for row, is_zero in enumerate(self._zeros):
+            if is_zero:
+                self._mark(row, NEVER_CALCULATED)
+
+    def look_at(self, text: bytes, start: int, end: int, row: int, column: int) -> None:
         """Take one cell.
 
         Args:
-            start: where its tag begins in a piece of the sheet's XML.
-            row: that it is in, where it does not give one itself.
+            start, end: of the cell in a piece of the sheet's XML.
+            row, column: that it is in, where it does not give them itself.
         """
-        end = text.find(b">", start)
-        if not _IS_ERROR.search(text, start, end):
-            return
-        row = row_of(text, start, row)
+        tag_end = text.find(b">", start)
+        given = REFERENCE.search(text, start, tag_end)
+        row = int(given[2]) if given else row
         if row > self._max_rows:
             return
-        self._kinds.extend(bytes(max(0, row + 1 - len(self._kinds))))
-        value = _VALUE.match(text, end + 1)
-        shown = value[1].decode("ascii", errors="replace").strip() if value else ""
-        self._kinds[row] = self._kinds[row] or (_KINDS.index(shown) if shown in _KINDS else 0) + 1
+        if _IS_ERROR.search(text, start, tag_end):
+            value = _VALUE.match(text, tag_end + 1)
+            shown = value[1].decode("ascii", errors="replace").strip() if value else ""
+            self._mark(row, shown if shown in _KINDS else _KINDS[0])
+        elif not _IS_TEXT.search(text, start, tag_end):
+            formula = _FORMULA.match(text, start + 1, end)
+            if formula and formula[1]:
+                _grow(self._zeros, row)
+                self._zeros[row] = 1
+            elif formula:
+                self._mark(row, NEVER_CALCULATED)
+            elif _HAS_STYLE.search(text, start, tag_end) and _ODD_NUMBER.search(text, tag_end, end):
+                column = column_number(given[1]) if given and given[1] else column
+                self._odd_numbers.append(row << 16 | min(column, 0xFFFF))
+
+    def _mark(self, row: int, kind: str) -> None:
+        _grow(self._kinds, row)
+        self._kinds[row] = self._kinds[row] or _MARKS.index(kind) + 1
 
 
-def has_error_cell(text: bytes) -> bool:
-    """Whether a piece of a sheet's XML may hold a cell with an error."""
-    return _IS_ERROR.search(text) is not None
+def _grow(rows: bytearray, row: int) -> None:
+    rows.extend(bytes(max(0, row + 1 - len(rows))))
+
+
+def may_have_errors(text: bytes) -> bool:
+    """Whether a piece of a sheet's XML may have a cell that is to be looked at."""
+    return _TO_BE_LOOKED_AT.search(text) is not None
+
+
+def column_number(letters: bytes) -> int:
+    """A column's number, from 1, by its letters."""
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + letter - 64
+    return number
 
 
 def row_of(text: bytes, start: int, otherwise: int) -> int:
@@ -79,16 +139,21 @@ def sheet_errors(name: str, faults: Mapping[str, ErrorCells], content: Callable[
     Raises:
         WorkbookBroken: the part that holds the sheet cannot be found.
     """
-    sheets = [_attributes(tag) for tag in _SHEET.findall(content(_WORKBOOK))]
+    workbook = content(_WORKBOOK)
+    sheets = [_attributes(tag) for tag in _SHEET.findall(workbook)]
     relations = [_attributes(tag) for tag in _RELATION.findall(content(_RELATIONS))]
     targets = {relation.get("Id"): relation.get("Target") for relation in relations}
     target = next((targets.get(sheet.get("id")) for sheet in sheets if sheet.get("name") == name), None)
     if target is None:
         raise WorkbookBroken(
-            "cells of the workbook hold errors (as #N/A), in a sheet that cannot be found; clear them, or upload CSV"
+            "cells of the workbook hold errors (as #N/A) or formulas without a value, in a sheet that cannot be found;"
+            " clear them, or upload CSV"
         )
     target = target.removeprefix("/").lower()
-    return faults.get(target if target.startswith("xl/") else f"xl/{target}") or ErrorCells()
+    errors = faults.get(target if target.startswith("xl/") else f"xl/{target}") or ErrorCells()
+    if _FULL_CALCULATION.search(workbook):
+        errors.take_zeros()
+    return errors
 
 
 def _attributes(tag: bytes) -> dict[str, str]:

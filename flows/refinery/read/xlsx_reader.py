@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any
 
-from python_calamine import CalamineWorkbook
+from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
@@ -25,9 +25,22 @@ from flows.refinery.read.rejections import (
     FormatNotAllowed,
     HeaderInvalid,
     SheetMissing,
+    SheetNotChosen,
     WorkbookBroken,
 )
-from flows.refinery.read.xlsx_errors import ERROR_CELL, REFERENCE, ErrorCells, has_error_cell, row_of, sheet_errors
+from flows.refinery.read.xlsx_errors import (
+    ERROR_CELL,
+    FORMULA_NOT_CALCULATED,
+    NEVER_CALCULATED,
+    NO_SUCH_DATE,
+    REFERENCE,
+    ErrorCells,
+    column_number,
+    may_have_errors,
+    row_of,
+    sheet_errors,
+)
+from flows.refinery.read.xlsx_texts import SHARED_TEXTS, SharedTexts
 from flows.refinery.suggestions import did_you_mean
 
 _MAX_PARTS = 10_000
@@ -35,7 +48,10 @@ _PIECE_BYTES = 1 << 18
 _MAX_TAG_BYTES = 1 << 20
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
 _ENCRYPTED = 0x1
+_MAX_NAMED = 5
+_FIRST_YEAR = 1900
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
+_CELL_END = re.compile(rb"</(?:\w+:)?c\s*>|<(?:\w+:)?c(?:\s[^<>]*)?/>")
 
 
 def read_xlsx(
@@ -51,19 +67,37 @@ def read_xlsx(
     """
     faults = _require_harmless(file, limits)
     file.seek(0)
-    name, sheet = _sheet_rows(file, contract)
+    name, others, sheet = _sheet_rows(file, contract)
     errors = sheet_errors(name, faults, lambda part: _content(file, part)) if faults else ErrorCells()
     rows = enumerate(sheet, start=1)
     for _ in range(contract.format.skip_lines):
         next(rows, None)
     number, header = next(((n, row) for n, row in rows if not _is_blank(row) or errors.of(n)), (0, None))
     if header is None:
+        _require_chosen(contract, name, others)
         raise EmptyFile("the sheet is empty")
     if errors.of(number):
         raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
     names = _names(header, number, limits)
-    pending = RowBuffer(contract, limits, SourceFormat(type="xlsx", compression=compression))
+    found = SourceFormat(type="xlsx", compression=compression, sheet=name, other_sheets=tuple(others))
+    pending = RowBuffer(contract, limits, found)
     yield from _partitions(rows, names, errors, contract, min(rows_per_partition, limits.max_rows), pending)
+    if not pending.total:
+        _require_chosen(contract, name, others)
+
+
+def _require_chosen(contract: Contract, name: str, others: list[str]) -> None:
+    """Refuse a sheet without rows where it is only the first of several: it may be a cover."""
+    if others and "sheet" not in contract.format.model_fields_set:
+        raise SheetNotChosen(
+            f"the first sheet, {name!r}, has no rows, and the workbook has other sheets: {_listed(others)};"
+            f" write which one to read, as `sheet: {others[0]}` under `format`"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(map(repr, names[:_MAX_NAMED])) + rest
 
 
 def _partitions(
@@ -81,15 +115,33 @@ def _partitions(
         for place, value in enumerate(row[len(names) :], start=len(names) + 1):
             if not _is_empty(value):
                 raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
+        reason = FORMULA_NOT_CALCULATED if error == NEVER_CALCULATED else ERROR_CELL
+        if error is None and (odd := _no_such_date(row, number, errors)):
+            reason, error = NO_SUCH_DATE, f"the number in {_cell(odd, number)} is no date that ever was"
         if error is None:
             pending.add(row)
         else:  # the error is no value, and not missing
             cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
-            pending.add_misfit(ERROR_CELL, f"{error} in row {number}: {cells}")
+            pending.add_misfit(reason, f"{error} in row {number}: {cells}")
         if len(pending) == rows_per_partition:
             yield pending.take(_columns(pending.rows, names, contract))
     if len(pending) or not pending.total:
         yield pending.take(_columns(pending.rows, names, contract))
+
+
+def _no_such_date(row: list[Any], number: int, errors: ErrorCells) -> int | None:
+    """The column, from 1, of a date that never was: Excel's day 60, 1900-02-29, or one before its day 0."""
+    if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
+        return None
+    places = errors.numbers_that_are_no_day(number)
+    return next((place for place in places if place <= len(row) and _is_made_up(row[place - 1])), None)
+
+
+def _is_made_up(value: Any) -> bool:
+    """Whether a date or time is what the reader makes of a number that is no day."""
+    if isinstance(value, dt.date):
+        return (value.year, value.month, value.day) == (1900, 2, 28) or value.year < _FIRST_YEAR
+    return isinstance(value, dt.time)
 
 
 def _columns(rows: list[list[Any]], names: list[str], contract: Contract) -> dict[str, list[Any]]:
@@ -107,8 +159,16 @@ def _value(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dt.timedelta):
-        return str(value)
+        return _duration(value)
     return None if _is_empty(value) else value
+
+
+def _duration(value: dt.timedelta) -> str:
+    """A duration as spreadsheets show it, in hours: 30:05:00, not 1 day, 6:05:00."""
+    seconds, rest = divmod(abs(value), dt.timedelta(seconds=1))
+    fraction = f".{rest.microseconds:06d}" if rest else ""
+    sign = "-" if value < dt.timedelta() else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}"
 
 
 def _text_of_number(value: Any) -> Any:
@@ -140,12 +200,15 @@ def _cell(column: int, row: int) -> str:
     return f"{letters}{row}"
 
 
-def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list[Any]]]:
-    """The sheet's name and its rows; cells with an error are empty in them."""
+def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, list[str], Iterator[list[Any]]]:
+    """The sheet's name, those of the other visible ones, and its rows; cells with an error are empty in them."""
     try:
         workbook = CalamineWorkbook.from_filelike(file)
-        name = _sheet_name(workbook.sheet_names, contract.format.sheet)
-        return name, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+        sheets = [sheet for sheet in workbook.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
+        visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
+        name = _sheet_name(visible, [sheet.name for sheet in sheets], contract.format.sheet)
+        others = [other for other in visible if other != name]
+        return name, others, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
     except (FileRejected, MemoryError):
         raise
     except BaseException as error:
@@ -155,13 +218,16 @@ def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, Iterator[list
         raise
 
 
-def _sheet_name(names: list[str], wanted: str | int) -> str:
-    if isinstance(wanted, int) and 0 <= wanted < len(names):
-        return names[wanted]
+def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
+    """Which sheet is read: a number counts visible worksheets; only a contract that names a hidden one gets it."""
+    if isinstance(wanted, int) and 0 <= wanted < len(visible):
+        return visible[wanted]
     if isinstance(wanted, str) and wanted in names:
         return wanted
+    listed = f": {_listed(visible)}; write one of them as `sheet` under `format`" if visible else ""
     raise SheetMissing(
-        f"there is no sheet {wanted!r}{did_you_mean(str(wanted), names)} (there are {len(names)} sheets)"
+        f"there is no visible sheet {wanted!r}{did_you_mean(str(wanted), visible)}"
+        f" (there are {len(visible)} visible sheets{listed})"
     )
 
 
@@ -176,6 +242,38 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
     Returns:
         by the names of the parts that have any, their cells with errors.
     """
+    archive = _archive(file)
+    parts = archive.infolist()
+    left = limits.max_workbook_bytes
+    faults: dict[str, ErrorCells] = {}
+    texts = SharedTexts()
+    most_cells = 0
+    for part in parts:
+        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
+        for piece in _pieces(archive, part):
+            left -= len(piece)
+            if left < 0:
+                raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
+            extent.look_at(piece)
+            if part.filename.lower() == SHARED_TEXTS:
+                texts.look_at(piece)
+        if extent.cells > limits.max_workbook_cells:
+            raise FileTooLarge(
+                f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
+                " delete stray cells far from the table, or upload CSV or Parquet"
+            )
+        if extent.errors:
+            faults[part.filename.lower()] = extent.errors
+        most_cells = max(most_cells, extent.cell_tags)
+    texts.require_honest_claim()
+    if texts.longest * most_cells > limits.max_workbook_bytes:
+        for part in parts:
+            texts.require_few(_pieces(archive, part), limits.max_workbook_bytes)
+    return faults
+
+
+def _archive(file: IO[bytes]) -> zipfile.ZipFile:
+    """The workbook as an archive whose parts can be looked at."""
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_FAULTS as error:
@@ -185,23 +283,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
         raise FormatNotAllowed("this is a ZIP archive, but no XLSX workbook; upload the table itself")
     if len(parts) > _MAX_PARTS:
         raise WorkbookBroken(f"the workbook has {len(parts)} parts; at most {_MAX_PARTS} are read")
-    left = limits.max_workbook_bytes
-    faults: dict[str, ErrorCells] = {}
-    for part in parts:
-        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
-        for piece in _pieces(archive, part):
-            left -= len(piece)
-            if left < 0:
-                raise FileTooLarge(f"the workbook unpacks to more than {limits.max_workbook_bytes} bytes")
-            extent.look_at(piece)
-        if extent.cells > limits.max_workbook_cells:
-            raise FileTooLarge(
-                f"a sheet spans {extent.cells} cells; at most {limits.max_workbook_cells} are read;"
-                " delete stray cells far from the table, or upload CSV or Parquet"
-            )
-        if extent.errors:
-            faults[part.filename.lower()] = extent.errors
-    return faults
+    return archive
 
 
 def _content(file: IO[bytes], name: str) -> bytes:
@@ -231,46 +313,52 @@ class _Extent:
         self._row = 0
         self._tail = b""
         self._last_row = self._last_cell_row = self._last_column = 0
-        self._tags = self._references = self._rows = 0
+        self.cell_tags = self._references = self._rows = 0
         self._cells_in_row = self._most_cells_in_a_row = 0
 
     def look_at(self, piece: bytes) -> None:
         """Take the next piece of the sheet's XML."""
         text = self._tail + piece
-        end = text.rfind(b">") + 1  # a tag is looked at once, and whole
+        end = _end_of_cells(text)  # a tag is looked at once, and whole, and so is a cell
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
-        has_errors = has_error_cell(text)
+        may_err = may_have_errors(text)
+        start = None
         for match in _ROW_OR_CELL.finditer(text):
+            if may_err and start is not None:
+                self.errors.look_at(text, start, match.start(), self._row, self._cells_in_row)
+            start = None
             if match[1] == b"c":
-                self._tags += 1
+                start = match.start()
+                self.cell_tags += 1
                 self._cells_in_row += 1
                 self._most_cells_in_a_row = max(self._most_cells_in_a_row, self._cells_in_row)
-                if has_errors:
-                    self.errors.look_at(text, match.start(), self._row)
             else:
                 self._rows += 1
                 self._cells_in_row = 0
                 self._row = row_of(text, match.start(), self._row + 1)
+        if may_err and start is not None:
+            self.errors.look_at(text, start, len(text), self._row, self._cells_in_row)
         for match in REFERENCE.finditer(text):
             self._references += 1
             self._last_row = max(self._last_row, int(match[2]))
             if match[1]:
                 self._last_cell_row = max(self._last_cell_row, int(match[2]))
-                self._last_column = max(self._last_column, _column_number(match[1]))
+                self._last_column = max(self._last_column, column_number(match[1]))
 
     @property
     def cells(self) -> int:
         """Rows times columns, at least as many as the reader makes."""
-        if self._references >= self._tags + self._rows:
+        if self._references >= self.cell_tags + self._rows:
             return self._last_cell_row * self._last_column
         # Cells and rows that give no place follow the one before.
-        return max(self._tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
+        return max(self.cell_tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
 
 
-def _column_number(letters: bytes) -> int:
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + letter - 64
-    return number
+def _end_of_cells(text: bytes) -> int:
+    """The end of the last tag, or the beginning of the last cell where that is not whole."""
+    end = text.rfind(b">") + 1
+    last = max(text.rfind(b"<c "), text.rfind(b"<c>"), text.rfind(b"<", 0, text.rfind(b":c ") + 1))
+    is_cell = last >= 0 and (match := _ROW_OR_CELL.match(text, last)) is not None and match[1] == b"c"
+    return last if is_cell and not _CELL_END.search(text, last) else end

@@ -12,11 +12,13 @@ import pandas as pd
 
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import BadRows, Contract
+from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.expectations import Verdict
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
+_MAX_SHEETS = 20  # that a check names
 # Their observed value is an aggregate that shows no single value of the data, so a message may show it.
 _MAY_BE_SHOWN = (
     "row_count",
@@ -49,6 +51,15 @@ def unjudged_check(rule: Rule) -> Check:
     return failed_check(
         rule.id, rule.level, rule.name, column=columns, severity=rule.severity, expected=expected_of(rule)
     )
+
+
+def sheet_checks(found: SourceFormat) -> list[Check]:
+    """Which sheet of a workbook was read, and which others it has; empty where the file is no workbook."""
+    if found.sheet is None:
+        return []
+    observed = {"sheet": found.sheet, "other_sheets": list(found.other_sheets[:_MAX_SHEETS])}
+    check = failed_check("sheet", "decode", severity="info", observed=observed)
+    return [check.model_copy(update={"success": True})]
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int) -> Check:

@@ -1,0 +1,41 @@
+"""Files that claim or expand to much more than they are; made when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.cases.workbooks import raw_workbook
+
+_SST = b'<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" %s>%s</sst>'
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One file.
+
+    Attributes:
+        content: makes it.
+        ends: how reading it may end: codes of rejections, or "read".
+        megabytes: that its reader may take for it.
+    """
+
+    content: Callable[[], bytes]
+    ends: tuple[str, ...] = ("expands_too_much",)
+    megabytes: int = 1024
+
+
+def _one_long_text() -> bytes:
+    rows = b"".join(b'<row r="%d"><c r="A%d" t="s"><v>0</v></c></row>' % (row, row) for row in range(1, 40_001))
+    return raw_workbook(rows, _SST % (b'count="1" uniqueCount="1"', b"<si><t>%s</t></si>" % (b"x" * 32_000)))
+
+
+def _claimed_texts() -> bytes:
+    sheet = b'<row r="1"><c r="A1" t="s"><v>0</v></c></row>'
+    return raw_workbook(sheet, _SST % (b'count="4000000000" uniqueCount="4000000000"', b"<si><t>h</t></si>"))
+
+
+FILES = {
+    "a workbook that claims 4,000,000,000 shared texts": Hostile(_claimed_texts),
+    "a workbook with one long shared text in 40,000 cells": Hostile(_one_long_text),
+}
