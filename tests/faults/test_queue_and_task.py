@@ -182,7 +182,7 @@ def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
     "SIGTERM in the middle of a transform",
     expected="the message is returned at once, nothing is written, exit 143; the next worker publishes",
 )
-def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
+def test_sigterm_returns_the_message_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
     at_work = overtime["stopped"]
     case = at_work.case
     case.held_at(at_work.gate)
@@ -200,7 +200,7 @@ def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str
 
 @fault(_AREA, "heartbeat refused", expected="a second worker takes the message over; one result")
 @fault(_AREA, "receipt handle expired", expected="exit 0; the worker that holds the message deletes it")
-def test_a_refused_heartbeat_gives_one_result_all_the_same(overtime: dict[str, Overtime]) -> None:
+def test_a_refused_heartbeat_still_gives_one_result(overtime: dict[str, Overtime]) -> None:
     at_work = overtime["refused"]
     case = at_work.case
     case.held_at(at_work.gate)
