@@ -1,4 +1,4 @@
-"""The queue of uploads: receive, keep invisible, give back, acknowledge."""
+"""The queue of uploads: receive, keep invisible, return, acknowledge."""
 
 from __future__ import annotations
 

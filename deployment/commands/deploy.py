@@ -8,10 +8,11 @@ Every step first checks what already exists, so the same command continues after
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -22,7 +23,15 @@ from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
-from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable, parameters_of
+from deployment.aws.stack import (
+    NEVER_CREATED,
+    Change,
+    ChangesDeclined,
+    Stack,
+    StackUnusable,
+    outputs_of,
+    parameters_of,
+)
 from deployment.commands.deploy_show import Ask, EventLog, show_changes, show_destination
 from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import Uploads, UploadState
@@ -31,10 +40,11 @@ from deployment.prefect_setup.access import PrefectAccess, prefect_access
 from deployment.prefect_setup.setup import check_prefect, register_stack
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
-from flows.refinery.errors import TerminalError
+from flows.refinery.errors import TerminalError, TransientError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
 REPOSITORY_ONLY = ("ImageRepository", "ImageRepositoryUri")
+NETWORK = ("SubnetIds", "SecurityGroupIds", "AssignPublicIp", "PrivateNetwork", "AvailabilityZones")
 _CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update can leave these
 
 
@@ -44,6 +54,10 @@ class AccountUnexpected(TerminalError):
 
 class PrefectAddressMissing(TerminalError):
     """The deployment has no address of Prefect's API: the parameter PrefectApiUrl is missing."""
+
+
+class NetworkInUse(TransientError):
+    """The deployment would change the network while executions or tasks of the stack use it; nothing was changed."""
 
 
 class DeploymentDeclined(TerminalError):
@@ -90,6 +104,35 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
         return Deployment(console, options, access, ask).run()
 
 
+def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None, asked: Mapping[str, str]) -> None:
+    """Refuse to change a network that is in use.
+
+    A running execution keeps the definition that it started with, hence the old subnets, and a task's network interface
+    keeps its subnet and group from being deleted.
+    docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html
+
+    Args:
+        client: makes the client of a service.
+        stack: as CloudFormation describes it; None where there is none.
+        asked: the parameters to deploy with.
+
+    Raises:
+        NetworkInUse: an execution or a task runs.
+    """
+    before, outputs = parameters_of(stack), outputs_of(stack)
+    changed = [name for name in NETWORK if asked.get(name, before.get(name)) != before.get(name)]
+    if not changed or "StateMachineArn" not in outputs:
+        return
+    machine, cluster = outputs["StateMachineArn"], outputs["ClusterArn"]
+    runs = client("stepfunctions").list_executions(stateMachineArn=machine, statusFilter="RUNNING", maxResults=1)
+    tasks = client("ecs").list_tasks(cluster=cluster, maxResults=1)
+    if runs["executions"] or tasks["taskArns"]:
+        raise NetworkInUse(
+            f"{', '.join(changed)} cannot change while uploads are processed: executions keep the subnets that they "
+            f"started with. Stop the uploads, wait until no execution of {machine} and no task runs, then deploy again"
+        )
+
+
 class Deployment:
     """One run of `sluice deploy`, inside the account that it works in."""
 
@@ -109,11 +152,14 @@ class Deployment:
             if not self._options.skip_prefect:
                 check_prefect(self._prefect(parameters))
             self._make_way()
+            if not self._options.dry_run:
+                check_network(client_of, self._stack.find(), self._environment.parameters)
             recipe = images.Recipe(parameters.get("TaskCpuArchitecture", "X86_64"), self._environment.build_arguments)
             image_uri = image_uri or self._image(recipe)
             if self._options.dry_run:
                 self._preview(image_uri)
                 return True
+            images.keep(self._ecr, image_uri)
         self._deploy(image_uri)
         target = find_aws_stack(self._access, self._name)
         if not self._options.skip_prefect:

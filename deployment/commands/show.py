@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from deployment.commands import visible_line
 from deployment.commands.uploads import TrackedUpload, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, receipt_key
@@ -52,7 +53,7 @@ def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[C
             if printed.get(upload.message.run_id) != news:
                 printed[upload.message.run_id] = news
                 more = upload.note or rows_of(upload.receipt)
-                console.out(f"{upload.seconds:5.1f} s  {upload.stage:<9}  {upload.name}  {more}".rstrip())
+                console.out(f"{upload.seconds:5.1f} s  {upload.stage:<9}  {visible_line(upload.name)}  {more}".rstrip())
 
     yield print_changes
 
@@ -65,7 +66,7 @@ def _table(uploads: list[TrackedUpload]) -> Table:
     for upload in uploads:
         style = _STYLES[upload.stage]
         table.add_row(
-            escape(upload.name),
+            escape(visible_line(upload.name)),
             f"[{style}]{_marks(upload.stage)} {upload.stage}[/]",
             upload.note or rows_of(upload.receipt),
             f"{upload.seconds:.1f} s",
@@ -107,7 +108,7 @@ def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[Tra
     """Print the outcome of each upload, the reasons, and its receipt's address."""
     for upload in uploads:
         style, rows = _STYLES[upload.stage], rows_of(upload.receipt)
-        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(upload.name)}[/]  {rows}")
+        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(visible_line(upload.name))}[/]  {rows}")
         lines = details_of(upload.receipt) if upload.receipt else [upload.problem or "no receipt"]
         if upload.stage in _FINISHED_WELL:
             lines.append(receipt_address(cloud, upload.message.run_id))

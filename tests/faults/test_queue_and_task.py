@@ -65,7 +65,7 @@ def test_two_workers_with_the_same_message_publish_once(bench: Bench) -> None:
     case.send()
     workers = [case.start(environment={"SLUICE_RETRY_DELAY_SECONDS": "1"}) for _ in range(2)]
     assert [worker.ended().exit_code for worker in workers] == [0, 0]
-    case.work()  # in case a duplicate was given back after both had gone
+    case.work()  # in case a duplicate was returned after both had gone
     case.kept_promises()
 
 
