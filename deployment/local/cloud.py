@@ -211,7 +211,7 @@ class LocalCloud:
         home = self.state_dir / "prefect"
         if not self._prefect_options.database_url:
             self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
-        command = [program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)]
+        command = [sys.executable, "-m", "deployment.local.serve_prefect", str(port)]
         environment = self._environment | prefect_server.server_environment(home, port, self._prefect_options)
         self.prefect = self._begin("Prefect server", "prefect", command, environment)
         return port

@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployment.local.own_pages import own_origins
 from deployment.local.ports import HOST
 
 _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -35,6 +36,7 @@ def server_environment(home: Path, port: int, options: ServerOptions = ServerOpt
     environment = client_environment(home, port, options.auth_string) | {
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_origins(port)),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # else it writes into the installed package
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database_url or f"sqlite+aiosqlite:///{database(home)}",
