@@ -189,7 +189,7 @@ def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str
     at_work.worker.signal(signal.SIGTERM)
     outcome = at_work.worker.ended(30)
     assert outcome.exit_code == 143
-    assert outcome.said("stopped, giving the message back")
+    assert outcome.said("stopped, returning the message")
     assert case.count() == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
     assert not [key for key in bench.chain.keys("data/") if case.upload.run_id in key]

@@ -1,4 +1,4 @@
-"""The shape of contract.yaml. Reading it from files is in loading.py; what only GX or pandas know is checked later."""
+"""The shape of contract.yaml. loading.py reads it from files; what only GX or pandas can check is checked later."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
 
 
 class _Frozen(BaseModel):
-    """A part of a contract. It takes no other fields, and none changes after loading."""
+    """A part of a contract. Unknown fields are refused, and no field changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 class Column(_Frozen):
-    """What one column holds."""
+    """The type and the properties of one column."""
 
     type: ColumnType = Field(description="The type that every value must have or be readable as.")
     nullable: bool = Field(True, description="Whether a value may be missing; if not, such a row is quarantined.")
@@ -107,7 +107,7 @@ class Column(_Frozen):
 
 
 class FileFormat(_Frozen):
-    """How the files are written. What is not given is detected from the beginning of each file."""
+    """How the files are written. Options that are not given are detected from the beginning of each file."""
 
     type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
     delimiter: OneCharacter | None = Field(None, description="The delimiter between CSV fields.")
@@ -394,14 +394,14 @@ def _is_text_encoding(name: str) -> bool:
 
 
 def _keyed(value: Any) -> Any:
-    """The value with distinct texts as keys: JSON writes the keys 1 and "1" alike, and a mapping has both."""
+    """Return the value with distinct texts as keys: JSON writes the keys 1 and "1" alike; a mapping can have both."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else f"\0{key!r}": _keyed(part) for key, part in value.items()}
     return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
-    """The fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
+    """Return the fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, dict) or set(value) >= {"name", "arguments"}:
