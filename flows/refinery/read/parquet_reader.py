@@ -159,7 +159,7 @@ def _text_columns(schema: pq.ParquetSchema) -> list[str]:
 
 def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
     """Bytes that one row has in columns of bytes of a fixed size, however small they are in the file."""
-    width = sum(field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type))
+    width: int = sum(field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type))
     if width > limits.max_record_bytes:
         raise ExpandsTooMuch(f"a row holds {width} bytes; at most {limits.max_record_bytes} are read")
     return width
@@ -177,7 +177,7 @@ def _text_bytes(column: Any) -> int:
     if pa.types.is_map(kind):
         return _text_bytes(column.keys) + _text_bytes(column.items)
     if pa.types.is_struct(kind):
-        return sum(_text_bytes(part) for part in column.flatten())
+        return sum([_text_bytes(part) for part in column.flatten()])
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _text_bytes(column.flatten())
     return 0
