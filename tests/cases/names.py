@@ -1,4 +1,4 @@
-"""Names of columns in all scripts, and texts that some programs take for missing values."""
+"""Names of columns in all scripts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,5 @@ CASES = (
         "of other scripts than Latin",
         "番号,Имя,الاسم,Größe,ชื่อ\n1,a,b,2,c\n".encode(),
         {"番号": [1], "имя": ["a"], "الاسم": ["b"], "grosse": [2], "ชื่อ": ["c"]},
-    ),
-    Case(
-        "missing values",
-        "Namibia and a man called None",
-        b"iso2,name\nNA,None\nDE,null\nFR,\n",
-        {"iso2": ["NA", "DE", "FR"], "name": ["None", "null", None]},
     ),
 )

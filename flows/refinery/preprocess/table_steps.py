@@ -17,7 +17,7 @@ from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
 
 
 class CleanColumnNames(Step):
-    """Column names in snake_case, of letters (Latin ones without accents), digits and _; a name that is taken gets _2."""
+    """Column names in snake_case, of letters (Latin ones without accents), digits and _; a taken name gets _2."""
 
     name = "clean_column_names"
 
