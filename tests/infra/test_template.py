@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from deployment.aws.deploy_stack import TEMPLATE
+from deployment.aws.deploy_stack import MAX_STACK_NAME_LENGTH, TEMPLATE
+from deployment.aws.images import DEPLOYED
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body, without_texts
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
@@ -87,6 +88,32 @@ def test_only_what_nobody_can_guess_must_be_given() -> None:
     needed = set(TEMPLATE_DATA["Parameters"]) - set(defaults_of(TEMPLATE_DATA, "Default"))
     packaged = {"ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
     assert needed - packaged == {"ImageUri", "PrefectApiUrl"}
+
+
+def test_no_number_of_pushes_expires_an_image_that_was_deployed() -> None:
+    """An image that meets a rule's tags is not expired by a rule of lower priority.
+
+    docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html (evaluation rules)
+    """
+    text = resource(TEMPLATE_DATA, "ImageRepository")["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]
+    first, others = sorted(json.loads(text)["rules"], key=lambda rule: rule["rulePriority"])
+    assert first["selection"]["tagPrefixList"] == [DEPLOYED]
+    assert (first["selection"]["tagStatus"], others["selection"]["tagStatus"]) == ("tagged", "any")
+
+
+def test_fixed_names_fit_with_the_longest_stack_name() -> None:
+    """sluice deploy accepts at most 32 characters; the limits are those of the resources' API references."""
+    limits = {
+        "AWS::S3::Bucket": ("BucketName", 63),
+        "AWS::Scheduler::Schedule": ("Name", 64),
+        "AWS::StepFunctions::StateMachine": ("StateMachineName", 80),
+        "AWS::ECR::Repository": ("RepositoryName", 256),
+        "AWS::ECS::TaskDefinition": ("Family", 255),
+    }
+    for kind, (name, limit) in limits.items():
+        for one in resources_of(TEMPLATE_DATA, kind).values():
+            text = text_of(one["Properties"][name]).replace("${Unique}", "0" * 8)
+            assert len(text.replace("${AWS::StackName}", "s" * MAX_STACK_NAME_LENGTH)) <= limit, kind
 
 
 def test_every_output_is_described() -> None:
