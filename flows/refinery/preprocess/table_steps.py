@@ -37,7 +37,7 @@ class CleanColumnNames(Step):
 
 
 def clean_name(name: str) -> str:
-    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "1st" _1st, "Größe" grosse.
+    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse.
 
     Letters and digits of other scripts than Latin stay: without them names would have nothing left.
     """
