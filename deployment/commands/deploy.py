@@ -1,6 +1,6 @@
-"""`sluice deploy`: brings an environment on AWS up to date, from the image to a file that went through it.
+"""`sluice deploy`: brings an environment on AWS up to date, from the image to a test file that passes through it.
 
-Every step first looks at what is there already, so the same command continues after a failure, wherever that was:
+Every step first checks what already exists, so the same command continues after a failure in any step:
 
     account and region -> Prefect answers -> the stack's state -> the image -> the stack -> Prefect -> one small file
 """
@@ -49,7 +49,7 @@ _CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # 
 
 
 class AccountUnexpected(TerminalError):
-    """The credentials are another account's than the environment's file allows."""
+    """The credentials belong to another account than the environment's file allows."""
 
 
 class PrefectAddressMissing(TerminalError):
@@ -61,7 +61,7 @@ class NetworkInUse(TransientError):
 
 
 class DeploymentDeclined(TerminalError):
-    """A question was answered with no; what was done before it stays."""
+    """A question was answered with no; earlier steps are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class DeployOptions:
     """How to deploy.
 
     Attributes:
-        environment: where, and with which parameters.
+        environment: where to deploy, and with which parameters.
         dry_run: show everything, deploy nothing.
         skip_prefect: register nothing in Prefect.
-        smoke_test: send one small file through at the end.
+        smoke_test: process one small file at the end.
         smoke_test_seconds: how long that file may take.
         home: a folder for what Prefect's programs keep.
     """
@@ -86,7 +86,7 @@ class DeployOptions:
 
 
 def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], ask: Ask) -> bool:
-    """Bring the environment up to date; return whether the smoke test's file was published (or none was wanted).
+    """Bring the environment up to date; return whether the smoke test's file was published (or no test was requested).
 
     Args:
         users: the caller's own AWS variables (stack_options.users_environment).
@@ -94,7 +94,7 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
 
     Raises:
         ContractInvalid: a contract that would go into the image is wrong.
-        SluiceError: one class for each cause; what was done stays, and the same command continues from there.
+        SluiceError: one class for each cause; finished steps are kept, and the same command continues from there.
     """
     environment = options.environment
     check_stack_name(environment.stack)
@@ -207,7 +207,7 @@ class Deployment:
         return prefect_access(parameters, api_url=self._environment.prefect_url_from_here)
 
     def _make_way(self) -> None:
-        """Wait for another's operation on the stack, and offer to delete a stack whose creation failed."""
+        """Wait for another operation on the stack, and offer to delete a stack whose creation failed."""
         status = self._stack.wait_while_busy(
             lambda busy: self._console.print(
                 f"The stack {self._name} is in {busy}: waiting until that operation has ended. Ctrl-C leaves it alone."
@@ -253,7 +253,7 @@ class Deployment:
             self._console.out(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
             return expected
         if uri is None:
-            # A task cannot run an image that is nowhere, so the stack starts with the image's repository alone.
+            # A task cannot run an image that does not exist, so the stack starts with the image's repository alone.
             self._console.print("The stack starts with the repository that its image is pushed to; the rest follows.")
             uri = self._deploy(expected, only=REPOSITORY_ONLY)["ImageRepositoryUri"]
         with shown_steps(self._console) as on_step:
@@ -301,7 +301,7 @@ class Deployment:
             register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsStack) -> bool:
-        """Send one small file through; return whether it was published."""
+        """Process one small file; return whether it was published."""
         with tempfile.TemporaryDirectory(prefix="sluice-smoke-") as folder:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")

@@ -29,7 +29,7 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 @contextmanager
 def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
-    """Show the current step, in a spinner or as one line per step; give the function to call when a step begins."""
+    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins."""
     begun = time.monotonic()
     if not console.is_terminal:
         yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
@@ -40,7 +40,7 @@ def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[Callable[[], None]]:
-    """Show uploads in a live table or as one line per change; give the function to call after each poll."""
+    """Show uploads in a live table or as one line per change; yield the function to call after each poll."""
     if console.is_terminal:
         with Live(get_renderable=lambda: _table(uploads), console=console, refresh_per_second=8) as live:
             yield live.refresh

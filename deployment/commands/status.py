@@ -31,7 +31,7 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
         return
     _print_uploads(console, running, receipts)
     console.print(
-        f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} being worked on, "
+        f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} in progress, "
         f"{queues['given_up']} in the dead-letter queue",
         f"Prefect UI {cloud.prefect_ui_url}   AWS {cloud.aws_endpoint_url or cloud.region}",
         f"receipts   s3://{cloud.outputs['PublishedBucket']}/receipts/",

@@ -92,7 +92,7 @@ def test_a_server_that_restarts_in_the_middle_does_not_disturb_the_work(outage: 
 
 @pytest.mark.slow  # Prefect's client is patient
 @fault(_AREA, "server down during processing, permanently", expected="processing continues; published once, exit 0")
-def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
+def test_a_server_that_fails_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
     case = bench.case()
     hold, gate = case.gate("s3.GetObject", "/incoming/")
     worker = case.start(hold)

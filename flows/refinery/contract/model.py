@@ -60,7 +60,9 @@ ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _OPTIONS_OF: dict[str, frozenset[str]] = {
-    "csv": frozenset({"delimiter", "quote", "encoding", "decimal", "thousands", "missing_values", "skip_lines"}),
+    "csv": frozenset(
+        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", "missing_values", "skip_lines"}
+    ),
     "json": frozenset({"encoding", "missing_values"}),
     "jsonl": frozenset({"encoding", "missing_values"}),
     "parquet": frozenset(),
@@ -112,6 +114,10 @@ class FileFormat(_Frozen):
     type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
     delimiter: OneCharacter | None = Field(None, description="The delimiter between CSV fields.")
     quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
+    escape: OneCharacter | None = Field(
+        None,
+        description="The sign that makes a quote or delimiter after it part of a CSV field, such as a backslash.",
+    )
     encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
     decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
     thousands: OneCharacter | None = Field(None, description="The thousands mark of numbers in CSV.")
@@ -136,7 +142,7 @@ class FileFormat(_Frozen):
             raise ValueError(f"{mark!r} cannot separate thousands: it is a letter or a part of numbers")
         return mark
 
-    @field_validator("delimiter", "quote", "thousands")
+    @field_validator("delimiter", "quote", "escape", "thousands")
     @classmethod
     def _mark_is_one_byte(cls, mark: str | None) -> str | None:
         if mark is not None and (not mark.isascii() or mark in "\r\n\0"):
@@ -150,6 +156,8 @@ class FileFormat(_Frozen):
                 raise ValueError(f"{option} is not an option of {self.type} files")
         if self.quote in (self.delimiter, self.thousands):
             raise ValueError("quote must differ from delimiter and thousands")
+        if self.escape is not None and (self.escape in (self.quote, self.delimiter) or self.escape.isspace()):
+            raise ValueError("escape must differ from quote and delimiter, and be no blank")
         if self.thousands is not None and self.thousands == (self.decimal or "."):
             raise ValueError(f"decimal and thousands are both {self.thousands!r}")
         return self

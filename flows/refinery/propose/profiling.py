@@ -15,6 +15,7 @@ import pandas as pd
 
 from flows.refinery.contract.model import Column, ColumnType, Contract
 from flows.refinery.propose.identifiers import identifier_regex
+from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.read.rejections import EncodingUnknown
@@ -189,6 +190,9 @@ class _TypeChoice:
         if source_format.type != "csv" and isinstance(raw.dtype, pd.StringDtype) and column.type in _NATIVE:
             return False  # a format with numbers wrote these as text on purpose
         if not _is_natural(column, raw):
+            return False
+        is_doubtful = column.type in ("integer", "number") and not source_format.is_decimal_proven
+        if is_doubtful and any(map(is_ambiguous_number, as_text(raw).dropna().unique())):
             return False
         if column.type == "boolean" and not self._are_flags(raw):
             return False
