@@ -176,6 +176,18 @@ def test_nothing_may_connect_to_a_task() -> None:
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroupIngress")
 
 
+@pytest.mark.parametrize(("name", "state"), [("process_upload", "Drain the queue"), ("sweep", "Start a task")])
+def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused(name: str, state: str) -> None:
+    """ECS raises InvalidParameterException when EC2 throttles it; AWS's own construct-hub retries it for that reason.
+
+    github.com/cdklabs/construct-hub (src/backend/orchestration)
+    """
+    task = json.loads((DEFINITIONS / f"{name}.asl.json").read_text(encoding="utf-8"))["States"][state]
+    (retry,) = (one for one in task["Retry"] if "ECS.InvalidParameterException" in one["ErrorEquals"])
+    assert retry["MaxAttempts"] == 5
+    assert retry["JitterStrategy"] == "FULL"
+
+
 # --- the network --------------------------------------------------------------------------------------------------
 
 
