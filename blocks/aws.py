@@ -1,4 +1,4 @@
-"""boto3 clients as every part of Sluice makes them."""
+"""Create boto3 clients with the same settings for every part of Sluice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from botocore.config import Config
 from pydantic import HttpUrl
 
 _MAX_ATTEMPTS = 5
-# prefect-aws's own blocks show this logo; Prefect takes no logo but from the web.
+# The logo of prefect-aws's own blocks; Prefect accepts only logos from the web.
 LOGO_URL = HttpUrl(
     "https://cdn.sanity.io/images/3ugk85nk/production/d74b16fe84ce626345adf235a47008fea2869a60-225x225.png"
 )
@@ -18,7 +18,7 @@ LOGO_URL = HttpUrl(
 
 def client_of(service: str, *, read_timeout_seconds: int = 60) -> Any:
     """Return a boto3 client with bounded waits, and retries that back off with jitter."""
-    make_client: Callable[..., Any] = boto3.client  # its overloads want literal service names
+    make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
     return make_client(
         service,
         config=Config(

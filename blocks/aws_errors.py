@@ -30,7 +30,7 @@ from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 
 class AwsUnavailable(TransientError):
-    """AWS did not answer, throttled the call, or failed internally, on every attempt of the client."""
+    """AWS did not respond, throttled the call, or failed internally, on every attempt of the client."""
 
 
 class RegionUnusable(AwsUnavailable):
@@ -53,7 +53,7 @@ class CredentialsExpired(AwsRefused):
 
 
 class CredentialsInvalid(AwsRefused):
-    """AWS does not know the credentials, or their secret is wrong."""
+    """AWS does not recognise the credentials, or their secret is wrong."""
 
 
 class ProfileUnknown(AwsRefused):
@@ -69,12 +69,12 @@ class QuotaReached(TransientError):
 
 
 class AwsCallInvalid(TerminalError):
-    """AWS does not accept the call as it was made: a setting is wrong, or this is a fault of Sluice."""
+    """AWS does not accept the call as it was made: a setting is wrong, or this is a bug in Sluice."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One meaning: AWS's error codes for it, boto3's exceptions for it, and what to do about it."""
+    """One meaning: AWS's error codes and boto3's exceptions for it, and what to do about it."""
 
     meaning: type[SluiceError]
     advice: str
@@ -137,26 +137,26 @@ _BY_MEANING = {row.meaning: row for row in _TABLE}
 
 
 def aws_error_code(error: Exception) -> str:
-    """Return AWS's error code, or "" where AWS gave none."""
+    """Return AWS's error code, or "" if there is none."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def http_status(error: Exception) -> int:
-    """Return the HTTP status of AWS's answer, or 0 where there was none."""
+    """Return the HTTP status of AWS's response, or 0 if there was none."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return 0
 
 
 def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
-    """Return the error of Sluice that an AWS error means: with what was done, what AWS reported, and what to do."""
+    """Return the Sluice error for an AWS error, with the action, AWS's report, and what to do."""
     row = _row_of(error)
     return row.meaning(f"{doing}: {_reported(error)}; {row.advice}")
 
 
 @contextmanager
 def explaining_aws_errors(doing: str) -> Iterator[None]:
-    """Raise what an AWS error means (`explain_aws_error`) instead of the error itself."""
+    """Replace an AWS error raised in the block with the Sluice error for it (`explain_aws_error`)."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:

@@ -35,8 +35,8 @@ class ObjectGone(FileRejected):
 class ObjectArchived(TransientError):
     """The object is in an archive (S3 Glacier) and must be restored before it can be read.
 
-    The upload goes back to the queue; after the queue's limit it rests in the dead-letter queue, from which it is
-    redriven once the object is restored.
+    The upload goes back to the queue; after the queue's limit it moves to the dead-letter queue. Redrive it once the
+    object is restored.
     """
 
 
@@ -52,7 +52,7 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """One object version as S3 lists it; its id is None when it was written while the bucket had no versioning."""
+    """One object version as S3 lists it; its id is None if it was written while the bucket had no versioning."""
 
     key: str
     version_id: str | None
@@ -71,7 +71,7 @@ class StoredObject(NamedTuple):
 class ObjectStore:
     """The landing bucket, which is only read, and the published bucket with data, quarantine and receipts.
 
-    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when S3 does not do what was asked.
+    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when S3 does not do what was requested.
     """
 
     def __init__(self, landing_bucket: str, published_bucket: str, *, client: Any = None) -> None:
@@ -127,7 +127,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, version_id) from error
         except RetriesExceededError as error:
-            # boto3's own class for a body that broke off every time; not a BotoCoreError.
+            # boto3's class for a body that broke off on every attempt; not a BotoCoreError.
             raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time") from error
 
     def versions(self, bucket: str, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
@@ -166,7 +166,7 @@ class ObjectStore:
         return self._metadata(key) is not None
 
     def put(self, key: str, text: str, *, content_type: str = JSON) -> None:
-        """Write an object, whatever was there."""
+        """Write an object, replacing any that exists."""
         self._put(key, text, {}, content_type)
 
     def put_if_unchanged(
@@ -178,7 +178,7 @@ class ObjectStore:
         metadata: dict[str, str] | None = None,
         content_type: str = JSON,
     ) -> bool:
-        """Write an object if it is still the one that was `seen` (None: if there is still none); return whether it was.
+        """Write an object if the stored one is still `seen` (None: still no object); return whether it was written.
 
         S3 answers 412 when the condition does not hold, 404 when what should be replaced is gone, and 409 when another
         write of the key is under way; after a lost response the client's own retry gets a 412 on its own write.
@@ -187,7 +187,7 @@ class ObjectStore:
         return self._put(key, text, metadata or {}, content_type, **condition)
 
     def upload(self, key: str, path: Path, *, sha256: str) -> None:
-        """Upload a file, unless an object of this content is there already."""
+        """Upload a file, unless an object with this content already exists."""
         doing = f"writing {self._address(key)}"
         if (self._metadata(key) or {}).get("sha256") == sha256:
             return
@@ -195,11 +195,11 @@ class ObjectStore:
             more = {"Metadata": {"sha256": sha256}}
             self._s3.upload_file(str(path), self.published_bucket, key, ExtraArgs=more, Config=_TRANSFER)
         except Exception as error:
-            # boto3 wraps what S3 answered, and repeats it only in its message.
+            # boto3 wraps S3's response, and repeats it only in the message.
             answer = error.__context__ if isinstance(error, S3UploadFailedError) else error
             if isinstance(answer, BotoCoreError | ClientError):
                 raise explain_aws_error(answer, doing) from error
-            # Whatever it was, nothing is committed yet.
+            # Whatever the fault was, nothing is committed yet.
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
 
     def list_keys(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
@@ -213,7 +213,7 @@ class ObjectStore:
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
 
     def _metadata(self, key: str) -> dict[str, str] | None:
-        """The user metadata of an object; None when it does not exist."""
+        """Return the user metadata of an object; None when it does not exist."""
         try:
             return dict(self._s3.head_object(Bucket=self.published_bucket, Key=key).get("Metadata", {}))
         except (BotoCoreError, ClientError) as error:

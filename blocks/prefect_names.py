@@ -1,6 +1,6 @@
-"""The names that one stack's things have in Prefect. Each holds the stack's: several stacks may share a server.
+"""The names of one stack's objects in Prefect. Each contains the stack's name, as several stacks may share a server.
 
-Without Prefect, whose import makes a folder in the user's home.
+This module does not import Prefect, whose import creates a folder in the user's home.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ PRODUCT = "sluice"
 
 @dataclass(frozen=True, slots=True)
 class PrefectNames:
-    """The names of one stack's things.
+    """The names of one stack's objects.
 
-    Flows, their runs and the type of the settings block are Sluice's alone, so the stack's name is enough there. Other
-    names share their space with what else the server holds, and begin with `prefix`.
+    Only Sluice names flows, their runs and the type of the settings block, so the stack's name is enough there. Other
+    names share their space with everything else on the server, so they begin with `prefix`.
     """
 
     stack: str

@@ -1,6 +1,6 @@
 """The pipeline's settings: read once, in one typed place.
 
-Without Prefect, whose import makes a folder in the user's home.
+This module does not import Prefect, whose import creates a folder in the user's home.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STACK_OUTPUTS = {
     "ignored_names": "IgnoredNames",
     "state_machine_arn": "StateMachineArn",
 }
-"""By setting, the output of the stack that holds its value."""
+"""For each setting, the stack output that holds its value."""
 _PREFIX = "SLUICE_"
 
 
@@ -35,7 +35,7 @@ class SettingsMissing(TerminalError):
 
     def __init__(self, message: str, names: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.names = tuple(names)  # of the variables or outputs that are missing or wrong
+        self.names = tuple(names)  # names of the variables or outputs that are missing or wrong
 
 
 class PipelineSettings(BaseModel):
@@ -98,7 +98,7 @@ class PipelineSettings(BaseModel):
 
     @property
     def prefect_names(self) -> PrefectNames:
-        """Return what the stack's things are called in Prefect."""
+        """Return the names of the stack's objects in Prefect."""
         return PrefectNames(self.stack)
 
     @classmethod
@@ -121,7 +121,7 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
-        """Read from a stack's outputs what the stack decides; the rest are the defaults.
+        """Read the settings that the stack decides from its outputs; the others have their defaults.
 
         Raises:
             SettingsMissing: names the outputs that are missing.

@@ -55,9 +55,9 @@ def credentials_of_stack(stack: str) -> AwsCredentials | None:
 
 
 def use_credentials_of_stack(stack: str, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make the stack's AWS Credentials block the default of boto3 in this process, unless the environment has some.
+    """Make the stack's AWS Credentials block boto3's default in this process, unless the environment has credentials.
 
-    A container on ECS has a role, which its environment shows; a worker elsewhere may have nothing.
+    A container on ECS has a role, which its environment shows; a worker elsewhere may have no credentials.
     """
     if any(name.startswith("AWS_") for name in environment):
         return

@@ -1,4 +1,4 @@
-"""The queue of uploads: receive, keep invisible, give back, acknowledge."""
+"""The queue of uploads: receive, keep invisible, return, acknowledge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MessageLost(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One delivery of a message; `receive_count` is how often SQS has delivered it, this time included."""
+    """One delivery of a message; `receive_count` is how often SQS has delivered it, including this time."""
 
     message_id: str
     receipt_handle: str
@@ -44,7 +44,7 @@ class ReceivedMessage:
 class UploadQueue:
     """The SQS queue with one message per upload.
 
-    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was asked.
+    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was requested.
     """
 
     def __init__(self, queue_url: str, *, visibility_timeout_seconds: float = 120) -> None:
@@ -63,7 +63,7 @@ class UploadQueue:
         with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
-                MaxNumberOfMessages=1,  # a message that only waits for its turn would burn its visibility
+                MaxNumberOfMessages=1,  # a message that waits for its turn would use up its visibility timeout
                 WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=int(self.visibility_timeout_seconds),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
@@ -78,7 +78,7 @@ class UploadQueue:
         return None
 
     def extend(self, message: ReceivedMessage, seconds: float) -> None:
-        """Keep the message invisible for `seconds` from now; 0 gives it back. Raise MessageLost when it is too late."""
+        """Keep the message invisible for `seconds` from now; 0 returns it. Raise MessageLost when it is too late."""
         try:
             self._sqs.change_message_visibility(
                 QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=int(seconds)
@@ -89,7 +89,7 @@ class UploadQueue:
             raise explain_aws_error(error, f"extending message {message.message_id}") from error
 
     def release(self, message: ReceivedMessage, *, after_seconds: int = 0) -> None:
-        """Give the message back, to be delivered again after `after_seconds`."""
+        """Return the message to the queue, to be delivered again after `after_seconds`."""
         self.extend(message, min(after_seconds, MAX_VISIBILITY_SECONDS))
 
     def acknowledge(self, message: ReceivedMessage) -> None:
@@ -105,7 +105,7 @@ class UploadQueue:
     def keep_invisible(self, message: ReceivedMessage) -> Iterator[None]:
         """Keep the message invisible while the block runs, by a heartbeat in another thread.
 
-        When the message is lost the work goes on: the receipt decides whose result counts.
+        If the message is lost, the work continues: the receipt decides whose result counts.
         """
         done = Event()
         beat = Thread(target=self._beat, args=(message, done), name="visibility-heartbeat", daemon=True)

@@ -1,9 +1,9 @@
-"""Asks OSV, the open database of vulnerabilities, about every package of the image.
+"""Checks every package of the image against OSV, the open database of vulnerabilities.
 
     python -m container.scan .venv-supply/bin/pip-audit
 
-A scanner without access to the database finds nothing, which looks like good news. So it is asked about a package that
-is known to be vulnerable, too: where it finds nothing there, nothing was scanned.
+A scanner without access to the database finds nothing, which looks like good news. So it also checks a package that is
+known to be vulnerable: if it finds nothing there, nothing was scanned.
 
 Exit codes: 0 no known vulnerability, 1 some (listed), 3 nothing was scanned, or not all.
 """
@@ -34,7 +34,7 @@ class NotScanned(Exception):
 
 
 def audit(scanner: Sequence[str], requirements: str) -> dict[str, str]:
-    """Return the packages that the database was asked about, each with the ids of its vulnerabilities ("" for none).
+    """Return the scanned packages, each with the ids of its vulnerabilities ("" for none).
 
     Raises:
         NotScanned: with the scanner's last line.

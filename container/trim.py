@@ -1,9 +1,9 @@
-"""Removes from an installed environment what a task never uses, so that it starts sooner; runs in the image's build.
+"""Removes what a task never uses from an installed environment, so that tasks start sooner; runs in the image's build.
 
     python trim.py SITE_PACKAGES
 
-Most of a Fargate task's start is pulling its image. What may go was found by weighing (docs/image.md has the table);
-what must stay, although it looks unused, is named below with the reason.
+A Fargate task spends most of its start pulling the image. Measurements showed what to remove (docs/image.md has the
+table); what looks unused but must stay is named below with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-# The AWS services that code in the container calls; botocore carries the descriptions of all four hundred.
+# The AWS services that code in the container calls; botocore contains the descriptions of all four hundred.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
 # Tests that are installed with packages; no run imports them. numpy/f2py and numpy/testing look like tests too,
@@ -28,7 +28,7 @@ UNUSED = (
     "pyarrow/libarrow_flight*",  # Arrow's network protocol
     "pyarrow/_flight*",
     "pyarrow/libarrow_python_flight*",
-    "pyarrow/libarrow_python*.so",  # copies of the .so.MAJOR that is loaded, for linking against
+    "pyarrow/libarrow_python*.so",  # copies of the loaded .so.MAJOR, for linking
     "pyarrow/libarrow_python*.so.*.*.*",
     "numpy/_core/include",
     "numpy/_core/lib",
@@ -36,16 +36,16 @@ UNUSED = (
     "pip-*.dist-info",
     "setuptools",
     "setuptools-*.dist-info",
-    "pkg_resources",  # setuptools' too, and the two below
+    "pkg_resources",  # setuptools', and the two below
     "_distutils_hack",
     "distutils-precedence.pth",
 )
 
 
 def trim(site_packages: Path) -> int:
-    """Remove everything above from `site_packages`; return how many bytes that were."""
+    """Remove everything above from `site_packages`; return the number of bytes freed."""
     found = [path for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern)]
-    saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may lie in another
+    saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may be inside another
     for data in site_packages.glob("*botocore/data"):
         for service in data.iterdir():
             if service.is_dir() and service.name not in AWS_SERVICES:

@@ -6,7 +6,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 
 
 def problem(major: int, minor: int, executable: str) -> str:
-    """Return what is wrong with an interpreter of this version, or "" when it will do."""
+    """Return what is wrong with an interpreter of this version, or "" if nothing is."""
     if not OLDEST <= (major, minor) <= NEWEST:
         return (
             "Sluice needs Python {}.{} to {}.{}, and {} is Python {}.{}. "

@@ -100,11 +100,11 @@ def common_options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Handle the options that need no command."""
+    """Handle the options that work without a command."""
 
 
 class QuestionUnanswered(TerminalError):
-    """A question must be answered, and there is no terminal."""
+    """A question needs an answer, and there is no terminal."""
 
 
 @app.command()
@@ -348,7 +348,7 @@ def main() -> None:
 def _environment(
     name: str | None, *, stack: str | None, region: str | None, profile: str | None, parameters: list[str]
 ) -> Environment:
-    """Return the named environment, with the options in place of the file's values."""
+    """Return the named environment; options override the file's values."""
     from deployment.aws.environments import load_environment
 
     named = load_environment(name)

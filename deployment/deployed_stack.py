@@ -81,7 +81,7 @@ DeployedStack: TypeAlias = Endpoints | AwsStack
 
 @contextmanager
 def selected_stack(selection: StackSelection, state_dir: Path, users: Mapping[str, str]) -> Iterator[DeployedStack]:
-    """Give the stack that the options select.
+    """Connect to the stack that the options select.
 
     Args:
         selection: from the options.

@@ -13,7 +13,7 @@ AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 
 @contextmanager
 def only(environment: dict[str, str]) -> Iterator[None]:
-    """Make `environment` this process's AWS, Prefect and Sluice variables; restore the user's afterwards."""
+    """Use `environment` for this process's AWS, Prefect and Sluice variables; restore the user's afterwards."""
     before = {name: value for name, value in os.environ.items() if name.startswith(AMBIENT_PREFIXES)}
     ours = {name: value for name, value in environment.items() if name.startswith(AMBIENT_PREFIXES)}
     try:

@@ -25,7 +25,7 @@ ProfileOption = Annotated[
     typer.Option("--profile", help="The AWS profile; by default the environment's credentials.", show_default=False),
 ]
 
-_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # no address: the stack has it
+_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # without addresses, which the stack has
 
 
 class StackOptionMissing(TerminalError):

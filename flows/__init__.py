@@ -1,3 +1,3 @@
-"""What runs in the container and from Prefect."""
+"""The flows: what the container and Prefect start."""
 
 __version__ = "0.1.0"

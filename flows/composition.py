@@ -23,7 +23,7 @@ LOG = logging.getLogger("sluice")
 
 
 def assemble(settings: PipelineSettings) -> Parts:
-    """Put together the parts that `settings` describe."""
+    """Build the parts that `settings` describe."""
     return Parts(
         settings=settings,
         store=ObjectStore(settings.landing_bucket, settings.published_bucket),
@@ -33,11 +33,11 @@ def assemble(settings: PipelineSettings) -> Parts:
 
 
 def parts_of_environment() -> Parts:
-    """Put together the parts that the environment describes or, in a run of a deployment in Prefect, the settings block
-    of the deployment's stack where the environment configures none or another one.
+    """Build the parts from the environment or, in a run of a Prefect deployment, from the settings block of the
+    deployment's stack if the environment configures no stack or another one.
 
     Raises:
-        SettingsMissing: neither is there.
+        SettingsMissing: neither the environment nor a block has the settings.
     """
     stack = runtime.deployment.name  # a deployment has the name of its stack; None outside of a deployment's run
     if stack and os.environ.get("SLUICE_STACK") != stack:
@@ -66,7 +66,7 @@ def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"{metadata_uri}/task", timeout=2) as response:  # noqa: S310 (http only, above)
             metadata = json.load(response)
-    except (OSError, ValueError, HTTPException):  # the last one where the answer breaks off
+    except (OSError, ValueError, HTTPException):  # covers answers that break off
         metadata = None
     if not isinstance(metadata, dict) or "TaskARN" not in metadata:
         LOG.warning("the ECS metadata endpoint does not name this task")

@@ -2,7 +2,7 @@
 
     python -m flows.drain_queue
 
-Exit codes: 0 when the receipt of SLUICE_RUN_ID exists (or when none was asked for), 2 when the environment does not
+Exit codes: 0 when the receipt of SLUICE_RUN_ID exists (or SLUICE_RUN_ID is not set), 2 when the environment does not
 configure the pipeline, 75 when the receipt does not exist, 143 after SIGTERM without that receipt.
 """
 
@@ -46,7 +46,7 @@ EXIT_MISCONFIGURED = 2
 EXIT_NO_RECEIPT = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
-_SHUTDOWN_SECONDS = 15  # how long the interpreter may take to end, once everything is done
+_SHUTDOWN_SECONDS = 15  # how long the interpreter may take to exit, once everything is done
 _LAST_POLL_SECONDS = 1  # how long to poll for more messages once this task's upload is done
 
 
@@ -60,7 +60,7 @@ class QueueConsumer:
     def __init__(self, parts: Parts, identity: TaskIdentity, process: Callable[[UploadJob], Receipt]) -> None:
         """Args:
         identity: which run this task was started for.
-        process: takes one upload to its end.
+        process: processes one upload and returns its receipt.
         """
         self._parts = parts
         self._identity = identity
@@ -94,7 +94,7 @@ class QueueConsumer:
             upload = UploadMessage.from_json(message.body)
         except MessageUnreadable as error:
             _log(logging.ERROR, "message unreadable", message, error=str(error))
-            self._release(message, after_seconds=0)  # its deliveries run out at once: the dead-letter queue keeps it
+            self._release(message, after_seconds=0)  # returned at once, until it moves to the dead-letter queue
             return
         with log_context(run_id=upload.run_id):
             self._handle_upload(message, upload)
@@ -107,13 +107,13 @@ class QueueConsumer:
                 receipt = self._process(self._job(message, upload))
         except ReceiptConflict as error:
             _log(logging.ERROR, "receipt conflict", message, error=str(error))
-            self._acknowledge(message)  # there is a receipt; delivering this again would change nothing
+            self._acknowledge(message)  # there is a receipt; another delivery would change nothing
         except SluiceError as error:
             self._give_back(message, error)
         except Exception as error:  # noqa: BLE001 (one upload's unexpected error must not end the task of the others)
             self._give_back(message, StageBroke(f"{type(error).__name__} at {place_of(error.__traceback__)}"))
         except (Stopped, TerminationSignal):
-            _log(logging.WARNING, "stopped, giving the message back", message)
+            _log(logging.WARNING, "stopped, returning the message", message)
             self._release(message, after_seconds=0)
             raise
         else:
@@ -141,7 +141,7 @@ class QueueConsumer:
         delay = self._parts.settings.retry_delay_seconds * message.receive_count
         _log(
             logging.WARNING if isinstance(error, TransientError) else logging.ERROR,
-            "not done, giving the message back",
+            "not done, returning the message",
             message,
             error=f"{type(error).__name__}: {error}",
             again_in_seconds=delay,
@@ -162,7 +162,7 @@ class QueueConsumer:
             return
         except SluiceError as error:
             # It becomes visible by itself when its timeout ends.
-            _log(logging.WARNING, "message not given back", message, error=f"{type(error).__name__}: {error}")
+            _log(logging.WARNING, "message not returned", message, error=f"{type(error).__name__}: {error}")
 
 
 def main() -> int:
@@ -211,8 +211,8 @@ if __name__ == "__main__":
         }
     ):
         code = main()
-    # Prefect sends the last logs while the interpreter ends. When its API is away that would take minutes, and all that
-    # counts is done by now.
+    # Prefect sends the last logs while the interpreter exits. When its API is down, that would take minutes, and the
+    # work is already done.
     shutdown = threading.Timer(_SHUTDOWN_SECONDS, os._exit, [code])
     shutdown.daemon = True
     shutdown.start()

@@ -1,4 +1,4 @@
-"""The flow that records why a run crashed; an automation starts it for every run in a state Crashed
+"""The flow that records why a run crashed; an automation starts it for every crashed run
 (deployment/prefect_setup/automations.yaml)."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flows.observability.crashes import UNEXPLAINED, investigate
     persist_result=False,
 )
 def explain_crash(flow_run_id: UUID) -> State[Any]:
-    """Show in a crashed flow run's state, and in an artifact of it, why it crashed.
+    """Show why a flow run crashed, in its state and in an artifact.
 
     Args:
         flow_run_id: The flow run that crashed.

@@ -54,13 +54,13 @@ def process_upload(
     Prefect's form for a custom run shows these texts.
 
     Args:
-        key: The object's key, as incoming/orders/monday.csv, or its whole s3:// URI.
+        key: The object's key, such as incoming/orders/monday.csv, or its whole s3:// URI.
         bucket: Its bucket; empty: the landing bucket.
         version_id: The object version; empty: the newest one.
-        dataset: Judge by this dataset's contract; empty: by the one that the key belongs to.
+        dataset: Use this dataset's contract; empty: the contract that matches the key.
         force: Process it again although it has a receipt; the new receipt replaces the old one.
         dry_run: Validate and preprocess, but write nothing.
-        contract: Fields of the contract to change for this run, as {"bad_rows": {"max_fraction": 0.5}}.
+        contract: Fields of the contract to change for this run, such as {"bad_rows": {"max_fraction": 0.5}}.
     """
     parts = parts_of_environment()
     try:
@@ -83,10 +83,10 @@ def job_by_hand(
     force: bool = False,
     dry_run: bool = False,
 ) -> UploadJob:
-    """Find out what an S3 event would have contained, for a run that a person started.
+    """Build the message that an S3 event would have caused, for a run that a person started.
 
     Raises:
-        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed like that.
+        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed in this way.
     """
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
@@ -104,15 +104,15 @@ def job_by_hand(
     )
     existing = read_receipt(parts.store, upload.run_id)
     if existing and (force or _is_retry_of(existing)):
-        # S3's listing has no sequencer: without the event's, versions of one second could change places.
+        # S3's listing has no sequencer: without the event's, versions of the same second could be ordered wrongly.
         upload = replace(upload, attempt=existing.attempt + 1, sequencer=existing.source.sequencer)
-    task = task_identity()  # one of the stack's, when a worker of type ecs started this run
+    task = task_identity()  # a task of the stack, if a worker of type ecs started this run
     chain = Chain(task_arn=task.task_arn)
     return UploadJob(upload, chain, contract=contract, by_hand=True, dry_run=dry_run, log=task.log)
 
 
 def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, Any]) -> Contract | None:
-    """Return the contract that the parameters ask for; None when that is the one that the key belongs to."""
+    """Return the contract that the parameters request; None for the contract that matches the key."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
         if not changes:
@@ -125,14 +125,14 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
 
 
 def _is_retry_of(receipt: Receipt) -> bool:
-    """Return whether this flow run wrote that receipt, ended, and was then started again with Retry: a person who
-    presses Retry on a finished run wants it done again."""
+    """Return whether this flow run wrote `receipt`, ended, and was then started again with Retry: a person who
+    presses Retry on a finished run wants the file processed again."""
     run_id = str(runtime.flow_run.id)
     if (runtime.flow_run.run_count or 1) < 2 or receipt.chain.flow_run_id != run_id:
         return False
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(UUID(run_id))
-    # Where Retry was never pressed, a task merely took the run over.
+    # If Retry was never pressed, another task merely took over the run.
     asked = [state.timestamp for state in states if state.type is StateType.SCHEDULED]
-    # Another delivery of the message may have come first, after Retry was pressed on a run that had crashed.
+    # After Retry on a crashed run, another delivery of the message may have been processed first.
     return max(asked, default=datetime.min.replace(tzinfo=UTC)) > datetime.fromisoformat(receipt.created_at)

@@ -3,11 +3,11 @@
 S3 may drop an event when Lambda is overloaded for hours, a notification may be configured after the first files
 arrived, and an embedded cloud that is killed loses the events in its memory. So the landing bucket is compared with the
 receipts: an object version that has neither a receipt nor an execution some time after it arrived was never dispatched.
-It is dispatched as the Lambda would have done, under the same run id, so it is harmless to do this twice, or while a
-late event arrives.
+Reconcile dispatches it as the Lambda would have done, under the same run id, so dispatching it twice, or while a late
+event arrives, is harmless.
 
 An upload whose execution ended without a receipt was dispatched and given up: its message is in the dead-letter queue.
-It is reported, and dispatched again only on request: doing that every hour would retry it forever.
+Reconcile reports it, and dispatches it again only on request: otherwise every hourly run would retry it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The period of uploads to check: older ones are not looked at, younger ones may still be in progress."""
+    """The period of uploads to check: older ones are skipped, younger ones may still be in progress."""
 
     since: datetime
     until: datetime
@@ -61,11 +61,11 @@ class ReconcileResult:
 
     Attributes:
         looked_at: number of object versions in the window.
-        under_way: number of uploads with a running execution and no receipt yet.
+        under_way: number of uploads that have a running execution and no receipt yet.
         lost: uploads that were never dispatched, at most `max_found`.
         given_up: uploads whose execution ended without a receipt, with its status; the first `max_found`.
         given_up_count: number of all given-up uploads.
-        unidentified: number of uploads from a time without versioning; only S3's event could identify their run.
+        unidentified: number of uploads made while the bucket had no versioning; only S3's event identifies their run.
         more: whether the search stopped because `max_found` lost uploads were found.
         orphaned: number of data objects that no receipt references, or only a superseded one.
     """
@@ -93,7 +93,7 @@ def find_lost(
     """Compare the landing bucket with receipts and executions, page by page, with one page in memory.
 
     Args:
-        prefix: of the keys to check.
+        prefix: prefix of the keys to check.
         max_found: number of lost uploads to stop at, and of given-up uploads to list.
         is_data: whether the trigger dispatches a key.
     """
@@ -107,7 +107,7 @@ def find_lost(
             found.lost.append(upload)
         elif status == _RUNNING:
             found.under_way += 1
-        elif not has_receipt(store, upload.run_id):  # it may have been written since the first check
+        elif not has_receipt(store, upload.run_id):  # the receipt may have been written since the first check
             found.given_up_count += 1
             if len(found.given_up) < max_found:
                 found.given_up.append((upload, status))
@@ -184,7 +184,7 @@ def reconcile(
         is_data=lambda key: not is_ignored(key, settings.incoming_prefix, settings.ignored_names),
     )
     get_run_logger().info(
-        "%s uploads came between %s and %s: %s lost, %s given up, %s under way.",
+        "%s uploads arrived between %s and %s: %s lost, %s given up, %s under way.",
         f"{found.looked_at:,}",
         window.since.isoformat(timespec="minutes"),
         window.until.isoformat(timespec="minutes"),
@@ -261,8 +261,8 @@ def _dispatch(executions: Executions, upload: UploadMessage, *, dry_run: bool) -
 def reconcile_summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
     """Return what was found, in Markdown."""
     lines = [
-        f"**{found.looked_at:,}** uploads came between {window.since:%Y-%m-%d %H:%M} and {window.until:%Y-%m-%d %H:%M} "
-        f"UTC. Of these **{len(found.lost):,}** have neither a receipt nor an execution"
+        f"**{found.looked_at:,}** uploads arrived between {window.since:%Y-%m-%d %H:%M} and "
+        f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** have neither a receipt nor an execution"
         + (" (nothing was done: dry run)." if dry_run else "."),
         f"{found.under_way:,} are under way.",
     ]

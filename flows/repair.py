@@ -1,9 +1,9 @@
 """Repair: put corrected quarantine rows back into their file, and process the file again under the same contract.
 
-The whole file is judged and preprocessed again, so that the result is what a clean upload would have given: steps that
-look at all rows (duplicates, fitted values) see the corrected ones among the others. The result is a new attempt at the
-same object version: its receipt replaces the earlier one by compare-and-swap. The corrections are kept next to the
-quarantine and named in the receipt, so that every later attempt builds on them: the next repair, and a forced re-run.
+The whole file is validated and preprocessed again, so the result is the same as for a clean upload: steps that need all
+rows (duplicates, fitted values) see the corrected rows too. The result is a new attempt at the same object version; its
+receipt replaces the earlier one by compare-and-swap. The corrections are stored next to the quarantine file and named
+in the receipt, so later attempts (the next repair, a forced re-run) include them.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
 def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
     """Publish a run's file again, with corrected rows, and return the receipt that replaces the earlier one.
 
-    Prefect shows it as a run of the upload's deployment; when Prefect is away it is done without.
+    Prefect shows it as a run of the upload's deployment; when Prefect is down, the repair runs without it.
 
     Raises:
         NothingToRepair: the run has nothing in quarantine.
         CorrectionsUnusable: the corrected rows do not fit the file.
-        RepairRejected: the file would be rejected with them.
+        RepairRejected: the file would be rejected with the corrected rows.
         ReceiptConflict: another attempt replaced the receipt in the meantime.
     """
     receipt = _repairable(parts, run_id)
@@ -76,7 +76,7 @@ def _repairable(parts: Parts, run_id: str) -> Receipt:
 
 
 def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> set[int]:
-    """The numbers of the rows in quarantine, and of those that were corrected before."""
+    """Return the numbers of the rows in quarantine and of those that were corrected before."""
     numbers: set[int] = set()
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         for place, output in enumerate(receipt.outputs):

@@ -41,8 +41,8 @@ class Dispatcher:
         """Send the message and start the execution of one upload.
 
         Raises:
-            botocore.exceptions.ClientError: a call was refused; doing all of it again is safe, since a second
-                message finds the first one's receipt and a second execution of the name is not started.
+            botocore.exceptions.ClientError: a call was refused; repeating both calls is safe, since a second message
+                finds the first one's receipt, and no second execution of the same name starts.
         """
         sent = self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=upload.to_json())
         return Dispatched(sent["MessageId"], self._start_execution(upload))

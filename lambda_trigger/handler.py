@@ -27,15 +27,15 @@ LOG.setLevel(logging.INFO)
 LOG.addHandler(logging.StreamHandler(sys.stdout))
 LOG.propagate = False
 
-# Several tries within one invocation; Lambda itself tries an asynchronous event twice more.
+# Several attempts within one invocation; Lambda itself retries an asynchronous event twice.
 _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
 
 
 class RecordsFailed(Exception):
     """At least one record could not be dispatched.
 
-    Raised once all were tried, so that Lambda repeats the event. The others are then dispatched twice, which the
-    receipts make harmless.
+    Raised after all records were tried, so that Lambda retries the event. The other records are then dispatched twice,
+    which the receipts make harmless.
     """
 
 

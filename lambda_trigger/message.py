@@ -105,12 +105,12 @@ def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequence
     event's sequencer do: the ETag alone would take a re-upload of the same bytes for the same upload.
     """
     identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]
-    # JSON keeps the parts apart: ("a", "b/c") and ("a/b", "c") must not meet.
+    # JSON separates the parts: ("a", "b/c") and ("a/b", "c") must give different ids.
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
 def slug(text: str) -> str:
-    """Return `text` in lower case with every run of other characters than `[a-z0-9_]` as one hyphen."""
+    """Return `text` in lower case, with one hyphen for every run of characters outside `[a-z0-9_]`."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
 
 

@@ -28,6 +28,7 @@ _ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/(?P<repository>[^:@]+)"
     r"(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+DEPLOYED = "deployed-"  # begins the tags that the template's lifecycle policy keeps
 _TAG_LENGTH = 24
 _LINES_SHOWN = 12
 _ANSWER_SECONDS = 30
@@ -199,6 +200,28 @@ def resolve_image(ecr: Any, uri: str, *, stack_name: str, account_id: str, regio
     if digest is None:
         raise ImageNotPushed(f"there is no image {uri}: push it first, or leave --image out to build it here")
     return f"{uri.partition('@')[0].removesuffix(':' + (parts['tag'] or ''))}@{digest}"
+
+
+def keep(ecr: Any, uri: str) -> None:
+    """Give an image in ECR, by digest, the tag of deployed ones, which pushed ones do not expire.
+
+    docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html
+    """
+    parts = _ECR.fullmatch(uri)
+    if parts is None or not parts["digest"]:
+        return
+    digest, repository = parts["digest"], parts["repository"]
+    tag = f"{DEPLOYED}{digest.removeprefix('sha256:')[:_TAG_LENGTH]}"
+    if find_digest(ecr, repository, {"imageTag": tag}):
+        return
+    (image,) = ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])["images"]
+    ecr.put_image(
+        repositoryName=repository,
+        imageManifest=image["imageManifest"],
+        imageManifestMediaType=image["imageManifestMediaType"],
+        imageTag=tag,
+        imageDigest=digest,
+    )
 
 
 def build(engine: Engine, recipe: Recipe, name: str) -> None:

@@ -20,6 +20,7 @@ from flows.refinery.errors import TerminalError
 NEVER_CREATED = "REVIEW_IN_PROGRESS"  # it has change sets, and none was executed
 _BUSY = "_IN_PROGRESS"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
+_PAUSE_FOR_ANOTHERS_SECONDS = 2.0
 _LONGEST_WAIT_SECONDS = 3_600.0  # for another's operation
 _CHANGE_SET_WAIT = {"Delay": 1, "MaxAttempts": 600}  # seconds, tries
 _MAX_REASONS = 5  # the first failure is the cause; most that follow are cancellations
@@ -34,7 +35,7 @@ _ADVICE = {
 }
 # CloudFormation validates some values before it starts, and then refers to this call for what it found.
 _SEE_EVENTS = "DescribeEvents"
-_REFUSAL = "ValidationError"  # CloudFormation's code for a template or parameter that it does not accept
+_REFUSAL = "ValidationError"  # CloudFormation's code for a template, parameter or stack name that it does not accept
 # CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")  # plain: as CloudFormation words it
 
@@ -172,7 +173,7 @@ class Stack:
             StackBusy: it did not end in time.
         """
         deadline = time.monotonic() + deadline_seconds
-        for attempt, pause in enumerate(_pauses()):
+        for attempt, pause in enumerate(_pauses(_PAUSE_FOR_ANOTHERS_SECONDS)):
             status = str((self.find() or {"StackStatus": NEVER_CREATED})["StackStatus"])
             if status == NEVER_CREATED or not status.endswith(_BUSY):
                 break
@@ -327,14 +328,16 @@ class Stack:
 def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
     """Return the stack of this name as CloudFormation describes it, or None where there is none.
 
-    It lists the stacks, because describing a stack that does not exist raises an error like any other.
+    One call, because listing all stacks of a large account is throttled. Only a stack that does not exist makes it
+    invalid: docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html
     """
-    pages = cloudformation.get_paginator("list_stacks").paginate()
-    for summary in (summary for page in pages for summary in page["StackSummaries"]):
-        if summary["StackName"] == name and summary["StackStatus"] != "DELETE_COMPLETE":
-            stack: dict[str, Any] = cloudformation.describe_stacks(StackName=summary["StackId"])["Stacks"][0]
-            return stack
-    return None
+    try:
+        stack: dict[str, Any] = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    except ClientError as error:
+        if aws_error_code(error) != _REFUSAL:
+            raise
+        return None
+    return stack
 
 
 def outputs_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
@@ -347,9 +350,8 @@ def parameters_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
     return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", [])}
 
 
-def _pauses() -> Iterator[float]:
+def _pauses(pause: float = _FIRST_PAUSE_SECONDS) -> Iterator[float]:
     """Yield growing pauses: a short operation ends at once, a long one stays below CloudFormation's rate limit."""
-    pause = _FIRST_PAUSE_SECONDS
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

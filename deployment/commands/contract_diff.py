@@ -41,7 +41,7 @@ def diff(console: Console, before: str, after: str, contracts: Path) -> None:
 
 @contextmanager
 def _contract(name: str, contracts: Path) -> Iterator[Contract]:
-    """The contract of a name, path, or REVISION:DATASET; its files exist while the block runs."""
+    """Provide the contract of a name, path, or REVISION:DATASET; its files exist while the block runs."""
     revision, colon, dataset = name.rpartition(":")
     if not colon or Path(name).exists():
         yield contract_of(name, contracts)

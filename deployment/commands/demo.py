@@ -40,7 +40,7 @@ class Sample:
 
 
 def _write_penguins(path: Path) -> ExpectedOutcome:
-    """The real data set: two of its 344 birds were never measured."""
+    """Write the real data set: two of its 344 birds were never measured."""
     shutil.copyfile(_PENGUINS, path)
     return ExpectedOutcome(344, published=342, quarantined=2, dropped=0, rejected=False)
 

@@ -1,6 +1,6 @@
-"""`sluice deploy`: brings an environment on AWS up to date, from the image to a file that went through it.
+"""`sluice deploy`: brings an environment on AWS up to date, from the image to a test file that passes through it.
 
-Every step first looks at what is there already, so the same command continues after a failure, wherever that was:
+Every step first checks what already exists, so the same command continues after a failure in any step:
 
     account and region -> Prefect answers -> the stack's state -> the image -> the stack -> Prefect -> one small file
 """
@@ -8,10 +8,11 @@ Every step first looks at what is there already, so the same command continues a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -22,7 +23,15 @@ from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
-from deployment.aws.stack import NEVER_CREATED, Change, ChangesDeclined, Stack, StackUnusable, parameters_of
+from deployment.aws.stack import (
+    NEVER_CREATED,
+    Change,
+    ChangesDeclined,
+    Stack,
+    StackUnusable,
+    outputs_of,
+    parameters_of,
+)
 from deployment.commands.deploy_show import Ask, EventLog, show_changes, show_destination
 from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import Uploads, UploadState
@@ -31,23 +40,28 @@ from deployment.prefect_setup.access import PrefectAccess, prefect_access
 from deployment.prefect_setup.setup import check_prefect, register_stack
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
-from flows.refinery.errors import TerminalError
+from flows.refinery.errors import TerminalError, TransientError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
 REPOSITORY_ONLY = ("ImageRepository", "ImageRepositoryUri")
+NETWORK = ("SubnetIds", "SecurityGroupIds", "AssignPublicIp", "PrivateNetwork", "AvailabilityZones")
 _CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update can leave these
 
 
 class AccountUnexpected(TerminalError):
-    """The credentials are another account's than the environment's file allows."""
+    """The credentials belong to another account than the environment's file allows."""
 
 
 class PrefectAddressMissing(TerminalError):
     """The deployment has no address of Prefect's API: the parameter PrefectApiUrl is missing."""
 
 
+class NetworkInUse(TransientError):
+    """The deployment would change the network while executions or tasks of the stack use it; nothing was changed."""
+
+
 class DeploymentDeclined(TerminalError):
-    """A question was answered with no; what was done before it stays."""
+    """A question was answered with no; earlier steps are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +69,10 @@ class DeployOptions:
     """How to deploy.
 
     Attributes:
-        environment: where, and with which parameters.
+        environment: where to deploy, and with which parameters.
         dry_run: show everything, deploy nothing.
         skip_prefect: register nothing in Prefect.
-        smoke_test: send one small file through at the end.
+        smoke_test: process one small file at the end.
         smoke_test_seconds: how long that file may take.
         home: a folder for what Prefect's programs keep.
     """
@@ -72,7 +86,7 @@ class DeployOptions:
 
 
 def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], ask: Ask) -> bool:
-    """Bring the environment up to date; return whether the smoke test's file was published (or none was wanted).
+    """Bring the environment up to date; return whether the smoke test's file was published (or no test was requested).
 
     Args:
         users: the caller's own AWS variables (stack_options.users_environment).
@@ -80,7 +94,7 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
 
     Raises:
         ContractInvalid: a contract that would go into the image is wrong.
-        SluiceError: one class for each cause; what was done stays, and the same command continues from there.
+        SluiceError: one class for each cause; finished steps are kept, and the same command continues from there.
     """
     environment = options.environment
     check_stack_name(environment.stack)
@@ -88,6 +102,35 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
         check_contracts(Contracts.load(CONTRACTS))  # in the image a wrong one would reject every file
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, options, access, ask).run()
+
+
+def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None, asked: Mapping[str, str]) -> None:
+    """Refuse to change a network that is in use.
+
+    A running execution keeps the definition that it started with, hence the old subnets, and a task's network interface
+    keeps its subnet and group from being deleted.
+    docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html
+
+    Args:
+        client: makes the client of a service.
+        stack: as CloudFormation describes it; None where there is none.
+        asked: the parameters to deploy with.
+
+    Raises:
+        NetworkInUse: an execution or a task runs.
+    """
+    before, outputs = parameters_of(stack), outputs_of(stack)
+    changed = [name for name in NETWORK if asked.get(name, before.get(name)) != before.get(name)]
+    if not changed or "StateMachineArn" not in outputs:
+        return
+    machine, cluster = outputs["StateMachineArn"], outputs["ClusterArn"]
+    runs = client("stepfunctions").list_executions(stateMachineArn=machine, statusFilter="RUNNING", maxResults=1)
+    tasks = client("ecs").list_tasks(cluster=cluster, maxResults=1)
+    if runs["executions"] or tasks["taskArns"]:
+        raise NetworkInUse(
+            f"{', '.join(changed)} cannot change while uploads are processed: executions keep the subnets that they "
+            f"started with. Stop the uploads, wait until no execution of {machine} and no task runs, then deploy again"
+        )
 
 
 class Deployment:
@@ -109,11 +152,14 @@ class Deployment:
             if not self._options.skip_prefect:
                 check_prefect(self._prefect(parameters))
             self._make_way()
+            if not self._options.dry_run:
+                check_network(client_of, self._stack.find(), self._environment.parameters)
             recipe = images.Recipe(parameters.get("TaskCpuArchitecture", "X86_64"), self._environment.build_arguments)
             image_uri = image_uri or self._image(recipe)
             if self._options.dry_run:
                 self._preview(image_uri)
                 return True
+            images.keep(self._ecr, image_uri)
         self._deploy(image_uri)
         target = find_aws_stack(self._access, self._name)
         if not self._options.skip_prefect:
@@ -161,7 +207,7 @@ class Deployment:
         return prefect_access(parameters, api_url=self._environment.prefect_url_from_here)
 
     def _make_way(self) -> None:
-        """Wait for another's operation on the stack, and offer to delete a stack whose creation failed."""
+        """Wait for another operation on the stack, and offer to delete a stack whose creation failed."""
         status = self._stack.wait_while_busy(
             lambda busy: self._console.print(
                 f"The stack {self._name} is in {busy}: waiting until that operation has ended. Ctrl-C leaves it alone."
@@ -207,7 +253,7 @@ class Deployment:
             self._console.out(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
             return expected
         if uri is None:
-            # A task cannot run an image that is nowhere, so the stack starts with the image's repository alone.
+            # A task cannot run an image that does not exist, so the stack starts with the image's repository alone.
             self._console.print("The stack starts with the repository that its image is pushed to; the rest follows.")
             uri = self._deploy(expected, only=REPOSITORY_ONLY)["ImageRepositoryUri"]
         with shown_steps(self._console) as on_step:
@@ -255,7 +301,7 @@ class Deployment:
             register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsStack) -> bool:
-        """Send one small file through; return whether it was published."""
+        """Process one small file; return whether it was published."""
         with tempfile.TemporaryDirectory(prefix="sluice-smoke-") as folder:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")

@@ -39,7 +39,7 @@ def destroy(
     Args:
         users: the caller's own AWS variables (stack_options.users_environment).
         delete_data: also delete what was uploaded and published; nothing brings it back.
-        type_in: asked for the name of each bucket before it is deleted.
+        type_in: asks for the name of each bucket before it is deleted.
         home: a folder for what Prefect's programs keep.
 
     Raises:
@@ -79,7 +79,7 @@ def destroy(
 
 
 def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_tasks: Callable[[], int]) -> tuple[str, ...]:
-    """Delete the stack once none of its tasks is left, because a task keeps its cluster from being deleted.
+    """Delete the stack once all its tasks have stopped, because a task keeps its cluster from being deleted.
 
     Args:
         delete: deletes the stack; returns the buckets that are left.
@@ -128,7 +128,7 @@ def _end_tasks(console: Console, cluster: str) -> int:
 def _remove_from_prefect(
     console: Console, environment: Environment, parameters: Mapping[str, str], *, region: str, home: Path
 ) -> None:
-    """Remove what `sluice deploy` registered there. The stack is gone, so a Prefect that is away stops nothing."""
+    """Remove what `sluice deploy` registered in Prefect; if Prefect is down, only warn: the stack is deleted by now."""
     if not parameters.get("PrefectApiUrl"):
         return
     try:

@@ -101,7 +101,7 @@ def run_id_from(file: Path | None, named: str | None) -> str:
 
 @contextmanager
 def _parts(cloud: DeployedStack) -> Iterator[Parts]:
-    """The parts of `cloud`, and its Prefect, for this process."""
+    """Provide the parts of `cloud` and its Prefect to this process."""
     environment = {**cloud.environment, **pipeline_settings(cloud.outputs), **_QUIET}
     with only(environment), ExitStack() as stack:
         # Prefect reads the environment when it is imported, which may already have happened.

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from deployment.commands import visible_line
 from deployment.commands.uploads import TrackedUpload, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, receipt_key
@@ -28,7 +29,7 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 @contextmanager
 def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
-    """Show the current step, in a spinner or as one line per step; give the function to call when a step begins."""
+    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins."""
     begun = time.monotonic()
     if not console.is_terminal:
         yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
@@ -39,7 +40,7 @@ def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[Callable[[], None]]:
-    """Show uploads in a live table or as one line per change; give the function to call after each poll."""
+    """Show uploads in a live table or as one line per change; yield the function to call after each poll."""
     if console.is_terminal:
         with Live(get_renderable=lambda: _table(uploads), console=console, refresh_per_second=8) as live:
             yield live.refresh
@@ -52,7 +53,7 @@ def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[C
             if printed.get(upload.message.run_id) != news:
                 printed[upload.message.run_id] = news
                 more = upload.note or rows_of(upload.receipt)
-                console.out(f"{upload.seconds:5.1f} s  {upload.stage:<9}  {upload.name}  {more}".rstrip())
+                console.out(f"{upload.seconds:5.1f} s  {upload.stage:<9}  {visible_line(upload.name)}  {more}".rstrip())
 
     yield print_changes
 
@@ -65,7 +66,7 @@ def _table(uploads: list[TrackedUpload]) -> Table:
     for upload in uploads:
         style = _STYLES[upload.stage]
         table.add_row(
-            escape(upload.name),
+            escape(visible_line(upload.name)),
             f"[{style}]{_marks(upload.stage)} {upload.stage}[/]",
             upload.note or rows_of(upload.receipt),
             f"{upload.seconds:.1f} s",
@@ -107,7 +108,7 @@ def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[Tra
     """Print the outcome of each upload, the reasons, and its receipt's address."""
     for upload in uploads:
         style, rows = _STYLES[upload.stage], rows_of(upload.receipt)
-        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(upload.name)}[/]  {rows}")
+        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(visible_line(upload.name))}[/]  {rows}")
         lines = details_of(upload.receipt) if upload.receipt else [upload.problem or "no receipt"]
         if upload.stage in _FINISHED_WELL:
             lines.append(receipt_address(cloud, upload.message.run_id))

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from deployment.commands import visible_line
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.uploads import Uploads
 from deployment.deployed_stack import DeployedStack
@@ -26,11 +27,11 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
     queues = uploads.queue_lengths()
     if as_json:
         document = json.dumps(_document(cloud, running, receipts, queues), indent=2)
-        console.print_json(document) if console.is_terminal else console.out(document)
+        console.print_json(document, ensure_ascii=True) if console.is_terminal else console.out(document)
         return
     _print_uploads(console, running, receipts)
     console.print(
-        f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} being worked on, "
+        f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} in progress, "
         f"{queues['given_up']} in the dead-letter queue",
         f"Prefect UI {cloud.prefect_ui_url}   AWS {cloud.aws_endpoint_url or cloud.region}",
         f"receipts   s3://{cloud.outputs['PublishedBucket']}/receipts/",
@@ -56,7 +57,7 @@ def _print_uploads(console: Console, running: list[UploadMessage], receipts: lis
 
 
 def _print_line(console: Console, when: str, run_id: str, state: str, key: str, rows: str) -> None:
-    console.print(f"{when}  {run_id[:8]}  {state}  [bold]{escape(key)}[/]  {rows}".rstrip())
+    console.print(f"{when}  {run_id[:8]}  {state}  [bold]{escape(visible_line(key))}[/]  {rows}".rstrip())
 
 
 def _document(

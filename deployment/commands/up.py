@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
+from deployment.commands import visible_line
 from deployment.commands.show import details_of, rows_of, shown_steps
 from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
@@ -57,5 +58,7 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
         seen.update(new)
         for receipt in uploads.receipts(reversed(new[:_NEWS_SHOWN])):
             reasons = "; ".join(details_of(receipt)[:3])
-            console.out(f"{receipt.status:<9}  {receipt.source.key}  {rows_of(receipt)}  {reasons}".rstrip())
+            console.out(
+                f"{receipt.status:<9}  {visible_line(receipt.source.key)}  {rows_of(receipt)}  {reasons}".rstrip()
+            )
         time.sleep(_LOOK_SECONDS)

@@ -26,7 +26,7 @@ _MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
 
 class FileUnusable(TerminalError):
-    """The file to upload does not exist, is not a file, cannot be read, or is too large for one call."""
+    """The file to upload does not exist, is not a file, cannot be read, or is too large for one upload call."""
 
 
 class UploadState(StrEnum):
@@ -52,8 +52,8 @@ class TrackedUpload:
         name: shown to the user.
         message: its identity.
         started: when it was uploaded, on the monotonic clock.
-        stage: its state; never goes back.
-        receipt: once there is one.
+        stage: its state; it only advances.
+        receipt: its receipt, once it exists.
         execution_status: its execution's status in Step Functions; None until it exists.
         problem: why it failed without a receipt.
         note: shown while it is processed.
@@ -89,7 +89,7 @@ class TrackedUpload:
 
 
 class Uploads:
-    """Uploads to one stack, and reads what it did."""
+    """Uploads to one stack, and reads its progress and results."""
 
     def __init__(self, cloud: DeployedStack) -> None:
         self._cloud = cloud
@@ -207,7 +207,7 @@ class Uploads:
         upload.problem = ": ".join(filter(None, (execution.get("error"), execution.get("cause"))))
 
     def _prefect_runs(self, run_ids: list[str]) -> dict[str, str]:
-        """Return the flow runs' state types by run id; nothing if Prefect does not answer."""
+        """Return the flow runs' state types by run id; none if Prefect does not respond."""
         if not run_ids:
             return {}
         url = f"{self._cloud.prefect_api_url}/flow_runs/filter"
@@ -221,7 +221,7 @@ class Uploads:
             )
             found = answer.raise_for_status().json()
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, SluiceError):
-            return {}  # also where a key may not be read: only the display suffers
+            return {}  # also if a key may not be read: only the display suffers
         return {run["idempotency_key"]: run["state_type"] for run in found}
 
 

@@ -3,8 +3,8 @@
     with LocalCloud(Path(".sluice")) as cloud:
         cloud.client("s3").list_buckets()
 
-It reads and writes nothing outside its state folder: no ~/.aws, no ~/.prefect, no AWS or Prefect variable of
-the user's.
+It reads and writes nothing outside its state folder: not ~/.aws, not ~/.prefect, and none of the user's AWS or Prefect
+variables.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEFAULT_AWS_PORT = 4566
 DEFAULT_PREFECT_PORT = 4200
 START_DEADLINE_SECONDS = 90.0
 _PREFECT_ATTEMPTS = 3
-_WORKER_READY = "started!"  # printed by Prefect; its server may still show an earlier run's worker as online
+_WORKER_READY = "started!"  # printed by Prefect; the server may still show an earlier worker as online
 _CLOUD_ENVIRONMENT = PROJECT_ROOT / ".venv-cloud"
 
 
@@ -88,7 +88,7 @@ class LocalCloud:
         self._emulator_extensions = emulator_extensions
         self._keep_template = False
 
-    # --- life ---
+    # --- start and stop ---
 
     def __enter__(self) -> Self:
         self.start()
@@ -211,13 +211,13 @@ class LocalCloud:
         home = self.state_dir / "prefect"
         if not self._prefect_options.database_url:
             self._keep_template = prefect_server.start_from_template(home, self.cache_dir)
-        command = [program("prefect"), "server", "start", "--host", ports.HOST, "--port", str(port)]
+        command = [sys.executable, "-m", "deployment.local.serve_prefect", str(port)]
         environment = self._environment | prefect_server.server_environment(home, port, self._prefect_options)
         self.prefect = self._begin("Prefect server", "prefect", command, environment)
         return port
 
     def _await_prefect(self, port: int, last: Endpoints | None) -> int:
-        """Wait for the server; start it on another port if this one was in use by then."""
+        """Wait for the server; start it on another port if another program took this one."""
         for attempt in range(1, _PREFECT_ATTEMPTS + 1):
             try:
                 self._wait_for_prefect(port)

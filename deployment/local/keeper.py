@@ -1,4 +1,4 @@
-"""Runs one service and ends it when the process that started it is gone, however that happened.
+"""Runs one service and ends it when the process that started it has ended for any reason.
 
     python -m deployment.local.keeper RECORDS WHAT GRACE_SECONDS COMMAND...
 

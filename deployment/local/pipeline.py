@@ -27,8 +27,8 @@ def bring_up(
     """Deploy everything into `cloud`, or update it, and return the stack's outputs.
 
     Args:
-        parameters: the template's, besides the image and Prefect's address.
-        timeouts: of the state machine and its task.
+        parameters: template parameters, besides the image and Prefect's address.
+        timeouts: the timeouts of the state machine and its task.
         on_step: called with a short description of each step.
 
     Raises:
@@ -50,7 +50,7 @@ def bring_up(
 
 
 def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
-    """Return Prefect's address; its password, if any, becomes a secret in the cloud, as on AWS."""
+    """Return the parameters for Prefect's address; a password becomes a secret in the cloud, as on AWS."""
     address = {"PrefectApiUrl": cloud.endpoints.prefect_api_url}
     auth_string = cloud.endpoints.prefect_auth_string
     if not auth_string:

@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on `port`, be it on loopback or on every interface."""
+    """Return whether nothing listens on `port`, on loopback or on all interfaces."""
     with socket.socket() as probe:
         probe.settimeout(1)
         if probe.connect_ex((HOST, port)) == 0:

@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployment.local.own_pages import own_origins
 from deployment.local.ports import HOST
 
 _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -35,10 +36,11 @@ def server_environment(home: Path, port: int, options: ServerOptions = ServerOpt
     environment = client_environment(home, port, options.auth_string) | {
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_origins(port)),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # else it writes into the installed package
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database_url or f"sqlite+aiosqlite:///{database(home)}",
-        # With the default, memory, a restart loses which runs hold slots of a limit, and those are never released.
+        # With the default, memory, a restart loses which runs hold slots of a limit, and never releases the slots.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -60,7 +62,7 @@ def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str
 
 
 def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
-    """Whether the server on `port` is ready, and is the one of `home`.
+    """Return whether the server on `port` is ready and belongs to `home`.
 
     Another local cloud that starts at the same moment may have taken the port; its server would answer too.
     """

@@ -24,7 +24,7 @@ class ProcessRecord:
 
     Attributes:
         pid: its process id, which is also its group's.
-        started: when it started; comparable on this machine since its boot only.
+        started: when it started; comparable only on this machine, until it reboots.
         what: its description, shown to people.
     """
 
@@ -33,7 +33,7 @@ class ProcessRecord:
     what: str
 
     def is_alive(self) -> bool:
-        """Whether this process still runs (a zombie does not)."""
+        """Return whether this process still runs (a zombie does not)."""
         return start_of(self.pid) == self.started
 
     def end(self, grace_seconds: float) -> None:

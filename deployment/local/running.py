@@ -36,7 +36,7 @@ def running_cloud(state_dir: Path) -> Endpoints:
 
 @contextmanager
 def some_cloud(cloud: LocalCloud, on_step: Callable[[str], None]) -> Iterator[Endpoints]:
-    """Give the cloud that runs on the same state folder, or start `cloud` with the pipeline and stop it afterwards."""
+    """Use the cloud that runs on the same state folder, or start `cloud` with the pipeline and stop it afterwards."""
     if StateLock(cloud.state_dir).is_taken():
         yield running_cloud(cloud.state_dir)
         return

@@ -43,9 +43,11 @@ class Service:
     def start(self) -> None:
         """Start it; `wait_until` waits until it is ready."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.log_path.parent.chmod(0o700)  # logs may quote what others must not read; the folder may be an older one
         if self.log_path.exists():
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
         keeper = [sys.executable, "-S", "-m", "deployment.local.keeper"]
+        self.log_path.touch(mode=0o600)
         with self.log_path.open("wb") as log:
             self._keeper = subprocess.Popen(
                 [*keeper, str(self.records), self.name, str(self.grace_seconds), *self.command],

@@ -1,4 +1,4 @@
-"""One local cloud per state folder: a lock that the system releases when its holder ends, however it ends."""
+"""One local cloud per state folder: a lock that the system releases when its holder ends for any reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deployment.local.errors import LocalCloudBusy
 
 
 class StateLock:
-    """The right to use a state folder."""
+    """A lock on a state folder."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "lock"
@@ -19,14 +19,14 @@ class StateLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds it."""
+        """Whether this object holds the lock."""
         return self._file is not None
 
     def acquire(self) -> None:
-        """Take it; create the folder if missing.
+        """Acquire the lock; create the folder if missing.
 
         Raises:
-            LocalCloudBusy: another process holds it.
+            LocalCloudBusy: another process holds the lock.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="utf-8")
@@ -44,13 +44,13 @@ class StateLock:
         self._file = file
 
     def release(self) -> None:
-        """Release it if it is held."""
+        """Release the lock if it is held."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def is_taken(self) -> bool:
-        """Whether any process, including this one, holds it."""
+        """Return whether any process, including this one, holds the lock."""
         if self.held or not self._path.exists():
             return self.held
         with self._path.open(encoding="utf-8") as file:

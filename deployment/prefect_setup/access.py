@@ -1,4 +1,4 @@
-"""The way to a stack's Prefect API: its address, and the key or password from the environment or Secrets Manager."""
+"""Find a stack's Prefect API: its address, and the key or password from the environment or Secrets Manager."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PrefectAccess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Prefect's own programs read."""
+        """The environment variables for Prefect's own programs."""
         given = {
             "PREFECT_API_URL": self.api_url,
             "PREFECT_API_KEY": self.api_key,
@@ -37,7 +37,7 @@ class PrefectAccess:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request must carry."""
+        """The headers that a request needs."""
         if self.api_key:
             return {"Authorization": f"Bearer {self.api_key}"}
         if self.auth_string:
@@ -52,11 +52,11 @@ class PrefectAccess:
 
 
 def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None) -> PrefectAccess:
-    """Return the way to the Prefect API that a stack with these parameters reports to.
+    """Return address and credentials of the Prefect API that a stack with these parameters reports to.
 
     Args:
-        parameters: the stack's.
-        api_url: its address as reached from here, where that differs from the one that tasks use.
+        parameters: the stack's parameters.
+        api_url: the API's address as this machine reaches it, if tasks use another one.
 
     Raises:
         AwsRefused: the secret may not be read.
@@ -69,9 +69,9 @@ def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None)
 
 
 def _secret(variable: str, arn: str) -> str:
-    """Return the variable's value, else the secret's; "" where there is no secret.
+    """Return the variable's value, else the secret's; "" if there is no secret.
 
-    A variable counts only where the stack uses such a secret: a key for another server must not go to this one.
+    The variable counts only if the stack uses such a secret: a key for another server must not be sent to this one.
     """
     if not arn:
         return ""

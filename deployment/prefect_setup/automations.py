@@ -67,7 +67,7 @@ def declared(
 
 
 def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield the entry, or one for each dataset with a deadline where it asks for that."""
+    """Yield the entry, or, if it is for each dataset, one entry per dataset with a deadline."""
     if not entry.pop("for_each_deadline", False):
         yield entry
         return
@@ -100,7 +100,7 @@ def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]]) -> Iterator
 
 @dataclass(frozen=True)
 class PrefectInventory:
-    """The ids of what the actions of automations name.
+    """The ids of the objects that automations' actions name.
 
     Attributes:
         blocks: by name.
@@ -121,7 +121,7 @@ class PrefectInventory:
         return cls({block["name"]: block["id"] for block in blocks_named(client, names.notify_block)}, deployments)
 
     def action(self, declared: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the action with an id in the place of the name; None where nothing has that name."""
+        """Return the action with an id instead of the name; None if nothing has that name."""
         rest = {key: value for key, value in declared.items() if key not in ("notify", "run")}
         if "notify" in declared:
             block = self.blocks.get(declared["notify"])
@@ -133,9 +133,9 @@ class PrefectInventory:
 
 
 def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[AutomationCore | None, list[str]]:
-    """Return the automation with ids in the place of names, and the names that do not exist.
+    """Return the automation with ids instead of names, and the names that do not exist.
 
-    There is no automation where no action is left.
+    The automation is None if no action is left.
 
     Raises:
         AutomationsInvalid: Prefect does not accept it.

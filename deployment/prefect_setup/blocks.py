@@ -34,8 +34,8 @@ def blocks_of(
         names: the stack's names in Prefect.
         outputs: the stack's outputs.
         environment: holds AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL, as far as they are set.
-        credentials: the stack's AWS Credentials block, where there is one. Keys that a person put into it are kept;
-            without any, boto3 finds the role of the task or what the worker's machine has.
+        credentials: the stack's AWS Credentials block, if it exists. Keys that a person put into it are kept; without
+            keys, boto3 finds the role of the task or the credentials of the worker's machine.
 
     Raises:
         SettingsMissing: the outputs are not those of a stack of Sluice's.

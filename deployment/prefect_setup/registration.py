@@ -1,4 +1,4 @@
-"""Registers one stack in Prefect, and removes exactly that again."""
+"""Registers one stack in Prefect, and removes exactly what it registered."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
 
     Args:
         stack: the stack's name.
-        pool: `local` or `ecs`: what executes runs that a person starts.
+        pool: `local` or `ecs`: the work pool for runs that a person starts.
 
     Raises:
         SettingsMissing: there is no such stack, or it is not one of Sluice's.
@@ -58,7 +58,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
     for name, block in blocks_of(names, outputs, os.environ, credentials_of_stack(stack)).items():
         block.save(name, overwrite=True)
         yield f"block {block.get_block_type_slug()}/{name}"
-    # The environment wins: ECS tasks of a local cloud run this folder's code, as processes.
+    # The environment has priority: ECS tasks of a local cloud run this folder's code, as processes.
     os.environ.setdefault("SLUICE_CODE_DIRECTORY", _CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT))
     os.environ.update(
         SLUICE_STACK=stack,
@@ -103,7 +103,7 @@ def _deploy_all() -> None:
 
 
 def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield what of the stack's is there, each with what deletes it. Automations come first: they start deployments."""
+    """Yield the stack's objects in Prefect, each with its delete function; automations first, as they start runs."""
     for name, automation_id in automations.present(client, names).items():
         yield f"automation {name}", partial(client.delete_automation, automation_id)
     for deployment in map(names.deployment, FLOWS):

@@ -1,6 +1,6 @@
 """Check the connection to a Prefect API, and register a stack there in a separate process.
 
-Prefect reads its environment when it is imported, so the address and the key have to be in it before.
+Prefect reads its environment when it is imported, so the address and the key must be in it before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COMMAND_SECONDS = 900
 
 
 class PrefectUnreachable(TransientError):
-    """Prefect's API does not answer, or what answers is not a Prefect API."""
+    """Prefect's API does not respond, or the address is not that of a Prefect API."""
 
 
 class PrefectUnauthorised(TransientError):
@@ -31,7 +31,7 @@ class PrefectSetupFailed(TransientError):
 
 
 def check_prefect(access: PrefectAccess) -> None:
-    """Make a request that needs permission.
+    """Check the connection with a request that needs permission.
 
     Raises:
         PrefectUnreachable, PrefectUnauthorised: with what to do.

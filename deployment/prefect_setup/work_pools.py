@@ -41,8 +41,8 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
 def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
     """Return the ECS worker's job template, with what the stack decides filled in.
 
-    Only what may differ from run to run is left as a variable. That is also what makes runs cheap: the server validates
-    the whole schema of variables for every run, and the worker's own one takes it a tenth of a second.
+    Only what may differ from run to run is a variable. This also makes runs cheap: the server validates the whole
+    schema of variables for every run, and with the worker's default schema that takes a tenth of a second.
     """
     network = {
         "subnets": outputs["SubnetIds"].split(","),

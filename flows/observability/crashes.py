@@ -1,6 +1,6 @@
 """Find out why a flow run crashed: what ECS reports about its task, and the last lines that it logged.
 
-A process that is killed cannot report that itself. The task that takes the upload over does, or the flow explain-crash
+A process that is killed cannot report it. The task that takes over the upload does, or the flow explain-crash
 (flows/explain_crash.py).
 """
 
@@ -23,16 +23,16 @@ from flows.pipeline.job import TaskLog
 
 _LINES = 12
 _LINE_CHARACTERS = 300
-UNEXPLAINED = "Crashed"  # the name that Prefect gives to the state of every crash
+UNEXPLAINED = "Crashed"  # Prefect's name for the state of every crash
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What is known of a crash.
+    """What is known about a crash.
 
     Attributes:
-        cause: in a few words, for the state's name.
-        reported: what ECS reports, in sentences; empty when it reports nothing.
+        cause: a few words, for the state's name.
+        reported: what ECS reports, in sentences; empty if it reports nothing.
         lines: the last lines of the log, oldest first.
     """
 
@@ -46,14 +46,14 @@ class Crash:
         return f"{UNEXPLAINED}: {self.cause}" if self.cause else f"{UNEXPLAINED}: killed"
 
     def message(self, before: str) -> str:
-        """Return the message of the state; `before` is its message so far."""
+        """Return the message for the state; `before` is its message so far."""
         last = "\n".join(["Its last log lines:", *self.lines]) if self.lines else "It logged nothing."
         return "\n".join(part for part in (before, self.reported, last) if part)
 
     def markdown(self, before: str) -> str:
-        """Return the same for an artifact."""
+        """Return the text for an artifact, in Markdown."""
         lines = "\n".join(line.replace("`", "'") for line in self.lines) or "(none)"
-        # Both may quote log lines, and those the names of files.
+        # Both may quote log lines, which may contain file names.
         texts = [escape_markdown(text) for text in (before, self.reported) if text]
         return "\n\n".join([f"## {self.state_name}", *texts, "### Last log lines", f"```\n{lines}\n```"])
 
@@ -62,7 +62,7 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
     """Return what ECS, CloudWatch Logs and Prefect know about the crash of `flow_run`, as far as they respond.
 
     Args:
-        own_log: where this process logs, when it is a task of the same definition: the streams differ only by the id.
+        own_log: this process's log, if it is a task of the same definition: the streams differ only by the task id.
     """
     task_arn = task_of(flow_run.infrastructure_pid)
     task = _task(task_arn) if task_arn else {}
@@ -77,13 +77,13 @@ def infrastructure_of(task_arn: str) -> str:
 
 
 def task_of(infrastructure_pid: str | None) -> str | None:
-    """Return the ARN of the ECS task that a flow run is in; None when it is in none."""
+    """Return the ARN of a flow run's ECS task; None when it has none."""
     arn = (infrastructure_pid or "").rpartition("::")[2]
     return arn if ":task/" in arn else None
 
 
 def cause_of(task: dict[str, Any]) -> str:
-    """Return in a few words why a task stopped, as ECS reports it; empty when it reports nothing.
+    """Return a few words on why a task stopped, as ECS reports it; empty if it reports nothing.
 
     The words are those of docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
     """
@@ -103,17 +103,17 @@ def cause_of(task: dict[str, Any]) -> str:
 
 
 def _task(arn: str) -> dict[str, Any]:
-    """Ask ECS about a task; it remembers a stopped one for at least an hour."""
+    """Ask ECS about a task; ECS keeps a stopped task for at least an hour."""
     cluster = arn.rsplit(":task/", 1)[-1].partition("/")[0]
     try:
         found = client_of("ecs").describe_tasks(cluster=cluster, tasks=[arn])["tasks"]
     except (BotoCoreError, ClientError):
-        return {}  # not permitted, or away: the last lines are useful without it
+        return {}  # not permitted, or unavailable: the last lines are useful without it
     return dict(found[0]) if found else {}
 
 
 def _reported(task: dict[str, Any]) -> str:
-    """What ECS and the diagnosis of prefect-aws report."""
+    """Return what ECS and the diagnosis of prefect-aws report."""
     from prefect_aws.observers.diagnostics import diagnose_ecs_task  # takes 1.5 s: more than a small file
 
     reasons = [task.get("stoppedReason"), *(container.get("reason") for container in _containers(task))]
@@ -128,12 +128,12 @@ def _containers(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _beside(own_log: TaskLog, task_arn: str) -> TaskLog:
-    """The log of another task of this one's definition: the stream's name ends in the task's id."""
+    """Return the log of another task of the same definition: the stream's name ends in the task's id."""
     return TaskLog(own_log.group, f"{own_log.stream.rpartition('/')[0]}/{task_arn.rpartition('/')[2]}")
 
 
 def _log_of(task: dict[str, Any]) -> TaskLog | None:
-    """Ask the task's definition where it logs; the task's own role may not, and has no need to."""
+    """Return where a task logs, by its definition; a task's own role may not read that and does not need to."""
     try:
         definition = client_of("ecs").describe_task_definition(taskDefinition=task["taskDefinitionArn"])
         container = definition["taskDefinition"]["containerDefinitions"][0]
@@ -156,7 +156,7 @@ def _lines_in_cloudwatch(log: TaskLog) -> list[str]:
 
 
 def _readable(line: str) -> str:
-    """Return one of our JSON lines (flows/pipeline/json_log.py) as a line for people, and any other as it is."""
+    """Return one of our JSON lines (flows/pipeline/json_log.py) as a line for people, and any other unchanged."""
     try:
         fields = json.loads(line)
         head = [str(fields.pop("time"))[11:19], str(fields.pop("level")), str(fields.pop("event"))]
@@ -167,7 +167,7 @@ def _readable(line: str) -> str:
 
 
 def lines_in_prefect(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
-    """Return the last lines that Prefect has of a flow run: fast enough for a task that has an upload to process."""
+    """Return the last log lines that Prefect has for a flow run; fast enough for a task with an upload to process."""
     newest = client.read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])), limit=_LINES, sort=LogSort.TIMESTAMP_DESC
     )

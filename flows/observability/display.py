@@ -1,4 +1,4 @@
-"""Show a run in Prefect while it goes on and when it is over. Every call is best effort: the data never waits."""
+"""Show a run in Prefect while it runs and when it has ended. Every call is best effort: the data never waits."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
 _PARQUET = b"PAR1"
 
-# Where on the bar each part of the stage refine begins and ends; the rest is fetching, publishing and recording.
+# Where each part of the stage refine begins and ends on the bar; the rest is for fetch, publish and record.
 _SPAN_PERCENT = {"validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact that moves while a long file is refined.
+    """A progress artifact that is updated while a long file is refined.
 
-    A file that is done within `quiet_seconds` never gets one; it is updated no more often than that.
+    A file that is done within `quiet_seconds` gets none; updates are at least that far apart.
     """
 
     def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,11 +53,11 @@ class ProgressBar:
         self._rows_expected: int | None = None
 
     def expect(self, dataset: str, rows: int | None) -> None:
-        """Set which dataset the bar is for, and about how many rows its file has, where that is known."""
+        """Set the dataset of the bar and, if known, about how many rows its file has."""
         self._dataset, self._rows_expected = dataset, rows
 
     def moved(self, part: str, rows: int) -> None:
-        """Note that a part of the stage refine has done `rows` rows; update the artifact now and then."""
+        """Note that a part of the stage refine has processed `rows` rows; update the artifact if it is time."""
         if self._failed or self._clock() - self._shown_at < self._quiet_seconds:
             return
         self._shown_at = self._clock()
@@ -80,7 +80,7 @@ class ProgressBar:
             if self._artifact is None:
                 key = f"progress-{artifact_name(self._dataset)}"
                 artifact = create_progress_artifact(percent, key=key, description=what)
-                self._artifact = cast(UUID, artifact)  # it is typed for its asynchronous twin as well
+                self._artifact = cast(UUID, artifact)  # its type covers the asynchronous variant as well
             else:
                 update_progress_artifact(self._artifact, percent, description=what)
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
@@ -90,11 +90,11 @@ class ProgressBar:
 
 @contextmanager
 def heartbeat(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Send Prefect's heartbeat event while the block runs, so that an automation can tell a long run from a dead
-    one (deployment/prefect_setup/automations.yaml).
+    """Send Prefect's heartbeat event while the block runs, so that an automation can distinguish a long run from a
+    dead one (deployment/prefect_setup/automations.yaml).
 
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread makes every run wait for up to a second at
-    the end: more than a small file takes. And these are sent whatever environment the run was started in.
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread delays the end of every run by up to a
+    second, which is longer than a small file takes. These events do not depend on the run's environment either.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -110,7 +110,7 @@ def heartbeat(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(every_seconds):
-            with suppress(Exception):  # observability never holds data back
+            with suppress(Exception):  # observability never delays data
                 emit_event("prefect.flow-run.heartbeat", resource=resource, related=[flow])
 
     Thread(target=copy_context().run, args=(beat,), name="heartbeat", daemon=True).start()
@@ -121,7 +121,7 @@ def heartbeat(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
 
 
 def rows_in(path: Path) -> int | None:
-    """Return about how many rows a file has, from its first bytes or its footer; None when these do not show it."""
+    """Estimate the rows of a file from its first bytes or its footer; None when these do not show it."""
     with path.open("rb") as file:
         sample = file.read(_SAMPLE_BYTES)
     if sample.startswith(_COMPRESSED):
@@ -138,9 +138,9 @@ def rows_in(path: Path) -> int | None:
 def show_outcome(
     receipt: Receipt, links: ConsoleLinks, *tags: str, name: str | None = None, dry_run: bool = False
 ) -> None:
-    """Put the artifacts, the tags and, where given, a better name on the current flow run.
+    """Add the artifacts, the tags and, if given, a better name to the current flow run.
 
-    Artifacts have one key for each dataset, so that the UI shows their history; dry runs have separate keys.
+    Artifacts have one key per dataset, so that the UI shows their history; dry runs have separate keys.
     """
     dataset = artifact_name(receipt.contract.dataset)
     kind = "dry-run-" if dry_run else ""
@@ -161,7 +161,7 @@ def show_outcome(
 
 
 def artifact_name(dataset: str) -> str:
-    """Return a dataset's name as artifact keys may hold it: lower-case letters, digits and dashes."""
+    """Return a dataset's name as an artifact key: lower-case letters, digits and dashes."""
     return slug(dataset).replace("_", "-")
 
 

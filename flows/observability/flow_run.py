@@ -1,4 +1,4 @@
-"""Process an upload so that Prefect shows it; when Prefect is away, process it without."""
+"""Process an upload so that Prefect shows it; when Prefect is down, process it without Prefect."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from lambda_trigger.message import folder_of
 LOG = logging.getLogger("sluice")
 FLOW_NAME = "process-upload"
 PATIENCE_SECONDS = 5.0
-"""How long to wait before a busy Prefect server is asked again."""
+"""How long to wait before the next request to a busy Prefect server."""
 
 _TAKEN_OVER = "The task that ran this upload ended without reporting why; another one took over."
 
 
 class RunTaken(TransientError):
-    """Another worker is running this upload's flow run at the moment; its message comes again later."""
+    """Another worker is running this upload's flow run; the message is delivered again later."""
 
 
 class FlowRunner:
@@ -52,7 +52,7 @@ class FlowRunner:
 
     def __init__(self, parts: Parts, run: RunUpload = run_upload) -> None:
         """Args:
-        run: takes an upload to its end, given how to call a stage.
+        run: processes an upload, given how to call a stage.
         """
         self._parts = parts
         self._run_upload = run
@@ -65,7 +65,7 @@ class FlowRunner:
 
         Raises:
             TransientError: nothing was committed; the same upload can be tried again.
-            TerminalError: it will fail again in the same way.
+            TerminalError: the upload would fail again in the same way.
         """
         with self._one_client():
             flow_run = None if self._away else self._flow_run(job)
@@ -74,14 +74,14 @@ class FlowRunner:
             return self._run(flow_run, job)
 
     def _is_done(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Return whether the flow run has ended and its receipt is there: only the index may be left to do."""
+        """Return whether the flow run has ended with a receipt: at most the index still needs an update."""
         if flow_run.state is None or not flow_run.state.is_final():
             return False
         return is_done(read_receipt(self._parts.store, job.upload.run_id), job.upload.attempt)
 
     @contextmanager
     def _one_client(self) -> Iterator[None]:
-        """Share one client with everything inside: each new one opens a connection and asks for a CSRF token."""
+        """Share one client with everything in the block: each new one opens a connection and requests a CSRF token."""
         with ExitStack() as stack:
             if not self._away:
                 try:
@@ -94,7 +94,7 @@ class FlowRunner:
 
     @contextmanager
     def _prefect(self) -> Iterator[SyncPrefectClient]:
-        """Give a client to the block; when Prefect fails in it, go on without Prefect after the block."""
+        """Provide a client to the block; if Prefect fails in the block, continue without Prefect after it."""
         try:
             with get_client(sync_client=True) as client:
                 yield client
@@ -102,7 +102,7 @@ class FlowRunner:
             self._go_without(_why(error))
 
     def _flow_run(self, job: UploadJob) -> FlowRun | None:
-        """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is away."""
+        """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is down."""
         upload, parts = job.upload, self._parts
         with self._prefect() as client:
             try:
@@ -113,22 +113,22 @@ class FlowRunner:
                     parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id or ""},
                     tags=[folder_of(upload.key, parts.settings.incoming_prefix) or "default", "upload"],
                     idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
-                    state=Pending(name="Received"),  # workers take only Scheduled runs, so none takes this one
+                    state=Pending(name="Received"),  # workers start only Scheduled runs, so none starts this one
                 )
             except ObjectNotFound:
                 self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Claim the flow run; return False when Prefect went away. Raise RunTaken when another worker has it."""
+        """Claim the flow run; return False when Prefect is down. Raise RunTaken when another worker has it."""
         receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
         claimed: State[Any] | None = None
         with self._prefect() as client:
             claimed = _set_state(client, flow_run, claim)
             if claimed is None and receive_count > 1:
-                # The message came again, so the worker that had the run gave it up or died, and only the display
-                # still shows it as Running. A killed process cannot report that.
+                # The message was delivered again, so the worker that had the run gave up or died, and only the display
+                # still shows the run as Running. A killed process cannot report that.
                 crash = Crash(lines=tuple(lines_in_prefect(client, flow_run.id)))
                 gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                 client.set_flow_run_state(flow_run.id, gone, force=True)
@@ -144,7 +144,7 @@ class FlowRunner:
         return True
 
     def _run(self, flow_run: FlowRun, job: UploadJob) -> Receipt:
-        """Run the flow in this process. The receipt decides what happened, not the state that Prefect gives."""
+        """Run the flow in this process. The receipt decides the outcome, not the state in Prefect."""
         receipts: list[Receipt] = []
 
         @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False)
@@ -176,21 +176,21 @@ class FlowRunner:
         return self._run_upload(self._parts, job)
 
     def _go_without(self, why: str) -> None:
-        """Stop asking Prefect for the rest of this task: every try costs time that the data does not have."""
+        """Send no more requests to Prefect in this task: every attempt would delay the data."""
         self._away = True
-        LOG.warning("Prefect is away; going on unobserved", extra={"fields": {"why": why}})
+        LOG.warning("Prefect is down; continuing unobserved", extra={"fields": {"why": why}})
 
 
 def _shorten_patience(response: httpx.Response) -> None:
-    """Keep Prefect's client from waiting as long as a busy server, or a proxy before it, asks for: it obeys any
-    Retry-After, and under maintenance it tries without end."""
+    """Limit how long Prefect's client waits for a busy server or proxy: by default it obeys any Retry-After, and
+    during maintenance it retries forever."""
     response.headers.pop("Prefect-Maintenance", None)
     if "Retry-After" in response.headers:
         response.headers["Retry-After"] = str(PATIENCE_SECONDS)
 
 
 def _why(error: Exception) -> str:
-    """Return what is wrong with Prefect, without a secret."""
+    """Return what is wrong with Prefect, without secrets."""
     if not isinstance(error, httpx.HTTPStatusError):
         return type(error).__name__
     status = error.response.status_code
@@ -200,6 +200,6 @@ def _why(error: Exception) -> str:
 
 
 def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:
-    """Propose a state; return it as the server keeps it, None when the server declined."""
+    """Propose a state; return the state that the server stored, None when it declined."""
     answer = client.set_flow_run_state(flow_run.id, state)
     return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None

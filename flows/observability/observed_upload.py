@@ -27,15 +27,15 @@ from flows.refinery.refine import REJECTING, JudgedFile, Refined
 from lambda_trigger.message import folder_of
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
-_SECONDS_CORE = 14_400  # nothing of that size takes nearly so long; what does is stuck
+_SECONDS_CORE = 14_400  # no upload of that size takes nearly as long unless it is stuck
 
 
 def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> Receipt:
-    """Take one upload to its end inside a flow run, and show it there; return its receipt.
+    """Process one upload inside a flow run and show it there; return its receipt.
 
     Raises:
         TransientError: nothing was committed; the same upload can be tried again.
-        TerminalError: it will fail again in the same way.
+        TerminalError: the upload would fail again in the same way.
     """
     log, upload, progress = get_run_logger(), job.upload, ProgressBar()
     again = f", again (attempt {upload.attempt})" if upload.attempt else ""
@@ -45,7 +45,7 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
     with heartbeat(), upload_slot(limit_of(parts, job)):
         receipt = run(parts, replace(job, chain=chain), calls, progress.moved, _log_judged)
         if not calls.made:
-            log.info("This object version has a receipt already (attempt %s): nothing is left to do.", receipt.attempt)
+            log.info("This object version already has a receipt (attempt %s): nothing is left to do.", receipt.attempt)
             return receipt
         progress.done()
         name = display_name(parts, job) if job.by_hand else None
@@ -58,8 +58,8 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
-    """Return the state of the flow run. A rejected file is a failure of the file, and named so: a broken pipeline is
-    only "Failed" or "Crashed"."""
+    """Return the state of the flow run. A rejected file is a failure of the file, and the state's name shows that; a
+    failure of the pipeline is "Failed" or "Crashed"."""
     kind = Failed if receipt.status is Status.REJECTED else Completed
     if not dry_run:
         return kind(name=outcome_name(receipt), message=outcome_message(receipt))
@@ -69,7 +69,7 @@ def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
 
 
 def limit_of(parts: Parts, job: UploadJob) -> str | None:
-    """Return the concurrency limit that the upload's contract sets. A stage reports what is wrong with a contract."""
+    """Return the concurrency limit that the upload's contract sets. An invalid contract is reported by a stage."""
     with suppress(ContractInvalid):
         contract = job.contract or parts.contracts.for_key(job.upload.key)
         if contract.max_concurrent_uploads:
@@ -96,7 +96,7 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-# Results stay in memory: a stage's result is a path on this machine, worth nothing to another one.
+# Results stay in memory: a stage's result is a path on this machine, useless on another one.
 _ANY: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 _EDGE: dict[str, Any] = _ANY | {
     "timeout_seconds": _SECONDS_EDGE,
@@ -115,7 +115,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TaskCalls:
-    """Calls each stage as a Prefect task of its name, and logs what it returns; `made` lists the stages called."""
+    """Calls each stage as a Prefect task of the same name, and logs its result; `made` lists the stages called."""
 
     def __init__(self, progress: ProgressBar) -> None:
         self.made: list[str] = []

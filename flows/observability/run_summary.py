@@ -1,4 +1,4 @@
-"""What the UI shows of a receipt: a table of checks, a summary in markdown, links into the AWS console. Pure."""
+"""What the UI shows of a receipt: a table of checks, a summary in Markdown, links to the AWS console. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLinks:
-    """Links into the AWS console for what a receipt names.
+    """Links to the AWS console for what a receipt names.
 
     Attributes:
-        region: the AWS region; None on the embedded cloud, which has no console.
+        region: the AWS region; None in the embedded cloud, which has no console.
         task_log: where the task logs; None outside of a task.
     """
 
@@ -38,7 +38,7 @@ class ConsoleLinks:
         return cls(region, published_bucket, task_log)
 
     def object(self, bucket: str, key: str, version_id: str | None = None) -> str:
-        """An object, with a link to its page where there is one."""
+        """Return an object's address, with a link to its page if there is one."""
         name = inline_code(f"s3://{bucket}/{key}")
         if self.region is None:
             return name
@@ -46,23 +46,23 @@ class ConsoleLinks:
         return f"[{name}]({self._console}/s3/object/{bucket}?region={self.region}&prefix={quote(key)}{version})"
 
     def execution(self, arn: str) -> str:
-        """The Step Functions execution."""
+        """Return the Step Functions execution, linked in the same way."""
         where = f"/states/home?region={self.region}#/v2/executions/details/{quote(arn, safe=':')}"
         return self._linked(arn.rsplit(":", 1)[-1], where)
 
     def task(self, arn: str) -> str:
-        """The ECS task; its ARN ends in CLUSTER/ID."""
+        """Return the ECS task, linked in the same way; its ARN ends in CLUSTER/ID."""
         cluster, _, task_id = arn.rsplit(":task/", 1)[-1].partition("/")
         where = f"/ecs/v2/clusters/{cluster}/tasks/{task_id}/configuration?region={self.region}"
         return self._linked(task_id or cluster, where)
 
     @property
     def log(self) -> str | None:
-        """The task's log stream."""
+        """Return the task's log stream, linked in the same way."""
         if self.task_log is None:
             return None
         names = (self.task_log.group, self.task_log.stream)
-        # The console's own way of writing: percent-encoded twice, with $ for %.
+        # The console's own notation: percent-encoded twice, with $ for %.
         group, stream = (quote(quote(name, safe=""), safe="").replace("%", "$") for name in names)
         where = f"/cloudwatch/home?region={self.region}#logsV2:log-groups/log-group/{group}/log-events/{stream}"
         return self._linked(self.task_log.stream, where)
@@ -132,18 +132,18 @@ def outcome_message(receipt: Receipt) -> str:
 
 
 def inline_code(text: Any) -> str:
-    """Return `text` as inline code: a file's name must not become markup."""
+    """Return `text` as inline code, so that a file's name does not become markup."""
     return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
 
 
 def escape_markdown(text: str) -> str:
-    """Return `text` escaped: a message that quotes a column or a key must become no link, picture or markup."""
+    """Return `text` escaped, so that a message that quotes a column or a key becomes no link, picture or markup."""
     return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
 
 
 def _reasons(receipt: Receipt) -> str:
     lines = [f"- {escape_markdown(reason.message)} ({inline_code(reason.code)})" for reason in receipt.reasons]
-    again = "To judge it again, under today's contract, press Retry or start a custom run with `force`."
+    again = "To process it again under today's contract, press Retry or start a custom run with `force`."
     return "\n".join(["### Why", "", *lines, "", again])
 
 

@@ -1,14 +1,14 @@
 """Holds a slot of a dataset's concurrency limit in Prefect while one of its uploads is processed.
 
 Only a dataset whose contract sets `max_concurrent_uploads` has a limit; other uploads make no request. Limits shape the
-load, they do not protect the data: the receipt protocol does that. So an upload waits only so long for a slot, then
-continues without one, and continues at once when Prefect is away. After one wait in vain, a process requests further
-slots but does not wait for them: slots may be lost (a server that keeps its leases in memory, the default, loses them
-at a restart and never frees the slots), and every upload would wait in vain.
+load; the receipt protocol protects the data. So an upload waits for a slot for a limited time, then continues without
+one, and continues at once when Prefect is down. After one failed wait, a process still requests slots but no longer
+waits for them: slots may be lost (a server that keeps its leases in memory, the default, loses them at a restart and
+never frees the slots), and every upload would wait for nothing.
 
 Prefect's own `concurrency` context manager opens further connections, renews the lease at once and sends an event for
 each limit at both ends. The server decides how long it pauses (up to 30 s, while the slot is free), and it raises when
-the API is away.
+the API is down.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.context import FlowRunContext
 
 WAIT_SECONDS = 300.0
-_LEASE_SECONDS = 60.0  # the shortest that Prefect grants: so long the slot of a killed task stays taken
+_LEASE_SECONDS = 60.0  # the shortest that Prefect grants; the slot of a killed task stays taken for this long
 _RENEW_SECONDS = 20.0
 _PAUSE_SECONDS = (1.0, 5.0)
 _waited_in_vain = Event()
@@ -36,11 +36,11 @@ _waited_in_vain = Event()
 
 @contextmanager
 def upload_slot(limit: str | None, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Hold a slot of the limit while the block runs; to be used in a flow run.
+    """Hold a slot of the limit while the block runs. Use it in a flow run.
 
     Args:
-        limit: the name of a global concurrency limit; None for none.
-        wait_seconds: continue without a slot after so long.
+        limit: the name of a global concurrency limit; None for no limit.
+        wait_seconds: continue without a slot after this time.
     """
     lease = _take(limit, wait_seconds) if limit else None
     if lease is None:
@@ -52,7 +52,7 @@ def upload_slot(limit: str | None, *, wait_seconds: float = WAIT_SECONDS) -> Ite
         yield
     finally:
         over.set()
-        with suppress(Exception), get_client(sync_client=True) as client:  # the lease ends by itself
+        with suppress(Exception), get_client(sync_client=True) as client:  # the lease expires by itself
             client.release_concurrency_slots_with_lease(lease)
 
 
@@ -88,13 +88,13 @@ def _wait_for_lease(limit: str, deadline: float, log: Callable[..., None]) -> UU
             if time.monotonic() + pause > deadline:
                 raise TimeoutError
             if not waiting:
-                log("%s has as many uploads as it allows; waiting for one to end.", limit)
+                log("%s allows no more uploads at once; waiting for one to end.", limit)
                 waiting = True
             time.sleep(pause)
 
 
 def _renew(lease: UUID, over: Event) -> None:
-    # get_client makes a new client in another thread: its user may close a shared one.
+    # In this thread get_client creates a new client; the main thread could close a shared one.
     while not over.wait(_RENEW_SECONDS):
         with suppress(Exception), get_client(sync_client=True) as client:
             client.renew_concurrency_lease(lease, _LEASE_SECONDS)

@@ -1,1 +1,1 @@
-"""What is recorded of an upload: its receipt, its pages, and what to do next."""
+"""One upload without Prefect: its stages, the receipt, the commit protocol, Data Docs and JSON logs."""

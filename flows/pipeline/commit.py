@@ -1,6 +1,6 @@
-"""The commit protocol, acted on: receipt, index, clean-up. protocol.py decides, this module reads and writes S3.
+"""Carry out the commit protocol: receipt, index, clean-up. protocol.py decides; this module reads and writes S3.
 
-Everything here can be done again after a crash, and ends in the same place.
+Everything here can be repeated after a crash, with the same result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flows.pipeline.receipt import Receipt, ReceiptUnreadable, area_of, receipt_
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import run_id_of
 
-_ATTEMPTS = 8  # to write what other workers keep changing
+_ATTEMPTS = 8  # tries to write an object that other workers keep changing
 _DATA = "data/"
 _LOOKS_AT_ONCE = 8
 
@@ -50,10 +50,10 @@ def has_receipt(store: ObjectStore, run_id: str) -> bool:
 
 
 def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
-    """Write the receipt, once, and return the one that counts.
+    """Write the receipt once, and return the receipt that counts.
 
-    A first attempt is written only where there is no receipt; a forced re-run replaces the receipt of an earlier
-    attempt, the one that it saw. The own write after a lost response is success.
+    A first attempt is written only if there is no receipt; a forced re-run replaces the receipt of the earlier
+    attempt that it saw. If the response to our own write was lost, finding that receipt counts as success.
 
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first.
@@ -76,7 +76,7 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
 
 
 def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
-    """Commit a receipt, bring the index up to date, and delete what this replaces; return the receipt that counts.
+    """Commit a receipt, update the index, and delete what the receipt replaces; return the receipt that counts.
 
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first, or one without the corrections.
@@ -86,18 +86,18 @@ def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt:
         if job.corrections and committed.attempt > receipt.attempt:
             raise without_corrections(receipt.run_id)
     except ReceiptConflict:
-        # Its worker may have died before it could settle, and the message of this one is deleted next.
+        # Its worker may have died before it updated the index, and our message is deleted next.
         other = read_receipt(parts.store, receipt.run_id)
         if other:
             settle(parts, job, contract, other, written=receipt)
         raise
-    # A worker with another delivery may have died after writing its outputs, so the first delivery looks as well.
+    # A worker with another delivery may have died after writing its outputs, so the first delivery checks as well.
     settle(parts, job, contract, committed, written=receipt)
     return committed
 
 
 def without_corrections(run_id: str) -> ReceiptConflict:
-    """Return the error of a repair that another attempt overtook."""
+    """Return the error for a repair that another attempt overtook."""
     return ReceiptConflict(
         f"run {run_id} was processed again in the meantime, without these corrections; its receipt counts. "
         "Look at its quarantine, and repair that"
@@ -119,11 +119,11 @@ def settle(
     """
     by_key = parts.contracts.for_key(job.upload.key)
     contract = contract or _named(parts, receipt.contract.dataset) or by_key
-    # The receipt that counts may be of another dataset than this job's.
+    # The receipt that counts may belong to another dataset than this job does.
     by_dataset = {each.dataset: each for each in (*parts.contracts, contract)}
     replacing = {name for name, each in by_dataset.items() if each.on_reupload == "replace"}
     update_index(parts.store, receipt, replacing=replacing, datasets=[each.dataset for each in parts.contracts])
-    # A run by hand may be judged by another contract than the one that the key belongs to, or the attempt before.
+    # A manual run may use another contract than the one that matches the key, or than the attempt before.
     contracts = [contract, by_key, *(parts.contracts if receipt.attempt > 0 else ())]
     prefix = parts.settings.incoming_prefix
     folders = {f"{_DATA}{area_of(each, job.upload, prefix)}/" for each in contracts}
@@ -133,25 +133,25 @@ def settle(
 
 
 def _named(parts: Parts, dataset: str) -> Contract | None:
-    """The contract of a dataset that a receipt names; None when this release no longer has it."""
+    """Return the contract of a dataset that a receipt names; None when this release no longer has it."""
     return next((contract for contract in parts.contracts if contract.dataset == dataset), None)
 
 
 def update_index(
     store: ObjectStore, receipt: Receipt, *, replacing: Collection[str], datasets: Iterable[str] = ()
 ) -> IndexEntry:
-    """Bring the source key's index entry up to date and delete the outputs that this retires.
+    """Update the source key's index entry and delete the outputs that this retires.
 
     Args:
         replacing: the datasets in which a re-upload replaces earlier outputs.
-        datasets: where a forced re-run may have to withdraw what an earlier attempt published, having been judged
-            by another contract.
+        datasets: the datasets in which an earlier attempt, under another contract, may have published outputs
+            that a forced re-run has to withdraw.
     """
     for _ in range(_ATTEMPTS):
         key = _index_key_of(receipt, receipt.contract.dataset)
         found = store.get(key)
-        # Read after the entry: a forced re-run that commits from here on changes the entry after this worker did,
-        # or makes its write fail. So no receipt that was replaced in the meantime gets into the index.
+        # Read the receipt after the entry: a forced re-run that commits from here on changes the entry after this
+        # worker did, or makes this worker's write fail. So no replaced receipt gets into the index.
         current = read_receipt(store, receipt.run_id) or receipt
         if current.contract.dataset != receipt.contract.dataset:
             receipt = current
@@ -166,7 +166,7 @@ def update_index(
         if entry != before and not _put_entry(store, key, entry, found):
             continue  # another worker changed the entry in between
         entry = _delete_retired(store, key, entry)
-        # A re-run under another contract looks into this entry once, and that may have been before it was written.
+        # A re-run under another contract reads this entry once, perhaps before it was written.
         receipt = read_receipt(store, receipt.run_id) or receipt
         if receipt.contract.dataset != current.contract.dataset:
             continue
@@ -209,7 +209,7 @@ def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEnt
 
 
 def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str]) -> None:
-    """Delete what other workers wrote into `folders` for the run of `receipt` and what it does not name."""
+    """Delete what workers wrote into `folders` for the run of `receipt` and the receipt does not name."""
     for folder in sorted(folders):
         for page in store.list_keys(folder + receipt.run_id):
             for key in orphaned_keys((key for key, _ in page), receipt):
@@ -220,13 +220,13 @@ def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str
 
 
 def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
-    """Return what is current for a receipt's dataset and source key; None when nothing of it is in the index yet."""
+    """Return the index entry of a receipt's dataset and source key; None when there is none yet."""
     found = store.get(_index_key_of(receipt, receipt.contract.dataset))
     return IndexEntry.from_json(found.body) if found else None
 
 
 def newest_first(store: ObjectStore, run_ids: frozenset[str], receipt: Receipt) -> tuple[str, ...]:
-    """Return those of some runs of a receipt's key whose versions S3 still lists, that of the newest one first."""
+    """Return those of the given runs whose object versions S3 still lists, newest version first."""
     bucket, key = receipt.source.bucket, receipt.source.key
     found: list[str] = []
     for page in store.versions(bucket, key) if run_ids else ():
@@ -253,14 +253,14 @@ def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObje
 def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
     """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded one.
 
-    Workers clean up after each other, with one exception. A worker hangs, another one takes the upload over, finishes
-    it and deletes the message; then the first one goes on, writes its output, and is killed before it looks at the
-    receipt. No message is left to bring another worker. So the reconcile flow looks for such objects.
+    Workers clean up after each other, with one exception. A worker hangs, another one takes over the upload, finishes
+    it and deletes the message; then the first one continues, writes its output, and is killed before it reads the
+    receipt. No message is left to start another worker. So the reconcile flow looks for such objects.
 
-    A run without a receipt is left alone: its worker may be about to commit.
+    Runs without a receipt are skipped: their workers may be about to commit.
 
     Args:
-        within: whether to look at what was written at that time.
+        within: whether to check objects that were written at this time.
     """
     for page in parts.store.list_keys(_DATA):
         by_run: dict[str, list[str]] = defaultdict(list)
@@ -268,7 +268,7 @@ def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[
             run_id = run_of(key)
             if run_id and within(written):
                 by_run[run_id].append(key)
-        # Two or three small reads for each run, of which a day may have ten thousand.
+        # Two or three small reads for each run; a day may have ten thousand runs.
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
             for found in pool.map(partial(_orphaned_of_run, parts), by_run, by_run.values()):
                 yield from found
@@ -278,7 +278,7 @@ def _orphaned_of_run(parts: Parts, run_id: str, keys: Iterable[str]) -> tuple[st
     try:
         receipt = read_receipt(parts.store, run_id)
     except ReceiptUnreadable:
-        return ()  # of a later release, which knows what its receipts reference
+        return ()  # written by a later release, which can read what it references
     if receipt is None:
         return ()
     contract = _named(parts, receipt.contract.dataset)

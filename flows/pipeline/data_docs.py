@@ -1,7 +1,7 @@
-"""Publish Data Docs: a page for each upload and the index of its dataset. They never hold data back.
+"""Publish Data Docs: a page for each upload and the index of its dataset. A failure here never delays an upload.
 
-The index page contains its entries as JSON, so it is a single object, replaced by compare-and-swap, and nothing can
-contradict it. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more, the older half moves to an archive
+The index page contains its entries as JSON: one object, replaced by compare-and-swap, with no second copy to disagree
+with it. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more, the older half moves to an archive
 page that is written once; each archive page links to the one before it. So an upload costs one small read and one small
 write, however many uploads came before. Monthly pages would grow with the dataset's traffic, and listing the prefix
 costs a request per thousand pages.
@@ -47,7 +47,7 @@ def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
 def list_page(store: ObjectStore, receipt: Receipt) -> None:
     """Put the page of a committed receipt into its dataset's index.
 
-    When a worker dies before this, the receipt still names the page, and only a list for people lacks a line.
+    If a worker dies before this, the receipt still names the page; only the list for people lacks a line.
     """
     if receipt.docs_page is None:
         return
@@ -63,10 +63,10 @@ def list_page(store: ObjectStore, receipt: Receipt) -> None:
 
 
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
-    """Replace a page by what `change` makes of it; begin again when another worker was faster.
+    """Replace a page with what `change` returns for it; start again when another worker was faster.
 
     Raises:
-        AwsUnavailable: others were faster every time.
+        AwsUnavailable: other workers were faster every time.
     """
     for _ in range(_ATTEMPTS):
         found = store.get(key)
@@ -120,7 +120,7 @@ class Entry(BaseModel):
 
 
 class Index(BaseModel):
-    """The content of a dataset's index page: the newest entries first, and the number of archive pages."""
+    """The content of a dataset's index page: entries, newest first, and the number of archive pages."""
 
     dataset: str
     archived: int = 0
@@ -128,7 +128,7 @@ class Index(BaseModel):
 
 
 def read_index(stored: str | None, dataset: str) -> Index:
-    """Return the index that a page carries; an empty one where there is no page, or none that can be read."""
+    """Return the index inside a page; an empty index if there is no page or it cannot be read."""
     found = _ENTRIES.search(stored) if stored else None
     if found:
         try:
@@ -139,13 +139,13 @@ def read_index(stored: str | None, dataset: str) -> Index:
 
 
 def with_entry(stored: str | None, dataset: str, entry: Entry) -> tuple[str, dict[str, str]]:
-    """Return a dataset's index page with one more upload, and the archive page to write before it, if any, by its name.
+    """Return a dataset's index page with one more upload, and the archive page to write first, if any, by its name.
 
-    An entry of the same page is replaced. Two workers that move entries at the same time start from the same index, so
-    they write the same archive page; one of them then loses the compare-and-swap and begins again.
+    An existing entry for the same page is replaced. Two workers that archive entries at the same time start from the
+    same index, so they write the same archive page; one of them then loses the compare-and-swap and starts again.
 
     Args:
-        stored: the index page as it is stored; None, or a page that cannot be read, begins a new one.
+        stored: the stored index page; None, or a page that cannot be read, starts a new index.
     """
     index = read_index(stored, dataset)
     archived, title = index.archived, f"Data Docs of {dataset}"
@@ -163,7 +163,7 @@ def with_entry(stored: str | None, dataset: str, entry: Entry) -> tuple[str, dic
 
 
 def _archive_name(number: int) -> str:
-    """The file name of the n-th archive page, from 1; "" for none."""
+    """Return the file name of the n-th archive page, from 1; "" for none."""
     return f"archive-{number:06d}.html" if number else ""
 
 

@@ -22,7 +22,7 @@ from flows.refinery.validate.gx import gx
 MAX_CHECKS = 500
 _GX_KINDS = ("row", "table")
 _LOOK_ALIKES = str.maketrans("<>\"'&", "‹›”’＆")
-_HOME_LINK = "../../../../index.html"  # GX's pages lie four folders deep, ours next to their index
+_HOME_LINK = "../../../../index.html"  # GX's pages are four folders deep, ours next to their index
 
 
 def page_of(receipt: Receipt) -> str:
@@ -42,7 +42,7 @@ def page_of(receipt: Receipt) -> str:
 @functools.cache
 def _renderers() -> tuple[Any, Any]:
     # Cached with their compiled templates: compiling takes three quarters of the time of a page.
-    gx()  # sets GX up without analytics and without its log
+    gx()  # configures GX without analytics and without its log
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
@@ -99,7 +99,7 @@ def _result(check: Check, rows: int) -> Any:
 
 
 def _arguments(check: Check) -> dict[str, Any]:
-    """The expectation's arguments; a receipt keeps the columns apart from them."""
+    """Return the expectation's arguments, with the columns, which a receipt keeps separately."""
     arguments = dict(check.expected) if isinstance(check.expected, dict) else {}
     if check.column is None or "column_list" in arguments:
         return arguments
@@ -111,7 +111,7 @@ def _arguments(check: Check) -> dict[str, Any]:
 
 
 def _harmless(value: Any) -> Any:
-    """Names and values of a file for places in which GX escapes nothing: with signs that look like those of markup."""
+    """Replace markup characters with look-alikes in a file's names and values, for places where GX escapes nothing."""
     if isinstance(value, str):
         return value.translate(_LOOK_ALIKES)
     if isinstance(value, dict):
@@ -177,7 +177,7 @@ def _table(title: str, lines: Sequence[tuple[str, ...]]) -> dict[str, Any]:
 
 
 def _text(text: str, **template: Any) -> dict[str, Any]:
-    """Text in GX's document model. As a parameter it is escaped; in the template itself it would be markup."""
+    """Return text in GX's document model. A parameter is escaped; the template itself would be read as markup."""
     return {
         "content_block_type": "string_template",
         "string_template": {"template": "$value", "params": {"value": text}, **template},

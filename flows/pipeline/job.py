@@ -21,7 +21,7 @@ from lambda_trigger.message import UploadMessage
 
 @dataclass(frozen=True)
 class Parts:
-    """What an upload needs of the outside world; flows/composition.py puts it together."""
+    """What an upload needs from the outside world; flows/composition.py builds it."""
 
     settings: PipelineSettings
     store: ObjectStore
@@ -44,7 +44,7 @@ class TaskLog:
 
 @dataclass(frozen=True, slots=True)
 class TaskIdentity:
-    """Which execution started this container, and which task it is; None outside of the chain."""
+    """The execution that started this container, and the ECS task it is; None outside of the chain."""
 
     run_id: str | None
     execution_arn: str | None
@@ -58,9 +58,9 @@ class UploadJob:
 
     Attributes:
         chain: the identifiers of the message, task and flow run that this attempt belongs to.
-        contract: overrides the contract that its key belongs to.
+        contract: replaces the contract that matches the key.
         corrections: values that a repair puts into some rows, on top of earlier repairs.
-        by_hand: whether a person started it.
+        by_hand: whether a person started the attempt.
         dry_run: whether to stop before anything is written to S3.
         log: where the process logs, for the links in the UI.
     """
@@ -80,7 +80,7 @@ class Fetched:
 
     Attributes:
         path: the local copy of the object version; the other stages write into its folder.
-        contract: judges the file.
+        contract: the contract that judges the file.
         corrections: values that this repair and earlier ones put into some rows.
     """
 
@@ -92,7 +92,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Published:
-    """What was uploaded, or the receipt of another worker that committed first: nothing was uploaded then."""
+    """What was uploaded; or the receipt of another worker that committed first, when nothing was uploaded."""
 
     outputs: tuple[Output, ...] = ()
     receipt: Receipt | None = None
@@ -100,11 +100,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the stages before `record`: everything that the receipt needs. None for a stage that did not run.
+    """The results of the stages before `record`: everything that the receipt needs. A stage that did not run has None.
 
     Attributes:
         earlier: the receipt of an earlier attempt.
-        error: why a stage cannot publish the file.
+        error: why the file cannot be published.
         seconds: how long each stage took.
     """
 

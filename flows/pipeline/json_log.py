@@ -1,8 +1,8 @@
 """Logs as one JSON line per event, which CloudWatch Logs Insights can query by field.
 
 All output of the process becomes such lines: logs, including Prefect's, Python's warnings, printed text, and the
-exception that ends a thread or the process. Texts from outside of Sluice may quote data, so of exceptions, warnings and
-printed text only the kind and the place are logged.
+exception that ends a thread or the process. Text from outside Sluice may quote data, so only the kind and the place of
+exceptions, warnings and printed text are logged.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class JsonLines(logging.Formatter):
     """Formats a record as one line of JSON; `extra={"fields": {...}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Format the record."""
         fields = getattr(record, "fields", None)
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -73,7 +73,7 @@ class JsonLines(logging.Formatter):
 
 
 class RedactedStream(io.TextIOBase):
-    """Replaces standard output or standard error: logs that something was printed, and not what.
+    """Replaces standard output or standard error; logs that something was printed, but not the text.
 
     What a dataset's custom step prints is usually the data itself.
     """
@@ -84,7 +84,7 @@ class RedactedStream(io.TextIOBase):
         self._name = name
 
     def write(self, text: str, /) -> int:
-        """Log that there was a text; ignore line ends, which `print` writes by themselves."""
+        """Log that text was printed; ignore line ends, which `print` writes separately."""
         if text.strip():
             fields = {"stream": self._name, "characters": len(text)}
             LOG.warning("something was printed; its text is left out, as it may quote data", extra={"fields": fields})
@@ -105,8 +105,8 @@ def log_json_lines(level: int = logging.INFO) -> None:
 
 
 def _replace_console_handlers() -> None:
-    """Remove the console handlers of libraries such as Prefect, so that their lines reach the root's handler; handlers
-    that send logs elsewhere, as Prefect's to its API, stay."""
+    """Remove the console handlers of libraries such as Prefect, so that their lines reach the root's handler; keep
+    handlers that send logs elsewhere, such as to Prefect's API."""
     for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
         for handler in list(logger.handlers):

@@ -2,7 +2,7 @@
 
 The order of a commit is: data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry
 of the source key, then the deletion of what was replaced, and last the deletion of the message. A crash between
-any two of these leaves a state from which doing all of it again ends in the same place.
+any two of these leaves a state from which repeating all of it gives the same result.
 
 An output is deleted only when a receipt of its attempt, or of a later one, exists: no worker can commit that attempt
 any more, so no deletion can hit an output that is about to be committed.
@@ -95,9 +95,9 @@ class IndexedRun(BaseModel):
         return bool(self.sequencer and other.sequencer) and self.age(other) != 0
 
     def age(self, other: IndexedRun) -> int:
-        """Return 1 when this object version was written after the other one, -1 when before, 0 when that is not known.
+        """Return 1 if this object version was written after the other one, -1 if before, 0 if the order is not known.
 
-        The sequencer decides where both have one: hexadecimal, the shorter padded with zeros on the right
+        The sequencer decides if both have one: hexadecimal, the shorter padded with zeros on the right
         (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified,
         unless S3's list of versions decides (see `runs_of_unknown_order`).
         """
@@ -105,7 +105,7 @@ class IndexedRun(BaseModel):
             width = max(len(self.sequencer), len(other.sequencer))
             mine, theirs = (sequencer.upper().ljust(width, "0") for sequencer in (self.sequencer, other.sequencer))
         else:
-            # By the second: an event's time has a fraction, LastModified has none.
+            # Compare whole seconds: an event's time has a fraction, LastModified has none.
             mine, theirs = (run.last_modified[: len("2026-01-01T00:00:00")] for run in (self, other))
         return (mine > theirs) - (mine < theirs)
 
@@ -203,7 +203,7 @@ def updated_entry(
 def _current(
     entry: IndexEntry, run: IndexedRun, supersedes: Callable[[IndexedRun, IndexedRun], bool], *, replace: bool
 ) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Return the current run and the data keys that are retired."""
+    """Return the current run and the retired data keys."""
     current = entry.current
     if current is not None and current.same_run(run):
         return _other_attempt(current, run)
@@ -218,7 +218,7 @@ def _current(
 
 
 def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """A forced re-run of the current version: the later attempt counts, even when it rejects the file."""
+    """Apply a forced re-run of the current version: the later attempt counts, even when it rejects the file."""
     if run.attempt <= current.attempt:
         return current, tuple(set(run.data_keys) - set(current.data_keys))
     if run.status is not Status.PUBLISHED:
@@ -272,7 +272,7 @@ def superseded_keys(
     """Return the data keys of a run to delete: orphans, or all of them when a newer version is current.
 
     Args:
-        entry: the index entry of the source key, where the dataset replaces re-uploads; None where it does not.
+        entry: the index entry of the source key; None if the dataset does not replace re-uploads.
         newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
     """
     keys, run = tuple(keys), IndexedRun.of(receipt)

@@ -17,7 +17,7 @@ from lambda_trigger.message import UploadMessage, folder_of
 
 RECEIPT_SCHEMA_VERSION = 1
 MAX_REASON_CHARACTERS = 300
-_MAX_REASON_BYTES = 1500  # S3 allows 2 KB of user metadata in all
+_MAX_REASON_BYTES = 1500  # S3 allows 2 KB of user metadata in total
 _MAX_CHECKS = 500  # keeps a receipt far below what Step Functions can carry (256 KiB)
 
 
@@ -76,7 +76,7 @@ class Output(_Part):
 
 
 class Rows(_Part):
-    """Where every row went: rows_in = published + all quarantined + all dropped."""
+    """What happened to every row: rows_in = published + all quarantined + all dropped."""
 
     rows_in: int = Field(description="data rows in the file, those that could not be decoded included")
     published: int = Field(description="rows in the outputs of kind data")
@@ -200,9 +200,9 @@ def receipt_key(run_id: str) -> str:
 
 
 def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> str:
-    """Return the folder under data/ and quarantine/ that takes the outputs of a run.
+    """Return the folder under data/ and quarantine/ for the outputs of a run.
 
-    Files under no contract are kept apart by the folder that they were dropped into, as they need not look alike.
+    Files of the default contract are separated by the folder that they were uploaded to, as their formats may differ.
     """
     folder = folder_of(upload.key, incoming_prefix) if contract.is_default else ""
     return f"{contract.dataset}/{folder}" if folder else contract.dataset

@@ -1,7 +1,7 @@
 """The order of an upload, written once: fetch, refine, publish, record.
 
-The same for uploads of the chain, runs by hand, dry runs and repairs, with Prefect watching and without it: they
-differ only in the job, and in how a stage is called.
+It is the same for uploads of the chain, manual runs, dry runs and repairs, with and without Prefect: they differ only
+in the job, and in how a stage is called.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fa
 P = ParamSpec("P")
 T = TypeVar("T")
 Call = Callable[..., Any]
-"""Calls a stage: gets the function, whose name is the stage's, and its values."""
+"""Calls a stage, given its function (named like the stage) and its arguments."""
 
 
 def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
@@ -47,16 +47,16 @@ def run_upload(
     on_progress: Progress | None = None,
     on_judged: OnJudged | None = None,
 ) -> Receipt:
-    """Take one upload from where it is to its end, and return its receipt; for a dry run the one that it would get.
+    """Process one upload and return its receipt; for a dry run, the receipt that it would get.
 
     Args:
-        call: runs a stage: plainly, or as a Prefect task.
-        on_progress: called with a part of the stage refine and the rows that it has done so far.
+        call: runs a stage, as a plain function or as a Prefect task.
+        on_progress: called with a part of the stage refine and the rows that it has processed so far.
         on_judged: called in the stage refine with the judged file, before its good rows are preprocessed.
 
     Raises:
         TransientError: nothing was committed; the same upload can be tried again.
-        TerminalError: it will fail again in the same way.
+        TerminalError: the upload would fail again in the same way.
     """
     earlier = read_receipt(parts.store, job.upload.run_id)
     if earlier and is_done(earlier, job.upload.attempt) and not job.dry_run:
@@ -83,11 +83,11 @@ def run_upload(
 
 
 RunUpload = Callable[..., Receipt]
-"""What has the parameters of `run_upload`."""
+"""A function with the parameters of `run_upload`."""
 
 
 class _StageRunner:
-    """Calls stages: limits the time of each, translates what it raises, logs and times it."""
+    """Calls stages: limits the time of each, translates its exceptions, logs and times it."""
 
     def __init__(self, parts: Parts, job: UploadJob, call: Call) -> None:
         self._job, self._call = job, call
@@ -123,7 +123,7 @@ class _StageRunner:
 
 
 def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds: float | None) -> BaseException:
-    """Return what an exception means for the upload; an unexpected one as an error that quotes no data."""
+    """Translate an exception of a stage; an unexpected one becomes an error that quotes no data."""
     if isinstance(error, TimeIsUp):
         return _too_long(stage, job, limit_seconds or 0)
     if isinstance(error, MemoryError):

@@ -96,7 +96,7 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 
 
 def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJudged | None = None) -> Refined:
-    """Read, validate, preprocess and write the file; the results are local files in the same folder."""
+    """Read, validate, preprocess and write the file; the results are local files in its folder."""
     return refine_file(
         fetched.path,
         fetched.contract,
@@ -114,13 +114,13 @@ def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined) ->
     """Upload the outputs under keys of this run; readers trust them once the receipt names them.
 
     Raises:
-        ReceiptConflict: this is a repair, and another attempt was committed under its number.
+        ReceiptConflict: this is a repair, and another attempt with its number was committed first.
     """
     other = read_receipt(parts.store, job.upload.run_id)
     if is_done(other, job.upload.attempt):
         if job.corrections:
             raise without_corrections(job.upload.run_id)
-        return Published(receipt=other)  # outputs written now would only have to be deleted again
+        return Published(receipt=other)  # outputs uploaded now would have to be deleted again
     area = area_of(fetched.contract, job.upload, parts.settings.incoming_prefix)
     outputs = []
     for kind, prefix, file in _files(fetched, refined):

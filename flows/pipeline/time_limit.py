@@ -20,9 +20,9 @@ class TimeIsUp(BaseException):
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise TimeIsUp in the block once it has run for `seconds`.
 
-    Works in the main thread only, where signals are handled; elsewhere, and with None, there is no limit. Code that is
-    stuck outside of Python (in a C loop) is not reached: the execution that waits for the task stops it after an hour,
-    and a task that the sweep or a worker started is stopped by nobody.
+    This works in the main thread only, where signals are handled; elsewhere, and with None, there is no limit. It
+    cannot interrupt code that is stuck outside of Python (in a C loop). The execution that waits for a task stops it
+    after an hour; nothing stops a task that the sweep or a worker started.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
 """The stage `refine`: from a local file to the files that will be published and quarantined.
 
-One pure function, `refine_partition`, is mapped over the file's partitions, and what comes back is merged. Rules and
-steps that need the whole file work on the merged rows.
+One pure function, `refine_partition`, is mapped over the file's partitions, and the results are merged. Rules and steps
+that need the whole file work on the merged rows.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ REJECTING = (FileRejected, ContractInvalid, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
 
 Progress = Callable[[str, int], None]
-"""Called with the part of the stage (validate, preprocess) and the rows that it has done so far."""
+"""Called with the part of the stage (validate, preprocess) and the rows that it has processed so far."""
 
 MapPartitions = Callable[[Callable[[Partition], "RefinedPartition"], Iterable[Partition]], Iterable["RefinedPartition"]]
-"""The built-in `map`, or what has its shape and keeps the order, such as an executor's. [flat] holds only where it does
-not read all partitions ahead."""
+"""The built-in `map`, or a function like it that keeps the order, such as an executor's. Memory is bounded only if it
+does not read all partitions ahead."""
 
 
 class RowsUnaccounted(SluiceError):
-    """Rows came in and are neither published, quarantined nor dropped: a fault of Sluice. Nothing may be published."""
+    """Some rows are neither published, quarantined nor dropped: a bug in Sluice. Nothing may be published."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Refined:
         rejected: why the file is rejected; empty when it is accepted.
         outputs: the clean rows, as local files; empty when the file is rejected.
         quarantine: the bad rows, as a local file; None when there are none.
-        fitted: by step, what it learned, as JSON can hold it.
+        fitted: by step, what it learned, as JSON values.
         columns_out: the columns that were written.
         seconds: by part (read, validate, preprocess, write), the time spent in it; summed over worker processes.
     """
@@ -113,12 +113,12 @@ def refine_file(
 
     Args:
         source: the local copy of the object version.
-        work_dir: an existing folder for the files that are made.
+        work_dir: an existing folder for the files that this writes.
         corrections: values that repairs put into some rows.
         on_judged: called with the judged file, before its good rows are preprocessed.
-        map_partitions: applies `refine_partition` to every partition, here or in other processes.
+        map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
-    A file whose good rows cannot be preprocessed or written is rejected, with what its rows were judged as.
+    A file whose good rows cannot be preprocessed or written is rejected; the findings on its rows are kept.
 
     Raises:
         FileRejected: the file cannot be read or judged at all; one subclass per cause.
@@ -150,18 +150,18 @@ def refine_file(
 
 @dataclass(frozen=True)
 class RefinedPartition:
-    """What comes back of one partition. It can be pickled and merged.
+    """The result of one partition. It can be pickled and merged.
 
     Attributes:
         misfits: rows that could not be decoded, by reason.
         good: the good rows.
-        bad: the bad rows and misfits, as the quarantine file has them; None where there are none.
+        bad: the bad rows and misfits, as in the quarantine file; None if there are none.
         bad_numbers: the numbers of the bad rows, without the misfits.
         bad_masks: row rules x bad rows; true where a row breaks the rule.
         broken: by row rule, the rows that break it.
         nulls: the columns that hold missing values, in good or bad rows.
-        whole_file_rows: all rows, of the columns that rules need at the end of the file.
-        states: by expectation, what is merged.
+        whole_file_rows: all rows, with only the columns that rules need at the end of the file.
+        states: by expectation, its mergeable state.
         key_hashes: by expectation, the hashes of a uniqueness rule's keys.
         seconds: by part, the time spent in it.
     """
@@ -181,11 +181,11 @@ class RefinedPartition:
 
 
 def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition:
-    """Judge one partition, and give its good and bad rows in the form in which they are written.
+    """Judge one partition, and return its good and bad rows in the form in which they are written.
 
-    It depends on nothing but its arguments, and they and the result can be pickled: it does the same in this process,
-    in a worker process or on a Dask worker. The contract's steps follow when all partitions are merged, as the verdict
-    on the file decides which rows they get, and whether any.
+    It depends only on its arguments. They and the result can be pickled, so it works the same in this process, in a
+    worker process or on a Dask worker. The contract's steps run after all partitions are merged, because the verdict on
+    the file decides which rows they get, if any.
 
     Raises:
         FileRejected: an expectation cannot be judged on these rows.
@@ -221,10 +221,10 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition
 
 
 class _Seconds(dict[str, float]):
-    """Seconds by part; an error that ends a part gets its name."""
+    """Seconds by part of the stage; an error that ends a part gets the part's name."""
 
     def add(self, others: Mapping[str, float]) -> None:
-        """Add what was counted elsewhere."""
+        """Add seconds that were counted elsewhere."""
         for part, seconds in others.items():
             self[part] = self.get(part, 0.0) + seconds
 
@@ -241,7 +241,7 @@ class _Seconds(dict[str, float]):
             self.add({part: time.perf_counter() - start})
 
     def inside(self, part: str, items: Iterator[_T]) -> Iterator[_T]:
-        """The same items, with the time that making each takes counted."""
+        """Yield the same items, and count the time that producing each one takes."""
         while True:
             with self.of(part):
                 item = next(items, None)
@@ -298,7 +298,7 @@ def judge_file(
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
 ) -> JudgedFile:
-    """Read and validate a file: the first half of `refine`, for those who want its findings without the outputs."""
+    """Read and validate a file: the first half of `refine`, for callers that need the findings but no outputs."""
 
     def read() -> Iterator[Partition]:
         found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
@@ -322,7 +322,7 @@ def judge_file(
                     on_progress("validate", merge.rows_in)
             return merge.finish()
         except _HeaderGrew as grown:
-            header = grown.header  # that of the whole file: a second pass cannot raise it again
+            header = grown.header  # the schema of the whole file: a second pass cannot raise this again
         finally:
             merge.close()
 
@@ -388,7 +388,7 @@ class _Merge:
                 self._bad_rows.append((refined.bad_numbers, np.packbits(refined.bad_masks, axis=0)))
 
     def close(self) -> None:
-        """Close all files. May be called again."""
+        """Close all files. More than one call is allowed."""
         self._good.close()
         self._quarantine.close()
         if self._whole_file:
@@ -442,7 +442,7 @@ class _Merge:
             self._quarantine_late_rows(late_rows)
 
     def _quarantine_late_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
-        """Move rows that only now turn out to be bad. The file is read again, as it has them as they were."""
+        """Move rows that turn out to be bad only now. The file is read again, because it has the rows unchanged."""
         plan = self.plan
         blocking = [numbers for place, numbers in late_rows.items() if plan.row_rules[place].blocking]
         if not blocking:
@@ -476,10 +476,10 @@ class _Merge:
 def preprocess_file(
     judged: JudgedFile, contract: Contract, work_dir: Path, *, on_progress: Progress | None = None
 ) -> Refined:
-    """Do the contract's steps on a file's good rows and write the outputs: the second half of `refine`.
+    """Apply the contract's steps to a file's good rows and write the outputs: the second half of `refine`.
 
     Raises:
-        StepFailed: a step cannot be done on these rows.
+        StepFailed: a step cannot be applied to these rows.
         OutputImpossible: the rows cannot be split by the contract's output.partition_by.
         ContractInvalid: a step's arguments are wrong.
     """

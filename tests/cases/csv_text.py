@@ -84,4 +84,110 @@ _ENCODINGS = (
     ),
 )
 
-CASES = (*_ENCODINGS,)
+_BACKSLASH = b'id,text,n\n1,"say \\"hi\\" now",5\n2,"a, b",6\n3,"C:\\\\x\\n",7\n'
+_QUOTES = (
+    Case(
+        "quotes",
+        "an open quote that swallows records",
+        b'sku,label,price\n101,"12 inch,3.50\n102,ok,5.25\n103,"x",1.00\n104,y,2\n',
+        None,
+        codes=["quote_misplaced"],
+        says=["line 4, column 6"],
+    ),
+    Case(
+        "quotes",
+        "backslashes before quotes, not declared",
+        b'id,text,n\n1,"say \\"hi\\" now",5\n2,"a, b",6\n',
+        {"id": [2], "text": ["a, b"], "n": [6]},
+        quarantined=[1],
+    ),
+    Case(
+        "quotes",
+        "a backslash before a quote in a text of two lines, not declared",
+        b'id,text\n1,"say \\"hi\nmore\\" x"\n2,"a"\n',
+        None,
+        codes=["quote_misplaced"],
+        says=["line 2, column 10", "`escape: "],
+    ),
+    Case(
+        "quotes",
+        "backslashes, declared",
+        _BACKSLASH,
+        {"id": [1, 2, 3], "text": ['say "hi" now', "a, b", "C:\\x\\n"], "n": [5, 6, 7]},
+        contract={"format": {"escape": "\\"}},
+    ),
+    Case(
+        "quotes",
+        "backslashes outside of quotes and over lines, declared",
+        b'id,text\n1,a\\,b\n2,"x \\"y\n\\"z\\""\n3,\\N\n',
+        {"id": [1, 2, 3], "text": ["a,b", 'x "y\n"z"', None]},
+        contract={"format": {"escape": "\\", "missing_values": ["\\N"]}},
+    ),
+    Case(
+        "quotes",
+        "blanks after a closing quote, doubled quotes and line ends in quotes",
+        b'id,text\n1,"a" \n2,"say ""hi"""\n3,"x\ny"\n4,5" pipe\n',
+        {"id": [1, 2, 3, 4], "text": ["a ", 'say "hi"', "x\ny", '5" pipe']},
+    ),
+)
+
+_LATE = "k;betrag\n" + "".join(f"{n};{n % 9 + 1}.{n % 1000:03}\n" for n in range(9_000)) + "9000;12,50\n9001;1.234,56\n"
+_NUMBERS = {"columns": {"k": "string", "betrag": "number"}}
+_MARKS = (
+    Case(
+        "marks",
+        "German, with grouped whole numbers",
+        b"land;faelle;inzidenz\nBayern;2.155;19,47\nHessen;1.020;8,5\nBerlin;6;0,3\n",
+        {"land": ["Bayern", "Hessen", "Berlin"], "faelle": ["2.155", "1.020", "6"], "inzidenz": [19.47, 8.5, 0.3]},
+    ),
+    Case(
+        "marks",
+        "three digits after each mark",
+        b"day;a;b\n2024-01-15;1.250;1,250\n2024-01-16;3.400;3,400\n",
+        {"day": ["2024-01-15", "2024-01-16"], "a": ["1.250", "3.400"], "b": ["1,250", "3,400"]},
+    ),
+    Case(
+        "marks",
+        "three digits after each point, declared as a decimal",
+        b"a;b\n1.250;x\n3.400;y\n",
+        {"a": [1.25, 3.4], "b": ["x", "y"]},
+        contract={"format": {"decimal": "."}},
+    ),
+    Case(
+        "marks",
+        "three digits after each point, declared as thousands",
+        b"a;b\n1.250;x\n3.400;y\n",
+        {"a": [1250, 3400], "b": ["x", "y"]},
+        contract={"format": {"thousands": ".", "decimal": ","}, "columns": {"a": "integer", "b": "string"}},
+    ),
+    Case(
+        "marks",
+        "three digits after each point in a declared column, nothing shows the mark",
+        b"k;betrag\na;1.250\nb;3.400\n",
+        None,
+        contract=_NUMBERS,
+        codes=["marks_ambiguous"],
+        says=["`decimal: "],
+    ),
+    Case(
+        "marks",
+        "the first decimal comma after the file's beginning",
+        _LATE.encode(),
+        None,
+        contract=_NUMBERS,
+        codes=["marks_ambiguous"],
+        says=["`decimal: "],
+    ),
+    Case(
+        "marks",
+        "decimal points and decimal commas",
+        b"a;b\n10.5;3,25\n",
+        None,
+        codes=["marks_contradict"],
+        says=["`decimal: "],
+    ),
+    Case("marks", "ordinary decimals", b"a,b\n1.5,1.250\n2.25,3.400\n", {"a": [1.5, 2.25], "b": [1.25, 3.4]}),
+    Case("marks", "below one", b"a\n0.125\n1.250\n", {"a": [0.125, 1.25]}),
+)
+
+CASES = (*_ENCODINGS, *_QUOTES, *_MARKS)

@@ -342,7 +342,7 @@ class Chain:
         raise AssertionError(f"waited {seconds:.0f} s in vain for {what}; queue: {self.messages()}")
 
 
-# Short enough for tests, long enough for a busy machine: what dies is given back after this.
+# Short enough for tests, long enough for a busy machine: what dies is returned after this.
 VISIBILITY_TIMEOUT_SECONDS = 20
 
 

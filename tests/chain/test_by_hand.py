@@ -29,7 +29,7 @@ def processed(chain: Chain) -> dict[str, UploadMessage]:
     return uploads
 
 
-def test_an_object_that_no_event_told_of_is_published_by_hand(chain: Chain) -> None:
+def test_an_object_without_an_event_is_published_by_hand(chain: Chain) -> None:
     """The key is outside the watched prefix; the contract is the one given as a parameter."""
     upload = chain.upload("archive/2025.csv", good_orders(4))
     run = chain.run_by_hand(key=upload.key, dataset="orders")
@@ -40,7 +40,7 @@ def test_an_object_that_no_event_told_of_is_published_by_hand(chain: Chain) -> N
     assert chain.execution(upload) is None
 
 
-def test_a_published_upload_run_again_says_so_and_changes_nothing(
+def test_running_a_published_upload_again_reports_that_and_changes_nothing(
     chain: Chain, processed: dict[str, UploadMessage]
 ) -> None:
     upload = processed["again"]
@@ -61,7 +61,7 @@ def test_a_forced_run_is_a_new_attempt_that_replaces_receipt_and_output(
     assert [key for key in chain.keys("data/orders/") if upload.run_id in key] == [receipt.outputs[0].key]
 
 
-def test_a_dry_run_tells_the_outcome_and_writes_nothing(chain: Chain) -> None:
+def test_a_dry_run_shows_the_outcome_and_writes_nothing(chain: Chain) -> None:
     upload = chain.upload("archive/dry.csv", good_orders(2))
     run = _ended(chain, chain.schedule(key=upload.key, dataset="orders", dry_run=True))
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Dry run")
@@ -107,7 +107,7 @@ def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> No
     assert len(set(hashes)) == 2, "the receipt records another contract"
 
 
-def test_wrong_parameters_end_in_a_failed_run_that_says_what_is_wrong(chain: Chain) -> None:
+def test_wrong_parameters_end_in_a_failed_run_that_names_the_fault(chain: Chain) -> None:
     key = chain.upload("archive/2025.csv", good_orders(4)).key
     wrong: dict[str, dict[str, Any]] = {
         "does not exist": {"key": "archive/nothing-here.csv"},

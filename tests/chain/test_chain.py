@@ -149,7 +149,7 @@ def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(
     assert output.key == f"data/orders/{upload.run_id}-0-{output.sha256[:16]}.parquet"
 
 
-def test_a_file_under_no_contract_is_published_under_the_default_one_and_says_so(
+def test_a_file_without_a_contract_is_published_under_the_default_one_and_its_receipt_shows_that(
     chain: Chain, batch: dict[str, UploadMessage]
 ) -> None:
     upload = batch["incoming/Some Where/table.csv"]
@@ -219,7 +219,7 @@ def test_an_upload_outside_of_the_watched_prefix_changes_nothing(chain: Chain) -
     assert chain.keys("") == before
 
 
-def test_a_task_that_dies_before_its_receipt_is_made_good_by_the_state_machine(chain: Chain) -> None:
+def test_a_task_that_dies_before_its_receipt_is_replaced_by_the_state_machine(chain: Chain) -> None:
     chain.settle()
     upload = chain.upload("incoming/orders/orphan.csv", good_orders(3))
     run = chain.wait_for(lambda: next(iter(chain.flow_runs(upload)), None), "the flow run")

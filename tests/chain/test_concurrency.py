@@ -92,7 +92,7 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_i
             assert chain.receipt(upload).observed
     times = sorted(worked(chain, upload) for upload in burst)
     assert all(end <= next_start for (_, end), (next_start, _) in pairwise(times))
-    chain.wait_for(lambda: limits(chain)[LIMIT]["active_slots"] == 0, "the last slot to be given back")
+    chain.wait_for(lambda: limits(chain)[LIMIT]["active_slots"] == 0, "the last slot to be returned")
 
 
 def test_a_slot_that_is_never_given_back_does_not_hold_the_data_back(

@@ -162,7 +162,7 @@ def lines_of(chain: Chain, part: str) -> list[dict[str, Any]]:
     return lines
 
 
-def test_every_line_of_the_container_is_json_and_each_stage_says_how_long_it_took(
+def test_every_line_of_the_container_is_json_and_each_stage_logs_its_duration(
     chain: Chain, uploads: list[UploadMessage]
 ) -> None:
     lines = lines_of(chain, "task")

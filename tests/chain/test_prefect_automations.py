@@ -53,7 +53,7 @@ def test_applying_the_file_again_doubles_nothing(chain: Chain, hook: Receiver) -
     assert {entry["name"] for entry in declared(NAMES)} <= set(names)
 
 
-def test_a_rejected_file_is_told_with_its_reason(chain: Chain, hook: Receiver) -> None:
+def test_a_rejected_file_is_reported_with_its_reason(chain: Chain, hook: Receiver) -> None:
     upload = chain.upload("incoming/orders/told.csv", b"")
     chain.ended(upload)
     told = chain.wait_for(lambda: hook.told_of("told.csv"), "the notification", 60)
@@ -61,7 +61,9 @@ def test_a_rejected_file_is_told_with_its_reason(chain: Chain, hook: Receiver) -
     assert "0 bytes" in told["body"]
 
 
-def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mended(chain: Chain, hook: Receiver) -> None:
+def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_fixed(
+    chain: Chain, hook: Receiver
+) -> None:
     """The task's role loses a permission. Only a manual Retry can process the file: its message is removed from the
     queue."""
     chain.settle()
@@ -80,7 +82,7 @@ def test_a_broken_pipeline_is_told_and_retry_publishes_the_file_once_it_is_mende
     assert len([key for key in chain.keys("data/") if upload.run_id in key]) == 1
 
 
-def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_told(
+def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_reported(
     chain: Chain, hook: Receiver
 ) -> None:
     """SIGKILL leaves a run in state Running without a process. No other task takes over the upload."""
@@ -137,7 +139,7 @@ def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Rec
     assert "Retry" in told["body"]
 
 
-def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver) -> None:
+def test_an_overdue_file_is_reported(chain: Chain, hook: Receiver) -> None:
     """As the file declares it, with a deadline of seconds where a contract's is hours."""
     entries = declared(NAMES, {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
     chain.apply_automations(entry for entry in entries if "parcels" in entry["name"])
@@ -148,7 +150,7 @@ def test_a_file_that_does_not_come_in_time_is_told(chain: Chain, hook: Receiver)
     assert "expected_every_hours" in told["body"]
 
 
-def test_with_prefect_away_an_upload_that_fails_is_told_through_sns(chain: Chain) -> None:
+def test_with_prefect_down_a_failed_upload_is_reported_through_sns(chain: Chain) -> None:
     """The end of an execution is a separate event, which goes to the alarm topic."""
     chain.settle()
     topic, queue, arn = chain.outputs["AlarmTopicArn"], *_queue_for(chain, chain.outputs["AlarmTopicArn"])

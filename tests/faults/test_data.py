@@ -368,7 +368,9 @@ def with_own_contract(parts: Parts, folder: Path, *, steps: str = "", expectatio
         ),
     ],
 )
-def test_a_step_that_fails_rejects_the_file_and_says_where(parts: Parts, tmp_path: Path, step: str, says: str) -> None:
+def test_a_step_that_fails_rejects_the_file_and_names_the_place(
+    parts: Parts, tmp_path: Path, step: str, says: str
+) -> None:
     own = with_own_contract(parts, tmp_path / "contracts", steps=STEPS[step])
     receipt = process(own, upload_of("own/x.csv", good_orders(3)))
     rejected_as("step_failed")(receipt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from deployment.local.environment import clean_environment
 from deployment.local.ports import HOST, free_port
 from deployment.local.prefect_server import database, is_ready, server_environment, start_from_template
 from deployment.local.services import Service
-from deployment.project_commands import program
 from tests.chain.chain import Chain
 from tests.faults.bench import Bench, Case, Outcome
 from tests.faults.catalogue import fault
@@ -92,7 +92,7 @@ def test_a_server_that_restarts_in_the_middle_does_not_disturb_the_work(outage: 
 
 @pytest.mark.slow  # Prefect's client is patient
 @fault(_AREA, "server down during processing, permanently", expected="processing continues; published once, exit 0")
-def test_a_server_that_goes_away_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
+def test_a_server_that_fails_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
     case = bench.case()
     hold, gate = case.gate("s3.GetObject", "/incoming/")
     worker = case.start(hold)
@@ -115,7 +115,7 @@ def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "tmp").mkdir()
     server = Service(
         name="guarded Prefect server",
-        command=[program("prefect"), "server", "start", "--host", HOST, "--port", str(port)],
+        command=[sys.executable, "-m", "deployment.local.serve_prefect", str(port)],
         environment=clean_environment(folder, folder / "tmp")
         | server_environment(home, port)
         | {"PREFECT_SERVER_API_AUTH_STRING": "operator:known-to-nobody"},

@@ -65,7 +65,7 @@ def test_two_workers_with_the_same_message_publish_once(bench: Bench) -> None:
     case.send()
     workers = [case.start(environment={"SLUICE_RETRY_DELAY_SECONDS": "1"}) for _ in range(2)]
     assert [worker.ended().exit_code for worker in workers] == [0, 0]
-    case.work()  # in case a duplicate was given back after both had gone
+    case.work()  # in case a duplicate was returned after both had gone
     case.kept_promises()
 
 
@@ -182,14 +182,14 @@ def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
     "SIGTERM in the middle of a transform",
     expected="the message is returned at once, nothing is written, exit 143; the next worker publishes",
 )
-def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
+def test_sigterm_returns_the_message_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
     at_work = overtime["stopped"]
     case = at_work.case
     case.held_at(at_work.gate)
     at_work.worker.signal(signal.SIGTERM)
     outcome = at_work.worker.ended(30)
     assert outcome.exit_code == 143
-    assert outcome.said("stopped, giving the message back")
+    assert outcome.said("stopped, returning the message")
     assert case.count() == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
     assert not [key for key in bench.chain.keys("data/") if case.upload.run_id in key]
@@ -200,7 +200,7 @@ def test_sigterm_gives_the_message_back_at_once(bench: Bench, overtime: dict[str
 
 @fault(_AREA, "heartbeat refused", expected="a second worker takes the message over; one result")
 @fault(_AREA, "receipt handle expired", expected="exit 0; the worker that holds the message deletes it")
-def test_a_refused_heartbeat_gives_one_result_all_the_same(overtime: dict[str, Overtime]) -> None:
+def test_a_refused_heartbeat_still_gives_one_result(overtime: dict[str, Overtime]) -> None:
     at_work = overtime["refused"]
     case = at_work.case
     case.held_at(at_work.gate)

@@ -56,7 +56,7 @@ def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
     return table
 
 
-def test_a_dry_run_tells_what_is_lost_and_changes_nothing(chain: Chain, lost: UploadMessage) -> None:
+def test_a_dry_run_shows_what_is_lost_and_changes_nothing(chain: Chain, lost: UploadMessage) -> None:
     run = chain.run_by_hand("reconcile/sluice", dry_run=True, grace_minutes=0, prefix=_PREFIX)
     assert run["state"]["name"] == "Lost uploads", run["state"]
     (row,) = _table(chain, run["id"])
@@ -86,7 +86,7 @@ def test_an_upload_whose_event_was_lost_is_found_and_published_once(
     "a stalled worker, overtaken by another one, writes its output and is killed: no worker cleans up",
     expected="reconcile, with only the permissions of its role, deletes the output, and nothing else",
 )
-def test_what_an_overtaken_worker_left_behind_is_taken_away(chain: Chain, bench: Bench) -> None:
+def test_what_an_overtaken_worker_left_behind_is_deleted(chain: Chain, bench: Bench) -> None:
     upload = chain.upload("incoming/left/orders.csv", good_orders(2))
     assert chain.deliver(chain.event_of(upload))["error"] is None
     assert chain.ended(upload)["status"] == "SUCCEEDED"

@@ -115,7 +115,7 @@ def test_an_overwritten_object_is_read_in_the_version_of_its_event(bench: Bench)
     "412 with another digest",
     expected="the receipt that was committed first remains, with its data; ReceiptConflict in the log",
 )
-def test_another_result_that_was_committed_first_stands_untouched(bench: Bench) -> None:
+def test_another_result_that_was_committed_first_is_kept(bench: Bench) -> None:
     case = bench.case()
     hold, gate = case.gate("s3.PutObject", "/data/")
     slow = case.start(hold)

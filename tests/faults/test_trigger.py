@@ -61,7 +61,7 @@ def _published(case: Case, *uploads: UploadMessage, rows: int = 2) -> None:
 
 
 @fault(_AREA, "the same event twice", expected="one execution, one receipt")
-def test_an_event_that_comes_twice_publishes_once(chain: Chain, stack_queue: Case) -> None:
+def test_a_duplicate_event_publishes_once(chain: Chain, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/twice.csv", good_orders(2))
     answers = [chain.deliver(chain.event_of(upload)) for _ in range(2)]
     assert [answer["error"] for answer in answers] == [None, None]
@@ -69,7 +69,7 @@ def test_an_event_that_comes_twice_publishes_once(chain: Chain, stack_queue: Cas
 
 
 @fault(_AREA, "the same event twenty times at once", expected="one execution, one receipt, no message left")
-def test_an_event_that_comes_twenty_times_at_once_publishes_once(chain: Chain, stack_queue: Case) -> None:
+def test_twenty_deliveries_of_an_event_at_once_publish_once(chain: Chain, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/twenty.csv", good_orders(2))
     event = chain.event_of(upload)
     with ThreadPoolExecutor(10) as pool:
@@ -292,7 +292,7 @@ def test_an_upload_without_an_execution_is_processed_all_the_same(
 
 
 @fault(_AREA, "start done, response lost", expected="the second try finds the same execution; one receipt")
-def test_a_lost_answer_to_the_start_gives_one_execution(chain: Chain, bench: Bench, stack_queue: Case) -> None:
+def test_a_lost_response_to_the_start_gives_one_execution(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/start-lost.csv", good_orders(2))
     lost = Sabotage(on=_START, do="lose_answer")
     counts = handle_event(chain.event_of(upload), _trigger(chain, bench, lost))

@@ -179,7 +179,7 @@ def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: typ
         (InvalidRegionError(region_name="eu central 1"), RegionUnusable),
         (SSOTokenLoadError(profile_name="x", error_msg="expired"), CredentialsExpired),
         (ClientError({"Error": {"Code": "LimitExceededException"}}, "CreateChangeSet"), QuotaReached),
-        (ClientError({"Error": {"Code": "Throttling"}}, "ListStacks"), AwsUnavailable),
+        (ClientError({"Error": {"Code": "Throttling"}}, "DescribeStacks"), AwsUnavailable),
     ],
 )
 def test_what_keeps_us_from_aws_has_a_name_of_its_own(error: Any, expected: type[Exception]) -> None:
@@ -201,7 +201,7 @@ def test_a_permission_that_is_missing_is_named(cloud: LocalCloud, users: dict[st
     environment = Environment(stack="forbidden", parameters={"PrefectApiUrl": "http://127.0.0.1:1/api"})
     with pytest.raises(AwsRefused) as raised:
         deploy(Console(quiet=True), options(environment), guest, lambda _: True)
-    assert "cloudformation:ListStacks" in str(raised.value)
+    assert "cloudformation:DescribeStacks" in str(raised.value)
 
 
 def test_another_account_than_the_environments_is_left_alone(users: dict[str, str]) -> None:
@@ -340,21 +340,15 @@ class Busy:
     def __init__(self, looks: int) -> None:
         self._looks = looks
 
-    def get_paginator(self, _: str) -> Busy:
-        return self
-
-    def paginate(self) -> list[dict[str, Any]]:
-        self._looks -= 1
-        return [{"StackSummaries": self.describe_stacks()["Stacks"]}]
-
     def describe_stacks(self, **_: object) -> dict[str, Any]:
+        self._looks -= 1
         status = "UPDATE_IN_PROGRESS" if self._looks >= 0 else "UPDATE_COMPLETE"
         return {"Stacks": [{"StackName": "sluice", "StackStatus": status, "StackId": "arn"}]}
 
 
 def test_an_operation_of_somebody_elses_is_waited_for_and_said_once() -> None:
     said: list[str] = []
-    assert Stack(Busy(3), "sluice", lambda _: None).wait_while_busy(said.append) == "UPDATE_COMPLETE"
+    assert Stack(Busy(1), "sluice", lambda _: None).wait_while_busy(said.append) == "UPDATE_COMPLETE"
     assert said == ["UPDATE_IN_PROGRESS"]
 
 

@@ -234,6 +234,42 @@ def test_the_prefect_ui_talks_to_the_port_that_was_chosen(cloud: LocalCloud) -> 
         assert json.load(settings)["api_url"] == cloud.endpoints.prefect_api_url
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "null"},
+        {"Host": "evil.example:4200"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("server", ["prefect", "aws"])
+def test_a_page_of_another_site_gets_nothing_done(cloud: LocalCloud, headers: dict[str, str], server: str) -> None:
+    """A browser sends what needs no preflight, such as a body without a type, before it asks for anybody's consent.
+
+    https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/CORS (simple requests)
+    """
+    name = f"by-{server}-{abs(hash(str(headers)))}"
+    if server == "aws":
+        answer = httpx.put(f"{cloud.endpoints.aws_endpoint_url}/{name}", headers=headers, trust_env=False)
+    else:
+        url = f"{cloud.endpoints.prefect_api_url}/flows/"
+        answer = httpx.post(url, content=json.dumps({"name": name}), headers=headers, trust_env=False)
+        names = httpx.post(f"{url}filter", json={}, trust_env=False).json()
+        assert name not in {flow["name"] for flow in names}
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_uis_own_page_may_ask_prefect_whatever_it_is_called(cloud: LocalCloud) -> None:
+    for origin in (cloud.endpoints.prefect_ui_url, cloud.endpoints.prefect_ui_url.replace("127.0.0.1", "localhost")):
+        url = f"{cloud.endpoints.prefect_api_url}/flows/filter"
+        answer = httpx.post(url, json={}, headers={"Origin": origin}, trust_env=False)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == origin
+
+
 # --- tasks --------------------------------------------------------------------------------------------------
 
 

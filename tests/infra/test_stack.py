@@ -309,13 +309,6 @@ class CloudFormationIn:
     def __init__(self, status: str) -> None:
         self._summary = {"StackName": "busy", "StackStatus": status, "StackId": "arn:stack/busy"}
 
-    def get_paginator(self, _: str) -> CloudFormationIn:
-        return self
-
-    def paginate(self) -> list[dict[str, Any]]:
-        deleted = self._summary | {"StackStatus": "DELETE_COMPLETE"}
-        return [{"StackSummaries": [deleted]}, {"StackSummaries": [self._summary]}]
-
     def describe_stacks(self, **_: object) -> dict[str, Any]:
         return {"Stacks": [self._summary]}
 

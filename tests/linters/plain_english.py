@@ -66,6 +66,7 @@ BETTER = {
     r"forgets?|forgotten": "delete, clear",
     r"what (?:becomes?|became|has become) of": "what happened to, the outcome of",
     r"(?:is|are) no trouble": "does not matter",
+    r"gives? back|giv(?:en|ing) back": "return",
     r"hereby|herein|thereof|therein|whence|lest|seldom|ere|hitherto": "a plain word",
 }
 _WORDS = re.compile("|".join(f"(?P<w{number}>\\b(?:{words})\\b)" for number, words in enumerate(BETTER)), re.IGNORECASE)

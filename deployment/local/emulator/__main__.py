@@ -135,6 +135,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     from ministack import app
 
     from deployment.local.emulator import durability, state_machine_role
+    from deployment.local.own_pages import own_pages_only
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -144,7 +145,8 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    server = asyncio.create_task(serve(app.app, config, shutdown_trigger=stop_serving.wait))
+    guarded = own_pages_only(app.app, listener.getsockname()[1])
+    server = asyncio.create_task(serve(guarded, config, shutdown_trigger=stop_serving.wait))
     await asyncio.wait([asyncio.create_task(_answers()), server], return_when=asyncio.FIRST_COMPLETED)
     durability.resume_executions()
     durability.save_periodically()

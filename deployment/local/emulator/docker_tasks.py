@@ -16,7 +16,7 @@ from ministack.services import ecs
 
 from deployment.local.emulator.task_stop import stop_in_its_time
 
-STATE_LABEL = "sluice.state"  # of the local cloud: several may share an engine
+STATE_LABEL = "sluice.state"  # identifies the local cloud: several may share an engine
 _CPU_UNITS_PER_VCPU = 1024
 _NANO_CPUS_PER_VCPU = 1_000_000_000
 _ON_HOST_NETWORK = True
@@ -50,7 +50,7 @@ class DockerTasks:
             return keywords | container_options(container, task)
 
         def remove_in_its_time(client: Any, container_or_id: Any) -> None:
-            with contextlib.suppress(Exception):  # as in MiniStack: a container that is gone counts as removed
+            with contextlib.suppress(Exception):  # as in MiniStack: a container that no longer exists counts as removed
                 by_id = isinstance(container_or_id, str)
                 stop_in_its_time(client.containers.get(container_or_id) if by_id else container_or_id)
             remove(client, container_or_id)

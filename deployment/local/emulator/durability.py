@@ -1,4 +1,4 @@
-"""Keeps state and running executions across a kill of the process; MiniStack saves on an orderly stop only.
+"""Keeps state and running executions when the process is killed; MiniStack saves only on an orderly stop.
 
 It also fails running executions at the next start. Here the state is saved every few seconds too, and executions
 start again from their first state, which is safe for a state machine that looks for its result first. Tasks cannot

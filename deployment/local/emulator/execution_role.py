@@ -1,4 +1,4 @@
-"""Starts a task only where its execution role may do what ECS does in its name; MiniStack starts it anyway.
+"""Starts a task only if its execution role permits what ECS does in its name; MiniStack always starts it.
 
 docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
 """

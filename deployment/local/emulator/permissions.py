@@ -1,4 +1,4 @@
-"""Asks IAM about what AWS does in a role's name; MiniStack asks about requests only."""
+"""Checks with IAM what AWS does in a role's name; MiniStack checks only requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def role_allows(
     asked_by: str,
     conditions: dict[str, Any] | None = None,
 ) -> bool:
-    """Return whether a role may do something, by its own policies, its boundary and the resource's policy."""
+    """Return whether a role has a permission, by its policies, its boundary and the resource's policy."""
     account, role_name = get_account_id(), role_arn.rsplit("/", 1)[-1]
     credential = iam_evaluator.ResolvedCredential(
         access_key_id="",

@@ -1,4 +1,4 @@
-"""Gives each ECS task credentials of its task role; those that MiniStack gives are refused.
+"""Gives each ECS task credentials of its task role; MiniStack's own credentials are refused.
 
 MiniStack's credential endpoint returns keys that it never registered, so with AUTH on it refuses them.
 """

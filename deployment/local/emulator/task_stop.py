@@ -35,7 +35,7 @@ def install() -> None:
         cluster = ecs._resolve_cluster_name(request.get("cluster", "default"))
         task = ecs._resolve_task(request.get("task", ""), cluster) if cluster else None
         if task is None or task["lastStatus"] == "STOPPED":
-            return stop_at_once(request)  # it answers these
+            return stop_at_once(request)  # used for the response
         containers = _take_containers(task)
         if containers:
             arguments = (task, containers, request.get("reason", "Task stopped by user"))
@@ -61,7 +61,7 @@ def _take_containers(task: dict[str, Any]) -> list[str]:
         containers = list(task.get("_docker_ids") or [])
         if containers:
             task["_docker_ids"] = []
-            task["desiredStatus"] = "STOPPED"  # so that its end is not taken for one that it chose
+            task["desiredStatus"] = "STOPPED"  # so that its end does not look voluntary
     return containers
 
 
@@ -81,7 +81,7 @@ def _end(account: str, region: str, task: dict[str, Any], container_ids: list[st
 
 
 def _stopped(client: Any, container_id: str) -> int | None:
-    """Stop a container; return its exit code, None if the engine does not say."""
+    """Stop a container; return its exit code, None if the engine does not report one."""
     try:
         container = client.containers.get(container_id)
         stop_in_its_time(container)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from flows.refinery.contract.model import Column, Contract, Expectation, WrittenStep
 
-_POLICIES = ("evolve", "quarantine", "freeze")  # the later, the stricter
+_POLICIES = ("evolve", "quarantine", "freeze")  # later types are stricter
 _SEVERITIES = ("info", "warning", "critical")
 
 
@@ -65,7 +65,7 @@ def _source(before: Contract, after: Contract) -> Iterator[ContractChange]:
 def _differing(
     where: str, effect: Effect, before: BaseModel, after: BaseModel, fields: set[str] | None = None
 ) -> Iterator[ContractChange]:
-    """One change for each field that differs."""
+    """Yield one change for each field that differs."""
     old, new = (model.model_dump(include=fields) for model in (before, after))
     for name in old:
         if old[name] != new[name]:
@@ -148,7 +148,7 @@ def _expectations(before: Sequence[Expectation], after: Sequence[Expectation]) -
 
 
 def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
-    """Expectations by name and columns; with a number where several have the same."""
+    """Return expectations by name and columns, with a number if several have the same."""
     seen: Counter[str] = Counter()
     result = {}
     for expectation in expectations:
@@ -159,7 +159,7 @@ def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
 
 
 def _weight(expectation: Expectation, effect: Effect) -> Effect:
-    """An expectation with severity info makes nothing stricter."""
+    """Return the effect of an expectation; with severity info it makes nothing stricter."""
     return Effect.NONE if expectation.severity == "info" else effect
 
 

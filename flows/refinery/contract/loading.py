@@ -37,7 +37,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 Place = tuple[int | str, ...]
 Fault = tuple[Place, str]
-"""Where in a contract something is wrong (keys and indices), and what, as a sentence."""
+"""The place of a fault in a contract (keys and indices), and a sentence that describes it."""
 
 
 class ContractInvalid(TerminalError):
@@ -48,7 +48,7 @@ class Contracts:
     """All contracts of a folder.
 
     Raises:
-        ContractInvalid: `load` finds a fault in one, two of one name, or no `default`.
+        ContractInvalid: a contract has a fault, two have the same name, or there is no `default`.
     """
 
     def __init__(self, contracts: Iterable[Contract]) -> None:
@@ -82,7 +82,7 @@ class Contracts:
         return cls(contracts)
 
     def for_key(self, key: str) -> Contract:
-        """Return the contract whose `source` matches the object key, by its most literal glob; else the default."""
+        """Return the contract whose `source` matches the object key with the most literal glob; else the default."""
         for _, _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return contract
@@ -177,7 +177,7 @@ def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> N
 
 
 def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
-    """Reject a step that steps.py does not define, or cannot be called with these arguments."""
+    """Reject a step that steps.py does not define, or that cannot be called with these arguments."""
     own = [(index, step) for index, step in enumerate(contract.preprocess) if step.is_own]
     if not own:
         return
@@ -193,7 +193,7 @@ def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
 
 
 def _call_faults(taken: ast.arguments, given: Mapping[str, Any]) -> Iterator[str]:
-    """The reasons why a function cannot be called with a DataFrame and these keyword arguments."""
+    """Return the reasons why a function cannot be called with a DataFrame and these keyword arguments."""
     positional = [argument.arg for argument in [*taken.posonlyargs, *taken.args]]
     names = [*positional[1:], *(argument.arg for argument in taken.kwonlyargs)]
     if not positional and taken.vararg is None:
@@ -229,7 +229,7 @@ def _sentences(document: LocatedYaml | None, error: ValidationError) -> Iterator
 
 
 def _where(document: LocatedYaml, place: Place) -> str:
-    """`file:line` of a place; for an expectation of the suite, that file and the position there."""
+    """Return `file:line` of a place; for an expectation of the suite, the suite's file and the position in it."""
     value = document.value
     own = value.get("expectations") or []
     if place[:1] == ("expectations",) and len(place) > 1 and isinstance(own, list) and isinstance(place[1], int):

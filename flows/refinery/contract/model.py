@@ -1,4 +1,4 @@
-"""The shape of contract.yaml. Reading it from files is in loading.py; what only GX or pandas know is checked later."""
+"""The shape of contract.yaml. loading.py reads it from files; what only GX or pandas can check is checked later."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _OPTIONS_OF: dict[str, frozenset[str]] = {
-    "csv": frozenset({"delimiter", "quote", "encoding", "decimal", "thousands", "missing_values", "skip_lines"}),
+    "csv": frozenset(
+        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", "missing_values", "skip_lines"}
+    ),
     "json": frozenset({"encoding", "missing_values"}),
     "jsonl": frozenset({"encoding", "missing_values"}),
     "parquet": frozenset(),
@@ -69,13 +71,13 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
 
 
 class _Frozen(BaseModel):
-    """A part of a contract. It takes no other fields, and none changes after loading."""
+    """A part of a contract. Unknown fields are refused, and no field changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 class Column(_Frozen):
-    """What one column holds."""
+    """The type and the properties of one column."""
 
     type: ColumnType = Field(description="The type that every value must have or be readable as.")
     nullable: bool = Field(True, description="Whether a value may be missing; if not, such a row is quarantined.")
@@ -107,11 +109,15 @@ class Column(_Frozen):
 
 
 class FileFormat(_Frozen):
-    """How the files are written. What is not given is detected from the beginning of each file."""
+    """How the files are written. Options that are not given are detected from the beginning of each file."""
 
     type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
     delimiter: OneCharacter | None = Field(None, description="The delimiter between CSV fields.")
     quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
+    escape: OneCharacter | None = Field(
+        None,
+        description="The sign that makes a quote or delimiter after it part of a CSV field, such as a backslash.",
+    )
     encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
     decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
     thousands: OneCharacter | None = Field(None, description="The thousands mark of numbers in CSV.")
@@ -136,7 +142,7 @@ class FileFormat(_Frozen):
             raise ValueError(f"{mark!r} cannot separate thousands: it is a letter or a part of numbers")
         return mark
 
-    @field_validator("delimiter", "quote", "thousands")
+    @field_validator("delimiter", "quote", "escape", "thousands")
     @classmethod
     def _mark_is_one_byte(cls, mark: str | None) -> str | None:
         if mark is not None and (not mark.isascii() or mark in "\r\n\0"):
@@ -150,6 +156,8 @@ class FileFormat(_Frozen):
                 raise ValueError(f"{option} is not an option of {self.type} files")
         if self.quote in (self.delimiter, self.thousands):
             raise ValueError("quote must differ from delimiter and thousands")
+        if self.escape is not None and (self.escape in (self.quote, self.delimiter) or self.escape.isspace()):
+            raise ValueError("escape must differ from quote and delimiter, and be no blank")
         if self.thousands is not None and self.thousands == (self.decimal or "."):
             raise ValueError(f"decimal and thousands are both {self.thousands!r}")
         return self
@@ -394,14 +402,14 @@ def _is_text_encoding(name: str) -> bool:
 
 
 def _keyed(value: Any) -> Any:
-    """The value with distinct texts as keys: JSON writes the keys 1 and "1" alike, and a mapping has both."""
+    """Return the value with distinct texts as keys: JSON writes the keys 1 and "1" alike; a mapping can have both."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else f"\0{key!r}": _keyed(part) for key, part in value.items()}
     return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
-    """The fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
+    """Return the fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, dict) or set(value) >= {"name", "arguments"}:

@@ -9,7 +9,7 @@ from typing import Any
 
 _QUOTED_NAME = re.compile(r"`([^`]*)`")  # pandas writes names with spaces like this
 _COLUMN_OF_GX = "col"
-_ROWS_OF_PANDAS = "index"  # query() knows the rows' positions by this name
+_ROWS_OF_PANDAS = "index"  # query() uses this name for the rows' positions
 
 
 def unreadable_texts(condition: Any) -> list[str]:
@@ -31,7 +31,7 @@ def columns_of(condition: Any) -> set[str]:
 
 
 def _parts_of(condition: Any) -> Iterator[Any]:
-    """The condition, all conditions inside it, and the texts that they pass on to pandas."""
+    """Yield the condition, all conditions inside it, and the texts that they pass to pandas."""
     yield condition
     if isinstance(condition, Mapping):
         yield condition.get("pass_through_filter")

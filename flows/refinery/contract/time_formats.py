@@ -1,4 +1,4 @@
-"""Formats, time zones and texts of dates, as far as they are known without pandas, which reads the formats."""
+"""Checks of date formats, time zones and dates that need no pandas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CODE = re.compile(r"%(.?)", re.DOTALL)
 
 
 def is_moment(text: str) -> bool:
-    """Whether a text is a date, or a date with a time of day, in ISO 8601; not a week, which pandas cannot read."""
+    """Return whether a text is an ISO 8601 date, with or without a time; a week is not, as pandas cannot read it."""
     try:
         dt.datetime.fromisoformat(text.strip())
     except ValueError:
@@ -24,7 +24,7 @@ def is_moment(text: str) -> bool:
 
 
 def names_a_zone(time_format: str) -> bool:
-    """Whether a format has a code for a time zone."""
+    """Return whether a format has a code for a time zone."""
     return bool({"z", "Z"} & set(_CODE.findall(time_format)))
 
 

@@ -22,7 +22,7 @@ class YamlUnreadable(TerminalError):
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """A YAML file's content, with the line (from 1) of each place: of the keys and indices that lead to it."""
+    """A YAML file's content, with the line (from 1) of each place; a place is the keys and indices that lead to it."""
 
     path: Path
     value: Any

@@ -48,7 +48,7 @@ def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
 
 
 def format_fault(column: Column) -> str:
-    """Return what pandas reports on the format of a column if it can read no text by it; "" if it can."""
+    """Return pandas' error if it cannot read texts with a column's format; "" if it can."""
     try:
         coerce(pd.Series(["x"], dtype="str"), column)
     except Exception as error:  # noqa: BLE001 pandas does not document what it raises here
@@ -61,7 +61,7 @@ def _is_moment(value: Any) -> bool:
         return False
     try:
         pd.Timestamp(value)
-    except ValueError:  # a form of ISO 8601 that pandas does not know
+    except ValueError:  # a variant of ISO 8601 that pandas does not support
         return False
     return True
 

@@ -53,7 +53,7 @@ class _Scaling(FittedStep):
 
     @abstractmethod
     def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
-        """The numbers by what is known of their column."""
+        """Return the scaled numbers, using what was learned about their column."""
 
     def wanted_instead(self, known: Any) -> str:
         is_right = isinstance(known, Mapping) and set(known) == set(self.learns) and all(map(is_number, known.values()))
@@ -61,7 +61,7 @@ class _Scaling(FittedStep):
 
 
 class Standardize(_Scaling):
-    """Numbers minus their mean, over their standard deviation: that of the population, as scikit-learn takes it."""
+    """Subtracts the mean from numbers and divides by the standard deviation (of the population, as in scikit-learn)."""
 
     name = "standardize"
     learns = ("mean", "std")
@@ -75,7 +75,7 @@ class Standardize(_Scaling):
 
 
 class MinMaxScale(_Scaling):
-    """Numbers moved and stretched so that the least becomes 0 and the greatest 1 (`feature_range`)."""
+    """Scales numbers so that the least becomes 0 and the greatest 1 (`feature_range`)."""
 
     name = "min_max_scale"
     learns = ("min", "max")
@@ -134,7 +134,7 @@ class _Encoding(FittedStep):
         return {name: sorted(self._seen.get(name, ()), key=_order) for name in self.targets}
 
     def codes(self, name: str, values: pd.Series) -> np.ndarray:
-        """The place of each value among the categories; -1 for missing and unknown ones."""
+        """Return the position of each value among the categories; -1 for missing and unknown values."""
         places = {_met_as(category, values): place for place, category in enumerate(self.of(name))}
         found, distinct = pd.factorize(values)
         known = np.array([*(places.get(_category(value), -1) for value in distinct), -1], dtype=np.int64)
@@ -146,7 +146,7 @@ class _Encoding(FittedStep):
 
 
 class OneHotEncode(_Encoding):
-    """A column of 0 and 1 for each category, in place of the column; a missing value has 0 in all of them."""
+    """Replaces a column with one column of 0 and 1 per category; a missing value has 0 in all of them."""
 
     name = "one_hot_encode"
 
@@ -168,7 +168,7 @@ class OneHotEncode(_Encoding):
 
 
 class OrdinalEncode(_Encoding):
-    """The place of each value among its sorted categories, from 0; missing stays missing."""
+    """Replaces each value with its position among the sorted categories, from 0; missing stays missing."""
 
     name = "ordinal_encode"
 
@@ -202,7 +202,7 @@ class TrainTestSplit(Step):
 
 
 def _category(value: Any) -> Any:
-    """Return a value as receipts and column names show it: a day without its midnight."""
+    """Return a value as receipts and column names show it: a date without its midnight."""
     text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 

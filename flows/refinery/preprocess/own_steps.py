@@ -53,7 +53,7 @@ class OwnStep:
         return StepFailed(f"step {self.label} raised {type(error).__name__}{where}{row}")
 
     def _first_failing_row(self, given: pd.DataFrame) -> int | None:
-        """The first row that fails by itself, found by halving; None where no single row does."""
+        """Return the first row that fails by itself, found by bisection; None if no single row does."""
         low, high = 0, len(given)
         while high - low > 1:
             middle = (low + high) // 2
@@ -93,7 +93,7 @@ def load_own_steps(path: Path) -> ModuleType:
 
 
 def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
-    """The row numbers of what a function returned; -1 where it gave its rows another index."""
+    """Return the row numbers of a function's result; -1 where the function changed the index."""
     index = result.index
     if index.is_unique and pd.api.types.is_integer_dtype(index.dtype):
         values = index.to_numpy()
@@ -103,7 +103,7 @@ def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
 
 
 def _place_in_function(error: Exception) -> str:
-    """The line of the user's own code that raised."""
+    """Return the line of the user's code that raised."""
     trace = error.__traceback__
     line = ""
     while trace is not None:

@@ -1,4 +1,4 @@
-"""What a preprocessing step is: row-local, on some columns, or fitted on all rows first."""
+"""The base classes of preprocessing steps: row-local, on some columns, or fitted on all rows first."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Fitted = dict[str, Any]
 
 
 class StepFailed(TerminalError):
-    """A preprocessing step cannot be done on this file.
+    """A preprocessing step cannot be applied to this file.
 
-    A column is not there, a value does not fit, or the dataset's own function raised or did not return a
-    table of these rows. The message names the step, and the first row that it failed on where that can be found.
+    A column is missing, a value does not fit, or the dataset's own function raised or did not return a table of these
+    rows. The message names the step and, if it can be found, the first row that failed.
     """
 
 
 class ColumnMissing(StepFailed):
-    """A step names a column that is not there when the step is done."""
+    """A step names a column that does not exist when the step runs."""
 
 
 class NoColumnLeft(StepFailed):
@@ -55,7 +55,7 @@ class Step(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Do the step on some rows. The index holds the rows' numbers in the source and stays with its rows."""
+        """Apply the step to some rows. The index holds the rows' numbers in the source and must stay with its rows."""
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
         """Return the columns that the step renames, with their new names."""
@@ -66,8 +66,8 @@ class Step(BaseModel, ABC):
         """Return the columns that are still published as dates or times after the step.
 
         Args:
-            kinds: the columns that were before it: "date" or "time" by name.
-            columns: all columns before it.
+            kinds: these columns before the step: "date" or "time" by name.
+            columns: all columns before the step.
 
         Raises:
             StepFailed: the step would put something else into such a column.
@@ -76,7 +76,7 @@ class Step(BaseModel, ABC):
         return {names.get(name, name): kind for name, kind in kinds.items()}
 
     def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-        """Raise ColumnMissing, with the columns that there are, unless these are among them."""
+        """Raise ColumnMissing, with the existing columns, unless all of these exist."""
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             there = ", ".join(map(repr, frame.columns))
@@ -152,7 +152,7 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def wanted_instead(self, known: Any) -> str:
-        """Return what the pinned values of one column should be instead; "" where they are right."""
+        """Return what the pinned values of one column should be instead; "" if they are right."""
 
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
@@ -160,7 +160,7 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def learned(self) -> Fitted:
-        """Return what all rows taught, by column, as JSON can hold it."""
+        """Return what was learned from all rows, by column, as JSON values."""
 
     @property
     def is_fitted(self) -> bool:
@@ -172,7 +172,7 @@ class FittedStep(OnColumns):
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
-        """Return what is known of one column. Raise StepFailed when the pinned values do not name it."""
+        """Return what was learned about one column. Raise StepFailed when the pinned values do not name it."""
         fitted = self.fitted or {}
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned fitted values do not have the column {name!r}")
@@ -214,7 +214,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def python_value(value: Any) -> Any:
-    """Return a column's value as Python's own type, timestamps as text: as contracts and receipts hold it."""
+    """Return a column's value as a plain Python value, timestamps as text, as in contracts and receipts."""
     if isinstance(value, np.generic):
         value = value.item()
     return value.isoformat() if isinstance(value, pd.Timestamp) else value

@@ -18,7 +18,7 @@ from flows.refinery.validate.coercion import dtype_of, holds_only, pandas_column
 from flows.refinery.validate.uniqueness import HashCollector
 
 MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
-_IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to here stay off the disk
+_IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to this size stay in memory
 
 Frames = Callable[[], Iterator[pd.DataFrame]]
 
@@ -26,11 +26,11 @@ Frames = Callable[[], Iterator[pd.DataFrame]]
 class StepPipeline:
     """The rows after each step.
 
-    Row-local steps wait and are done together, partition by partition. A step that must see all rows first makes them
-    run, and what comes out is kept.
+    Row-local steps are collected and applied together, partition by partition. A step that needs all rows first applies
+    them and keeps their result.
 
     Attributes:
-        kinds: the columns that are published as dates or times; right once the first frame came out of `frames`.
+        kinds: the columns that are published as dates or times; final once `frames` has yielded its first frame.
         dropped: rows by the step that dropped them.
     """
 
@@ -43,7 +43,7 @@ class StepPipeline:
         self._spools: list[Spool] = []
 
     def add(self, step: Step | OwnStep) -> None:
-        """Put a step behind the others."""
+        """Add a step after the others."""
         if isinstance(step, OwnStep):
             self._run_own(step)
             return
@@ -57,7 +57,7 @@ class StepPipeline:
         self._waiting.append(step)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """The rows after all steps. To be called once: it counts what the steps drop."""
+        """Yield the rows after all steps. Call this only once: it counts the rows that the steps drop."""
         for number, frame in enumerate(self._source()):
             for step in self._waiting:
                 if number == 0:
@@ -71,12 +71,12 @@ class StepPipeline:
             yield frame
 
     def close(self) -> None:
-        """Remove what was kept on disk."""
+        """Delete the files with intermediate rows."""
         for spool in self._spools:
             spool.close()
 
     def _keep(self, look: Callable[[pd.DataFrame], None]) -> None:
-        """Run the waiting steps, look at every frame that comes out, and keep it."""
+        """Run the collected steps, inspect every frame that they return, and keep it."""
         spool = Spool(self._folder / str(len(self._spools)))
         for frame in self.frames():
             look(frame)
@@ -111,7 +111,7 @@ class StepPipeline:
 
 
 class Spool:
-    """Frames that are read again: in memory as long as they are small, then on disk."""
+    """Frames that are read again: in memory while they are small, then on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -133,7 +133,7 @@ class Spool:
         self._paths.append(path)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """The frames in their order; may be called again."""
+        """Yield the frames in order. More than one call is allowed."""
         yield from self._in_memory
         for path in self._paths:
             with pa.OSFile(str(path)) as file:
@@ -148,7 +148,7 @@ class Spool:
 
 
 def _good_frames(good: ArrowSpool, on_progress: Callable[[int], None]) -> Iterator[pd.DataFrame]:
-    """The good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight."""
+    """Yield the good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight."""
     done, given = 0, False
     for batch in good.batches():
         if batch.num_rows or not given:
@@ -172,7 +172,7 @@ def good_rows(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: Collection
             array = array.cast(pa.timestamp("us"))
         elif kind == "time":
             array = time_text(array)
-        # One type per file, not per partition: what a partition happens to hold must not show in the output.
+        # One type per file, not per partition: the output must not depend on which rows share a partition.
         columns[name] = pandas_column(array, dtype_of(kind, nulls=name in nulls))
     frame = pd.DataFrame(columns)
     return frame.set_axis(pd.Index(batch.column(ROW_NUMBER).to_numpy()), axis=0)

@@ -26,7 +26,7 @@ BUILT_IN: dict[str, type[Step]] = {
 
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
-    """The contract's steps, ready to be applied. They hold what they learn: compile them for each file.
+    """Return the contract's steps, ready to be applied. They keep what they learn, so compile them for each file.
 
     Raises:
         ContractInvalid: a step's arguments are wrong.
@@ -55,7 +55,7 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
 
 
 def argument_faults(written: WrittenStep) -> list[str]:
-    """What is wrong with the arguments of a built-in step, as sentences."""
+    """Yield what is wrong with the arguments of a built-in step, as sentences."""
     step = BUILT_IN[written.name]
     try:
         step.model_validate(written.arguments)

@@ -1,4 +1,4 @@
-"""Try a contract's steps and output on no rows: what cannot work on any file is found before one comes."""
+"""Try a contract's steps and output on an empty table: find what cannot work on any file before one arrives."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
 def step_faults(contract: Contract) -> Iterator[Fault]:
-    """Every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own functions
-    are not called, and what comes after one is only checked for its arguments."""
+    """Yield every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own
+    functions are not called, and of the steps after one only the arguments are checked."""
     sound = True
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
@@ -46,7 +46,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:
-    """Do the steps on a frame that has the contract's columns and no rows."""
+    """Apply the steps to a frame that has the contract's columns and no rows."""
     may_have_more = contract.unknown_columns == "evolve"
     types = {name: column.type for name, column in contract.columns.items()}
     nullable = [name for name, column in contract.columns.items() if column.nullable]
@@ -56,7 +56,7 @@ def _tried(contract: Contract) -> Iterator[Fault]:
         if written.is_own:
             return
         step = BUILT_IN[written.name].model_validate({**written.arguments, "label": written.name})
-        is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns are found in the data
+        is_open = isinstance(step, OneHotEncode) and not step.is_fitted  # its columns depend on the data
         misfits = _misfits(step, frame)
         if misfits:
             yield from ((("preprocess", position), f"step {step.label}: {fault}") for fault in misfits)

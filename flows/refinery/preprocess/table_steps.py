@@ -17,7 +17,7 @@ from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
 
 
 class CleanColumnNames(Step):
-    """Column names in snake_case, of ASCII letters, digits and _; a name that is taken gets _2."""
+    """Changes column names to snake_case, of letters (Latin ones without accents), digits and _; taken names get _2."""
 
     name = "clean_column_names"
 
@@ -37,15 +37,32 @@ class CleanColumnNames(Step):
 
 
 def clean_name(name: str) -> str:
-    """A column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "1st" _1st."""
-    text = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
-    text = re.sub(r"[^0-9A-Za-z]+", "_", text).strip("_").lower()
+    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse.
+
+    Letters and digits of other scripts than Latin stay: without them names would have nothing left.
+    """
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
+    text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"
 
 
+def _plain(name: str) -> str:
+    """Latin letters without their accents, letters and digits of other scripts as they are, and _ for the rest."""
+    plain = ""
+    for character in unicodedata.normalize("NFKC", name.replace("ß", "ss")):
+        kind = unicodedata.category(character)[0]
+        base = unicodedata.normalize("NFKD", character)[0]
+        if base.isascii() and base.isalnum():
+            plain += base
+        elif kind == "M" and plain[-1:].isascii():
+            continue  # an accent on a Latin letter
+        else:
+            plain += character if kind in "LMN" else "_"
+    return plain
+
+
 class StripWhitespace(Step):
-    """Text without white space at its ends, in `columns` or in every text column."""
+    """Removes white space at both ends of texts, in `columns` or in every text column."""
 
     name = "strip_whitespace"
     columns: Names | None = None
@@ -58,7 +75,7 @@ class StripWhitespace(Step):
 
 
 class Rename(Step):
-    """Other names for columns: {columns: {old: new}}."""
+    """Renames columns: {columns: {old: new}}."""
 
     name = "rename"
     columns: Annotated[dict[str, str], Field(min_length=1)]
@@ -76,7 +93,7 @@ class Rename(Step):
 
 
 class Select(Step):
-    """Only these columns, in this order."""
+    """Keeps only these columns, in this order."""
 
     name = "select"
     columns: Names
@@ -87,7 +104,7 @@ class Select(Step):
 
 
 class DropColumns(Step):
-    """All columns but these."""
+    """Removes these columns."""
 
     name = "drop_columns"
     columns: Names
@@ -125,13 +142,13 @@ class DropDuplicates(Step):
         return "none" if value is False else value
 
     def keys(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The columns that make two rows equal."""
+        """Return the columns that make two rows equal."""
         self.require(frame, self.subset or ())
         keys: pd.DataFrame = frame[list(self.subset)] if self.subset else frame
         return keys
 
     def find(self, frames: Callable[[], Iterator[pd.DataFrame]], collector: HashCollector) -> None:
-        """Find the duplicates; `frames` gives again the rows whose keys the collector has seen."""
+        """Find the duplicates; `frames` yields once again the rows whose keys were collected."""
 
         def keys() -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
             position = 0

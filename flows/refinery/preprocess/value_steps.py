@@ -110,7 +110,7 @@ class FillMissing(FittedStep):
         if whole and isinstance(filling, int) and not fits_in_64_bits(filling):
             raise StepFailed(f"step {self.label}: {filling} does not fit into the 64 bits of the column {name!r}")
         if whole and isinstance(filling, float):
-            values = values.astype("float64")  # in every partition, whether or not it has something to fill
+            values = values.astype("float64")  # in every partition, even if it has nothing to fill
         try:
             return values.fillna(_fitting(values, filling))
         except (TypeError, ValueError):
@@ -120,7 +120,7 @@ class FillMissing(FittedStep):
 
 
 class Clip(OnColumns):
-    """Numbers below `lower` become lower, those above `upper` become upper."""
+    """Replaces numbers below `lower` with lower, and numbers above `upper` with upper."""
 
     name = "clip"
     lower: Finite | None = None
@@ -150,8 +150,8 @@ class Clip(OnColumns):
 
 
 class MapValues(OnColumns):
-    """Other values for values: {mapping: {old: new}}. What is not in the mapping stays, becomes missing, becomes
-    `default`, or stops the file (`unmapped: fail`)."""
+    """Replaces values: {mapping: {old: new}}. A value that is not in the mapping stays, becomes missing, becomes
+    `default`, or rejects the file (`unmapped: fail`)."""
 
     name = "map_values"
     mapping: Annotated[dict[Any, Any], Field(min_length=1)]
@@ -198,7 +198,7 @@ class MapValues(OnColumns):
             )
 
     def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:
-        """The mapping by what the column holds: dates are written in several ways."""
+        """Return the mapping with keys of the column's type: contracts write dates in several ways."""
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             return self.mapping
         dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
@@ -214,7 +214,7 @@ class MapValues(OnColumns):
         return kinds if kept is None else kinds | {_kind_of_dtype(kept)}
 
     def _dtype(self, kept: pd.Series | None) -> str:
-        """The new column's dtype: the same in every partition, whatever values it holds."""
+        """Return the new column's dtype: the same in every partition, whatever its values."""
         kinds = self._kinds(kept)
         if len(kinds) == 1:
             return _DTYPES[kinds.pop()]
@@ -225,7 +225,7 @@ _MIDNIGHT = " 00:00:00"
 
 
 class _Reading(OnColumns):
-    """Reads values as another type; what cannot be read stops the file, or drops the row (`errors: drop`)."""
+    """Reads values as another type; a value that cannot be read rejects the file, or drops the row (`errors: drop`)."""
 
     errors: Literal["fail", "drop"] = "fail"
 
@@ -243,11 +243,11 @@ class _Reading(OnColumns):
 
     @abstractmethod
     def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
-        """The values read, and a mask of those that cannot be."""
+        """Return the values read, and a mask of those that cannot be read."""
 
 
 class ParseDates(_Reading):
-    """Text as timestamps in UTC; `format` in strftime's codes, ISO 8601 where it is not given."""
+    """Reads text as timestamps in UTC; `format` has strftime's codes, the default is ISO 8601."""
 
     name = "parse_dates"
     format: TimeFormat | None = None
@@ -268,7 +268,7 @@ class ParseDates(_Reading):
 
 
 class Cast(_Reading):
-    """Values as string, integer, number or boolean; dates as ISO 8601 days."""
+    """Casts values to string, integer, number or boolean; dates become ISO 8601 days."""
 
     name = "cast"
     type: Literal["string", "integer", "number", "boolean"]
@@ -283,7 +283,7 @@ class Cast(_Reading):
 
 
 def as_dtype(values: pd.Series, dtype: str) -> pd.Series:
-    """Values as a column of a dtype that is known by name only."""
+    """Return values as a column of a dtype that is known only by name."""
     column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
     return column
 

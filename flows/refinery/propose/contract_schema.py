@@ -18,7 +18,7 @@ _SEVERITIES = ["info", "warning", "critical"]
 
 
 def contract_schema() -> dict[str, Any]:
-    """The schema of a contract as it is written in YAML: shorthands included, expectations by name with arguments."""
+    """Return the schema of a contract as written in YAML, with shorthands, and expectations by name and arguments."""
     schema = Contract.model_json_schema(mode="validation")
     definitions = schema["$defs"]
     fields = schema["properties"]
@@ -44,7 +44,7 @@ def contract_schema() -> dict[str, Any]:
 
 
 def render_schema() -> str:
-    """The schema as it is committed."""
+    """Return the text of the committed schema."""
     return json.dumps(contract_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -92,7 +92,7 @@ def _arguments_schema(name: str) -> dict[str, Any]:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The text values that an argument's type names: those of a Literal or an enum, also inside a union."""
+    """Return the text values that an argument's type allows: those of a Literal or an enum, also inside a union."""
     if get_origin(annotation) is Literal:
         return sorted(str(value) for value in get_args(annotation) if value is not None)
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):

@@ -1,4 +1,4 @@
-"""Find a regex for identifiers: what the texts of a column have in common when one rule generated them."""
+"""Find a regex for the identifiers in a column, if all of them follow one pattern."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
     if len(patterns) != 1:
         return None
     (pattern,) = patterns
-    # It must look like a code, with digits and no spaces: other texts may be names.
+    # Codes have digits and no spaces; other texts may be names.
     if len(pattern) > _MAX_PARTS or "[0-9]" not in pattern or any(part.isspace() for part in pattern):
         return None
     columns = list(zip(*split, strict=True))

@@ -15,12 +15,13 @@ import pandas as pd
 
 from flows.refinery.contract.model import Column, ColumnType, Contract
 from flows.refinery.propose.identifiers import identifier_regex
+from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.validate.coercion import as_text, coerce
 
-MAX_DISTINCT = 50  # values of a column; above it they are not listed
+MAX_DISTINCT = 50  # distinct values of a column; more are not listed
 _TEXTS_FOR_SHAPE = 5_000
 _HEAD_ROWS = 200  # enough to exclude most types before a whole column is tried
 _DEFAULT_LIMITS = Limits()
@@ -52,7 +53,7 @@ _FLAGS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """The content of one column, read as the type that fits it.
+    """The content of one column, read as the type that fits.
 
     Attributes:
         column: the type that fits, with the format of its values and the texts that mean "missing".
@@ -120,16 +121,16 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """The column with the texts that mean a missing value in it; a column of text keeps them as values, as NA may be
-    Namibia."""
+    """Return the column with its texts for missing values; a text column keeps them as values, as NA may be Namibia."""
     if not marks or column.type == "string" or source_format.type == "parquet":  # its readers know missing values
         return column
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
 def _header(path: Path, limits: Limits) -> tuple[str | None, list[str], SourceFormat]:
-    """The encoding that had to be guessed, the file's columns, and its format, which is only detected while no column
-    is declared as text."""
+    """Return the guessed encoding, if it had to be guessed, the file's columns, and its format.
+
+    The format is only detected while no column is declared as text."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
     encoding = None
@@ -190,6 +191,9 @@ class _TypeChoice:
             return False  # a format with numbers wrote these as text on purpose
         if not _is_natural(column, raw):
             return False
+        is_doubtful = column.type in ("integer", "number") and not source_format.is_decimal_proven
+        if is_doubtful and any(map(is_ambiguous_number, as_text(raw).dropna().unique())):
+            return False
         if column.type == "boolean" and not self._are_flags(raw):
             return False
         raw = raw.reset_index(drop=True)
@@ -215,7 +219,7 @@ class _TypeChoice:
 
 
 def _is_natural(column: Column, raw: pd.Series) -> bool:
-    """Whether a person would choose this type for the values that can be read as it."""
+    """Return whether a person would choose this type for values that can be read as it."""
     kind = column.type
     dtype = raw.dtype
     if pd.api.types.is_bool_dtype(dtype):
@@ -236,13 +240,13 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
     if column.type == "json":
         return all(text.lstrip()[:1] in ("{", "[") for text in texts)
     if column.type in ("date", "timestamp") and column.format is None:
-        # ISO 8601 also has years and weeks alone, which are numbers and names to most people.
+        # ISO 8601 also allows a year or a week alone, which most people read as a number or a name.
         return all(map(_ISO_BEGINNING.match, texts))
     return True
 
 
 def _is_code(text: str) -> bool:
-    """Whether digits are a code, not a quantity: leading zeros, a plus sign, or too many for a float."""
+    """Return whether digits are a code, not a quantity: leading zeros, a plus sign, or too many for a float."""
     stripped = text.strip()
     if _LEADING_ZERO_OR_PLUS.fullmatch(stripped):
         return True

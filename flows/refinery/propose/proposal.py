@@ -1,6 +1,6 @@
-"""Propose a contract from a sample file: rules a little wider than the sample, each with a comment on what was seen.
+"""Propose a contract from a sample file: rules a little wider than the sample, each with a comment on the evidence.
 
-The proposal is tried on the sample first, and rules that the sample itself breaks are removed.
+The proposal is tested on the sample first, and rules that the sample itself breaks are removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SampleUnfit(TerminalError):
 
 @dataclass(frozen=True)
 class ProposedExpectation:
-    """One expectation, with a comment on what was seen."""
+    """One expectation, with a comment on the evidence."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -53,7 +53,7 @@ class ProposedExpectation:
 
     @property
     def rule(self) -> str:
-        """The id of its rule, as in the checks."""
+        """The id of the expectation's rule, as in the checks."""
         column = self.arguments.get("column")
         return f"{self.name}({column})" if column is not None else self.name
 
@@ -69,7 +69,7 @@ class ProposedColumn:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A contract that its sample passes: the text of contract.yaml, and what it found in the sample."""
+    """A contract that its sample passes: the text of contract.yaml, and its result on the sample."""
 
     text: str
     contract: Contract
@@ -161,7 +161,7 @@ class _Draft:
             f"Proposed from the sample {self.sample_name}:"
             f" {_count(profile.rows, 'row')}, {_count(len(self.columns), 'column')}."
         )
-        yield "# The comments describe the sample; the rules allow a little more. Change what you know better."
+        yield "# The comments describe the sample; the rules allow a little more. Edit what you know better."
         for reason, rows in sorted(profile.misfits.items()):
             yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
         yield f"dataset: {_flow(self.dataset)}"
@@ -170,7 +170,7 @@ class _Draft:
         written = _flow(fields["type"] if len(fields) == 1 else fields)
         found = profile.source_format
         if profile.guessed_encoding:
-            yield "# The encoding is a guess, which no file can prove: see that its texts are right."
+            yield "# The encoding is a guess, which no file can prove: check that the texts are right."
         yield f"format: {written}{_remark('; '.join(filter(None, (found.encoding, found.compression))))}"
 
     def _rules(self) -> Iterator[str]:
@@ -274,7 +274,7 @@ def _expectations(profile: FileProfile) -> Iterator[ProposedExpectation]:
 
 
 def _uniqueness(column: ColumnProfile, *, is_first: bool) -> Iterator[ProposedExpectation]:
-    """Keys only, by their name or position: in other columns, different values are mostly chance."""
+    """Propose uniqueness only for keys, by name or position: in other columns, distinct values are mostly chance."""
     may_be_key = is_first or _KEY_NAME.search(column.name) is not None
     if may_be_key and _is_unique(column) and not column.missing and column.column.type in ("string", "integer"):
         name = "expect_column_values_to_be_unique"
@@ -292,7 +292,7 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
     if column.column.type not in ("integer", "number") or column.low == column.high:
         return
     if _is_unique(column) and _KEY_NAME.search(column.name):
-        return  # numbers that identify something have no range
+        return  # a range means nothing for numbers that identify something
     bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
     if bounds:
         between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
@@ -305,7 +305,7 @@ def _is_unique(column: ColumnProfile) -> bool:
 
 
 def _is_set(column: ColumnProfile) -> bool:
-    """Whether it has few values that recur; of integers only those that look like flags or grades.
+    """Return whether a column has few values that recur; integers count only if they look like flags or grades.
 
     A single value may differ in the next file, such as a date or the name of a shop.
     """
@@ -349,7 +349,7 @@ def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None
 
 
 def _format_fields(profile: FileProfile) -> dict[str, Any]:
-    """The fields of the format; what may differ between files, such as the compression, is left out."""
+    """Return the fields of the format, without what may differ between files, such as the compression."""
     source_format = profile.source_format
     fields: dict[str, Any] = {"type": source_format.type}
     if profile.guessed_encoding:
@@ -389,13 +389,13 @@ def _flow(value: Any) -> str:
 
 
 def _dumped(value: Any, **options: Any) -> str:
-    """A scalar as PyYAML writes it inside brackets, where more characters need quotes."""
+    """Return a scalar as PyYAML writes it inside brackets, where more characters need quotes."""
     listed: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True, **options)
     return listed.strip()[1:-1]
 
 
 def _shown(value: Any) -> str:
-    """A number for people, with six significant digits."""
+    """Return a number for people, with six significant digits."""
     plain = _as_python(value)
     return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
 
@@ -405,6 +405,6 @@ def _count(number: int, what: str) -> str:
 
 
 def _as_python(value: Any) -> Any:
-    """A NumPy value as a Python value; a whole float as an integer."""
+    """Return a NumPy value as a Python value; a whole float as an integer."""
     python = value.item() if hasattr(value, "item") else value
     return int(python) if isinstance(python, float) and python.is_integer() and abs(python) < _EXACT_FLOAT else python

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.columns import TEXT_TYPES
-from flows.refinery.read.csv_numbers import is_marked_number
+from flows.refinery.read.csv_numbers import is_ambiguous_number, is_marked_number
+from flows.refinery.read.rejections import MarksContradict
 
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
 
 _DELIMITERS = ",;\t|"
 _SAMPLED_RECORDS = 200
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
-_DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
+_DECIMAL_POINT = re.compile(r"[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+")
 _COMMA_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
 _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
 
@@ -26,6 +27,7 @@ class CsvDialect:
     """How the file is written.
 
     Attributes:
+        is_decimal_proven: whether the contract or an unambiguous number shows the decimal mark.
         text_columns: columns that must not be read as numbers, as far as the file's beginning shows.
     """
 
@@ -33,6 +35,7 @@ class CsvDialect:
     quote: str
     decimal: str
     thousands: str | None
+    is_decimal_proven: bool
     text_columns: frozenset[str]
 
 
@@ -52,12 +55,13 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
     # With a given thousands mark of ",", 1,234 is no decimal.
-    decimal = given.decimal or ("." if given.thousands == "," else _detect_decimal(values, delimiter))
+    decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
     return CsvDialect(
         delimiter=delimiter,
         quote=given.quote,
-        decimal=decimal,
-        thousands=given.thousands or _detect_thousands(values, decimal),
+        decimal=decimal or ".",
+        is_decimal_proven=decimal is not None,
+        thousands=given.thousands or _detect_thousands(values, decimal or "."),
         text_columns=frozenset(text_columns),
     )
 
@@ -93,12 +97,26 @@ def _records(sample: str, delimiter: str, quote: str) -> list[list[str]]:
     return found
 
 
-def _detect_decimal(values: list[str], delimiter: str) -> str:
-    if delimiter != "," and any(map(_POINT_THOUSANDS.fullmatch, values)):
-        return ","  # and so 1.234 in a file with 1.234,50 is no decimal
-    if delimiter == "," or any(map(_DECIMAL_POINT.fullmatch, values)):
-        return "."
-    return "," if any(map(_DECIMAL_COMMA.fullmatch, values)) else "."
+def shows_decimal(text: str, mark: str) -> bool:
+    """Whether a text is a number that can only be read with this decimal mark; 1.250 and 1,250 can be read in two."""
+    pattern = _DECIMAL_POINT if mark == "." else _DECIMAL_COMMA
+    return not is_ambiguous_number(text) and pattern.fullmatch(text.strip()) is not None
+
+
+def _detect_decimal(values: list[str], delimiter: str) -> str | None:
+    """The mark that unambiguous numbers show; None where there is none.
+
+    Raises:
+        MarksContradict: some numbers show one mark, others the other.
+    """
+    has_point = any(shows_decimal(value, ".") for value in values)
+    has_comma = delimiter != "," and any(shows_decimal(value, ",") for value in values)
+    if has_point and has_comma:
+        raise MarksContradict(
+            "some numbers have a decimal point, others a decimal comma; write the right one under `format` in the"
+            ' contract, as in `decimal: ","`, and declare the columns of the others as string'
+        )
+    return "." if has_point else "," if has_comma else None
 
 
 def _detect_thousands(values: list[str], decimal: str) -> str | None:

@@ -17,12 +17,18 @@ from flows.refinery.read.csv_records import plain_structure
 
 _BLANKS = " \t"
 _MARKED = re.compile(r"[+-]?0\d+|\+\d+")
+_AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _ZERO, _PLUS = b"0+"
 
 
 def is_marked_number(text: str) -> bool:
     """Whether a text is a whole number with zeros or a plus in front."""
     return _MARKED.fullmatch(text.strip(_BLANKS)) is not None
+
+
+def is_ambiguous_number(text: str) -> bool:
+    """Whether a text is a number whose one mark may be for decimals or for thousands, as in 1.250."""
+    return _AMBIGUOUS.fullmatch(text.strip()) is not None
 
 
 def columns_with_marked_numbers(

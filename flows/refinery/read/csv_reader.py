@@ -16,10 +16,12 @@ import pandas as pd
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
 from flows.refinery.read.columns import missing_texts
-from flows.refinery.read.csv_dialect import CsvDialect, dialect_of
-from flows.refinery.read.csv_numbers import columns_with_marked_numbers
+from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, shows_decimal
+from flows.refinery.read.csv_numbers import columns_with_marked_numbers, is_ambiguous_number
 from flows.refinery.read.csv_records import (
+    TEXT_AFTER_QUOTE,
     is_clean_text,
+    misplaced_quote,
     opening_quote,
     plain_structure,
     split_records,
@@ -31,6 +33,8 @@ from flows.refinery.read.rejections import (
     EmptyFile,
     FormatNotAllowed,
     HeaderInvalid,
+    MarksAmbiguous,
+    QuoteMisplaced,
     RecordTooLong,
     TooManyRows,
     UnclosedQuote,
@@ -72,7 +76,8 @@ def read_csv(
     """Read a CSV file. Blank lines are no rows. A file with a header only gives one partition without rows.
 
     Raises:
-        EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, TooManyRows, TextUndecodable
+        EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, QuoteMisplaced, TooManyRows,
+        TextUndecodable
     """
     return _CsvReader(source, contract, rows_per_partition, limits, compression).partitions()
 
@@ -93,7 +98,13 @@ def read_rows(
     """
     quote = contract.format.quote
     content = written_again([columns, *rows], found.delimiter or ",", quote)
-    written = {"delimiter": found.delimiter, "decimal": marks[0], "thousands": marks[1], "skip_lines": 0}
+    written = {
+        "delimiter": found.delimiter,
+        "decimal": marks[0],
+        "thousands": marks[1],
+        "skip_lines": 0,
+        "escape": None,
+    }
     changed = contract.model_copy(update={"format": contract.format.model_copy(update=written)})
     return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
 
@@ -177,6 +188,7 @@ class _CsvReader:
         self._line = 1  # on which the next block begins
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
+        self._escape = contract.format.escape
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
@@ -195,7 +207,10 @@ class _CsvReader:
             delimiter=self._dialect.delimiter,
             decimal=self._dialect.decimal,
             thousands=self._dialect.thousands,
+            is_decimal_proven=self._dialect.is_decimal_proven,
         )
+        self._ambiguous = False  # whether some 1.250 in a declared column was read with a decimal point
+        self._shown_decimals: set[str] = set()  # by the other numbers of declared columns
 
     # --- the beginning ------------------------------------------------------------------------------------
 
@@ -233,7 +248,7 @@ class _CsvReader:
         while True:
             end = self._pending.rfind(b"\n") + 1 if not self._is_end else len(self._pending)
             lines = _lines(self._pending[:end])
-            record = next(split_records(lines, *self._marks), None)
+            record = next(split_records(lines, *self._marks, self._escape), None)
             if record is not None and not record.is_open:
                 break
             if self._is_end:
@@ -268,6 +283,11 @@ class _CsvReader:
             if block.rows:
                 texts = partial(self._parser.texts, block) if len(frame) else None
                 yield Partition(frame, block.row_numbers, block.misfits, self._source_format, texts)
+        if self._ambiguous and self._shown_decimals != {"."}:
+            raise MarksAmbiguous(
+                'some numbers, such as those in the form 1.250, can be read in two ways; write `decimal: "."` or'
+                ' `decimal: ","` under `format` in the contract'
+            )
         if not self._rows:
             yield Partition(self._no_rows(), np.empty(0, np.int64), [], self._source_format)
 
@@ -290,6 +310,8 @@ class _CsvReader:
         """A block that pandas can take as it is, cut from the window's beginning; None where it is not so plain."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
+            return None
+        if self._escape and self._escape.encode() in window[:end]:
             return None
         structure = plain_structure(window[:end], *self._marks)
         if structure is None or not len(structure.newlines):
@@ -315,7 +337,7 @@ class _CsvReader:
         good_rows: list[int] = []
         misfits: list[Misfit] = []
         rows, used_lines = 0, 0
-        for record in split_records(lines, *self._marks):
+        for record in split_records(lines, *self._marks, self._escape):
             if record.is_open and not is_last:
                 break
             if record.is_open:
@@ -323,6 +345,8 @@ class _CsvReader:
                 line += self._line + record.first_line
                 raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed")
             self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
+            if record.fault == TEXT_AFTER_QUOTE:
+                self._require_end_is_known(lines[record.first_line : record.end_line], record.first_line)
             rows += 1
             fields, fault = record.fields or [], record.fault
             if not fault and len(fields) != len(self._columns):
@@ -345,6 +369,20 @@ class _CsvReader:
         numbers = np.array(good_rows, dtype=np.int64)
         return _Block(content, size, rows, used_lines, good[0] if good else [], numbers, misfits)
 
+    def _require_end_is_known(self, lines: list[str], first_line: int) -> None:
+        """Refuse a record with text after a closing quote, unless it is one line whose quotes are all closed."""
+        text = "".join(lines)
+        quote = self._dialect.quote
+        unescaped = text.replace(f"\\{quote}", "")
+        if len(lines) == 1 and not text.count(quote) % 2 and not unescaped.count(quote) % 2:
+            return
+        line, column = misplaced_quote(text, *self._marks, self._escape)
+        hint = "; if \\ escapes quotes, write `escape: '\\'` under `format`" if unescaped != text else ""
+        raise QuoteMisplaced(
+            f"line {self._line + first_line + line}, column {column}: text follows a closing quote, so where this"
+            f" record ends cannot be known; double each quote within a field{hint}"
+        )
+
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
@@ -355,6 +393,7 @@ class _CsvReader:
             frame = self._parser.parse(block, self._text_columns)
             lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
             lossy |= self._losing_signs(block, frame, lossy)
+            lossy |= self._ambiguous_columns(block, frame)
             if lossy:
                 self._text_columns |= lossy
                 frame = self._parser.parse(block, self._text_columns)
@@ -394,6 +433,30 @@ class _CsvReader:
         size = (len(self._columns), len(frame))
         found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
         return {self._columns[place] for place in found}
+
+    def _ambiguous_columns(self, block: _Block, frame: pd.DataFrame) -> set[str]:
+        """Columns that the contract does not name, with numbers such as 1.250 where nothing shows the decimal mark.
+
+        In columns that it declares as numbers, what they show about the mark is noted for the file's end.
+        """
+        if self._dialect.is_decimal_proven or b"." not in block.content:
+            return set()
+        declared = {name for name, column in self._contract.columns.items() if column.type in ("number", "integer")}
+        found: set[str] = set()
+        texts: pd.DataFrame | None = None
+        for name in self._columns:
+            is_float = frame[name].dtype == np.float64
+            if name in self._text_columns or not (is_float or name in declared):
+                continue
+            texts = self._parser.parse(block, self._columns) if texts is None else texts
+            values = texts[name].dropna().unique().tolist()
+            is_ambiguous = any(map(is_ambiguous_number, values))
+            if name not in declared:
+                found |= {name} if is_ambiguous else set()
+                continue
+            self._ambiguous |= is_ambiguous
+            self._shown_decimals |= {mark for mark in ".," if any(shows_decimal(value, mark) for value in values)}
+        return found
 
     # --- bytes --------------------------------------------------------------------------------------------
 

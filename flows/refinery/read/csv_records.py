@@ -7,6 +7,7 @@ Python's csv module decides record by record; both read quotes in the same way, 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from flows.refinery.read.text_source import SURROGATE, is_utf8
 
+TEXT_AFTER_QUOTE = "text_after_quote"
 _NEWLINE = 10
 _RETURN = 13
 
@@ -39,13 +41,15 @@ class Record:
     is_open: bool
 
 
-def split_records(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[Record]:
+def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str | None = None) -> Iterator[Record]:
     """Yield the records of some lines; blank ones are left out, as pandas does.
 
     Args:
         lines: with their line ends; bytes that are no UTF-8 as surrogate escapes.
+        escape: makes a quote, a delimiter or itself behind it a part of the text.
     """
     exhausted = False
+    a_field, a_record = _patterns(delimiter, quote, escape)
 
     def feed() -> Iterator[str]:
         nonlocal exhausted
@@ -53,7 +57,7 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[
         exhausted = True  # the last record asks for a line that is not there
 
     blank = " \t".replace(delimiter, "") + "\r\n"
-    reader = csv.reader(feed(), delimiter=delimiter, quotechar=quote)
+    reader = csv.reader(feed(), delimiter=delimiter, quotechar=quote, escapechar=escape)
     consumed = 0
     while consumed < len(lines):
         fields: list[str] | None
@@ -71,7 +75,43 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[
             fault = "nul_byte"
         elif SURROGATE.search(raw):
             fault = "undecodable_text"
+        elif quote in raw and not exhausted and not a_record.fullmatch(raw):
+            fault = TEXT_AFTER_QUOTE
+        elif escape and escape in raw and not fault:
+            fields = [_unescaped(match, delimiter, quote, escape) for match in a_field.finditer(raw)]
         yield Record(None if fault else fields, fault, first, consumed, exhausted)
+
+
+@functools.cache
+def _patterns(delimiter: str, quote: str, escape: str | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A regular field with what comes before it, and a record of such fields."""
+    comma, mark, back = re.escape(delimiter), re.escape(quote), re.escape(escape or "")
+    escaped = f"|{back}." if escape else ""
+    blanks = " \t".replace(delimiter, "")
+    inside = f"(?:[^{mark}{back}]|{mark}{mark}{escaped})*+"
+    outside = rf"(?:[^{comma}\r\n{back}]{escaped})*+"
+    field = f"(?:{mark}(?P<quoted>{inside}){mark}[{blanks}]*|(?!{mark})(?P<plain>{outside}))"
+    unnamed = field.replace("?P<quoted>", "?:").replace("?P<plain>", "?:")
+    record = rf"{unnamed}(?:{comma}{unnamed})*+\r?\n?"
+    return re.compile(rf"(?:^|{comma}){field}", re.DOTALL), re.compile(record, re.DOTALL)
+
+
+def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str) -> str:
+    comma, mark, back = re.escape(delimiter), re.escape(quote), re.escape(escape)
+    after_escape = f"{back}([{mark}{back}{comma}])"
+    if match["quoted"] is None:
+        return re.sub(after_escape, r"\1", match["plain"])
+    return re.sub(f"{mark}({mark})|{after_escape}", lambda found: found[found.lastindex or 0], match["quoted"])
+
+
+def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -> tuple[int, int]:
+    """Where text follows a closing quote: line from 0, column from 1."""
+    a_field, _ = _patterns(delimiter, quote, escape)
+    place = 0
+    while (match := a_field.match(text, place)) and text[match.end() : match.end() + 1] == delimiter:
+        place = match.end()
+    place = match.end() if match else place
+    return text.count("\n", 0, place), place - text.rfind("\n", 0, place)
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:

@@ -81,6 +81,8 @@ class SourceFormat:
         delimiter: between CSV fields; None for others.
         decimal, thousands: marks in the numbers of CSV. A column that could not be read as numbers keeps its
             texts, and these are the marks to read the good ones with.
+        is_decimal_proven: whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that
+            the contract does not name.
         sheet: the sheet that was read; None for other formats than XLSX.
         other_sheets: the workbook's other visible ones.
     """
@@ -91,6 +93,7 @@ class SourceFormat:
     delimiter: str | None = None
     decimal: str = "."
     thousands: str | None = None
+    is_decimal_proven: bool = True
     sheet: str | None = None
     other_sheets: tuple[str, ...] = ()
 

@@ -70,12 +70,28 @@ class UnclosedQuote(FileRejected):
     """A quote opens a CSV field and is never closed: where the records after it begin cannot be known."""
 
 
+class QuoteMisplaced(FileRejected):
+    """Text follows the closing quote of a CSV field, and so where its record ends cannot be known."""
+
+
+class MarksContradict(FileRejected):
+    """Some numbers of a CSV file have a decimal point, others a decimal comma, and the contract declares neither."""
+
+
+class MarksAmbiguous(FileRejected):
+    """Numbers such as 1.250 in a column that the contract declares as numbers, and nothing shows which mark it is."""
+
+
 class JsonBroken(FileRejected):
     """The JSON document breaks off or is malformed outside of its rows."""
 
 
 class ParquetBroken(FileRejected):
     """The Parquet file is damaged or uses what the reader does not know."""
+
+
+class BytesWithoutText(FileRejected):
+    """A column of a Parquet file holds bytes that are no text, and no type of a contract holds them."""
 
 
 class WorkbookBroken(FileRejected):

@@ -1,4 +1,4 @@
-"""Corrected quarantine rows: out as a CSV for people, and in again. How they get into their file is in overlay.py."""
+"""Export quarantined rows as a CSV for people, and read corrected rows back. overlay.py puts them into their file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARQUET_MAGIC = b"PAR1"
 
 
 class CorrectionsUnusable(TerminalError):
-    """The corrected rows do not fit the file that they are for; the message names the rows or columns, and why."""
+    """The corrected rows do not fit their file; the message names the rows or columns and the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Corrections:
     rows: Mapping[int, Mapping[str, str | None]]
 
     def over(self, earlier: Corrections) -> Corrections:
-        """These corrections on top of earlier ones: a row that both have is as it is here."""
+        """Return these corrections on top of earlier ones; where both correct a row, these count."""
         columns = (*earlier.columns, *(name for name in self.columns if name not in earlier.columns))
         merged = {number: {**earlier.rows.get(number, {}), **row} for number, row in self.rows.items()}
         return Corrections(columns, {**earlier.rows, **merged})
 
     def write(self, path: Path) -> None:
-        """Keep them as a Parquet file that `read_corrections` reads back."""
+        """Write the corrections to a Parquet file that `read_corrections` reads back."""
         numbers = sorted(self.rows)
         data: dict[str, Any] = {ROW_NUMBER: pa.array(numbers, pa.int64())}
         for name in self.columns:
@@ -45,10 +45,10 @@ class Corrections:
 
 
 def read_corrections(path: Path) -> Corrections:
-    """Read a quarantine file as Sluice wrote it (Parquet), or the CSV that `export_quarantine` made of it.
+    """Read a quarantine file as Sluice wrote it (Parquet), or the CSV that `export_quarantine` made from it.
 
     Raises:
-        CorrectionsUnusable: it is neither, or a row number is missing, no number, or there twice.
+        CorrectionsUnusable: the file is neither, or a row number is missing, not a number, or a duplicate.
     """
     columns, rows = _table_of(path)
     given = tuple(name for name in columns if name not in QUARANTINE_COLUMNS)
@@ -60,7 +60,7 @@ def read_corrections(path: Path) -> Corrections:
         if number in corrected:
             raise CorrectionsUnusable(f"{path.name}: row {number} is there twice")
         values = {name: row[name] for name in given}
-        if any(value is not None for value in values.values()):  # an undecodable row that nobody filled in stays so
+        if any(value is not None for value in values.values()):  # else an undecodable row that nobody filled in
             corrected[number] = values
     return Corrections(given, corrected)
 
@@ -68,11 +68,11 @@ def read_corrections(path: Path) -> Corrections:
 def export_quarantine(quarantine: Path, destination: Path) -> int:
     """Write a quarantine file as CSV, to be corrected in an editor or spreadsheet; return how many rows it has.
 
-    Texts stay exactly as they are, so that they come back as they went: what a spreadsheet would take for a formula
-    is not escaped.
+    Texts are written unchanged, so that they can be read back unchanged: what a spreadsheet would take for a formula is
+    not escaped.
 
     Raises:
-        CorrectionsUnusable: it is not a quarantine file.
+        CorrectionsUnusable: the file is not a quarantine file.
     """
     columns, rows = _table_of(quarantine)
     with destination.open("w", encoding="utf-8", newline="") as file:
@@ -107,7 +107,7 @@ def _table_of(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 def _csv_table_of(name: str, text: IO[str]) -> tuple[list[str], list[dict[str, Any]]]:
     beginning = text.readline()
     text.seek(0)
-    # Spreadsheet programs write the delimiter of the country that they think they are in.
+    # Spreadsheet programs write the delimiter of their regional settings.
     delimiter = max(",;\t", key=beginning.count)
     records = csv.reader(text, delimiter=delimiter, strict=True)
     columns = next(records, [])
@@ -124,7 +124,7 @@ def _csv_table_of(name: str, text: IO[str]) -> tuple[list[str], list[dict[str, A
 
 
 def _row_number(value: Any) -> int | None:
-    """Whole numbers, also as pandas and spreadsheets write them ("4.0")."""
+    """Return whole numbers, also from texts such as "4.0", as pandas and spreadsheets write them."""
     text = str(value).strip().removesuffix(".0")
     return int(text) if text.isascii() and text.isdigit() else None
 
@@ -136,7 +136,7 @@ def _as_cell(value: Any) -> Any:
 
 
 def listed(numbers: Collection[int]) -> str:
-    """Row numbers for a sentence."""
+    """Return row numbers as a list for a sentence."""
     shown = sorted(numbers)
     more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
     return f"{'row' if len(shown) == 1 else 'rows'} {', '.join(map(str, shown[:10]))}{more}"

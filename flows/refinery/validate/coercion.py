@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.refinery.contract.model import Column
+from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
 
@@ -185,7 +186,7 @@ def infer_kind(raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS) -> In
         return "timestamp"
     if pd.api.types.is_object_dtype(dtype):
         return _infer_objects(raw.dropna())
-    return _infer_texts(raw.dropna(), source_format.decimal) if source_format.type == "csv" else "string"
+    return _infer_texts(raw.dropna(), source_format) if source_format.type == "csv" else "string"
 
 
 def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
@@ -233,11 +234,14 @@ def _infer_objects(values: pd.Series) -> Inferred:
     return "time" if kinds <= {dt.time} else "string"
 
 
-def _infer_texts(values: pd.Series, decimal: str) -> Inferred:
+def _infer_texts(values: pd.Series, source_format: SourceFormat) -> Inferred:
     """The type of texts in CSV, each taken for what it would be by itself."""
     if not _LIKE_NUMBER.match(values.iloc[0]):
         return "string"  # decided at once for most columns
+    decimal = source_format.decimal
     texts = pc.utf8_trim(text_array(values), " \t")
+    if not source_format.is_decimal_proven and any(map(is_ambiguous_number, pc.unique(texts).to_pylist())):
+        return "string"
     number = _NUMBER.replace(r"\.", rf"\x{ord(decimal):02x}")
     signed = pc.match_substring_regex(texts, _SIGNED_INTEGER)
     if pc.any(signed).as_py() or not pc.all(pc.match_substring_regex(texts, number)).as_py():

@@ -1,4 +1,4 @@
-"""Writing what is published: Parquet or CSV, in one file or in folders. The same rows give the same bytes."""
+"""Write the published files: Parquet or CSV, in one file or in folders. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_FOLDERS = 500  # each is an open file, and an object in S3
 _MAX_FOLDER_CHARACTERS = 150
 _READ_BYTES = 1 << 20
 _DAY = re.compile(r"day\((.+)\)")
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # as Hive, Spark and Athena name the folder of missing values
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive, Spark and Athena
 _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
@@ -36,8 +36,8 @@ class OutputFile:
     """A local file to publish.
 
     Attributes:
-        folder: "" or the folders that its rows belong to, as in "country=DE/".
-        sha256: of the file, hexadecimal.
+        folder: "" or the folders that its rows belong to, such as "country=DE/".
+        sha256: the file's hash, hexadecimal.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class OutputWriter:
     """Writes frames as the contract's output declares.
 
     Args:
-        kinds: columns that are written as another type than pandas holds them in: "date" or "time".
+        kinds: columns that are written as "date" or "time", which differs from their type in pandas.
     """
 
     def __init__(self, output: OutputOptions, folder: Path, kinds: Mapping[str, str]) -> None:
@@ -64,7 +64,7 @@ class OutputWriter:
         """Add rows. All frames have the same columns.
 
         Raises:
-            OutputImpossible: they cannot be split by the contract's partition_by.
+            OutputImpossible: the rows cannot be split by the contract's partition_by.
         """
         table = as_table(frame, self._kinds)
         self._schema = self._schema or self._published(table).schema
@@ -72,7 +72,7 @@ class OutputWriter:
             self._file(folder).write(self._published(part).cast(self._schema))
 
     def close(self) -> tuple[OutputFile, ...]:
-        """Finish all files, in the order of their folders; one without rows when there were none."""
+        """Finish all files, in the order of their folders; without rows, write one empty file."""
         if not self._files:
             self._file("")
         return tuple(self._files[folder].close(folder) for folder in sorted(self._files))
@@ -99,7 +99,7 @@ class OutputWriter:
             yield str(folder), table.take(pa.array(places))
 
     def _published(self, table: pa.Table) -> pa.Table:
-        """Without the columns that the folders name, as readers of such folders expect."""
+        """Remove the columns that the folders name, as readers of such folders expect."""
         named = [name for name in self._output.partition_by if name in table.column_names]
         if named and len(named) == table.num_columns:
             raise OutputImpossible(f"output.partition_by {named} leaves no column to be written")
@@ -107,7 +107,7 @@ class OutputWriter:
 
 
 class _OneFile:
-    """A Parquet or CSV file that is written table by table."""
+    """A Parquet or CSV file, written table by table."""
 
     def __init__(self, path: Path, schema: pa.Schema, output: OutputOptions) -> None:
         self._path, self._rows = path, 0
@@ -142,7 +142,7 @@ def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFil
 
 
 def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
-    """A frame as it is published: no index, no pandas metadata, plain types."""
+    """Return a frame as it is published: no index, no pandas metadata, plain types."""
     arrays = {str(name): _array(frame[name], kinds.get(str(name))) for name in frame.columns}
     return pa.table(arrays)
 
@@ -154,7 +154,7 @@ def _array(values: pd.Series, kind: str | None) -> pa.Array:
     try:
         array = arrow_array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        # Values of several types, as a dataset's own function may leave them.
+        # Values of several types, which a dataset's own function may return.
         array = arrow_array(values.map(str, na_action="ignore").astype("str"))
     return array.cast(_plain_type(array.type))
 
@@ -170,17 +170,17 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
 
 
 def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
-    """Refuse to write by a column that a frame does not have, or by the day of one that holds no timestamps.
+    """Check that a frame has the columns of partition_by, and timestamps where partition_by names a day.
 
     Raises:
-        OutputImpossible: with the columns that there are.
+        OutputImpossible: names the fault and the existing columns.
     """
     for name in partition_by:
         _folder_names(name, frame, {})
 
 
 def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
-    """The folder of each row for one entry of partition_by; dates as ISO 8601 days."""
+    """Return the folder of each row for one entry of partition_by; dates as ISO 8601 days."""
     day = _DAY.fullmatch(name)
     column = day.group(1).strip() if day else name
     if column not in frame.columns:
@@ -202,6 +202,6 @@ def _folder_value(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     label = quote(str(value), safe="")
-    if len(label) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in all
+    if len(label) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in total
         label = label[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(label.encode()).hexdigest()[:8]
     return label or "%00"

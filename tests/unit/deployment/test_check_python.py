@@ -15,13 +15,13 @@ def test_the_supported_versions_will_do(version: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10), (3, 14)])
-def test_any_other_version_is_told_what_to_do(version: tuple[int, int]) -> None:
+def test_any_other_version_gets_advice(version: tuple[int, int]) -> None:
     said = problem(*version, "/usr/bin/python3")
     assert "/usr/bin/python3" in said
     assert f"Python {version[0]}.{version[1]}" in said
     assert "make PYTHON=" in said
 
 
-def test_a_python_without_ensurepip_is_told_which_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_ensurepip_gets_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ensurepip", None)
     assert "apt-get install python3.11-venv" in problem(3, 11, "/usr/bin/python3")

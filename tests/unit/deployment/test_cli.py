@@ -39,7 +39,7 @@ def sluice(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_what_it_does_and_what_its_options_are_for(command: str) -> None:
+def test_every_command_describes_itself_and_its_options(command: str) -> None:
     shown = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert ("--state" in shown.output) == (command in LOCAL_COMMANDS)
@@ -53,7 +53,9 @@ def test_the_commands_are_the_ones_that_are_documented() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("upload", __file__)])
-def test_without_a_running_cloud_a_command_says_how_to_start_one(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_without_a_running_cloud_a_command_explains_how_to_start_one(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     done = sluice(*arguments, "--state", str(tmp_path / "state"), home=tmp_path)
     assert done.returncode == cli.EXIT_CANNOT
     assert "No local cloud is running" in done.stderr
@@ -116,7 +118,7 @@ def test_the_details_of_a_fault_are_kept_in_the_state_folder_that_was_given(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_command_without_a_state_folder_keeps_them_where_the_variable_says(
+def test_a_command_without_a_state_folder_keeps_them_where_the_variable_points(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(**_: object) -> None:

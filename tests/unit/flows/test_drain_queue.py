@@ -144,7 +144,7 @@ def test_a_conflict_is_over_since_a_receipt_stands(account: Account) -> None:
     assert account.messages() == 0
 
 
-def test_being_stopped_gives_the_message_back_at_once(account: Account) -> None:
+def test_being_stopped_returns_the_message_at_once(account: Account) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     with pytest.raises(Stopped):

@@ -72,20 +72,20 @@ def ended(ecs: Ecs, deadline_seconds: float = 60.0) -> tuple[int, list[int]]:
     return count, said
 
 
-def test_every_task_is_told_once_and_waited_for() -> None:
+def test_every_task_is_stopped_once_and_waited_for() -> None:
     ecs = Ecs("a", "b", looks=5)
     assert ended(ecs) == (2, [2])
     assert ecs.stopped == ["a", "b"]
     assert all(left <= 0 for left in ecs._left.values())
 
 
-def test_a_task_that_somebody_else_stopped_is_waited_for_without_being_told_again() -> None:
+def test_a_task_that_somebody_else_stopped_is_waited_for_but_not_stopped_again() -> None:
     ecs = Ecs("a").stopping("a")
     assert ended(ecs) == (1, [1])
     assert ecs.stopped == ["a"]
 
 
-def test_a_task_that_comes_while_others_end_is_stopped_too() -> None:
+def test_a_task_that_starts_while_others_end_is_stopped_too() -> None:
     ecs = Ecs("a", later=("b",))
     assert ended(ecs) == (2, [1, 1])
     assert ecs.stopped == ["a", "b"]

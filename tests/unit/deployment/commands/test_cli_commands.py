@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from blocks.settings import CONTRACTS
-from deployment.commands import demo
+from deployment.commands import SafeConsole, demo
 from deployment.commands.clean import clean
-from deployment.commands.show import details_of, rows_of, shown_progress
+from deployment.commands.show import _table, details_of, rows_of, shown_progress
+from deployment.commands.status import _print_uploads
 from deployment.commands.upload import DatasetUnknown, dataset_of, datasets
 from deployment.commands.uploads import TrackedUpload, UploadState
 from deployment.local.errors import LocalCloudBusy
@@ -225,3 +226,29 @@ def test_clean_refuses_while_a_cloud_runs(tmp_path: Path) -> None:
         cleaned(folder)
     assert (folder / "cloud" / "object").exists()
     lock.release()
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"),
+    [
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),  # ESC and BEL: sets the window's title
+        ("\x1b[2J", "\\x1b[2J"),
+        ("\r", "\\r"),
+        ("\n", "\\n"),
+        ("\x9b2J", "\\x9b2J"),  # CSI in one character
+        ("\u202e", "\\u202e"),  # right-to-left override
+        ("\u2066", "\\u2066"),
+    ],
+)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, shown: str, terminal: bool) -> None:
+    output = io.StringIO()
+    console = SafeConsole(file=output, force_terminal=terminal, color_system=None, soft_wrap=True)
+    key = f"incoming/a{character}b.csv"
+    reasons = (RejectionReason(code="empty", message=f"about {character}"),)
+    source = Source(bucket="landing", key=key, version_id="1", etag="e", size_bytes=1)
+    _print_uploads(console, [], [receipt(Status.REJECTED, source=source, reasons=reasons)])
+    console.print(_table([TrackedUpload(key, _MESSAGE, stage=UploadState.QUEUED)]))
+    printed = output.getvalue()
+    assert printed.count(f"incoming/a{shown}b.csv") == 2
+    assert character == "\n" or character not in printed

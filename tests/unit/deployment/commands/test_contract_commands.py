@@ -55,7 +55,7 @@ def test_new_takes_its_place_beside_the_other_contracts(tmp_path: Path) -> None:
     assert Contracts.load(tmp_path).for_key("incoming/birds/monday.csv").dataset == "birds"
 
 
-def test_new_replaces_a_contract_only_when_it_is_told_to(tmp_path: Path) -> None:
+def test_new_replaces_a_contract_only_with_force(tmp_path: Path) -> None:
     sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
     path = tmp_path / "birds" / "contract.yaml"
     path.write_text("edited by hand")
@@ -74,7 +74,7 @@ def test_new_writes_nothing_under_a_name_that_no_dataset_can_have(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["Shops 1", "", "-shops", "a" * 64])
-def test_new_says_how_a_dataset_may_be_named(tmp_path: Path, name: str) -> None:
+def test_new_explains_how_a_dataset_may_be_named(tmp_path: Path, name: str) -> None:
     refused = sluice("new", "--contracts", tmp_path / "contracts", "--", name, PENGUINS)
     assert refused.exit_code == 2
     assert f"named {name!r}: a name has 1 to 63 lower-case letters, digits, underscores and hyphens" in refused.output
@@ -88,7 +88,7 @@ def test_new_names_a_folder_of_contracts_that_is_none(tmp_path: Path) -> None:
     assert f"{file}/birds/contract.yaml cannot be written (Not a directory" in refused.output
 
 
-def test_new_says_why_a_sample_is_no_table(tmp_path: Path) -> None:
+def test_new_explains_why_a_sample_is_not_a_table(tmp_path: Path) -> None:
     refused = sluice("new", "birds", a_file(tmp_path, b""), "--contracts", tmp_path)
     assert refused.exit_code == 1
     assert "empty" in refused.output
@@ -123,7 +123,7 @@ def test_check_shows_which_columns_come_in_and_go_out(tmp_path: Path) -> None:
     assert line_of(checked.output, "out 9").endswith("discount, revenue")
 
 
-def test_check_says_why_a_file_is_rejected(tmp_path: Path) -> None:
+def test_check_reports_why_a_file_is_rejected(tmp_path: Path) -> None:
     checked = sluice("check", "orders", a_file(tmp_path, orders(order(1), order(2, quantity=0))))
     assert checked.exit_code == 1
     assert "rejected  monday.csv by orders" in checked.output
@@ -137,14 +137,14 @@ def test_check_rejects_what_cannot_be_read(tmp_path: Path) -> None:
     assert "rejected" in checked.output
 
 
-def test_check_writes_nothing_unless_it_is_told_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_writes_nothing_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = a_file(tmp_path, dirty_orders())
     sluice("check", "orders", file)
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_check_keeps_what_would_be_published_where_it_is_told_to(tmp_path: Path) -> None:
+def test_check_writes_what_would_be_published_into_the_given_folder(tmp_path: Path) -> None:
     output = tmp_path / "out"
     sluice("check", "orders", a_file(tmp_path, dirty_orders()), "--output", output)
     assert len(pd.read_parquet(output / "data" / "monday.parquet")) == 9
@@ -158,7 +158,7 @@ def test_check_names_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert f"{output} cannot be written (Not a directory" in refused.output
 
 
-def test_check_says_what_is_wrong_with_a_contract(tmp_path: Path) -> None:
+def test_check_reports_what_is_wrong_with_a_contract(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "contract.yaml").write_text("dataset: bad\ncolumns:\n  a: {type: strin}\n")
     checked = sluice("check", tmp_path / "bad", PENGUINS)

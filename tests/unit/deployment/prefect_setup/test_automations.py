@@ -17,7 +17,7 @@ DEPLOYMENT_ID = "00000000-0000-4000-8000-000000000000"
 TRIAL = PrefectNames("trial")
 
 
-def test_every_automation_of_a_stack_is_told_apart_by_its_name() -> None:
+def test_the_automations_of_a_stack_are_recognised_by_name() -> None:
     names = [entry["name"] for entry in declared(TRIAL, {"orders": 1, "parcels": 2})]
     assert len(set(names)) == len(names) >= 7
     assert all(TRIAL.has_automation(name) for name in names)

@@ -131,9 +131,7 @@ def test_an_older_event_never_replaces_the_output_of_a_newer_version(store: Obje
     assert keys_under("data/") == [new.outputs[0].key]
 
 
-def test_s3s_own_list_says_which_of_two_versions_without_sequencers_is_newer(
-    store: ObjectStore, tmp_path: Path
-) -> None:
+def test_s3s_list_decides_which_of_two_versions_without_sequencers_is_newer(store: ObjectStore, tmp_path: Path) -> None:
     put(b"another key", f"{KEY}.bak")
     uploads = [put(b"first"), put(b"second")]
     put(b"third")
@@ -191,7 +189,9 @@ def test_a_forced_rerun_under_another_contract_takes_back_what_the_first_one_pub
     assert [entry.current is None for entry in entries("returns")] == [False]
 
 
-def test_the_dataset_whose_receipt_stands_says_whether_a_reupload_replaces(store: ObjectStore, tmp_path: Path) -> None:
+def test_the_dataset_of_the_committed_receipt_decides_whether_a_reupload_replaces(
+    store: ObjectStore, tmp_path: Path
+) -> None:
     """A worker that judged by another contract comes late, and settles for the one that was faster."""
     old, new = under(receipt_of(upload(1)), "returns"), under(receipt_of(upload(2)), "returns")
     for receipt in (old, new):

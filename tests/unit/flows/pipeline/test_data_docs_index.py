@@ -38,7 +38,7 @@ def pages_on(page: str) -> list[str]:
     return re.findall(r'<a href="(page-[0-9]+\.html)">', page)
 
 
-def test_the_newest_upload_stands_first() -> None:
+def test_the_newest_upload_is_listed_first() -> None:
     index, _ = after(3)
     assert pages_on(index) == ["page-3.html", "page-2.html", "page-1.html"]
 
@@ -77,13 +77,13 @@ def test_a_full_index_is_some_hundred_kilobytes() -> None:
     assert len(index) < 300_000
 
 
-def test_the_same_page_is_listed_once_however_often_it_is_told() -> None:
+def test_the_same_page_is_listed_once_however_often_it_is_added() -> None:
     stored = with_entry(None, "orders", an_entry(1))[0]
     stored = with_entry(stored, "orders", an_entry(2))[0]
     assert pages_on(with_entry(stored, "orders", an_entry(1))[0]) == ["page-1.html", "page-2.html"]
 
 
-def test_an_index_that_cannot_be_read_is_begun_anew() -> None:
+def test_an_unreadable_index_is_replaced_by_a_new_one() -> None:
     assert pages_on(with_entry("<html>edited by hand</html>", "orders", an_entry(1))[0]) == ["page-1.html"]
     broken = with_entry(None, "orders", an_entry(1))[0].replace('"dataset"', '"datum"')
     assert pages_on(with_entry(broken, "orders", an_entry(2))[0]) == ["page-2.html"]

@@ -65,14 +65,14 @@ def test_every_supported_expectation_has_its_sentence_on_the_page(every_expectat
     assert "values must be greater than or equal to 5 and less than or equal to 95" in shown
 
 
-def test_the_page_says_how_many_rows_broke_a_rule() -> None:
+def test_the_page_shows_how_many_rows_broke_a_rule() -> None:
     shown = text_of(page_of(receipt_of(upload(), checks=(a_check(),))))
     assert "greater than or equal to 1 and less than or equal to 1000" in shown
     assert "2 unexpected values found" in shown
     assert "22.22% of 10 total rows" in shown
 
 
-def test_the_page_says_where_every_row_went_and_what_gx_does_not_know_of() -> None:
+def test_the_page_shows_where_every_row_went_and_what_gx_lacks() -> None:
     other = a_check(
         rule="not_a_number(price)", expectation="not_a_number", kind="coercion", rows_evaluated=10, rows_failing=1
     )
@@ -82,7 +82,7 @@ def test_the_page_says_where_every_row_went_and_what_gx_does_not_know_of() -> No
     assert "data/orders/" in shown
 
 
-def test_a_rejected_file_has_a_page_that_says_why() -> None:
+def test_a_rejected_file_has_a_page_with_the_reason() -> None:
     shown = text_of(page_of(receipt_of(upload(), published=False)))
     assert "Status: Failed" in shown
     assert "the file is empty" in shown

@@ -33,7 +33,7 @@ def test_an_upload_without_receipt_is_work() -> None:
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_an_upload_with_a_receipt_is_done_whatever_it_says(published: bool) -> None:
+def test_an_upload_with_a_receipt_is_done_whatever_the_outcome(published: bool) -> None:
     assert is_done(receipt_of(upload(), published=published), attempt=0)
 
 
@@ -43,7 +43,7 @@ def test_a_forced_rerun_is_work_until_its_own_attempt_has_a_receipt() -> None:
     assert is_done(receipt_of(upload(attempt=2)), attempt=1)
 
 
-def test_ones_own_write_after_a_lost_response_is_success() -> None:
+def test_finding_our_own_write_after_a_lost_response_is_success() -> None:
     ours = receipt_of(upload())
     assert decide_after_refused_commit(ours, receipt_of(upload(), created_at="later")).created_at == "later"
 
@@ -53,7 +53,7 @@ def test_a_different_result_that_was_committed_first_is_a_conflict() -> None:
         decide_after_refused_commit(receipt_of(upload()), receipt_of(upload(), published=False))
 
 
-def test_a_later_attempt_stands_over_an_earlier_one() -> None:
+def test_a_later_attempt_overrides_an_earlier_one() -> None:
     later = receipt_of(upload(attempt=1), published=False)
     assert decide_after_refused_commit(receipt_of(upload()), later) is later
 
@@ -116,7 +116,7 @@ def test_a_newer_version_that_was_deleted_since_is_still_the_newer_one() -> None
     assert entry.current.run_id == newer.run_id
 
 
-def test_only_s3_can_tell_which_version_of_a_second_is_newer_when_one_came_without_its_event() -> None:
+def test_only_s3_knows_which_version_of_the_same_second_is_newer_when_one_has_no_event() -> None:
     entry = updated_entry(None, receipt_of(upload(1)), replace=True)
     assert runs_of_unknown_order(entry, without_event(2)) == {upload(1).run_id, upload(2).run_id}
     assert runs_of_unknown_order(entry, receipt_of(upload(2))) == set(), "both have a sequencer"
@@ -165,7 +165,7 @@ def deliveries(draw: st.DrawFn) -> tuple[dict[int, bool], list[Receipt]]:
 
 
 @given(deliveries())
-def test_the_newest_published_version_is_current_in_whatever_order_they_come(
+def test_the_newest_published_version_is_current_in_any_order_of_arrival(
     case: tuple[dict[int, bool], list[Receipt]],
 ) -> None:
     outcome, receipts = case

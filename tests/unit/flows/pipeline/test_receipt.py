@@ -21,7 +21,7 @@ def test_a_receipt_survives_s3(published: bool) -> None:
 
 
 @given(reason=st.text(max_size=2_000))
-def test_its_metadata_fits_s3_whatever_the_reason_says(reason: str) -> None:
+def test_the_metadata_fits_s3_whatever_the_reason(reason: str) -> None:
     """User metadata has at most 2 KB of US-ASCII: docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html"""
     receipt = receipt_of(upload(), published=False, reasons=(RejectionReason(code="x", message=reason),))
     metadata = receipt.metadata()

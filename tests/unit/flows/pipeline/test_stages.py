@@ -51,7 +51,7 @@ def test_every_row_is_accounted_for(account: Account) -> None:
     assert [output.rows for output in quarantine] == [2]
 
 
-def test_a_rejected_file_publishes_nothing_and_says_why(account: Account) -> None:
+def test_a_rejected_file_publishes_nothing_and_gives_the_reason(account: Account) -> None:
     receipt = account.process(account.upload(KEY, b""))
     assert receipt.status is Status.REJECTED
     assert receipt.reason
@@ -130,7 +130,7 @@ def test_a_file_whose_name_ends_in_a_slash_is_processed_as_any_other(account: Ac
     assert receipt.outputs[0].key.startswith("data/default/other/")
 
 
-def test_the_receipt_says_whether_prefect_watched(account: Account) -> None:
+def test_the_receipt_records_whether_prefect_observed(account: Account) -> None:
     unwatched = account.process(account.upload(KEY, good_orders(1)))
     watched = account.process(account.upload(KEY, good_orders(1)), chain=Chain(flow_run_id="f-1"))
     assert (unwatched.observed, watched.observed) == (False, True)
@@ -195,7 +195,7 @@ def scaled(account: Account, tmp_path: Path) -> Account:
     return Account(assemble(settings))
 
 
-def test_what_a_step_learned_lies_beside_the_rows_and_goes_with_them(scaled: Account) -> None:
+def test_what_a_step_learned_is_stored_with_the_rows_and_deleted_with_them(scaled: Account) -> None:
     first = scaled.process(scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n", sequencer="0001"))
     (fitted,) = [output for output in first.outputs if output.kind == "fitted"]
     assert fitted.key.startswith("data/scaled/_fitted/")

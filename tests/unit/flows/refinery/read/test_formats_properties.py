@@ -178,7 +178,7 @@ def any_bytes(draw: st.DrawFn) -> bytes:
 @given(content=any_bytes(), rows_per_partition=st.integers(1, 5))
 @example(content=b"a,b\n1\n2,3,4\n", rows_per_partition=5)
 @example(content=b'{"a":9999999999999999999}[', rows_per_partition=1)
-def test_whatever_comes_is_read_or_rejected_and_every_row_counted_once(content: bytes, rows_per_partition: int) -> None:
+def test_any_input_is_read_or_rejected_and_every_row_counted_once(content: bytes, rows_per_partition: int) -> None:
     try:
         partitions = in_a_folder(content, rows_per_partition=rows_per_partition)
     except FileRejected as error:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from flows.refinery.contract.model import Contract
+from flows.refinery.read.rejections import MarksContradict
 from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
 from flows.refinery.repair.corrections import (
     Corrections,
@@ -220,11 +221,12 @@ def test_what_nobody_changed_keeps_every_sign(tmp_path: Path) -> None:
     assert written[1:] == [["007", "1.5", "a;b"], ["008", "9.25", "NA"], ["1e3", "2.75", ""]]
 
 
-def test_a_wrong_value_that_hid_the_decimal_mark_hides_it_no_more_once_it_is_corrected(tmp_path: Path) -> None:
+def test_a_value_with_the_other_decimal_mark_rejects_the_file_and_cannot_hide_it(tmp_path: Path) -> None:
     lines = [b"id;n", b"a;2.5", *(b"x;%d,5" % number for number in range(20))]
-    contract = a_contract(columns={"n": "number"})
     content = b"\n".join([*lines, b""])
-    assert sum(validated(tmp_path, content, contract).quarantined.values()) == 20
+    with pytest.raises(MarksContradict):
+        validated(tmp_path, content, a_contract(columns={"n": "number"}))
+    contract = a_contract(columns={"n": "number"}, format={"decimal": ","})
     found = validated(tmp_path, content, contract, Corrections(("n",), {1: {"n": "2,5"}}), 8)
     assert found.quarantined == {}
     assert list(published(found, contract, tmp_path)["n"]) == [2.5, *(number + 0.5 for number in range(20))]
