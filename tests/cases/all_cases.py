@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.cases import csv_text, workbooks
+from tests.cases import csv_text, names, packed, parquet, workbooks
 
-CASES = (*csv_text.CASES, *workbooks.CASES)
+CASES = (*csv_text.CASES, *workbooks.CASES, *parquet.CASES, *names.CASES, *packed.CASES)

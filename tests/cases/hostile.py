@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from tests.cases.parquet import parquet
 from tests.cases.workbooks import raw_workbook
 
 _SST = b'<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" %s>%s</sst>'
@@ -35,7 +38,19 @@ def _claimed_texts() -> bytes:
     return raw_workbook(sheet, _SST % (b'count="4000000000" uniqueCount="4000000000"', b"<si><t>h</t></si>"))
 
 
+def _texts_in_structs() -> bytes:
+    text = pa.array([{"x": "a" * 1_000_000}] * 2, pa.struct({"x": pa.string()}))
+    return parquet({"s": text.take(pa.array([0] * 1_500))}, compression="zstd", use_dictionary=True)
+
+
+def _bytes_of_fixed_size() -> bytes:
+    one = pa.array([b"a" * 1_000_000], pa.binary(1_000_000))
+    return parquet({"b": one.take(pa.array([0] * 300))}, compression="zstd", use_dictionary=True)
+
+
 FILES = {
+    "Parquet with one text in 1,500 structs": Hostile(_texts_in_structs),
+    "Parquet with bytes of a fixed size": Hostile(_bytes_of_fixed_size, ("read",)),
     "a workbook that claims 4,000,000,000 shared texts": Hostile(_claimed_texts),
     "a workbook with one long shared text in 40,000 cells": Hostile(_one_long_text),
 }

@@ -25,6 +25,8 @@ def test_it_runs_as_a_user_without_rights(engine: Engine, image: str, surveyed: 
     status = engine("run", "--rm", image, "cat", "/proc/self/status")
     capabilities = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
     assert int(capabilities, 16) == 0
+    found = engine("run", "--rm", "--user", "0", image, "find", "/", "-xdev", "-type", "f", "-perm", "/6000")
+    assert found.strip() == ""  # no program that runs as another user or group
 
 
 def test_nothing_but_temporary_folders_can_be_written_to(engine: Engine, image: str) -> None:

@@ -118,6 +118,18 @@ def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> N
     assert template["Parameters"]["AssignPublicIp"]["Default"] == "DISABLED"
 
 
+def test_the_databases_log_ends(template: Template) -> None:
+    """RDS writes to /aws/rds/instance/IDENTIFIER/postgresql, and makes it without a retention if it is not there.
+
+    docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_LogAccess.Concepts.PostgreSQL.html
+    """
+    database, logs = resource(template, "Database"), resource(template, "DatabaseLogs")["Properties"]
+    identifier = text_of(database["Properties"]["DBInstanceIdentifier"])
+    assert text_of(logs["LogGroupName"]) == f"/aws/rds/instance/{identifier}/postgresql"
+    assert logs["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    assert database["DependsOn"] == "DatabaseLogs"
+
+
 def test_the_database_can_grow_from_every_size_that_can_be_given(template: Template) -> None:
     """RDS wants the limit at least a tenth above the allocated storage.
 

@@ -73,6 +73,8 @@ NOT_USED = {
     "s3:*Metrics*": "metrics by request",
     "s3:*Replication*": "replication",
     "s3:PutObjectLockConfiguration": "object lock",
+    "s3:PutBucketObjectLockConfiguration": "object lock",
+    "s3:PutBucketAcl": "access lists, which the buckets refuse",
     "s3:PutObjectAcl": "access lists, which the buckets refuse",
     "s3:DeleteBucketEncryption": "buckets that are not encrypted",
     "s3:DeleteBucketLifecycle": "buckets that keep remains",

@@ -124,10 +124,11 @@ def test_every_output_is_described() -> None:
 
 
 def test_the_container_runs_without_rights() -> None:
+    """Fargate drops them: docs.aws.amazon.com/AmazonECS/latest/APIReference/API_KernelCapabilities.html."""
     assert int(CONTAINER["User"]) >= 1000
     assert CONTAINER["Privileged"] is False
     assert CONTAINER["ReadonlyRootFilesystem"] is True
-    assert "Capabilities" not in CONTAINER.get("LinuxParameters", {})
+    assert CONTAINER["LinuxParameters"]["Capabilities"] == {"Drop": ["ALL"]}
     assert not {"PidMode", "IpcMode"} & set(TASK)
 
 
@@ -137,7 +138,7 @@ def test_the_container_writes_nowhere_but_to_its_scratch_volume() -> None:
 
 
 def test_the_container_hears_that_it_is_to_stop_and_has_time_for_it() -> None:
-    assert CONTAINER["LinuxParameters"] == {"InitProcessEnabled": True}
+    assert CONTAINER["LinuxParameters"]["InitProcessEnabled"] is True
     assert CONTAINER["StopTimeout"] == 120  # what Fargate allows at most, and Spot gives
 
 
@@ -173,6 +174,18 @@ def test_tasks_can_be_launched_from_the_definitions_names() -> None:
 def test_nothing_may_connect_to_a_task() -> None:
     assert "SecurityGroupIngress" not in resource(TEMPLATE_DATA, "TaskSecurityGroup")["Properties"]
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroupIngress")
+
+
+@pytest.mark.parametrize(("name", "state"), [("process_upload", "Drain the queue"), ("sweep", "Start a task")])
+def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused(name: str, state: str) -> None:
+    """ECS raises InvalidParameterException when EC2 throttles it; AWS's own construct-hub retries it for that reason.
+
+    github.com/cdklabs/construct-hub (src/backend/orchestration)
+    """
+    task = json.loads((DEFINITIONS / f"{name}.asl.json").read_text(encoding="utf-8"))["States"][state]
+    (retry,) = (one for one in task["Retry"] if "ECS.InvalidParameterException" in one["ErrorEquals"])
+    assert retry["MaxAttempts"] == 5
+    assert retry["JitterStrategy"] == "FULL"
 
 
 # --- the network --------------------------------------------------------------------------------------------------
@@ -235,6 +248,15 @@ def test_a_new_account_can_deploy_the_defaults() -> None:
     docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
     """
     assert TEMPLATE_DATA["Parameters"]["LambdaReservedConcurrency"]["Default"] == 0
+
+
+def test_a_task_reaches_https_and_prefects_port_only() -> None:
+    rules = resource(TEMPLATE_DATA, "TaskSecurityGroup")["Properties"]["SecurityGroupEgress"]
+    port = {"Ref": "PrefectApiPort"}
+    assert [(one["IpProtocol"], one["FromPort"], one["ToPort"]) for one in rules] == [
+        ("tcp", 443, 443),
+        ("tcp", port, port),
+    ]
 
 
 def test_only_tasks_may_use_the_doors() -> None:

@@ -179,6 +179,27 @@ def test_a_role_is_taken_by_its_one_service(role: str) -> None:
     assert (trust["Action"], trust["Principal"]) == ("sts:AssumeRole", {"Service": EXPECTED[role][0]})
 
 
+_SOURCES = {
+    "states.amazonaws.com": "states:${AWS::Region}:${AWS::AccountId}:stateMachine:*",
+    "ecs-tasks.amazonaws.com": "ecs:${AWS::Region}:${AWS::AccountId}:*",
+    "scheduler.amazonaws.com": "scheduler:${AWS::Region}:${AWS::AccountId}:schedule-group/default",
+}
+
+
+@pytest.mark.parametrize("role", [role for role in EXPECTED if EXPECTED[role][0] in _SOURCES])
+def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> None:
+    """As each service's page on confused deputies has it; Lambda has none (docs/decisions/0016).
+
+    docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+    docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
+    """
+    (trust,) = ROLES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    source = "arn:${AWS::Partition}:" + _SOURCES[EXPECTED[role][0]]
+    assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    assert text_of(trust["Condition"]["ArnLike"]["aws:SourceArn"]) == source
+
+
 @pytest.mark.parametrize("role", EXPECTED)
 def test_no_role_has_a_wildcard_without_a_reason(role: str) -> None:
     assert not [action for one in statements(role).values() for action in actions(one) if "*" in action]

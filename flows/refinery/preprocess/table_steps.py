@@ -17,7 +17,7 @@ from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
 
 
 class CleanColumnNames(Step):
-    """Changes column names to snake_case, of ASCII letters, digits and _; a name that is taken gets _2."""
+    """Changes column names to snake_case, of letters (Latin ones without accents), digits and _; taken names get _2."""
 
     name = "clean_column_names"
 
@@ -37,11 +37,28 @@ class CleanColumnNames(Step):
 
 
 def clean_name(name: str) -> str:
-    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "1st" _1st."""
-    text = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
-    text = re.sub(r"[^0-9A-Za-z]+", "_", text).strip("_").lower()
+    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse.
+
+    Letters and digits of other scripts than Latin stay: without them names would have nothing left.
+    """
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
+    text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"
+
+
+def _plain(name: str) -> str:
+    """Latin letters without their accents, letters and digits of other scripts as they are, and _ for the rest."""
+    plain = ""
+    for character in unicodedata.normalize("NFKC", name.replace("ß", "ss")):
+        kind = unicodedata.category(character)[0]
+        base = unicodedata.normalize("NFKD", character)[0]
+        if base.isascii() and base.isalnum():
+            plain += base
+        elif kind == "M" and plain[-1:].isascii():
+            continue  # an accent on a Latin letter
+        else:
+            plain += character if kind in "LMN" else "_"
+    return plain
 
 
 class StripWhitespace(Step):

@@ -31,6 +31,10 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"\xd0\xcf\x11\xe0", "an old or encrypted Office file; save it as XLSX without a password"),
     (b"BZh", "a bzip2 file; compress with gzip or zstd"),
     (b"\xfd7zXZ", "an xz file; compress with gzip or zstd"),
+    (b"\x04\x22\x4d\x18", "an lz4 file; compress with gzip or zstd"),
+    (b"\xff\x06\x00\x00sNaPpY", "a snappy file; compress with gzip or zstd"),
+    (b"\x1f\x9d", "a file of the program compress (.Z); compress with gzip or zstd"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
 )

@@ -94,6 +94,10 @@ class ParquetBroken(FileRejected):
     """The Parquet file is damaged or uses what the reader does not know."""
 
 
+class BytesWithoutText(FileRejected):
+    """A column of a Parquet file holds bytes that are no text, and no type of a contract holds them."""
+
+
 class WorkbookBroken(FileRejected):
     """The XLSX file is damaged, encrypted, or packed in a way that no spreadsheet program does."""
 

@@ -69,6 +69,11 @@ def test_every_step_that_a_contract_may_name_is_there() -> None:
         ("  ", "column"),
         ("HTTPStatus", "httpstatus"),
         ("Größe", "grosse"),
+        ("Gro\u0308ße", "grosse"),
+        ("編號", "編號"),
+        ("Имя Клиента", "имя_клиента"),
+        ("Ｉｄ", "id"),
+        ("ชื่อ", "ชื่อ"),
     ],
 )
 def test_names_become_snake_case(name: str, clean: str) -> None:
