@@ -190,4 +190,34 @@ _MARKS = (
     Case("marks", "below one", b"a\n0.125\n1.250\n", {"a": [0.125, 1.25]}),
 )
 
-CASES = (*_ENCODINGS, *_QUOTES, *_MARKS)
+_NO_TABLES = {
+    "a preamble": (b"Report: daily sales\nGenerated 2024-05-01\n\nday,shop,amount\n2024-05-01,A,10.5\n", "skip_lines"),
+    "lines with # before the header": (
+        b"#Device: T-1000,serial 77\n#Units: C,%\nDate,Temp,Hum\n2024-05-01,20.5,40\n2024-05-02,21.5,41\n",
+        "skip_lines",
+    ),
+    "the header again as a row": (b"id,name\n1,a\n2,b\nid,name\n3,c\n", "again"),
+    "the header again, with a mark": (b"\xef\xbb\xbfid,name\n1,a\n\xef\xbb\xbfid,name\n2,b\n", "again"),
+    "no header": (b"1001,Alice,2024-01-01\n1002,Bob,2024-01-02\n", "`header: false`"),
+    "tildes": (b"id~name~n\n1~a~2\n2~b~3\n", 'delimiter: "~"'),
+    "commas beside semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
+    "a comment before JSON": (b'// exported\n[{"id":1}]\n', "comment"),
+}
+_TABLES = (
+    *(
+        Case("no table", name, content, None, codes=["no_table"], says=[hint])
+        for name, (content, hint) in _NO_TABLES.items()
+    ),
+    Case("no table", "one column", b"name\nAnn\nBob\n", {"name": ["Ann", "Bob"]}),
+    Case("no table", "one column in quotes", b'who\n"Doe, Jo"\n"Roe, Al"\n', {"who": ["Doe, Jo", "Roe, Al"]}),
+    Case("no table", "a pivot", b"land,y2019,2020\nA,1,2\n", {"land": ["A"], "y2019": [1], "_2020": [2]}),
+    Case(
+        "no table",
+        "no header, declared",
+        b"1001,Alice\n1002,Bob\n",
+        {"id": [1001, 1002], "name": ["Alice", "Bob"]},
+        contract={"format": {"header": False}, "columns": {"id": "integer", "name": "string"}},
+    ),
+)
+
+CASES = (*_ENCODINGS, *_QUOTES, *_MARKS, *_TABLES)

@@ -61,7 +61,7 @@ OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _OPTIONS_OF: dict[str, frozenset[str]] = {
     "csv": frozenset(
-        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", "missing_values", "skip_lines"}
+        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", "missing_values", "skip_lines", "header"}
     ),
     "json": frozenset({"encoding", "missing_values"}),
     "jsonl": frozenset({"encoding", "missing_values"}),
@@ -125,6 +125,7 @@ class FileFormat(_Frozen):
         ("",), description="The texts that mean 'missing', in every column without its own missing_values."
     )
     skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
+    header: bool = Field(True, description="Whether a CSV file has a header; if not, columns lists all of its columns.")
     sheet: str | int = Field(0, description="An XLSX file's sheet, by name, or by index from 0 among the visible ones.")
 
     @field_validator("encoding")
@@ -336,6 +337,12 @@ class Contract(_Frozen):
         None, exclude=True, description="The folder of contract.yaml and steps.py; set when it is loaded."
     )
     _document: LocatedYaml | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _columns_are_named(self) -> Contract:
+        if not self.format.header and not self.columns:
+            raise ValueError("format: header: false needs columns, which name the columns in their order")
+        return self
 
     @field_validator("format", mode="before")
     @classmethod

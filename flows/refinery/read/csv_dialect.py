@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.columns import TEXT_TYPES
 from flows.refinery.read.csv_numbers import is_ambiguous_number, is_marked_number
-from flows.refinery.read.rejections import MarksContradict
+from flows.refinery.read.rejections import MarksContradict, NoTable
 
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
 
 _DELIMITERS = ",;\t|"
+_RARE_DELIMITERS = _DELIMITERS + "~^"
+_VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
 _SAMPLED_RECORDS = 200
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _DECIMAL_POINT = re.compile(r"[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+")
@@ -48,6 +51,8 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
     given = contract.format
     delimiter = given.delimiter or _detect_delimiter(sample, contract)
     header, *rows = _records(sample, delimiter, given.quote) or [[]]
+    if not given.header:
+        header, rows = list(contract.columns), [header, *rows]
     columns = dict(zip(header, zip(*(row for row in rows if len(row) == len(header)), strict=False), strict=False))
     text_columns = {name for name, column in contract.columns.items() if column.type in TEXT_TYPES}
     text_columns |= {
@@ -64,6 +69,55 @@ def dialect_of(sample: str, contract: Contract) -> CsvDialect:
         thousands=given.thousands or _detect_thousands(values, decimal or "."),
         text_columns=frozenset(text_columns),
     )
+
+
+def require_table(sample: str, dialect: CsvDialect) -> None:
+    """Refuse text that is hardly a table: where no contract names the columns, any text could be taken for one.
+
+    Args:
+        sample: the file's beginning, header first, in whole lines.
+
+    Raises:
+        NoTable: with what to declare.
+    """
+    header, *rows = _records(sample, dialect.delimiter, dialect.quote) or [[]]
+    regular = sum(len(row) == len(header) for row in rows)
+    others = [mark for mark in _DELIMITERS if mark != dialect.delimiter and _is_regular(sample, mark, dialect.quote)]
+    unsplit = [mark for mark in _RARE_DELIMITERS if len(header) == 1 and _splits_most(sample, mark, dialect.quote)]
+    names = [name.strip("\ufeff") for name in header]
+    fault = None
+    if _VALUE.fullmatch(names[0].strip()):
+        fault = (
+            "the header begins with a number or a date; if there is none, write `header: false` and name the `columns`"
+        )
+    elif names[0].startswith(("//", "--", "/*")):
+        fault = "the file begins with a comment; write `skip_lines: 1`, or how many lines come before the header"
+    elif regular < len(rows) / 2:
+        fault = (
+            "most rows have not as many fields as the header; write `skip_lines: 1`, or how many lines come before the"
+            " header, or the right `delimiter`"
+        )
+    elif any(names == [field.strip("\ufeff") for field in row] for row in rows):
+        fault = "the header comes again as a row; send the files one by one"
+    elif others and len(header) > 1:
+        fault = f"both {dialect.delimiter!r} and {others[0]!r} may be the delimiter; write the right one as `delimiter`"
+    elif unsplit:
+        fault = (
+            f"there is one column, with {unsplit[0]!r} in most rows; write `delimiter: {json.dumps(unsplit[0])}`, and"
+            " `skip_lines` where lines come before the header"
+        )
+    if fault:
+        raise NoTable(f"this may be no table: {fault}, under `format` in a contract for such files")
+
+
+def _is_regular(sample: str, delimiter: str, quote: str) -> bool:
+    lengths = {len(record) for record in _records(sample, delimiter, quote)}
+    return len(lengths) == 1 and lengths != {1}
+
+
+def _splits_most(sample: str, delimiter: str, quote: str) -> bool:
+    records = _records(sample, delimiter, quote)
+    return 2 * sum(len(record) > 1 for record in records) >= len(records)
 
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flows.refinery.contract.model import Contract
+from flows.refinery.contract.model import DEFAULT_DATASET, Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
 from flows.refinery.read.columns import missing_texts
-from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, shows_decimal
+from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, require_table, shows_decimal
 from flows.refinery.read.csv_numbers import columns_with_marked_numbers, is_ambiguous_number
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
@@ -104,6 +104,7 @@ def read_rows(
         "thousands": marks[1],
         "skip_lines": 0,
         "escape": None,
+        "header": True,
     }
     changed = contract.model_copy(update={"format": contract.format.model_copy(update=written)})
     return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
@@ -242,9 +243,14 @@ class _CsvReader:
             )
         whole_lines = self._pending.rfind(b"\n", 0, HEAD_BYTES * 2) + 1 or self._line_end()
         sample = self._pending[:whole_lines].decode("utf-8", errors="replace")
-        return dialect_of(sample, self._contract)
+        dialect = dialect_of(sample, self._contract)
+        if self._contract.dataset == DEFAULT_DATASET:
+            require_table(sample, dialect)
+        return dialect
 
     def _read_header(self) -> list[str]:
+        if not self._contract.format.header:
+            return list(self._contract.columns)
         while True:
             end = self._pending.rfind(b"\n") + 1 if not self._is_end else len(self._pending)
             lines = _lines(self._pending[:end])

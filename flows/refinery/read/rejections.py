@@ -82,6 +82,10 @@ class MarksAmbiguous(FileRejected):
     """Numbers such as 1.250 in a column that the contract declares as numbers, and nothing shows which mark it is."""
 
 
+class NoTable(FileRejected):
+    """The file matches no contract of its own, and its text is hardly a table with a header."""
+
+
 class JsonBroken(FileRejected):
     """The JSON document breaks off or is malformed outside of its rows."""
 
