@@ -1,7 +1,7 @@
 """Has a landing bucket call the Lambda, and stop calling it when the stack goes.
 
 CloudFormation sets the notification of the bucket that it makes, and leaves it on the bucket that it keeps. S3 refuses
-a configuration with two entries for one event and overlapping prefixes, and, unless told not to, one with a destination
+a configuration with two entries for one event and overlapping prefixes, and, by default, one with a destination
 that is gone: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html,
 docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html
 """
@@ -36,7 +36,7 @@ def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Map
 
 
 def forget_bucket(s3: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Take the stack's entry away from its landing bucket, whoever made that; a bucket that is gone has none."""
+    """Remove the stack's entry from its landing bucket, created by the stack or not; a deleted bucket has none."""
 
     def stays(entry: Mapping[str, Any]) -> bool:
         ours = (_notification_id(stack_name), outputs.get("TriggerFunctionArn"))
@@ -57,7 +57,7 @@ def _replace(s3: Any, bucket: str, stays: Callable[[Mapping[str, Any]], bool], o
 
 
 def _exists(functions: Any, arn: str) -> bool:
-    """Return False only if Lambda says so: another account's or team's function may not be looked at."""
+    """Return False only if Lambda reports it missing: another account's or team's function may not be looked at."""
     try:
         functions.get_function_configuration(FunctionName=arn)
     except ClientError as error:

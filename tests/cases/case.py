@@ -41,7 +41,7 @@ class Case:
         quarantined: the numbers of the rows that belong into quarantine; `published` is without them.
         may_reject: whether rejecting the file is right, too. Always so where `published` is None.
         codes: the codes of right reasons for a rejection; empty: any.
-        says: texts that the reasons of a rejection contain, such as the line to write into the contract.
+        mentions: texts that the reasons of a rejection contain, such as the line to write into the contract.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Case:
     quarantined: Sequence[int] = ()
     may_reject: bool = False
     codes: Sequence[str] = ()
-    says: Sequence[str] = ()
+    mentions: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -93,7 +93,7 @@ def _judge_rejection(case: Case, reasons: list[tuple[str, str]]) -> Result:
     details = "; ".join(f"{code}: {message}" for code, message in reasons)
     if case.published is not None and not case.may_reject:
         return Result(Verdict.REFUSED, details)
-    explained = (not case.codes or reasons[0][0] in case.codes) and all(text in details for text in case.says)
+    explained = (not case.codes or reasons[0][0] in case.codes) and all(text in details for text in case.mentions)
     return Result(Verdict.REJECTED if explained else Verdict.UNEXPLAINED, details)
 
 

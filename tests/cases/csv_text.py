@@ -36,7 +36,7 @@ _ENCODINGS = (
             _named(names, encoding),
             None,
             codes=["encoding_unknown"],
-            says=["`encoding: ", "line 2, byte"],
+            mentions=["`encoding: ", "line 2, byte"],
         )
         for encoding, names in _NAMES.items()
     ),
@@ -73,7 +73,7 @@ _ENCODINGS = (
         None,
         contract={"format": {"encoding": "cp1252"}},
         codes=["text_undecodable"],
-        says=["`encoding: utf-8`"],
+        mentions=["`encoding: utf-8`"],
     ),
     Case(
         "encoding",
@@ -92,7 +92,7 @@ _QUOTES = (
         b'sku,label,price\n101,"12 inch,3.50\n102,ok,5.25\n103,"x",1.00\n104,y,2\n',
         None,
         codes=["quote_misplaced"],
-        says=["line 4, column 6"],
+        mentions=["line 4, column 6"],
     ),
     Case(
         "quotes",
@@ -107,7 +107,7 @@ _QUOTES = (
         b'id,text\n1,"say \\"hi\nmore\\" x"\n2,"a"\n',
         None,
         codes=["quote_misplaced"],
-        says=["line 2, column 10", "`escape: "],
+        mentions=["line 2, column 10", "`escape: "],
     ),
     Case(
         "quotes",
@@ -167,7 +167,7 @@ _MARKS = (
         None,
         contract=_NUMBERS,
         codes=["marks_ambiguous"],
-        says=["`decimal: "],
+        mentions=["`decimal: "],
     ),
     Case(
         "marks",
@@ -176,7 +176,7 @@ _MARKS = (
         None,
         contract=_NUMBERS,
         codes=["marks_ambiguous"],
-        says=["`decimal: "],
+        mentions=["`decimal: "],
     ),
     Case(
         "marks",
@@ -184,7 +184,7 @@ _MARKS = (
         b"a;b\n10.5;3,25\n",
         None,
         codes=["marks_contradict"],
-        says=["`decimal: "],
+        mentions=["`decimal: "],
     ),
     Case("marks", "ordinary decimals", b"a,b\n1.5,1.250\n2.25,3.400\n", {"a": [1.5, 2.25], "b": [1.25, 3.4]}),
     Case("marks", "below one", b"a\n0.125\n1.250\n", {"a": [0.125, 1.25]}),
@@ -200,12 +200,12 @@ _NO_TABLES = {
     "the header again, with a mark": (b"\xef\xbb\xbfid,name\n1,a\n\xef\xbb\xbfid,name\n2,b\n", "again"),
     "no header": (b"1001,Alice,2024-01-01\n1002,Bob,2024-01-02\n", "`header: false`"),
     "tildes": (b"id~name~n\n1~a~2\n2~b~3\n", 'delimiter: "~"'),
-    "commas beside semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
+    "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
     "a comment before JSON": (b'// exported\n[{"id":1}]\n', "comment"),
 }
 _TABLES = (
     *(
-        Case("no table", name, content, None, codes=["no_table"], says=[hint])
+        Case("no table", name, content, None, codes=["no_table"], mentions=[hint])
         for name, (content, hint) in _NO_TABLES.items()
     ),
     Case("no table", "one column", b"name\nAnn\nBob\n", {"name": ["Ann", "Bob"]}),

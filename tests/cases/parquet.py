@@ -112,6 +112,6 @@ CASES = (
         parquet({"a": [1, 2, 3]})[:-10],
         None,
         codes=("parquet_broken",),
-        says=("cut short",),
+        mentions=("cut short",),
     ),
 )

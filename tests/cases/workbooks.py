@@ -153,11 +153,11 @@ CASES = (
         workbook(["id"], [7], change=_with_cover),
         None,
         codes=("sheet_not_chosen",),
-        says=("`sheet: Data`",),
+        mentions=("`sheet: Data`",),
     ),
     Case(
         "workbook",
-        "a sheet by its name beside a cover",
+        "a sheet by its name next to a cover",
         workbook(["id"], [7], change=_with_cover),
         {"id": [7]},
         contract={"format": {"sheet": "Data"}},
@@ -178,7 +178,7 @@ CASES = (
     ),
     Case(
         "workbook",
-        "negative numbers beside times",
+        "negative numbers next to times",
         workbook(["a", "t"], [-5, dt.time(8, 30)], [60, dt.time(9)]),
         {"a": [-5, 60], "t": [dt.time(8, 30), dt.time(9)]},
     ),

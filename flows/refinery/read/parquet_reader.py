@@ -85,7 +85,7 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
             yield from _checked(batch)
             count += batch.num_rows
     except OSError as error:
-        if "DictAccumulator" not in str(error):  # all that tells it from damage
+        if "DictAccumulator" not in str(error):  # the only difference from damage
             raise
         # Texts in one of the DELTA encodings, which Arrow does not read as dictionaries.
         file.seek(0)
@@ -113,9 +113,7 @@ def _require_end(file: IO[bytes]) -> None:
     is_parquet = file.read(len(_MAGIC)) == _MAGIC
     file.seek(-len(_MAGIC), 2)
     if is_parquet and file.read(len(_MAGIC)) not in (_MAGIC, b"PARE"):
-        raise ParquetBroken(
-            "the Parquet file is cut short: its end, which says what is in it, is missing; upload it again"
-        )
+        raise ParquetBroken("the Parquet file is cut short: the footer at its end is missing; upload it again")
     file.seek(0)
 
 
@@ -166,7 +164,7 @@ def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
 
 
 def _text_bytes(column: Any) -> int:
-    """Bytes of the texts that a column stands for, also inside of lists and structs."""
+    """Return the bytes of a column's texts once decoded, also inside lists and structs."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         if column.indices.null_count == len(column):

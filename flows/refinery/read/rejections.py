@@ -36,7 +36,7 @@ class TextUndecodable(FileRejected):
 
 
 class EncodingUnknown(FileRejected):
-    """The text is not UTF-8, no byte order mark says what it is, and the contract declares no encoding.
+    """The text is not UTF-8, no byte order mark names its encoding, and the contract declares no encoding.
 
     Attributes:
         candidates: the encodings that it may be in, the likeliest first.
@@ -83,7 +83,7 @@ class MarksAmbiguous(FileRejected):
 
 
 class NoTable(FileRejected):
-    """The file matches no contract of its own, and its text is hardly a table with a header."""
+    """The file matches no dataset's contract, and its text is hardly a table with a header."""
 
 
 class JsonBroken(FileRejected):

@@ -69,7 +69,7 @@ class ErrorCells:
         return [int(place) & 0xFFFF for place in self._sorted[first:end]]
 
     def take_zeros(self) -> None:
-        """Take formulas whose value is 0 for not calculated: the workbook says that all are still to be."""
+        """Take formulas whose value is 0 for not calculated: the workbook marks them all for recalculation."""
         for row, is_zero in enumerate(self._zeros):
             if is_zero:
                 self._mark(row, NEVER_CALCULATED)
@@ -111,7 +111,7 @@ def _grow(rows: bytearray, row: int) -> None:
 
 
 def may_have_errors(text: bytes) -> bool:
-    """Whether a piece of a sheet's XML may have a cell that is to be looked at."""
+    """Whether a piece of a sheet's XML may hold a cell that needs checking."""
     return _TO_BE_LOOKED_AT.search(text) is not None
 
 

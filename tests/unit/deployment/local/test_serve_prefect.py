@@ -30,7 +30,7 @@ class _Refusing(BaseHTTPRequestHandler):
 def failing_webhook() -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), _Refusing) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://me:pass-word@127.0.0.1:{server.server_port}/hooks/tok-en?key=s3cr-et"
+        yield f"http://me:pass-word@127.0.0.1:{server.server_port}/hooks/tok-en?key=s3cr-et"  # pragma: allowlist secret
         server.shutdown()
 
 
@@ -54,7 +54,7 @@ def test_a_failing_webhook_leaves_no_secret_in_the_log(failing_webhook: str, mon
     [
         ("https://hooks.slack.com/services/T/B/secret", "https://hooks.slack.com/..."),
         ("https://a:b@h.example:8443?token=x@y.z", "https://h.example:8443/..."),
-        ("sendgrid://key:me@x.example/you@y.example", "sendgrid://x.example/..."),
+        ("sendgrid://key:me@x.example/you@y.example", "sendgrid://x.example/..."),  # pragma: allowlist secret
         ("postgresql+asyncpg://u:p@db:5432/prefect", "postgresql+asyncpg://db:5432/..."),
     ],
 )
