@@ -165,8 +165,8 @@ def _unknown_encoding(head: bytes) -> EncodingUnknown:
     column, shown = (odd_bytes.start() + 1, odd_bytes[0][:8].hex(" ")) if odd_bytes else (1, "")
     return EncodingUnknown(
         f"line {place + 1}, byte {column}: the bytes {shown} are not UTF-8, and there is no byte order mark;"
-        f" likely encodings: {', '.join(names)}. Write the right one under `format` in the contract, as in `encoding: {names[0]}`;"
-        " `sluice contract check` shows how each reads the line",
+        f" likely encodings: {', '.join(names)}. Write the right one under `format` in the contract, as in"
+        f" `encoding: {names[0]}`; `sluice contract check` shows how each reads the line",
         candidates=tuple(names),
         readings={name: lines[place].decode(name, errors="replace").strip()[:_SHOWN_SIGNS] for name in names},
     )
