@@ -34,6 +34,7 @@ TEMPLATE = {
             "PublishedBucket": {"Ref": "Published"},
             "QueueUrl": "https://sqs.example/trial",
             "IncomingPrefix": "incoming/",
+            "IgnoredNames": "_*",
             "StateMachineArn": "arn:aws:states:eu-central-1:000000000000:stateMachine:trial",
             "ReconcileRoleArn": "arn:aws:iam::000000000000:role/trial",
         }.items()

@@ -16,7 +16,11 @@ from tests.emulator.unpatched import STILL_NEEDED
 
 _FOLDERS = (PROJECT_ROOT / "deployment" / "local" / "emulator", PROJECT_ROOT / "tests" / "emulator")
 # Helpers of patches, and what only prepares or records: no difference from AWS.
-_NO_DIFFERENCE = {"decision_record", "memory_use", "permissions", "records", "run_task_answers", "unpatched"}
+# Not patches: what tests record, measure or speed up.
+_NO_DIFFERENCE = {
+    *("decision_record", "memory_use", "permissions", "records", "run_task_answers", "unpatched"),
+    *("warm_process", "warm_tasks"),
+}
 
 
 @pytest.fixture(scope="module")
