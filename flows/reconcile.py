@@ -87,7 +87,7 @@ def find_lost(
     prefix: str,
     max_found: int,
     *,
-    is_data: Callable[[str], bool] = lambda _: True,
+    is_data: Callable[[str], bool],
     page_size: int = 1000,
 ) -> ReconcileResult:
     """Compare the landing bucket with receipts and executions, page by page, with one page in memory.

@@ -17,6 +17,7 @@ from deployment.aws.deploy_stack import MAX_STACK_NAME_LENGTH, TEMPLATE
 from deployment.aws.images import DEPLOYED
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body, without_texts
+from lambda_trigger.ignored_names import IGNORED_NAMES
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
 
 TEMPLATE_DATA = load_template()
@@ -458,3 +459,7 @@ def test_the_first_dry_run_of_an_account_can_send_the_template_with_the_call() -
     short = json.loads(without_texts(template_body(TEMPLATE)))
     assert short["Resources"] == json.loads(template_body(TEMPLATE))["Resources"]
     assert len(json.dumps(short, separators=(",", ":")).encode()) <= MAX_INLINE_BYTES
+
+
+def test_the_names_that_are_not_data_are_those_of_the_code() -> None:
+    assert TEMPLATE_DATA["Parameters"]["IgnoredNames"]["Default"] == IGNORED_NAMES

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from flows.refinery.contract.model import Column, Contract, Expectation, WrittenStep
 
-_POLICIES = ("evolve", "quarantine", "freeze")  # later types are stricter
+_POLICIES = ("evolve", "quarantine", "freeze")  # from the least to the most strict
 _SEVERITIES = ("info", "warning", "critical")
 
 

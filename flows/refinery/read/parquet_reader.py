@@ -145,8 +145,8 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Columns, nested ones too, to be read as dictionaries: a few long texts can stand for a million rows in a small
-    file.
+    """Return the columns to read as dictionaries, nested ones too: in a small file a few long texts can fill a million
+    rows.
 
     Asking the footer which of them are stored so would be faster, but pyarrow 26 ends the process when the column
     part of a footer is damaged (`ColumnChunkMetaData` throws where no exception may leave).

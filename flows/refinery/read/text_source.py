@@ -29,7 +29,6 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")
-_ODD_BYTES = re.compile(rb"[\x80-\xff]+")
 _SHOWN_SIGNS = 120
 _MIN_UTF16_SIGNS = 0.5  # of all signs must be of Latin letters and digits, to prove UTF-16 without a mark
 
@@ -161,10 +160,9 @@ def _unknown_encoding(head: bytes) -> EncodingUnknown:
     # Encodings that read the text alike are listed with the first of them.
     alike = [name for match in matches for name in match.could_be_from_charset]
     names = list(dict.fromkeys([*(match.encoding for match in matches), *alike]))[:_NAMED_CANDIDATES] or ["cp1252"]
-    odd_bytes = _ODD_BYTES.search(lines[place])
-    column, shown = (odd_bytes.start() + 1, odd_bytes[0][:8].hex(" ")) if odd_bytes else (1, "")
+    column = next(position for position, byte in enumerate(lines[place], start=1) if byte >= 0x80)
     return EncodingUnknown(
-        f"line {place + 1}, byte {column}: the bytes {shown} are not UTF-8, and there is no byte order mark;"
+        f"line {place + 1}, byte {column}: not UTF-8, and there is no byte order mark;"
         f" likely encodings: {', '.join(names)}. Write the right one under `format` in the contract, as in"
         f" `encoding: {names[0]}`; `sluice contract check` shows how each reads the line",
         candidates=tuple(names),

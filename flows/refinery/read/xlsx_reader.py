@@ -28,24 +28,25 @@ from flows.refinery.read.rejections import (
     SheetNotChosen,
     WorkbookBroken,
 )
-from flows.refinery.read.xlsx_errors import (
+from flows.refinery.read.xlsx_texts import SHARED_TEXTS, SharedTexts
+from flows.refinery.read.xlsx_unusable_cells import (
     ERROR_CELL,
     FORMULA_NOT_CALCULATED,
     NEVER_CALCULATED,
     NO_SUCH_DATE,
     REFERENCE,
-    ErrorCells,
+    UnusableCells,
     column_number,
-    may_have_errors,
+    may_have_unusable_cells,
     row_of,
-    sheet_errors,
+    unusable_cells_of,
 )
-from flows.refinery.read.xlsx_texts import SHARED_TEXTS, SharedTexts
 from flows.refinery.suggestions import did_you_mean
 
 _MAX_PARTS = 10_000
 _PIECE_BYTES = 1 << 18
 _MAX_TAG_BYTES = 1 << 20
+# zipfile raises NotImplementedError for a compression or encryption that it cannot read.
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
 _ENCRYPTED = 0x1
 _MAX_NAMED = 5
@@ -68,7 +69,7 @@ def read_xlsx(
     faults = _require_harmless(file, limits)
     file.seek(0)
     name, others, sheet = _sheet_rows(file, contract)
-    errors = sheet_errors(name, faults, lambda part: _content(file, part)) if faults else ErrorCells()
+    errors = unusable_cells_of(name, faults, lambda part: _content(file, part)) if faults else UnusableCells()
     rows = enumerate(sheet, start=1)
     for _ in range(contract.format.skip_lines):
         next(rows, None)
@@ -103,7 +104,7 @@ def _listed(names: list[str]) -> str:
 def _partitions(
     rows: Iterator[tuple[int, list[Any]]],
     names: list[str],
-    errors: ErrorCells,
+    errors: UnusableCells,
     contract: Contract,
     rows_per_partition: int,
     pending: RowBuffer,
@@ -129,7 +130,7 @@ def _partitions(
         yield pending.take(_columns(pending.rows, names, contract))
 
 
-def _no_such_date(row: list[Any], number: int, errors: ErrorCells) -> int | None:
+def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | None:
     """The column, from 1, of a date that never was: Excel's day 60, 1900-02-29, or one before its day 0."""
     if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
         return None
@@ -234,7 +235,7 @@ def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
 # --- before unpacking ---------------------------------------------------------------------------------------
 
 
-def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
+def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, UnusableCells]:
     """Unpack every part in small pieces, keeping nothing, and count what the reader would have to hold.
 
     The sizes that a ZIP archive itself gives may be false, and a sheet with two cells can span 17 thousand million.
@@ -245,7 +246,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, ErrorCells]:
     archive = _archive(file)
     parts = archive.infolist()
     left = limits.max_workbook_bytes
-    faults: dict[str, ErrorCells] = {}
+    faults: dict[str, UnusableCells] = {}
     texts = SharedTexts()
     most_cells = 0
     for part in parts:
@@ -309,7 +310,7 @@ class _Extent:
     """How far a sheet's cells reach, counted in its XML without parsing it."""
 
     def __init__(self, max_cells: int) -> None:
-        self.errors = ErrorCells(max_cells)
+        self.errors = UnusableCells(max_cells)
         self._row = 0
         self._tail = b""
         self._last_row = self._last_cell_row = self._last_column = 0
@@ -323,7 +324,7 @@ class _Extent:
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
-        may_err = may_have_errors(text)
+        may_err = may_have_unusable_cells(text)
         start = None
         for match in _ROW_OR_CELL.finditer(text):
             if may_err and start is not None:

@@ -119,9 +119,9 @@ def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_o
     receipts = [read_receipt(account.parts.store, upload.run_id) for upload in uploads]
     assert [receipt is not None for receipt in receipts] == [False, True]
     assert account.messages() == 1
-    (told,) = [record.fields["error"] for record in caplog.records if "not done" in record.message]  # type: ignore[attr-defined]
-    assert "ValueError at test_drain_queue.py" in told
-    assert "4711" not in told
+    (logged,) = [record.fields["error"] for record in caplog.records if "not done" in record.message]  # type: ignore[attr-defined]
+    assert "ValueError at test_drain_queue.py" in logged
+    assert "4711" not in logged
 
 
 def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(account: Account) -> None:

@@ -14,8 +14,9 @@ from deployment.commands import SafeConsole, demo
 from deployment.commands.clean import clean
 from deployment.commands.show import _table, details_of, rows_of, shown_progress
 from deployment.commands.status import _print_uploads
-from deployment.commands.upload import DatasetUnknown, dataset_of, datasets
+from deployment.commands.upload import DatasetUnknown, NameIgnored, dataset_of, datasets, upload
 from deployment.commands.uploads import TrackedUpload, UploadState
+from deployment.deployed_stack import AwsStack
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
 from deployment.samples.orders import ExpectedOutcome
@@ -252,3 +253,9 @@ def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, show
     printed = output.getvalue()
     assert printed.count(f"incoming/a{shown}b.csv") == 2
     assert character == "\n" or character not in printed
+
+
+def test_a_file_that_the_stack_ignores_is_not_uploaded(tmp_path: Path) -> None:
+    stack = AwsStack("us-east-1", "", "sluice", {"IncomingPrefix": "incoming/", "IgnoredNames": "*.tmp"}, {})
+    with pytest.raises(NameIgnored):
+        upload(Console(), stack, tmp_path / "orders.tmp", dataset=None, wait=False, deadline_seconds=1)

@@ -1,5 +1,6 @@
-"""Cells of a workbook that hold no value, found in its XML, as its reader gives them as empty or as another value:
-errors (#DIV/0!, #N/A), formulas that were never calculated, and dates that are none."""
+"""Finds the cells of a workbook that have no usable value: errors (#DIV/0!, #N/A), formulas that were never
+calculated, and dates that do not exist. It reads the XML, because the workbook's reader gives them as empty or as
+another value."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ _ATTRIBUTE = re.compile(r"([\w.-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _WORKBOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 
 
-class ErrorCells:
+class UnusableCells:
     """The cells of one sheet that hold no value: by row one byte, up to the last row that has such a cell.
 
     Args:
@@ -110,7 +111,7 @@ def _grow(rows: bytearray, row: int) -> None:
     rows.extend(bytes(max(0, row + 1 - len(rows))))
 
 
-def may_have_errors(text: bytes) -> bool:
+def may_have_unusable_cells(text: bytes) -> bool:
     """Whether a piece of a sheet's XML may hold a cell that needs checking."""
     return _TO_BE_LOOKED_AT.search(text) is not None
 
@@ -129,7 +130,7 @@ def row_of(text: bytes, start: int, otherwise: int) -> int:
     return int(given[2]) if given else otherwise
 
 
-def sheet_errors(name: str, faults: Mapping[str, ErrorCells], content: Callable[[str], bytes]) -> ErrorCells:
+def unusable_cells_of(name: str, faults: Mapping[str, UnusableCells], content: Callable[[str], bytes]) -> UnusableCells:
     """The errors in the sheet of this name.
 
     Args:
@@ -150,7 +151,7 @@ def sheet_errors(name: str, faults: Mapping[str, ErrorCells], content: Callable[
             " clear them, or upload CSV"
         )
     target = target.removeprefix("/").lower()
-    errors = faults.get(target if target.startswith("xl/") else f"xl/{target}") or ErrorCells()
+    errors = faults.get(target if target.startswith("xl/") else f"xl/{target}") or UnusableCells()
     if _FULL_CALCULATION.search(workbook):
         errors.take_zeros()
     return errors
