@@ -115,7 +115,6 @@ class Runs:
         finally:
             self.iam.put_role_policy(**role, PolicyDocument=json.dumps(whole))
 
-
     @contextmanager
     def limit_of_a_task(self, seconds: int) -> Iterator[None]:
         """Change the time after which a task is stopped."""
