@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.cases.case import Case
 
-_ROWS = {"id": [1, 2, 3], "v": [2.5, 3.5, 4.0]}
+_ROWS: dict[str, list[Any]] = {"id": [1, 2, 3], "v": [2.5, 3.5, 4.0]}
 _RECORDS = b'[{"id":1,"v":2.5},{"id":2,"v":3.5},{"id":3,"v":4.0}]'
 
 
