@@ -201,7 +201,6 @@ _NO_TABLES = {
     "no header": (b"1001,Alice,2024-01-01\n1002,Bob,2024-01-02\n", "`header: false`"),
     "tildes": (b"id~name~n\n1~a~2\n2~b~3\n", 'delimiter: "~"'),
     "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
-    "a comment before JSON": (b'// exported\n[{"id":1}]\n', "comment"),
 }
 _TABLES = (
     *(

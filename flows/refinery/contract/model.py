@@ -63,8 +63,8 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
     "csv": frozenset(
         {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", "missing_values", "skip_lines", "header"}
     ),
-    "json": frozenset({"encoding", "missing_values"}),
-    "jsonl": frozenset({"encoding", "missing_values"}),
+    "json": frozenset({"encoding", "missing_values", "records_path"}),
+    "jsonl": frozenset({"encoding", "missing_values", "records_path"}),
     "parquet": frozenset(),
     "xlsx": frozenset({"sheet", "skip_lines", "missing_values"}),
 }
@@ -127,6 +127,12 @@ class FileFormat(_Frozen):
     skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
     header: bool = Field(True, description="Whether a CSV file has a header; if not, columns lists all of its columns.")
     sheet: str | int = Field(0, description="An XLSX file's sheet, by name, or by index from 0 among the visible ones.")
+
+    records_path: str | None = Field(
+        None,
+        pattern=r"^[^.]+(\.[^.]+)*$",
+        description="Where in a JSON object the array of records is: names with dots between them, as in data.results.",
+    )
 
     @field_validator("encoding")
     @classmethod

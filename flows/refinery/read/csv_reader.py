@@ -306,7 +306,7 @@ class _CsvReader:
                 return None
             window = self._pending[: max(wanted, self._block_bytes)]
             is_last = self._is_end and len(window) == len(self._pending)
-            block = self._cut_plain(window) or self._cut_record_by_record(window, is_last)
+            block = self._cut_plain(window) or self._cut_records(window, is_last)
             if block is not None:
                 return block
             self._require_records_fit(len(self._pending))
@@ -334,6 +334,11 @@ class _CsvReader:
         lines = content.count(b"\n") if structure.has_quotes else rows
         numbers = np.arange(self._rows + 1, self._rows + 1 + rows)
         return _Block(content, end, rows, lines, first.fields, numbers, ends=structure.newlines[:rows])
+
+    def _cut_records(self, window: bytes, is_last: bool) -> _Block | None:
+        """Look at no more text than one record may have: many short lines take far more memory than their bytes."""
+        piece = window[: self._limits.max_record_bytes + 1]
+        return self._cut_record_by_record(piece, is_last and len(piece) == len(window))
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
         """The block where each record is looked at, with its misfits; None where not even one record is whole."""
@@ -509,10 +514,7 @@ class _Utf8:
 
 
 def _lines(content: bytes) -> list[str]:
-    text = content.decode("utf-8", errors="surrogateescape")
-    lines = text.split("\n")
-    last = lines.pop()
-    return [line + "\n" for line in lines] + ([last] if last else [])
+    return list(io.StringIO(content.decode("utf-8", errors="surrogateescape"), newline="\n"))
 
 
 def _is_number(text: str) -> bool:

@@ -38,7 +38,7 @@ class Header:
     def joined(self, partition: Partition, contract: Contract) -> Header:
         """The header after one more partition."""
         frame = partition.frame
-        columns = (*self.columns, *(name for name in map(str, frame.columns) if name not in self.columns))
+        columns = tuple(dict.fromkeys((*self.columns, *map(str, frame.columns))))
         if contract.unknown_columns != "evolve":
             return Header(columns)
         kinds = dict(self.kinds)
