@@ -154,7 +154,7 @@ def _read_csv(name: str, content: bytes, exported: Rows) -> CorrectedFile:
 
 
 def _by_evidence(name: str, content: bytes, exported: Rows, read: Callable[[str], CorrectedFile]) -> CorrectedFile:
-    """Read a file of unknown encoding in the one that gives back most of what was exported.
+    """Read a file of unknown encoding in the one that shows most cells as they were exported.
 
     Encodings that read the file alike are one. Where two readings explain the export equally well, none is proven.
     """
