@@ -127,7 +127,7 @@ class FileFormat(_Frozen):
     encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
     decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
     thousands: OneCharacter | None = Field(
-        None, description="The thousands mark of numbers in CSV; a blank also stands for no-break and thin ones."
+        None, description="The thousands mark of numbers in CSV; a blank also reads no-break and thin spaces."
     )
     missing_values: tuple[str, ...] = Field(
         ("",), description="The texts that mean 'missing', in every column without its own missing_values."

@@ -55,7 +55,7 @@ def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat) 
 
 
 def read_date(raw: pd.Series, column: Column, source_format: SourceFormat) -> pd.Series:
-    """The days as they are written, whatever zone is beside them; a time other than midnight makes none."""
+    """The days as they are written, whatever their zone; a time other than midnight makes none."""
     if getattr(raw.dtype, "tz", None) is not None:
         raw = raw.dt.tz_localize(None)
     moments = _moments(raw, column.format, source_format)
