@@ -207,7 +207,7 @@ def _cell(column: int, row: int) -> str:
 def _sheet_rows(
     file: IO[bytes], contract: Contract, *, counts_merged: bool
 ) -> tuple[str, list[str], int, Iterator[list[Any]]]:
-    """The sheet's name, those of the other visible ones, its ranges of merged cells if they are to be counted, and its
+    """The sheet's name, those of the other visible ones, its ranges of merged cells where `counts_merged`, and its
     rows; cells with an error are empty in them."""
     try:
         workbook = CalamineWorkbook.from_filelike(file)
