@@ -13,6 +13,7 @@ import pandas as pd
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import BadRows, Contract
 from flows.refinery.read.partition import SourceFormat
+from flows.refinery.read.rejections import LayoutUnfit, TextUndecodable
 from flows.refinery.validate.expectations import Verdict
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
 from flows.refinery.validate.quarantine import RowRule
@@ -136,6 +137,21 @@ def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int) -> list[RejectionR
         message = f"no row is good: all {rows} break a rule; compare the file with the contract"
         reasons.append(RejectionReason(code="no_good_row", message=message, observed=0, expected=1))
     return reasons
+
+
+def first_cause(
+    reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
+) -> list[RejectionReason]:
+    """What explains the reasons for a rejection, where one thing does: how the file is laid out, or its encoding."""
+    lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
+    if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
+        message = f"{found.layout_fault} in the contract"
+        return [RejectionReason(code=LayoutUnfit.code, message=message, part="read")]
+    undecodable = misfits.get("undecodable_text", 0)
+    if 2 * undecodable > rows:
+        message = f"{undecodable} of {rows} rows are not {found.encoding}; write the right `encoding` under `format`"
+        return [RejectionReason(code=TextUndecodable.code, message=f"{message} in the contract", part="read")]
+    return []
 
 
 def rejects(rule: Rule) -> bool:
