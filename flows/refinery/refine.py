@@ -301,16 +301,18 @@ def judge_file(
 ) -> JudgedFile:
     """Read and validate a file: the first half of `refine`, for callers that need the findings but no outputs."""
 
-    def read() -> Iterator[Partition]:
-        found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
+    def read(rows: int) -> Iterator[Partition]:
+        found = read_partitions(source, contract, rows_per_partition=rows, limits=limits)
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
     header, seconds = Header(), _Seconds()
     while True:
-        partitions = seconds.inside("read", read())
+        # A later partition's columns are added to all of them.
+        rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, len(header.columns))))
+        partitions = seconds.inside("read", read(rows))
         first = next(partitions)
         header = header.joined(first, contract)
-        merge = _Merge(read, contract, header, work_dir, seconds, first.source_format)
+        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format)
         same = _with_header(header, chain([first], partitions), contract)
         try:
             if merge.reasons:

@@ -213,7 +213,6 @@ _NO_TABLES = {
     "names of rows as R writes them": (b'"id","v"\n"1",10,2.5\n"2",11,3.5\n', "`skip_lines: 1` and `header: false`"),
     "a delimiter at the end of the header": (b"season,day,pos,\n1,2024-01-04,1\n2,2024-01-05,2\n", "`header: false`"),
     "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
-    "a comment before JSON": (b'// exported\n[{"id":1}]\n', "comment"),
 }
 _TABLES = (
     *(

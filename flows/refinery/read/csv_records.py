@@ -181,9 +181,7 @@ def _quotes_are_regular(
 
 def lines_of(text: str) -> list[str]:
     """The lines of a text, with their line ends."""
-    lines = text.split("\n")
-    last = lines.pop()
-    return [line + "\n" for line in lines] + ([last] if last else [])
+    return list(io.StringIO(text, newline="\n"))
 
 
 def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[bytes, Plain] | None:

@@ -94,6 +94,10 @@ class JsonBroken(FileRejected):
     """The JSON document breaks off or is malformed outside of its rows."""
 
 
+class JsonNotRows(FileRejected):
+    """The JSON document holds its table in another form than objects as rows: arrays, columns, or inside an object."""
+
+
 class ParquetBroken(FileRejected):
     """The Parquet file is damaged or uses what the reader does not know."""
 
