@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.cases.case import Case
 
 _NAMES = {
@@ -231,7 +233,7 @@ _TABLES = (
     ),
 )
 
-_TWO = {"a": [1, 2], "b": ["x", "y"]}
+_TWO: dict[str, list[Any]] = {"a": [1, 2], "b": ["x", "y"]}
 _DELIMITERS = (
     Case("delimiter", "Excel's own first line", b"sep=;\r\na;b\r\n1;x\r\n2;y\r\n", _TWO),
     Case("delimiter", "Excel's own first line names a tilde", b'"sep=~"\na~b\n1~x\n2~y\n', _TWO),
