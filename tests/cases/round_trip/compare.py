@@ -1,4 +1,4 @@
-"""What came of a file, compared with what it says."""
+"""What came of a file, compared with what was written."""
 
 from __future__ import annotations
 

@@ -84,8 +84,9 @@ def _allow_refusals(dialect: _Dialect, form: dict[str, Any], written: Written) -
     """Note for what true reasons the file, or a row, may be refused."""
     texts = written.texts or []
     numbers = [text for column in texts for text in column]
-    if "decimal" not in form and not any(map(_DECIMAL_COMMA.fullmatch, numbers)):
-        written.decimal = "."
+    if "decimal" not in form:
+        shows_comma = dialect.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, numbers))
+        written.decimal = "," if shows_comma else "."
     if dialect.encoding not in _PROVEN and "encoding" not in form:
         written.may_reject |= {"encoding_unknown"}
     if "decimal" not in form and any(map(_AMBIGUOUS.fullmatch, numbers)):
@@ -94,13 +95,14 @@ def _allow_refusals(dialect: _Dialect, form: dict[str, Any], written: Written) -
         written.may_reject |= {"marks_contradict"}
     if written.contract is None:
         written.may_reject |= {"no_table"}
-    elif dialect.decimal == "," == dialect.delimiter and "decimal" not in form:
-        # Between commas a comma shows no decimals.
+    elif dialect.decimal == "," and "decimal" not in form:
+        # Between commas, and in moments, a comma shows no decimals.
+        kinds = ("number", "timestamp") if dialect.delimiter == "," else ("timestamp",)
         written.may_fail |= {
             row
             for column, written_texts in zip(written.columns, texts, strict=True)
             for row, text in enumerate(written_texts, 1)
-            if column.kind in ("number", "timestamp") and "," in text
+            if column.kind in kinds and "," in text
         }
 
 
@@ -131,7 +133,7 @@ def _as_encoded(value: Any, encoding: str) -> Any:
 
 
 def _declared(random: Random, dialect: _Dialect) -> dict[str, Any]:
-    """What the contract says of the form: all that cannot be proven, and now and then what can."""
+    """What the contract declares of the form: all that cannot be proven, and now and then what can."""
     declares = random.random() < 0.5
     form: dict[str, Any] = {}
     if dialect.delimiter not in ",;\t|" or declares or not dialect.header:

@@ -72,7 +72,7 @@ class Written:
         form: the file's format, for the counts.
         content: its bytes.
         contract: the fields of its contract; None: the default contract.
-        columns: what it says.
+        columns: what was written.
         texts: by column what is written for each value; None where the format writes values, not texts.
         must_fail, may_fail: numbers of rows that have a fault, and of rows that cannot surely be read.
         may_reject: codes of rejections that would be true.

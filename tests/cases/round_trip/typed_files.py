@@ -129,7 +129,7 @@ def _arrow(random: Random, column: Column) -> pa.Array:
 
 
 def xlsx_file(random: Random) -> Written:
-    """One sheet, now and then behind lines that are to be skipped."""
+    """One sheet, now and then after lines to skip."""
     columns = a_table(random, LETTERS + "äéßЖ中😀", _EXCEL_KINDS)
     for column in columns:
         column.values = [_for_excel(value) for value in column.values]
