@@ -196,6 +196,16 @@ def version_ranges() -> bool:
     return (status, body) == (200, b"0123456789")
 
 
+def condition_keys() -> bool:
+    """A request to make a role says nothing of its boundary, and a conditional write nothing of its condition."""
+    from ministack.core import iam_actions
+
+    params = {"RoleName": ["a"], "PermissionsBoundary": ["arn"]}
+    boundary = iam_actions.request_tag_context("iam", "iam:CreateRole", b"", params)
+    write = iam_actions.s3_service_context("s3:PutObject", {}, "/bucket/key", {"if-none-match": "*"})
+    return (boundary, write) == ({}, {})
+
+
 def _container_options() -> dict[str, Any]:
     from ministack.services import ecs
 
@@ -209,6 +219,7 @@ def _container_options() -> dict[str, Any]:
 STILL_NEEDED: dict[str, Callable[[], bool]] = {
     check.__name__: check
     for check in (
+        condition_keys,
         containers,
         docker_tasks,
         durability,

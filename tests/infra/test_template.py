@@ -329,10 +329,25 @@ def test_plain_http_is_refused(name: str) -> None:
         for target in [*policy["Properties"].get("Queues", []), policy["Properties"].get("Bucket")]
         if target
     }
-    (statement,) = targets[f"${{{name}}}"]["Statement"]
+    (statement,) = (one for one in targets[f"${{{name}}}"]["Statement"] if one["Sid"] == "TlsOnly")
     assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert f"${{{name}.Arn}}" in [text_of(arn) for arn in listed(statement["Resource"])]
+
+
+def test_the_task_writes_over_no_receipt_and_no_index_entry_blindly() -> None:
+    """Enforce conditional writes on Amazon S3 buckets.
+
+    docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+    """
+    document = resource(TEMPLATE_DATA, "PublishedBucketPolicy")["Properties"]["PolicyDocument"]
+    (statement,) = (one for one in document["Statement"] if one["Sid"] == "NoBlindWrites")
+    assert (statement["Effect"], text_of(statement["Principal"]["AWS"])) == ("Deny", "${TaskRole.Arn}")
+    assert {text_of(arn) for arn in statement["Resource"]} == {
+        "${PublishedBucket.Arn}/receipts/*",
+        "${PublishedBucket.Arn}/index/*",
+    }
+    assert statement["Condition"] == {"Null": {"s3:if-match": "true", "s3:if-none-match": "true"}}
 
 
 @pytest.mark.parametrize("name", QUEUES)

@@ -30,6 +30,7 @@ PATCHES = (
     "schedules",
     "message_moves",
     "version_ranges",
+    "condition_keys",
     "durability",
 )
 # How long tasks may take to end before the cloud that they call stops.
