@@ -46,7 +46,8 @@ def test_linters_find_nothing_in_the_template() -> None:
 def test_linters_find_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
     """The linters read a definition only if it is inline in the template."""
     numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
-    filled = re.sub(r"\$\{\w+\}", "1", definition(DEFINITIONS / f"{name}.asl.json", numbers).decode())
+    whole = definition(DEFINITIONS / f"{name}.asl.json", numbers).decode()
+    filled = re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
     properties = {
         "RoleArn": "arn:aws:iam::123456789012:role/run",
         "DefinitionString": filled,
