@@ -197,7 +197,7 @@ def version_ranges() -> bool:
 
 
 def condition_keys() -> bool:
-    """A request to make a role says nothing of its boundary, and a conditional write nothing of its condition."""
+    """A request to make a role does not state its boundary, and a conditional write does not state its condition."""
     from ministack.core import iam_actions
 
     params = {"RoleName": ["a"], "PermissionsBoundary": ["arn"]}

@@ -36,11 +36,11 @@ _PARAMETERS = {
 }
 
 
-# What the list says and is known, each with its reason.
+# Findings that are no faults, each with its reason.
 KNOWN = {
     "cloudformation:DescribeEvents does not exist": "newer than the list; botocore's model of CloudFormation has it",
     "lambda:GetFunctionScalingConfig does not exist": "newer than the list; CloudFormation's schema names it",
-    "kms:DescribeKey knows no condition kms:EncryptionContext:aws:logs:arn": "the statement of AWS's own page: "
+    "kms:DescribeKey has no condition kms:EncryptionContext:aws:logs:arn": "the statement of AWS's own page: "
     "docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html",
 }
 
@@ -135,7 +135,7 @@ def numbered(path: Path) -> Iterator[tuple[str, Any]]:
                 "Resource": ["arn:aws:iam::1:role/r"],
                 "Condition": {"StringEquals": {"iam:PermissionsBoundary": "b"}},
             },
-            "knows no condition iam:PermissionsBoundary",
+            "has no condition iam:PermissionsBoundary",
         ),
     ],
 )

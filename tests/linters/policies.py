@@ -64,7 +64,7 @@ def _action(
     }
     for key in keys:
         if not _GLOBAL_KEYS.fullmatch(key) and not any(_same_key(one, key) for one in known):
-            yield f"{action} knows no condition {key}"
+            yield f"{action} has no condition {key}"
 
 
 def _same_key(known: str, key: str) -> bool:
