@@ -127,7 +127,9 @@ def test_it_may_make_change_and_delete_what_the_template_holds(kind: str) -> Non
 def test_it_may_make_the_private_names_of_endpoints_in_every_region() -> None:
     """What ec2:CreateVpcEndpoint depends on; Route 53 is global, and its calls count as of us-east-1.
 
+    Actions, resources, and condition keys for Amazon EC2:
     docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html (dependent actions)
+    AWS global condition context keys:
     docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html (aws:RequestedRegion)
     """
     document = POLICIES["RolesAndNetworkPolicy"]["Properties"]["PolicyDocument"]

@@ -190,8 +190,10 @@ _SOURCES = {
 def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> None:
     """As each service's page on confused deputies has it; Lambda has none.
 
-    docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    Amazon ECS task IAM role: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    Creating an IAM role for your state machine in Step Functions:
     docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+    Confused deputy prevention in EventBridge Scheduler:
     docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
     """
     (trust,) = ROLES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
