@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cloud
 
 def test_a_run_by_hand_reads_what_the_task_role_may_read_and_is_refused_the_rest(chain: Chain) -> None:
     """The task role reads uploads below the incoming prefix; the root user, which the worker had, reads everything."""
-    elsewhere = chain.upload("archive/2025.csv", good_orders(2))
+    elsewhere = chain.upload("outside-every-role/2025.csv", good_orders(2))
     run = _ended(chain, chain.schedule(key=elsewhere.key, dataset="orders", dry_run=True))
     assert run["state"]["type"] == "FAILED"
     assert "AwsRefused" in run["state"]["message"] or "AccessDenied" in run["state"]["message"], run["state"]
@@ -60,7 +60,9 @@ def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None
     iam.put_role_policy(RoleName=role, PolicyName="everything", PolicyDocument=document)
     try:
         with pytest.raises(ClientError) as caught:
-            _s3_as(chain, chain.outputs["TaskRoleArn"]).list_buckets()
+            _s3_as(chain, chain.outputs["TaskRoleArn"]).put_object(
+                Bucket=chain.outputs["LandingBucket"], Key="outside-every-role/forged.csv", Body=b""
+            )
     finally:
         iam.delete_role_policy(RoleName=role, PolicyName="everything")
     assert caught.value.response["Error"]["Code"] == "AccessDenied"

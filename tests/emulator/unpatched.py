@@ -67,6 +67,18 @@ def template_secrets() -> bool:
     return bool(normalized["secrets"] == [secret])
 
 
+def template_boundaries() -> bool:
+    """A role that a template makes has no permissions boundary."""
+    from ministack.services import iam
+    from ministack.services.cloudformation import provisioners
+
+    trusted = {"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [trusted]}
+    given = {"PermissionsBoundary": "arn:aws:iam::000000000000:policy/b", "AssumeRolePolicyDocument": trust}
+    name, _ = provisioners._RESOURCE_HANDLERS["AWS::IAM::Role"]["create"]("Role", given, "stack")
+    return not iam._roles[name].get("PermissionsBoundary")
+
+
 def task_roles() -> bool:
     """The credentials of a task's endpoint are of no session that STS knows."""
     from ministack.services import imds, sts
@@ -232,6 +244,7 @@ STILL_NEEDED: dict[str, Callable[[], bool]] = {
         schedules,
         run_task_sync,
         state_machine_role,
+        template_boundaries,
         template_secrets,
         task_roles,
         task_stop,

@@ -24,6 +24,7 @@ PATCHES = (
     "task_roles",
     "execution_role",
     "template_secrets",
+    "template_boundaries",
     "task_stop",
     "state_machine_role",
     "run_task_sync",
