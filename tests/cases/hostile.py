@@ -48,7 +48,34 @@ def _bytes_of_fixed_size() -> bytes:
     return parquet({"b": one.take(pa.array([0] * 300))}, compression="zstd", use_dictionary=True)
 
 
+def _new_names_in_each_row() -> bytes:
+    return b"".join(b'{"a%d":1,"b%d":2}\n' % (row, row) for row in range(20_000))
+
+
+def _many_names_then_short_rows() -> bytes:
+    first = b"{%s}\n" % b",".join(b'"c%d":1' % column for column in range(10_000))
+    return first + b'{"c1":2}\n' * 200_000
+
+
+def _many_names_after_short_rows() -> bytes:
+    last = b"{%s}\n" % b",".join(b'"c%d":1' % column for column in range(10_000))
+    return b'{"c1":2}\n' * 200_000 + last
+
+
+def _a_long_quoted_field() -> bytes:
+    return b'a,b\n1,"' + b"x" * 200_000_000 + b'"\n2,y\n'
+
+
+def _many_quoted_lines() -> bytes:
+    return b'a,b\n1,"' + b"x,\n" * 60_000_000 + b'"\n2,y\n'
+
+
 FILES = {
+    "JSON Lines with new names in each row": Hostile(_new_names_in_each_row, megabytes=512),
+    "JSON Lines with 10,000 names, then short rows": Hostile(_many_names_then_short_rows, megabytes=512),
+    "JSON Lines with short rows, then 10,000 names": Hostile(_many_names_after_short_rows, megabytes=512),
+    "CSV with a quoted field of 200 MB": Hostile(_a_long_quoted_field, ("record_too_long",)),
+    "CSV with a quoted field of 60,000,000 lines": Hostile(_many_quoted_lines, ("record_too_long",)),
     "Parquet with one text in 1,500 structs": Hostile(_texts_in_structs),
     "Parquet with bytes of a fixed size": Hostile(_bytes_of_fixed_size, ("read",)),
     "a workbook that claims 4,000,000,000 shared texts": Hostile(_claimed_texts),

@@ -23,13 +23,16 @@ pytestmark = pytest.mark.cloud
 
 MAX_ATTEMPTS = 2
 MAX_LOOKS = 12
+TASK_SECONDS = 120  # also a task that starts slowly, on a busy machine, must reach its plan
 # The container's stand-in: follows the run's plan, one line for each task, and publishes with the task's role.
 TASK = """
 import os, pathlib, sys, time, boto3
 run_id = os.environ.get("SLUICE_RUN_ID", "sweep")
 plan = pathlib.Path(sys.argv[1], run_id)
 first, *others = plan.read_text().splitlines()
-plan.write_text("\\n".join(others) or first)
+shorter = plan.with_name(f"{run_id}-{os.getpid()}")
+shorter.write_text("\\n".join(others) or first)
+shorter.replace(plan)  # at once: this process may be stopped at any moment
 for step in first.split():
     verb, _, what = step.partition(":")
     if verb == "publish":
@@ -57,7 +60,9 @@ class Runs:
 
     def plan(self, run_id: str, *tasks: str) -> None:
         """Set what each task that is launched for the run will do; the last entry repeats."""
-        (self._plans / run_id).write_text("\n".join(tasks))
+        written = self._plans / f"{run_id}-new"
+        written.write_text("\n".join(tasks))
+        written.replace(self._plans / run_id)
 
     def receipt(self, run_id: str, **metadata: str) -> None:
         """Write a receipt as an unobserved task would."""
@@ -110,6 +115,20 @@ class Runs:
         finally:
             self.iam.put_role_policy(**role, PolicyDocument=json.dumps(whole))
 
+    @contextmanager
+    def limit_of_a_task(self, seconds: int) -> Iterator[None]:
+        """Change the time after which a task is stopped."""
+        machine = self.outputs["StateMachineArn"]
+        whole = self._machines.describe_state_machine(stateMachineArn=machine)["definition"]
+        limit = f'"TimeoutSeconds":{TASK_SECONDS}'
+        assert whole.count(limit) == 1
+        changed = whole.replace(limit, f'"TimeoutSeconds":{seconds}')
+        self._machines.update_state_machine(stateMachineArn=machine, definition=changed)
+        try:
+            yield
+        finally:
+            self._machines.update_state_machine(stateMachineArn=machine, definition=whole)
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
@@ -137,7 +156,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             stack_name="runs",
             parameters=parameters,
             template=template,
-            timeouts=Timeouts(task_seconds=12, execution_seconds=600),
+            timeouts=Timeouts(task_seconds=TASK_SECONDS, execution_seconds=600),
         )
         with recorded(cloud, "runs"):
             yield Runs(cloud, outputs, folder / "plans")
@@ -219,9 +238,10 @@ def test_a_task_that_dies_is_followed_by_another(runs: Runs, run_id: str) -> Non
 
 
 def test_a_task_that_hangs_is_stopped_and_followed_by_another(runs: Runs, run_id: str) -> None:
-    runs.plan(run_id, "sleep:600", "publish")
-    ended = runs.run(run_id)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 2)
+    runs.plan(run_id, "sleep:600")
+    with runs.limit_of_a_task(seconds=3):
+        ended = runs.run(run_id)
+    assert (ended["error"], launches(ended)) == ("NoReceipt", MAX_ATTEMPTS)
     assert eventually(lambda: not runs.running_tasks(), seconds=10)
 
 
@@ -248,7 +268,8 @@ def busy(runs: Runs, run_id: str) -> Iterator[None]:
     yield
     runs.plan(other, "publish")  # should it be stopped before it has read its plan, the next one must not sleep again
     runs.ecs.stop_task(cluster=runs.outputs["ClusterArn"], task=task)
-    assert runs.end(execution)["status"] == "SUCCEEDED"
+    ended = runs.end(execution)
+    assert ended["status"] == "SUCCEEDED", ended
 
 
 @pytest.mark.usefixtures("busy")

@@ -38,9 +38,14 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
 )
+# The first column's name in a header of CSV. No JSON begins so: in it, only these three words come without quotes.
+_NAME_IN_BRACKETS = re.compile(
+    r"""(\[(?!(true|false|null)\b)[^\W\d][^]\[{}"',;:]*\]|\{[^\W\d][^]\[{}"',;:]*\})[ ]*([,;\t|~^]|\r?\n|\Z)"""
+)
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r\f\x1b"})
 _MAX_CONTROL_FRACTION = 0.05
+_COMMENT_BEFORE_JSON = re.compile(r"(?:(?://[^\r\n]*|/\*.*?\*/)\s*)++[\[{]", re.DOTALL)
 _ALLOWED = "allowed are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compressed with gzip or zstd"
 
 
@@ -59,18 +64,19 @@ def detect(
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
     """
+    head = head.rstrip(b"\x1a") if is_whole else head  # DOS ends a text so
     binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
     mark, proven = encoding_of(head, encoding)
     if encoding is None and proven in ("utf-8", None):
-        _require_text(head.replace(delimiter.encode(), b",") if delimiter else head)
+        _require_text(_without_record_separators(head.replace(delimiter.encode(), b",") if delimiter else head))
     text = head.removeprefix(mark).decode(proven or "latin-1", errors="replace")
     if is_whole and not text.strip("\0 \t\r\n\f\x0b"):
         raise EmptyFile("the file holds nothing but blank lines")
     if declared != "auto":
         return declared
-    return _text_type(text, is_whole)
+    return text_type(text, is_whole)
 
 
 def _agreed(found: Literal["parquet", "xlsx"] | None, declared: FormatType) -> TableType:
@@ -110,6 +116,11 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
     return ends_well and rest.tell() == len(head) and "MARK" in seen and bool(seen & {"PUT", "BINPUT"})
 
 
+def _without_record_separators(head: bytes) -> bytes:
+    """A JSON text sequence (RFC 7464) without its control characters."""
+    return head.replace(b"\x1e", b"") if re.match(rb"\x1e\s*[\[{]", head) else head
+
+
 def _require_text(head: bytes) -> None:
     if _control_fraction(head) > _MAX_CONTROL_FRACTION and not _is_text_with_nul_bytes(head):
         name = next((name for magic, name in _REFUSED if head.startswith(magic)), _what_it_may_be(head))
@@ -138,23 +149,36 @@ def _what_it_may_be(head: bytes) -> str:
     for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
         if not head[start::2].strip(b"\0") and head[1 - start :: 2].isascii():
             return f"UTF-16 without a byte order mark ({where}); write `encoding: {encoding}` under `format`"
+    others = head.replace(head[place : place + 1], b"")
+    if head[place] and not _control_fraction(others) and head.count(head[place]) >= head.count(b"\n"):
+        written = f'`delimiter: "\\x{head[place]:02x}"` under `format`'
+        return f"text with a control character between its fields ({where}); write {written}"
     return f"binary data of no known format ({where})"
 
 
 def _control_fraction(head: bytes) -> float:
-    return 1 - len(head.translate(None, _CONTROL_BYTES)) / max(1, len(head))
+    return (len(head) - len(head.translate(None, _CONTROL_BYTES))) / max(1, len(head))
 
 
-def _text_type(text: str, is_whole: bool) -> TableType:
-    beginning = text.lstrip()
+def text_type(text: str, is_whole: bool) -> TableType:
+    """CSV, JSON or JSON Lines, by a text's beginning."""
+    beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
+    if _COMMENT_BEFORE_JSON.match(beginning):
+        raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")
+    if _NAME_IN_BRACKETS.match(beginning):
+        return "csv"
     if beginning.startswith("["):
         return "json"
     if not beginning.startswith("{"):
         return "csv"
-    first_line, newline, _ = beginning.partition("\n")
-    if not newline and not is_whole:
-        return "jsonl"  # one very long line: a single object reads the same either way
+    first_line, newline, _ = _with_newlines(beginning).partition("\n")
     try:
-        return "jsonl" if isinstance(json.loads(first_line), dict) else "json"
+        _, end = json.JSONDecoder().raw_decode(first_line)
     except (ValueError, RecursionError):
-        return "json"
+        # One very long line: a single object reads the same either way.
+        return "json" if newline or is_whole else "jsonl"
+    return "json" if first_line[end:].strip() else "jsonl"
+
+
+def _with_newlines(text: str) -> str:
+    return text if "\n" in text else text.replace("\r", "\n")

@@ -57,5 +57,7 @@ def _partitions(source: ByteSource, contract: Contract, rows_per_partition: int,
         with source.as_file(limits.max_workbook_bytes) as file:
             yield from read_xlsx(file, contract, *rest)
     else:
-        read = {"csv": read_csv, "json": read_json, "jsonl": read_json_lines}[found]
+        read = {"csv": read_csv, "json": read_json, "jsonl": read_json if given.records_path else read_json_lines}[
+            found
+        ]
         yield from read(TextSource(source, given.encoding), contract, *rest)

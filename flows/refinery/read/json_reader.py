@@ -1,4 +1,4 @@
-"""JSON Lines, and JSON documents (an array of objects, or one object), to partitions."""
+"""JSON Lines, and JSON documents (arrays of objects, and objects one after the other), to partitions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,30 @@ from typing import Any
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.columns import TEXT_TYPES, RowBuffer
+from flows.refinery.read.csv_numbers import is_written_by_float
 from flows.refinery.read.json_depth import is_nested_too_deep
+from flows.refinery.read.json_forms import require_row
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
-from flows.refinery.read.rejections import EmptyFile, JsonBroken, RecordTooLong, TooManyColumns
+from flows.refinery.read.rejections import (
+    EmptyFile,
+    ExpandsTooMuch,
+    JsonBroken,
+    JsonNotRows,
+    RecordTooLong,
+    TooManyColumns,
+)
 from flows.refinery.read.text_source import SURROGATE, TextSource
+from flows.refinery.suggestions import did_you_mean
 
 _READ_BYTES = 1 << 20
-_SPACE = " \t\r\n"
+_SPACE = " \t\r\n\x1e"  # 0x1e begins each text of a JSON text sequence: RFC 7464
 _SPACES = re.compile(f"[{_SPACE}]*")
+_FREE_CELLS = 8_000_000  # 64 MB as numbers
+_MAX_CELLS_PER_BYTE = 10  # a column of which one row in a hundred has a value has less
+_IS_FOLLOWED = re.compile(rf"\}}[{_SPACE}]*\{{")
 _MAX_DIGITS = 400  # a float64 has at most 309 before the point
 _MANY_DIGITS = re.compile(r"\d{401}")
+_LONG_NUMBER = re.compile(r"\d[\d.]{15}|[eE]-\d{3}")
 _FRACTION = re.compile(r"\d[.eE]")
 
 
@@ -58,6 +72,7 @@ class _JsonRows:
     def __init__(
         self, contract: Contract, rows_per_partition: int, limits: Limits, source_format: SourceFormat
     ) -> None:
+        self._declared = contract.columns
         self._text_names = [name for name, column in contract.columns.items() if column.type in TEXT_TYPES]
         self._rows_per_partition = rows_per_partition
         self._limits = limits
@@ -65,13 +80,18 @@ class _JsonRows:
         self._names: dict[str, None] = {}
         self._size = 0
         self._all_names: set[str] = set()
+        self._bytes_in = 0
 
     def take(self, raw: str, line: int) -> Iterator[Partition]:
         """Take one row's text, and give the partitions that are complete then.
 
         Args:
             line: on which it begins, from 1.
+
+        Raises:
+            TooManyColumns, TooManyRows, ExpandsTooMuch
         """
+        self._bytes_in += len(raw)
         try:
             value = self._decoded(raw)
         except _RowUnfit as unfit:
@@ -81,12 +101,18 @@ class _JsonRows:
                 yield from self._widen(value)
             self._rows.add(value)
             self._size += len(raw)
+        self._require_dense()
         if (
             len(self._rows) >= self._rows_per_partition
             or self._size >= self._limits.max_block_bytes
             or (len(self._rows.rows) + 1) * len(self._names) > self._limits.max_partition_cells
         ):
             yield self._partition()
+
+    @property
+    def total(self) -> int:
+        """All rows so far."""
+        return self._rows.total
 
     def rest(self) -> Iterator[Partition]:
         """What is left at the end; an empty partition where there was no row at all."""
@@ -108,6 +134,10 @@ class _JsonRows:
     def _to_keep_as_written(self, value: dict[str, Any], raw: str) -> list[str]:
         names = [name for name in self._text_names if _is_number(value.get(name))]
         cells = value.values()
+        if _LONG_NUMBER.search(raw):
+            written = _AS_WRITTEN.decode(raw)
+            undeclared = (name for name, cell in value.items() if name not in self._declared and _is_number(cell))
+            names += [name for name in undeclared if not is_written_by_float(written[name])]
         if (math.inf in cells or -math.inf in cells) and "Infinity" not in raw:
             names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
         return names
@@ -124,6 +154,15 @@ class _JsonRows:
             yield self._partition()
         self._names.update(dict.fromkeys(value))
 
+    def _require_dense(self) -> None:
+        """Refuse rows of which hardly any has the columns of the others: as a table they are far larger."""
+        cells = self._rows.total * len(self._all_names)
+        if cells > max(_FREE_CELLS, _MAX_CELLS_PER_BYTE * self._bytes_in):
+            raise ExpandsTooMuch(
+                f"{self._rows.total} rows have {len(self._all_names)} different names between them, and each only a few"
+                " of these; write names that differ from row to row as values, as in [{name: a, value: 1}]"
+            )
+
     def _partition(self) -> Partition:
         partition = self._rows.take({name: [row.get(name) for row in self._rows.rows] for name in self._names})
         self._names, self._size = {}, 0
@@ -133,23 +172,37 @@ class _JsonRows:
 def read_json_lines(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read one object per line. Blank lines are no rows. Nested values come as JSON text.
+    """Read one object per line, or several without anything between them. Blank lines are no rows. Nested values come
+    as JSON text.
 
     Raises:
-        RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile
+        RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows, ExpandsTooMuch
     """
     found = SourceFormat(type="jsonl", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
-    is_empty = True
+    only = ""
     for line, content in enumerate(_lines(source, limits), start=1):
         raw = content.decode("utf-8", errors="surrogateescape").strip(_SPACE)
-        if not raw:
-            continue
-        is_empty = False
-        yield from rows.take(raw, line)
-    if is_empty:
+        for value in _values_in(raw) if _IS_FOLLOWED.search(raw) else [raw] if raw else ():
+            only = "" if rows.total else value
+            yield from rows.take(value, line)
+    if not rows.total:
         raise EmptyFile("the file holds nothing but blank lines")
+    require_row(only, contract)
     yield from rows.rest()
+
+
+def _values_in(line: str) -> list[str]:
+    """The texts of the objects in a line, as Firehose writes them; else the line itself."""
+    values, at = [], 0
+    try:
+        while at < len(line):
+            _, end = _STRUCTURE.raw_decode(line, at)
+            values.append(line[at:end])
+            at = _end_of_space(line, end)
+    except (ValueError, RecursionError):
+        return [line]
+    return values if all(value.startswith("{") for value in values) else [line]
 
 
 def _lines(source: TextSource, limits: Limits) -> Iterator[bytes]:
@@ -168,38 +221,81 @@ def _lines(source: TextSource, limits: Limits) -> Iterator[bytes]:
 def read_json(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read an array of objects, element by element, or one object as a single row. Nested values come as JSON text.
+    """Read arrays of objects, element by element, and objects one after the other; under a contract's `records_path`
+    the objects inside of them. Nested values come as JSON text.
 
     Raises:
-        JsonBroken, RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable
+        JsonBroken, JsonNotRows, RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch
     """
     found = SourceFormat(type="json", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     document = _Document(source, limits)
-    if document.peek() == "[":
-        yield from _elements(document, rows)
-    elif document.peek() == "{":
-        yield from document.row(rows)
-    else:
+    records_path = tuple(contract.format.records_path.split(".")) if contract.format.records_path else ()
+    if document.peek() not in ("[", "{"):
         raise JsonBroken(f"{document.where()}: a JSON table begins with [ or {{")
-    if document.peek():
-        raise JsonBroken(f"{document.where()}: something follows after the JSON document's end")
+    only = ""
+    while mark := document.peek():
+        if mark == "[":
+            yield from _elements(document, rows, records_path)
+        elif mark != "{":
+            raise JsonBroken(f"{document.where()}: something follows after the JSON document's end")
+        elif records_path:
+            yield from _records(document, rows, records_path)
+        else:
+            raw = document.value()
+            only = "" if rows.total else raw
+            yield from rows.take(raw, document.line_of_value)
+    if rows.total == 1:
+        require_row(only, contract)
     yield from rows.rest()
 
 
-def _elements(document: _Document, rows: _JsonRows) -> Iterator[Partition]:
-    document.skip()
-    if document.peek() == "]":
+def _elements(document: _Document, rows: _JsonRows, records_path: tuple[str, ...]) -> Iterator[Partition]:
+    for mark in document.parts("]"):
+        if not rows.total and mark != "{":
+            kind = "arrays" if mark == "[" else "single values"
+            raise JsonNotRows(
+                f"{document.where()}: the array holds {kind} where each row should be an object with the names of its"
+                ' columns, as `to_json(orient="records")` of pandas writes it'
+            )
+        if records_path and mark == "{":
+            yield from _records(document, rows, records_path)
+        else:
+            raw = document.value()
+            yield from rows.take(raw, document.line_of_value)
+
+
+def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Iterator[Partition]:
+    """Take the records that are inside of an object.
+
+    Args:
+        path: the names that lead to them.
+    """
+    where, names = document.where(), []
+    for mark in document.parts("}"):
+        if mark != '"':
+            raise JsonBroken(f"{document.where()}: not JSON: a name is missing")
+        name = json.loads(document.value())
+        if document.peek() != ":":
+            raise JsonBroken(f"{document.where()}: not JSON: a colon is missing")
         document.skip()
-        return
-    mark = ","
-    while mark == ",":
-        yield from document.row(rows)
-        mark = document.peek()
-        if mark not in (",", "]"):
-            problem = "the array is not closed; the file seems cut short" if not mark else "a comma or ] is missing"
-            raise JsonBroken(f"{document.where()}: {problem}")
-        document.skip()
+        kind = document.peek()
+        if name != path[0]:
+            document.value()
+        elif name in names:
+            raise JsonBroken(f"{document.where()}: the object has {name!r} twice")
+        elif kind == "{" and path[1:]:
+            yield from _records(document, rows, path[1:])
+        elif kind == "[" and not path[1:]:
+            yield from _elements(document, rows, ())
+        else:
+            raise JsonNotRows(f"{document.where()}: records_path leads to no array of objects here")
+        names.append(name)
+    if path[0] not in names:
+        raise JsonNotRows(
+            f"{where}: the object has no {path[0]!r}{did_you_mean(path[0], names)};"
+            " correct `records_path` under `format`"
+        )
 
 
 class _Document:
@@ -212,13 +308,40 @@ class _Document:
         self._text = ""
         self._at = 0
         self._line, self._column = 1, 1  # of the text's beginning
+        self._line_of_value = 1
         self._is_end = False
+
+    @property
+    def line_of_value(self) -> int:
+        """The line on which the value began that was taken last."""
+        return self._line_of_value
+
+    def parts(self, end: str) -> Iterator[str]:
+        """Yield the first character of each part of an array or object; the caller takes the part.
+
+        Raises:
+            JsonBroken: it is not closed.
+        """
+        self.skip()
+        if self.peek() == end:
+            self.skip()
+            return
+        mark = ","
+        while mark == ",":
+            yield self.peek()
+            mark = self.peek()
+            if mark not in (",", end):
+                kind = "array" if end == "]" else "object"
+                problem = (
+                    f"a comma or {end} is missing" if mark else f"the {kind} is not closed; the file seems cut short"
+                )
+                raise JsonBroken(f"{self.where()}: {problem}")
+            self.skip()
 
     def peek(self) -> str:
         """The next character that is not space, or nothing at the end."""
         while True:
-            space = _SPACES.match(self._text, self._at)
-            self._at = space.end() if space else self._at
+            self._at = _end_of_space(self._text, self._at)
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._fill():
@@ -238,18 +361,18 @@ class _Document:
         column = self._at - self._text.rfind("\n", 0, self._at) if lines else self._column + self._at
         return self._line + lines, column
 
-    def row(self, rows: _JsonRows) -> Iterator[Partition]:
-        """Take one value as a row.
+    def value(self) -> str:
+        """The text of the next value.
 
         Raises:
             JsonBroken: it is malformed, so that where the next one begins cannot be known.
         """
         self.peek()
-        line, _ = self._position()
+        self._line_of_value, _ = self._position()
         end = self._end_of_value()
         raw = self._text[self._at : end]
         self._at = end
-        yield from rows.take(raw, line)
+        return raw
 
     def _end_of_value(self) -> int:
         while True:
@@ -282,6 +405,11 @@ class _Document:
         self._is_end = not content
         self._text += self._decoder.decode(content, self._is_end)
         return bool(content)
+
+
+def _end_of_space(text: str, at: int) -> int:
+    space = _SPACES.match(text, at)
+    return space.end() if space else at
 
 
 def _object_in(raw: str) -> dict[str, Any]:

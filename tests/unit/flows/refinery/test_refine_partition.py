@@ -18,7 +18,7 @@ from flows.refinery.contract.loading import load_contract
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.read.formats import read_partitions
-from flows.refinery.read.partition import Partition
+from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.refine import (
     MapPartitions,
     Refined,
@@ -174,3 +174,21 @@ def test_a_rejection_names_the_part_that_rejected(
     except TerminalError as error:  # the file could not be judged at all
         reasons = (RejectionReason.of(error),)
     assert [reason.part for reason in reasons] == [part]
+
+
+def test_columns_that_come_late_make_the_partitions_before_them_smaller(tmp_path: Path) -> None:
+    late = ", ".join(f'"c{column}": 1' for column in range(100))
+    source = tmp_path / "upload"
+    source.write_text('{"a": 1}\n' * 300 + f"{{{late}}}\n")
+    cells = []
+
+    def counted(function: Callable[[Partition], RefinedPartition], partitions: Any) -> Iterator[RefinedPartition]:
+        for refined in map(function, partitions):
+            cells.append(refined.good.num_rows * refined.good.num_columns)
+            yield refined
+
+    refined = refine_file(
+        source, a_contract(), tmp_path, limits=Limits(max_partition_cells=1_000), map_partitions=counted
+    )
+    assert refined.rows_published == 301
+    assert max(cells) <= 1_100
