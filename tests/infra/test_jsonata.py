@@ -42,7 +42,7 @@ FILLED = {
     "LookAgainSeconds": "30",
     "LookAgainMaxSeconds": "600",
 }
-RUN = "0123456789abcdef0123456789abcdef"
+RUN = "0123456789abcdef" * 2
 KEY = f"receipts/{RUN}.json"
 EXECUTION = {"Execution": {"Id": "arn:aws:states:eu-central-1:1:execution:sluice-process-upload:x"}}
 REFUSED = {"Error": "S3.S3Exception", "Cause": "Access Denied " + "x" * 2_000}
