@@ -16,7 +16,15 @@ from flows.refinery.errors import FileRejected
 from flows.refinery.read.byte_source import HEAD_BYTES, open_bytes
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition
-from flows.refinery.read.rejections import EncodingUnknown, JsonNotRows, MarksContradict, NoTable, SheetNotChosen
+from flows.refinery.read.rejections import (
+    EmptyFile,
+    EncodingUnknown,
+    JsonNotRows,
+    MarksContradict,
+    NoTable,
+    SheetMissing,
+    SheetNotChosen,
+)
 from flows.refinery.read.text_source import TextSource
 
 _TRIED_ROWS = 5_000
@@ -82,12 +90,16 @@ def find_format(path: Path, limits: Limits) -> FoundFormat:
     plain = _tried(path, {}, limits)
     if isinstance(plain.error, EncodingUnknown):
         plain = _tried(path, {"encoding": plain.error.candidates[0]}, limits)
+    if isinstance(plain.error, SheetNotChosen):
+        plain = _first_sheet_with_rows(path, plain, limits)
     if plain.fits and not _looks_quoted(plain):
         return FoundFormat(plain.options)
     best = plain
     for options, columns in _alternatives(path, plain, limits):
         trial = _tried(path, {**plain.options, **options}, limits, columns)
         if "skip_lines" in options and not columns and not _skips_only_lines_above(path, trial, limits):
+            continue
+        if trial.fits_badly:
             continue
         if trial.decoded > best.decoded or (trial.fits and _looks_quoted(best) and trial.decoded == best.decoded):
             best = trial
@@ -118,10 +130,13 @@ def _tried(path: Path, options: Mapping[str, Any], limits: Limits, columns: Sequ
     return _Trial(options, names, partition)
 
 
+def _first_sheet_with_rows(path: Path, plain: _Trial, limits: Limits) -> _Trial:
+    trials = (_tried(path, {**plain.options, "sheet": sheet}, limits) for sheet in range(1, _MAX_SHEETS))
+    return next((trial for trial in trials if not isinstance(trial.error, EmptyFile | SheetMissing)), plain)
+
+
 def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
     """Yield options that may help, and the names of columns that the file does not have; the likeliest first."""
-    if isinstance(plain.error, SheetNotChosen):
-        yield from (({"sheet": sheet}, None) for sheet in range(1, _MAX_SHEETS))
     if isinstance(plain.error, JsonNotRows) and plain.error.records_path:
         yield {"records_path": plain.error.records_path}, None
     if isinstance(plain.error, MarksContradict):
@@ -146,10 +161,10 @@ def _without_header(
 ) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
     """Yield names for the columns of a file that has no header, or none for the row names that R writes."""
     names = _names_of_any_table(path, plain, limits)
-    if plain.partition is not None:
-        yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *names)
-    elif names and isinstance(plain.error, NoTable) and _VALUE.fullmatch(names[0]):
+    if names and _VALUE.fullmatch(names[0]):
         yield {"header": False}, tuple(f"column_{place}" for place in range(1, len(names) + 1))
+    elif names:
+        yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *names)
 
 
 def _names_of_any_table(path: Path, plain: _Trial, limits: Limits) -> list[str]:

@@ -15,6 +15,7 @@ from flows.refinery.contract.model import Column, ColumnType
 from flows.refinery.propose.file_format import FoundFormat, find_format, read_sample
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.thousands import with_thousands
+from flows.refinery.read.columns import EXACT_FLOAT
 from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.partition import Limits, SourceFormat
 from flows.refinery.validate.coercion import coerce
@@ -223,9 +224,15 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
         return kind == "boolean"
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return kind in ("date", "timestamp") and column.format is None
-    if pd.api.types.is_numeric_dtype(dtype):
-        return kind in ("integer", "number")
+    if pd.api.types.is_numeric_dtype(dtype) or all(type(value) in (int, float) for value in raw):
+        return kind == "integer" or (kind == "number" and _are_kept_by_float(raw))
     return _is_natural_text(column, as_text(raw))
+
+
+def _are_kept_by_float(numbers: pd.Series) -> bool:
+    return pd.api.types.is_float_dtype(numbers.dtype) or all(
+        isinstance(number, float) or abs(int(number)) <= EXACT_FLOAT for number in numbers
+    )
 
 
 def _is_natural_text(column: Column, texts: pd.Series) -> bool:
