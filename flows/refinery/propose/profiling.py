@@ -18,6 +18,7 @@ from flows.refinery.propose.thousands import with_thousands
 from flows.refinery.read.columns import EXACT_FLOAT
 from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.partition import Limits, SourceFormat
+from flows.refinery.read.rejections import LayoutUnfit
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 
@@ -149,6 +150,8 @@ def _header(path: Path, found: FoundFormat, limits: Limits) -> tuple[list[str], 
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):
             break  # the other formats list all columns at the beginning
+    if source_format.layout_fault:
+        raise LayoutUnfit(f"{source_format.layout_fault} in a contract")
     return list(names), source_format
 
 
