@@ -99,7 +99,7 @@ def find_format(path: Path, limits: Limits) -> FoundFormat:
         trial = _tried(path, {**plain.options, **options}, limits, columns)
         if "skip_lines" in options and not columns and not _skips_only_lines_above(path, trial, limits):
             continue
-        if trial.fits_badly:
+        if trial.fits_badly or (columns and not trial.fits):
             continue
         if trial.decoded > best.decoded or (trial.fits and _looks_quoted(best) and trial.decoded == best.decoded):
             best = trial

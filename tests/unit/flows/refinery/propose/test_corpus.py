@@ -204,6 +204,12 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
     ),
     "backslashes": (b'id,t\n1,"say \\"hi\\" now"\n2,x\n', {"id": [1, 2], "t": ['say "hi" now', "x"]}),
     "tildes": (b"id~name\n1~a\n2~b\n", {"id": [1, 2], "name": ["a", "b"]}),
+    "two bars": (b"id||name||n\n1||a||2\n2||b||3\n", {"id": [1, 2], "name": ["a", "b"], "n": [2, 3]}),
+    "delimiters at the end of rows only": (b"a,b\n1,x,\n2,y,\n", {"a": [1, 2], "b": ["x", "y"]}),
+    "comments before the header": (
+        b"#Device: T,serial 77\n#Units: C,%\nday,temp,hum\n2024-05-01,20.5,40\n2024-05-02,21.5,41\n",
+        {"day": ["2024-05-01", "2024-05-02"], "temp": [20.5, 21.5], "hum": [40, 41]},
+    ),
     "Hive's delimiter": (b"id\x01name\n1\x01a\n2\x01b\n", {"id": [1, 2], "name": ["a", "b"]}),
     "title lines": (
         b"Sales\nMay\nday,shop,n\n2024-05-01,x,1\n2024-05-02,y,2\n",
