@@ -313,7 +313,44 @@ _DELIMITERS = (
     Case("delimiter", "a name in braces", b"{a},b\n1,x\n2,y\n", _TWO),
 )
 
+_JOINED = {"a": [*2000 * ["1"], *2000 * ["2"]], "b": [*2000 * ["x"], *2000 * ["y"]]}
 _ENDS = (
+    *(
+        Case(
+            "end",
+            f"the header again after 2,000 rows{what}",
+            b"a,b\n" + 2000 * b"1,x\n" + mark + b"a,b\n" + 2000 * b"2,y\n",
+            _JOINED,
+            contract,
+            quarantined=[2001],
+        )
+        for mark, what in ((b"", ""), (b"\xef\xbb\xbf", " behind a mark"))
+        for contract in ({"columns": {"a": "string", "b": "string"}},)
+    ),
+    Case(
+        "end",
+        "the header again after 2,000 rows, no contract",
+        b"a,b\n" + 2000 * b"1,x\n" + b"a,b\n2,y\n",
+        {"a": [*2000 * [1], 2], "b": [*2000 * ["x"], "y"]},
+        quarantined=[2001],
+    ),
+    Case("end", "a row of one column like its header", b"a\nb\na\n", {"a": ["b", "a"]}, {"columns": {"a": "string"}}),
+    Case(
+        "end",
+        "a first byte that is no UTF-8 after 64 KiB",
+        b"a,b\n" + 20_000 * b"1,x\n" + b"2,\xe4\n3,y\n",
+        {"a": [*20_000 * [1], 3], "b": [*20_000 * ["x"], "y"]},
+        quarantined=[20_001],
+    ),
+    Case(
+        "end",
+        "mostly bytes that are no UTF-8 after 64 KiB, no bad rows allowed",
+        b"a,b\n" + 20_000 * b"1,x\n" + 30_000 * b"2,\xe4\n",
+        None,
+        {"columns": {"a": "integer", "b": "string"}, "bad_rows": {"policy": "reject_file"}},
+        codes=["text_undecodable"],
+        mentions=["`encoding`"],
+    ),
     Case("end", "Ctrl-Z at the end", b"a,b\n1,x\n2,y\n\x1a", _TWO),
     Case(
         "end",

@@ -28,6 +28,7 @@ from flows.refinery.read.csv_numbers import (
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
     Plain,
+    has_line,
     is_clean_text,
     lines_of,
     misplaced_quote,
@@ -54,6 +55,7 @@ from flows.refinery.read.text_source import TextSource
 _SMALLEST_BLOCK_BYTES = 64 * 1024
 _EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 _SENTINEL = "sluice:text"
+_MARK = "\ufeff"
 _END_OF_TEXT = b"\x1a"  # Ctrl-Z, with which programs of DOS end a text
 _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's own first line
 
@@ -206,6 +208,7 @@ class _CsvReader:
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
+        self._repeated_headers: list[bytes] = []  # as they would be in the file
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
@@ -301,6 +304,9 @@ class _CsvReader:
         size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
         names = names_of(record.fields, self._dialect.trailing)
         check_header(names, self._limits, where=f"line {self._line}: ", hint=self._layout_fault)
+        if len(names) > 1:  # a value may be like the name of its column
+            header = self._pending[:size].rstrip(b"\r\n")
+            self._repeated_headers = [mark + header + end for mark in (b"", _MARK.encode()) for end in (b"\n", b"\r\n")]
         self._advance(size, lines=record.end_line)
         return names
 
@@ -362,6 +368,8 @@ class _CsvReader:
         if np.count_nonzero(structure.delimiters[:end]) != rows * (len(self._columns) - 1 + trailing):
             return None
         content = window[:end]
+        if has_line(content, structure.newlines[:rows], self._repeated_headers):
+            return None
         lines = content.count(b"\n") if structure.has_quotes else rows
         if trailing:
             structure = Plain(structure.newlines[:rows], structure.delimiters[:end], structure.has_quotes)
@@ -388,7 +396,6 @@ class _CsvReader:
         good_rows: list[int] = []
         misfits: list[Misfit] = []
         rows, used_lines = 0, 0
-        width = len(self._columns) + self._dialect.trailing
         for record in split_records(lines, *self._marks, self._escape):
             if record.is_open and not is_last:
                 break
@@ -400,11 +407,8 @@ class _CsvReader:
             if record.fault == TEXT_AFTER_QUOTE:
                 self._require_end_is_known(lines[record.first_line : record.end_line], record.first_line)
             rows += 1
-            fields, fault = record.fields or [], record.fault
-            if not fault and len(fields) != width:
-                fault = "too_few_fields" if len(fields) < width else "too_many_fields"
-            elif any(field.strip() for field in fields[len(self._columns) :]):
-                fault = "too_many_fields"
+            fields = record.fields or []
+            fault = record.fault or self._fault_of(fields)
             if fault:
                 text = "".join(lines[record.first_line : record.end_line]).rstrip("\r\n")
                 misfits.append(Misfit.of(self._rows + rows, fault, text, self._line + record.first_line))
@@ -422,6 +426,17 @@ class _CsvReader:
         content = written_again(good, *self._block_marks)
         numbers = np.array(good_rows, dtype=np.int64)
         return _Block(content, size, rows, used_lines, good[0] if good else [], numbers, misfits)
+
+    def _fault_of(self, fields: list[str]) -> str | None:
+        """Why a record is no row although it can be read."""
+        columns = len(self._columns)
+        if len(fields) != columns + self._dialect.trailing:
+            return "too_few_fields" if len(fields) < columns + self._dialect.trailing else "too_many_fields"
+        if any(field.strip() for field in fields[columns:]):
+            return "too_many_fields"
+        if self._repeated_headers and [fields[0].removeprefix(_MARK), *fields[1:columns]] == self._columns:
+            return "repeated_header"
+        return None
 
     def _require_end_is_known(self, lines: list[str], first_line: int) -> None:
         """Refuse a record with text after a closing quote, unless it is one line whose quotes are all closed."""

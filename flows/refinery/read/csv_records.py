@@ -184,6 +184,25 @@ def lines_of(text: str) -> list[str]:
     return list(io.StringIO(text, newline="\n"))
 
 
+def has_line(content: bytes, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
+    """Whether one of the records that end there is exactly one of these lines.
+
+    Several times faster than a search through the bytes: few records are as long, and fewer begin so.
+    """
+    starts = np.concatenate([[0], newlines[:-1] + 1])
+    sizes = newlines + 1 - starts
+    signs = np.frombuffer(content, dtype=np.uint8)
+    return any(_begins_with(signs, starts[sizes == len(line)], line) for line in lines)
+
+
+def _begins_with(signs: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], line: bytes) -> bool:
+    for place, sign in enumerate(line):
+        if not len(starts):
+            break
+        starts = starts[signs[starts + place] == sign]
+    return bool(len(starts))
+
+
 def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[bytes, Plain] | None:
     """A block without the last delimiters of each record; None where some record has a value after them."""
     signs = np.frombuffer(content, dtype=np.uint8)

@@ -16,6 +16,7 @@ from flows.refinery.read.partition import SourceFormat
 from flows.refinery.read.rejections import LayoutUnfit, TextUndecodable
 from flows.refinery.validate.expectations import Verdict
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
+from flows.refinery.validate.near_misses import near_misses
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
@@ -101,7 +102,8 @@ def judge_columns(
         severity = "critical" if policy == "freeze" else "warning"
         checks.append(failed_check(rule, "columns", severity=severity, observed=seen, expected=known))
         if policy == "freeze":
-            message = f"the file {fault.format(column_list(names))}"
+            hint = near_misses(missing, [name for name in seen if name not in known]) if names is missing else ""
+            message = f"the file {fault.format(column_list(names))}{hint}"
             reasons.append(RejectionReason(code=rule, message=message, observed=seen, expected=known))
     for gx_rule in rules:
         absent = gx_rule.columns_missing(plan.file_columns, plan.columns)
