@@ -118,7 +118,7 @@ def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any], limi
 
 
 def _tried(path: Path, options: Mapping[str, Any], limits: Limits, columns: Sequence[str] | None = None) -> _Trial:
-    """Read a sample's beginning; under the default contract, which wants a plausible header, if there is to be one."""
+    """Read a sample's beginning: without `columns` under the default contract, which wants a plausible header."""
     declared = dict.fromkeys(columns or (), "string")
     dataset = "sample" if columns else DEFAULT_DATASET
     contract = Contract.model_validate({"dataset": dataset, "columns": declared, "format": dict(options)})
