@@ -38,6 +38,7 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
 )
+_TAR = slice(257, 262), b"ustar"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r\f\x1b"})
 _MAX_CONTROL_FRACTION = 0.05
@@ -93,6 +94,8 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
         for magic, name in _REFUSED:
             if head.startswith(magic):
                 raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
+        if head[_TAR[0]] == _TAR[1]:
+            raise FormatNotAllowed(f"this is a tar archive; upload each table in it by itself; {_ALLOWED}")
     return None
 
 
