@@ -191,7 +191,7 @@ def repair(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="The CSV that --export wrote, or a quarantine file (Parquet), with corrected rows.",
+            help="The file that --export wrote, or a quarantine file (Parquet), with corrected rows.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -204,11 +204,17 @@ def repair(
     export: Annotated[
         Path | None,
         typer.Option(
-            help="Write the quarantined rows of --run, or of FILE, to this CSV file, for correction.",
+            help="Write the quarantined rows of --run, or of FILE, to this file, for correction: .xlsx for a"
+            " spreadsheet program, which keeps its texts, or .csv.",
             dir_okay=False,
             show_default=False,
         ),
     ] = None,
+    allow_other_changes: Annotated[
+        bool,
+        typer.Option("--allow-other-changes", help="Also change cells that no rule found bad."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before publishing.")] = False,
     state: StateOption = _DEFAULT_STATE,
     stack: StackOption = None,
     region: RegionOption = None,
@@ -216,7 +222,8 @@ def repair(
 ) -> None:
     """Publish a file again with corrected quarantine rows.
 
-    The file is validated again and its receipt is replaced. With --export nothing changes: the rows are written as CSV.
+    Every changed cell is shown and confirmed; then the file is validated again and its receipt is replaced. With
+    --export nothing changes: the rows are written to a workbook or a CSV file.
     """
     from deployment.commands import repair as command
     from deployment.deployed_stack import selected_stack
@@ -229,8 +236,16 @@ def repair(
         raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
     with selected_stack(place, state.resolve(), _users(context)) as pipeline:
         if file is not None:
-            command.repair(new_console(), pipeline, file, run_id)
-        elif export is not None and run_id is not None:
+            done = command.repair(
+                new_console(),
+                pipeline,
+                file,
+                run_id,
+                allow_other_changes=allow_other_changes,
+                confirm=_ask(yes=yes),
+            )
+            raise typer.Exit(0 if done else EXIT_NOT_AS_EXPECTED)
+        if export is not None and run_id is not None:
             command.export_run(new_console(), pipeline, run_id, export)
 
 

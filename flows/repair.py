@@ -9,17 +9,17 @@ in the receipt, so later attempts (the next repair, a forced re-run) include the
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from flows.observability.flow_run import FlowRunner
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import CORRECTIONS, Receipt, Status
 from flows.refinery.errors import TerminalError
+from flows.refinery.repair.changes import Change, changes_in, corrections_of, require_only_bad_cells
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, read_corrections
-from flows.refinery.validate.quarantine import ROW_NUMBER
+from flows.refinery.repair.quarantined_rows import QuarantinedRow, read_quarantine
 from lambda_trigger.message import UploadMessage
 
 
@@ -37,30 +37,60 @@ def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
     raise NothingToRepair(f"run {run_id} has no rows in quarantine")
 
 
-def repair(parts: Parts, run_id: str, corrections: Corrections) -> Receipt:
+@dataclass(frozen=True)
+class RepairPlan:
+    """What a repair will do.
+
+    Attributes:
+        receipt: the attempt that it replaces.
+        changes: every cell that it changes.
+        corrections: the corrected rows.
+    """
+
+    receipt: Receipt
+    changes: tuple[Change, ...]
+    corrections: Corrections
+
+
+def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: bool = False) -> RepairPlan:
+    """Compare a corrected file with the rows of a run that are in quarantine, or were corrected before.
+
+    Args:
+        allow_other_changes: whether cells may change that no rule found bad.
+
+    Raises:
+        NothingToRepair: the run has nothing in quarantine.
+        CorrectionsUnusable: the file cannot be read, changes nothing, or has other rows.
+        OtherCellsChanged: a cell changed that was not bad, and `allow_other_changes` is not set.
+    """
+    receipt = _repairable(parts, run_id)
+    if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
+        raise NothingToRepair(f"run {run_id} has no rows in quarantine")
+    open_rows = _rows_open_to_repair(parts, receipt)
+    changes = changes_in(file, open_rows)
+    if not changes:
+        raise CorrectionsUnusable(f"{file.name} changes nothing: every cell is as it is in the quarantine")
+    if not allow_other_changes:
+        require_only_bad_cells(changes)
+    return RepairPlan(receipt, changes, corrections_of(changes, open_rows))
+
+
+def repair(parts: Parts, plan: RepairPlan) -> Receipt:
     """Publish a run's file again, with corrected rows, and return the receipt that replaces the earlier one.
 
     Prefect shows it as a run of the upload's deployment; when Prefect is down, the repair runs without it.
 
     Raises:
-        NothingToRepair: the run has nothing in quarantine.
         CorrectionsUnusable: the corrected rows do not fit the file.
         RepairRejected: the file would be rejected with the corrected rows.
         ReceiptConflict: another attempt replaced the receipt in the meantime.
     """
-    receipt = _repairable(parts, run_id)
-    if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
-        raise NothingToRepair(f"run {run_id} has no rows in quarantine")
-    if not corrections.rows:
-        raise CorrectionsUnusable("there is no corrected row in the file")
-    unknown = sorted(set(corrections.rows) - _rows_open_to_repair(parts, receipt))
-    if unknown:
-        raise CorrectionsUnusable(f"row {unknown[0]} is not in the quarantine of run {run_id}")
+    receipt = plan.receipt
     source = receipt.source.model_dump(exclude={"last_modified"})
     job = UploadJob(
         UploadMessage(**source, attempt=receipt.attempt + 1),
         contract=parts.contracts.named(receipt.contract.dataset),
-        corrections=corrections,
+        corrections=plan.corrections,
         by_hand=True,
     )
     return FlowRunner(parts).process(job)
@@ -75,16 +105,17 @@ def _repairable(parts: Parts, run_id: str) -> Receipt:
     return receipt
 
 
-def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> set[int]:
-    """Return the numbers of the rows in quarantine and of those that were corrected before."""
-    numbers: set[int] = set()
+def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> dict[int, QuarantinedRow]:
+    """Return the rows in quarantine, and those that were corrected before, of which nothing is bad any more."""
+    corrected: dict[int, QuarantinedRow] = {}
+    quarantined: dict[int, QuarantinedRow] = {}
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         for place, output in enumerate(receipt.outputs):
             path = Path(folder) / f"{place}.parquet"
             if output.kind == "quarantine":
                 parts.store.download(parts.store.published_bucket, output.key, path)
-                numbers.update(pq.read_table(path, columns=[ROW_NUMBER]).column(ROW_NUMBER).to_pylist())
+                quarantined = read_quarantine(path)
             elif output.kind == CORRECTIONS:
                 parts.store.download(parts.store.published_bucket, output.key, path)
-                numbers.update(read_corrections(path).rows)
-    return numbers
+                corrected = {number: QuarantinedRow(row) for number, row in read_corrections(path).rows.items()}
+    return {**corrected, **quarantined}

@@ -1,23 +1,25 @@
-"""`sluice repair`: writes quarantined rows as CSV for correction, and publishes a file again with corrected rows."""
+"""`sluice repair`: writes quarantined rows to a file for correction, and publishes a file again with corrected rows."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deployment.commands import visible_line
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import DeployedStack
 from deployment.environment_variables import only, pipeline_settings
 from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import TerminalError
-from flows.refinery.repair.corrections import export_quarantine, read_corrections
+from flows.refinery.repair.changes import Change, require_only_bad_cells
+from flows.refinery.repair.quarantined_rows import export_quarantine
 
 if TYPE_CHECKING:
     from flows.pipeline.job import Parts
@@ -32,11 +34,12 @@ class RunUnknown(TerminalError):
 
 
 def export(console: Console, quarantine: Path, destination: Path, run_id: str | None = None) -> None:
-    """Write a quarantine file as CSV.
+    """Write a quarantine file as a workbook or as CSV, by the ending of `destination`.
 
     Raises:
         RunUnknown: neither `run_id` nor the file's name contains a run id.
         CorrectionsUnusable: not a quarantine file.
+        WorkbookTooSmall: the rows do not fit a workbook.
         PathUnwritable: nothing can be written to `destination`.
     """
     run = run_id_from(quarantine, run_id)
@@ -47,7 +50,7 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
-    """Fetch the quarantine of a run and write it as CSV.
+    """Fetch the quarantine of a run and write it as a workbook or as CSV.
 
     Raises:
         RunUnknown: not a run id.
@@ -63,27 +66,51 @@ def export_run(console: Console, cloud: DeployedStack, run_id: str, destination:
         export(console, path, destination, run)
 
 
-def repair(console: Console, cloud: DeployedStack, file: Path, run_id: str | None) -> Receipt:
-    """Publish a file again, with corrected rows.
+def repair(
+    console: Console,
+    cloud: DeployedStack,
+    file: Path,
+    run_id: str | None,
+    *,
+    allow_other_changes: bool = False,
+    confirm: Callable[[str], bool] = lambda _: True,
+) -> Receipt | None:
+    """Show what a corrected file changes, and publish it once that is confirmed; return None if it is not.
 
     Raises:
-        RunUnknown, NothingToRepair, CorrectionsUnusable, RepairRejected, ReceiptConflict: nothing was changed.
+        RunUnknown, NothingToRepair, CorrectionsUnusable, OtherCellsChanged, RepairRejected, ReceiptConflict: nothing
+            was changed.
     """
-    corrections = read_corrections(file)
     run = run_id_from(file, run_id)
     with _parts(cloud) as parts:
-        from flows.pipeline.commit import read_receipt
+        from flows.repair import plan_repair
         from flows.repair import repair as do
 
-        before = read_receipt(parts.store, run)
-        receipt = do(parts, run, corrections)
+        plan = plan_repair(parts, run, file, allow_other_changes=True)
+        _show(console, plan.changes)
+        if not allow_other_changes:
+            require_only_bad_cells(plan.changes)
+        if not confirm("Publish the file with these changes?"):
+            console.print("Nothing was changed.")
+            return None
+        before, receipt = plan.receipt, do(parts, plan)
     console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}")
     lines = [*details_of(receipt), receipt_address(cloud, receipt.run_id)]
-    if before and before.contract.content_hash != receipt.contract.content_hash:
+    if before.contract.content_hash != receipt.contract.content_hash:
         lines.insert(0, f"the contract {receipt.contract.dataset} has changed since the attempt before")
     for line in lines:
         console.out(f"          {line}", style="dim")
     return receipt
+
+
+def _show(console: Console, changes: Sequence[Change]) -> None:
+    """Print every changed cell. The values are data: they go to this terminal only."""
+    rows = len({change.row_number for change in changes})
+    console.out(f"{len(changes):,} changed cells in {rows:,} rows:")
+    for change in changes:
+        before, after = (visible_line(repr(value)) if value else "no value" for value in (change.before, change.after))
+        other = "" if change.was_bad else "  (was not bad)"
+        console.out(f"  row {change.row_number}, {visible_line(change.column)}: {before} -> {after}{other}")
 
 
 def run_id_from(file: Path | None, named: str | None) -> str:

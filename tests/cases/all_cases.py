@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from tests.cases import csv_text, json_forms, names, packed, parquet, workbooks
+from tests.cases import csv_text, json_forms, names, packed, parquet, typed_text, workbooks
 
-CASES = (*csv_text.CASES, *workbooks.CASES, *parquet.CASES, *json_forms.CASES, *names.CASES, *packed.CASES)
+CASES = (
+    *csv_text.CASES,
+    *workbooks.CASES,
+    *parquet.CASES,
+    *json_forms.CASES,
+    *names.CASES,
+    *packed.CASES,
+    *typed_text.CASES,
+)

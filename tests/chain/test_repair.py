@@ -32,6 +32,7 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     chain.cloud.mark_ready()
     repaired = repair(Console(quiet=True), chain.cloud.endpoints, tmp_path / f"{dirty.run_id}.parquet", None)
 
+    assert repaired
     assert chain.receipt(dirty) == repaired
     assert (repaired.status, repaired.attempt, repaired.rows) == (Status.PUBLISHED, 1, chain.receipt(clean).rows)
     pd.testing.assert_frame_equal(chain.published(repaired), chain.published(chain.receipt(clean)))

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
-from flows.refinery.contract.time_formats import TimeFormat, TimeZone, names_a_zone
+from flows.refinery.contract.time_formats import EPOCHS, TimeFormat, TimeZone, names_a_zone
 from flows.refinery.contract.yaml_with_lines import LocatedYaml
 from flows.refinery.suggestions import did_you_mean
 
@@ -57,16 +57,19 @@ FormatType = Literal["auto", "csv", "json", "jsonl", "parquet", "xlsx"]
 Severity = Literal["info", "warning", "critical"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+SAME_MARKS = {" ": "\u00a0\u2009\u202f", "'": "\u2019"}
+"""By thousands mark of a contract, the signs that are written for it, too: no-break and thin spaces, Swiss quotes."""
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
+_MISSING = ("missing_values", "missing_unless_text")
 _OPTIONS_OF: dict[str, frozenset[str]] = {
     "csv": frozenset(
-        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", "missing_values", "skip_lines", "header"}
+        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", *_MISSING, "skip_lines", "header"}
     ),
-    "json": frozenset({"encoding", "missing_values", "records_path"}),
-    "jsonl": frozenset({"encoding", "missing_values", "records_path"}),
+    "json": frozenset({"encoding", *_MISSING, "records_path"}),
+    "jsonl": frozenset({"encoding", *_MISSING, "records_path"}),
     "parquet": frozenset(),
-    "xlsx": frozenset({"sheet", "skip_lines", "missing_values"}),
+    "xlsx": frozenset({"sheet", "skip_lines", *_MISSING}),
 }
 
 
@@ -87,7 +90,8 @@ class Column(_Frozen):
     )
     format: TimeFormat | None = Field(
         None,
-        description="The format of timestamps, dates and times, in strftime's codes; default: ISO 8601.",
+        description="The format of timestamps, dates and times, in strftime's codes; default: ISO 8601. For numbers"
+        " since 1970: epoch_seconds, epoch_milliseconds or epoch_microseconds.",
     )
     timezone: TimeZone | None = Field(
         None, description="The time zone of timestamps without one, for example Europe/Berlin; default: UTC."
@@ -103,6 +107,8 @@ class Column(_Frozen):
             raise ValueError(f"format is for timestamps, dates and times; this column is a {self.type}")
         if self.timezone is not None and self.type != "timestamp":
             raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
+        if self.format in EPOCHS and (self.type != "timestamp" or self.timezone is not None):
+            raise ValueError(f"format {self.format} is for timestamps without timezone: it counts from 1970 in UTC")
         if self.type == "time" and self.format is not None and names_a_zone(self.format):
             raise ValueError(f"format {self.format!r} has a time zone, which a time cannot keep; use the type string")
         return self
@@ -120,9 +126,16 @@ class FileFormat(_Frozen):
     )
     encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
     decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
-    thousands: OneCharacter | None = Field(None, description="The thousands mark of numbers in CSV.")
+    thousands: OneCharacter | None = Field(
+        None, description="The thousands mark of numbers in CSV; a blank also reads no-break and thin spaces."
+    )
     missing_values: tuple[str, ...] = Field(
         ("",), description="The texts that mean 'missing', in every column without its own missing_values."
+    )
+    missing_unless_text: tuple[str, ...] = Field(
+        (),
+        description="The texts that mean 'missing' in unlisted columns where no other value is a text. NA among texts"
+        " may be Namibia.",
     )
     skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
     header: bool = Field(True, description="Whether a CSV file has a header; if not, columns lists all of its columns.")
@@ -142,12 +155,26 @@ class FileFormat(_Frozen):
             raise ValueError(f"{encoding!r} is not an encoding that Python knows{did_you_mean(encoding, known)}")
         return encoding
 
+    @field_validator("thousands", mode="before")
+    @classmethod
+    def _thousands_mark_is_the_plain_one(cls, mark: Any) -> Any:
+        return next(
+            (plain for plain, same in SAME_MARKS.items() if isinstance(mark, str) and mark in tuple(same)), mark
+        )
+
     @field_validator("thousands")
     @classmethod
     def _thousands_mark_is_no_part_of_a_number(cls, mark: str | None) -> str | None:
         if mark is not None and (mark.isalnum() or mark in "+-"):
             raise ValueError(f"{mark!r} cannot separate thousands: it is a letter or a part of numbers")
         return mark
+
+    @field_validator("missing_unless_text")
+    @classmethod
+    def _no_number_is_missing(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if numbers := [text for text in texts if any(map(str.isdigit, text))]:
+            raise ValueError(f"{numbers[0]!r} may be a value among numbers; write it as missing_values of its column")
+        return texts
 
     @field_validator("delimiter", "quote", "escape", "thousands")
     @classmethod

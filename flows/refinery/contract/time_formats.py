@@ -11,6 +11,9 @@ from pydantic import AfterValidator
 
 from flows.refinery.suggestions import did_you_mean
 
+EPOCHS = {"epoch_seconds": 6, "epoch_milliseconds": 3, "epoch_microseconds": 0}
+"""The formats of moments that are numbers since 1970: by name, how many decimals a microsecond is of their unit."""
+
 _CODE = re.compile(r"%(.?)", re.DOTALL)
 
 
@@ -29,8 +32,10 @@ def names_a_zone(time_format: str) -> bool:
 
 
 def _with_a_code(time_format: str) -> str:
-    if not set(_CODE.findall(time_format)) - {"%"}:
-        raise ValueError(f"format {time_format!r} has no strftime code; for instance '%d.%m.%Y'")
+    if time_format not in EPOCHS and not set(_CODE.findall(time_format)) - {"%"}:
+        raise ValueError(
+            f"format {time_format!r} has no strftime code, as in '%d.%m.%Y', and is none of {', '.join(EPOCHS)}"
+        )
     return time_format
 
 
@@ -42,7 +47,7 @@ def _known_zone(zone: str) -> str:
 
 
 TimeFormat = Annotated[str, AfterValidator(_with_a_code)]
-"""The format of a date or time, in strftime's codes. Whether pandas can read it is checked with the steps."""
+"""The format of a date or time: strftime's codes, or one of EPOCHS. Whether pandas can read it is checked later."""
 
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 """The name of an existing time zone."""

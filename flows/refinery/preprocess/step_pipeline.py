@@ -14,7 +14,9 @@ from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed, re
 from flows.refinery.preprocess.table_steps import DropDuplicates
 from flows.refinery.validate.aggregates import hashes_of
 from flows.refinery.validate.arrow_spool import ROW_NUMBER, ArrowSpool
-from flows.refinery.validate.coercion import dtype_of, holds_only, pandas_column, time_text
+from flows.refinery.validate.coercion import dtype_of, holds_only
+from flows.refinery.validate.column_text import pandas_column
+from flows.refinery.validate.moments import time_text
 from flows.refinery.validate.uniqueness import HashCollector
 
 MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets

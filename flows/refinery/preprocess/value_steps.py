@@ -255,7 +255,9 @@ class ParseDates(_Reading):
 
     @model_validator(mode="after")
     def _pandas_can_read_the_format(self) -> ParseDates:
-        fault = format_fault(Column(type="timestamp", format=self.format)) if self.format else ""
+        fault = (
+            format_fault(Column(type="timestamp", format=self.format, timezone=self.timezone)) if self.format else ""
+        )
         if fault:
             raise ValueError(fault)
         return self

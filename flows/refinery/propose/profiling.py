@@ -15,11 +15,12 @@ import pandas as pd
 
 from flows.refinery.contract.model import Column, ColumnType, Contract
 from flows.refinery.propose.identifiers import identifier_regex
-from flows.refinery.read.csv_numbers import is_ambiguous_number
+from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.read.rejections import EncodingUnknown
-from flows.refinery.validate.coercion import as_text, coerce
+from flows.refinery.validate.coercion import coerce
+from flows.refinery.validate.column_text import as_text
 
 MAX_DISTINCT = 50  # distinct values of a column; more are not listed
 _TEXTS_FOR_SHAPE = 5_000
@@ -28,7 +29,10 @@ _DEFAULT_LIMITS = Limits()
 
 # Texts that mean a missing value in a column whose other values are numbers, dates or flags.
 MISSING_MARKS = frozenset(
-    {"NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "Null", "null", "None", "none", "<NA>", "?", "-", "--", "."}
+    {
+        *("NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "<NA>", "NaN", "nan", "NULL", "Null", "null", "None", "none"),
+        *("\\N", "?", "-", "--", "."),
+    }
 )
 _DAY_FIRST, _MONTH_FIRST = ("%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S"), ("%m/%d/%Y", "%m/%d/%Y %H:%M")
 _DATE_FORMATS = ("%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y")
@@ -43,6 +47,7 @@ _CANDIDATES: tuple[Column, ...] = (
 )
 _AS_TEXT = Column(type="string")
 _LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0[0-9]+|\+[0-9]+")
+_DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _ISO_BEGINNING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _THOUSANDS_MARK = re.compile(r"[,.\s](?=[0-9]{3}(?:[,.\s]|$))")
@@ -250,6 +255,8 @@ def _is_code(text: str) -> bool:
     stripped = text.strip()
     if _LEADING_ZERO_OR_PLUS.fullmatch(stripped):
         return True
+    if re.search(MANY_DIGITS, stripped) and _DECIMAL.fullmatch(stripped):
+        return not is_kept_by_float(stripped.replace(",", "."))
     return bool(_WHOLE.fullmatch(stripped)) and len(stripped.lstrip("+-")) > _MAX_EXACT_DIGITS
 
 

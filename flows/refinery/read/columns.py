@@ -68,6 +68,11 @@ def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:
     return contract.format.missing_values if own is None else own
 
 
+def missing_unless_text(contract: Contract) -> tuple[str, ...]:
+    """The texts that mean a missing value in a column that the contract does not name, where no other value is one."""
+    return (*contract.format.missing_values, *contract.format.missing_unless_text)
+
+
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
     """A frame of equally long lists of values, where None is missing.
 

@@ -1,4 +1,5 @@
-"""Numbers in CSV whose text holds more than their value: zeros or a plus in front, as in postcodes and telephones.
+"""Numbers in CSV whose text holds more than their value: zeros or a plus in front, as in postcodes and telephones, or
+more digits than a float keeps.
 
 A number that was read has lost them, so every block is looked through; in a few passes of NumPy over its bytes, and
 field by field only where such a sign begins a field in question.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,16 @@ import numpy.typing as npt
 
 from flows.refinery.read.csv_records import plain_structure
 
+MANY_DIGITS = r"[0-9][0-9.,]{15}|[eE]-[0-9]{3}"  # what a float may not keep
+
 _BLANKS = " \t"
 _MARKED = re.compile(r"[+-]?0\d+|\+\d+")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _ZERO, _PLUS = b"0+"
+_POINT, _COMMA = b".,"
+_LONG = re.compile(rb"[0-9][0-9.,]{15}")
+_TINY = re.compile(rb"[0-9.,][eE]-[0-9]{3}")
+_ALL_TRUE = np.uint64(0x0101010101010101)
 
 
 def is_marked_number(text: str) -> bool:
@@ -29,6 +37,23 @@ def is_marked_number(text: str) -> bool:
 def is_ambiguous_number(text: str) -> bool:
     """Whether a text is a number whose one mark may be for decimals or for thousands, as in 1.250."""
     return _AMBIGUOUS.fullmatch(text.strip()) is not None
+
+
+def is_kept_by_float(text: str) -> bool:
+    """Whether a number, with a decimal point, is the same again when a float of it is written with as many digits."""
+    digits = re.sub(r"[eE].*|[^0-9]", "", text).lstrip("0")
+    return Decimal(f"{float(text):.{max(0, len(digits) - 1)}e}") == Decimal(text)
+
+
+def has_long_number(block: bytes) -> bool:
+    """Whether a block may have a number with more digits, or nearer to 0, than every float keeps."""
+    if (b"e-" in block or b"E-" in block) and _TINY.search(block):
+        return True
+    content = np.frombuffer(block, dtype=np.uint8)
+    in_number = ((content - _ZERO) < 10) | (content == _POINT) | (content == _COMMA)
+    # A run of 16 covers 8 bytes that are one machine word.
+    words = in_number[: len(in_number) // 8 * 8].view(np.uint64)
+    return bool((words == _ALL_TRUE).any()) and _LONG.search(block) is not None
 
 
 def columns_with_marked_numbers(

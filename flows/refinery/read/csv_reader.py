@@ -15,9 +15,14 @@ import pandas as pd
 
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
-from flows.refinery.read.columns import missing_texts
+from flows.refinery.read.columns import missing_texts, missing_unless_text
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, require_table, shows_decimal
-from flows.refinery.read.csv_numbers import columns_with_marked_numbers, is_ambiguous_number
+from flows.refinery.read.csv_numbers import (
+    MANY_DIGITS,
+    columns_with_marked_numbers,
+    has_long_number,
+    is_ambiguous_number,
+)
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
     is_clean_text,
@@ -116,11 +121,13 @@ class _BlockParser:
 
     Attributes:
         missing: by column the texts that mean missing.
+        missing_unless_text: the same where no other value of the column is a text.
     """
 
     columns: list[str]
     dialect: CsvDialect
     missing: dict[str, list[str]]
+    missing_unless_text: dict[str, list[str]]
 
     def parse(self, block: _Block, text_columns: Collection[str]) -> pd.DataFrame:
         """Parse a block; a last row of text is added and taken off, so that text columns are not taken for numbers.
@@ -148,7 +155,7 @@ class _BlockParser:
                 engine="c",
                 low_memory=False,  # one type per column and block, and so the texts as they were
                 keep_default_na=False,
-                na_values={name: texts for name, texts in self.missing.items() if name not in text_columns},
+                na_values={name: texts for name, texts in self.missing_unless_text.items() if name not in text_columns},
                 on_bad_lines="error",
             )
         frame = frame.iloc[:-1] if sentinel else frame
@@ -196,7 +203,11 @@ class _CsvReader:
         self._marks = self._dialect.delimiter, self._dialect.quote
         self._columns = self._read_header()
         missing = {name: list(missing_texts(contract, name)) for name in self._columns}
-        self._parser = _BlockParser(self._columns, self._dialect, missing)
+        unless_text = {
+            name: list(missing_unless_text(contract)) for name in self._columns if name not in contract.columns
+        }
+        self._parser = _BlockParser(self._columns, self._dialect, missing, missing | unless_text)
+        self._marks_unless_text = [mark.encode() for mark in contract.format.missing_unless_text]
         # Of numbers pandas would take 0.0 for a missing 0.
         by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
         self._text_columns = self._dialect.text_columns & set(self._columns) | by_text
@@ -405,6 +416,7 @@ class _CsvReader:
             lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
             lossy |= self._losing_signs(block, frame, lossy)
             lossy |= self._ambiguous_columns(block, frame)
+            lossy |= self._losing_texts(block, frame) | self._losing_digits(block, frame, lossy)
             if lossy:
                 self._text_columns |= lossy
                 frame = self._parser.parse(block, self._text_columns)
@@ -444,6 +456,28 @@ class _CsvReader:
         size = (len(self._columns), len(frame))
         found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
         return {self._columns[place] for place in found}
+
+    def _losing_texts(self, block: _Block, frame: pd.DataFrame) -> set[str]:
+        """Columns that the contract does not name, and whose missing values may be texts as others are."""
+        if not any(mark in block.content for mark in self._marks_unless_text):
+            return set()
+        return {
+            name
+            for name in self._undeclared(frame)
+            if (isinstance(frame[name].dtype, pd.StringDtype) and frame[name].hasnans) or frame[name].isna().all()
+        }
+
+    def _losing_digits(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
+        """Columns of numbers that the contract does not name, and of which one has more digits than a float keeps."""
+        names = [name for name in self._undeclared(frame) if frame[name].dtype == np.float64 and name not in lossy]
+        if not names or not has_long_number(block.content):
+            return set()
+        texts = self._parser.parse(block, self._columns)
+        return {name for name in names if texts[name].str.contains(MANY_DIGITS, na=False).any()}
+
+    def _undeclared(self, frame: pd.DataFrame) -> list[str]:
+        """The columns that the contract does not name, and that are not kept as text yet."""
+        return [name for name in frame.columns if name not in self._contract.columns and name not in self._text_columns]
 
     def _ambiguous_columns(self, block: _Block, frame: pd.DataFrame) -> set[str]:
         """Columns that the contract does not name, with numbers such as 1.250 where nothing shows the decimal mark.

@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.columns import TEXT_TYPES, RowBuffer
+from flows.refinery.read.csv_numbers import is_kept_by_float
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.json_forms import require_row
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
@@ -34,6 +35,7 @@ _MAX_CELLS_PER_BYTE = 10  # a column of which one row in a hundred has a value h
 _IS_FOLLOWED = re.compile(rf"\}}[{_SPACE}]*\{{")
 _MAX_DIGITS = 400  # a float64 has at most 309 before the point
 _MANY_DIGITS = re.compile(r"\d{401}")
+_LONG_NUMBER = re.compile(r"\d[\d.]{15}|[eE]-\d{3}")
 _FRACTION = re.compile(r"\d[.eE]")
 
 
@@ -70,6 +72,7 @@ class _JsonRows:
     def __init__(
         self, contract: Contract, rows_per_partition: int, limits: Limits, source_format: SourceFormat
     ) -> None:
+        self._declared = contract.columns
         self._text_names = [name for name, column in contract.columns.items() if column.type in TEXT_TYPES]
         self._rows_per_partition = rows_per_partition
         self._limits = limits
@@ -131,6 +134,10 @@ class _JsonRows:
     def _to_keep_as_written(self, value: dict[str, Any], raw: str) -> list[str]:
         names = [name for name in self._text_names if _is_number(value.get(name))]
         cells = value.values()
+        if _LONG_NUMBER.search(raw):
+            written = _AS_WRITTEN.decode(raw)
+            undeclared = (name for name, cell in value.items() if name not in self._declared and _is_number(cell))
+            names += [name for name in undeclared if not is_kept_by_float(written[name])]
         if (math.inf in cells or -math.inf in cells) and "Infinity" not in raw:
             names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
         return names

@@ -85,6 +85,7 @@ class SourceFormat:
             the contract does not name.
         sheet: the sheet that was read; None for other formats than XLSX.
         other_sheets: the workbook's other visible ones.
+        merged_ranges: ranges of merged cells in the sheet.
     """
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
@@ -96,6 +97,7 @@ class SourceFormat:
     is_decimal_proven: bool = True
     sheet: str | None = None
     other_sheets: tuple[str, ...] = ()
+    merged_ranges: int = 0
 
 
 @dataclass(frozen=True, slots=True)

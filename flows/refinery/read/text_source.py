@@ -14,7 +14,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 """What no UTF-8 text has. Where text was decoded with surrogate escapes, one is a byte that is no UTF-8."""
 
 # Encodings that tables are met in; a guess among all that Python knows would often be an exotic one.
-_CANDIDATES = [
+CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
     *("iso8859_2", "iso8859_15", "koi8_r", "mac_roman", "cp437", "cp850", "cp852", "cp866"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
@@ -156,7 +156,7 @@ def _unknown_encoding(head: bytes) -> EncodingUnknown:
     lines = head.split(b"\n")
     place = next(place for place, line in enumerate(lines) if not line.isascii())
     odd = b"\n".join(line for line in lines[place:] if not line.isascii())[:_GUESS_BYTES]
-    matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=_CANDIDATES)
+    matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=CANDIDATES)
     # Encodings that read the text alike are listed with the first of them.
     alike = [name for match in matches for name in match.could_be_from_charset]
     names = list(dict.fromkeys([*(match.encoding for match in matches), *alike]))[:_NAMED_CANDIDATES] or ["cp1252"]

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.refinery.read.header import GOOD_ROW_NUMBER
-from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, pandas_column, time_text, to_arrow
+from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, to_arrow
+from flows.refinery.validate.column_text import pandas_column
+from flows.refinery.validate.moments import time_text
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")

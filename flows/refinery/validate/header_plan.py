@@ -11,17 +11,11 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Column, Contract
+from flows.refinery.read.columns import missing_texts, missing_unless_text
 from flows.refinery.read.partition import Partition
-from flows.refinery.validate.coercion import (
-    MISSING_RULE,
-    TYPE_RULES,
-    Inferred,
-    dtype_of,
-    infer_kind,
-    join_kinds,
-    settled_kind,
-)
+from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES, dtype_of
 from flows.refinery.validate.expectations import Judge
+from flows.refinery.validate.inference import Inferred, infer_kind, join_kinds, settled_kind
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
@@ -44,7 +38,8 @@ class Header:
         kinds = dict(self.kinds)
         for name in frame.columns:
             if name not in contract.columns and kinds.get(name) != "string":
-                kinds[name] = join_kinds(kinds.get(name), infer_kind(frame[name], partition.source_format))
+                kind = infer_kind(frame[name], partition.source_format, missing_unless_text(contract))
+                kinds[name] = join_kinds(kinds.get(name), kind)
         return Header(columns, kinds)
 
 
@@ -74,9 +69,10 @@ class HeaderPlan:
         present: dict[str, Column] = {}
         for name in header.columns:
             if name in declared:
-                present[name] = declared[name]
+                present[name] = declared[name].model_copy(update={"missing_values": missing_texts(contract, name)})
             elif contract.unknown_columns == "evolve":
-                present[name] = Column(type=settled_kind(header.kinds.get(name)))
+                kind = settled_kind(header.kinds.get(name))
+                present[name] = Column(type=kind, missing_values=missing_unless_text(contract))
         unknown = tuple(name for name in header.columns if name not in present)
         filled = tuple(name for name in declared if name not in present)
         columns = {**present, **{name: declared[name] for name in filled}}

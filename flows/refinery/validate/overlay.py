@@ -22,7 +22,8 @@ from flows.refinery.read.columns import TEXT_TYPES, missing_texts, series_of
 from flows.refinery.read.csv_reader import read_rows
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, listed
-from flows.refinery.validate.coercion import as_text, coerce
+from flows.refinery.validate.coercion import coerce
+from flows.refinery.validate.column_text import as_text
 
 # Numbers as a format that knows numbers would have kept them: "007" and "+1" are texts.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,399})")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from flows.refinery.read.header import QUARANTINE_COLUMNS
 from flows.refinery.read.partition import Misfit, Partition
-from flows.refinery.validate.coercion import text_array
+from flows.refinery.validate.column_text import text_array
 
 ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 

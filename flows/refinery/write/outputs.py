@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
-from flows.refinery.validate.coercion import arrow_array, pandas_column, to_arrow
+from flows.refinery.validate.coercion import to_arrow
+from flows.refinery.validate.column_text import arrow_array, pandas_column
 
 MAX_FOLDERS = 500  # each is an open file, and an object in S3
 _MAX_FOLDER_CHARACTERS = 150

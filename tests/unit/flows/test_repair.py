@@ -22,13 +22,10 @@ from flows.pipeline.protocol import IndexEntry, ReceiptConflict, index_key
 from flows.pipeline.receipt import Receipt, Status
 from flows.refinery.contract.loading import Contracts, overridden
 from flows.refinery.contract.model import BadRows
-from flows.refinery.repair.corrections import (
-    Corrections,
-    CorrectionsUnusable,
-    export_quarantine,
-    read_corrections,
-)
-from flows.repair import NothingToRepair, repair
+from flows.refinery.repair.changes import OtherCellsChanged
+from flows.refinery.repair.corrections import CorrectionsUnusable
+from flows.refinery.repair.quarantined_rows import export_quarantine
+from flows.repair import NothingToRepair, plan_repair, repair
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
@@ -54,18 +51,22 @@ def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
     return path
 
 
-def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]], None]) -> Corrections:
+def published_again(account: Account, run_id: str, file: Path, *, allow_other_changes: bool = False) -> Receipt:
+    return repair(account.parts, plan_repair(account.parts, run_id, file, allow_other_changes=allow_other_changes))
+
+
+def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]], None]) -> Path:
     """Return the quarantine as CSV, manually corrected."""
     path = folder / "corrected.csv"
     export_quarantine(output_of(receipt, "quarantine", folder), path)
-    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+    rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
     for row in rows:
         change(row)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    return read_corrections(path)
+    return path
 
 
 def as_it_should_be(row: dict[str, str]) -> None:
@@ -79,7 +80,7 @@ def test_dirty_and_repaired_is_the_same_as_clean(account: Account, tmp_path: Pat
     clean = process(account, orders(*CLEAN), "incoming/orders/clean.csv")
     dirty = process(account, orders(*lines))
     assert dirty.rows.quarantined_total > 0
-    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = published_again(account, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     assert (repaired.status, repaired.attempt, repaired.rows) == (Status.PUBLISHED, 1, clean.rows)
     published, wanted = (pd.read_parquet(output_of(receipt, "data", tmp_path)) for receipt in (repaired, clean))
     pd.testing.assert_frame_equal(published, wanted)
@@ -87,7 +88,7 @@ def test_dirty_and_repaired_is_the_same_as_clean(account: Account, tmp_path: Pat
 
 def test_the_new_receipt_replaces_the_old_one_and_its_data(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = published_again(account, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     assert read_receipt(account.parts.store, dirty.run_id) == repaired
     data = [output.key for output in repaired.outputs if output.kind == "data"]
     assert account.keys("data/") == data
@@ -106,15 +107,17 @@ def test_rows_that_are_still_wrong_stay_in_quarantine_and_a_second_repair_builds
         if row["_row_number"] == "4":
             as_it_should_be(row)
 
-    once = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, only_the_first))
+    once = published_again(account, dirty.run_id, corrected(dirty, tmp_path, only_the_first))
     assert (once.rows.published, once.rows.quarantined_total) == (11, 1)
-    twice = repair(account.parts, dirty.run_id, corrected(once, tmp_path, as_it_should_be))
+    twice = published_again(account, dirty.run_id, corrected(once, tmp_path, as_it_should_be))
     assert (twice.attempt, twice.rows.published, twice.rows.quarantined_total) == (2, 12, 0)
 
 
 def test_rows_that_are_corrected_wrongly_go_back_into_quarantine(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")))
+    repaired = published_again(
+        account, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")), allow_other_changes=True
+    )
     assert (repaired.rows.published, repaired.rows.quarantined_total) == (10, 2)
 
 
@@ -125,24 +128,59 @@ def test_a_repair_that_would_get_the_file_rejected_changes_nothing(account: Acco
     limits = BadRows(max_count=1, max_fraction=None, policy="quarantine")
     contracts._by_name["orders"] = contracts.named("orders").model_copy(update={"bad_rows": limits})
     with pytest.raises(RepairRejected, match="at most 1"):
-        repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, lambda row: row.update(order_id="")))
+        published_again(
+            account,
+            dirty.run_id,
+            corrected(dirty, tmp_path, lambda row: row.update(order_id="")),
+            allow_other_changes=True,
+        )
     assert read_receipt(account.parts.store, dirty.run_id) == dirty
     assert account.keys() == before
 
 
-def test_what_has_nothing_in_quarantine_cannot_be_repaired(account: Account) -> None:
-    some = Corrections(("quantity",), {1: {"quantity": "1"}})
+def test_what_has_nothing_in_quarantine_cannot_be_repaired(account: Account, tmp_path: Path) -> None:
+    some = tmp_path / "some.csv"
+    some.write_text("_row_number,quantity\n1,1\n")
     clean, rejected = process(account, good_orders(2)), process(account, b"", "incoming/orders/empty.csv")
     for run_id, why in ((clean.run_id, "no rows in quarantine"), (rejected.run_id, "rejected"), ("0" * 32, "receipt")):
         with pytest.raises(NothingToRepair, match=why):
-            repair(account.parts, run_id, some)
+            published_again(account, run_id, some)
 
 
-def test_only_rows_in_quarantine_can_be_changed(account: Account) -> None:
+def test_only_rows_in_quarantine_can_be_changed(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
+    file = tmp_path / "corrected.csv"
+    file.write_text("_row_number,quantity\n1,999\n")
     with pytest.raises(CorrectionsUnusable, match="row 1 is not in the quarantine"):
-        repair(account.parts, dirty.run_id, Corrections(("quantity",), {1: {"quantity": "999"}}))
+        published_again(account, dirty.run_id, file, allow_other_changes=True)
     assert read_receipt(account.parts.store, dirty.run_id) == dirty
+
+
+def test_a_cell_that_was_not_bad_changes_only_when_that_is_allowed(account: Account, tmp_path: Path) -> None:
+    dirty = process(account, orders(*DIRTY))
+
+    def also_the_customer(row: dict[str, str]) -> None:
+        as_it_should_be(row)
+        row["customer_id"] = "999999"
+
+    file = corrected(dirty, tmp_path, also_the_customer)
+    with pytest.raises(OtherCellsChanged, match="rows 4, 8, columns 'customer_id'"):
+        published_again(account, dirty.run_id, file)
+    assert read_receipt(account.parts.store, dirty.run_id) == dirty
+    repaired = published_again(account, dirty.run_id, file, allow_other_changes=True)
+    assert repaired.rows.published == 12
+
+
+def test_a_row_that_was_corrected_before_changes_only_when_that_is_allowed(account: Account, tmp_path: Path) -> None:
+    dirty = process(account, orders(*DIRTY))
+    file = corrected(dirty, tmp_path, as_it_should_be)
+    published_again(account, dirty.run_id, file)
+    with pytest.raises(CorrectionsUnusable, match="changes nothing"):
+        published_again(account, dirty.run_id, file)
+    file = corrected(dirty, tmp_path, lambda row: row.update(quantity="7"))
+    with pytest.raises(OtherCellsChanged):
+        published_again(account, dirty.run_id, file)
+    assert published_again(account, dirty.run_id, file, allow_other_changes=True).attempt == 2
 
 
 def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_path: Path) -> None:
@@ -152,7 +190,7 @@ def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_p
 
     clean = process(account, gzip.compress(records(CLEAN)), "incoming/orders/clean.jsonl.gz")
     dirty = process(account, gzip.compress(records(DIRTY)), "incoming/orders/monday.jsonl.gz")
-    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = published_again(account, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     assert (repaired.attempt, repaired.rows) == (1, clean.rows)
     published, wanted = (pd.read_parquet(output_of(receipt, "data", tmp_path)) for receipt in (repaired, clean))
     pd.testing.assert_frame_equal(published, wanted)
@@ -177,7 +215,7 @@ def again(account: Account, receipt: Receipt) -> Receipt:
 
 def test_a_forced_re_run_keeps_what_repairs_corrected(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = published_again(account, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     before = pd.read_parquet(output_of(repaired, "data", tmp_path))
     forced = again(account, again(account, repaired))
     assert (forced.attempt, forced.rows) == (3, repaired.rows)
@@ -186,7 +224,7 @@ def test_a_forced_re_run_keeps_what_repairs_corrected(account: Account, tmp_path
 
 def test_corrections_outlast_an_attempt_that_rejected_the_file(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
-    repaired = repair(account.parts, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
+    repaired = published_again(account, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     contracts = account.parts.contracts
     usual = contracts.named("orders")
     changes = {"expectations": [{"expect_table_row_count_to_equal": {"value": 5}}]}
@@ -214,8 +252,8 @@ def test_a_repair_that_another_attempt_overtakes_is_refused(
 
     monkeypatch.setattr(ObjectStore, "download", download_late)
     with pytest.raises(ReceiptConflict):
-        repair(account.parts, dirty.run_id, corrections)
-    assert repair(account.parts, dirty.run_id, corrections).rows.published == 12
+        published_again(account, dirty.run_id, corrections)
+    assert published_again(account, dirty.run_id, corrections).rows.published == 12
 
 
 def test_a_repair_that_two_attempts_overtake_at_its_commit_is_no_success(
@@ -232,36 +270,6 @@ def test_a_repair_that_two_attempts_overtake_at_its_commit_is_no_success(
 
     monkeypatch.setattr(flows.pipeline.commit, "commit", commit_late)
     with pytest.raises(ReceiptConflict):
-        repair(account.parts, dirty.run_id, corrections)
+        published_again(account, dirty.run_id, corrections)
     assert len(account.keys("data/")) == 1
-    assert repair(account.parts, dirty.run_id, corrections).rows.published == 12
-
-
-# --- the file with the corrections ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("a,b\n1,2\n", "no column _row_number"),
-        ("_row_number,a\nfour,1\n", "line 1 has no row number"),
-        ("_row_number,a\n4,1\n4,2\n", "row 4 is there twice"),
-        ("_row_number,a\n4,1,5\n", "line 2 has 3 fields, and the header has 2"),
-        ("_row_number,a\n4\n", "line 2 has 1 fields, and the header has 2"),
-    ],
-)
-def test_a_file_that_says_no_rows_is_refused(tmp_path: Path, text: str, why: str) -> None:
-    (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(CorrectionsUnusable, match=why):
-        read_corrections(tmp_path / "x.csv")
-
-
-def test_a_file_that_a_spreadsheet_program_saved_is_read(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("\ufeff_row_number;a\r\n4.0;1,5\r\n")
-    assert read_corrections(tmp_path / "x.csv").rows == {4: {"a": "1,5"}}
-
-
-def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None:
-    corrections = Corrections(("a", "b"), {3: {"a": "x", "b": None}, 1: {"a": " 007 ", "b": '"'}})
-    corrections.write(tmp_path / "kept.parquet")
-    assert read_corrections(tmp_path / "kept.parquet") == corrections
+    assert published_again(account, dirty.run_id, corrections).rows.published == 12

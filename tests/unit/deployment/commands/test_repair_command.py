@@ -13,6 +13,8 @@ from deployment import cli
 from deployment.commands.repair import RunUnknown, export, export_run, repair
 from deployment.commands.user_paths import PathUnwritable
 from deployment.deployed_stack import AwsStack
+from flows.pipeline.commit import read_receipt
+from flows.refinery.repair.changes import OtherCellsChanged
 from flows.repair import NothingToRepair, fetch_quarantine
 from tests.chain.files import order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, account
@@ -50,10 +52,27 @@ def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
     assert f"sluice repair {path} --run {dirty.run_id}" in output.getvalue()
     path.write_text(path.read_text().replace("cheap", "9.50"))
     repaired = repair(Console(file=output), deployed, path, dirty.run_id)
+    assert repaired
     assert (repaired.attempt, repaired.rows.published, repaired.rows.quarantined) == (1, 8, {})
+    assert "row 2, unit_price: 'cheap' -> '9.50'" in output.getvalue()
     assert "repaired" in output.getvalue()
     with pytest.raises(NothingToRepair):
         export_run(Console(file=output), deployed, dirty.run_id, path)
+
+
+def test_nothing_is_published_that_was_not_confirmed_or_not_bad(
+    account: Account, deployed: AwsStack, tmp_path: Path
+) -> None:
+    dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
+    output, path = io.StringIO(), tmp_path / "corrected.csv"
+    export_run(Console(file=output), deployed, dirty.run_id, path)
+    path.write_text(path.read_text().replace("cheap", "9.50"))
+    assert repair(Console(file=output), deployed, path, dirty.run_id, confirm=lambda _: False) is None
+    path.write_text(path.read_text().replace("SKU-1", "SKU-2"))
+    with pytest.raises(OtherCellsChanged):
+        repair(Console(file=output, width=200), deployed, path, dirty.run_id)
+    assert "row 2, sku: 'SKU-1' -> 'SKU-2'  (was not bad)" in output.getvalue()
+    assert read_receipt(account.parts.store, dirty.run_id) == dirty
 
 
 def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: AwsStack, tmp_path: Path) -> None:

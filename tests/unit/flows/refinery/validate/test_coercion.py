@@ -11,15 +11,9 @@ import pytest
 
 from flows.refinery.contract.model import Column
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.coercion import (
-    ARROW_TYPES,
-    as_text,
-    coerce,
-    empty_column,
-    infer_kind,
-    join_kinds,
-    to_arrow,
-)
+from flows.refinery.validate.coercion import ARROW_TYPES, coerce, empty_column, to_arrow
+from flows.refinery.validate.column_text import as_text
+from flows.refinery.validate.inference import infer_kind, join_kinds
 
 UNREADABLE = "unreadable"
 
@@ -45,7 +39,8 @@ def read(values: list[Any], kind: str, source_format: SourceFormat | None = None
         ("2.5", UNREADABLE),
         ("seven", UNREADABLE),
         ("١", UNREADABLE),
-        ("", UNREADABLE),
+        ("", None),
+        (" ", None),
         ("0x10", UNREADABLE),
         ("1_000", UNREADABLE),
         ("+-7", UNREADABLE),
@@ -159,7 +154,7 @@ def test_times_of_day_are_read() -> None:
         dt.time(8),
         dt.time(23, 59, 59, 500000),
         UNREADABLE,
-        UNREADABLE,
+        dt.time(8),
     ]
     assert read(["0830"], "time", format="%H%M") == [dt.time(8, 30)]
 
@@ -175,7 +170,7 @@ def test_times_of_day_are_read() -> None:
         (["2023-366", "2024 366"], "%Y-%j", [UNREADABLE, UNREADABLE]),
         (["2024 01 1", "2024 53 6"], "%Y %U %w", [dt.date(2024, 1, 8), UNREADABLE]),
         (["1.1.1961 0:0:0", "31.12.2016 23:59:60"], "%d.%m.%Y %H:%M:%S", [dt.date(1961, 1, 1), UNREADABLE]),
-        (["1.1.1961 +01:00", "1.1.1961 Z"], "%d.%m.%Y %z", [UNREADABLE, dt.date(1961, 1, 1)]),
+        (["1.1.1961 +01:00", "1.1.1961 Z"], "%d.%m.%Y %z", [dt.date(1961, 1, 1)] * 2),
     ],
 )
 def test_a_day_that_its_year_does_not_have_is_none(values: list[str], written: str, expected: list[Any]) -> None:

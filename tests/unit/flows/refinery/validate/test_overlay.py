@@ -19,12 +19,9 @@ import pytest
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.rejections import MarksContradict
 from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
-from flows.refinery.repair.corrections import (
-    Corrections,
-    CorrectionsUnusable,
-    export_quarantine,
-    read_corrections,
-)
+from flows.refinery.repair.changes import changes_in, corrections_of
+from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable
+from flows.refinery.repair.quarantined_rows import export_quarantine, read_quarantine
 from tests.unit.flows.refinery.tables import a_contract, good_of
 
 Row = dict[str, Any]
@@ -150,14 +147,15 @@ def corrected_by_hand(found: JudgedFile, folder: Path, change: Callable[[Row], N
     assert found.quarantine_path is not None
     path = folder / "corrected.csv"
     export_quarantine(found.quarantine_path, path)
-    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+    rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
     for row in rows:
         change(row)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    return read_corrections(path)
+    quarantined = read_quarantine(found.quarantine_path)
+    return corrections_of(changes_in(path, quarantined), quarantined)
 
 
 @pytest.mark.parametrize("form", WRITERS)

@@ -1,0 +1,100 @@
+"""Compare a corrected file with what was exported: every cell that changed, and the corrections that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from flows.refinery.errors import TerminalError
+from flows.refinery.read.header import QUARANTINE_COLUMNS
+from flows.refinery.repair.corrected_file import CorrectedFile, read_corrected_file
+from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, listed
+from flows.refinery.repair.quarantined_rows import QuarantinedRow
+from flows.refinery.repair.spreadsheet_texts import unprotected
+
+_NAMED_COLUMNS = 10
+
+
+class OtherCellsChanged(TerminalError):
+    """Cells changed that no rule found bad: a spreadsheet program may have changed them when it saved the file."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One cell that changed. `before` and `after` are data: they may be shown in a terminal, and never logged.
+
+    Attributes:
+        was_bad: whether a rule that the row broke concerns the column.
+    """
+
+    row_number: int
+    column: str
+    before: str | None
+    after: str | None
+    was_bad: bool
+
+
+def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[Change, ...]:
+    """Return every cell of a corrected file that differs from the quarantine, by row.
+
+    A cell that was not bad is unchanged also where it is another way to write the same number, as spreadsheets save it.
+
+    Raises:
+        CorrectionsUnusable: the file cannot be read, or has a row that is not in `quarantined`.
+    """
+    file = read_corrected_file(path, {number: row.values for number, row in quarantined.items()})
+    unknown = sorted(set(file.rows) - set(quarantined))
+    if unknown:
+        raise CorrectionsUnusable(f"row {unknown[0]} is not in the quarantine of this run")
+    columns = [name for name in file.columns if name not in QUARANTINE_COLUMNS]
+    found = (_change(file, number, column, quarantined[number]) for number in sorted(file.rows) for column in columns)
+    return tuple(change for change in found if change is not None)
+
+
+def require_only_bad_cells(changes: tuple[Change, ...]) -> None:
+    """Refuse changes to cells that were not bad.
+
+    Raises:
+        OtherCellsChanged: with rows and columns.
+    """
+    others = [change for change in changes if not change.was_bad]
+    if others:
+        names = list(dict.fromkeys(change.column for change in others))
+        more = f" and {len(names) - _NAMED_COLUMNS} more" if len(names) > _NAMED_COLUMNS else ""
+        raise OtherCellsChanged(
+            f"{len(others):,} cells changed that were not bad, in {listed({change.row_number for change in others})},"
+            f" columns {', '.join(map(repr, names[:_NAMED_COLUMNS]))}{more}. If a spreadsheet program changed them,"
+            " export the rows again to a .xlsx file, which keeps texts; if the changes are meant, allow them with"
+            " --allow-other-changes"
+        )
+
+
+def corrections_of(changes: tuple[Change, ...], quarantined: Mapping[int, QuarantinedRow]) -> Corrections:
+    """Return the corrected rows, whole: changed cells as they are now, the others as they were."""
+    rows: dict[int, dict[str, str | None]] = {}
+    for change in changes:
+        row = rows.setdefault(change.row_number, dict(quarantined[change.row_number].values))
+        row[change.column] = change.after
+    return Corrections(tuple(dict.fromkeys(name for row in rows.values() for name in row)), rows)
+
+
+def _change(file: CorrectedFile, number: int, column: str, exported: QuarantinedRow) -> Change | None:
+    before, cell = exported.values.get(column) or None, file.rows[number][column]
+    after = unprotected(cell) if file.may_be_protected and cell is not None else cell
+    was_bad = exported.is_bad(column)
+    same = _same_text(before, cell) or _same_text(before, after) or (not was_bad and _same_number(before, after))
+    return None if same else Change(number, column, before, after or None, was_bad)
+
+
+def _same_text(before: str | None, after: str | None) -> bool:
+    """Return whether two cells are the same; programs may change the line ends in them, and CSV has no empty texts."""
+    return (before or "").replace("\r\n", "\n") == (after or "").replace("\r\n", "\n")
+
+
+def _same_number(before: str | None, after: str | None) -> bool:
+    try:
+        return before is not None and after is not None and Decimal(before) == Decimal(after)
+    except InvalidOperation:
+        return False

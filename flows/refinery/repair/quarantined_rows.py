@@ -1,0 +1,100 @@
+"""Read a quarantine file, and export it for correction in an editor or a spreadsheet program."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.refinery.read.header import QUARANTINE_COLUMNS
+from flows.refinery.repair.corrections import CorrectionsUnusable
+from flows.refinery.repair.spreadsheet_texts import protected
+from flows.refinery.repair.text_workbook import write_text_workbook
+from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES
+
+WORKBOOK = ".xlsx"
+
+
+@dataclass(frozen=True)
+class QuarantinedRow:
+    """One row of a quarantine file.
+
+    Attributes:
+        values: by column of the upload, the text; None where a value is missing.
+        rules: the ids of the rules that it broke.
+        is_decoded: whether the row has values; if not, none of them is known.
+    """
+
+    values: Mapping[str, str | None]
+    rules: Sequence[str] = ()
+    is_decoded: bool = True
+
+    def is_bad(self, column: str) -> bool:
+        """Return whether the column may be the one that is wrong: a rule names it, or names no column."""
+        return not self.is_decoded or any(_concerns(rule, column) for rule in self.rules)
+
+
+def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
+    """Read the rows of a quarantine file by their number.
+
+    Raises:
+        CorrectionsUnusable: the file is not a quarantine file.
+    """
+    return {
+        row[ROW_NUMBER]: QuarantinedRow(
+            {name: value for name, value in row.items() if name not in QUARANTINE_COLUMNS},
+            row[RULES],
+            is_decoded=row[RAW] is None,
+        )
+        for row in _table(path).to_pylist()
+    }
+
+
+def export_quarantine(quarantine: Path, destination: Path) -> int:
+    """Write a quarantine file for correction; return how many rows it has.
+
+    A destination that ends in .xlsx becomes a workbook of text cells; any other a CSV file with a byte order mark, in
+    which texts that a spreadsheet would change are written as ="007".
+
+    Raises:
+        CorrectionsUnusable: the file is not a quarantine file.
+        WorkbookTooSmall: the rows do not fit a workbook.
+    """
+    table = _table(quarantine)
+    rows = ([_cell(value) for value in row.values()] for row in table.to_pylist())
+    if destination.suffix.lower() == WORKBOOK:
+        write_text_workbook(destination, table.column_names, rows)
+        return int(table.num_rows)
+    with destination.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(map(protected, table.column_names))
+        writer.writerows(map(protected, row) for row in rows)
+    return int(table.num_rows)
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CorrectionsUnusable(f"{path.name} is no Parquet file: {type(error).__name__}") from None
+    if not set(QUARANTINE_COLUMNS) <= set(table.column_names):
+        raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is not a quarantine file")
+    return table
+
+
+def _concerns(rule: str, column: str) -> bool:
+    """Return whether a rule id, such as not_a_number(price) or name(a, b)#2, names the column or no column at all."""
+    _, bracket, arguments = rule.partition("(")
+    named = arguments.rpartition(")")[0]
+    return not bracket or named == column or column in named.split(", ")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join("" if part is None else str(part) for part in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,41 @@
+"""Write texts so that a spreadsheet program that opens a CSV file keeps them, and read them back as they were."""
+
+from __future__ import annotations
+
+import re
+
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+_AS_TEXT = re.compile(r'="((?:[^"]|"")*)"', re.DOTALL)
+_QUOTED_FORMULA = re.compile(r"'(?=[=+\-@\t\r'])")
+_PLAIN_INTEGER = re.compile(r"-?[1-9][0-9]{0,14}|0")  # a float keeps 15 digits
+_LONGEST_FORMULA_TEXT = 255  # characters, in Excel
+_LONGEST_NUMBER = 40  # characters; a longer text with digits is no number, date or time to a spreadsheet
+_FLAGS = ("true", "false")
+
+
+def protected(text: str) -> str:
+    """Return the text as a CSV cell that a spreadsheet shows and saves unchanged: `="007"`.
+
+    Spreadsheets read numbers, dates, flags and formulas out of plain cells, by rules that depend on their language. A
+    text that is too long for a formula gets an apostrophe in front, if it could be one itself.
+    """
+    if _PLAIN_INTEGER.fullmatch(text):
+        return text
+    starts_like_formula = text.startswith((*_FORMULA_SIGNS, "'"))
+    if not starts_like_formula and not _may_be_a_value(text):
+        return text
+    quoted = text.replace('"', '""')
+    if len(quoted) <= _LONGEST_FORMULA_TEXT and "\r" not in text:
+        return f'="{quoted}"'
+    return f"'{text}" if starts_like_formula else text
+
+
+def unprotected(cell: str) -> str:
+    """Return the text that `protected` wrote as this cell, or that somebody wrote in the same way."""
+    as_text = _AS_TEXT.fullmatch(cell)
+    return as_text[1].replace('""', '"') if as_text else _QUOTED_FORMULA.sub("", cell, count=1)
+
+
+def _may_be_a_value(text: str) -> bool:
+    has_digit = any(map(str.isdigit, text))
+    return (has_digit and len(text) <= _LONGEST_NUMBER) or text.strip().lower() in _FLAGS

@@ -1,0 +1,70 @@
+"""Raw columns as text and as Arrow arrays, without changing a value."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
+
+
+def as_text(raw: pd.Series) -> pd.Series:
+    """A raw column as text, missing where a value is missing. Whole numbers have no decimal point."""
+    if isinstance(raw.dtype, pd.StringDtype):
+        return raw
+    if pd.api.types.is_object_dtype(raw.dtype):
+        return raw.map(_text_of, na_action="ignore").astype("str")
+    array = pa.array(raw, from_pandas=True)
+    text = _float_text(array) if pa.types.is_floating(array.type) else array.cast(pa.string())
+    if pa.types.is_timestamp(array.type):
+        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
+    return pandas_column(text, "str")
+
+
+def text_array(raw: pd.Series) -> pa.Array:
+    """A raw column as Arrow's text; see `as_text`."""
+    return arrow_array(as_text(raw)).cast(pa.string())
+
+
+def arrow_array(values: pd.Series) -> pa.Array:
+    """A column as one Arrow array, null where a value is missing."""
+    array = pa.array(values, from_pandas=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
+    """An Arrow column as a pandas column of a dtype."""
+    if dtype == "str":
+        return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
+    if dtype in ("Int64", "boolean"):
+        return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
+    column: pd.Series = array.to_pandas().astype(dtype)
+    return column
+
+
+def whole_numbers(numbers: pa.Array) -> pa.Array:
+    """Floats as integers where they are whole and a float holds them exactly; else null."""
+    whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), EXACT_IN_FLOAT))
+    return pc.if_else(whole, numbers, None).cast(pa.int64())
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # As a column of floats is written, so that the text does not depend on what else a partition holds.
+    return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
+
+
+def _float_text(floats: pa.Array) -> pa.Array:
+    """Floats as text, whole ones as integers are written: integers among floats are read as floats."""
+    size = pc.abs(floats)
+    whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, EXACT_IN_FLOAT), pc.greater(size, 1e9)))
+    return pc.if_else(whole, whole_numbers(floats).cast(pa.string()), floats.cast(pa.string()))

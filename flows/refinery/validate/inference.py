@@ -1,0 +1,141 @@
+"""The types of columns that the contract does not name: for each the narrowest that holds all of its values."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
+from flows.refinery.read.partition import SourceFormat
+from flows.refinery.validate.column_text import EXACT_IN_FLOAT, text_array
+from flows.refinery.validate.numbers import INTEGER, MAX_DIGITS, MAX_INTEGER, NUMBER
+
+Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
+# Integers that a float64 cannot tell apart: integers among integers, texts among numbers that are no integers.
+Inferred = Kind | Literal["great_integer"]
+
+_SIGNED_INTEGER = r"^([+-]?0[0-9]+|\+[0-9]+)$"  # its text holds more than its value
+_LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
+_PLAIN_MARKS = SourceFormat(type="jsonl")
+
+
+def infer_kind(
+    raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS, marks: Collection[str] = ("",)
+) -> Inferred | None:
+    """The type of a column that the contract does not name; None where it holds no value.
+
+    Args:
+        marks: texts that mean "missing" where no other value is a text.
+
+    The type of a whole file is the join of its partitions' types, whatever their size, and so depends on each value by
+    itself: whole numbers are integers even where pandas needed floats to hold a missing value among them, and in CSV
+    also where the column was kept as text for the sake of another value.
+    """
+    if raw.notna().sum() == 0:
+        return None
+    dtype = raw.dtype
+    if pd.api.types.is_bool_dtype(dtype):
+        return "boolean"
+    if pd.api.types.is_integer_dtype(dtype):
+        return _integer_kind(int(raw.min()), int(raw.max()))
+    if pd.api.types.is_float_dtype(dtype):
+        return _float_kind(raw.dropna().to_numpy(dtype="float64"))
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        return "timestamp"
+    values = raw.dropna()
+    if pd.api.types.is_object_dtype(dtype):
+        values = values[~values.map(lambda value: isinstance(value, str) and value.strip() in marks)]
+        return _infer_objects(values) if len(values) else None
+    if values.iloc[0].strip() in marks:
+        values = values[~values.str.strip().isin(marks)]
+    if values.empty:
+        return None
+    return _infer_texts(values, source_format, marks) if source_format.type == "csv" else "string"
+
+
+def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
+    """The narrowest type that holds the values of both."""
+    if one == other or other is None:
+        return one
+    return other if one is None else _JOINS.get(frozenset({one, other}), "string")
+
+
+def settled_kind(kind: Inferred | None) -> Kind:
+    """The type in the contract's words, once all values are known."""
+    return "integer" if kind == "great_integer" else kind or "string"
+
+
+_JOINS: dict[frozenset[Inferred], Inferred] = {
+    frozenset({"date", "timestamp"}): "timestamp",
+    frozenset({"integer", "number"}): "number",
+    frozenset({"integer", "great_integer"}): "great_integer",
+}
+
+
+def _integer_kind(low: int, high: int) -> Inferred:
+    if low < -MAX_INTEGER - 1 or high > MAX_INTEGER:
+        return "string"
+    return "integer" if max(-low, high) < EXACT_IN_FLOAT else "great_integer"
+
+
+def _float_kind(values: np.ndarray) -> Inferred:
+    whole = np.isfinite(values).all() and (values == np.floor(values)).all()
+    return "integer" if whole and (np.abs(values) < EXACT_IN_FLOAT).all() else "number"
+
+
+def _infer_objects(values: pd.Series) -> Inferred:
+    kinds = {type(value) for value in values}
+    if kinds <= {bool}:
+        return "boolean"
+    if kinds <= {int, float}:
+        integers = [value for value in values if type(value) is int]
+        floats = np.array([value for value in values if type(value) is float], dtype="float64")
+        return _joined_numbers(integers, floats)
+    if kinds & {dict, list}:
+        return "json"
+    if kinds <= {dt.date, dt.datetime}:
+        return "date" if kinds == {dt.date} else "timestamp"
+    return "time" if kinds <= {dt.time} else "string"
+
+
+def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collection[str]) -> Inferred:
+    """The type of texts in CSV, each taken for what it would be by itself."""
+    if not _LIKE_NUMBER.match(values.iloc[0]):
+        return "string"  # decided at once for most columns
+    decimal = source_format.decimal
+    texts = pc.utf8_trim(text_array(values), " \t")
+    texts = texts.filter(pc.invert(pc.is_in(texts, pa.array(marks, pa.string()))))
+    if not source_format.is_decimal_proven and any(map(is_ambiguous_number, pc.unique(texts).to_pylist())):
+        return "string"
+    number = NUMBER.replace(r"\.", rf"\x{ord(decimal):02x}")
+    signed = pc.match_substring_regex(texts, _SIGNED_INTEGER)
+    if pc.any(signed).as_py() or not pc.all(pc.match_substring_regex(texts, number)).as_py():
+        return "string"
+    whole = pc.match_substring_regex(texts, INTEGER)
+    integers = pc.unique(texts.filter(whole)).to_pylist()
+    rest = pc.replace_substring(texts.filter(pc.invert(whole)), decimal, ".")
+    floats = pc.utf8_ltrim(rest, "+").cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if not np.isfinite(floats).all() or any(len(text) > MAX_DIGITS for text in integers) or _loses_digits(rest):
+        return "string"
+    return _joined_numbers(list(map(int, integers)), floats)
+
+
+def _loses_digits(fractions: pa.Array) -> bool:
+    """Whether some number has more digits than a float keeps."""
+    many = fractions.filter(pc.match_substring_regex(fractions, MANY_DIGITS))
+    if not len(many):
+        return False
+    written = pc.utf8_ltrim(many, "+").cast(pa.float64()).cast(pa.string())
+    return not all(map(is_kept_by_float, pc.unique(many.filter(pc.not_equal(many, written))).to_pylist()))
+
+
+def _joined_numbers(integers: list[int], floats: np.ndarray) -> Inferred:
+    one = _integer_kind(min(integers), max(integers)) if integers else None
+    return join_kinds(one, _float_kind(floats) if len(floats) else None) or "string"

@@ -1,0 +1,85 @@
+"""Texts and raw numbers become integers and numbers, with the marks that the file is written with."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.refinery.contract.model import SAME_MARKS, Column
+from flows.refinery.read.partition import SourceFormat
+from flows.refinery.validate.column_text import pandas_column, text_array, whole_numbers
+
+INTEGER = r"^[+-]?[0-9]+$"
+NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+MAX_INTEGER = (1 << 63) - 1
+MAX_DIGITS = 20  # with the sign; longer integers do not fit 64 bits
+_SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
+
+
+def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Series:
+    dtype = raw.dtype
+    if pd.api.types.is_integer_dtype(dtype) and not pd.api.types.is_unsigned_integer_dtype(dtype):
+        return _integers(pa.array(raw, from_pandas=True).cast(pa.int64()))
+    if pd.api.types.is_float_dtype(dtype):
+        return _integers(whole_numbers(pa.array(raw, from_pandas=True)))
+    text = plain_numbers(raw, source_format)
+    short = pc.and_(
+        pc.match_substring_regex(text, INTEGER),
+        pc.less_equal(pc.utf8_length(text), _SAFE_INTEGER_DIGITS),
+    )
+    integers = pc.if_else(short, text, None).cast(pa.int64())
+    rest = pc.if_else(pc.fill_null(short, False), None, text)
+    if rest.null_count == len(rest):
+        return _integers(integers)
+    return _integers(pc.coalesce(integers, _long_integers(rest), whole_numbers(_numbers(rest))))
+
+
+def read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(raw.dtype) and not pd.api.types.is_bool_dtype(raw.dtype):
+        numbers = pa.array(raw, from_pandas=True).cast(pa.float64(), safe=False)
+    else:
+        numbers = _numbers(plain_numbers(raw, source_format))
+    if source_format.type == "csv":
+        numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 among fractions
+    finite = pc.if_else(pc.is_finite(numbers), numbers, None)
+    return pandas_column(finite, "float64")
+
+
+def plain_numbers(raw: pd.Series, source_format: SourceFormat) -> pa.Array:
+    """Numbers as text without thousands marks, with a point as the decimal mark."""
+    text = pc.utf8_trim_whitespace(text_array(raw))
+    if source_format.thousands:
+        mark = source_format.thousands
+        if mark in SAME_MARKS:
+            text = pc.replace_substring_regex(text, f"[{SAME_MARKS[mark]}]", mark)
+        grouped = pc.match_substring_regex(text, rf"^[+-]?[0-9]{{1,3}}(\x{ord(mark):02x}[0-9]{{3}})+([^0-9].*)?$")
+        text = pc.if_else(grouped, pc.replace_substring(text, mark, ""), text)
+    if source_format.decimal != ".":
+        # A point is then no decimal mark: it must not be read as one.
+        pointed = pc.match_substring(text, ".")
+        text = pc.if_else(pointed, "not a number", pc.replace_substring(text, source_format.decimal, "."))
+    return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast takes no plus sign
+
+
+def _numbers(text: pa.Array) -> pa.Array:
+    return pc.if_else(pc.match_substring_regex(text, NUMBER), text, None).cast(pa.float64())
+
+
+def _long_integers(text: pa.Array) -> pa.Array:
+    """Integers of more digits than surely fit: one by one, null where they do not fit."""
+    low, high = -MAX_INTEGER - 1, MAX_INTEGER
+
+    def read(value: str | None) -> int | None:
+        if value is None or not re.fullmatch(INTEGER, value):
+            return None
+        number = int(value) if len(value) <= MAX_DIGITS else high + 1
+        return number if low <= number <= high else None
+
+    return pa.array([read(value) for value in text.to_pylist()], type=pa.int64())
+
+
+def _integers(array: pa.Array) -> pd.Series:
+    return pandas_column(array, "Int64" if array.null_count else "int64")

@@ -1,0 +1,231 @@
+"""Rows go out for correction, through a spreadsheet program, and back: only what somebody edited changes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from python_calamine import CalamineWorkbook
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
+from flows.refinery.repair.changes import (
+    Change,
+    OtherCellsChanged,
+    changes_in,
+    corrections_of,
+    require_only_bad_cells,
+)
+from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, read_corrections
+from flows.refinery.repair.quarantined_rows import QuarantinedRow, export_quarantine, read_quarantine
+from flows.refinery.repair.spreadsheet_texts import protected, unprotected
+from flows.refinery.repair.text_workbook import WorkbookTooSmall, write_text_workbook
+from tests.unit.flows.refinery.repair.spreadsheets import Cell, opened, saved_as_csv, saved_as_workbook
+from tests.unit.flows.refinery.tables import a_contract
+
+# What spreadsheets change, or run: each text is a value of the column `note` of one row.
+NOTES = [
+    *("007", "1.50", "12345678901234567890", "2024-02-05", "1/2", "MARCH1", "1e5", "TRUE", "+41 79 123", "-5", "-5.50"),
+    *("=1+1", '=HYPERLINK("http://x","y")', "@SUM(A1)", "\tx", "'x", "'=x", '="007"', "=" + "x" * 300, "7:05", "50%"),
+    *("Jürgen Łódź", 'say "hi"', "two\nlines", " padded ", "a;b,c", "_x0041_", "😀"),
+]
+CONTRACT = a_contract(columns={"id": "integer", "note": "string", "amount": "number"}, output={"format": "csv"})
+
+
+def upload(amount: str, notes: list[str] = NOTES) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["id", "note", "amount"])
+    writer.writerow(["0", "good", "1"])
+    writer.writerows([str(number), note, amount] for number, note in enumerate(notes, start=1))
+    return text.getvalue().encode()
+
+
+def judged(folder: Path, content: bytes, corrections: Corrections | None = None) -> JudgedFile:
+    folder.mkdir(exist_ok=True)
+    (folder / "upload").write_bytes(content)
+    return judge_file(folder / "upload", CONTRACT, folder, corrections=corrections)
+
+
+def published(found: JudgedFile, folder: Path, contract: Contract = CONTRACT) -> list[list[str]]:
+    (output,) = preprocess_file(found, contract, folder).outputs
+    return list(csv.reader(io.StringIO(output.path.read_text("utf-8"), newline="")))
+
+
+def quarantine_of(folder: Path, notes: list[str] = NOTES) -> Path:
+    path = judged(folder / "dirty", upload("cheap", notes)).quarantine_path
+    assert path
+    return path
+
+
+def corrected(rows: list[list[Cell]]) -> list[list[Cell]]:
+    amount = rows[0].index("amount")
+    return [rows[0], *([*row[:amount], 2.5, *row[amount + 1 :]] for row in rows[1:])]
+
+
+SAVED: dict[str, tuple[str, list[str], Callable[[list[list[Cell]], Path], None]]] = {
+    "a workbook": (".xlsx", NOTES, saved_as_workbook),
+    "a workbook, from a CSV": (".csv", NOTES, saved_as_workbook),
+    "CSV UTF-8": (".csv", NOTES, partial(saved_as_csv, encoding="utf-8-sig", delimiter=";")),
+    "CSV UTF-8 from a workbook": (".xlsx", NOTES, partial(saved_as_csv, encoding="utf-8-sig", delimiter=",")),
+    "Unicode text": (".csv", NOTES, partial(saved_as_csv, encoding="utf-16", delimiter="\t")),
+    "CSV, western": (".csv", ["Jürgen", "Zoé", "007"], partial(saved_as_csv, encoding="cp1252", delimiter=";")),
+    "CSV, polish": (".csv", ["Łódź", "007"], partial(saved_as_csv, encoding="cp1250", delimiter=";")),
+}
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_what_a_spreadsheet_saves_changes_only_what_was_edited_in_it(saved: str, tmp_path: Path) -> None:
+    ending, notes, save = SAVED[saved]
+    quarantine = quarantine_of(tmp_path, notes)
+    exported, returned = tmp_path / f"rows{ending}", tmp_path / "returned"
+    assert export_quarantine(quarantine, exported) == len(notes)
+    save(corrected(opened(exported)), returned)
+    rows = read_quarantine(quarantine)
+    changes = changes_in(returned, rows)
+    assert changes == tuple(Change(number, "amount", "cheap", "2.5", True) for number in rows)
+    repaired = judged(tmp_path / "again", upload("cheap", notes), corrections_of(changes, rows))
+    clean = judged(tmp_path / "clean", upload("2.5", notes))
+    assert published(repaired, tmp_path / "again") == published(clean, tmp_path / "clean")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".xlsx"])
+def test_an_export_that_nobody_touched_changes_nothing(ending: str, tmp_path: Path) -> None:
+    quarantine, exported = quarantine_of(tmp_path), tmp_path / f"rows{ending}"
+    export_quarantine(quarantine, exported)
+    assert changes_in(exported, read_quarantine(quarantine)) == ()
+
+
+def test_a_csv_export_has_a_byte_order_mark_and_no_formulas(tmp_path: Path) -> None:
+    exported = tmp_path / "rows.csv"
+    export_quarantine(quarantine_of(tmp_path), exported)
+    assert exported.read_bytes().startswith(b"\xef\xbb\xbf")
+    cells = [cell for row in csv.reader(io.StringIO(exported.read_text("utf-8-sig"), newline="")) for cell in row]
+    formulas = [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert all((cell.startswith('="') and cell.endswith('"')) or cell == "-5" for cell in formulas)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".xlsx"])
+def test_a_spreadsheet_shows_the_texts_of_an_export_as_they_are(ending: str, tmp_path: Path) -> None:
+    exported = tmp_path / f"rows{ending}"
+    notes = [note for note in NOTES if not note.startswith("=xxx")]
+    export_quarantine(quarantine_of(tmp_path, notes), exported)
+    header, *rows = opened(exported)
+    assert [str(row[header.index("note")]) for row in rows] == notes
+
+
+def test_what_a_spreadsheet_changed_on_the_side_is_refused(tmp_path: Path) -> None:
+    rows = {2: QuarantinedRow({"zip": "007", "day": "2024-02-05", "price": "cheap"}, ["not_a_number(price)"])}
+    returned = tmp_path / "x.csv"
+    returned.write_text("_row_number;zip;day;price\r\n2;7;05.02.2024;9,50\r\n")
+    changes = changes_in(returned, rows)
+    assert [(change.column, change.was_bad) for change in changes] == [("day", False), ("price", True)]
+    assert corrections_of(changes, rows).rows[2]["zip"] == "007"  # another way to write the number
+    with pytest.raises(OtherCellsChanged, match="row 2, columns 'day'") as raised:
+        require_only_bad_cells(changes)
+    assert "05.02" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_decoded", "bad"),
+    [
+        (["not_a_number(b)"], True, {"b"}),
+        (["expect_column_pair_values_to_be_equal(a, b)#2"], True, {"a", "b"}),
+        (["missing_value(c)"], True, {"c"}),
+        (["missing_value(d, e)"], True, {"d, e"}),
+        (["unknown_column"], True, {"a", "b", "c", "d, e"}),
+        ([], False, {"a", "b", "c", "d, e"}),
+        ([], True, set()),
+    ],
+)
+def test_bad_cells_are_those_that_a_broken_rule_concerns(rules: list[str], is_decoded: bool, bad: set[str]) -> None:
+    row = QuarantinedRow({}, rules, is_decoded)
+    assert {name for name in ("a", "b", "c", "d, e") if row.is_bad(name)} == bad
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+EXPORTED = {4: QuarantinedRow({"a": "x"}, ["not_a_number(a)"]), 5: QuarantinedRow({"a": "ü"}, ["not_a_number(a)"])}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a,b\n1,2\n", "no column _row_number"),
+        ("_row_number,a\nfour,1\n", "row 1 has no row number"),
+        ("_row_number,a\n4,1\n4,2\n", "row 4 is there twice"),
+        ("_row_number,a\n4,1,5\n", "row 1 has more fields than the header, which has 2"),
+        ("_row_number,a\n9,1\n", "row 9 is not in the quarantine"),
+    ],
+)
+def test_a_file_that_says_no_rows_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(CorrectionsUnusable, match=why):
+        changes_in(tmp_path / "x.csv", EXPORTED)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf_row_number;a\r\n4.0;1,5\r\n",
+        b"sep=;\r\n_row_number;a\r\n4;1,5\r\n;\r\n",
+        '_row_number\ta\n="4"\t="1,5"\n'.encode("utf-16"),
+        b"a,_row_number,_rules\n'1;5,4,x\n".replace(b"'1;5", b'"1,5"'),
+    ],
+)
+def test_a_file_that_a_spreadsheet_program_saved_is_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    assert changes_in(tmp_path / "x.csv", EXPORTED) == (Change(4, "a", "x", "1,5", True),)
+
+
+def test_a_file_in_an_unknown_encoding_is_read_by_what_it_has_in_common_with_the_export(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("_row_number;a\r\n4;é\r\n5;ü\r\n".encode("cp1252"))
+    assert changes_in(path, EXPORTED) == (Change(4, "a", "x", "é", True),)
+    path.write_bytes("_row_number;a\r\n4;é\r\n5;u\r\n".encode("cp1252"))
+    with pytest.raises(CorrectionsUnusable, match="does not prove its encoding"):
+        changes_in(path, EXPORTED)
+
+
+def test_empty_cells_that_excel_leaves_out_at_the_end_of_a_line_are_missing_values(tmp_path: Path) -> None:
+    rows = {4: QuarantinedRow({"a": "x", "b": None}, ["not_a_number(a)"])}
+    (tmp_path / "x.csv").write_text("_row_number;a;b\r\n4;1\r\n")
+    assert changes_in(tmp_path / "x.csv", rows) == (Change(4, "a", "x", "1", True),)
+
+
+def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None:
+    corrections = Corrections(("a", "b"), {3: {"a": "x", "b": None}, 1: {"a": " 007 ", "b": '"'}})
+    corrections.write(tmp_path / "kept.parquet")
+    assert read_corrections(tmp_path / "kept.parquet") == corrections
+
+
+# --- any text -------------------------------------------------------------------------------------------------------
+
+_TEXTS = st.text(st.characters(codec="utf-8"), max_size=300) | st.from_regex("['=+@\"0-9x-]{1,9}", fullmatch=True)
+
+
+@given(_TEXTS)
+def test_protection_is_undone_and_leaves_no_formula(text: str) -> None:
+    cell = protected(text)
+    assert unprotected(cell) == text
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r")) or cell.startswith('="') or cell.lstrip("-").isdigit()
+
+
+def test_a_workbook_of_texts_holds_any_text(tmp_path: Path) -> None:
+    @given(st.lists(_TEXTS.filter(bool), min_size=1, max_size=5))
+    def check(row: list[str]) -> None:
+        write_text_workbook(tmp_path / "x.xlsx", row, [row])
+        assert CalamineWorkbook.from_path(tmp_path / "x.xlsx").get_sheet_by_index(0).to_python() == [row, row]
+
+    check()
+
+
+def test_rows_that_no_workbook_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkbookTooSmall):
+        write_text_workbook(tmp_path / "x.xlsx", ["a"], [["x" * 40_000]])
