@@ -14,7 +14,7 @@ import pyarrow as pa
 from tests.cases.case import Case
 
 _CSV = b"id,v\n1,a\n2,b\n3,c\n4,d\n"
-_VALUES = {"id": [1, 2, 3, 4], "v": ["a", "b", "c", "d"]}
+_VALUES: dict[str, list[Any]] = {"id": [1, 2, 3, 4], "v": ["a", "b", "c", "d"]}
 _LONG = b"id,v\n" + b"".join(b"%d,%x\n" % (number, number**7) for number in range(50_000))
 
 
