@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
-from flows.refinery.read.gzip_stream import GzipDamaged, GzipStream
+from flows.refinery.read.gzip_stream import GzipStream
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge
 
@@ -92,7 +92,7 @@ class ByteSource:
     def _read_piece(self, size: int) -> bytes:
         try:
             piece: bytes = self._stream.read(size)
-        except (OSError, pa.ArrowException, GzipDamaged) as error:
+        except (OSError, pa.ArrowException, EOFError) as error:
             if not self.compression:
                 raise
             raise CompressionBroken(

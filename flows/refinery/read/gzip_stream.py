@@ -5,12 +5,8 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 15
 _GZIP = 16 + zlib.MAX_WBITS
-
-
-class GzipDamaged(Exception):
-    """The rest cannot be unpacked, or is missing."""
 
 
 class GzipStream:
@@ -30,7 +26,7 @@ class GzipStream:
         """Return the next bytes, `size` at most; none only at the end.
 
         Raises:
-            GzipDamaged: each byte before the damage was returned.
+            EOFError: the rest is damaged or missing; each byte before it was returned.
         """
         while True:
             packed = self._packed or self._raw.read(_READ_BYTES)
@@ -47,7 +43,7 @@ class GzipStream:
             except zlib.error as error:
                 content, self._packed = _good_part(before, packed[:_READ_BYTES], size), b""
                 if not content:
-                    raise GzipDamaged from error
+                    raise EOFError from error
                 return content
             if self._member.eof:
                 self._packed, self._is_between = self._member.unused_data, True
@@ -56,7 +52,7 @@ class GzipStream:
             if content:
                 return content
             if not packed:
-                raise GzipDamaged
+                raise EOFError
 
 
 def _good_part(member: Any, packed: bytes, size: int) -> bytes:
