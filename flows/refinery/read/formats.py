@@ -68,7 +68,7 @@ def _read_text(
 def _read_binary(
     path: Path, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
 ) -> Iterator[Partition]:
-    """Read a format whose library can end the process: read_apart.py gives it one of its own."""
+    """Read a format whose library can end the process: read_apart gives it another one."""
     with open_bytes(path, limits) as source:
         rest = (rows_per_partition, limits, source.compression)
         if found == "parquet":

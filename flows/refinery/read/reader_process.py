@@ -1,4 +1,4 @@
-"""Reads a file in a process of its own, with limited memory, where the format's library can end the process.
+"""Reads a file in a separate process with limited memory, where the format's library can end the process.
 
 A server that has imported the libraries forks a process for each file, which takes some milliseconds. The partitions
 come back over a socket.

@@ -1,4 +1,4 @@
-"""Files are read in a process of its own, whose end is not the end of the task."""
+"""Files are read in a separate process, whose end is not the end of the task."""
 
 from __future__ import annotations
 
