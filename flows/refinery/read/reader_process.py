@@ -95,7 +95,7 @@ class _Server:
         self._owner = 0
 
     def give(self, end: socket.socket) -> None:
-        """Let a new process read at the other end of a socket."""
+        """Start a process that reads at the other end of a socket."""
         with self._lock:
             control = self._control if self._owner == os.getpid() else None
             try:
