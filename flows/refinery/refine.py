@@ -35,6 +35,7 @@ from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
     check_of,
     failed_check,
+    first_cause,
     judge_columns,
     reason_of,
     reasons_of_bad_rows,
@@ -413,6 +414,8 @@ class _Merge:
         hints = self._check_rows()
         if not self.reasons:
             self.reasons += reasons_of_bad_rows(self._contract.bad_rows, sum(quarantined.values()), self.rows_in, hints)
+        if self.reasons:
+            self.reasons = [*first_cause(self.reasons, self._found, self._misfits, self.rows_in), *self.reasons]
         return JudgedFile(
             rows_in=self.rows_in,
             quarantined=quarantined,

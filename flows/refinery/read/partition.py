@@ -86,6 +86,7 @@ class SourceFormat:
         sheet: the sheet that was read; None for other formats than XLSX.
         other_sheets: the workbook's other visible ones.
         merged_ranges: ranges of merged cells in the sheet.
+        layout_fault: the one cause why most rows of a CSV do not fit its header, or the header not the contract.
     """
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
@@ -98,6 +99,7 @@ class SourceFormat:
     sheet: str | None = None
     other_sheets: tuple[str, ...] = ()
     merged_ranges: int = 0
+    layout_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ import pandas as pd
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import BadRows, Contract
 from flows.refinery.read.partition import SourceFormat
+from flows.refinery.read.rejections import LayoutUnfit, TextUndecodable
 from flows.refinery.validate.expectations import Verdict
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
+from flows.refinery.validate.near_misses import near_misses
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
@@ -100,7 +102,8 @@ def judge_columns(
         severity = "critical" if policy == "freeze" else "warning"
         checks.append(failed_check(rule, "columns", severity=severity, observed=seen, expected=known))
         if policy == "freeze":
-            message = f"the file {fault.format(column_list(names))}"
+            hint = near_misses(missing, [name for name in seen if name not in known]) if names is missing else ""
+            message = f"the file {fault.format(column_list(names))}{hint}"
             reasons.append(RejectionReason(code=rule, message=message, observed=seen, expected=known))
     for gx_rule in rules:
         absent = gx_rule.columns_missing(plan.file_columns, plan.columns)
@@ -144,6 +147,21 @@ def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int, hints: Sequence[st
         message = f"no row is good: all {rows} break a rule; compare the file with the contract{hint}"
         reasons.append(RejectionReason(code="no_good_row", message=message, observed=0, expected=1))
     return reasons
+
+
+def first_cause(
+    reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
+) -> list[RejectionReason]:
+    """What explains the reasons for a rejection, where one thing does: how the file is laid out, or its encoding."""
+    lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
+    if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
+        message = f"{found.layout_fault} in the contract"
+        return [RejectionReason(code=LayoutUnfit.code, message=message, part="read")]
+    undecodable = misfits.get("undecodable_text", 0)
+    if 2 * undecodable > rows:
+        message = f"{undecodable} of {rows} rows are not {found.encoding}; write the right `encoding` under `format`"
+        return [RejectionReason(code=TextUndecodable.code, message=f"{message} in the contract", part="read")]
+    return []
 
 
 def rejects(rule: Rule) -> bool:
