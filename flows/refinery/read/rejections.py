@@ -124,3 +124,8 @@ class SheetMissing(FileRejected):
 
 class SheetNotChosen(FileRejected):
     """The first sheet of a workbook has no rows, others may, and the contract does not say which one to read."""
+
+
+class ReaderKilled(FileRejected):
+    """Reading the file ended the process that did it, twice: it takes more memory than the task has, or is damaged in a
+    way that its format's library cannot stand."""
