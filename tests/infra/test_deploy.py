@@ -117,7 +117,8 @@ class Checkout:
     def upload(self, stack: str, dataset: str, name: str, body: bytes) -> subprocess.CompletedProcess[str]:
         file = self.folder / name
         file.write_bytes(body)
-        return self.sluice("upload", str(file), "--dataset", dataset, "--stack", stack, *self.here)
+        of = ("--dataset", dataset) if dataset else ()
+        return self.sluice("upload", str(file), *of, "--stack", stack, *self.here)
 
 
 @pytest.fixture(scope="module")
@@ -320,10 +321,10 @@ def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(
     """As docs/deploy.md describes it: the old landing bucket, a copy of the old published bucket, then reconcile."""
     s3 = checkout.cloud.client("s3")
     assert checkout.deploy("first").returncode == 0
-    assert checkout.upload("first", "parcels", "before.csv", _GOOD).returncode == 0
+    assert checkout.upload("first", "", "before.csv", _GOOD).returncode == 0
     old = checkout.outputs("first")
     assert checkout.sluice("destroy", "--stack", "first", *checkout.here, "--yes").returncode == 0
-    s3.put_object(Bucket=old["LandingBucket"], Key="incoming/parcels/missed.csv", Body=_GOOD)
+    s3.put_object(Bucket=old["LandingBucket"], Key="incoming/missed.csv", Body=_GOOD)
 
     anew = checkout.deploy("second", "--parameter", f"ExistingLandingBucket={old['LandingBucket']}")
     assert anew.returncode == 0, anew.stdout
@@ -333,7 +334,7 @@ def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(
             Bucket=new["PublishedBucket"], Key=key, CopySource={"Bucket": old["PublishedBucket"], "Key": key}
         )
     adopted = receipts_of(s3, new["PublishedBucket"])
-    assert [one["source"]["key"] for one in adopted] == ["incoming/parcels/before.csv"]
+    assert [one["source"]["key"] for one in adopted] == ["incoming/before.csv"]
 
     run_command(
         ["python", "-c", "from flows.reconcile import reconcile; reconcile(grace_minutes=0)"],
@@ -345,7 +346,7 @@ def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(
     assert all(one in receipts for one in adopted)
     machine = checkout.cloud.client("stepfunctions").list_executions(stateMachineArn=new["StateMachineArn"])
     assert len(machine["executions"]) == 1, "what was processed before is not processed again"
-    assert checkout.upload("second", "parcels", "after.csv", _GOOD).returncode == 0
+    assert checkout.upload("second", "", "after.csv", _GOOD).returncode == 0
 
 
 def keys_of(s3: Any, bucket: str) -> list[str]:
