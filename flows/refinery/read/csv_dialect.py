@@ -21,8 +21,8 @@ DELIMITERS = ",;\t|"
 """Those that are recognized without a declaration."""
 
 _SAMPLED_RECORDS = 200
-_DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
-_DECIMAL_POINT = re.compile(r"[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+")
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
+_DECIMAL_POINT = re.compile(r"[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+([eE][+-]?\d+)?")
 _COMMA_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+")
 _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
 
@@ -104,7 +104,8 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
         header = records[0] if records else []
         lengths = Counter(len(record) for record in records)
         regular = lengths[len(header)] / max(1, len(records))
-        known = len(contract.columns.keys() & set(header))
+        is_named = contract.format.header
+        known = len(contract.columns.keys() & set(header)) if is_named else int(len(header) == len(contract.columns))
         scores[mark] = (known, len(header) > 1, mark not in in_numbers, regular, len(header))
     return max(candidates, key=lambda mark: scores[mark])
 

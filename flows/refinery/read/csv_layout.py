@@ -193,6 +193,8 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
     header = [name.strip("\ufeff") for name in header]
     if any(header == [field.strip("\ufeff") for field in row] for row in rows):
         return "the header comes again as a row; send the files one by one, or declare their columns"
+    if given.delimiter is not None:
+        return None
     if len(names) > 1:
         other = other_delimiter(sample, dialect.delimiter, given)
         if other:
