@@ -1,4 +1,4 @@
-"""What the reader decided is said with what it rests on."""
+"""Each decision of a reader is reported with what it rests on."""
 
 from __future__ import annotations
 
