@@ -33,7 +33,7 @@ def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_lin
     return (
         _other_start_or_delimiter(sample, dialect, contract, first_line)
         or _end_of_rows(records, contract, first_line)
-        or (_start_of_header(records[0].fields) if contract.columns else None)
+        or (_start_of_header(records[0].fields) if contract.columns and contract.format.header else None)
     )
 
 
