@@ -21,6 +21,7 @@ from flows.refinery.checks import Check, by_basis
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
+from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
@@ -82,7 +83,7 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
     validated: JudgedFile | None = None
     examples: dict[str, list[tuple[int, str | None]]] = {}
     try:
-        validated = judge_file(file, contract, work_dir)
+        validated = judge_file(file, contract, work_dir, folders=folders_of(file.as_posix()))
         examples = _examples(validated.quarantine_path)
         if validated.rejected:
             return Checked(validated, None, tuple(reason.message for reason in validated.rejected), examples)

@@ -31,12 +31,14 @@ from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.read.path_columns import Folders, with_path_columns
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
     check_of,
     failed_check,
     first_cause,
+    folder_checks,
     judge_columns,
     reason_of,
     reasons_of_bad_rows,
@@ -107,6 +109,7 @@ def refine_file(
     contract: Contract,
     work_dir: Path,
     *,
+    folders: Folders = (),
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
     on_judged: OnJudged | None = None,
@@ -119,6 +122,7 @@ def refine_file(
     Args:
         source: the local copy of the object version.
         work_dir: an existing folder for the files that this writes.
+        folders: those of the file's key that may become columns (`folders_of`).
         corrections: values that repairs put into some rows.
         on_judged: called with the judged file, before its good rows are preprocessed.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
@@ -135,6 +139,7 @@ def refine_file(
         source,
         contract,
         work_dir,
+        folders=folders,
         corrections=corrections,
         on_progress=on_progress,
         limits=limits,
@@ -299,6 +304,7 @@ def judge_file(
     contract: Contract,
     work_dir: Path,
     *,
+    folders: Folders = (),
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
     limits: Limits = Limits(),
@@ -309,6 +315,7 @@ def judge_file(
 
     def read(rows: int) -> Iterator[Partition]:
         found = read_partitions(source, contract, rows_per_partition=rows, limits=limits)
+        found = with_path_columns(found, contract, folders)
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
     header, seconds = Header(), _Seconds()
@@ -318,7 +325,7 @@ def judge_file(
         partitions = seconds.inside("read", read(rows))
         first = next(partitions)
         header = header.joined(first, contract)
-        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format)
+        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format, folders)
         same = _with_header(header, chain([first], partitions), contract)
         try:
             if merge.reasons:
@@ -357,13 +364,14 @@ class _Merge:
         work_dir: Path,
         seconds: _Seconds,
         found: SourceFormat,
+        folders: Folders,
     ) -> None:
         self.rows_in = 0
         self._read, self._contract, self._seconds = read, contract, seconds
         rules = rules_of(contract)
         self.plan = plan = HeaderPlan.of(contract, rules, header)
         self._checks, self.reasons = judge_columns(contract, plan, rules)
-        self._checks += sheet_checks(found)
+        self._checks += [*sheet_checks(found), *folder_checks(folders, contract)]
         self._found = found
         self._misfits: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
