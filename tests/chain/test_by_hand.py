@@ -31,7 +31,7 @@ def processed(chain: Chain) -> dict[str, UploadMessage]:
 
 def test_an_object_without_an_event_is_published_by_hand(chain: Chain) -> None:
     """The key is outside the watched prefix; the contract is the one given as a parameter."""
-    upload = chain.upload("archive/2025.csv", good_orders(4))
+    upload = chain.upload("incoming/_archive/2025.csv", good_orders(4))
     run = chain.run_by_hand(key=upload.key, dataset="orders")
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Published"), run["state"]
     receipt = chain.receipt(upload)
@@ -62,7 +62,7 @@ def test_a_forced_run_is_a_new_attempt_that_replaces_receipt_and_output(
 
 
 def test_a_dry_run_shows_the_outcome_and_writes_nothing(chain: Chain) -> None:
-    upload = chain.upload("archive/dry.csv", good_orders(2))
+    upload = chain.upload("incoming/_archive/dry.csv", good_orders(2))
     run = _ended(chain, chain.schedule(key=upload.key, dataset="orders", dry_run=True))
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Dry run")
     assert not chain.has_receipt(upload)
@@ -70,7 +70,7 @@ def test_a_dry_run_shows_the_outcome_and_writes_nothing(chain: Chain) -> None:
 
 
 def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None:
-    upload = chain.upload("archive/empty.csv", b"")
+    upload = chain.upload("incoming/_archive/empty.csv", b"")
     run = _ended(chain, chain.schedule(key=upload.key, dataset="orders"))
     assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Rejected: empty file")
     assert chain.receipt(upload).status is Status.REJECTED
@@ -94,7 +94,10 @@ def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(
 def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> None:
     """One bad row in three is too many under the contract of orders."""
     bad = orders(order(1), order(2), order(3, quantity=0))
-    strict, lenient = chain.upload("archive/strict.csv", bad), chain.upload("archive/lenient.csv", bad)
+    strict, lenient = (
+        chain.upload("incoming/_archive/strict.csv", bad),
+        chain.upload("incoming/_archive/lenient.csv", bad),
+    )
     changes = {"bad_rows": {"max_fraction": 0.5}}
     runs = [
         chain.schedule(key=strict.key, dataset="orders"),
@@ -108,9 +111,9 @@ def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> No
 
 
 def test_wrong_parameters_end_in_a_failed_run_that_names_the_fault(chain: Chain) -> None:
-    key = chain.upload("archive/2025.csv", good_orders(4)).key
+    key = chain.upload("incoming/_archive/2025.csv", good_orders(4)).key
     wrong: dict[str, dict[str, Any]] = {
-        "does not exist": {"key": "archive/nothing-here.csv"},
+        "does not exist": {"key": "incoming/_archive/nothing-here.csv"},
         "list-object-versions": {"key": key, "version_id": "00000000-0000-0000-0000-000000000000"},
         "orders": {"key": key, "dataset": "ordres"},
         "max_fractoin": {"key": key, "dataset": "orders", "contract": {"bad_rows": {"max_fractoin": 1}}},

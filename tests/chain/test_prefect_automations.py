@@ -111,7 +111,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
 def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, tmp_path: Path) -> None:
     """The worker reports the end of its process at once; the other details come from the run's log."""
     gate = tmp_path / "step.gate"
-    upload = chain.upload("archive/killed.csv", good_orders(3))
+    upload = chain.upload("incoming/_archive/killed.csv", good_orders(3))
     variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
     run_id = chain.schedule(job_variables=variables, key=upload.key, dataset="orders")
     chain.wait_for(lambda: "3 good" in chain.log_of(run_id), "the run's log to have arrived")
