@@ -10,6 +10,8 @@ SUPPLY := .venv-supply
 BIN    := $(VENV)/bin
 SOAK_UPLOADS ?= 10000
 SOAK_SEED    ?= 1
+FILES        ?= 20000
+SEED         ?= 1
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 # What checkov reads.
@@ -21,7 +23,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases bench-refine bench-prefect screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-prefect screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -181,6 +183,9 @@ scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packag
 
 cases: setup ## inputs as people really send them, compared with their right results
 	@$(BIN)/python -m tests.cases
+
+round-trip: setup ## random files of all formats: what is published is what was written (FILES=20000 SEED=1)
+	@$(BIN)/python -m tests.cases.round_trip --files $(FILES) --seed $(SEED)
 
 bench-refine: setup ## rows per second of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine

@@ -35,6 +35,7 @@ from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
     check_of,
     failed_check,
+    first_cause,
     judge_columns,
     reason_of,
     reasons_of_bad_rows,
@@ -44,6 +45,7 @@ from flows.refinery.validate.checks_of_rules import (
 from flows.refinery.validate.expectations import merge_states
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.judge_partition import validate
+from flows.refinery.validate.mark_hints import mark_hints
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
 from flows.refinery.validate.rules import rules_of
@@ -357,6 +359,7 @@ class _Merge:
         self.plan = plan = HeaderPlan.of(contract, rules, header)
         self._checks, self.reasons = judge_columns(contract, plan, rules)
         self._checks += sheet_checks(found)
+        self._found = found
         self._misfits: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
         self._broken = np.zeros(len(plan.row_rules), dtype=np.int64)
@@ -408,9 +411,11 @@ class _Merge:
                 self._judge_expectations()
         by_rule = {rule.id: self._quarantined[rule.id] for rule in self.plan.row_rules if rule.id in self._quarantined}
         quarantined = {**self._misfits, **by_rule}
-        self._check_rows()
+        hints = self._check_rows()
         if not self.reasons:
-            self.reasons += reasons_of_bad_rows(self._contract.bad_rows, sum(quarantined.values()), self.rows_in)
+            self.reasons += reasons_of_bad_rows(self._contract.bad_rows, sum(quarantined.values()), self.rows_in, hints)
+        if self.reasons:
+            self.reasons = [*first_cause(self.reasons, self._found, self._misfits, self.rows_in), *self.reasons]
         return JudgedFile(
             rows_in=self.rows_in,
             quarantined=quarantined,
@@ -463,13 +468,19 @@ class _Merge:
             self._quarantine.write(quarantine_table(partition, bad, masks[:, bad], plan.row_rules, plan.file_columns))
         self._quarantine.close()
 
-    def _check_rows(self) -> None:
+    def _check_rows(self) -> list[str]:
+        """Add the checks that rows failed, and return what to write into the contract where that is known."""
         decoded = self.rows_in - self._misfits.total()
         for reason, rows in sorted(self._misfits.items()):
             self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))
-        for place, rule in enumerate(self.plan.row_rules):
-            if self._broken[place] and not rule.is_expectation:
-                self._checks.append(row_rule_check(rule, decoded, int(self._broken[place])))
+        broken = [
+            (rule, int(self._broken[place]))
+            for place, rule in enumerate(self.plan.row_rules)
+            if self._broken[place] and not rule.is_expectation
+        ]
+        hints = mark_hints(self._quarantine.path, [rule.id for rule, _ in broken], self._found) if broken else {}
+        self._checks += [row_rule_check(rule, decoded, rows, hints.get(rule.id)) for rule, rows in broken]
+        return sorted(set(hints.values()))
 
 
 # --- the good rows ----------------------------------------------------------------------------------------------------

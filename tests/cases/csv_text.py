@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.cases.case import Case
 
 _NAMES = {
@@ -191,15 +193,27 @@ _MARKS = (
 )
 
 _NO_TABLES = {
-    "a preamble": (b"Report: daily sales\nGenerated 2024-05-01\n\nday,shop,amount\n2024-05-01,A,10.5\n", "skip_lines"),
+    "a preamble": (
+        b"Report: daily sales\nGenerated 2024-05-01\n\nday,shop,amount\n2024-05-01,A,10.5\n",
+        "`skip_lines: 3`",
+    ),
+    "a title in the first cell": (
+        b"Sales,,\n,,\nday,shop,amount\n2024-05-01,A,10.5\n2024-05-02,,\n",
+        "`skip_lines: 2`",
+    ),
     "lines with # before the header": (
         b"#Device: T-1000,serial 77\n#Units: C,%\nDate,Temp,Hum\n2024-05-01,20.5,40\n2024-05-02,21.5,41\n",
-        "skip_lines",
+        "`skip_lines: 2`",
     ),
     "the header again as a row": (b"id,name\n1,a\n2,b\nid,name\n3,c\n", "again"),
     "the header again, with a mark": (b"\xef\xbb\xbfid,name\n1,a\n\xef\xbb\xbfid,name\n2,b\n", "again"),
     "no header": (b"1001,Alice,2024-01-01\n1002,Bob,2024-01-02\n", "`header: false`"),
     "tildes": (b"id~name~n\n1~a~2\n2~b~3\n", 'delimiter: "~"'),
+    "two bars": (b"id||name||n\n1||a||2\n2||b||3\n", 'delimiter: "||"'),
+    "a preamble over tildes": (b"Report\nid~name~n\n1~a~2\n", '`skip_lines: 1` and `delimiter: "~"`'),
+    "a delimiter at the end of each row": (b"A,B,C\n1,4,7,\n2,5,8,\n3,6,9,\n", "`trailing_delimiter: true`"),
+    "names of rows as R writes them": (b'"id","v"\n"1",10,2.5\n"2",11,3.5\n', "`skip_lines: 1` and `header: false`"),
+    "a delimiter at the end of the header": (b"season,day,pos,\n1,2024-01-04,1\n2,2024-01-05,2\n", "`header: false`"),
     "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
 }
 _TABLES = (
@@ -219,4 +233,131 @@ _TABLES = (
     ),
 )
 
-CASES = (*_ENCODINGS, *_QUOTES, *_MARKS, *_TABLES)
+_TWO: dict[str, list[Any]] = {"a": [1, 2], "b": ["x", "y"]}
+_DELIMITERS = (
+    Case("delimiter", "Excel's own first line", b"sep=;\r\na;b\r\n1;x\r\n2;y\r\n", _TWO),
+    Case("delimiter", "Excel's own first line names a tilde", b'"sep=~"\na~b\n1~x\n2~y\n', _TWO),
+    Case(
+        "delimiter",
+        "Excel's own first line, counted and skipped",
+        b"sep=;\na;b\n1;x\n2;y\n",
+        _TWO,
+        {"format": {"skip_lines": 1}},
+    ),
+    Case("delimiter", "at the end of every line", b"a,b,\n1,x,\n2,y,\n", _TWO),
+    Case("delimiter", "several at the end of every line", b"a;b;;\r\n1;x;;\r\n2;y;;\r\n", _TWO),
+    Case(
+        "delimiter",
+        "at the end of every line, and late a value after one",
+        b'a,b,\n1,"x,",\n' + 300 * b"2,y,\n" + b"3,z,9\n4,w\n",
+        {"a": [1, *300 * [2]], "b": ["x,", *300 * ["y"]]},
+        quarantined=[302, 303],
+    ),
+    Case(
+        "delimiter",
+        "at the end of every row, declared",
+        b"a,b\n1,x,\n2,y,\n",
+        _TWO,
+        {"format": {"trailing_delimiter": True}},
+    ),
+    Case(
+        "delimiter",
+        "at the end of every row, without a header, declared",
+        b"1,x,\n2,y,\n",
+        _TWO,
+        {"format": {"trailing_delimiter": True, "header": False}, "columns": {"a": "integer", "b": "string"}},
+    ),
+    Case(
+        "delimiter",
+        "at the end of every row, the contract names the columns",
+        b"a,b\n1,x,\n2,y,\n",
+        None,
+        {"columns": {"a": "integer", "b": "string"}},
+        codes=["layout_unfit"],
+        mentions=["`trailing_delimiter: true`"],
+    ),
+    Case(
+        "delimiter",
+        "two bars, declared",
+        b'a||b\n1||x|y\n2||"p||q ""r""\n"\n3||x||y\n',
+        {"a": [1, 2], "b": ["x|y", 'p||q "r"\n']},
+        {"format": {"delimiter": "||"}},
+        quarantined=[3],
+    ),
+    Case(
+        "delimiter",
+        "two bars and backslashes, declared",
+        b'a||b\n1||x\\||y\n2||"p \\"q\\" r"\n',
+        {"a": [1, 2], "b": ["x||y", 'p "q" r']},
+        {"format": {"delimiter": "||", "escape": "\\"}},
+    ),
+    Case("delimiter", "0x01, declared", b"a\x01b\n1\x01x\n2\x01y\n", _TWO, {"format": {"delimiter": "\x01"}}),
+    Case(
+        "delimiter",
+        "0x01",
+        b"a\x01b\n1\x01x\n2\x01y\n",
+        None,
+        codes=["format_not_allowed"],
+        mentions=['`delimiter: "\\x01"`'],
+    ),
+    Case(
+        "delimiter",
+        "another than the declared one",
+        b"a,b\n1,x\n2,y\n",
+        None,
+        {"format": {"delimiter": ";"}, "columns": {"a": "integer", "b": "string"}},
+        codes=["layout_unfit"],
+        mentions=['`delimiter: ","`'],
+    ),
+    Case("delimiter", "names in brackets", b"[a],[b]\n1,x\n2,y\n", _TWO),
+    Case("delimiter", "a name in braces", b"{a},b\n1,x\n2,y\n", _TWO),
+)
+
+_JOINED = {"a": [*2000 * ["1"], *2000 * ["2"]], "b": [*2000 * ["x"], *2000 * ["y"]]}
+_ENDS = (
+    *(
+        Case(
+            "end",
+            f"the header again after 2,000 rows{what}",
+            b"a,b\n" + 2000 * b"1,x\n" + mark + b"a,b\n" + 2000 * b"2,y\n",
+            _JOINED,
+            contract,
+            quarantined=[2001],
+        )
+        for mark, what in ((b"", ""), (b"\xef\xbb\xbf", " behind a mark"))
+        for contract in ({"columns": {"a": "string", "b": "string"}},)
+    ),
+    Case(
+        "end",
+        "the header again after 2,000 rows, no contract",
+        b"a,b\n" + 2000 * b"1,x\n" + b"a,b\n2,y\n",
+        {"a": [*2000 * [1], 2], "b": [*2000 * ["x"], "y"]},
+        quarantined=[2001],
+    ),
+    Case("end", "a row of one column like its header", b"a\nb\na\n", {"a": ["b", "a"]}, {"columns": {"a": "string"}}),
+    Case(
+        "end",
+        "a first byte that is no UTF-8 after 64 KiB",
+        b"a,b\n" + 20_000 * b"1,x\n" + b"2,\xe4\n3,y\n",
+        {"a": [*20_000 * [1], 3], "b": [*20_000 * ["x"], "y"]},
+        quarantined=[20_001],
+    ),
+    Case(
+        "end",
+        "mostly bytes that are no UTF-8 after 64 KiB, no bad rows allowed",
+        b"a,b\n" + 20_000 * b"1,x\n" + 30_000 * b"2,\xe4\n",
+        None,
+        {"columns": {"a": "integer", "b": "string"}, "bad_rows": {"policy": "reject_file"}},
+        codes=["text_undecodable"],
+        mentions=["`encoding`"],
+    ),
+    Case("end", "Ctrl-Z at the end", b"a,b\n1,x\n2,y\n\x1a", _TWO),
+    Case(
+        "end",
+        "Ctrl-Z at the end of a large file",
+        b"a,b\n" + 40_000 * b"1,x\n" + b"\x1a",
+        {"a": 40_000 * [1], "b": 40_000 * ["x"]},
+    ),
+)
+
+CASES = (*_ENCODINGS, *_QUOTES, *_MARKS, *_TABLES, *_DELIMITERS, *_ENDS)

@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from tests.cases.case import Case
 
+_DECLARED = {"columns": {"id": "integer", "Störung": "string"}}
+_NEAR_MISSES = {
+    "in another case": ("ID,Störung", "as 'ID', in another case"),
+    "with a no-break space": ("id,Störung\u00a0", "as 'Störung\\u00a0', with a no-break space (U+00A0) after it"),
+    "with a blank in front": ("id, Störung", "as ' Störung', with a space (U+0020) in front"),
+    "with a second mark": ("\ufeff\ufeffid,Störung", "as '\\ufeffid', with a byte order mark in front"),
+    "decomposed": ("id,Sto\u0308rung", "as 'Sto\\u0308rung', in Unicode's other form (NFD)"),
+    "without accents": ("id,Storung", "as 'Storung', with other accents or signs"),
+}
 CASES = (
+    *(
+        Case(
+            "names",
+            f"a declared column {name}",
+            f"{header}\n1,x\n".encode(),
+            None,
+            _DECLARED,
+            codes=["missing_columns"],
+            mentions=[hint],
+        )
+        for name, (header, hint) in _NEAR_MISSES.items()
+    ),
     Case(
         "names",
         "of other scripts than Latin",

@@ -125,6 +125,13 @@ _MOMENTS = (
         kind="moments",
     ),
     _column(
+        "a name of a zone next to fractions of seconds",
+        ["01.07.2024 21:00:00.5 Asia/Tokyo"],
+        [_noon().replace(microsecond=500_000)],
+        {"type": "timestamp", "format": "%d.%m.%Y %H:%M:%S.%f %Z"},
+        kind="moments",
+    ),
+    _column(
         "names that are no zone, or no single one, at that moment",
         [
             *("2024-07-01 12:00 CET", "2024-07-01 12:00 PST", "2024-07-01 12:00 utc"),

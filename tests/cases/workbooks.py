@@ -89,6 +89,15 @@ def _date_cells(column: str) -> Callable[[openpyxl.Workbook], None]:
     return change
 
 
+def _padded_cells(book: openpyxl.Workbook) -> None:
+    for cell in book.active["B"][1:]:
+        cell.number_format = "00000"
+
+
+def _merged_cells(book: openpyxl.Workbook) -> None:
+    book.active.merge_cells("A2:A3")
+
+
 def _duration_cells(book: openpyxl.Workbook) -> None:
     for cell in book.active["B"][1:]:
         cell.number_format = "[h]:mm:ss"
@@ -181,6 +190,19 @@ CASES = (
         "negative numbers next to times",
         workbook(["a", "t"], [-5, dt.time(8, 30)], [60, dt.time(9)]),
         {"a": [-5, 60], "t": [dt.time(8, 30), dt.time(9)]},
+    ),
+    Case(
+        "workbook",
+        "numbers that a format shows with zeros in front",
+        workbook(["id", "zip"], [1, 1234], [2, 98765], change=_padded_cells),
+        {"id": [1, 2], "zip": ["1234", "98765"]},
+        contract={"columns": {"id": {"type": "integer"}, "zip": {"type": "string"}}},
+    ),
+    Case(
+        "workbook",
+        "merged cells",
+        workbook(["region", "n"], ["North", 1], [None, 2], ["South", 3], change=_merged_cells),
+        {"region": ["North", None, "South"], "n": [1, 2, 3]},
     ),
     Case(
         "workbook",

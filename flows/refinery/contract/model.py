@@ -64,7 +64,10 @@ OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 _MISSING = ("missing_values", "missing_unless_text")
 _OPTIONS_OF: dict[str, frozenset[str]] = {
     "csv": frozenset(
-        {"delimiter", "quote", "escape", "encoding", "decimal", "thousands", *_MISSING, "skip_lines", "header"}
+        {
+            *("delimiter", "trailing_delimiter", "quote", "escape", "decimal", "thousands"),
+            *("encoding", *_MISSING, "skip_lines", "header"),
+        }
     ),
     "json": frozenset({"encoding", *_MISSING, "records_path"}),
     "jsonl": frozenset({"encoding", *_MISSING, "records_path"}),
@@ -118,7 +121,12 @@ class FileFormat(_Frozen):
     """How the files are written. Options that are not given are detected from the beginning of each file."""
 
     type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
-    delimiter: OneCharacter | None = Field(None, description="The delimiter between CSV fields.")
+    delimiter: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
+        None, description="The delimiter between CSV fields, of one character or several, such as `||`."
+    )
+    trailing_delimiter: bool = Field(
+        False, description="Whether each CSV record ends with a delimiter, after which there is no value."
+    )
     quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
     escape: OneCharacter | None = Field(
         None,
@@ -178,9 +186,9 @@ class FileFormat(_Frozen):
 
     @field_validator("delimiter", "quote", "escape", "thousands")
     @classmethod
-    def _mark_is_one_byte(cls, mark: str | None) -> str | None:
-        if mark is not None and (not mark.isascii() or mark in "\r\n\0"):
-            raise ValueError(f"{mark!r} cannot be used; give one ASCII character that is not a line end")
+    def _marks_are_ascii(cls, mark: str | None) -> str | None:
+        if mark is not None and (not mark.isascii() or any(sign in mark for sign in "\r\n\0")):
+            raise ValueError(f"{mark!r} cannot be used; give ASCII characters that are no line ends")
         return mark
 
     @model_validator(mode="after")
@@ -188,9 +196,10 @@ class FileFormat(_Frozen):
         if self.type != "auto":
             for option in sorted(self.model_fields_set - {"type"} - _OPTIONS_OF[self.type]):
                 raise ValueError(f"{option} is not an option of {self.type} files")
-        if self.quote in (self.delimiter, self.thousands):
+        delimiter = self.delimiter or ""
+        if self.quote in delimiter or self.quote == self.thousands:
             raise ValueError("quote must differ from delimiter and thousands")
-        if self.escape is not None and (self.escape in (self.quote, self.delimiter) or self.escape.isspace()):
+        if self.escape is not None and (self.escape in self.quote + delimiter or self.escape.isspace()):
             raise ValueError("escape must differ from quote and delimiter, and be no blank")
         if self.thousands is not None and self.thousands == (self.decimal or "."):
             raise ValueError(f"decimal and thousands are both {self.thousands!r}")

@@ -18,7 +18,7 @@ from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
-from flows.refinery.read.rejections import EncodingUnknown
+from flows.refinery.read.rejections import EncodingUnknown, LayoutUnfit
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 
@@ -151,6 +151,8 @@ def _header(path: Path, limits: Limits) -> tuple[str | None, list[str], SourceFo
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):
             break  # the other formats list all columns at the beginning
+    if source_format.layout_fault:
+        raise LayoutUnfit(f"{source_format.layout_fault} in a contract")
     return encoding, list(names), source_format
 
 

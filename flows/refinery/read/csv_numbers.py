@@ -42,7 +42,12 @@ def is_ambiguous_number(text: str) -> bool:
 def is_kept_by_float(text: str) -> bool:
     """Whether a number, with a decimal point, is the same again when a float of it is written with as many digits."""
     digits = re.sub(r"[eE].*|[^0-9]", "", text).lstrip("0")
-    return Decimal(f"{float(text):.{max(0, len(digits) - 1)}e}") == Decimal(text)
+    return is_written_by_float(text) or Decimal(f"{float(text):.{max(0, len(digits) - 1)}e}") == Decimal(text)
+
+
+def is_written_by_float(text: str) -> bool:
+    """Whether a float of a number is written as the same number, with the fewest digits that name it."""
+    return Decimal(repr(float(text))) == Decimal(text)
 
 
 def has_long_number(block: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ import pandas as pd
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
 from flows.refinery.read.columns import missing_texts, missing_unless_text
-from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, require_table, shows_decimal
+from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, shows_decimal
+from flows.refinery.read.csv_layout import layout_fault, require_table
 from flows.refinery.read.csv_numbers import (
     MANY_DIGITS,
     columns_with_marked_numbers,
@@ -25,11 +27,15 @@ from flows.refinery.read.csv_numbers import (
 )
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
+    Plain,
+    has_line,
     is_clean_text,
+    lines_of,
     misplaced_quote,
     opening_quote,
     plain_structure,
     split_records,
+    without_trailing,
     written_again,
 )
 from flows.refinery.read.header import check_header
@@ -49,6 +55,9 @@ from flows.refinery.read.text_source import TextSource
 _SMALLEST_BLOCK_BYTES = 64 * 1024
 _EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 _SENTINEL = "sluice:text"
+_MARK = "\ufeff"
+_END_OF_TEXT = b"\x1a"  # Ctrl-Z, with which programs of DOS end a text
+_NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's own first line
 
 
 @dataclass(slots=True)
@@ -102,9 +111,11 @@ def read_rows(
         marks: decimal and thousands mark; None to be found out from the rows.
     """
     quote = contract.format.quote
-    content = written_again([columns, *rows], found.delimiter or ",", quote)
+    delimiter = found.delimiter if found.delimiter and len(found.delimiter) == 1 else ","
+    content = written_again([columns, *rows], delimiter, quote)
     written = {
-        "delimiter": found.delimiter,
+        "delimiter": delimiter,
+        "trailing_delimiter": False,
         "decimal": marks[0],
         "thousands": marks[1],
         "skip_lines": 0,
@@ -197,16 +208,20 @@ class _CsvReader:
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
+        self._repeated_headers: list[bytes] = []  # as they would be in the file
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._marks = self._dialect.delimiter, self._dialect.quote
+        # What is written for pandas has a delimiter of one sign, whatever the file has.
+        parsed = self._dialect if self._is_one_sign else replace(self._dialect, delimiter=",")
+        self._block_marks = parsed.delimiter, parsed.quote
         self._columns = self._read_header()
         missing = {name: list(missing_texts(contract, name)) for name in self._columns}
         unless_text = {
             name: list(missing_unless_text(contract)) for name in self._columns if name not in contract.columns
         }
-        self._parser = _BlockParser(self._columns, self._dialect, missing, missing | unless_text)
+        self._parser = _BlockParser(self._columns, parsed, missing, missing | unless_text)
         self._marks_unless_text = [mark.encode() for mark in contract.format.missing_unless_text]
         # Of numbers pandas would take 0.0 for a missing 0.
         by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
@@ -220,6 +235,7 @@ class _CsvReader:
             decimal=self._dialect.decimal,
             thousands=self._dialect.thousands,
             is_decimal_proven=self._dialect.is_decimal_proven,
+            layout_fault=self._layout_fault,
         )
         self._ambiguous = False  # whether some 1.250 in a declared column was read with a decimal point
         self._shown_decimals: set[str] = set()  # by the other numbers of declared columns
@@ -252,12 +268,20 @@ class _CsvReader:
             raise FormatNotAllowed(
                 f"line {self._line}, column {column}: a NUL byte where the header should be; this is no text"
             )
+        named = _NAMED_DELIMITER.fullmatch(self._pending[: self._line_end()])
+        if named:
+            self._advance(self._line_end(), lines=1)
         whole_lines = self._pending.rfind(b"\n", 0, HEAD_BYTES * 2) + 1 or self._line_end()
-        sample = self._pending[:whole_lines].decode("utf-8", errors="replace")
-        dialect = dialect_of(sample, self._contract)
+        sample = self._pending[:whole_lines].decode("utf-8", errors="surrogateescape")
+        dialect = dialect_of(sample, self._contract, named[1].decode() if named else None)
+        self._layout_fault = layout_fault(sample, dialect, self._contract, self._line)
         if self._contract.dataset == DEFAULT_DATASET:
-            require_table(sample, dialect)
+            require_table(sample, dialect, self._contract, self._layout_fault)
         return dialect
+
+    @property
+    def _is_one_sign(self) -> bool:
+        return len(self._dialect.delimiter) == 1
 
     def _read_header(self) -> list[str]:
         if not self._contract.format.header:
@@ -278,9 +302,13 @@ class _CsvReader:
         if record.fields is None:
             raise HeaderInvalid(f"line {self._line}: the header cannot be read: {record.fault}")
         size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
-        check_header(record.fields, self._limits, where=f"line {self._line}: ")
+        names = names_of(record.fields, self._dialect.trailing)
+        check_header(names, self._limits, where=f"line {self._line}: ", hint=self._layout_fault)
+        if len(names) > 1:  # a value may be like the name of its column
+            header = self._pending[:size].rstrip(b"\r\n")
+            self._repeated_headers = [mark + header + end for mark in (b"", _MARK.encode()) for end in (b"\n", b"\r\n")]
         self._advance(size, lines=record.end_line)
-        return record.fields
+        return names
 
     # --- blocks -------------------------------------------------------------------------------------------
 
@@ -289,7 +317,7 @@ class _CsvReader:
             frame = self._to_frame(block)
             if frame is None and block.ends is not None:
                 # As many fields as in a regular block, but not in every row: one is long and one short, or blank.
-                block = self._cut_record_by_record(block.content, is_last=False) or block
+                block = self._cut_record_by_record(self._pending[: block.size], is_last=False) or block
                 frame = self._to_frame(block)
             if frame is None:
                 raise AssertionError(f"pandas did not find the {len(block.row_numbers)} rows that a block has")
@@ -328,7 +356,7 @@ class _CsvReader:
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
             return None
-        if self._escape and self._escape.encode() in window[:end]:
+        if not self._is_one_sign or (self._escape and self._escape.encode() in window[:end]):
             return None
         structure = plain_structure(window[:end], *self._marks)
         if structure is None or not len(structure.newlines):
@@ -336,13 +364,22 @@ class _CsvReader:
         self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
         rows = min(len(structure.newlines), self._rows_per_partition)
         end = int(structure.newlines[rows - 1]) + 1
-        if np.count_nonzero(structure.delimiters[:end]) != rows * (len(self._columns) - 1):
+        trailing = self._dialect.trailing
+        if np.count_nonzero(structure.delimiters[:end]) != rows * (len(self._columns) - 1 + trailing):
             return None
         content = window[:end]
+        if has_line(content, structure.newlines[:rows], self._repeated_headers):
+            return None
+        lines = content.count(b"\n") if structure.has_quotes else rows
+        if trailing:
+            structure = Plain(structure.newlines[:rows], structure.delimiters[:end], structure.has_quotes)
+            shorter = without_trailing(content, structure, trailing)
+            if shorter is None:
+                return None
+            content, structure = shorter
         first = next(split_records(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
         if first is None or first.fields is None or len(first.fields) != len(self._columns):
             return None
-        lines = content.count(b"\n") if structure.has_quotes else rows
         numbers = np.arange(self._rows + 1, self._rows + 1 + rows)
         return _Block(content, end, rows, lines, first.fields, numbers, ends=structure.newlines[:rows])
 
@@ -370,14 +407,13 @@ class _CsvReader:
             if record.fault == TEXT_AFTER_QUOTE:
                 self._require_end_is_known(lines[record.first_line : record.end_line], record.first_line)
             rows += 1
-            fields, fault = record.fields or [], record.fault
-            if not fault and len(fields) != len(self._columns):
-                fault = "too_few_fields" if len(fields) < len(self._columns) else "too_many_fields"
+            fields = record.fields or []
+            fault = record.fault or self._fault_of(fields)
             if fault:
                 text = "".join(lines[record.first_line : record.end_line]).rstrip("\r\n")
                 misfits.append(Misfit.of(self._rows + rows, fault, text, self._line + record.first_line))
             else:
-                good.append(fields)
+                good.append(fields[: len(self._columns)])
                 good_rows.append(self._rows + rows)
             used_lines = record.end_line
             if rows == self._rows_per_partition:
@@ -387,9 +423,20 @@ class _CsvReader:
         if not used_lines:
             return None
         size = len("".join(lines[:used_lines]).encode("utf-8", errors="surrogateescape"))
-        content = written_again(good, *self._marks)
+        content = written_again(good, *self._block_marks)
         numbers = np.array(good_rows, dtype=np.int64)
         return _Block(content, size, rows, used_lines, good[0] if good else [], numbers, misfits)
+
+    def _fault_of(self, fields: list[str]) -> str | None:
+        """Why a record is no row although it can be read."""
+        columns = len(self._columns)
+        if len(fields) != columns + self._dialect.trailing:
+            return "too_few_fields" if len(fields) < columns + self._dialect.trailing else "too_many_fields"
+        if any(field.strip() for field in fields[columns:]):
+            return "too_many_fields"
+        if self._repeated_headers and [fields[0].removeprefix(_MARK), *fields[1:columns]] == self._columns:
+            return "repeated_header"
+        return None
 
     def _require_end_is_known(self, lines: list[str], first_line: int) -> None:
         """Refuse a record with text after a closing quote, unless it is one line whose quotes are all closed."""
@@ -454,7 +501,7 @@ class _CsvReader:
         if not in_question:
             return set()
         size = (len(self._columns), len(frame))
-        found = columns_with_marked_numbers(block.content, *self._marks, in_question, *size)
+        found = columns_with_marked_numbers(block.content, *self._block_marks, in_question, *size)
         return {self._columns[place] for place in found}
 
     def _losing_texts(self, block: _Block, frame: pd.DataFrame) -> set[str]:
@@ -513,6 +560,7 @@ class _CsvReader:
             self._pending += content
             if not content:
                 self._is_end = True
+                self._pending = self._pending.rstrip(_END_OF_TEXT)
                 if self._pending and not self._pending.endswith(b"\n"):
                     self._pending += b"\n"
 
@@ -548,7 +596,7 @@ class _Utf8:
 
 
 def _lines(content: bytes) -> list[str]:
-    return list(io.StringIO(content.decode("utf-8", errors="surrogateescape"), newline="\n"))
+    return lines_of(content.decode("utf-8", errors="surrogateescape"))
 
 
 def _is_number(text: str) -> bool:

@@ -57,7 +57,9 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
         exhausted = True  # the last record asks for a line that is not there
 
     blank = " \t".replace(delimiter, "") + "\r\n"
-    reader = csv.reader(feed(), delimiter=delimiter, quotechar=quote, escapechar=escape)
+    # csv knows delimiters of one sign only. With a longer one it finds where records end; the fields are cut below.
+    reader = csv.reader(feed(), delimiter=delimiter[-1], quotechar=quote, escapechar=escape)
+    cuts_fields = len(delimiter) > 1
     consumed = 0
     while consumed < len(lines):
         fields: list[str] | None
@@ -77,7 +79,7 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
             fault = "undecodable_text"
         elif quote in raw and not exhausted and not a_record.fullmatch(raw):
             fault = TEXT_AFTER_QUOTE
-        elif escape and escape in raw and not fault:
+        elif (cuts_fields or (escape and escape in raw)) and not fault:
             fields = [_unescaped(match, delimiter, quote, escape) for match in a_field.finditer(raw)]
         yield Record(None if fault else fields, fault, first, consumed, exhausted)
 
@@ -89,14 +91,17 @@ def _patterns(delimiter: str, quote: str, escape: str | None) -> tuple[re.Patter
     escaped = f"|{back}." if escape else ""
     blanks = " \t".replace(delimiter, "")
     inside = f"(?:[^{mark}{back}]|{mark}{mark}{escaped})*+"
-    outside = rf"(?:[^{comma}\r\n{back}]{escaped})*+"
+    before = rf"(?!{comma})" if len(delimiter) > 1 else ""
+    outside = rf"(?:{before}[^{'' if before else comma}\r\n{back}]{escaped})*+"
     field = f"(?:{mark}(?P<quoted>{inside}){mark}[{blanks}]*|(?!{mark})(?P<plain>{outside}))"
     unnamed = field.replace("?P<quoted>", "?:").replace("?P<plain>", "?:")
     record = rf"{unnamed}(?:{comma}{unnamed})*+\r?\n?"
     return re.compile(rf"(?:^|{comma}){field}", re.DOTALL), re.compile(record, re.DOTALL)
 
 
-def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str) -> str:
+def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str | None) -> str:
+    if escape is None:
+        return match["plain"] if match["quoted"] is None else match["quoted"].replace(2 * quote, quote)
     comma, mark, back = re.escape(delimiter), re.escape(quote), re.escape(escape)
     after_escape = f"{back}([{mark}{back}{comma}])"
     if match["quoted"] is None:
@@ -108,7 +113,7 @@ def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -
     """Where text follows a closing quote: line from 0, column from 1."""
     a_field, _ = _patterns(delimiter, quote, escape)
     place = 0
-    while (match := a_field.match(text, place)) and text[match.end() : match.end() + 1] == delimiter:
+    while (match := a_field.match(text, place)) and text.startswith(delimiter, match.end()):
         place = match.end()
     place = match.end() if match else place
     return text.count("\n", 0, place), place - text.rfind("\n", 0, place)
@@ -118,11 +123,10 @@ def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
     """Where the quote is that opens the field which a text ends in: line from 0, column from 1."""
     opened, is_open = 0, False
     for place in (match.start() for match in re.finditer(re.escape(quote), text)):
-        before = text[place - 1 : place]
-        doubled = not is_open and before == quote and place - 1 > opened
+        doubled = not is_open and text.endswith(quote, 0, place) and place - 1 > opened
         if is_open or doubled:
             is_open = not is_open
-        elif before in ("", delimiter, "\n"):  # elsewhere a quote is a sign like any other
+        elif not place or text.endswith((delimiter, "\n"), 0, place):  # elsewhere a quote is a sign like any other
             opened, is_open = place, True
     return text.count("\n", 0, opened), opened - text.rfind("\n", 0, opened)
 
@@ -173,6 +177,43 @@ def _quotes_are_regular(
     after = content[closing + 1]
     ends = (after == ord(delimiter)) | (after == _NEWLINE) | (after == _RETURN) | (after == ord(quote))
     return bool(begins.all() and ends.all())
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, with their line ends."""
+    return list(io.StringIO(text, newline="\n"))
+
+
+def has_line(content: bytes, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
+    """Whether one of the records that end there is exactly one of these lines.
+
+    Several times faster than a search through the bytes: few records are as long, and fewer begin so.
+    """
+    starts = np.concatenate([[0], newlines[:-1] + 1])
+    sizes = newlines + 1 - starts
+    signs = np.frombuffer(content, dtype=np.uint8)
+    return any(_begins_with(signs, starts[sizes == len(line)], line) for line in lines)
+
+
+def _begins_with(signs: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], line: bytes) -> bool:
+    for place, sign in enumerate(line):
+        if not len(starts):
+            break
+        starts = starts[signs[starts + place] == sign]
+    return bool(len(starts))
+
+
+def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[bytes, Plain] | None:
+    """A block without the last delimiters of each record; None where some record has a value after them."""
+    signs = np.frombuffer(content, dtype=np.uint8)
+    ends = structure.newlines - (signs[np.maximum(structure.newlines - 1, 0)] == _RETURN)
+    places = np.concatenate([ends - place for place in range(1, count + 1)])
+    if places.min() < 0 or not structure.delimiters[places].all():
+        return None
+    kept = np.ones(len(signs), dtype=bool)
+    kept[places] = False
+    newlines = structure.newlines - count * np.arange(1, len(structure.newlines) + 1)
+    return signs[kept].tobytes(), Plain(newlines, structure.delimiters[kept], structure.has_quotes)
 
 
 def is_clean_text(block: bytes) -> bool:

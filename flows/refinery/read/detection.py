@@ -38,6 +38,10 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
 )
+# The first column's name in a header of CSV. No JSON begins so: in it, only these three words come without quotes.
+_NAME_IN_BRACKETS = re.compile(
+    r"""(\[(?!(true|false|null)\b)[^\W\d][^]\[{}"',;:]*\]|\{[^\W\d][^]\[{}"',;:]*\})[ ]*([,;\t|~^]|\r?\n|\Z)"""
+)
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r\f\x1b"})
 _MAX_CONTROL_FRACTION = 0.05
@@ -60,6 +64,7 @@ def detect(
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
     """
+    head = head.rstrip(b"\x1a") if is_whole else head  # DOS ends a text so
     binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
@@ -71,7 +76,7 @@ def detect(
         raise EmptyFile("the file holds nothing but blank lines")
     if declared != "auto":
         return declared
-    return _text_type(text, is_whole)
+    return text_type(text, is_whole)
 
 
 def _agreed(found: Literal["parquet", "xlsx"] | None, declared: FormatType) -> TableType:
@@ -144,17 +149,24 @@ def _what_it_may_be(head: bytes) -> str:
     for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
         if not head[start::2].strip(b"\0") and head[1 - start :: 2].isascii():
             return f"UTF-16 without a byte order mark ({where}); write `encoding: {encoding}` under `format`"
+    others = head.replace(head[place : place + 1], b"")
+    if head[place] and not _control_fraction(others) and head.count(head[place]) >= head.count(b"\n"):
+        written = f'`delimiter: "\\x{head[place]:02x}"` under `format`'
+        return f"text with a control character between its fields ({where}); write {written}"
     return f"binary data of no known format ({where})"
 
 
 def _control_fraction(head: bytes) -> float:
-    return 1 - len(head.translate(None, _CONTROL_BYTES)) / max(1, len(head))
+    return (len(head) - len(head.translate(None, _CONTROL_BYTES))) / max(1, len(head))
 
 
-def _text_type(text: str, is_whole: bool) -> TableType:
+def text_type(text: str, is_whole: bool) -> TableType:
+    """CSV, JSON or JSON Lines, by a text's beginning."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")
+    if _NAME_IN_BRACKETS.match(beginning):
+        return "csv"
     if beginning.startswith("["):
         return "json"
     if not beginning.startswith("{"):

@@ -14,13 +14,18 @@ RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})
 
 
 def check_header(
-    names: Sequence[str], limits: Limits, where: str = "", place_of: Callable[[int], str] = "column {}".format
+    names: Sequence[str],
+    limits: Limits,
+    where: str = "",
+    place_of: Callable[[int], str] = "column {}".format,
+    hint: str | None = None,
 ) -> None:
     """Refuse a header that does not name each column once.
 
     Args:
         where: where in the file the header is, to begin a message with.
         place_of: how a message calls a column, by its number from 1.
+        hint: what may be the cause of a column without a name, and the line to write.
 
     Raises:
         TooManyColumns, HeaderInvalid
@@ -29,8 +34,9 @@ def check_header(
         raise TooManyColumns(f"{where}{len(names)} columns; at most {limits.max_columns} are read")
     for place, name in enumerate(names, start=1):
         if not name.strip():
-            hint = " (pandas writes its index so: use index=False)" if place == 1 else ""
-            raise HeaderInvalid(f"{where}{place_of(place)} has no name{hint}")
+            known = "pandas writes its index so: use index=False" if place == 1 else None
+            usual = "name it in the file; if the header is on a later line, write `skip_lines` under `format`"
+            raise HeaderInvalid(f"{where}{place_of(place)} has no name; {hint or known or usual}")
     for first, count in Counter(names).most_common(1):
         if count > 1:
             places = [place_of(place) for place, name in enumerate(names, start=1) if name == first]

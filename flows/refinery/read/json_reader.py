@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.columns import TEXT_TYPES, RowBuffer
-from flows.refinery.read.csv_numbers import is_kept_by_float
+from flows.refinery.read.csv_numbers import is_written_by_float
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.json_forms import require_row
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
@@ -137,7 +137,7 @@ class _JsonRows:
         if _LONG_NUMBER.search(raw):
             written = _AS_WRITTEN.decode(raw)
             undeclared = (name for name, cell in value.items() if name not in self._declared and _is_number(cell))
-            names += [name for name in undeclared if not is_kept_by_float(written[name])]
+            names += [name for name in undeclared if not is_written_by_float(written[name])]
         if (math.inf in cells or -math.inf in cells) and "Infinity" not in raw:
             names += [name for name, cell in value.items() if type(cell) is float and math.isinf(cell)]
         return names

@@ -85,6 +85,8 @@ class SourceFormat:
             the contract does not name.
         sheet: the sheet that was read; None for other formats than XLSX.
         other_sheets: the workbook's other visible ones.
+        merged_ranges: ranges of merged cells in the sheet.
+        layout_fault: the one cause why most rows of a CSV do not fit its header, or the header not the contract.
     """
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
@@ -96,6 +98,8 @@ class SourceFormat:
     is_decimal_proven: bool = True
     sheet: str | None = None
     other_sheets: tuple[str, ...] = ()
+    merged_ranges: int = 0
+    layout_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,10 @@ class NoTable(FileRejected):
     """The file matches no dataset's contract, and its text is hardly a table with a header."""
 
 
+class LayoutUnfit(FileRejected):
+    """Most rows of a CSV file do not fit its header, or its header not the contract, for one cause that is named."""
+
+
 class JsonBroken(FileRejected):
     """The JSON document breaks off or is malformed outside of its rows."""
 

@@ -44,6 +44,7 @@ from flows.refinery.read.xlsx_unusable_cells import (
 from flows.refinery.suggestions import did_you_mean
 
 _MAX_PARTS = 10_000
+_MAX_MERGED = 100_000  # ranges; more are not counted
 _PIECE_BYTES = 1 << 18
 _MAX_TAG_BYTES = 1 << 20
 # zipfile raises NotImplementedError for a compression or encryption that it cannot read.
@@ -60,15 +61,15 @@ def read_xlsx(
 ) -> Iterator[Partition]:
     """Read one sheet. Its first row that is not blank, after `skip_lines`, is the header; blank rows are no rows.
 
-    Whole numbers come as integers: XLSX knows only one kind of number.
+    Whole numbers come as integers: XLSX knows only one kind of number. Of merged cells the first has the value.
 
     Raises:
         FormatNotAllowed, WorkbookBroken, FileTooLarge, SheetMissing, EmptyFile, HeaderInvalid, TooManyColumns,
         TooManyRows
     """
-    faults = _require_harmless(file, limits)
+    faults, merged_tags = _require_harmless(file, limits)
     file.seek(0)
-    name, others, sheet = _sheet_rows(file, contract)
+    name, others, merged_ranges, sheet = _sheet_rows(file, contract, counts_merged=0 < merged_tags <= _MAX_MERGED)
     errors = unusable_cells_of(name, faults, lambda part: _content(file, part)) if faults else UnusableCells()
     rows = enumerate(sheet, start=1)
     for _ in range(contract.format.skip_lines):
@@ -80,7 +81,9 @@ def read_xlsx(
     if errors.of(number):
         raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
     names = _names(header, number, limits)
-    found = SourceFormat(type="xlsx", compression=compression, sheet=name, other_sheets=tuple(others))
+    found = SourceFormat(
+        type="xlsx", compression=compression, sheet=name, other_sheets=tuple(others), merged_ranges=merged_ranges
+    )
     pending = RowBuffer(contract, limits, found)
     yield from _partitions(rows, names, errors, contract, min(rows_per_partition, limits.max_rows), pending)
     if not pending.total:
@@ -201,15 +204,20 @@ def _cell(column: int, row: int) -> str:
     return f"{letters}{row}"
 
 
-def _sheet_rows(file: IO[bytes], contract: Contract) -> tuple[str, list[str], Iterator[list[Any]]]:
-    """The sheet's name, those of the other visible ones, and its rows; cells with an error are empty in them."""
+def _sheet_rows(
+    file: IO[bytes], contract: Contract, *, counts_merged: bool
+) -> tuple[str, list[str], int, Iterator[list[Any]]]:
+    """The sheet's name, those of the other visible ones, its ranges of merged cells where `counts_merged`, and its
+    rows; cells with an error are empty in them."""
     try:
         workbook = CalamineWorkbook.from_filelike(file)
         sheets = [sheet for sheet in workbook.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
         visible = [sheet.name for sheet in sheets if sheet.visible == SheetVisibleEnum.Visible]
         name = _sheet_name(visible, [sheet.name for sheet in sheets], contract.format.sheet)
         others = [other for other in visible if other != name]
-        return name, others, iter(workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+        sheet = workbook.get_sheet_by_name(name)
+        merged_ranges = len(sheet.merged_cell_ranges or ()) if counts_merged else 0
+        return name, others, merged_ranges, iter(sheet.to_python(skip_empty_area=False))
     except (FileRejected, MemoryError):
         raise
     except BaseException as error:
@@ -235,20 +243,20 @@ def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
 # --- before unpacking ---------------------------------------------------------------------------------------
 
 
-def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, UnusableCells]:
+def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, UnusableCells], int]:
     """Unpack every part in small pieces, keeping nothing, and count what the reader would have to hold.
 
     The sizes that a ZIP archive itself gives may be false, and a sheet with two cells can span 17 thousand million.
 
     Returns:
-        by the names of the parts that have any, their cells with errors.
+        by the names of the parts that have any, their cells with errors; how many ranges of merged cells there are.
     """
     archive = _archive(file)
     parts = archive.infolist()
     left = limits.max_workbook_bytes
     faults: dict[str, UnusableCells] = {}
     texts = SharedTexts()
-    most_cells = 0
+    most_cells = merged_tags = 0
     for part in parts:
         extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
         for piece in _pieces(archive, part):
@@ -266,11 +274,12 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> dict[str, UnusableCell
         if extent.errors:
             faults[part.filename.lower()] = extent.errors
         most_cells = max(most_cells, extent.cell_tags)
+        merged_tags += extent.merged_tags
     texts.require_honest_claim()
     if texts.longest * most_cells > limits.max_workbook_bytes:
         for part in parts:
             texts.require_few(_pieces(archive, part), limits.max_workbook_bytes)
-    return faults
+    return faults, merged_tags
 
 
 def _archive(file: IO[bytes]) -> zipfile.ZipFile:
@@ -314,7 +323,7 @@ class _Extent:
         self._row = 0
         self._tail = b""
         self._last_row = self._last_cell_row = self._last_column = 0
-        self.cell_tags = self._references = self._rows = 0
+        self.cell_tags = self.merged_tags = self._references = self._rows = 0
         self._cells_in_row = self._most_cells_in_a_row = 0
 
     def look_at(self, piece: bytes) -> None:
@@ -324,6 +333,7 @@ class _Extent:
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
+        self.merged_tags += text.count(b"mergeCell ")
         may_err = may_have_unusable_cells(text)
         start = None
         for match in _ROW_OR_CELL.finditer(text):

@@ -13,8 +13,10 @@ import pandas as pd
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import BadRows, Contract
 from flows.refinery.read.partition import SourceFormat
+from flows.refinery.read.rejections import LayoutUnfit, TextUndecodable
 from flows.refinery.validate.expectations import Verdict
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
+from flows.refinery.validate.near_misses import near_misses
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
@@ -54,20 +56,27 @@ def unjudged_check(rule: Rule) -> Check:
 
 
 def sheet_checks(found: SourceFormat) -> list[Check]:
-    """Which sheet of a workbook was read, and which others it has; empty where the file is no workbook."""
+    """Which sheet of a workbook was read, which others it has, and whether cells are merged, which leaves all but the
+    first of them missing; empty where the file is no workbook."""
     if found.sheet is None:
         return []
-    observed = {"sheet": found.sheet, "other_sheets": list(found.other_sheets[:_MAX_SHEETS])}
+    observed: dict[str, Any] = {"sheet": found.sheet, "other_sheets": list(found.other_sheets[:_MAX_SHEETS])}
+    if found.merged_ranges:
+        observed["merged_ranges"] = found.merged_ranges
     check = failed_check("sheet", "decode", severity="info", observed=observed)
     return [check.model_copy(update={"success": True})]
 
 
-def row_rule_check(rule: RowRule, rows: int, broken: int) -> Check:
-    """The check of a rule of type or presence that rows broke."""
+def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
+    """The check of a rule of type or presence that rows broke.
+
+    Args:
+        hint: what to write into the contract.
+    """
     name = rule.id.split("(", 1)[0]
     kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"
     column = rule.columns[0] if len(rule.columns) == 1 else None
-    return failed_check(rule.id, kind, name, column=column, rows_evaluated=rows, rows_failing=broken)
+    return failed_check(rule.id, kind, name, column=column, rows_evaluated=rows, rows_failing=broken, expected=hint)
 
 
 def failed_check(rule: str, kind: str, expectation: str | None = None, **found: Any) -> Check:
@@ -93,7 +102,8 @@ def judge_columns(
         severity = "critical" if policy == "freeze" else "warning"
         checks.append(failed_check(rule, "columns", severity=severity, observed=seen, expected=known))
         if policy == "freeze":
-            message = f"the file {fault.format(column_list(names))}"
+            hint = near_misses(missing, [name for name in seen if name not in known]) if names is missing else ""
+            message = f"the file {fault.format(column_list(names))}{hint}"
             reasons.append(RejectionReason(code=rule, message=message, observed=seen, expected=known))
     for gx_rule in rules:
         absent = gx_rule.columns_missing(plan.file_columns, plan.columns)
@@ -117,13 +127,14 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
     )
 
 
-def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int) -> list[RejectionReason]:
+def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int, hints: Sequence[str] = ()) -> list[RejectionReason]:
     """Why so many bad rows reject the file; empty where the contract allows them."""
     fraction = bad / rows if rows else 0.0
+    hint = "".join(f"; {hint}" for hint in hints)
     reasons = []
 
     def add(code: str, allowed: str, observed: float, expected: float) -> None:
-        message = f"{bad} of {rows} rows ({percent(fraction)}) are bad; the contract allows {allowed}"
+        message = f"{bad} of {rows} rows ({percent(fraction)}) are bad; the contract allows {allowed}{hint}"
         reasons.append(RejectionReason(code=code, message=message, observed=observed, expected=expected))
 
     if bad and limits.policy == "reject_file":
@@ -133,9 +144,24 @@ def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int) -> list[RejectionR
     if limits.max_count is not None and bad > limits.max_count:
         add("bad_rows.max_count", f"at most {limits.max_count}", bad, limits.max_count)
     if bad and bad == rows and not reasons:
-        message = f"no row is good: all {rows} break a rule; compare the file with the contract"
+        message = f"no row is good: all {rows} break a rule; compare the file with the contract{hint}"
         reasons.append(RejectionReason(code="no_good_row", message=message, observed=0, expected=1))
     return reasons
+
+
+def first_cause(
+    reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
+) -> list[RejectionReason]:
+    """What explains the reasons for a rejection, where one thing does: how the file is laid out, or its encoding."""
+    lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
+    if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
+        message = f"{found.layout_fault} in the contract"
+        return [RejectionReason(code=LayoutUnfit.code, message=message, part="read")]
+    undecodable = misfits.get("undecodable_text", 0)
+    if 2 * undecodable > rows:
+        message = f"{undecodable} of {rows} rows are not {found.encoding}; write the right `encoding` under `format`"
+        return [RejectionReason(code=TextUndecodable.code, message=f"{message} in the contract", part="read")]
+    return []
 
 
 def rejects(rule: Rule) -> bool:

@@ -27,6 +27,7 @@ _SHORT_HOUR = r"^(\s*[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ])([0-9]:)"
 _SINCE_EPOCH = r"^(?P<sign>-?)0*(?P<whole>[0-9]{1,18}?)(?:\.(?P<fraction>[0-9]*))?$"
 _UTC_ALONE = r"(?:^|[^A-Za-z/_])(?:UTC|GMT)(?:$|[^A-Za-z/_+0-9-])"
 _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*")
+_IN_UTC = pd.DatetimeTZDtype("us", "UTC")
 _SAFE_DIGITS = 18  # every integer of so many digits fits 64 bits
 _FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 _LAST_YEAR = 9999
@@ -169,7 +170,8 @@ def _read_by_format(text: pd.Series, written: str) -> pd.Series:
     if not named.any():
         return moments
     by_name = {value: _moment_by_zone_name(value, written) for value in text[named].unique()}
-    return moments.where(~named, pd.to_datetime(text.map(by_name), utc=True).astype(moments.dtype))
+    others = pd.to_datetime(text.map(by_name), utc=True).astype(_IN_UTC)
+    return moments.astype(_IN_UTC).where(~named, others)
 
 
 def _moment_by_zone_name(text: str, written: str) -> Any:

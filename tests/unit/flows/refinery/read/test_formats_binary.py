@@ -385,6 +385,16 @@ def test_error_cells_of_another_sheet_do_not_count(tmp_path: Path) -> None:
     assert [misfit.row_number for misfit in misfits(read_bytes(tmp_path, content, contract))] == [1]
 
 
+def test_the_ranges_of_merged_cells_are_counted(tmp_path: Path) -> None:
+    book = openpyxl.load_workbook(io.BytesIO(workbook([["id", "v"], [1, "a"], [2, None], [3, "b"]])))
+    book.worksheets[0].merge_cells("B2:B3")
+    content = io.BytesIO()
+    book.save(content)
+    (partition,) = read_bytes(tmp_path, content.getvalue())
+    assert partition.source_format.merged_ranges == 1
+    assert partition.frame["v"].isna().tolist() == [False, True, False]
+
+
 def test_error_cells_are_found_where_the_sheet_gives_no_places(tmp_path: Path) -> None:
     places = re.compile(rb' r="[A-Z]*[0-9]+"')
     content = repacked(with_errors([["id", "v"], [1, 2], [3, "#REF!"]]), lambda part: places.sub(b"", part))

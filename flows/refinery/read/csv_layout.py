@@ -1,0 +1,203 @@
+"""Whether the rows of a CSV fit its header; if not, the one cause, with the line to write into a contract."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.read.csv_dialect import DELIMITERS, CsvDialect, SampleRecord, names_of, sample_records
+from flows.refinery.read.detection import text_type
+from flows.refinery.read.rejections import NoTable
+
+_RARE_DELIMITERS = (*DELIMITERS, "~", "^", "\x01")
+_LONG_DELIMITERS = ("||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
+_VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
+_MAX_LINES_BEFORE_HEADER = 50
+_REGULAR = 0.9  # of the rows must have as many fields, to be called a table
+
+
+def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_line: int) -> str | None:
+    """Name the one cause why most rows do not fit the header, or why the header lacks the contract's columns.
+
+    Args:
+        sample: the file's beginning, header first, in whole lines.
+        first_line: the file's line on which the sample begins, from 1.
+    """
+    records = sample_records(sample, dialect.delimiter, contract.format)
+    if not records or _fits(records, dialect, contract):
+        return None
+    if contract.format.type == "csv" and text_type(sample, is_whole=False) != "csv":
+        return "the file is JSON; write `type: auto` under `format`"
+    return (
+        _other_start_or_delimiter(sample, dialect, contract, first_line)
+        or _end_of_rows(records, contract, first_line)
+        or (_start_of_header(records[0].fields) if contract.columns else None)
+    )
+
+
+def require_table(sample: str, dialect: CsvDialect, contract: Contract, fault: str | None) -> None:
+    """Refuse text that is hardly a table: where no contract names the columns, any text could be taken for one.
+
+    Args:
+        sample: the file's beginning, header first, in whole lines.
+        fault: what `layout_fault` found.
+
+    Raises:
+        NoTable: with what to declare.
+    """
+    fault = fault or _doubt(sample, dialect, contract)
+    if fault:
+        raise NoTable(f"this may be no table: {fault}, in a contract for such files")
+
+
+def _fits(records: Sequence[SampleRecord], dialect: CsvDialect, contract: Contract) -> bool:
+    header, *rows = (record.fields for record in records)
+    if contract.format.header:
+        names = names_of(header, dialect.trailing)
+        is_named = all(name.strip() for name in names)
+        if not is_named or _required(contract) - set(names) or (len(names) == 1 and not contract.columns):
+            return False
+    else:
+        names, rows = list(contract.columns), [header, *rows]
+    return 2 * sum(len(row) == len(names) + dialect.trailing for row in rows) >= len(rows)
+
+
+def _required(contract: Contract) -> set[str]:
+    return {name for name, column in contract.columns.items() if column.required}
+
+
+# --- another delimiter, or lines before the header --------------------------------------------------------------------
+
+
+def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contract, first_line: int) -> str | None:
+    given = contract.format
+    found: list[tuple[int, bool, int, str]] = []
+    for mark in dict.fromkeys([dialect.delimiter, *_LONG_DELIMITERS, *_RARE_DELIMITERS]):
+        if mark in sample and given.quote not in mark and given.escape != mark:
+            records = sample_records(sample, mark, given)
+            start = _start_of_table(records, contract)
+            if start is not None:
+                found.append((records[start].line, mark != dialect.delimiter, -len(mark), mark))
+    if not found:
+        return None
+    line, is_other, _, mark = min(found)
+    lines = [f"skip_lines: {first_line + line - 1}"] if line and given.header else []
+    if is_other and (given.delimiter or mark not in DELIMITERS or not line):
+        lines.append(f"delimiter: {json.dumps(mark)}")
+    if not lines:
+        return None
+    what = f"the header seems to be on line {first_line + line}" if line else "another delimiter is in most lines"
+    return f"{what}; write {' and '.join(f'`{text}`' for text in lines)} under `format`"
+
+
+def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int | None:
+    """The record that is the header of all that follow; None where there is no such record."""
+    fields = [record.fields for record in records]
+    if not contract.format.header:
+        return 0 if _is_regular(fields, len(contract.columns)) else None
+    for start, header in enumerate(fields[:_MAX_LINES_BEFORE_HEADER]):
+        if contract.columns:
+            if _required(contract) <= set(header) and contract.columns.keys() & set(header):
+                return start
+        elif _is_header(header, fields[:start], fields[start + 1 :]):
+            return start
+    return None
+
+
+def _is_header(header: list[str], before: list[list[str]], rows: list[list[str]]) -> bool:
+    names = [name.strip() for name in header]
+    if len(names) < 2 or not rows or not all(names) or len(set(names)) < len(names):
+        return False
+    if any(_VALUE.fullmatch(name) for name in names) or not _is_regular(rows, len(names)):
+        return False
+    if not before:
+        return True
+    widths = {_width(record) for record in before}
+    return len(names) not in widths and (widths == {1} or any(_VALUE.fullmatch(field) for row in rows for field in row))
+
+
+def _is_regular(rows: list[list[str]], width: int) -> bool:
+    return sum(len(row) == width for row in rows) >= _REGULAR * len(rows)
+
+
+def _width(record: list[str]) -> int:
+    """How many fields a record has without the empty ones at its end."""
+    return max((place for place, field in enumerate(record, start=1) if field.strip()), default=0)
+
+
+# --- one field too many, or too few -----------------------------------------------------------------------------------
+
+
+def _end_of_rows(records: Sequence[SampleRecord], contract: Contract, first_line: int) -> str | None:
+    header, *rows = (record.fields for record in records)
+    by_columns = (
+        "name all columns under `columns`, and write"
+        f" `skip_lines: {first_line + records[0].line}` and `header: false` under `format`"
+    )
+    if not contract.format.header:
+        header, rows, by_columns = list(contract.columns), [header, *rows], "name all columns under `columns`"
+    if rows and _is_regular(rows, len(header) + 1):
+        if not any(row[-1].strip() for row in rows if len(row) == len(header) + 1):
+            return (
+                "each row ends with a delimiter, the header does not; write `trailing_delimiter: true` under `format`"
+            )
+        return (
+            "each row has one field more than the header, as where R writes row names (in R: row.names = FALSE);"
+            f" {by_columns}"
+        )
+    if rows and not header[-1].strip() and _is_regular(rows, len(header) - 1):
+        return f"the header ends with a delimiter, the rows do not; {by_columns}"
+    return None
+
+
+def _start_of_header(header: Sequence[str]) -> str | None:
+    first = header[0].strip("\ufeff \t")
+    if _VALUE.fullmatch(first):
+        return (
+            "the header begins with a number or a date; if there is none, name the `columns`, and write"
+            " `header: false` under `format`"
+        )
+    if first.startswith(("//", "--", "/*")):
+        return (
+            "the file begins with a comment; write `skip_lines: 1`, or how many lines come before the header, under"
+            " `format`"
+        )
+    return None
+
+
+# --- any text ---------------------------------------------------------------------------------------------------------
+
+
+def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
+    """What speaks against a table although most rows fit the header, or the fallback where nothing explains them."""
+    given = contract.format
+    records = sample_records(sample, dialect.delimiter, given)
+    header, *rows = [record.fields for record in records] or [[]]
+    names = names_of(header, dialect.trailing)
+    if header and (fault := _start_of_header(header)):
+        return fault
+    if 2 * sum(len(row) == len(names) + dialect.trailing for row in rows) < len(rows):
+        return (
+            "most rows have not as many fields as the header; write `skip_lines: 1`, or how many lines come before the"
+            " header, or the right `delimiter`, under `format`"
+        )
+    header = [name.strip("\ufeff") for name in header]
+    if any(header == [field.strip("\ufeff") for field in row] for row in rows):
+        return "the header comes again as a row; send the files one by one, or declare their columns"
+    if len(names) > 1:
+        for mark in DELIMITERS:
+            lengths = {len(record.fields) for record in sample_records(sample, mark, given)}
+            if mark != dialect.delimiter and len(lengths) == 1 and lengths != {1}:
+                return (
+                    f"both {dialect.delimiter!r} and {mark!r} may be the delimiter; write the right one as `delimiter`"
+                    " under `format`"
+                )
+        return None
+    for mark in _RARE_DELIMITERS:
+        widths = [len(record.fields) for record in sample_records(sample, mark, given)]
+        if mark in sample and 2 * sum(width > 1 for width in widths) >= len(widths):
+            written = f"`delimiter: {json.dumps(mark)}`"
+            return f"there is one column, with {mark!r} in most rows; write {written} under `format`"
+    return None

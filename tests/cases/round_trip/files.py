@@ -1,0 +1,18 @@
+"""One random file of any format."""
+
+from __future__ import annotations
+
+from random import Random
+
+from tests.cases.round_trip.csv_files import csv_file
+from tests.cases.round_trip.table import Written
+from tests.cases.round_trip.typed_files import json_file, parquet_file, xlsx_file
+
+_FORMATS = (csv_file, csv_file, csv_file, json_file, json_file, parquet_file, xlsx_file)
+
+
+def a_file(seed: int, number: int) -> tuple[Written, int]:
+    """A file of a seed, and with how many rows per partition it is read."""
+    random = Random(f"{seed}:{number}")
+    written = random.choice(_FORMATS)(random)
+    return written, random.choice([2, 5, 100_000])
