@@ -261,6 +261,15 @@ def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
         ) from error
 
 
+def registry_host(ecr: Any, account_id: str) -> str:
+    """Return the host of an account's registry in the region of the client; its domain depends on the partition.
+
+    docs.amazonaws.cn/en_us/general/latest/gr/endpoints-arns.html (China's ends in amazonaws.com.cn)
+    """
+    china = ".cn" if ecr.meta.partition == "aws-cn" else ""
+    return f"{account_id}.dkr.ecr.{ecr.meta.region_name}.amazonaws.com{china}"
+
+
 def _registry_of(ecr: Any, repository_uri: str) -> tuple[str, bool]:
     """Return the registry's host and whether it speaks plain HTTP: the embedded cloud's own address replaces ECR's."""
     endpoint = urlsplit(str(ecr.meta.endpoint_url))

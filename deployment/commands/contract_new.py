@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from deployment.commands.user_paths import written_to
 from flows.refinery.contract.loading import CONTRACT_FILE
@@ -28,6 +29,7 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
     Raises:
         ContractExists: there is one, and `force` is not set.
         FileRejected: the sample cannot be read as a table.
+        NothingDecoded: none of its rows can be decoded.
         DatasetNameInvalid: no dataset can have this name.
         PathUnwritable: `contracts` cannot be written.
     """
@@ -61,6 +63,8 @@ def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> N
     else:
         line = "The sample has no rows, so every column is proposed as text."
     console.print(line, style="green" if rows and not undecodable else "yellow")
+    if proposal.profile.found.doubt:
+        console.print(f"Check this first: {escape(proposal.profile.found.doubt)}", style="yellow")
     console.print("It describes this sample only. Edit what you know better, then check it:")
     console.out(f"  sluice contract check {path.parent} {sample}")
 

@@ -247,7 +247,7 @@ class Deployment:
             self._console.out(f"The image is in the repository already: {recipe.tag}")
             return f"{uri}@{digest}"
         engine = images.find_engine()  # before anything is created
-        registry = f"{self._access.account_id}.dkr.ecr.{self._access.region}.amazonaws.com"
+        registry = images.registry_host(self._ecr, self._access.account_id)
         expected = f"{uri or f'{registry}/{images.repository_name(self._name)}'}:{recipe.tag}"
         if self._options.dry_run:
             self._console.out(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")

@@ -29,7 +29,8 @@ def up(console: Console, cloud: LocalCloud) -> None:
         with shown_steps(console) as on_step:
             running.enter_context(started_cloud(cloud, on_step))
         running.callback(console.print, "Stopping ...")
-        cloud.start_worker(WORK_POOL, settings_of(cloud.endpoints.outputs))
+        outputs = cloud.endpoints.outputs
+        cloud.start_worker(WORK_POOL, settings_of(outputs), role_arn=outputs["TaskRoleArn"])
         _greet(console, cloud.endpoints)
         _watch(console, cloud)
 

@@ -236,16 +236,18 @@ class LocalCloud:
             home, auth_string = self.state_dir / "prefect", self._prefect_options.auth_string
             self.prefect.wait_until(lambda: prefect_server.is_ready(home, port, auth_string), START_DEADLINE_SECONDS)
 
-    def start_worker(self, pool: str, environment: dict[str, str]) -> None:
+    def start_worker(self, pool: str, environment: dict[str, str], *, role_arn: str) -> None:
         """Start a Prefect worker for a process work pool, and wait until it polls.
 
-        Its flow runs get `environment` in addition to the cloud's.
+        Its flow runs get `environment` in addition to the cloud's, and the credentials of a role.
         """
         command = [
             *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
             *("--name", "local", "--install-policy", "never"),
         ]
-        self.worker = self._begin("Prefect worker", "worker", command, self.endpoints.environment | environment)
+        self.worker = self._begin(
+            "Prefect worker", "worker", command, self.endpoints.environment_of(role_arn) | environment
+        )
         log = self.worker.log_path
         self.worker.wait_until(lambda: _WORKER_READY in log.read_text(), START_DEADLINE_SECONDS)
 

@@ -59,9 +59,13 @@ class Endpoints:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the complete environment of a process that uses this cloud."""
+        """Return the complete environment of a process that uses this cloud as its root user."""
+        return self.environment_of("")
+
+    def environment_of(self, role_arn: str) -> dict[str, str]:
+        """Return the complete environment of a process that uses this cloud as a role."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
-        environment |= aws_environment(self.aws_endpoint_url, self.region)
+        environment |= aws_environment(self.aws_endpoint_url, self.region, role_arn=role_arn)
         if self.prefect_api_url:
             port = urlsplit(self.prefect_api_url).port or 80
             environment |= client_environment(self.state_dir / "prefect", port, self.prefect_auth_string)

@@ -34,14 +34,20 @@ def docker_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _DOCKER_VARIABLES if name in os.environ}
 
 
-def aws_environment(endpoint_url: str, region: str) -> dict[str, str]:
-    """Return what boto3 needs to reach the embedded cloud as its root user."""
-    return {
+def aws_environment(endpoint_url: str, region: str, *, role_arn: str = "") -> dict[str, str]:
+    """Return what boto3 needs to reach the embedded cloud as its root user, or as a role.
+
+    A role's credentials come from an endpoint, as in a task on ECS: boto3 fetches new ones before they expire.
+    """
+    root = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    of_role = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{endpoint_url}/v2/credentials/{role_arn.rpartition(':')[2]}",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "test",
+    }
+    return (of_role if role_arn else root) | {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -9,6 +9,7 @@ from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
+from deployment.prefect_setup.registration import RECONCILE_CREDENTIALS
 
 STACK_NAME = "sluice"
 WORK_POOL = PrefectNames(STACK_NAME).pool("local")
@@ -45,7 +46,8 @@ def bring_up(
     cloud.save_outputs(outputs)
     on_step("registering blocks and deployments in Prefect")
     register = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", "local"]
-    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS)
+    reconcile = cloud.endpoints.environment_of(outputs["ReconcileRoleArn"])["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS, environment={RECONCILE_CREDENTIALS: reconcile})
     return outputs
 
 

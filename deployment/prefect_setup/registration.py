@@ -10,6 +10,7 @@ from functools import partial
 
 from prefect.cli import app
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.exceptions import ObjectNotFound
 
 from blocks.aws import client_of
@@ -27,6 +28,9 @@ from flows.refinery.errors import TransientError
 
 FLOWS = ("process-upload", "reconcile", "explain-crash")
 """The flows that prefect.yaml makes a deployment of."""
+
+RECONCILE_CREDENTIALS = "SLUICE_RECONCILE_CREDENTIALS_URI"
+"""Set by the local cloud: where its process worker's runs of reconcile find the credentials of ReconcileRole."""
 
 _CODE_IN_IMAGE = "/app"
 _PAGE = 200
@@ -66,6 +70,8 @@ def register(stack: str, pool: str) -> Iterator[str]:
         SLUICE_RECONCILE_ROLE_ARN=outputs["ReconcileRoleArn"],
     )
     _deploy_all()
+    if uri := os.environ.get(RECONCILE_CREDENTIALS):
+        _reconcile_with_credentials_from(uri, names)
     yield from apply_limits(names, contracts)
     yield from automations.apply(names, automations.declared(names, automations.deadlines_of(contracts)))
 
@@ -100,6 +106,14 @@ def _deploy_all() -> None:
     except SystemExit as end:
         if end.code:
             raise DeploymentsRefused(f"prefect deploy --all ended with {end.code}") from None
+
+
+def _reconcile_with_credentials_from(uri: str, names: PrefectNames) -> None:
+    """Make runs of reconcile take their own role's credentials: a process has its worker's environment otherwise."""
+    with get_client(sync_client=True) as client:
+        deployed = client.read_deployment_by_name(names.deployment("reconcile"))
+        variables = {**deployed.job_variables, "env": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri}}
+        client.update_deployment(deployed.id, DeploymentUpdate(job_variables=variables))
 
 
 def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -34,6 +34,7 @@ from deployment.project_commands import CommandFailed
 from flows.pipeline.receipt import Receipt, receipt_key
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
+from tests.chain.boundary import make_boundary
 from tests.emulator.records import EXTENSIONS
 from tests.looking import looks
 from tests.privileges.calls import recorded
@@ -378,10 +379,11 @@ def running_chain(
                     "VisibilityTimeoutSeconds": str(VISIBILITY_TIMEOUT_SECONDS),
                     "MaxConcurrentTasks": "2",
                     "SweepSchedule": "rate(1 minute)",
+                    "PermissionsBoundaryArn": make_boundary(cloud, STACK_NAME),
                     **parameters,
                 },
                 timeouts=Timeouts(task_seconds=task_seconds, execution_seconds=3_600),
             )
-            cloud.start_worker(WORK_POOL, settings_of(outputs))
+            cloud.start_worker(WORK_POOL, settings_of(outputs), role_arn=outputs["TaskRoleArn"])
             with recorded(cloud, STACK_NAME):
                 yield Chain(cloud, outputs)

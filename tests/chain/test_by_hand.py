@@ -30,7 +30,7 @@ def processed(chain: Chain) -> dict[str, UploadMessage]:
 
 
 def test_an_object_without_an_event_is_published_by_hand(chain: Chain) -> None:
-    """The key is outside the watched prefix; the contract is the one given as a parameter."""
+    """The trigger ignores the folder; the contract is the one given as a parameter."""
     upload = chain.upload("incoming/_archive/2025.csv", good_orders(4))
     run = chain.run_by_hand(key=upload.key, dataset="orders")
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Published"), run["state"]

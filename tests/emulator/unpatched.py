@@ -67,6 +67,18 @@ def template_secrets() -> bool:
     return bool(normalized["secrets"] == [secret])
 
 
+def template_boundaries() -> bool:
+    """A role that a template makes has no permissions boundary."""
+    from ministack.services import iam
+    from ministack.services.cloudformation import provisioners
+
+    trusted = {"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [trusted]}
+    given = {"PermissionsBoundary": "arn:aws:iam::000000000000:policy/b", "AssumeRolePolicyDocument": trust}
+    name, _ = provisioners._RESOURCE_HANDLERS["AWS::IAM::Role"]["create"]("Role", given, "stack")
+    return not iam._roles[name].get("PermissionsBoundary")
+
+
 def task_roles() -> bool:
     """The credentials of a task's endpoint are of no session that STS knows."""
     from ministack.services import imds, sts
@@ -196,6 +208,16 @@ def version_ranges() -> bool:
     return (status, body) == (200, b"0123456789")
 
 
+def condition_keys() -> bool:
+    """A request to make a role does not state its boundary, and a conditional write does not state its condition."""
+    from ministack.core import iam_actions
+
+    params = {"RoleName": ["a"], "PermissionsBoundary": ["arn"]}
+    boundary = iam_actions.request_tag_context("iam", "iam:CreateRole", b"", params)
+    write = iam_actions.s3_service_context("s3:PutObject", {}, "/bucket/key", {"if-none-match": "*"})
+    return (boundary, write) == ({}, {})
+
+
 def _container_options() -> dict[str, Any]:
     from ministack.services import ecs
 
@@ -209,6 +231,7 @@ def _container_options() -> dict[str, Any]:
 STILL_NEEDED: dict[str, Callable[[], bool]] = {
     check.__name__: check
     for check in (
+        condition_keys,
         containers,
         docker_tasks,
         durability,
@@ -221,6 +244,7 @@ STILL_NEEDED: dict[str, Callable[[], bool]] = {
         schedules,
         run_task_sync,
         state_machine_role,
+        template_boundaries,
         template_secrets,
         task_roles,
         task_stop,

@@ -9,6 +9,7 @@ covers that with AWS's responses), and a change set also lists resources whose c
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -25,7 +26,9 @@ import pytest
 from deployment import PROJECT_ROOT
 from deployment.local.cloud import LocalCloud
 from deployment.local.environment import aws_environment
+from deployment.local.pipeline import settings_of
 from deployment.local.ports import free_port
+from deployment.project_commands import run_command
 from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 
@@ -114,7 +117,8 @@ class Checkout:
     def upload(self, stack: str, dataset: str, name: str, body: bytes) -> subprocess.CompletedProcess[str]:
         file = self.folder / name
         file.write_bytes(body)
-        return self.sluice("upload", str(file), "--dataset", dataset, "--stack", stack, *self.here)
+        of = ("--dataset", dataset) if dataset else ()
+        return self.sluice("upload", str(file), *of, "--stack", stack, *self.here)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +312,50 @@ def test_a_stack_whose_creation_failed_is_made_anew(checkout: Checkout) -> None:
     assert "no update leads out of that" not in anew.stdout  # --yes answers without asking
     assert anew.returncode == 0, anew.stdout
     assert checkout.stack("broken")["StackStatus"] == "CREATE_COMPLETE"
+
+
+# --- coming back --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(checkout: Checkout) -> None:
+    """As docs/deploy.md describes it: the old landing bucket, a copy of the old published bucket, then reconcile."""
+    s3 = checkout.cloud.client("s3")
+    assert checkout.deploy("first").returncode == 0
+    assert checkout.upload("first", "", "before.csv", _GOOD).returncode == 0
+    old = checkout.outputs("first")
+    assert checkout.sluice("destroy", "--stack", "first", *checkout.here, "--yes").returncode == 0
+    s3.put_object(Bucket=old["LandingBucket"], Key="incoming/missed.csv", Body=_GOOD)
+
+    anew = checkout.deploy("second", "--parameter", f"ExistingLandingBucket={old['LandingBucket']}")
+    assert anew.returncode == 0, anew.stdout
+    new = checkout.outputs("second")
+    for key in keys_of(s3, old["PublishedBucket"]):  # what `aws s3 sync` does
+        s3.copy_object(
+            Bucket=new["PublishedBucket"], Key=key, CopySource={"Bucket": old["PublishedBucket"], "Key": key}
+        )
+    adopted = receipts_of(s3, new["PublishedBucket"])
+    assert [one["source"]["key"] for one in adopted] == ["incoming/before.csv"]
+
+    run_command(
+        ["python", "-c", "from flows.reconcile import reconcile; reconcile(grace_minutes=0)"],
+        checkout.cloud.endpoints.environment_of(new["ReconcileRoleArn"]) | settings_of(new),
+        timeout_seconds=300,
+    )
+    assert eventually(lambda: len(receipts_of(s3, new["PublishedBucket"])) == 2, seconds=_MOMENT_SECONDS)
+    receipts = receipts_of(s3, new["PublishedBucket"])
+    assert all(one in receipts for one in adopted)
+    machine = checkout.cloud.client("stepfunctions").list_executions(stateMachineArn=new["StateMachineArn"])
+    assert len(machine["executions"]) == 1, "what was processed before is not processed again"
+    assert checkout.upload("second", "", "after.csv", _GOOD).returncode == 0
+
+
+def keys_of(s3: Any, bucket: str) -> list[str]:
+    return [one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def receipts_of(s3: Any, bucket: str) -> list[dict[str, Any]]:
+    keys = [key for key in keys_of(s3, bucket) if key.startswith("receipts/")]
+    return [json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys]
 
 
 # --- taking it away -----------------------------------------------------------------------------------------------

@@ -121,6 +121,7 @@ def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> N
 def test_the_databases_log_ends(template: Template) -> None:
     """RDS writes to /aws/rds/instance/IDENTIFIER/postgresql, and makes it without a retention if it is not there.
 
+    RDS for PostgreSQL database log files:
     docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_LogAccess.Concepts.PostgreSQL.html
     """
     database, logs = resource(template, "Database"), resource(template, "DatabaseLogs")["Properties"]
@@ -133,6 +134,7 @@ def test_the_databases_log_ends(template: Template) -> None:
 def test_the_database_can_grow_from_every_size_that_can_be_given(template: Template) -> None:
     """RDS wants the limit at least a tenth above the allocated storage.
 
+    Managing capacity automatically with Amazon RDS storage autoscaling:
     docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_PIOPS.Autoscaling.html
     """
     limit = resource(template, "Database")["Properties"]["MaxAllocatedStorage"]

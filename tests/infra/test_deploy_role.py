@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,22 @@ from typing import Any
 import cfnlint
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 
 from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.local.cloud import LocalCloud
+from tests.chain.boundary import BOUNDARY_TEMPLATE, make_boundary
 from tests.emulator.records import EXTENSIONS, decisions_of
 from tests.infra.template import listed, load_template, resource, resources_of, statements_of, text_of
 from tests.infra.waiting import eventually
+from tests.privileges.calls import Call
+from tests.privileges.compare import grants_of
 
 ROLE_TEMPLATE = TEMPLATE.with_name("github_role.yaml")
 ROLE = load_template(ROLE_TEMPLATE)
 POLICIES = resources_of(ROLE, "AWS::IAM::ManagedPolicy")
+BOUNDARIES = resources_of(load_template(BOUNDARY_TEMPLATE), "AWS::IAM::ManagedPolicy")
 MAX_POLICY_CHARACTERS = 6_144  # without white space: docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 
 # Permissions that CloudFormation's schemas name for what the template does not use: pattern → what that is.
@@ -120,7 +127,9 @@ def test_it_may_make_change_and_delete_what_the_template_holds(kind: str) -> Non
 def test_it_may_make_the_private_names_of_endpoints_in_every_region() -> None:
     """What ec2:CreateVpcEndpoint depends on; Route 53 is global, and its calls count as of us-east-1.
 
+    Actions, resources, and condition keys for Amazon EC2:
     docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html (dependent actions)
+    AWS global condition context keys:
     docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html (aws:RequestedRegion)
     """
     document = POLICIES["RolesAndNetworkPolicy"]["Properties"]["PolicyDocument"]
@@ -195,16 +204,17 @@ def characters_of(document: Mapping[str, Any]) -> int:
     return len("".join(text.split()))
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", [*POLICIES, *BOUNDARIES])
 def test_a_policy_fits_and_every_wildcard_has_its_reason(name: str) -> None:
-    document = POLICIES[name]["Properties"]["PolicyDocument"]
+    policy = (POLICIES | BOUNDARIES)[name]
+    document = policy["Properties"]["PolicyDocument"]
     assert characters_of(document) < MAX_POLICY_CHARACTERS
     wild = {
         statement["Sid"]
         for statement in statements_of(document)
         if any("*" in text_of(arn) for arn in listed(statement["Resource"]))
     }
-    assert wild == set(POLICIES[name]["Metadata"]["Sluice"]["WildcardReasons"])
+    assert wild == set(policy["Metadata"]["Sluice"]["WildcardReasons"])
 
 
 def test_it_can_neither_read_data_nor_widen_itself() -> None:
@@ -223,6 +233,7 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
 # --- in the local cloud -----------------------------------------------------------------------------------------
 
 ROLE_NAME = "github_deploys_piped"
+_ACCOUNT = "000000000000"
 # MiniStack asks about a change set that is named by its ARN as about "*"; on AWS it is the stack's, or its own ARN.
 _CHANGE_SETS = {
     "Effect": "Allow",
@@ -230,18 +241,44 @@ _CHANGE_SETS = {
     "Resource": "*",
 }
 _ANYBODY = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+_EVERYTHING = {"Effect": "Allow", "Action": ["s3:*", "iam:*", "sts:*"], "Resource": "*"}
 
 
 def policy_of(statement: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-@pytest.mark.cloud
-def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> None:
-    """IAM is enforced. What CloudFormation does on behalf of the role, the emulator does as root."""
-    with LocalCloud(tmp_path / "cloud", with_prefect=False, emulator_extensions=EXTENSIONS) as cloud:
-        provider = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
-        given = {"Repository": "owner/name", "StackName": "piped", "ProviderArn": provider}
+@dataclass(frozen=True)
+class Deployer:
+    """The deploying role in a local cloud, and the boundary that it must give to the roles that it makes."""
+
+    cloud: LocalCloud
+    boundary: str
+
+    def client(self, service: str, role: str = ROLE_NAME) -> Any:
+        """Return a client with the credentials of the deploying role, or of another one."""
+        arn = f"arn:aws:iam::{_ACCOUNT}:role/{role}"
+        lent = self.cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="pipeline")["Credentials"]
+        return self.cloud.client(
+            service,
+            aws_access_key_id=lent["AccessKeyId"],
+            aws_secret_access_key=lent["SecretAccessKey"],
+            aws_session_token=lent["SessionToken"],
+        )
+
+
+@pytest.fixture(scope="module")
+def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
+    """Create boundary and role with the shipped templates; IAM is enforced."""
+    folder = tmp_path_factory.mktemp("deployer") / "cloud"
+    with LocalCloud(folder, with_prefect=False, emulator_extensions=EXTENSIONS) as cloud:
+        boundary = make_boundary(cloud, "piped")
+        given = {
+            "Repository": "owner/name",
+            "StackName": "piped",
+            "ProviderArn": f"arn:aws:iam::{_ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
+            "PermissionsBoundaryArn": boundary,
+        }
         cloud.client("cloudformation").create_stack(
             StackName="role",
             TemplateBody=ROLE_TEMPLATE.read_text(encoding="utf-8"),
@@ -249,21 +286,129 @@ def test_the_role_suffices_for_every_call_of_a_deployment(tmp_path: Path) -> Non
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
         )
         iam = cloud.client("iam")
-        role = eventually(lambda: role_named(iam, ROLE_NAME), seconds=60)
+        assert eventually(lambda: role_named(iam, ROLE_NAME), seconds=60)
         iam.update_assume_role_policy(RoleName=ROLE_NAME, PolicyDocument=policy_of(_ANYBODY))
         iam.put_role_policy(RoleName=ROLE_NAME, PolicyName="emulator", PolicyDocument=policy_of(_CHANGE_SETS))
-        lent = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="pipeline")["Credentials"]
-        keys = {
-            "aws_access_key_id": lent["AccessKeyId"],
-            "aws_secret_access_key": lent["SecretAccessKey"],
-            "aws_session_token": lent["SessionToken"],
-        }
-        clients = Clients.made_by(partial(cloud.client, **keys))
-        parameters = {"ImageUri": "sluice:1", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
-        assert deploy_stack(clients, stack_name="piped", parameters=parameters)["QueueUrl"]
-        mine = [one for one in decisions_of(cloud.state_dir) if one["role"] == ROLE_NAME]
-        assert [one for one in mine if not one["allowed"]] == []
-        assert {"s3:CreateBucket", "s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
+        yield Deployer(cloud, boundary)
+
+
+@pytest.fixture(scope="module")
+def outputs(deployer: Deployer) -> dict[str, str]:
+    """Deploy the stack as the role. What CloudFormation does on its behalf, the emulator does as root."""
+    parameters = {
+        "ImageUri": "sluice:1",
+        "PrefectApiUrl": "http://127.0.0.1:4200/api",
+        "PermissionsBoundaryArn": deployer.boundary,
+    }
+    return dict(deploy_stack(Clients.made_by(deployer.client), stack_name="piped", parameters=parameters))
+
+
+@pytest.mark.cloud
+def test_the_role_suffices_for_every_call_of_a_deployment(deployer: Deployer, outputs: dict[str, str]) -> None:
+    assert outputs["QueueUrl"]
+    mine = [one for one in decisions_of(deployer.cloud.state_dir) if one["role"] == ROLE_NAME]
+    assert [one for one in mine if not one["allowed"]] == []
+    assert {"s3:CreateBucket", "s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
+
+
+@pytest.mark.cloud
+def test_the_boundary_allows_what_the_stacks_roles_do_and_nothing_else(
+    deployer: Deployer, outputs: dict[str, str]
+) -> None:
+    """With every option that a deployment without a key and a secret has; conditions are enforced in tests/chain."""
+    iam = deployer.cloud.client("iam")
+    version = iam.get_policy_version(PolicyArn=deployer.boundary, VersionId="v1")["PolicyVersion"]
+    limits = grants_of({"all": version["Document"]["Statement"]})
+    stack = deployer.cloud.client("cloudformation").list_stack_resources(StackName="piped")["StackResourceSummaries"]
+    roles = [one["PhysicalResourceId"] for one in stack if one["ResourceType"] == "AWS::IAM::Role"]
+    assert outputs["TaskRoleArn"].rpartition("/")[2] in roles
+    grants = grants_of({role: statements_in(iam, role) for role in roles})
+    outside = [
+        one
+        for one in grants
+        if not any(limit.covers(Call("all", one.action, one.resource.replace("*", "any"), True)) for limit in limits)
+    ]
+    assert (bool(grants), outside) == (True, [])
+    assert {limit.action for limit in limits} == {one.action for one in grants}
+
+
+def statements_in(iam: Any, role: str) -> list[dict[str, Any]]:
+    names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    documents = (iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names)
+    return [{"Sid": "", **statement} for document in documents for statement in document["Statement"]]
+
+
+@pytest.mark.cloud
+def test_the_role_makes_and_changes_no_role_without_the_boundary(deployer: Deployer) -> None:
+    iam = deployer.client("iam")
+    with refused():
+        iam.create_role(RoleName="piped-free", AssumeRolePolicyDocument=policy_of(_ANYBODY))
+    with refused():
+        iam.create_role(
+            RoleName="piped-free",
+            AssumeRolePolicyDocument=policy_of(_ANYBODY),
+            PermissionsBoundary="arn:aws:iam::aws:policy/AdministratorAccess",
+        )
+    deployer.cloud.client("iam").create_role(RoleName="piped-old", AssumeRolePolicyDocument=policy_of(_ANYBODY))
+    with refused():
+        iam.put_role_policy(RoleName="piped-old", PolicyName="all", PolicyDocument=policy_of(_EVERYTHING))
+    with refused():
+        iam.put_role_permissions_boundary(
+            RoleName="piped-old", PermissionsBoundary="arn:aws:iam::aws:policy/AdministratorAccess"
+        )
+
+
+@pytest.mark.cloud
+def test_a_role_that_gives_itself_everything_cannot_use_it(deployer: Deployer) -> None:
+    iam = deployer.client("iam")
+    iam.create_role(
+        RoleName="piped-greedy",
+        AssumeRolePolicyDocument=policy_of(_ANYBODY),
+        PermissionsBoundary=deployer.boundary,
+    )
+    iam.put_role_policy(RoleName="piped-greedy", PolicyName="all", PolicyDocument=policy_of(_EVERYTHING))
+    root = deployer.cloud.client("s3")
+    for bucket in ("someone-elses", "piped-published-1"):
+        root.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": deployer.cloud.region})
+    greedy = partial(deployer.client, role="piped-greedy")
+    greedy("s3").put_object(Bucket="piped-published-1", Key="data/a", Body=b"")  # the most that the stack's roles do
+    with refused():
+        greedy("s3").put_object(Bucket="someone-elses", Key="a", Body=b"")
+    with refused():
+        greedy("s3").put_bucket_policy(Bucket="piped-published-1", Policy=policy_of(_ANYBODY))
+    with refused():
+        greedy("iam").create_role(RoleName="piped-free", AssumeRolePolicyDocument=policy_of(_ANYBODY))
+    with refused():
+        greedy("iam").create_user(UserName="somebody")
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("create_policy_version", {"PolicyArn": "BOUNDARY", "PolicyDocument": policy_of(_EVERYTHING)}),
+        ("set_default_policy_version", {"PolicyArn": "BOUNDARY", "VersionId": "v1"}),
+        ("delete_policy", {"PolicyArn": "BOUNDARY"}),
+        ("delete_role_permissions_boundary", {"RoleName": "piped-any"}),
+        ("attach_role_policy", {"RoleName": "piped-any", "PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess"}),
+        ("put_role_policy", {"RoleName": ROLE_NAME, "PolicyName": "all", "PolicyDocument": policy_of(_EVERYTHING)}),
+        ("update_assume_role_policy", {"RoleName": ROLE_NAME, "PolicyDocument": policy_of(_ANYBODY)}),
+        ("create_user", {"UserName": "somebody"}),
+    ],
+)
+def test_the_role_changes_neither_the_boundary_nor_itself(
+    deployer: Deployer, call: str, arguments: dict[str, str]
+) -> None:
+    filled = {name: value.replace("BOUNDARY", deployer.boundary) for name, value in arguments.items()}
+    with refused():
+        getattr(deployer.client("iam"), call)(**filled)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    with pytest.raises(ClientError) as caught:
+        yield
+    assert caught.value.response["Error"]["Code"] == "AccessDenied"
 
 
 def role_named(iam: Any, name: str) -> str | None:

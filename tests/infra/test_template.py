@@ -46,7 +46,8 @@ def test_linters_find_nothing_in_the_template() -> None:
 def test_linters_find_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
     """The linters read a definition only if it is inline in the template."""
     numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
-    filled = re.sub(r"\$\{\w+\}", "1", definition(DEFINITIONS / f"{name}.asl.json", numbers).decode())
+    whole = definition(DEFINITIONS / f"{name}.asl.json", numbers).decode()
+    filled = re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
     properties = {
         "RoleArn": "arn:aws:iam::123456789012:role/run",
         "DefinitionString": filled,
@@ -95,6 +96,7 @@ def test_only_what_nobody_can_guess_must_be_given() -> None:
 def test_no_number_of_pushes_expires_an_image_that_was_deployed() -> None:
     """An image that meets a rule's tags is not expired by a rule of lower priority.
 
+    Automate the cleanup of images by using lifecycle policies in Amazon ECR:
     docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html (evaluation rules)
     """
     text = resource(TEMPLATE_DATA, "ImageRepository")["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]
@@ -218,6 +220,7 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
 def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_cloud() -> None:
     """A VPC without a way out reaches neither Prefect Cloud nor Docker Hub, only its endpoints and its own addresses.
 
+    Amazon ECR interface VPC endpoints (AWS PrivateLink):
     docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html (what Fargate needs to start there)
     """
     (refusal,) = TEMPLATE_DATA["Rules"]["ClosedNetworkReachesNoPrefectCloud"]["Assertions"]
@@ -236,6 +239,7 @@ def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_clou
 def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
     """Fn::GetAZs returns only zones with a default subnet, if the account has any: it may be one.
 
+    Fn::GetAZs:
     docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-getavailabilityzones.html
     """
     for number, name in enumerate(("SubnetA", "SubnetB")):
@@ -248,7 +252,7 @@ def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
 def test_a_new_account_can_deploy_the_defaults() -> None:
     """It has 10 concurrent Lambdas, and Lambda refuses a reservation that leaves fewer unreserved than that.
 
-    docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+    Understanding Lambda function scaling: docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
     """
     assert TEMPLATE_DATA["Parameters"]["LambdaReservedConcurrency"]["Default"] == 0
 
@@ -329,10 +333,25 @@ def test_plain_http_is_refused(name: str) -> None:
         for target in [*policy["Properties"].get("Queues", []), policy["Properties"].get("Bucket")]
         if target
     }
-    (statement,) = targets[f"${{{name}}}"]["Statement"]
+    (statement,) = (one for one in targets[f"${{{name}}}"]["Statement"] if one["Sid"] == "TlsOnly")
     assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert f"${{{name}.Arn}}" in [text_of(arn) for arn in listed(statement["Resource"])]
+
+
+def test_the_task_writes_over_no_receipt_and_no_index_entry_blindly() -> None:
+    """Enforce conditional writes on Amazon S3 buckets.
+
+    docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+    """
+    document = resource(TEMPLATE_DATA, "PublishedBucketPolicy")["Properties"]["PolicyDocument"]
+    (statement,) = (one for one in document["Statement"] if one["Sid"] == "NoBlindWrites")
+    assert (statement["Effect"], text_of(statement["Principal"]["AWS"])) == ("Deny", "${TaskRole.Arn}")
+    assert {text_of(arn) for arn in statement["Resource"]} == {
+        "${PublishedBucket.Arn}/receipts/*",
+        "${PublishedBucket.Arn}/index/*",
+    }
+    assert statement["Condition"] == {"Null": {"s3:if-match": "true", "s3:if-none-match": "true"}}
 
 
 @pytest.mark.parametrize("name", QUEUES)
@@ -359,6 +378,7 @@ def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
 def test_a_prefix_that_s3_wants_percent_encoded_is_refused(prefix: str) -> None:
     """S3 stores such a filter as it is, and no event ever matches it.
 
+    Configuring event notifications using object key name filtering:
     docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html
     """
     pattern = TEMPLATE_DATA["Parameters"]["IncomingPrefix"]["AllowedPattern"]

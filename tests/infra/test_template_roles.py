@@ -188,16 +188,24 @@ _SOURCES = {
 
 @pytest.mark.parametrize("role", [role for role in EXPECTED if EXPECTED[role][0] in _SOURCES])
 def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> None:
-    """As each service's page on confused deputies has it; Lambda has none (docs/decisions/0016).
+    """As each service's page on confused deputies has it; Lambda has none.
 
-    docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    Amazon ECS task IAM role: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    Creating an IAM role for your state machine in Step Functions:
     docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+    Confused deputy prevention in EventBridge Scheduler:
     docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
     """
     (trust,) = ROLES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     source = "arn:${AWS::Partition}:" + _SOURCES[EXPECTED[role][0]]
     assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     assert text_of(trust["Condition"]["ArnLike"]["aws:SourceArn"]) == source
+
+
+def test_lambda_takes_the_triggers_role_for_no_other_account_that_it_states() -> None:
+    """IfExists: AWS does not document that Lambda states one (docs/decisions/0016)."""
+    (trust,) = ROLES["TriggerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
 @pytest.mark.parametrize("role", EXPECTED)

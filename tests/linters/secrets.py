@@ -25,7 +25,7 @@ FILES = {
 LINES = {
     r"d41d8cd98f00b204e9800998ecf8427e": "the MD5 of nothing, an ETag of examples",
     r"0055AED6DCD90281E": "the sequencer of AWS's own example",
-    r"AWS_SECRET_ACCESS_KEY\W{1,4}test\b|aws_secret_access_key=.test\b": "MiniStack's root user has this one, fixed",
+    r"(AWS_SECRET_ACCESS_KEY|AUTHORIZATION_TOKEN)\W{1,4}test\b|aws_secret_access_key=.test\b": "MiniStack's root user",
     r"arn:aws:ecs:[\w-]+:123456789012:task/": "the name of a task in AWS's example account",
     r"__HIVE_DEFAULT_PARTITION__": "Hive's name for a partition without a value",
     r"secretsmanager:|Secret\w*Arn|HasSecret|(Decrypt|EndpointFor)Secrets": "names a permission or a parameter",

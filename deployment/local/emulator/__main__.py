@@ -24,12 +24,14 @@ PATCHES = (
     "task_roles",
     "execution_role",
     "template_secrets",
+    "template_boundaries",
     "task_stop",
     "state_machine_role",
     "run_task_sync",
     "schedules",
     "message_moves",
     "version_ranges",
+    "condition_keys",
     "durability",
 )
 # How long tasks may take to end before the cloud that they call stops.

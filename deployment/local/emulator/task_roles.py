@@ -1,20 +1,24 @@
 """Gives each ECS task credentials of its task role; MiniStack's own credentials are refused.
 
-MiniStack's credential endpoint returns keys that it never registered, so with AUTH on it refuses them.
+MiniStack's credential endpoint returns keys that it never registered, so with AUTH on it refuses them. The
+account's root user gets any role's credentials there, by the root user's secret key: a local worker has a role,
+as on ECS.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ministack.core.responses import get_account_id, json_response, request_scope
+from ministack.core.responses import get_account_id, get_region, json_response, request_scope
 from ministack.services import ecs, imds, sts
 
 _PATH = "/v2/credentials/"
+_OF_A_ROLE = "role/"  # deployment/local/environment.py has the same address
 _LIFETIME_SECONDS = 6 * 3600  # as ECS gives them
 
 
@@ -63,8 +67,14 @@ def _offer_credentials(environment: dict[str, str], role_arn: str | None, task_a
 
 
 def _credentials(name: str, authorization: str) -> Any:
-    with _lock:
-        task = _tasks.get(name)
+    if name.startswith(_OF_A_ROLE):
+        role_arn = f"arn:aws:iam::{get_account_id()}:{name}"
+        task: _Task | None = _Task(
+            role_arn, "worker", os.environ["AWS_SECRET_ACCESS_KEY"], get_account_id(), get_region()
+        )
+    else:
+        with _lock:
+            task = _tasks.get(name)
     if task is None or not secrets.compare_digest(task.authorization.encode(), authorization.encode()):
         return json_response({"code": "AccessDenied", "message": "no such task, or not its authorization token"}, 403)
     with request_scope(task.account, task.region):

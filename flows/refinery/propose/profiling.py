@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flows.refinery.contract.model import Column, ColumnType, Contract
+from flows.refinery.contract.model import Column, ColumnType
+from flows.refinery.propose.file_format import FoundFormat, find_format, read_sample
 from flows.refinery.propose.identifiers import identifier_regex
+from flows.refinery.propose.thousands import with_thousands
+from flows.refinery.read.columns import EXACT_FLOAT
 from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
-from flows.refinery.read.formats import read_partitions
-from flows.refinery.read.partition import Limits, Partition, SourceFormat
-from flows.refinery.read.rejections import EncodingUnknown, LayoutUnfit
+from flows.refinery.read.partition import Limits, SourceFormat
+from flows.refinery.read.rejections import LayoutUnfit
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 
@@ -46,6 +46,7 @@ _CANDIDATES: tuple[Column, ...] = (
     *(Column(type="timestamp", format=written) for written in _TIMESTAMP_FORMATS),
 )
 _AS_TEXT = Column(type="string")
+_MYSQL_NULL = "\\N"
 _LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0[0-9]+|\+[0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -88,14 +89,14 @@ class FileProfile:
 
     Attributes:
         misfits: the rows that could not be decoded, by reason.
-        guessed_encoding: the likeliest one, where the file does not prove its encoding.
+        found: the options of `format` that the file does not prove.
     """
 
     source_format: SourceFormat
     rows: int
     misfits: dict[str, int]
     columns: tuple[ColumnProfile, ...]
-    guessed_encoding: str | None = None
+    found: FoundFormat
 
 
 def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile:
@@ -104,16 +105,19 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
     Raises:
         FileRejected: the file cannot be read as a table.
     """
-    encoding, names, source_format = _header(path, limits)
+    found = with_thousands(path, find_format(path, limits), limits)
+    names, source_format = _header(path, found, limits)
     choices = {name: _TypeChoice() for name in names}
-    for partition in _read(path, dict.fromkeys(names, _AS_TEXT), limits, encoding):
+    # Texts of CSV are typed here; the other formats have types.
+    declared = dict.fromkeys(names, _AS_TEXT) if source_format.type == "csv" else {}
+    for partition in read_sample(path, found, declared, limits):
         for name in partition.frame.columns:
             choices[str(name)].add(partition.frame[name], source_format)
     chosen = {name: choice.decide() for name, choice in choices.items()}
     columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
     stats = {name: _Stats(column) for name, column in columns.items()}
     rows, misfits = 0, Counter[str]()
-    for partition in _read(path, columns, limits, encoding):
+    for partition in read_sample(path, found, columns, limits):
         rows += partition.rows_in
         misfits.update(misfit.reason for misfit in partition.misfits)
         source_format = partition.source_format
@@ -122,43 +126,33 @@ def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile
                 stat.add(partition.frame[name], source_format)
     decoded = rows - misfits.total()
     profiles = tuple(stat.profile(name, decoded, chosen[name][1]) for name, stat in stats.items())
-    return FileProfile(source_format, rows, dict(misfits), profiles, guessed_encoding=encoding)
+    return FileProfile(source_format, rows, dict(misfits), profiles, found)
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """Return the column with its texts for missing values; a text column keeps them as values, as NA may be Namibia."""
-    if not marks or column.type == "string" or source_format.type == "parquet":  # its readers know missing values
+    """Return the column with its texts for missing values.
+
+    A text column keeps them as values, as NA may be Namibia. Only MySQL's sign for NULL means nothing else.
+    """
+    if column.type == "string":
+        marks = marks & {_MYSQL_NULL}
+    if not marks or source_format.type == "parquet":  # it has missing values
         return column
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
-def _header(path: Path, limits: Limits) -> tuple[str | None, list[str], SourceFormat]:
-    """Return the guessed encoding, if it had to be guessed, the file's columns, and its format.
-
-    The format is only detected while no column is declared as text."""
+def _header(path: Path, found: FoundFormat, limits: Limits) -> tuple[list[str], SourceFormat]:
+    """Return the file's columns and its format. The format is only detected while no column is declared as text."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
-    encoding = None
-    try:
-        partitions = _read(path, {}, limits)
-        first = next(partitions)
-    except EncodingUnknown as error:
-        encoding = error.candidates[0]
-        partitions = _read(path, {}, limits, encoding)
-        first = next(partitions)
-    for partition in chain([first], partitions):
+    for partition in read_sample(path, found, {}, limits):
         names.update(dict.fromkeys(map(str, partition.frame.columns)))
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):
             break  # the other formats list all columns at the beginning
     if source_format.layout_fault:
         raise LayoutUnfit(f"{source_format.layout_fault} in a contract")
-    return encoding, list(names), source_format
-
-
-def _read(path: Path, columns: dict[str, Column], limits: Limits, encoding: str | None = None) -> Iterator[Partition]:
-    written = {"dataset": "sample", "columns": columns, "format": {"encoding": encoding}}
-    return read_partitions(path, Contract.model_validate(written), limits=limits)
+    return list(names), source_format
 
 
 # --- the type ---------------------------------------------------------------------------------------------------------
@@ -194,7 +188,7 @@ class _TypeChoice:
                 break
 
     def _fits(self, column: Column, raw: pd.Series, source_format: SourceFormat) -> bool:
-        if source_format.type != "csv" and isinstance(raw.dtype, pd.StringDtype) and column.type in _NATIVE:
+        if source_format.type != "csv" and column.type in _NATIVE and any(isinstance(value, str) for value in raw):
             return False  # a format with numbers wrote these as text on purpose
         if not _is_natural(column, raw):
             return False
@@ -233,9 +227,15 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
         return kind == "boolean"
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return kind in ("date", "timestamp") and column.format is None
-    if pd.api.types.is_numeric_dtype(dtype):
-        return kind in ("integer", "number")
+    if pd.api.types.is_numeric_dtype(dtype) or all(type(value) in (int, float) for value in raw):
+        return kind == "integer" or (kind == "number" and _are_kept_by_float(raw))
     return _is_natural_text(column, as_text(raw))
+
+
+def _are_kept_by_float(numbers: pd.Series) -> bool:
+    return pd.api.types.is_float_dtype(numbers.dtype) or all(
+        isinstance(number, float) or abs(int(number)) <= EXACT_FLOAT for number in numbers
+    )
 
 
 def _is_natural_text(column: Column, texts: pd.Series) -> bool:

@@ -43,6 +43,10 @@ class SampleUnfit(TerminalError):
     """The sample passes no proposed contract. This is a bug in Sluice: a contract without rules should pass."""
 
 
+class NothingDecoded(TerminalError):
+    """No row of the sample can be decoded, so there is nothing to propose from."""
+
+
 @dataclass(frozen=True)
 class ProposedExpectation:
     """One expectation, with a comment on the evidence."""
@@ -82,9 +86,16 @@ def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LI
 
     Raises:
         FileRejected: the sample cannot be read as a table.
+        NothingDecoded: none of its rows can be decoded.
         ContractInvalid: no dataset can have this name.
     """
     profile = profile_file(sample, limits=limits)
+    if profile.rows and profile.rows == sum(profile.misfits.values()):
+        reasons = ", ".join(f"{reason} ({_count(rows, 'row')})" for reason, rows in sorted(profile.misfits.items()))
+        raise NothingDecoded(
+            f"no row of {sample.name} can be decoded: {reasons}; give a sample with good rows"
+            f" (`sluice contract check default {sample.name}` shows what is wrong)"
+        )
     draft = _Draft(
         dataset=dataset,
         sample_name=sample.name,
@@ -169,8 +180,15 @@ class _Draft:
         fields = _format_fields(profile)
         written = _flow(fields["type"] if len(fields) == 1 else fields)
         found = profile.source_format
-        if profile.guessed_encoding:
-            yield "# The encoding is a guess, which no file can prove: check that the texts are right."
+        if found.other_sheets:
+            others = ", ".join(found.other_sheets)
+            yield _comment(f"The sheet {found.sheet} was read. Others, which `sheet` would choose: {others}")
+        if profile.found.doubt:
+            yield f"# Check this first: {profile.found.doubt}"
+        if guessed := [name for name in profile.found.options if name in fields]:
+            yield _comment(f"No file can prove {' and '.join(map(_option, guessed))}: check that the values are right.")
+        if profile.found.columns:
+            yield "# The file does not name its columns: give them their names below, in their order."
         yield f"format: {written}{_remark('; '.join(filter(None, (found.encoding, found.compression))))}"
 
     def _rules(self) -> Iterator[str]:
@@ -351,21 +369,24 @@ def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None
 def _format_fields(profile: FileProfile) -> dict[str, Any]:
     """Return the fields of the format, without what may differ between files, such as the compression."""
     source_format = profile.source_format
-    fields: dict[str, Any] = {"type": source_format.type}
-    if profile.guessed_encoding:
-        fields["encoding"] = profile.guessed_encoding
+    guessed = {"type": source_format.type, **profile.found.options}
+    detected: dict[str, Any] = {}
     if source_format.type == "csv":
-        options = {
+        detected = {
             "delimiter": source_format.delimiter if source_format.delimiter != "," else None,
             "decimal": source_format.decimal if source_format.decimal != "." else None,
             "thousands": source_format.thousands,
         }
-        fields |= {name: value for name, value in options.items() if value is not None}
+    fields = {**guessed, **{name: value for name, value in detected.items() if value is not None}}
     try:
         FileFormat.model_validate(fields)
     except ValidationError:  # marks that a contract cannot combine are detected again for each file
-        return {name: fields[name] for name in ("type", "encoding") if name in fields}
+        return guessed
     return fields
+
+
+def _option(name: str) -> str:
+    return f"`{name}`"
 
 
 def _remark(words: str) -> str:

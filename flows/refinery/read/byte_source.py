@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,15 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
+from flows.refinery.read.gzip_stream import GzipStream
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge
 
 HEAD_BYTES = 64 * 1024
 _COPY_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16  # unpacked at a time: what comes before damage in a piece of zstd is lost
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of zstd without data, as pzstd writes before others
+_MAX_SKIPPABLE = 16
 
 Compression = Literal["gzip", "zstd"]
 _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -34,11 +39,11 @@ class ByteSource:
 
     def __init__(self, path: Path, raw: Any, limits: Limits) -> None:
         self.path = path
-        self.compression = _magic_of(raw.read(4))
+        self.compression = _compression_of(raw)
         raw.seek(0)
         self._limits = limits
         self._raw = raw
-        self._stream = pa.CompressedInputStream(raw, self.compression) if self.compression else raw
+        self._stream = _unpacked(raw, self.compression)
         self._expanded_bytes = 0
         self._ahead = b""
         self.head = self.read(HEAD_BYTES)
@@ -56,7 +61,7 @@ class ByteSource:
             taken, self._ahead = self._ahead[:size], self._ahead[size:]
             return taken if len(taken) == size else taken + self.read(size - len(taken))
         pieces = []
-        while size > 0 and (piece := self._read_piece(min(size, _COPY_BYTES) if self.compression else size)):
+        while size > 0 and (piece := self._read_piece(min(size, _PIECE_BYTES) if self.compression else size)):
             pieces.append(piece)
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -87,7 +92,7 @@ class ByteSource:
     def _read_piece(self, size: int) -> bytes:
         try:
             piece: bytes = self._stream.read(size)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, EOFError) as error:
             if not self.compression:
                 raise
             raise CompressionBroken(
@@ -125,6 +130,21 @@ def open_bytes(path: Path, limits: Limits) -> Iterator[ByteSource]:
         if not source.head:
             raise EmptyFile("the file is empty once it is decompressed")
         yield source
+
+
+def _compression_of(raw: Any) -> Compression | None:
+    for _ in range(_MAX_SKIPPABLE):
+        beginning = raw.read(8)
+        if not _SKIPPABLE.match(beginning):
+            break
+        raw.seek(raw.tell() + int.from_bytes(beginning[4:], "little"))
+    return _magic_of(beginning)
+
+
+def _unpacked(raw: Any, compression: Compression | None) -> Any:
+    if compression == "gzip":
+        return GzipStream(raw)
+    return pa.CompressedInputStream(raw, compression) if compression else raw
 
 
 def _magic_of(beginning: bytes) -> Compression | None:

@@ -33,7 +33,7 @@ def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_lin
     return (
         _other_start_or_delimiter(sample, dialect, contract, first_line)
         or _end_of_rows(records, contract, first_line)
-        or (_start_of_header(records[0].fields) if contract.columns else None)
+        or (_start_of_header(records[0].fields) if contract.columns and contract.format.header else None)
     )
 
 
@@ -186,6 +186,8 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
     header = [name.strip("\ufeff") for name in header]
     if any(header == [field.strip("\ufeff") for field in row] for row in rows):
         return "the header comes again as a row; send the files one by one, or declare their columns"
+    if given.delimiter is not None:
+        return None
     if len(names) > 1:
         for mark in DELIMITERS:
             lengths = {len(record.fields) for record in sample_records(sample, mark, given)}

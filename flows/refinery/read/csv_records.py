@@ -112,9 +112,12 @@ def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str | N
 def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -> tuple[int, int]:
     """Where text follows a closing quote: line from 0, column from 1."""
     a_field, _ = _patterns(delimiter, quote, escape)
+    later_field = re.compile(a_field.pattern.replace("^|", "", 1), re.DOTALL)
     place = 0
-    while (match := a_field.match(text, place)) and text.startswith(delimiter, match.end()):
+    match = a_field.match(text)
+    while match and text.startswith(delimiter, match.end()):
         place = match.end()
+        match = later_field.match(text, place)
     place = match.end() if match else place
     return text.count("\n", 0, place), place - text.rfind("\n", 0, place)
 

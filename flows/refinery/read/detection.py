@@ -38,6 +38,7 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
 )
+_TAR = slice(257, 262), b"ustar"
 # The first column's name in a header of CSV. No JSON begins so: in it, only these three words come without quotes.
 _NAME_IN_BRACKETS = re.compile(
     r"""(\[(?!(true|false|null)\b)[^\W\d][^]\[{}"',;:]*\]|\{[^\W\d][^]\[{}"',;:]*\})[ ]*([,;\t|~^]|\r?\n|\Z)"""
@@ -98,6 +99,8 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
         for magic, name in _REFUSED:
             if head.startswith(magic):
                 raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
+        if head[_TAR[0]] == _TAR[1]:
+            raise FormatNotAllowed(f"this is a tar archive; upload each table in it by itself; {_ALLOWED}")
     return None
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES, ByteSource, open_bytes
 from flows.refinery.read.csv_reader import read_csv
-from flows.refinery.read.detection import detect
+from flows.refinery.read.detection import TableType, detect
 from flows.refinery.read.header import require_free_names
 from flows.refinery.read.json_reader import read_json, read_json_lines
 from flows.refinery.read.parquet_reader import read_parquet
 from flows.refinery.read.partition import Limits, Partition
+from flows.refinery.read.reader_process import read_apart
 from flows.refinery.read.text_source import TextSource
 from flows.refinery.read.xlsx_reader import read_xlsx
 
@@ -35,29 +36,44 @@ def read_partitions(
         OSError: the file itself cannot be opened or read.
     """
     with open_bytes(path, limits) as source:
-        for partition in _partitions(source, contract, rows_per_partition, limits):
+        found = _detected(source, contract)
+        if found in ("parquet", "xlsx"):
+            partitions = read_apart(_read_binary, path, found, contract, rows_per_partition, limits)
+        else:
+            partitions = _read_text(source, found, contract, rows_per_partition, limits)
+        for partition in partitions:
             require_free_names(partition.frame.columns)
             yield partition
 
 
-def _partitions(source: ByteSource, contract: Contract, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
+def _detected(source: ByteSource, contract: Contract) -> TableType:
     given = contract.format
-    found = detect(
+    return detect(
         source.head,
         declared=given.type,
         is_whole=len(source.head) < HEAD_BYTES,
         encoding=given.encoding,
         delimiter=given.delimiter,
     )
-    rest = (rows_per_partition, limits, source.compression)
-    if found == "parquet":
-        with source.as_file(limits.max_expanded_bytes) as file:
-            yield from read_parquet(file, *rest)
-    elif found == "xlsx":
-        with source.as_file(limits.max_workbook_bytes) as file:
-            yield from read_xlsx(file, contract, *rest)
-    else:
-        read = {"csv": read_csv, "json": read_json, "jsonl": read_json if given.records_path else read_json_lines}[
-            found
-        ]
-        yield from read(TextSource(source, given.encoding), contract, *rest)
+
+
+def _read_text(
+    source: ByteSource, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
+) -> Iterator[Partition]:
+    given = contract.format
+    read = {"csv": read_csv, "json": read_json, "jsonl": read_json if given.records_path else read_json_lines}[found]
+    return read(TextSource(source, given.encoding), contract, rows_per_partition, limits, source.compression)
+
+
+def _read_binary(
+    path: Path, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
+) -> Iterator[Partition]:
+    """Read a format whose library can end the process: read_apart gives it another one."""
+    with open_bytes(path, limits) as source:
+        rest = (rows_per_partition, limits, source.compression)
+        if found == "parquet":
+            with source.as_file(limits.max_expanded_bytes) as file:
+                yield from read_parquet(file, *rest)
+        else:
+            with source.as_file(limits.max_workbook_bytes) as file:
+                yield from read_xlsx(file, contract, *rest)

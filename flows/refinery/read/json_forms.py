@@ -36,7 +36,8 @@ def require_row(raw: str, contract: Contract) -> None:
         raise JsonNotRows(
             f"the file is one object with an array of objects in it; to read these as rows, write"
             f" `records_path: {path}` under `format` in a contract; to keep the object as one row, declare the column"
-            f" `{path.partition('.')[0]}: json`"
+            f" `{path.partition('.')[0]}: json`",
+            records_path=path,
         )
 
 

@@ -95,7 +95,15 @@ class JsonBroken(FileRejected):
 
 
 class JsonNotRows(FileRejected):
-    """The JSON document holds its table in another form than objects as rows: arrays, columns, or inside an object."""
+    """The JSON document holds its table in another form than objects as rows: arrays, columns, or inside an object.
+
+    Attributes:
+        records_path: where an array of objects is; None if there is none.
+    """
+
+    def __init__(self, message: str, records_path: str | None = None) -> None:
+        super().__init__(message)
+        self.records_path = records_path
 
 
 class ParquetBroken(FileRejected):
@@ -116,3 +124,8 @@ class SheetMissing(FileRejected):
 
 class SheetNotChosen(FileRejected):
     """The first sheet of a workbook has no rows, others may, and the contract does not say which one to read."""
+
+
+class ReaderKilled(FileRejected):
+    """Reading the file ended the process that did it, twice: it takes more memory than the task has, or is damaged in a
+    way that its format's library cannot stand."""

@@ -43,6 +43,16 @@ from flows.refinery.read.xlsx_unusable_cells import (
 )
 from flows.refinery.suggestions import did_you_mean
 
+_OTHER_ARCHIVES = {
+    "xl/workbook.bin": "a binary workbook (XLSB); save it as XLSX",
+    "content.xml": "an OpenDocument file, as LibreOffice writes it (ODS); save it as XLSX",
+    "word/document.xml": "a Word document; upload the table itself, as XLSX or CSV",
+    "ppt/presentation.xml": "a PowerPoint presentation; upload the table itself, as XLSX or CSV",
+    "index/document.iwa": "a Numbers or Pages document; export it as XLSX",
+}
+_UNKNOWN_ARCHIVE = (
+    "a ZIP archive, but no XLSX workbook; upload the table itself, compressed with gzip or zstd if at all"
+)
 _MAX_PARTS = 10_000
 _MAX_MERGED = 100_000  # ranges; more are not counted
 _PIECE_BYTES = 1 << 18
@@ -290,7 +300,9 @@ def _archive(file: IO[bytes]) -> zipfile.ZipFile:
         raise WorkbookBroken("the XLSX file is damaged or cut short: its list of parts cannot be read") from error
     parts = archive.infolist()
     if not any(part.filename.lower() == "xl/workbook.xml" for part in parts):
-        raise FormatNotAllowed("this is a ZIP archive, but no XLSX workbook; upload the table itself")
+        names = {part.filename.lower() for part in parts}
+        kind = next((kind for name, kind in _OTHER_ARCHIVES.items() if name in names), _UNKNOWN_ARCHIVE)
+        raise FormatNotAllowed(f"this is {kind}")
     if len(parts) > _MAX_PARTS:
         raise WorkbookBroken(f"the workbook has {len(parts)} parts; at most {_MAX_PARTS} are read")
     return archive

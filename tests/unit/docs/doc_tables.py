@@ -266,7 +266,7 @@ def _state_rows(name: str) -> Iterator[tuple[str, str, str]]:
     for state, body in machine["States"].items():
         kind = body["Type"]
         if kind == "Task":
-            kind = _code(body["Resource"].removeprefix("arn:aws:states:::").removeprefix("aws-sdk:"))
+            kind = _code(body["Resource"].removeprefix("arn:${Partition}:states:::").removeprefix("aws-sdk:"))
         targets = [body.get("Next"), *(choice["Next"] for choice in body.get("Choices", ())), body.get("Default")]
         caught = [catch["Next"] for catch in body.get("Catch", ())]
         then = ", ".join(dict.fromkeys(target for target in targets if target))

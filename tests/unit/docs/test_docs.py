@@ -126,9 +126,8 @@ def check_aws(words: list[str]) -> None:
     assert words[2] in operations
     shape = service.operation_model(operations[words[2]]).input_shape
     members = shape.members if shape else {}
-    assert {word.removeprefix("--") for word in words[3:] if word.startswith("--")} <= {
-        xform_name(member, "-") for member in members
-    }
+    options = {word.removeprefix("--") for word in words[3:] if word.startswith("--")}
+    assert options - {"query"} <= {xform_name(member, "-") for member in members}
 
 
 def check_python(words: list[str]) -> None:

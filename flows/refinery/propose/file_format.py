@@ -1,0 +1,216 @@
+"""Find how a sample is written where the file itself does not prove it: options are tried, and the best is proposed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from python_calamine import CalamineWorkbook
+
+from flows.refinery.contract.model import DEFAULT_DATASET, Contract, FileFormat
+from flows.refinery.errors import FileRejected
+from flows.refinery.read.byte_source import HEAD_BYTES, open_bytes
+from flows.refinery.read.formats import read_partitions
+from flows.refinery.read.partition import Limits, Partition
+from flows.refinery.read.rejections import (
+    EmptyFile,
+    EncodingUnknown,
+    JsonNotRows,
+    MarksContradict,
+    NoTable,
+    SheetMissing,
+    SheetNotChosen,
+)
+from flows.refinery.read.text_source import TextSource
+
+_TRIED_ROWS = 5_000
+_MAX_LINES_BEFORE_HEADER = 30
+_MAX_SHEETS = 10
+_DELIMITERS = ("~", "^", "\x01", "||", "::", "~|~", "|~|")
+_VALUE = re.compile(r"[+-]?[0-9][0-9.,:/ TZ+-]*")
+_SINGLE_QUOTED = re.compile(r"(?:^|[,;\t|])'[^'\n]*'(?:$|[,;\t|\r])", re.MULTILINE)
+_DOUBLE_QUOTED = re.compile(r'(?:^|[,;\t|])"[^"\n]*"(?:$|[,;\t|\r])', re.MULTILINE)
+_FIRST_COLUMN = "row_name"
+
+
+@dataclass(frozen=True)
+class FoundFormat:
+    """How to read a sample.
+
+    Attributes:
+        options: for `format` of the contract, as far as the file does not prove them.
+        columns: the names of all columns; None if the file has them.
+        doubt: why the file may be no table, if no option helps.
+    """
+
+    options: Mapping[str, Any]
+    columns: tuple[str, ...] | None = None
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A sample's beginning, read with some options.
+
+    Attributes:
+        partition: its first rows; None if the file is rejected.
+        error: why it is rejected.
+    """
+
+    options: Mapping[str, Any]
+    columns: tuple[str, ...] | None = None
+    partition: Partition | None = None
+    error: FileRejected | None = None
+
+    @property
+    def decoded(self) -> int:
+        return len(self.partition.frame) if self.partition is not None else -1
+
+    @property
+    def fits(self) -> bool:
+        """Whether every row can be decoded, and there is one."""
+        return self.partition is not None and not self.partition.misfits and self.decoded > 0
+
+    @property
+    def fits_badly(self) -> bool:
+        """Whether the file is rejected, or most rows cannot be decoded: the header may be elsewhere."""
+        return self.partition is None or len(self.partition.misfits) > self.decoded
+
+
+def find_format(path: Path, limits: Limits) -> FoundFormat:
+    """Return the options with which most rows can be decoded; none if the file proves how it is written.
+
+    Raises:
+        FileRejected: the file cannot be read with any options; the error is that of reading it without.
+    """
+    plain = _tried(path, {}, limits)
+    if isinstance(plain.error, EncodingUnknown):
+        plain = _tried(path, {"encoding": plain.error.candidates[0]}, limits)
+    if isinstance(plain.error, SheetNotChosen):
+        plain = _first_sheet_with_rows(path, plain, limits)
+    if plain.fits and not _looks_quoted(plain):
+        return FoundFormat(plain.options)
+    best = plain
+    for options, columns in _alternatives(path, plain, limits):
+        trial = _tried(path, {**plain.options, **options}, limits, columns)
+        if "skip_lines" in options and not columns and not _skips_only_lines_above(path, trial, limits):
+            continue
+        if trial.fits_badly or (columns and not trial.fits):
+            continue
+        if trial.decoded > best.decoded or (trial.fits and _looks_quoted(best) and trial.decoded == best.decoded):
+            best = trial
+    if best.partition is not None:
+        return FoundFormat(best.options, best.columns)
+    if isinstance(plain.error, NoTable):
+        return FoundFormat(plain.options, doubt=str(plain.error))
+    raise plain.error or FileRejected("no row can be decoded")
+
+
+def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any], limits: Limits) -> Iterator[Partition]:
+    """Read a sample with the options that were found, and columns as a contract declares them."""
+    names = dict.fromkeys(found.columns or (), "string")
+    fields = {"dataset": "sample", "columns": {**names, **columns}, "format": dict(found.options)}
+    return read_partitions(path, Contract.model_validate(fields), limits=limits)
+
+
+def _tried(path: Path, options: Mapping[str, Any], limits: Limits, columns: Sequence[str] | None = None) -> _Trial:
+    """Read a sample's beginning: without `columns` under the default contract, which wants a plausible header."""
+    declared = dict.fromkeys(columns or (), "string")
+    dataset = "sample" if columns else DEFAULT_DATASET
+    contract = Contract.model_validate({"dataset": dataset, "columns": declared, "format": dict(options)})
+    names = tuple(columns) if columns else None
+    try:
+        partition = next(read_partitions(path, contract, rows_per_partition=_TRIED_ROWS, limits=limits))
+    except FileRejected as error:
+        return _Trial(options, names, error=error)
+    return _Trial(options, names, partition)
+
+
+def _first_sheet_with_rows(path: Path, plain: _Trial, limits: Limits) -> _Trial:
+    trials = (_tried(path, {**plain.options, "sheet": sheet}, limits) for sheet in range(1, _MAX_SHEETS))
+    return next((trial for trial in trials if not isinstance(trial.error, EmptyFile | SheetMissing)), plain)
+
+
+def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
+    """Yield options that may help, and the names of columns that the file does not have; the likeliest first."""
+    if isinstance(plain.error, JsonNotRows) and plain.error.records_path:
+        yield {"records_path": plain.error.records_path}, None
+    if isinstance(plain.error, MarksContradict):
+        yield from (({"decimal": mark}, None) for mark in ".,")
+    text = _beginning(path, plain.options.get("encoding"), limits)
+    written: list[dict[str, Any]] = []
+    if '\\"' in text:
+        written.append({"escape": "\\"})
+    if _SINGLE_QUOTED.search(text) and not _DOUBLE_QUOTED.search(text):
+        written += [{"quote": "'"}, {"quote": "'", "escape": "\\"}] if "\\'" in text else [{"quote": "'"}]
+    if plain.fits_badly:
+        written.append({"trailing_delimiter": True})
+        written += [{"delimiter": delimiter} for delimiter in _DELIMITERS if delimiter in text]
+        written += [{"skip_lines": lines} for lines in range(1, _MAX_LINES_BEFORE_HEADER + 1)]
+    yield from ((options, None) for options in written if _is_known(options))
+    if plain.fits_badly:
+        yield from _without_header(path, plain, limits)
+
+
+def _without_header(
+    path: Path, plain: _Trial, limits: Limits
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
+    """Yield names for the columns of a file that has no header, or none for the row names that R writes."""
+    names = _names_of_any_table(path, plain, limits)
+    if names and _VALUE.fullmatch(names[0]):
+        yield {"header": False}, tuple(f"column_{place}" for place in range(1, len(names) + 1))
+    elif names:
+        yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *names)
+
+
+def _names_of_any_table(path: Path, plain: _Trial, limits: Limits) -> list[str]:
+    try:
+        return list(map(str, next(read_sample(path, FoundFormat(plain.options), {}, limits)).frame.columns))
+    except FileRejected:
+        return []
+
+
+def _looks_quoted(trial: _Trial) -> bool:
+    """Return whether all texts of a column are in single quotes."""
+    if trial.partition is None or trial.partition.source_format.type != "csv" or "quote" in trial.options:
+        return False
+    texts = (trial.partition.frame[name].dropna() for name in trial.partition.frame.columns)
+    return any(
+        len(column) and all(isinstance(text, str) and re.fullmatch("'.*'", text, re.DOTALL) for text in column)
+        for column in texts
+    )
+
+
+def _skips_only_lines_above(path: Path, trial: _Trial, limits: Limits) -> bool:
+    """Return whether each line that a trial skips has fewer values than the header: others are a header, or rows."""
+    if trial.partition is None:
+        return False
+    found = trial.partition.source_format
+    if found.type == "xlsx":
+        sheet = CalamineWorkbook.from_path(path).get_sheet_by_name(found.sheet or "")
+        lines = sheet.to_python(skip_empty_area=False, nrows=_MAX_LINES_BEFORE_HEADER)
+    else:
+        text = _beginning(path, trial.options.get("encoding"), limits)
+        lines = [line.split(found.delimiter or ",") for line in text.split("\n")]
+    widths = [sum(str(value).strip() != "" for value in line) for line in lines]
+    return all(width < len(trial.partition.frame.columns) for width in widths[: trial.options["skip_lines"]])
+
+
+def _beginning(path: Path, encoding: str | None, limits: Limits) -> str:
+    try:
+        with open_bytes(path, limits) as source:
+            return TextSource(source, encoding).read(HEAD_BYTES).decode("utf-8", errors="replace")
+    except FileRejected:
+        return ""
+
+
+def _is_known(options: Mapping[str, Any]) -> bool:
+    try:
+        FileFormat.model_validate(options)
+    except ValidationError:
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""Find the thousands mark of a sample's numbers, where some number of a column proves it for the column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from flows.refinery.propose.file_format import FoundFormat, read_sample
+from flows.refinery.read.partition import Limits
+
+_MARKS = {",": ",", ".": ".", " ": " \u00a0\u2009\u202f", "'": "'\u2019"}
+_TRIED_ROWS = 5_000
+
+
+def with_thousands(path: Path, found: FoundFormat, limits: Limits) -> FoundFormat:
+    """Return the options of a sample with its thousands mark, if there is one that the reader does not find itself."""
+    partition = next(read_sample(path, found, {}, limits))
+    written = partition.source_format
+    if written.type != "csv" or written.thousands is not None:
+        return found
+    names = list(map(str, partition.frame.columns))
+    texts = next(read_sample(path, found, dict.fromkeys(names, "string"), limits)).frame.head(_TRIED_ROWS)
+    decimal = written.decimal if written.is_decimal_proven else None
+    for mark in _MARKS:
+        if mark in (decimal, found.options.get("quote")):
+            continue
+        if any(_shows_thousands(map(str, texts[name].dropna().unique()), mark, decimal) for name in names):
+            beside = {"decimal": decimal or ","} if mark == "." or decimal == "," else {}
+            return replace(found, options={**found.options, "thousands": mark, **beside})
+    return found
+
+
+def _shows_thousands(texts: Iterable[str], mark: str, decimal: str | None) -> bool:
+    """Return whether all texts are numbers with this thousands mark, and one can be read in no other way.
+
+    1,234,567 and 1,234.5 can not; 1,234 can, unless the file has another decimal mark.
+    """
+    beside = decimal or {",": ".", ".": ","}.get(mark, ".")
+    group = f"[{_MARKS[mark]}]"
+    number = re.compile(rf"[+-]?([0-9]+|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+)(\{beside}[0-9]+)?")
+    proof = re.compile(rf"[+-]?[0-9]{{1,3}}(?:(?:{group}[0-9]{{3}}){{2,}}|{group}[0-9]{{3}}\{beside}[0-9]+)")
+    one_group = re.compile(rf"[+-]?[0-9]{{1,3}}{group}[0-9]{{3}}")
+    stripped = [text.strip() for text in texts]
+    if not stripped or not all(map(number.fullmatch, stripped)):
+        return False
+    return any(map(proof.match, stripped)) or (
+        decimal is not None and mark in ",." and any(map(one_group.fullmatch, stripped))
+    )

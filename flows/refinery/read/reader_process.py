@@ -1,0 +1,192 @@
+"""Reads a file in a separate process with limited memory, where the format's library can end the process.
+
+A server that has imported the libraries forks a process for each file, which takes some milliseconds. The partitions
+come back over a socket.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import pickle  # only what our own process sends
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flows.refinery.read.partition import Partition
+from flows.refinery.read.rejections import ReaderKilled
+
+Read = Callable[..., Iterator[Partition]]
+"""A function on the top level of a module that yields the partitions of a file, given its path and more arguments."""
+
+_BUFFER_BYTES = 1 << 20
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_MIB = 1 << 20
+
+
+class _Died(Exception):
+    """The process ended before it had sent everything."""
+
+
+def read_apart(read: Read, path: Path, *values: Any) -> Iterator[Partition]:
+    """Yield what `read(path, *values)` yields, from another process. One that is killed is replaced once.
+
+    Raises:
+        ReaderKilled: both were killed, or ran out of memory.
+        Exception: what `read` raises.
+    """
+    done = 0
+    for is_last in (False, True):
+        try:
+            with closing(_read_once(read, path, *values)) as partitions:
+                for partition in islice(partitions, done, None):
+                    done += 1
+                    yield partition
+            return
+        except _Died:
+            if is_last:
+                raise ReaderKilled(
+                    f"the process that read the file was killed twice, or ran out of memory: the file has"
+                    f" {path.stat().st_size} bytes, and its reader may use {memory_bytes() // _MIB} MiB; save the file"
+                    " again with another program, upload it in parts, or give the task more memory"
+                ) from None
+
+
+def _read_once(read: Read, path: Path, *values: Any) -> Generator[Partition]:
+    ours, theirs = socket.socketpair()
+    pid = None
+    with ours, ours.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
+        try:
+            with theirs:
+                _SERVER.give(theirs)
+            pickle.dump((read, path, values), stream)
+            stream.flush()
+            pid = pickle.load(stream)  # noqa: S301 our own process sends it
+            while (message := pickle.load(stream)) is not None:  # noqa: S301 our own process sends it
+                if isinstance(message, Exception):
+                    raise message
+                yield message
+            pid = None
+        except (EOFError, pickle.UnpicklingError, ConnectionError):
+            raise _Died from None
+        finally:
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+class _Server:
+    """Our connection to the process that forks readers; it is started when it is needed first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._owner = 0
+
+    def give(self, end: socket.socket) -> None:
+        """Start a process that reads at the other end of a socket."""
+        with self._lock:
+            control = self._control if self._owner == os.getpid() else None
+            try:
+                socket.send_fds(control or self._start(), [b"r"], [end.fileno()])
+            except ConnectionError:  # it was killed
+                socket.send_fds(self._start(), [b"r"], [end.fileno()])
+
+    def stop(self) -> None:
+        """End the process; the readers that it forked end by themselves."""
+        if self._control and self._process and self._owner == os.getpid():
+            self._control.close()
+            self._process.kill()
+            self._process.wait()
+        self._control = None
+
+    def _start(self) -> socket.socket:
+        self.stop()
+        self._control, theirs = socket.socketpair()
+        program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
+        with theirs:
+            self._process = subprocess.Popen([sys.executable, "-c", program], pass_fds=[theirs.fileno()])
+        self._owner = os.getpid()
+        return self._control
+
+
+_SERVER = _Server()
+atexit.register(_SERVER.stop)
+
+
+# --- in the server and in the readers that it forks -------------------------------------------------------------------
+
+
+def serve(control_fd: int) -> None:
+    """Fork a reader for each socket that comes, until the other side is gone."""
+    import pyarrow.pandas_compat  # noqa: F401 which is imported late
+
+    import flows.refinery.read.formats  # noqa: F401 so that the readers have it already
+
+    gc.freeze()  # no collection copies the pages that they share
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; ours decides
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(fileno=control_fd) as control:
+        while True:
+            _, fds, _, _ = socket.recv_fds(control, 1, 1)
+            if not fds:
+                return
+            if os.fork() == 0:
+                control.close()
+                _answer(fds[0])
+            os.close(fds[0])
+
+
+def _answer(fd: int) -> None:
+    """Read one file, and never return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        with socket.socket(fileno=fd) as own, own.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
+            _send(stream, os.getpid())
+            read, path, values = pickle.load(stream)  # noqa: S301 our own process sends it
+            _limit_memory()
+            try:
+                for partition in read(path, *values):
+                    _send(stream, partition)
+                _send(stream, None)
+            except (MemoryError, ConnectionError):
+                raise
+            except Exception as error:  # noqa: BLE001 whatever it is, it is raised on the other side
+                _send(stream, error)
+    finally:
+        os._exit(0)
+
+
+def _send(stream: Any, message: Any) -> None:
+    pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.flush()
+
+
+def _limit_memory() -> None:
+    with suppress(OSError):  # other systems than Linux
+        _OOM_SCORE.write_text("1000")  # where memory ends all the same, the kernel ends this process and not the task
+    with suppress(OSError):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = used + memory_bytes()
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
+
+
+def memory_bytes() -> int:
+    """Memory that this machine or container has."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))
+    return min(limits)

@@ -1,0 +1,98 @@
+"""What runs locally has the role that it has on AWS, and IAM is enforced."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.chain.chain import NAMES, Chain
+from tests.chain.files import good_orders
+from tests.emulator.records import decisions_of
+
+pytestmark = pytest.mark.cloud
+
+
+def test_a_run_by_hand_reads_what_the_task_role_may_read_and_is_refused_the_rest(chain: Chain) -> None:
+    """The task role reads uploads below the incoming prefix; the root user, which the worker had, reads everything."""
+    elsewhere = chain.upload("outside-every-role/2025.csv", good_orders(2))
+    run = _ended(chain, chain.schedule(key=elsewhere.key, dataset="orders", dry_run=True))
+    assert run["state"]["type"] == "FAILED"
+    assert "AwsRefused" in run["state"]["message"] or "AccessDenied" in run["state"]["message"], run["state"]
+    assert ("TaskRole", "s3:GetObject", False) in _decisions(chain, elsewhere.key)
+    inside = chain.upload("incoming/_archive/2025.csv", good_orders(2))
+    run = _ended(chain, chain.schedule(key=inside.key, dataset="orders"))
+    assert run["state"]["name"] == "Published"
+    assert chain.receipt(inside).rows.published == 2
+
+
+def test_reconcile_started_by_hand_has_its_own_role(chain: Chain) -> None:
+    run = _ended(chain, chain.schedule(deployment=NAMES.deployment("reconcile"), dry_run=True))
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    roles = {one["role"] for one in decisions_of(chain.cloud.state_dir) if one["action"] == "s3:ListBucketVersions"}
+    assert any("ReconcileRole" in role for role in roles)
+
+
+@pytest.mark.parametrize("key", ["receipts/forged.json", "index/forged.json"])
+def test_the_task_role_writes_over_nothing_blindly(chain: Chain, key: str) -> None:
+    """A write without If-None-Match or If-Match is refused, whatever code the task runs."""
+    s3, bucket = _s3_as(chain, chain.outputs["TaskRoleArn"]), chain.outputs["PublishedBucket"]
+    with pytest.raises(ClientError) as caught:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"{}")
+    assert caught.value.response["Error"]["Code"] == "AccessDenied"
+    etag = s3.put_object(Bucket=bucket, Key=key, Body=b"{}", IfNoneMatch="*")["ETag"]
+    s3.put_object(Bucket=bucket, Key=key, Body=b"{}", IfMatch=etag)
+    chain.s3.delete_object(Bucket=bucket, Key=key)
+
+
+def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None:
+    """All tests of this folder run within it; a role that is given more cannot use it."""
+    role = chain.outputs["TaskRoleArn"].rpartition("/")[2]
+    iam = chain.cloud.client("iam")
+    boundary = iam.get_role(RoleName=role)["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"]
+    assert boundary.endswith(":policy/boundary_of_sluice")
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+    iam.put_role_policy(RoleName=role, PolicyName="everything", PolicyDocument=document)
+    try:
+        with pytest.raises(ClientError) as caught:
+            _s3_as(chain, chain.outputs["TaskRoleArn"]).put_object(
+                Bucket=chain.outputs["LandingBucket"], Key="outside-every-role/forged.csv", Body=b""
+            )
+    finally:
+        iam.delete_role_policy(RoleName=role, PolicyName="everything")
+    assert caught.value.response["Error"]["Code"] == "AccessDenied"
+
+
+def _s3_as(chain: Chain, role_arn: str) -> Any:
+    """Return a client with the credentials that a local worker has, from the same endpoint."""
+    environment = chain.cloud.endpoints.environment_of(role_arn)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            if name.startswith("AWS_"):
+                patch.setenv(name, value)
+        session = boto3.Session()
+        given = session.get_credentials()
+        assert given is not None
+        frozen = given.get_frozen_credentials()
+    return chain.cloud.client(
+        "s3",
+        aws_access_key_id=frozen.access_key,
+        aws_secret_access_key=frozen.secret_key,
+        aws_session_token=frozen.token,
+    )
+
+
+def _decisions(chain: Chain, key: str) -> set[tuple[str, str, bool]]:
+    found = (one for one in decisions_of(chain.cloud.state_dir) if one["resource"].endswith(f"/{key}"))
+    return {("TaskRole" if "TaskRole" in one["role"] else one["role"], one["action"], one["allowed"]) for one in found}
+
+
+def _ended(chain: Chain, flow_run_id: str) -> dict[str, Any]:
+    return chain.wait_for(partial(chain.final, flow_run_id), "the run to end")
