@@ -279,10 +279,22 @@ def _write(random: Random, dialect: _Dialect, written: Written) -> None:
         if random.random() < 0.01:
             row.append("one too many")
             written.must_fail.add(number)
+        elif random.random() < 0.01:
+            row.pop()
+            written.must_fail.add(number)
+    if 2 * len({number for number, row in enumerate(rows, 1) if len(row) != len(written.columns)}) > len(rows):
+        written.may_reject.add("layout_unfit")
     header = [[column.name for column in written.columns]] if dialect.header else []
     lines += [_line(row, dialect) for row in [*header, *rows]]
+    if random.random() < 0.05:
+        lines.insert(random.randint(dialect.skip_lines + 1, len(lines)), "")  # no row
     text = dialect.line_end.join(lines) + random.choice(["", dialect.line_end])
-    written.form, written.content = compressed(random, "csv", text.encode(dialect.encoding))
+    content = text.encode(dialect.encoding)
+    if dialect.encoding == "utf-8" and random.random() < 0.03 and len(rows) > 1:
+        content = content.removesuffix(dialect.line_end.encode()) + b"\xff"
+        written.may_reject.add("encoding_unknown")  # where no other letter shows that it is UTF-8
+        written.must_fail.add(len(rows))
+    written.form, written.content = compressed(random, "csv", content)
 
 
 def _line(row: list[str], dialect: _Dialect) -> str:

@@ -15,4 +15,4 @@ def a_file(seed: int, number: int) -> tuple[Written, int]:
     """A file of a seed, and with how many rows per partition it is read."""
     random = Random(f"{seed}:{number}")
     written = random.choice(_FORMATS)(random)
-    return written, random.choice([2, 5, 100_000])
+    return written, random.choice([3, 100_000, 100_000])

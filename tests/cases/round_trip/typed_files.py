@@ -102,10 +102,15 @@ def _arrow(random: Random, column: Column) -> pa.Array:
     kind: Any = column.kind
     if kind == "integer":
         greatest = max((abs(value) for value in values if value is not None), default=0)
+        if all(value is None or value >= 0 for value in values):
+            return pa.array(values, pa.uint64())
         types = [pa.int64(), *([pa.int32()] if greatest < 2**31 else []), *([pa.int8()] if greatest < 2**7 else [])]
         return pa.array(values, random.choice(types))
     if kind == "number":
         column.values = values = [None if value is None else float(value) for value in values]
+        if random.random() < 0.3:
+            column.values = [None if value is None else Decimal(f"{value:.2f}") for value in values]
+            return pa.array(column.values, pa.decimal128(38, 2))
         return pa.array(values, pa.float64())
     if kind == "timestamp":
         zone = random.choice([None, "UTC", "Europe/Berlin"])

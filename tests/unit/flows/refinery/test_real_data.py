@@ -17,7 +17,7 @@ from sklearn import datasets
 from deployment import PROJECT_ROOT
 from flows.refinery.contract.loading import load_contract
 from flows.refinery.propose.proposal import propose_contract
-from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
+from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file, refine_file
 from tests.unit.flows.refinery.tables import good_of
 
 _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
@@ -65,6 +65,26 @@ def test_a_real_data_set_passes_the_contract_that_is_proposed_for_it(
     validated, prepared = refine(sample, propose_contract(sample, "real").text, tmp_path)
     assert (validated.rows_in, sum(validated.quarantined.values())) == (rows, 0)
     assert prepared.rows_published + sum(prepared.dropped.values()) == rows
+
+
+@pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
+@pytest.mark.parametrize(
+    "load", [datasets.load_iris, datasets.load_wine, datasets.load_breast_cancer, datasets.load_diabetes]
+)
+def test_a_real_data_set_is_published_whole_without_a_contract_of_its_own(
+    load: Callable[..., Any], write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
+) -> None:
+    sample = tmp_path / "sample"
+    frame: pd.DataFrame = load(as_frame=True).frame
+    write(frame, sample)
+    read = (
+        pd.read_json(sample, lines=True, precise_float=True) if write is _json_lines else frame
+    )  # JSON has fewer digits
+    contract = load_contract(PROJECT_ROOT / "flows" / "contracts" / "default")
+    refined = refine_file(sample, contract, tmp_path)
+    assert (refined.rejected, refined.quarantined, refined.rows_published) == ((), {}, len(frame))
+    published = pd.read_parquet(refined.outputs[0].path)
+    assert (published.to_numpy() == read.to_numpy()).all()
 
 
 def test_the_penguins_pass_the_contract_that_is_proposed_for_them_gaps_and_all(tmp_path: Path) -> None:
