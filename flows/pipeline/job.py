@@ -14,6 +14,7 @@ from flows.pipeline.receipt import Chain, Output, Receipt
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
+from flows.refinery.read.path_columns import Folders
 from flows.refinery.refine import Refined
 from flows.refinery.repair.corrections import Corrections
 from lambda_trigger.message import UploadMessage
@@ -81,6 +82,7 @@ class Fetched:
     Attributes:
         path: the local copy of the object version; the other stages write into its folder.
         contract: the contract that judges the file.
+        folders: those of the object's key that may become columns.
         corrections: values that this repair and earlier ones put into some rows.
     """
 
@@ -88,6 +90,7 @@ class Fetched:
     facts: ObjectFacts
     contract: Contract
     corrections: Corrections | None = None
+    folders: Folders = ()
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from flows.pipeline.receipt import (
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected
+from flows.refinery.read.path_columns import folders_of
 from flows.refinery.refine import OnJudged, Progress, Refined, refine_file
 from flows.refinery.repair.corrections import read_corrections
 from flows.refinery.write.outputs import OutputFile, output_file
@@ -65,7 +66,7 @@ def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | N
         parts.store.download(parts.store.published_bucket, output.key, local)
         kept = read_corrections(local)
         corrections = corrections.over(kept) if corrections else kept
-    return Fetched(path, facts, contract, corrections)
+    return Fetched(path, facts, contract, corrections, folders_of(job.upload.key))
 
 
 def _download(parts: Parts, upload: UploadMessage, path: Path) -> ObjectFacts:
@@ -101,6 +102,7 @@ def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJ
         fetched.path,
         fetched.contract,
         fetched.path.parent,
+        folders=fetched.folders,
         corrections=fetched.corrections,
         on_progress=on_progress,
         on_judged=on_judged,
@@ -199,6 +201,7 @@ def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
         ),
         rows=rows,
         outputs=_corrections_of(outcome.earlier) if reasons else published.outputs,
+        read_as=refined.decisions if refined else (),
         checks=refined.checks if refined else (),
         reasons=reasons,
         fitted=refined.fitted if refined and not reasons else {},

@@ -21,21 +21,24 @@ import numpy as np
 import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
-from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError
 from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
+from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.read.path_columns import Folders, with_path_columns
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
     check_of,
     failed_check,
     first_cause,
+    folder_checks,
     judge_columns,
     reason_of,
     reasons_of_bad_rows,
@@ -83,6 +86,7 @@ class Refined:
         quarantine: the bad rows, as a local file; None when there are none.
         fitted: by step, what it learned, as JSON values.
         columns_out: the columns that were written.
+        decisions: how the file was read.
         seconds: by part (read, validate, preprocess, write), the time spent in it; summed over worker processes.
     """
 
@@ -96,6 +100,7 @@ class Refined:
     quarantine: OutputFile | None
     fitted: dict[str, Any]
     columns_out: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -104,6 +109,7 @@ def refine_file(
     contract: Contract,
     work_dir: Path,
     *,
+    folders: Folders = (),
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
     on_judged: OnJudged | None = None,
@@ -116,6 +122,7 @@ def refine_file(
     Args:
         source: the local copy of the object version.
         work_dir: an existing folder for the files that this writes.
+        folders: those of the file's key that may become columns (`folders_of`).
         corrections: values that repairs put into some rows.
         on_judged: called with the judged file, before its good rows are preprocessed.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
@@ -132,6 +139,7 @@ def refine_file(
         source,
         contract,
         work_dir,
+        folders=folders,
         corrections=corrections,
         on_progress=on_progress,
         limits=limits,
@@ -265,6 +273,7 @@ class JudgedFile:
         good: the good rows; None for a rejected file.
         quarantine_path: the bad rows (Parquet, see quarantine.py); None when there are none.
         columns_in: the file's columns.
+        decisions: how the file was read.
         seconds: by part, the time spent in it.
     """
 
@@ -275,6 +284,7 @@ class JudgedFile:
     good: ArrowSpool | None
     quarantine_path: Path | None
     columns_in: tuple[str, ...]
+    decisions: tuple[Decision, ...]
     seconds: Mapping[str, float]
 
 
@@ -294,6 +304,7 @@ def judge_file(
     contract: Contract,
     work_dir: Path,
     *,
+    folders: Folders = (),
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
     limits: Limits = Limits(),
@@ -304,6 +315,7 @@ def judge_file(
 
     def read(rows: int) -> Iterator[Partition]:
         found = read_partitions(source, contract, rows_per_partition=rows, limits=limits)
+        found = with_path_columns(found, contract, folders)
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
     header, seconds = Header(), _Seconds()
@@ -313,7 +325,7 @@ def judge_file(
         partitions = seconds.inside("read", read(rows))
         first = next(partitions)
         header = header.joined(first, contract)
-        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format)
+        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format, folders)
         same = _with_header(header, chain([first], partitions), contract)
         try:
             if merge.reasons:
@@ -352,13 +364,14 @@ class _Merge:
         work_dir: Path,
         seconds: _Seconds,
         found: SourceFormat,
+        folders: Folders,
     ) -> None:
         self.rows_in = 0
         self._read, self._contract, self._seconds = read, contract, seconds
         rules = rules_of(contract)
         self.plan = plan = HeaderPlan.of(contract, rules, header)
         self._checks, self.reasons = judge_columns(contract, plan, rules)
-        self._checks += sheet_checks(found)
+        self._checks += [*sheet_checks(found), *folder_checks(folders, contract)]
         self._found = found
         self._misfits: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
@@ -424,6 +437,7 @@ class _Merge:
             good=None if self.reasons else self._good,
             quarantine_path=self._quarantine.path if self._quarantine.has_rows else None,
             columns_in=self.plan.file_columns,
+            decisions=decisions_of(self._found, self._contract),
             seconds=dict(self._seconds),
         )
 
@@ -533,6 +547,7 @@ def preprocess_file(
         quarantine=quarantine,
         fitted=fitted,
         columns_out=columns,
+        decisions=judged.decisions,
         seconds=dict(seconds),
     )
     bad, less = sum(judged.quarantined.values()), sum(dropped.values())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.cases import csv_text, json_forms, names, packed, parquet, typed_text, workbooks
+from tests.cases import csv_text, folders, json_forms, names, packed, parquet, typed_text, workbooks
 
 CASES = (
     *csv_text.CASES,
     *workbooks.CASES,
     *parquet.CASES,
+    *folders.CASES,
     *json_forms.CASES,
     *names.CASES,
     *packed.CASES,

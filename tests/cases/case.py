@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from blocks.settings import CONTRACTS
 from flows.refinery.contract.loading import load_contract
 from flows.refinery.contract.model import Contract
+from flows.refinery.read.path_columns import folders_of
 from flows.refinery.refine import REJECTING, Refined, refine_file
 
 
@@ -41,6 +42,7 @@ class Case:
         quarantined: the numbers of the rows that belong into quarantine; `published` is without them.
         may_reject: whether rejecting the file is right, too. Always so where `published` is None.
         codes: the codes of right reasons for a rejection; empty: any.
+        key: of the upload; its folders may become columns.
         mentions: texts that the reasons of a rejection contain, such as the line to write into the contract.
     """
 
@@ -53,6 +55,7 @@ class Case:
     may_reject: bool = False
     codes: Sequence[str] = ()
     mentions: Sequence[str] = ()
+    key: str = "incoming/cases/upload"
 
     @property
     def title(self) -> str:
@@ -75,7 +78,7 @@ def run(case: Case) -> Result:
         upload = Path(folder) / "upload"
         upload.write_bytes(case.content)
         try:
-            refined = refine_file(upload, _contract_of(case), Path(folder))
+            refined = refine_file(upload, _contract_of(case), Path(folder), folders=folders_of(case.key))
         except REJECTING as error:
             return _judge_rejection(case, [(error.code, str(error))])
         if refined.rejected:

@@ -342,6 +342,11 @@ class Contract(_Frozen):
         description="How the files are written: a format's name, or a mapping with its options.",
     )
     columns: dict[str, Column] = Field(default_factory=dict, description="The columns, by their name in the file.")
+    path_columns: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
+        (),
+        description="Folders of the file's key that become columns, by name: dt for `dt=2024-01-01/`, as Hive and Spark"
+        " write them.",
+    )
     unknown_columns: ChangePolicy = Field(
         "evolve",
         description="Columns that are not listed here. evolve: published with the rest. freeze: the file is rejected."

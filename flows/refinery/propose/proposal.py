@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from flows.refinery.check_contract import check_contract
 from flows.refinery.contract.loading import CONTRACT_FILE, load_contract
 from flows.refinery.contract.model import Contract, FileFormat
-from flows.refinery.errors import TerminalError
+from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, profile_file
 from flows.refinery.read.partition import Limits
@@ -43,8 +43,8 @@ class SampleUnfit(TerminalError):
     """The sample passes no proposed contract. This is a bug in Sluice: a contract without rules should pass."""
 
 
-class NothingDecoded(TerminalError):
-    """No row of the sample can be decoded, so there is nothing to propose from."""
+class NothingDecoded(FileRejected):
+    """`sluice contract new`: no row of the sample can be decoded, so there is nothing to propose from."""
 
 
 @dataclass(frozen=True)

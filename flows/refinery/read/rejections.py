@@ -129,3 +129,7 @@ class SheetNotChosen(FileRejected):
 class ReaderKilled(FileRejected):
     """Reading the file ended the process that did it, twice: it takes more memory than the task has, or is damaged in a
     way that its format's library cannot stand."""
+
+
+class PathColumnUnusable(FileRejected):
+    """A column of the contract's `path_columns` has no folder in the file's key, several, or is in the file, too."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from python_calamine import CalamineError, CalamineWorkbook
 
+from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.text_source import CANDIDATES, encoding_of
 from flows.refinery.repair.corrections import ROW_NUMBER, CorrectionsUnusable
 from flows.refinery.repair.spreadsheet_texts import unprotected
@@ -97,6 +98,8 @@ def _text(value: Any) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
+    if isinstance(value, float) and is_ambiguous_number(str(value)):
+        return f"{value}0"  # where a point groups thousands, 2.125 would be read as 2125
     if isinstance(value, dt.datetime):
         return str(value.date() if value.time() == dt.time() else value)
     return str(value)

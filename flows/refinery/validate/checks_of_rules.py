@@ -13,6 +13,7 @@ import pandas as pd
 from flows.refinery.checks import Check, RejectionReason
 from flows.refinery.contract.model import BadRows, Contract
 from flows.refinery.read.partition import SourceFormat
+from flows.refinery.read.path_columns import Folders
 from flows.refinery.read.rejections import LayoutUnfit, TextUndecodable
 from flows.refinery.validate.expectations import Verdict
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
@@ -65,6 +66,15 @@ def sheet_checks(found: SourceFormat) -> list[Check]:
         observed["merged_ranges"] = found.merged_ranges
     check = failed_check("sheet", "decode", severity="info", observed=observed)
     return [check.model_copy(update={"success": True})]
+
+
+def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
+    """Which folders of the file's key, such as `dt=2024-01-01/`, are not kept as columns; empty where all are."""
+    names = [name for name, _ in folders if name not in contract.path_columns]
+    if not names:
+        return []
+    line = f"path_columns: [{', '.join(names)}]"
+    return [failed_check("path_columns", "columns", severity="info", observed=names, expected=line)]
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:

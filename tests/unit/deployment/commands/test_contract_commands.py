@@ -94,6 +94,19 @@ def test_new_explains_why_a_sample_is_not_a_table(tmp_path: Path) -> None:
     assert "empty" in refused.output
 
 
+def test_new_fails_where_no_row_can_be_decoded(tmp_path: Path) -> None:
+    broken = a_file(tmp_path, b"a,b\n1,2,3\n4\n")
+    failed = sluice("new", "birds", broken, "--contracts", tmp_path)
+    assert failed.exit_code == 1, failed.output
+    assert not (tmp_path / "birds").exists()
+
+
+def test_new_shows_what_it_guessed(tmp_path: Path) -> None:
+    guessed = sluice("new", "birds", a_file(tmp_path, b"id,name\n1,'Doe, J'\n2,'Roe'\n"), "--contracts", tmp_path)
+    assert 'Guessed, because no file can prove it: quote: "\'"' in guessed.output
+    assert "# No file can prove `quote`" in (tmp_path / "birds" / "contract.yaml").read_text()
+
+
 # --- check ------------------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +128,12 @@ def test_check_shows_the_rows_that_break_a_rule_where_the_others_are_published(t
     assert "row 11: 'cheap'" in line_of(checked.output, "FAIL", "not_a_number", "unit_price")
     assert "12 in, 9 published" in checked.output
     assert "1 dropped: drop_duplicates" in checked.output
+
+
+def test_check_shows_how_the_file_is_read(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, good_orders(1)))
+    assert "encoding utf-8, delimiter ','" in line_of(checked.output, "read as", "proven")
+    assert "quote '\"'" in line_of(checked.output, "assumed")
 
 
 def test_check_shows_which_columns_come_in_and_go_out(tmp_path: Path) -> None:

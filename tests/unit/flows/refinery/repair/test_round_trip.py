@@ -199,6 +199,12 @@ def test_empty_cells_that_excel_leaves_out_at_the_end_of_a_line_are_missing_valu
     assert changes_in(tmp_path / "x.csv", rows) == (Change(4, "a", "x", "1", True),)
 
 
+@pytest.mark.parametrize(("number", "text"), [(2.125, "2.1250"), (2.5, "2.5"), (2125.0, "2125"), (True, "true")])
+def test_a_number_in_a_cell_of_a_workbook_has_no_thousands_mark(tmp_path: Path, number: float, text: str) -> None:
+    saved_as_workbook([["_row_number", "a"], [4, number]], tmp_path / "x.xlsx")
+    assert changes_in(tmp_path / "x.xlsx", EXPORTED) == (Change(4, "a", "x", text, True),)
+
+
 def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None:
     corrections = Corrections(("a", "b"), {3: {"a": "x", "b": None}, 1: {"a": " 007 ", "b": '"'}})
     corrections.write(tmp_path / "kept.parquet")

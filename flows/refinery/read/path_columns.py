@@ -1,0 +1,72 @@
+"""Columns from the folders of a file's key that Hive and Spark write, such as `dt=2024-01-01/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.read.columns import missing_texts
+from flows.refinery.read.partition import Partition
+from flows.refinery.read.rejections import PathColumnUnusable
+
+Positions = npt.NDArray[np.int64]
+_MISSING = "__HIVE_DEFAULT_PARTITION__"
+
+Folders = Sequence[tuple[str, str]]
+"""Names and values of a key's folders, as they are written, from the outermost to the innermost."""
+
+
+def folders_of(key: str) -> Folders:
+    """Return the folders `name=value` of a key."""
+    parts = [folder.partition("=") for folder in key.split("/")[:-1]]
+    return tuple((unquote(name), value) for name, mark, value in parts if name and mark)
+
+
+def with_path_columns(partitions: Iterator[Partition], contract: Contract, folders: Folders) -> Iterator[Partition]:
+    """Add the columns of the contract's `path_columns` to each partition, as texts.
+
+    Raises:
+        PathColumnUnusable
+    """
+    values = {name: _value_of(name, folders, contract) for name in contract.path_columns}
+    for found in partitions:
+        if twice := [name for name in values if name in found.frame.columns]:
+            raise PathColumnUnusable(
+                f"the file itself has the column {twice[0]!r}; remove it from the file, or from `path_columns` in the"
+                " contract"
+            )
+        texts = partial(_texts, found.texts, values) if found.texts else None
+        yield replace(found, frame=_with(found.frame, values), texts=texts) if values else found
+
+
+def _value_of(name: str, folders: Folders, contract: Contract) -> str | None:
+    values = [value for folder, value in folders if folder == name]
+    if len(values) != 1:
+        fault = f"more than one folder `{name}=…/`" if values else f"no folder `{name}=…/`"
+        raise PathColumnUnusable(
+            f"the file's key has {fault}; upload it below one, such as `{name}=value/`, or remove {name!r} from"
+            " `path_columns` in the contract"
+        )
+    try:
+        value = unquote(values[0], errors="strict")
+    except UnicodeDecodeError:
+        raise PathColumnUnusable(f"the folder `{name}=…/` of the file's key has escapes that are no UTF-8") from None
+    return None if value == _MISSING or value in missing_texts(contract, name) else value
+
+
+def _texts(
+    texts: Callable[[Positions], pd.DataFrame], values: dict[str, str | None], positions: Positions
+) -> pd.DataFrame:
+    return _with(texts(positions), values)
+
+
+def _with(frame: pd.DataFrame, values: dict[str, str | None]) -> pd.DataFrame:
+    columns = {name: pd.Series([value] * len(frame), frame.index, dtype="str") for name, value in values.items()}
+    return frame.assign(**columns)
