@@ -17,7 +17,7 @@ from rich.table import Table
 
 from deployment.commands.user_paths import written_to
 from flows.refinery.check_contract import check_contract
-from flows.refinery.checks import Check
+from flows.refinery.checks import Check, by_basis
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
@@ -129,11 +129,11 @@ def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]
 
 
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
-    """Print the result: every rule, the columns, the rows, the verdict."""
+    """Print the result: every rule, how the file was read, the columns, the rows, the verdict."""
     if checked.validated:
         if checked.validated.checks:
             console.print(_rules(checked.validated, checked.examples))
-        console.out("\n".join(_columns_and_rows(checked.validated, checked.prepared)))
+        console.out("\n".join(_facts(checked.validated, checked.prepared)))
     verdict = "[bold green]accepted[/]" if checked.accepted else "[bold red]rejected[/]"
     console.print(f"{verdict}  {escape(file.name)} by {contract.dataset}")
     for reason in checked.reasons:
@@ -175,7 +175,11 @@ def _mark(check: Check, *, rejects: bool) -> str:
     return "[bold red]FAIL[/]" if rejects else "[yellow]FAIL[/]"
 
 
-def _columns_and_rows(validated: JudgedFile, prepared: Refined | None) -> Iterator[str]:
+def _facts(validated: JudgedFile, prepared: Refined | None) -> Iterator[str]:
+    head = "read as"
+    for basis, texts in by_basis(validated.decisions).items():
+        yield f"{head:<9} {basis}: {', '.join(texts)}"
+        head = ""
     columns_in = list(validated.columns_in)
     yield f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
     if prepared:

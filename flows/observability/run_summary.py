@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Receipt, Status, receipt_key
+from flows.refinery.checks import by_basis
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
 # docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
@@ -101,6 +102,7 @@ def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
         f"{name}: {escape_markdown(outcome_message(receipt))}.",
         *([_reasons(receipt)] if receipt.reasons else []),
         _rows(receipt),
+        *([_read_as(receipt)] if receipt.read_as else []),
         *([_outputs(receipt, links)] if receipt.outputs else []),
         _where(receipt, links),
         _table(("stage", "seconds"), seconds),
@@ -156,6 +158,11 @@ def _rows(receipt: Receipt) -> str:
         *((f"dropped: {inline_code(step)}", count) for step, count in rows.dropped.items()),
     ]
     return _table(("rows", ""), [(label, f"{count:,}") for label, count in counts])
+
+
+def _read_as(receipt: Receipt) -> str:
+    lines = [f"- {basis}: {', '.join(map(inline_code, texts))}" for basis, texts in by_basis(receipt.read_as).items()]
+    return "\n".join(["### Read as", "", *lines])
 
 
 def _outputs(receipt: Receipt, links: ConsoleLinks) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage, folder_of
@@ -124,6 +124,7 @@ class Receipt(_Part):
     outputs: tuple[Output, ...] = Field(
         (), description="the published objects; of a rejected file only earlier corrections"
     )
+    read_as: tuple[Decision, ...] = Field((), description="how the reader took the file; none where it could not")
     checks: tuple[Check, ...] = Field((), description="what every rule of the contract found")
     reasons: tuple[RejectionReason, ...] = Field((), description="why it was rejected; none when published")
     fitted: dict[str, Any] = Field(default_factory=dict, description="what fitted steps learned, by step and column")

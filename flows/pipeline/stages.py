@@ -201,6 +201,7 @@ def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
         ),
         rows=rows,
         outputs=_corrections_of(outcome.earlier) if reasons else published.outputs,
+        read_as=refined.decisions if refined else (),
         checks=refined.checks if refined else (),
         reasons=reasons,
         fitted=refined.fitted if refined and not reasons else {},

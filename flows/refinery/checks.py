@@ -1,12 +1,41 @@
-"""What the rules found in a file, and why a file is rejected: the values that receipts hold."""
+"""What was decided and found about a file, and why it is rejected: the values that receipts hold."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.refinery.errors import TerminalError
+
+Basis = Literal["declared", "proven", "assumed"]
+
+
+class Decision(BaseModel):
+    """One thing that the reader decided about how a file is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="format, compression, encoding, delimiter, quote, header on line, sheet, ...")
+    value: Any = Field(description="what the file was read with")
+    basis: Basis = Field(
+        description="declared by the contract, proven by the file, or assumed because nothing speaks against it"
+    )
+
+    @property
+    def text(self) -> str:
+        """Name and value; signs in quotes, so that a blank or a tab can be seen."""
+        is_sign = isinstance(self.value, str) and not self.value[:1].isalnum()
+        return f"{self.name} {self.value!r}" if is_sign else f"{self.name} {self.value}"
+
+
+def by_basis(decisions: Iterable[Decision]) -> dict[str, list[str]]:
+    """The texts of decisions, by what they rest on."""
+    found: dict[str, list[str]] = {}
+    for decision in decisions:
+        found.setdefault(decision.basis, []).append(decision.text)
+    return found
 
 
 class Check(BaseModel):

@@ -21,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
-from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError
 from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
+from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.read.path_columns import Folders, with_path_columns
@@ -85,6 +86,7 @@ class Refined:
         quarantine: the bad rows, as a local file; None when there are none.
         fitted: by step, what it learned, as JSON values.
         columns_out: the columns that were written.
+        decisions: how the file was read.
         seconds: by part (read, validate, preprocess, write), the time spent in it; summed over worker processes.
     """
 
@@ -98,6 +100,7 @@ class Refined:
     quarantine: OutputFile | None
     fitted: dict[str, Any]
     columns_out: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -270,6 +273,7 @@ class JudgedFile:
         good: the good rows; None for a rejected file.
         quarantine_path: the bad rows (Parquet, see quarantine.py); None when there are none.
         columns_in: the file's columns.
+        decisions: how the file was read.
         seconds: by part, the time spent in it.
     """
 
@@ -280,6 +284,7 @@ class JudgedFile:
     good: ArrowSpool | None
     quarantine_path: Path | None
     columns_in: tuple[str, ...]
+    decisions: tuple[Decision, ...]
     seconds: Mapping[str, float]
 
 
@@ -432,6 +437,7 @@ class _Merge:
             good=None if self.reasons else self._good,
             quarantine_path=self._quarantine.path if self._quarantine.has_rows else None,
             columns_in=self.plan.file_columns,
+            decisions=decisions_of(self._found, self._contract),
             seconds=dict(self._seconds),
         )
 
@@ -541,6 +547,7 @@ def preprocess_file(
         quarantine=quarantine,
         fitted=fitted,
         columns_out=columns,
+        decisions=judged.decisions,
         seconds=dict(seconds),
     )
     bad, less = sum(judged.quarantined.values()), sum(dropped.values())

@@ -53,6 +53,8 @@ CASES = (
     _rejected("records in an object, not declared", b'{"n":1,"results":[{"id":1}]}', "`records_path: results`"),
     _rejected("the same as a line", b'{"n":1,"results":[{"id":1}]}\n', "`records_path: results`"),
     _rejected("records in an object's object", b'{"d":{"rows":[{"id":1}]}}', "`records_path: d.rows`"),
+    _rejected("an object before an array", b'{\n"made": "today"}\n[{"id":1}]\n', "line 3", code="json_broken"),
+    _rejected("an array before other things", b'[{"id":1}] end', "column 12", code="json_broken"),
     _rejected("comments", b'// exported\n[{"id":1}]\n', "comments", code="format_not_allowed"),
     _rejected("a comment of several lines", b'/* by\n x */ {"id":1}\n', "comments", code="format_not_allowed"),
     Case(

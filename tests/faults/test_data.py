@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pandas as pd
 import pytest
 from moto import mock_aws
@@ -28,6 +29,8 @@ from flows.pipeline.errors import StageTookTooLong
 from flows.pipeline.job import Parts, TaskIdentity, UploadJob
 from flows.pipeline.receipt import Chain, Receipt, Status
 from flows.pipeline.run import run_upload
+from flows.refinery.read import reader_process
+from flows.refinery.read.partition import Partition
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders
 from tests.faults.catalogue import fault
@@ -327,6 +330,43 @@ def test_an_odd_file_has_one_clear_outcome_in_bounded_memory(
     outputs = [output.key for output in receipt.outputs]
     assert sorted(written) == sorted([f"receipts/{receipt.run_id}.json", *outputs])
     assert all(key.startswith(("data/", "quarantine/")) for key in outputs)
+
+
+def _a_parquet(rows: int) -> bytes:
+    table = pd.DataFrame({f"n{column}": np.random.default_rng(column).random(rows) for column in range(30)})
+    sink = io.BytesIO()
+    table.to_parquet(sink)
+    return sink.getvalue()
+
+
+def _no_partition(_path: Path) -> Iterator[Partition]:
+    yield from ()
+
+
+@pytest.fixture
+def little_memory(tmp_path: Path) -> Iterator[None]:
+    """Readers of Parquet files and workbooks may take 16 MB more than the process that forks them."""
+    list(reader_process.read_apart(_no_partition, tmp_path))  # starts that process
+    server = reader_process._SERVER
+    assert server._process
+    pages = int(Path(f"/proc/{server._process.pid}/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 16 * MIB
+    resource.prlimit(server._process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    yield
+    server.stop()
+
+
+@fault("Data", "a file ends the process that reads it, by the memory that it takes", expected="rejected: reader_killed")
+def test_a_file_that_ends_its_reader_twice_is_rejected_and_the_next_one_is_read(
+    parts: Parts, little_memory: None
+) -> None:
+    upload = upload_of("other/large.parquet", _a_parquet(250_000))
+    receipt = process(parts, upload)
+    rejected_as("reader_killed")(receipt)
+    assert receipt.reasons[0].part == "read"
+    assert str(upload.size_bytes) in receipt.reason
+    assert read_receipt(parts.store, upload.run_id) == receipt
+    published(10)(process(parts, upload_of("other/small.parquet", _a_parquet(10))))
 
 
 STEPS = {

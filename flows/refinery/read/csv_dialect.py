@@ -39,12 +39,15 @@ class CsvDialect:
     """How the file is written.
 
     Attributes:
+        is_delimiter_proven: whether the contract, the file's own line or its header shows the delimiter, or no other
+            one could be it.
         trailing: how many delimiters at the end of each record have no value after them.
         is_decimal_proven: whether the contract or an unambiguous number shows the decimal mark.
         text_columns: columns that must not be read as numbers, as far as the file's beginning shows.
     """
 
     delimiter: str
+    is_delimiter_proven: bool
     trailing: int
     quote: str
     decimal: str
@@ -67,6 +70,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
     if not given.header:
         header, rows = list(contract.columns), [header, *rows]
     names = names_of(header, trailing)
+    has_known = len(names) > 1 and not contract.columns.keys().isdisjoint(names)
     whole = [row for row in rows if len(row) == len(names) + trailing]
     columns = dict(zip(names, zip(*whole, strict=False), strict=False))
     text_columns = {name for name, column in contract.columns.items() if column.type in TEXT_TYPES}
@@ -78,6 +82,8 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
     decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
     return CsvDialect(
         delimiter=delimiter,
+        is_delimiter_proven=bool(given.delimiter or named_delimiter or has_known)
+        or (len(names) > 1 and other_delimiter(sample, delimiter, given) is None),
         trailing=trailing,
         quote=given.quote,
         decimal=decimal or ".",
@@ -109,6 +115,15 @@ def sample_records(sample: str, delimiter: str, written: FileFormat) -> list[Sam
     records = split_records(lines_of(sample), delimiter, written.quote, written.escape)
     found = (SampleRecord(record.first_line, record.fields) for record in records if record.fields)
     return list(islice(found, _SAMPLED_RECORDS))
+
+
+def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:
+    """Another delimiter that cuts all records into equally many fields; None where there is none."""
+    for mark in DELIMITERS:
+        lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
+        if mark not in (delimiter, written.quote) and len(lengths) == 1 and lengths != {1}:
+            return mark
+    return None
 
 
 def names_of(header: list[str], trailing: int) -> list[str]:

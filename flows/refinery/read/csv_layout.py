@@ -7,7 +7,14 @@ import re
 from collections.abc import Sequence
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.read.csv_dialect import DELIMITERS, CsvDialect, SampleRecord, names_of, sample_records
+from flows.refinery.read.csv_dialect import (
+    DELIMITERS,
+    CsvDialect,
+    SampleRecord,
+    names_of,
+    other_delimiter,
+    sample_records,
+)
 from flows.refinery.read.detection import text_type
 from flows.refinery.read.rejections import NoTable
 
@@ -189,13 +196,12 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
     if given.delimiter is not None:
         return None
     if len(names) > 1:
-        for mark in DELIMITERS:
-            lengths = {len(record.fields) for record in sample_records(sample, mark, given)}
-            if mark != dialect.delimiter and len(lengths) == 1 and lengths != {1}:
-                return (
-                    f"both {dialect.delimiter!r} and {mark!r} may be the delimiter; write the right one as `delimiter`"
-                    " under `format`"
-                )
+        other = other_delimiter(sample, dialect.delimiter, given)
+        if other:
+            return (
+                f"both {dialect.delimiter!r} and {other!r} may be the delimiter; write the right one as `delimiter`"
+                " under `format`"
+            )
         return None
     for mark in _RARE_DELIMITERS:
         widths = [len(record.fields) for record in sample_records(sample, mark, given)]

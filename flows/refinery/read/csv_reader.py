@@ -208,6 +208,7 @@ class _CsvReader:
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
+        self._header_line: int | None = None
         self._repeated_headers: list[bytes] = []  # as they would be in the file
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
@@ -235,6 +236,9 @@ class _CsvReader:
             decimal=self._dialect.decimal,
             thousands=self._dialect.thousands,
             is_decimal_proven=self._dialect.is_decimal_proven,
+            is_delimiter_proven=self._dialect.is_delimiter_proven,
+            trailing_delimiters=self._dialect.trailing,
+            header_line=self._header_line,
             layout_fault=self._layout_fault,
         )
         self._ambiguous = False  # whether some 1.250 in a declared column was read with a decimal point
@@ -302,6 +306,7 @@ class _CsvReader:
         if record.fields is None:
             raise HeaderInvalid(f"line {self._line}: the header cannot be read: {record.fault}")
         size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
+        self._header_line = self._line + record.first_line
         names = names_of(record.fields, self._dialect.trailing)
         check_header(names, self._limits, where=f"line {self._line}: ", hint=self._layout_fault)
         if len(names) > 1:  # a value may be like the name of its column

@@ -231,22 +231,21 @@ def read_json(
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     document = _Document(source, limits)
     records_path = tuple(contract.format.records_path.split(".")) if contract.format.records_path else ()
-    if document.peek() not in ("[", "{"):
+    first, only = document.peek(), ""
+    if first not in ("[", "{"):
         raise JsonBroken(f"{document.where()}: a JSON table begins with [ or {{")
-    only = ""
     while mark := document.peek():
+        if mark != first:
+            raise JsonBroken(f"{document.where()}: something else follows after the JSON document's end")
         if mark == "[":
             yield from _elements(document, rows, records_path)
-        elif mark != "{":
-            raise JsonBroken(f"{document.where()}: something follows after the JSON document's end")
         elif records_path:
             yield from _records(document, rows, records_path)
         else:
             raw = document.value()
             only = "" if rows.total else raw
             yield from rows.take(raw, document.line_of_value)
-    if rows.total == 1:
-        require_row(only, contract)
+    require_row(only, contract)
     yield from rows.rest()
 
 

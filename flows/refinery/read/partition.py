@@ -79,6 +79,9 @@ class SourceFormat:
         compression: what was around it.
         encoding: of text formats; None for others.
         delimiter: between CSV fields; None for others.
+        is_delimiter_proven: whether the contract or the file shows it.
+        trailing_delimiters: how many each CSV record ends with.
+        header_line: the line of a CSV file on which the header begins, from 1; None without one.
         decimal, thousands: marks in the numbers of CSV. A column that could not be read as numbers keeps its
             texts, and these are the marks to read the good ones with.
         is_decimal_proven: whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that
@@ -93,6 +96,9 @@ class SourceFormat:
     compression: Literal["gzip", "zstd"] | None = None
     encoding: str | None = None
     delimiter: str | None = None
+    is_delimiter_proven: bool = True
+    trailing_delimiters: int = 0
+    header_line: int | None = None
     decimal: str = "."
     thousands: str | None = None
     is_decimal_proven: bool = True

@@ -130,6 +130,12 @@ def test_check_shows_the_rows_that_break_a_rule_where_the_others_are_published(t
     assert "1 dropped: drop_duplicates" in checked.output
 
 
+def test_check_shows_how_the_file_is_read(tmp_path: Path) -> None:
+    checked = sluice("check", "orders", a_file(tmp_path, good_orders(1)))
+    assert "encoding utf-8, delimiter ','" in line_of(checked.output, "read as", "proven")
+    assert "quote '\"'" in line_of(checked.output, "assumed")
+
+
 def test_check_shows_which_columns_come_in_and_go_out(tmp_path: Path) -> None:
     checked = sluice("check", "orders", a_file(tmp_path, good_orders(1)))
     assert line_of(checked.output, "in 8").endswith("quantity, unit_price, discount")

@@ -14,7 +14,7 @@ from flows.observability.display import artifact_name, rows_in
 from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_message, outcome_name, upload_summary
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Chain, Rows
-from flows.refinery.checks import Check, RejectionReason
+from flows.refinery.checks import Check, Decision, RejectionReason
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:sluice-ProcessUpload-1:orders-0123abcd"
@@ -84,6 +84,17 @@ def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
     for part in (EXECUTION, "/ecs/v2/clusters/sluice-Cluster/", "#logsV2:", f"receipts/{receipt.run_id}.json"):
         assert part in text
     assert "delivery: 2" in text
+
+
+def test_the_summary_says_how_the_file_was_read() -> None:
+    read_as = (
+        Decision(name="encoding", value="utf-8", basis="proven"),
+        Decision(name="delimiter", value="\t", basis="declared"),
+        Decision(name="quote", value="`", basis="declared"),
+    )
+    text = upload_summary(receipt_of(upload(), read_as=read_as), links())
+    assert "- proven: `encoding utf-8`" in text
+    assert r"- declared: `delimiter '\t'`, `quote '_'`" in text
 
 
 def test_a_file_name_cannot_become_markup() -> None:

@@ -59,6 +59,13 @@ def test_a_rejected_file_publishes_nothing_and_gives_the_reason(account: Account
     assert account.keys("quarantine/") == []
 
 
+def test_the_receipt_says_how_the_file_was_read(account: Account) -> None:
+    receipt = account.process(account.upload(KEY, good_orders(1)))
+    read_as = {decision.name: (decision.value, decision.basis) for decision in receipt.read_as}
+    assert read_as["encoding"] == ("utf-8", "proven")
+    assert read_as["header on line"] == (1, "proven")
+
+
 def test_the_stages_are_timed(account: Account) -> None:
     receipt = account.process(account.upload(KEY, good_orders(1)))
     assert set(receipt.timings_seconds) == {"fetch", "refine", "publish"}
