@@ -96,6 +96,15 @@ class PipelineSettings(BaseModel):
         """Return the folder of the contracts on this machine."""
         return self.contracts_folder or CONTRACTS
 
+    def is_upload(self, bucket: str, key: str) -> bool:
+        """Return whether an object with this key in this bucket is an upload."""
+        return bucket == self.landing_bucket and key.startswith(self.incoming_prefix)
+
+    @property
+    def uploads_uri(self) -> str:
+        """Return where uploads are, as an S3 URI."""
+        return f"s3://{self.landing_bucket}/{self.incoming_prefix}"
+
     @property
     def prefect_names(self) -> PrefectNames:
         """Return the names of the stack's objects in Prefect."""

@@ -32,7 +32,7 @@ from blocks.upload_queue import MessageLost, ReceivedMessage
 from flows.composition import parts_of_environment, task_identity
 from flows.observability.flow_run import FlowRunner
 from flows.pipeline.commit import has_receipt
-from flows.pipeline.errors import StageBroke
+from flows.pipeline.errors import NoUpload, StageBroke
 from flows.pipeline.job import Parts, TaskIdentity, UploadJob
 from flows.pipeline.json_log import log_context, log_json_lines, place_of
 from flows.pipeline.protocol import ReceiptConflict
@@ -91,13 +91,19 @@ class QueueConsumer:
     def handle(self, message: ReceivedMessage) -> None:
         """Process the upload of one message, and delete the message or give it back."""
         try:
-            upload = UploadMessage.from_json(message.body)
-        except MessageUnreadable as error:
-            _log(logging.ERROR, "message unreadable", message, error=str(error))
+            upload = self._upload_of(message)
+        except (MessageUnreadable, NoUpload) as error:
+            _log(logging.ERROR, "message refused", message, error=f"{type(error).__name__}: {error}")
             self._release(message, after_seconds=0)  # returned at once, until it moves to the dead-letter queue
             return
         with log_context(run_id=upload.run_id):
             self._handle_upload(message, upload)
+
+    def _upload_of(self, message: ReceivedMessage) -> UploadMessage:
+        upload, settings = UploadMessage.from_json(message.body), self._parts.settings
+        if not settings.is_upload(upload.bucket, upload.key):
+            raise NoUpload(f"s3://{upload.bucket}/{upload.key} is not below {settings.uploads_uri}")
+        return upload
 
     def _handle_upload(self, message: ReceivedMessage, upload: UploadMessage) -> None:
         _log(logging.INFO, "received", message, key=upload.key, attempt=upload.attempt)

@@ -14,9 +14,10 @@ from prefect.states import Failed
 from pydantic import Field
 
 from blocks.aws_errors import AwsCallInvalid
+from blocks.object_store import ObjectFacts
 from flows.composition import parts_of_environment, task_identity
 from flows.observability.observed_upload import final_state, run_name, run_observed
-from flows.pipeline.commit import read_receipt
+from flows.pipeline.commit import latest_receipt, read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Chain, Receipt
 from flows.refinery.check_contract import check_contract
@@ -90,7 +91,10 @@ def job_by_hand(
     """
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
-    bucket = bucket or parts.settings.landing_bucket
+    settings = parts.settings
+    bucket = bucket or settings.landing_bucket
+    if not settings.is_upload(bucket, key):
+        raise ParametersWrong(f"s3://{bucket}/{key} is no upload: uploads are below {settings.uploads_uri}")
     contract = _contract_by_hand(parts, key, dataset, changes or {})
     try:
         facts = parts.store.head(bucket, key, version_id)
@@ -102,6 +106,8 @@ def job_by_hand(
     upload = UploadMessage(
         bucket=bucket, key=key, version_id=facts.version_id, etag=facts.etag, size_bytes=facts.size_bytes
     )
+    if upload.version_id is None:
+        upload = replace(upload, sequencer=_sequencer_of(parts, upload, facts, contract))
     existing = read_receipt(parts.store, upload.run_id)
     if existing and (force or _is_retry_of(existing)):
         # S3's listing has no sequencer: without the event's, versions of the same second could be ordered wrongly.
@@ -122,6 +128,18 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
         return changed
     except ContractInvalid as error:
         raise ParametersWrong(str(error)) from None
+
+
+def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contract: Contract | None) -> str | None:
+    """Return the sequencer of the event that the object was processed for; None when it was not yet.
+
+    On a bucket without versioning the sequencer is part of the run's identity, and S3 gives it only to the trigger.
+    """
+    dataset = (contract or parts.contracts.for_key(upload.key)).dataset
+    latest = latest_receipt(parts.store, dataset, upload.bucket, upload.key)
+    if latest is None or (latest.source.etag, latest.source.last_modified) != (facts.etag, facts.last_modified):
+        return None
+    return latest.source.sequencer
 
 
 def _is_retry_of(receipt: Receipt) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -48,13 +47,11 @@ class Dispatcher:
         return Dispatched(sent["MessageId"], self._start_execution(upload))
 
     def _start_execution(self, upload: UploadMessage) -> str | None:
-        # The same upload always gives the same input.
-        execution_input = {"run_id": upload.run_id, "attempt": upload.attempt, "upload": asdict(upload)}
         try:
             started = self.step_functions.start_execution(
                 stateMachineArn=self.state_machine_arn,
                 name=upload.execution_name,
-                input=json.dumps(execution_input, sort_keys=True),
+                input=upload.execution_input(),
             )
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") == _ALREADY_STARTED:

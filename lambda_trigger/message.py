@@ -59,6 +59,25 @@ class UploadMessage:
         """Serialise, with sorted keys: the same upload always gives the same text."""
         return json.dumps({"schema": MESSAGE_SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
 
+    def execution_input(self) -> str:
+        """Return the input of its execution: the same upload always gives the same text."""
+        fields = {"run_id": self.run_id, "attempt": self.attempt, "upload": asdict(self)}
+        return json.dumps(fields, sort_keys=True)
+
+    @classmethod
+    def from_execution_input(cls, text: str) -> UploadMessage:
+        """Read the message of an execution's upload.
+
+        Raises:
+            MessageUnreadable: the execution was started with other input.
+        """
+        try:
+            fields = dict(json.loads(text)["upload"])
+        except (ValueError, RecursionError, TypeError, LookupError) as error:
+            raise MessageUnreadable("the execution's input names no upload") from error
+        _check_fields(fields)
+        return cls(**fields)
+
     @classmethod
     def from_json(cls, text: str) -> UploadMessage:
         """Read a message back.

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment.commands import visible_line
-from deployment.commands.uploads import TrackedUpload, UploadState
+from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, receipt_key
 
@@ -114,6 +114,13 @@ def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[Tra
             lines.append(receipt_address(cloud, upload.message.run_id))
         for line in lines:
             console.out(f"           {line}", style="dim")
+
+
+def print_unreadable(console: Console, uploads: Uploads) -> None:
+    """Print what could not be read, once, and why."""
+    while uploads.unreadable:
+        address, reason = uploads.unreadable.popitem()
+        console.out(f"unreadable {visible_line(address)}: {visible_line(reason)}", style="bold red")
 
 
 def receipt_address(cloud: DeployedStack, run_id: str) -> str:

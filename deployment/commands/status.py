@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployment.commands import visible_line
-from deployment.commands.show import details_of, receipt_address, rows_of
+from deployment.commands.show import details_of, print_unreadable, receipt_address, rows_of
 from deployment.commands.uploads import Uploads
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt
@@ -26,10 +26,13 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
     receipts = list(uploads.receipts(finished_runs[:limit]))
     queues = uploads.queue_lengths()
     if as_json:
-        document = json.dumps(_document(cloud, running, receipts, queues), indent=2)
+        document = json.dumps(
+            _document(cloud, running, receipts, queues) | {"unreadable": uploads.unreadable}, indent=2
+        )
         console.print_json(document, ensure_ascii=True) if console.is_terminal else console.out(document)
         return
     _print_uploads(console, running, receipts)
+    print_unreadable(console, uploads)
     console.print(
         f"queue: {queues['waiting']} waiting, {queues['being_worked_on']} in progress, "
         f"{queues['given_up']} in the dead-letter queue",

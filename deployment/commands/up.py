@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from deployment.commands import visible_line
-from deployment.commands.show import details_of, rows_of, shown_steps
+from deployment.commands.show import details_of, print_unreadable, rows_of, shown_steps
 from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
 from deployment.local.endpoints import Endpoints
@@ -62,4 +62,5 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
             console.out(
                 f"{receipt.status:<9}  {visible_line(receipt.source.key)}  {rows_of(receipt)}  {reasons}".rstrip()
             )
+        print_unreadable(console, uploads)
         time.sleep(_LOOK_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from deployment.deployed_stack import DeployedStack
-from flows.pipeline.receipt import Receipt, Status, receipt_key
+from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.refinery.errors import SluiceError, TerminalError
-from lambda_trigger.message import UploadMessage
+from lambda_trigger.message import MessageUnreadable, UploadMessage
 
 _POLL_SECONDS = 0.4
 _RECEIPTS = "receipts/"
@@ -93,6 +92,7 @@ class Uploads:
 
     def __init__(self, cloud: DeployedStack) -> None:
         self._cloud = cloud
+        self.unreadable: dict[str, str] = {}  # what could not be read so far, by address, and why
         self._s3, self._states = cloud.client("s3"), cloud.client("stepfunctions")
 
     def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
@@ -129,7 +129,10 @@ class Uploads:
                 upload.reach(UploadState.RUNNING)
             # A flow run that failed without a receipt is not final: the message is delivered again.
             upload.note = "an attempt failed; retrying" if state_type in ("FAILED", "CRASHED") else ""
-            upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
+            try:
+                upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
+            except ReceiptUnreadable as error:
+                upload.problem = str(error)
             if upload.receipt is not None:
                 upload.note = ""
                 published = upload.receipt.status is Status.PUBLISHED
@@ -169,8 +172,15 @@ class Uploads:
         return [entry["Key"].removeprefix(_RECEIPTS).removesuffix(".json") for entry in listed]
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
-        """Return the receipts of these runs, without those that have none."""
-        yield from filter(None, map(self.receipt, run_ids))
+        """Return the receipts of these runs, without those that have none or an unreadable one."""
+        for run_id in run_ids:
+            try:
+                receipt = self.receipt(run_id)
+            except ReceiptUnreadable as error:
+                self.unreadable[f"s3://{self._cloud.outputs['PublishedBucket']}/{receipt_key(run_id)}"] = str(error)
+                continue
+            if receipt is not None:
+                yield receipt
 
     def queue_lengths(self) -> dict[str, int]:
         """Return how many messages wait, are being processed, and are in the dead-letter queue."""
@@ -187,13 +197,16 @@ class Uploads:
         }
 
     def running(self) -> Iterator[UploadMessage]:
-        """Return the uploads with running executions."""
+        """Return the uploads with running executions, without executions that somebody started with other input."""
         pages = self._states.get_paginator("list_executions").paginate(
             stateMachineArn=self._cloud.outputs["StateMachineArn"], statusFilter="RUNNING"
         )
         for execution in (execution for page in pages for execution in page["executions"]):
             described = self._states.describe_execution(executionArn=execution["executionArn"])
-            yield UploadMessage(**json.loads(described["input"])["upload"])
+            try:
+                yield UploadMessage.from_execution_input(described["input"])
+            except MessageUnreadable as error:
+                self.unreadable[execution["executionArn"]] = str(error)
 
     def _look_at_execution(self, upload: TrackedUpload) -> None:
         machine = self._cloud.outputs["StateMachineArn"]

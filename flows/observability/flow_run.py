@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
@@ -15,7 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import SyncClientContext
-from prefect.exceptions import Abort, ObjectNotFound
+from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
@@ -36,6 +37,11 @@ FLOW_NAME = "process-upload"
 PATIENCE_SECONDS = 5.0
 """How long to wait before the next request to a busy Prefect server."""
 
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
+"""How long a task does without a Prefect server that failed, at first and at most."""
+
+_PROBE_SECONDS = 2
+_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 _TAKEN_OVER = "The task that ran this upload ended without reporting why; another one took over."
 
 
@@ -58,7 +64,8 @@ class FlowRunner:
         self._run_upload = run
         self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
         self._deployment_id: UUID | None = None
-        self._away = not PREFECT_API_URL.value()
+        self._connection = Connection()
+        self._shown = False  # whether Prefect shows the upload at hand
 
     def process(self, job: UploadJob) -> Receipt:
         """Process one upload and return its receipt.
@@ -67,8 +74,9 @@ class FlowRunner:
             TransientError: nothing was committed; the same upload can be tried again.
             TerminalError: the upload would fail again in the same way.
         """
+        self._shown = self._connection.is_open()
         with self._one_client():
-            flow_run = None if self._away else self._flow_run(job)
+            flow_run = self._flow_run(job) if self._shown else None
             if flow_run is None or self._is_done(flow_run, job) or not self._claim(flow_run, job):
                 return self._run_upload(self._parts, job)
             return self._run(flow_run, job)
@@ -83,23 +91,23 @@ class FlowRunner:
     def _one_client(self) -> Iterator[None]:
         """Share one client with everything in the block: each new one opens a connection and requests a CSRF token."""
         with ExitStack() as stack:
-            if not self._away:
+            if self._shown:
                 try:
                     context = SyncClientContext()
                     context.client._client.event_hooks["response"].append(_shorten_patience)
                     stack.enter_context(context)
                 except Exception as error:  # noqa: BLE001 (observability never holds data back)
-                    self._go_without(_why(error))
+                    self._go_without(error)
             yield
 
     @contextmanager
     def _prefect(self) -> Iterator[SyncPrefectClient]:
-        """Provide a client to the block; if Prefect fails in the block, continue without Prefect after it."""
+        """Provide a client to the block; if Prefect fails in the block, process this upload without Prefect."""
         try:
             with get_client(sync_client=True) as client:
                 yield client
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
-            self._go_without(_why(error))
+            self._go_without(error)
 
     def _flow_run(self, job: UploadJob) -> FlowRun | None:
         """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is down."""
@@ -116,7 +124,7 @@ class FlowRunner:
                     state=Pending(name="Received"),  # workers start only Scheduled runs, so none starts this one
                 )
             except ObjectNotFound:
-                self._go_without(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
+                self._close(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
@@ -136,7 +144,7 @@ class FlowRunner:
             if claimed is not None and job.chain.task_arn:
                 pid = infrastructure_of(job.chain.task_arn)
                 client.update_flow_run(flow_run.id, infrastructure_pid=pid)
-        if self._away:
+        if not self._shown:
             return False
         if claimed is None:
             raise RunTaken(f"flow run {flow_run.name} is being run by another worker")
@@ -160,7 +168,7 @@ class FlowRunner:
         except SluiceError:
             raise
         except Exception as error:  # noqa: BLE001 (the API went away in the middle)
-            self._go_without(_why(error))
+            self._go_without(error)
         if receipts:
             if state is not None and not state.is_final():
                 # Prefect declined the last state because the run was cancelled while it was at work: what was done is
@@ -175,10 +183,61 @@ class FlowRunner:
             raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
         return self._run_upload(self._parts, job)
 
-    def _go_without(self, why: str) -> None:
-        """Send no more requests to Prefect in this task: every attempt would delay the data."""
-        self._away = True
+    def _go_without(self, error: Exception) -> None:
+        """Send no more requests to Prefect for this upload and, unless it refused only this one, for the next ones."""
+        if not _is_refusal(error):
+            self._close(_why(error))
+            return
+        self._shown = False
+        LOG.warning("Prefect refused this upload; continuing unobserved", extra={"fields": {"why": _why(error)}})
+
+    def _close(self, why: str) -> None:
+        self._shown = False
+        self._connection.close()
         LOG.warning("Prefect is down; continuing unobserved", extra={"fields": {"why": why}})
+
+
+class Connection:
+    """Remembers whether Prefect is down: each attempt to reach it would delay the data.
+
+    After a pause one short request asks whether it is back; the pause grows with each failure.
+    """
+
+    def __init__(self) -> None:
+        self._closed_until = 0.0 if PREFECT_API_URL.value() else float("inf")
+        self._pause_seconds = SHORTEST_PAUSE_SECONDS
+
+    def is_open(self) -> bool:
+        """Return whether to use Prefect for the next upload."""
+        if not self._closed_until:
+            return True
+        if time.monotonic() < self._closed_until:
+            return False
+        if not _answers(f"{PREFECT_API_URL.value()}/health"):
+            self.close()
+            return False
+        self._closed_until = 0.0
+        LOG.info("Prefect responds again")
+        return True
+
+    def close(self) -> None:
+        """Use Prefect no more until the pause is over."""
+        self._closed_until = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=_PROBE_SECONDS).status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    except httpx.HTTPError:
+        return False
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether Prefect is well and refused one request, such as one about a run that was deleted meanwhile."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in _REFUSALS
+    return isinstance(error, (ObjectNotFound, ObjectAlreadyExists))
 
 
 def _shorten_patience(response: httpx.Response) -> None:

@@ -225,6 +225,12 @@ def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
     return IndexEntry.from_json(found.body) if found else None
 
 
+def latest_receipt(store: ObjectStore, dataset: str, bucket: str, key: str) -> Receipt | None:
+    """Return the receipt of the newest processed version of a source key; None when there is none."""
+    found = store.get(index_key(dataset, bucket, key))
+    return read_receipt(store, IndexEntry.from_json(found.body).latest.run_id) if found else None
+
+
 def newest_first(store: ObjectStore, run_ids: frozenset[str], receipt: Receipt) -> tuple[str, ...]:
     """Return those of the given runs whose object versions S3 still lists, newest version first."""
     bucket, key = receipt.source.bucket, receipt.source.key

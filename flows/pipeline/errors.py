@@ -34,5 +34,9 @@ class TakesTooLong(FileRejected):
     the file is too large for the task."""
 
 
+class NoUpload(TerminalError):
+    """A message names an object outside the landing bucket's incoming prefix. It moves to the dead-letter queue."""
+
+
 class RepairRejected(TerminalError):
     """With the corrected rows the file would be rejected. Nothing was changed: the earlier receipt still counts."""

@@ -1,4 +1,4 @@
-"""A gateway between a worker and the Prefect server that delays responses."""
+"""A gateway between a worker and the Prefect server that delays or refuses responses."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ class Gateway:
 
     Attributes:
         delay_seconds: how long each answer is held up.
+        refuse_next: a part of a path; the next request for it gets status 409.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream.removesuffix("/api")
         self.delay_seconds = 0.0
+        self.refuse_next = ""
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Respond to one request."""
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        if self.refuse_next and self.refuse_next in handler.path:
+            self.refuse_next = ""
+            _send(handler, 409, {}, b"")
+            return
         time.sleep(self.delay_seconds)
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP_BY_HOP}
         answer = httpx.request(handler.command, self.upstream + handler.path, headers=headers, content=body, timeout=30)

@@ -149,6 +149,18 @@ def test_a_slow_server_shows_the_run_all_the_same(bench: Bench) -> None:
     assert _flow_run(case)["state"]["name"] == "Published"
 
 
+@fault(
+    _AREA, "server refuses one upload's flow run", expected="that upload is processed unobserved; the next is observed"
+)
+def test_a_refusal_of_one_upload_is_no_outage(bench: Bench) -> None:
+    case, other = bench.case(), bench.case(deliver=False)
+    case.send(other.upload.to_json())
+    with gateway_to(bench.chain.cloud.endpoints.prefect_api_url) as gateway:
+        gateway.refuse_next = "/create_flow_run"
+        assert case.work(environment={"PREFECT_API_URL": gateway.url}).exit_code == 0
+    assert [case.kept_promises().observed, other.receipt().observed].count(True) == 1
+
+
 @pytest.mark.slow  # Prefect's client is patient
 @fault(_AREA, "its database locked", expected="processed, observed or not; published once")
 def test_a_locked_database_does_not_hold_data_back(bench: Bench) -> None:

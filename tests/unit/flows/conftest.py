@@ -35,7 +35,7 @@ class Account:
         return UploadMessage(
             bucket=LANDING,
             key=key,
-            version_id=response["VersionId"],
+            version_id=response.get("VersionId"),
             etag=response["ETag"].strip('"'),
             size_bytes=len(body),
             sequencer=sequencer,

@@ -26,7 +26,7 @@ from flows.pipeline.receipt import Receipt, Status
 from flows.pipeline.run import run_upload
 from flows.refinery.errors import TransientError
 from tests.chain.files import good_orders
-from tests.unit.flows.conftest import PUBLISHED, Account
+from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
 
 KEY = "incoming/orders/monday.csv"
 
@@ -160,6 +160,22 @@ def test_an_unreadable_message_is_never_deleted(account: Account) -> None:
     parts = assemble(account.parts.settings.model_copy(update={"max_task_seconds": 1}))
     QueueConsumer(parts, TaskIdentity(None, None, None), FlowRunner(parts).process).run()
     assert account.messages() == 1
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key"),
+    [(PUBLISHED, "incoming/orders/x.csv"), ("another", "incoming/x.csv"), (LANDING, "receipts/x.json")],
+)
+def test_a_message_about_an_object_that_is_no_upload_is_refused_and_kept(
+    account: Account, bucket: str, key: str
+) -> None:
+    boto3.client("s3").put_object(Bucket=PUBLISHED, Key="incoming/orders/x.csv", Body=good_orders(2))
+    upload = replace(account.upload("receipts/x.json", good_orders(2)), bucket=bucket, key=key, version_id=None)
+    account.send(upload.to_json())
+    parts = assemble(account.parts.settings.model_copy(update={"max_task_seconds": 1}))
+    QueueConsumer(parts, TaskIdentity(None, None, None), FlowRunner(parts).process).run()
+    assert account.messages() == 1
+    assert account.keys("receipts/") == account.keys("data/") == []
 
 
 def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: Account) -> None:

@@ -6,21 +6,23 @@ import io
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 from rich.console import Console
 
 from blocks.settings import CONTRACTS
 from deployment.commands import SafeConsole, demo
 from deployment.commands.clean import clean
-from deployment.commands.show import _table, details_of, rows_of, shown_progress
+from deployment.commands.show import _table, details_of, print_unreadable, rows_of, shown_progress
 from deployment.commands.status import _print_uploads
 from deployment.commands.upload import DatasetUnknown, NameIgnored, dataset_of, datasets, upload
-from deployment.commands.uploads import TrackedUpload, UploadState
+from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import AwsStack
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
 from deployment.samples.orders import ExpectedOutcome
-from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status
+from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status, receipt_key
 from flows.refinery.checks import RejectionReason
 from lambda_trigger.message import UploadMessage
 
@@ -259,3 +261,26 @@ def test_a_file_that_the_stack_ignores_is_not_uploaded(tmp_path: Path) -> None:
     stack = AwsStack("us-east-1", "", "sluice", {"IncomingPrefix": "incoming/", "IgnoredNames": "*.tmp"}, {})
     with pytest.raises(NameIgnored):
         upload(Console(), stack, tmp_path / "orders.tmp", dataset=None, wait=False, deadline_seconds=1)
+
+
+def test_what_cannot_be_read_is_named_and_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        s3, states = boto3.client("s3"), boto3.client("stepfunctions")
+        s3.create_bucket(Bucket="published")
+        machine = states.create_state_machine(name="runs", definition="{}", roleArn="arn:aws:iam::123456789012:role/r")
+        given = {"other": "{}", "unknown": '{"upload": {"bucket": "b"}}', "good": _MESSAGE.execution_input()}
+        for name, document in given.items():
+            states.start_execution(stateMachineArn=machine["stateMachineArn"], name=name, input=document)
+        good = receipt(Status.PUBLISHED).model_copy(update={"run_id": "1" * 32})
+        s3.put_object(Bucket="published", Key=receipt_key("1" * 32), Body=good.to_json())
+        s3.put_object(Bucket="published", Key=receipt_key("2" * 32), Body="{}")
+        outputs = {"PublishedBucket": "published", "StateMachineArn": machine["stateMachineArn"]}
+        uploads = Uploads(AwsStack("us-east-1", "", "sluice", outputs, {}))
+        assert list(uploads.receipts(uploads.runs_with_receipt())) == [good]
+        assert list(uploads.running()) == [_MESSAGE]
+    names = sorted(address.rsplit(":", 1)[-1].rsplit("/", 1)[-1] for address in uploads.unreadable)
+    assert names == [f"{'2' * 32}.json", "other", "unknown"]
+    output = io.StringIO()
+    print_unreadable(SafeConsole(file=output, soft_wrap=True), uploads)
+    assert output.getvalue().count("unreadable") >= len(names)

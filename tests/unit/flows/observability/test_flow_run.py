@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.observability.flow_run import FlowRunner
+from flows.observability.flow_run import SHORTEST_PAUSE_SECONDS, FlowRunner
 from flows.pipeline.job import UploadJob
 from flows.pipeline.receipt import Status
 from tests.chain.files import good_orders
@@ -19,35 +20,81 @@ from tests.unit.flows.conftest import Account
 _HEADERS = [{"Retry-After": "600"}, {"Retry-After": "0", "Prefect-Maintenance": "true"}]
 
 
-@pytest.fixture(params=_HEADERS, ids=["come back in ten minutes", "under maintenance until further notice"])
-def busy_server(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Return the API address of a server that answers every request with 503 and these headers."""
+class Server:
+    """The requests that a server got, and how it answers: with this status and these headers, health checks apart."""
 
-    class Busy(BaseHTTPRequestHandler):
+    def __init__(self) -> None:
+        self.status, self.headers = 503, dict[str, str]()
+        self.health = 503
+        self.requests: list[str] = []
+        self.url = ""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer one request."""
+        asked_for_health = handler.path.endswith("/health")
+        self.requests.append(handler.path)
+        handler.send_response(self.health if asked_for_health else self.status)
+        for name, value in {**self.headers, "Content-Length": "0"}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Run a server in Prefect's place, and point the settings to it."""
+    server = Server()
+
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(503)
-            for name, value in {**request.param, "Content-Length": "0"}.items():
-                self.send_header(name, value)
-            self.end_headers()
+            server.answer(self)
 
         do_POST = do_GET  # noqa: N815 (the name that the server calls)
 
         def log_message(self, *_: object) -> None:
             """Do nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/api"
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        server.url = f"http://127.0.0.1:{serving.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+            yield server
+        serving.shutdown()
 
 
+@pytest.mark.parametrize(
+    "headers", _HEADERS, ids=["come back in ten minutes", "under maintenance until further notice"]
+)
 def test_a_server_that_asks_for_patience_does_not_hold_data_back(
-    account: Account, busy_server: str, monkeypatch: pytest.MonkeyPatch
+    account: Account, server: Server, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.observability.flow_run.PATIENCE_SECONDS", 0.01)
+    server.headers = headers
     upload = account.upload("incoming/orders/monday.csv", good_orders(2))
     started = time.monotonic()
-    with temporary_settings({PREFECT_API_URL: busy_server, PREFECT_CLIENT_MAX_RETRIES: 1}):
-        receipt = FlowRunner(account.parts).process(UploadJob(upload))
+    receipt = FlowRunner(account.parts).process(UploadJob(upload))
     assert (receipt.status, receipt.observed) == (Status.PUBLISHED, False)
     assert time.monotonic() - started < 30
+
+
+def test_a_server_that_was_down_is_asked_again_after_a_pause(
+    account: Account, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.observability.flow_run.PATIENCE_SECONDS", 0.01)
+    now = 1000.0
+    monkeypatch.setattr("flows.observability.flow_run.time", SimpleNamespace(monotonic=lambda: now))
+    runner, upload = FlowRunner(account.parts), account.upload("incoming/orders/monday.csv", good_orders(2))
+
+    def asked() -> list[str]:
+        server.requests.clear()
+        assert runner.process(UploadJob(upload)).status is Status.PUBLISHED
+        return sorted({path.rsplit("/", 1)[-1] for path in server.requests})
+
+    assert asked()
+    assert asked() == [], "nothing is asked during the pause"
+    now += SHORTEST_PAUSE_SECONDS
+    assert asked() == ["health"], "still down: only a short question"
+    now += SHORTEST_PAUSE_SECONDS
+    assert asked() == [], "the second pause is longer"
+    now += SHORTEST_PAUSE_SECONDS
+    server.health = 200
+    assert len(asked()) > 1, "it is back"
