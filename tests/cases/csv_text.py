@@ -66,7 +66,29 @@ _ENCODINGS = (
     *(
         Case("encoding", f"{encoding}, proven", _named(names, encoding), {"id": [1, 2], "name": names})
         for names in (["Łukasz", "Ζωή"],)
-        for encoding in ("utf-8", "utf-16-le", "utf-16-be")
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+    ),
+    Case(
+        "encoding",
+        "iso2022_jp, not declared",
+        _named(["東京", "大阪"], "iso2022_jp"),
+        None,
+        codes=["encoding_unknown"],
+        mentions=["`encoding: iso2022_jp`", "line 2"],
+    ),
+    Case(
+        "encoding",
+        "iso2022_jp, declared",
+        _named(["東京", "大阪"], "iso2022_jp"),
+        {"id": [1, 2], "name": ["東京", "大阪"]},
+        contract={"format": {"encoding": "iso2022_jp"}},
+    ),
+    Case(
+        "encoding",
+        "iso2022_jp, first after 64 KiB",
+        b"id,name\n" + 10_000 * b"1,Tokyo\n" + "2,大阪\n".encode("iso2022_jp"),
+        {"id": 10_000 * [1], "name": 10_000 * ["Tokyo"]},
+        quarantined=[10_001],
     ),
     Case(
         "encoding",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flows.refinery.read.text_source import SURROGATE, is_utf8
+from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE, is_utf8
 
 TEXT_AFTER_QUOTE = "text_after_quote"
 _NEWLINE = 10
@@ -75,7 +75,7 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
             continue
         if "\0" in raw:
             fault = "nul_byte"
-        elif SURROGATE.search(raw):
+        elif SURROGATE.search(raw) or ("\x1b" in raw and SHIFTS_TO_KANJI.search(raw.encode())):
             fault = "undecodable_text"
         elif quote in raw and not exhausted and not a_record.fullmatch(raw):
             fault = TEXT_AFTER_QUOTE
@@ -221,7 +221,7 @@ def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[byte
 
 def is_clean_text(block: bytes) -> bool:
     """Whether a block is UTF-8 without NUL bytes and without carriage returns other than in line ends."""
-    if b"\0" in block:
+    if b"\0" in block or (b"\x1b" in block and SHIFTS_TO_KANJI.search(block)):
         return False
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         return False

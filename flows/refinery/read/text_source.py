@@ -12,6 +12,8 @@ from flows.refinery.read.rejections import EncodingUnknown, TextUndecodable
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """What no UTF-8 text has. Where text was decoded with surrogate escapes, one is a byte that is no UTF-8."""
+SHIFTS_TO_KANJI = re.compile(rb"\x1b\$([@AB]|[()][A-D])")
+"""How ISO-2022 of Japan, Korea and China begins what is not Latin: its bytes look like ASCII, and are not."""
 
 # Encodings that tables are met in; a guess among all that Python knows would often be an exotic one.
 CANDIDATES = [
@@ -121,12 +123,25 @@ def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
     if declared is not None:
         name = codecs.lookup(declared).name
         return b"", "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
-    return b"", _utf16_by_proof(head) or _utf8_by_proof(head)
+    return b"", _utf32_by_proof(head) or _utf16_by_proof(head) or _utf8_by_proof(head)
 
 
 def _same_family(declared: str, name: str) -> bool:
     declared = codecs.lookup(declared).name
     return declared.startswith(name[:5])
+
+
+def _utf32_by_proof(head: bytes) -> str | None:
+    """UTF-32 without a mark: every fourth byte is zero, and all signs are text."""
+    for start, name in ((3, "utf-32-le"), (0, "utf-32-be")):
+        if not head or head[start::4].strip(b"\0"):
+            continue
+        try:
+            text = codecs.getincrementaldecoder(name)("strict").decode(head)
+        except UnicodeDecodeError:
+            continue
+        return None if _CONTROLS.search(text) or not text else name
+    return None
 
 
 def _utf16_by_proof(head: bytes) -> str | None:
@@ -144,6 +159,8 @@ def _utf16_by_proof(head: bytes) -> str | None:
 
 
 def _utf8_by_proof(head: bytes) -> str | None:
+    if SHIFTS_TO_KANJI.search(head):
+        return None
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(head)
     bad = sum("\udc80" <= character <= "\udcff" for character in text) if not text.isascii() else 0
     good = sum(character >= "\x80" for character in text) - bad if bad else 0
@@ -154,6 +171,13 @@ def _utf8_by_proof(head: bytes) -> str | None:
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
     """The rejection, with the likely encodings, and how each reads the first line that is no ASCII."""
     lines = head.split(b"\n")
+    if shift := SHIFTS_TO_KANJI.search(head):
+        line = head.count(b"\n", 0, shift.start()) + 1
+        return EncodingUnknown(
+            f"line {line}: an escape sequence of ISO-2022, whose texts are no ASCII;"
+            " write the right one under `format` in the contract, as in `encoding: iso2022_jp`",
+            candidates=("iso2022_jp", "iso2022_kr"),
+        )
     place = next(place for place, line in enumerate(lines) if not line.isascii())
     odd = b"\n".join(line for line in lines[place:] if not line.isascii())[:_GUESS_BYTES]
     matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=CANDIDATES)

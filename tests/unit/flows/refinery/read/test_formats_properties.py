@@ -81,6 +81,37 @@ def test_what_a_csv_writer_writes_is_read_back_text_by_text(
     assert all(len(partition.frame) <= rows_per_partition for partition in partitions)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    table=tables(),
+    delimiter=st.sampled_from(["||", "::", "~|~", ",", ";", "\x01", ", "]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    trailing=st.booleans(),
+    quotes_all=st.booleans(),
+    rows_per_partition=st.integers(1, 8),
+)
+def test_any_delimiter_and_one_at_the_end_are_read_back_text_by_text(
+    table: list[list[str]], delimiter: str, end: str, trailing: bool, quotes_all: bool, rows_per_partition: int
+) -> None:
+    width = len(table[0]) if table else 1
+    table = [row for row in table if quotes_all or any(field.strip(" \t") for field in row)]
+
+    def written(field: str) -> str:
+        needs = quotes_all or any(sign in field for sign in {*delimiter, '"', "\n", " "})
+        return '"' + field.replace('"', '""') + '"' if needs else field
+
+    names = [f"c{index}" for index in range(width)]
+    lines = [delimiter.join(map(written, row)) + delimiter * trailing + end for row in [names, *table]]
+    fields = all_text(width, delimiter)
+    fields["format"] = {**fields["format"], "trailing_delimiter": trailing}  # type: ignore[dict-item]
+    partitions = in_a_folder(
+        "".join(lines).encode(), contract=a_contract(**fields), rows_per_partition=rows_per_partition
+    )
+    require_every_row_once(partitions)
+    assert not misfits(partitions)
+    assert whole(partitions).to_numpy().tolist() == table
+
+
 @settings(max_examples=200, deadline=None)
 @given(table=tables(), broken=st.lists(st.integers(0, 24)), rows_per_partition=st.integers(1, 8))
 def test_ragged_rows_never_shift_or_hide_the_others(
