@@ -74,6 +74,11 @@ class AwsStack:
         """Return this process's environment, with Prefect's address and credentials."""
         return {**os.environ, **self._prefect.environment}
 
+    @property
+    def task_environment(self) -> dict[str, str]:
+        """Return the environment of a run on this machine, which has the credentials of the person who starts it."""
+        return self.environment
+
 
 DeployedStack: TypeAlias = Endpoints | AwsStack
 """A deployed stack, local or on AWS."""

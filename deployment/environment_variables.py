@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from blocks.settings import STACK_OUTPUTS
 
+RECONCILE_CREDENTIALS = "SLUICE_RECONCILE_CREDENTIALS_URI"
+"""Set by the local cloud: where its process worker's runs of reconcile find the credentials of ReconcileRole."""
+
 AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 
 

@@ -61,18 +61,18 @@ def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | N
         AwsRefused, AwsUnavailable: with a subclass for each cause, before anything was done.
     """
     asked_for = environment_for(users, region=region, profile=profile)
-    with _own_session(asked_for), explaining_aws_errors(_ASKING):
+    with own_session(asked_for), explaining_aws_errors(_ASKING):
         chosen = boto3.Session().region_name
         if not chosen:
             raise NoRegionError
-    with _own_session(asked_for | {"AWS_REGION": chosen, "AWS_DEFAULT_REGION": chosen}):
+    with own_session(asked_for | {"AWS_REGION": chosen, "AWS_DEFAULT_REGION": chosen}):
         with explaining_aws_errors(_ASKING):
             identity = client_of("sts").get_caller_identity()
         yield Access(str(identity["Account"]), chosen, str(identity["Arn"]), users.get("AWS_ENDPOINT_URL", ""))
 
 
 @contextmanager
-def _own_session(environment: dict[str, str]) -> Iterator[None]:
+def own_session(environment: dict[str, str]) -> Iterator[None]:
     """Make boto3 read `environment`; its default session would keep the credentials that it found before."""
     before = boto3.DEFAULT_SESSION
     with only(environment):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deployment.aws.access import own_session
 from deployment.commands import visible_line
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import DeployedStack
-from deployment.environment_variables import only, pipeline_settings
+from deployment.environment_variables import pipeline_settings
 from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import TerminalError
 from flows.refinery.repair.changes import Change, require_only_bad_cells
@@ -128,9 +129,9 @@ def run_id_from(file: Path | None, named: str | None) -> str:
 
 @contextmanager
 def _parts(cloud: DeployedStack) -> Iterator[Parts]:
-    """Provide the parts of `cloud` and its Prefect to this process."""
-    environment = {**cloud.environment, **pipeline_settings(cloud.outputs), **_QUIET}
-    with only(environment), ExitStack() as stack:
+    """Provide the parts of `cloud` and its Prefect to this process, with the rights of a task in the local cloud."""
+    environment = {**cloud.task_environment, **pipeline_settings(cloud.outputs), **_QUIET}
+    with own_session(environment), ExitStack() as stack:
         # Prefect reads the environment when it is imported, which may already have happened.
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 

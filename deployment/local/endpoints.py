@@ -62,6 +62,11 @@ class Endpoints:
         """Return the complete environment of a process that uses this cloud as its root user."""
         return self.environment_of("")
 
+    @property
+    def task_environment(self) -> dict[str, str]:
+        """Return the environment of a run on this machine, which has the role of the stack's tasks."""
+        return self.environment_of(self.outputs["TaskRoleArn"])
+
     def environment_of(self, role_arn: str) -> dict[str, str]:
         """Return the complete environment of a process that uses this cloud as a role."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")

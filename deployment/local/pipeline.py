@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from blocks.prefect_names import PrefectNames
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
-from deployment.environment_variables import pipeline_settings
+from deployment.environment_variables import RECONCILE_CREDENTIALS, pipeline_settings
 from deployment.local.cloud import LocalCloud
-from deployment.prefect_setup.registration import RECONCILE_CREDENTIALS
 
 STACK_NAME = "sluice"
 WORK_POOL = PrefectNames(STACK_NAME).pool("local")

@@ -19,6 +19,7 @@ from blocks.settings import CONTRACTS, SettingsMissing
 from blocks.settings_block import PipelineSettingsBlock, credentials_of_stack
 from deployment import PROJECT_ROOT
 from deployment.aws.stack import find_stack, outputs_of
+from deployment.environment_variables import RECONCILE_CREDENTIALS
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.blocks import blocks_of
 from deployment.prefect_setup.work_pools import ECS, KINDS, work_pool
@@ -28,9 +29,6 @@ from flows.refinery.errors import TransientError
 
 FLOWS = ("process-upload", "reconcile", "explain-crash")
 """The flows that prefect.yaml makes a deployment of."""
-
-RECONCILE_CREDENTIALS = "SLUICE_RECONCILE_CREDENTIALS_URI"
-"""Set by the local cloud: where its process worker's runs of reconcile find the credentials of ReconcileRole."""
 
 _CODE_IN_IMAGE = "/app"
 _PAGE = 200

@@ -25,7 +25,7 @@ from typing import Any
 
 from blocks.settings import CONTRACTS
 from deployment.environment_variables import only
-from deployment.local.pipeline import settings_of
+from deployment.local.pipeline import STACK_NAME, settings_of
 from flows.pipeline.protocol import IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from lambda_trigger.message import UploadMessage
@@ -247,7 +247,7 @@ class Bench:
         self.iam = self.chain.cloud.client("iam")
         self.task_role = self._role_of_task()
         self.forks = fork_server(self.chain.cloud.endpoints.environment)
-        queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:fault-*"
+        queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:{STACK_NAME}-fault-*"
         self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
 
     def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
@@ -255,9 +255,10 @@ class Bench:
         number = next(self._cases)
         key = name or f"incoming/orders/fault-{number}.csv"
         sqs = self.chain.sqs
-        dead = sqs.create_queue(QueueName=f"fault-{number}-dead")["QueueUrl"]
+        queue = f"{STACK_NAME}-fault-{number}"  # what does not begin so is outside the roles' boundary
+        dead = sqs.create_queue(QueueName=f"{queue}-dead")["QueueUrl"]
         redrive = json.dumps({"deadLetterTargetArn": arn_of(self.chain, dead), "maxReceiveCount": max_receives})
-        url = sqs.create_queue(QueueName=f"fault-{number}", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+        url = sqs.create_queue(QueueName=queue, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
         upload = dataclasses.replace(self.chain.upload(key, body or good_orders(3)), sequencer=f"{number:016X}")
         folder = self.folder / f"case-{number}"
         folder.mkdir()

@@ -46,6 +46,7 @@ _CANDIDATES: tuple[Column, ...] = (
     *(Column(type="timestamp", format=written) for written in _TIMESTAMP_FORMATS),
 )
 _AS_TEXT = Column(type="string")
+_TWO_READINGS = "numbers in which a mark is for decimals or for thousands: write `decimal` or `thousands` under format"
 _MYSQL_NULL = "\\N"
 _LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0[0-9]+|\+[0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
@@ -165,12 +166,14 @@ class _TypeChoice:
     Attributes:
         marks: texts that usually mean "missing"; in a column of text they are values.
         flags: the values in lower case, as long as they may be a pair of flags.
+        has_two_readings: whether the values are numbers, and nothing shows what their one mark is for.
     """
 
     candidates: list[Column] = field(default_factory=lambda: list(_CANDIDATES))
     marks: set[str] = field(default_factory=set)
     has_values: bool = False
     flags: set[str] = field(default_factory=set)
+    has_two_readings: bool = False
 
     def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
         if pd.api.types.is_object_dtype(raw.dtype) or isinstance(raw.dtype, pd.StringDtype):
@@ -186,19 +189,25 @@ class _TypeChoice:
             self.candidates = [column for column in self.candidates if self._fits(column, rows, source_format)]
             if len(raw) <= _HEAD_ROWS:
                 break
+        if self.has_two_readings:
+            numbers = coerce(raw.reset_index(drop=True), Column(type="number"), source_format)
+            self.has_two_readings = not numbers.unreadable.any()
 
     def _fits(self, column: Column, raw: pd.Series, source_format: SourceFormat) -> bool:
         if source_format.type != "csv" and column.type in _NATIVE and any(isinstance(value, str) for value in raw):
             return False  # a format with numbers wrote these as text on purpose
         if not _is_natural(column, raw):
             return False
-        is_doubtful = column.type in ("integer", "number") and not source_format.is_decimal_proven
-        if is_doubtful and any(map(is_ambiguous_number, as_text(raw).dropna().unique())):
-            return False
         if column.type == "boolean" and not self._are_flags(raw):
             return False
         raw = raw.reset_index(drop=True)
-        return not bool(coerce(raw, column, source_format).unreadable.any())
+        if coerce(raw, column, source_format).unreadable.any():
+            return False
+        is_doubtful = column.type in ("integer", "number") and not source_format.is_decimal_proven
+        if is_doubtful and any(map(is_ambiguous_number, as_text(raw).dropna().unique())):
+            self.has_two_readings = True
+            return False
+        return True
 
     def _are_flags(self, raw: pd.Series) -> bool:
         """Single letters and words are flags only if they form a pair."""
@@ -212,7 +221,7 @@ class _TypeChoice:
         is_half_a_pair = len(self.flags) == 1 and len(next(iter(self.flags))) == 1
         candidates = [column for column in self.candidates if column.type != "boolean" or not is_half_a_pair]
         if not self.has_values or not candidates:
-            return _AS_TEXT, ""
+            return _AS_TEXT, _TWO_READINGS if self.has_two_readings else ""
         written = {column.format for column in candidates}
         if candidates[0].format in _DAY_FIRST and written & set(_MONTH_FIRST):
             return _AS_TEXT, "dates, but no value shows whether day or month comes first: set type and format"

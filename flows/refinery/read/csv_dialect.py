@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from flows.refinery.contract.model import Contract, FileFormat
-from flows.refinery.read.columns import TEXT_TYPES
+from flows.refinery.read.columns import TEXT_TYPES, missing_unless_text
 from flows.refinery.read.csv_numbers import is_ambiguous_number, is_marked_number
 from flows.refinery.read.csv_records import lines_of, split_records
 from flows.refinery.read.rejections import MarksContradict
@@ -18,6 +18,7 @@ from flows.refinery.read.rejections import MarksContradict
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
 
 DELIMITERS = ",;\t|"
+_WORD = re.compile(r"[A-Za-z]{2}")
 """Those that are recognized without a declaration."""
 
 _SAMPLED_RECORDS = 200
@@ -77,6 +78,12 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
     text_columns |= {
         name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
     }
+    no_words = {"true", "false", *missing_unless_text(contract)}
+    worded = {
+        name
+        for name, values in columns.items()
+        if name not in contract.columns and any(_WORD.search(value) and value not in no_words for value in values)
+    }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
     # With a given thousands mark of ",", 1,234 is no decimal.
     decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
@@ -89,7 +96,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
         decimal=decimal or ".",
         is_decimal_proven=decimal is not None,
         thousands=given.thousands or _detect_thousands(values, decimal or "."),
-        text_columns=frozenset(text_columns),
+        text_columns=frozenset(text_columns | worded),
     )
 
 

@@ -103,7 +103,7 @@ def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int 
     """The record that is the header of all that follow; None where there is no such record."""
     fields = [record.fields for record in records]
     if not contract.format.header:
-        return 0 if _is_regular(fields, len(contract.columns)) else None
+        return 0 if fields and _is_regular(fields, len(contract.columns)) else None
     for start, header in enumerate(fields[:_MAX_LINES_BEFORE_HEADER]):
         if contract.columns:
             if _required(contract) <= set(header) and contract.columns.keys() & set(header):

@@ -23,10 +23,9 @@ _BLANKS = " \t"
 _MARKED = re.compile(r"[+-]?0\d+|\+\d+")
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _ZERO, _PLUS = b"0+"
-_POINT, _COMMA = b".,"
-_LONG = re.compile(rb"[0-9][0-9.,]{15}")
-_TINY = re.compile(rb"[0-9.,][eE]-[0-9]{3}")
-_ALL_TRUE = np.uint64(0x0101010101010101)
+_LONG = {".": re.compile(rb"[0-9][0-9.]{15}"), ",": re.compile(rb"[0-9][0-9,]{15}")}
+_TINY = re.compile(rb"e-[0-9]{3}"), re.compile(rb"E-[0-9]{3}")  # two, as searching for a literal is fast
+_ALL_TRUE = np.uint32(0x01010101)
 
 
 def is_marked_number(text: str) -> bool:
@@ -50,15 +49,17 @@ def is_written_by_float(text: str) -> bool:
     return Decimal(repr(float(text))) == Decimal(text)
 
 
-def has_long_number(block: bytes) -> bool:
+def has_long_number(block: bytes, decimal: str) -> bool:
     """Whether a block may have a number with more digits, or nearer to 0, than every float keeps."""
-    if (b"e-" in block or b"E-" in block) and _TINY.search(block):
+    if any(tiny.search(block) for tiny in _TINY):
         return True
     content = np.frombuffer(block, dtype=np.uint8)
-    in_number = ((content - _ZERO) < 10) | (content == _POINT) | (content == _COMMA)
-    # A run of 16 covers 8 bytes that are one machine word.
-    words = in_number[: len(in_number) // 8 * 8].view(np.uint64)
-    return bool((words == _ALL_TRUE).any()) and _LONG.search(block) is not None
+    in_number = ((content - _ZERO) < 10) | (content == ord(decimal))
+    # A run of 16 covers three times 4 bytes that are one machine word.
+    words = in_number[: len(in_number) // 4 * 4].view(np.uint32) == _ALL_TRUE
+    places = np.flatnonzero(words[2:] & words[1:-1] & words[:-2]) * 4
+    around = (block[max(0, place - 4) : place + 20] for place in places.tolist())
+    return any(_LONG[decimal].search(piece) for piece in around)
 
 
 def columns_with_marked_numbers(

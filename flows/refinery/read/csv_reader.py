@@ -20,7 +20,6 @@ from flows.refinery.read.columns import missing_texts, missing_unless_text
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, shows_decimal
 from flows.refinery.read.csv_layout import layout_fault, require_table
 from flows.refinery.read.csv_numbers import (
-    MANY_DIGITS,
     columns_with_marked_numbers,
     has_long_number,
     is_ambiguous_number,
@@ -223,7 +222,6 @@ class _CsvReader:
             name: list(missing_unless_text(contract)) for name in self._columns if name not in contract.columns
         }
         self._parser = _BlockParser(self._columns, parsed, missing, missing | unless_text)
-        self._marks_unless_text = [mark.encode() for mark in contract.format.missing_unless_text]
         # Of numbers pandas would take 0.0 for a missing 0.
         by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
         self._text_columns = self._dialect.text_columns & set(self._columns) | by_text
@@ -468,7 +466,7 @@ class _CsvReader:
             lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
             lossy |= self._losing_signs(block, frame, lossy)
             lossy |= self._ambiguous_columns(block, frame)
-            lossy |= self._losing_texts(block, frame) | self._losing_digits(block, frame, lossy)
+            lossy |= self._losing_texts(frame) | self._losing_digits(block, frame, lossy)
             if lossy:
                 self._text_columns |= lossy
                 frame = self._parser.parse(block, self._text_columns)
@@ -509,9 +507,9 @@ class _CsvReader:
         found = columns_with_marked_numbers(block.content, *self._block_marks, in_question, *size)
         return {self._columns[place] for place in found}
 
-    def _losing_texts(self, block: _Block, frame: pd.DataFrame) -> set[str]:
+    def _losing_texts(self, frame: pd.DataFrame) -> set[str]:
         """Columns that the contract does not name, and whose missing values may be texts as others are."""
-        if not any(mark in block.content for mark in self._marks_unless_text):
+        if not self._contract.format.missing_unless_text:
             return set()
         return {
             name
@@ -520,12 +518,12 @@ class _CsvReader:
         }
 
     def _losing_digits(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
-        """Columns of numbers that the contract does not name, and of which one has more digits than a float keeps."""
-        names = [name for name in self._undeclared(frame) if frame[name].dtype == np.float64 and name not in lossy]
-        if not names or not has_long_number(block.content):
-            return set()
-        texts = self._parser.parse(block, self._columns)
-        return {name for name in names if texts[name].str.contains(MANY_DIGITS, na=False).any()}
+        """Columns of numbers that the contract does not name, where some number has more digits than a float keeps.
+
+        They are read as texts from then on: looking for the one column would take as long in every block.
+        """
+        names = {name for name in self._undeclared(frame) if frame[name].dtype == np.float64 and name not in lossy}
+        return names if names and has_long_number(block.content, self._dialect.decimal) else set()
 
     def _undeclared(self, frame: pd.DataFrame) -> list[str]:
         """The columns that the contract does not name, and that are not kept as text yet."""

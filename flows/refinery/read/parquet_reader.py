@@ -54,7 +54,9 @@ def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compr
                 bad |= infinite
             frame = None if batch is None else _to_frame(batch.filter(pa.array(~bad)) if misfits else batch)
         except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-            if isinstance(error, MemoryError) and not _fits_into_memory(file):
+            # Where a thread finds no memory, Arrow knows only that something went wrong.
+            may_lack_memory = isinstance(error, MemoryError) or type(error) is pa.ArrowException
+            if may_lack_memory and not _fits_into_memory(file):
                 raise MemoryError from error  # the task's fault, not the file's
             raise ParquetBroken(
                 f"the Parquet file cannot be read after row {first - 1}: {type(error).__name__}"

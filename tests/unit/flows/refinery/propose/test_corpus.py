@@ -262,6 +262,13 @@ def test_no_row_is_skipped_to_make_the_others_fit(content: bytes, tmp_path: Path
     assert proposal.profile.found.doubt in proposal.text
 
 
+def test_numbers_that_can_be_read_in_two_ways_are_text_with_a_remark(tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_bytes(b"a;b;c\nx;1.250;t\ny;3.400;u\n")
+    columns = {column.name: column for column in propose_contract(tmp_path / "sample.csv", "things").profile.columns}
+    assert [columns[name].column.type for name in "abc"] == ["string"] * 3
+    assert [bool(columns[name].note) for name in "abc"] == [False, True, False]
+
+
 def test_a_sheet_is_proposed_where_the_first_one_is_a_cover(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.active.title = "Cover"
