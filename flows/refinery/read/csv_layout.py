@@ -196,16 +196,15 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
     if given.delimiter is not None:
         return None
     if len(names) > 1:
-        other = other_delimiter(sample, dialect.delimiter, given)
-        if other:
+        if other := other_delimiter(sample, dialect.delimiter, given):
             return (
                 f"both {dialect.delimiter!r} and {other!r} may be the delimiter; write the right one as `delimiter`"
                 " under `format`"
             )
         return None
-    for mark in _RARE_DELIMITERS:
+    for mark in filter(sample.__contains__, _RARE_DELIMITERS):
         widths = [len(record.fields) for record in sample_records(sample, mark, given)]
-        if mark in sample and 2 * sum(width > 1 for width in widths) >= len(widths):
+        if 2 * sum(width > 1 for width in widths) >= len(widths):
             written = f"`delimiter: {json.dumps(mark)}`"
             return f"there is one column, with {mark!r} in most rows; write {written} under `format`"
     return None
