@@ -233,7 +233,7 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
 def test_it_uses_the_key_only_through_the_services_that_a_deployment_calls() -> None:
     """A grant could let anybody decrypt: kms:CreateGrant serves the image repository and nothing else.
 
-    AWS KMS condition keys: docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html (kms:ViaService)
+    The condition is explained in the developer guide of KMS, under kms:ViaService.
     """
     via: dict[str, list[str]] = {}
     for statement in statements_of(POLICIES["DeployPolicy"]["Properties"]["PolicyDocument"]):
