@@ -224,7 +224,7 @@ class _Package:
 def _package(
     clients: Clients, account_id: str, stack_name: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
 ) -> _Package:
-    """Package under the stack's name: who may deploy one stack (github_role.yaml) must not change another one's code."""
+    """Package under the stack's name: who may deploy one stack (github_role.yaml) must not change another's code."""
     bucket = artifact_bucket_name(account_id, str(clients.s3.meta.region_name))
     try:
         body = template_body(template, only=only).encode()
