@@ -48,6 +48,10 @@ def _bytes_of_fixed_size() -> bytes:
     return parquet({"b": one.take(pa.array([0] * 300))}, compression="zstd", use_dictionary=True)
 
 
+def _one_line_of_objects() -> bytes:
+    return b"".join(b'{"id":%d,"v":"text %d","x":2.5}' % (row, row) for row in range(250_000))
+
+
 def _new_names_in_each_row() -> bytes:
     return b"".join(b'{"a%d":1,"b%d":2}\n' % (row, row) for row in range(20_000))
 
@@ -71,6 +75,7 @@ def _many_quoted_lines() -> bytes:
 
 
 FILES = {
+    "JSON objects on one line of 10 MB": Hostile(_one_line_of_objects, ("read",), megabytes=512),
     "JSON Lines with new names in each row": Hostile(_new_names_in_each_row, megabytes=512),
     "JSON Lines with 10,000 names, then short rows": Hostile(_many_names_then_short_rows, megabytes=512),
     "JSON Lines with short rows, then 10,000 names": Hostile(_many_names_after_short_rows, megabytes=512),

@@ -230,6 +230,26 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
     assert "iam:DeleteRolePermissionsBoundary" not in allowed()
 
 
+def test_it_uses_the_key_only_through_the_services_that_a_deployment_calls() -> None:
+    """A grant could let anybody decrypt: kms:CreateGrant serves the image repository and nothing else.
+
+    The condition is explained in the developer guide of KMS, under kms:ViaService.
+    """
+    via: dict[str, list[str]] = {}
+    for statement in statements_of(POLICIES["DeployPolicy"]["Properties"]["PolicyDocument"]):
+        services = statement.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
+        for action in listed(statement["Action"]):
+            if action.startswith("kms:"):
+                via[action] = [text_of(one).partition(".")[0] for one in services]
+    assert via == {
+        "kms:Decrypt": ["s3", "secretsmanager"],
+        "kms:GenerateDataKey": ["s3", "secretsmanager"],
+        "kms:DescribeKey": [],
+        "kms:RetireGrant": [],
+        "kms:CreateGrant": ["ecr"],
+    }
+
+
 # --- in the local cloud -----------------------------------------------------------------------------------------
 
 ROLE_NAME = "github_deploys_piped"

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import string
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,27 @@ def test_whatever_checkov_passes_over_has_its_reason(path: Path) -> None:
 def test_whatever_cfn_lint_passes_over_has_its_reason_beside_it(path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         assert "ignore_checks" not in line or re.search(r"\] # \S+ \S+ \S+", line), line
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_ec2_takes_the_descriptions_of_groups_and_their_rules(path: Path) -> None:
+    """An apostrophe fails the stack: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html (Description)."""
+    for found in texts_of(load_template(path)["Resources"].values()):
+        assert re.fullmatch(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}", found), found
+
+
+def texts_of(groups: Iterable[Any]) -> Iterator[str]:
+    """Yield the descriptions of security groups, and of their rules, which conditions may hold."""
+    for group in groups:
+        if group["Type"].startswith("AWS::EC2::SecurityGroup"):
+            waiting: list[Any] = [group["Properties"]]
+            while waiting:
+                one = waiting.pop()
+                if isinstance(one, dict):
+                    yield from (str(one[name]) for name in ("Description", "GroupDescription") if name in one)
+                    waiting.extend(one.values())
+                elif isinstance(one, list):
+                    waiting.extend(one)
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------

@@ -258,12 +258,19 @@ def test_a_new_account_can_deploy_the_defaults() -> None:
 
 
 def test_a_task_reaches_https_and_prefects_port_only() -> None:
-    rules = resource(TEMPLATE_DATA, "TaskSecurityGroup")["Properties"]["SecurityGroupEgress"]
+    """Where the two are one, there is one rule: a duplicate would take both away when the port changes.
+
+    github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1534
+    """
+    https, other = resource(TEMPLATE_DATA, "TaskSecurityGroup")["Properties"]["SecurityGroupEgress"]
+    condition, prefect, otherwise = other["Fn::If"]
     port = {"Ref": "PrefectApiPort"}
-    assert [(one["IpProtocol"], one["FromPort"], one["ToPort"]) for one in rules] == [
+    assert [(one["IpProtocol"], one["FromPort"], one["ToPort"]) for one in (https, prefect)] == [
         ("tcp", 443, 443),
         ("tcp", port, port),
     ]
+    assert TEMPLATE_DATA["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [port, 443]}]}
+    assert otherwise == {"Ref": "AWS::NoValue"}
 
 
 def test_only_tasks_may_use_the_doors() -> None:

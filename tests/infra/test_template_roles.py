@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from deployment import PROJECT_ROOT
 from tests.infra.template import listed, load_template, resources_of, statements_of, text_of
 
 ROLES = resources_of(load_template(), "AWS::IAM::Role")
@@ -237,6 +239,12 @@ def test_the_key_serves_the_services_that_a_role_uses_and_no_other(role: str, se
     """A role cannot decrypt ciphertext from another source."""
     via = statements(role)["UseKey"]["Condition"]["StringEquals"]["kms:ViaService"]
     assert [text_of(one) for one in via] == [f"{service}.${{AWS::Region}}.amazonaws.com" for service in services]
+
+
+def test_the_page_on_security_lists_every_role_that_uses_the_key() -> None:
+    page = (PROJECT_ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition("## Your own KMS key")[2]
+    listed_roles = re.findall(r"^\| `(\w+Role)` \| ", page, re.MULTILINE)
+    assert listed_roles == [role for role in ROLES if "UseKey" in statements(role)]
 
 
 @pytest.mark.parametrize("role", EXPECTED)

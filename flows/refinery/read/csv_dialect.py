@@ -104,7 +104,9 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
     """The candidate that finds most of the contract's columns, then the most regular rows, then the most fields."""
     # Numbers with such a mark in them may be in quotes: "1,234.50" in a file with commas.
     in_numbers = {contract.format.thousands, contract.format.decimal}
-    candidates = [mark for mark in DELIMITERS if mark != contract.format.quote]
+    marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
+    absent = [mark for mark in marks if mark not in sample]  # one column whichever is taken, so one is enough
+    candidates = [mark for mark in marks if mark not in absent[1:]]
     scores = {}
     for mark in candidates:
         records = [record.fields for record in sample_records(sample, mark, contract.format)]
@@ -127,9 +129,10 @@ def sample_records(sample: str, delimiter: str, written: FileFormat) -> list[Sam
 def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:
     """Another delimiter that cuts all records into equally many fields; None where there is none."""
     for mark in DELIMITERS:
-        lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
-        if mark not in (delimiter, written.quote) and len(lengths) == 1 and lengths != {1}:
-            return mark
+        if mark in sample and mark not in (delimiter, written.quote):
+            lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
+            if len(lengths) == 1 and lengths != {1}:
+                return mark
     return None
 
 

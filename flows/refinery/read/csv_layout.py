@@ -199,8 +199,7 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
     if given.delimiter is not None:
         return None
     if len(names) > 1:
-        other = other_delimiter(sample, dialect.delimiter, given)
-        if other:
+        if other := other_delimiter(sample, dialect.delimiter, given):
             return (
                 f"both {dialect.delimiter!r} and {other!r} may be the delimiter; write the right one as `delimiter`"
                 " under `format`"
@@ -219,9 +218,9 @@ def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contrac
             "the columns have a fixed width and no delimiter; have them written with one, or name the one column of"
             " whole lines under `columns`"
         )
-    for mark in _RARE_DELIMITERS:
+    for mark in filter(sample.__contains__, _RARE_DELIMITERS):
         widths = [len(record.fields) for record in sample_records(sample, mark, contract.format)]
-        if mark in sample and 2 * sum(width > 1 for width in widths) >= len(widths):
+        if 2 * sum(width > 1 for width in widths) >= len(widths):
             written = f"`delimiter: {json.dumps(mark)}`"
             return f"there is one column, with {mark!r} in most rows; write {written} under `format`"
     return None

@@ -306,7 +306,8 @@ class _Document:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._at = 0
-        self._line, self._column = 1, 1  # of the text's beginning
+        self._line, self._line_start = 1, 0  # where the line begins; below 0 where that is no longer held
+        self._counted = 0  # characters whose lines are counted
         self._line_of_value = 1
         self._is_end = False
 
@@ -356,9 +357,12 @@ class _Document:
         return f"line {line}, column {column}"
 
     def _position(self) -> tuple[int, int]:
-        lines = self._text.count("\n", 0, self._at)
-        column = self._at - self._text.rfind("\n", 0, self._at) if lines else self._column + self._at
-        return self._line + lines, column
+        lines = self._text.count("\n", self._counted, self._at)
+        if lines:
+            self._line += lines
+            self._line_start = self._text.rfind("\n", self._counted, self._at) + 1
+        self._counted = self._at
+        return self._line, self._at - self._line_start + 1
 
     def value(self) -> str:
         """The text of the next value.
@@ -398,8 +402,9 @@ class _Document:
             raise RecordTooLong(
                 f"{self.where()}: a value is malformed or longer than {self._limits.max_record_bytes} bytes"
             )
-        self._line, self._column = self._position()
-        self._text, self._at = self._text[self._at :], 0
+        self._position()
+        self._line_start -= self._at
+        self._text, self._at, self._counted = self._text[self._at :], 0, 0
         content = self._source.read(max(_READ_BYTES, len(self._text)))
         self._is_end = not content
         self._text += self._decoder.decode(content, self._is_end)

@@ -32,6 +32,7 @@ _BUFFER_BYTES = 1 << 20
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _MIB = 1 << 20
+_RESERVED_BYTES = 2 << 30  # addresses that Arrow and the threads' heaps take and do not use
 
 
 class _Died(Exception):
@@ -179,7 +180,7 @@ def _limit_memory() -> None:
     with suppress(OSError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = used + memory_bytes()
+        wanted = used + memory_bytes() + _RESERVED_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
 
 

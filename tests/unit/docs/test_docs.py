@@ -187,6 +187,18 @@ def test_every_command_exists_with_the_options_that_it_is_given(page: Path) -> N
             raise AssertionError(f"{command!r}: {error}") from error
 
 
+@pytest.mark.parametrize("name", ["production.md", "first-hour-on-aws.md"])
+def test_a_walk_through_names_the_region_before_it_creates_anything(name: str) -> None:
+    """What AWS's command line creates elsewhere, no stack can use: the boundary names its region in every ARN."""
+    page = read(PROJECT_ROOT / "docs" / name)
+    assert 0 < page.index("export AWS_REGION=") < page.index("\naws cloudformation ")
+
+
+def test_prefects_secret_exists_before_its_arn_is_asked_for() -> None:
+    page = read(PROJECT_ROOT / "docs" / "production.md")
+    assert page.index("create-secret --name prefect-api-key") < page.index("PrefectSecretArn=ARN")
+
+
 def test_every_command_is_in_the_readme() -> None:
     named = read(README)
     missing = [f"sluice {name}" for name in sorted(typer.main.get_command(cli.app).commands)]  # type: ignore[attr-defined]

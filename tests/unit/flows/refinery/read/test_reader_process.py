@@ -42,7 +42,7 @@ def aborts(path: Path) -> Iterator[Any]:
 
 def takes_all_memory(path: Path) -> Iterator[Any]:
     yield 1
-    yield len(bytearray(2 * memory_bytes()))
+    yield len(bytearray(2 * memory_bytes() + (4 << 30)))
 
 
 def refuses(path: Path) -> Iterator[Any]:
