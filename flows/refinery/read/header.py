@@ -11,7 +11,7 @@ from flows.refinery.read.rejections import HeaderInvalid, TooManyColumns
 GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
 QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
 _ROW_NAMES = (
-    "pandas and R write row names so, unless told index=False or row.names = FALSE; or name all columns under"
+    "pandas and R write row names so, except with index=False or row.names = FALSE; or name all columns under"
     " `columns`, and write `header: false` and `skip_lines` with the header's line under `format`"
 )
 RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})

@@ -218,8 +218,8 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
     "one title line over two columns": (b"Sales\nid,n\n1,2.5\n2,3.5\n", {"id": [1, 2], "n": [2.5, 3.5]}),
     "an index of pandas": (b",name,n\n0,a,1.5\n1,b,2.5\n", {"row_name": [0, 1], "name": ["a", "b"], "n": [1.5, 2.5]}),
     "quotes without a meaning": (
-        b'item\tnote\n5" pipe\tsaid "hi"\n"quoted\tok\n',
-        {"item": ['5" pipe', '"quoted'], "note": ['said "hi"', "ok"]},
+        b'item\tnote\n5" pipe\ta "b" c\n"quoted\tok\n',
+        {"item": ['5" pipe', '"quoted'], "note": ['a "b" c', "ok"]},
     ),
     "no header": (b"1001,Ann\n1002,Bob\n", {"column_1": [1001, 1002], "column_2": ["Ann", "Bob"]}),
     "row names of R": (
