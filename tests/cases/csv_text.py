@@ -70,6 +70,14 @@ _ENCODINGS = (
     ),
     Case(
         "encoding",
+        "read alike by cp1250 and cp1252",
+        "Kunde;Ort\nMüller;Köln\nWeiß;Gräfelfing\n".encode("cp1252"),
+        None,
+        codes=["encoding_unknown"],
+        mentions=["`encoding: cp1252`"],
+    ),
+    Case(
+        "encoding",
         "iso2022_jp, not declared",
         _named(["東京", "大阪"], "iso2022_jp"),
         None,
@@ -108,6 +116,8 @@ _ENCODINGS = (
     ),
 )
 
+_SPARK = b'id,text\n1,"say \\"hi\\" now"\n2,"a\\\\b"\n'
+_SHEETS = b'item\tqty\n5" pipe\t3\n"quoted\t4\n'
 _BACKSLASH = b'id,text,n\n1,"say \\"hi\\" now",5\n2,"a, b",6\n3,"C:\\\\x\\n",7\n'
 _QUOTES = (
     Case(
@@ -124,6 +134,36 @@ _QUOTES = (
         b'id,text,n\n1,"say \\"hi\\" now",5\n2,"a, b",6\n',
         {"id": [2], "text": ["a, b"], "n": [6]},
         quarantined=[1],
+    ),
+    Case(
+        "quotes",
+        "backslashes before quotes and before backslashes, not declared",
+        _SPARK,
+        None,
+        codes=["quote_misplaced"],
+        mentions=["line 2, column 10", "`escape: "],
+    ),
+    Case(
+        "quotes",
+        "backslashes before quotes and before backslashes, declared",
+        _SPARK,
+        {"id": [1, 2], "text": ['say "hi" now', "a\\b"]},
+        {"format": {"escape": "\\"}},
+    ),
+    Case(
+        "quotes",
+        "quotes as Google Sheets writes them into TSV",
+        _SHEETS,
+        None,
+        codes=["unclosed_quote"],
+        mentions=['`quote: "\\x01"`'],
+    ),
+    Case(
+        "quotes",
+        "quotes as Google Sheets writes them into TSV, declared",
+        _SHEETS,
+        {"item": ['5" pipe', '"quoted'], "qty": [3, 4]},
+        {"format": {"quote": "\x01"}},
     ),
     Case(
         "quotes",
@@ -236,9 +276,30 @@ _NO_TABLES = {
     "a delimiter at the end of each row": (b"A,B,C\n1,4,7,\n2,5,8,\n3,6,9,\n", "`trailing_delimiter: true`"),
     "names of rows as R writes them": (b'"id","v"\n"1",10,2.5\n"2",11,3.5\n', "`skip_lines: 1` and `header: false`"),
     "a delimiter at the end of the header": (b"season,day,pos,\n1,2024-01-04,1\n2,2024-01-05,2\n", "`header: false`"),
+    "a log of a web server": (
+        b'127.0.0.1 - - [10/Oct/2000] "GET /a" 200\n::1 - - [11/Oct/2000] "GET /b" 200\n',
+        "`header: false`",
+    ),
+    "a log of a system": (
+        b"Dec 31 10:00:00 host app[1]: started\nDec 31 10:00:01 host app[1]: stopped\n",
+        "`header: false`",
+    ),
+    "columns of a fixed width": (b"ID    NAME      AMT\n0001  Alice    12.5\n0002  Bob       3.0\n", "delimiter"),
     "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
 }
+_INDEX = b",name,score\n0,Ann,1.5\n1,Bob,2.5\n"
 _TABLES = (
+    Case("header", "an index of pandas", _INDEX, None, codes=["header_invalid"], mentions=["`header: false`"]),
+    Case(
+        "header",
+        "an index of pandas, declared",
+        _INDEX,
+        {"row": [0, 1], "name": ["Ann", "Bob"], "score": [1.5, 2.5]},
+        {
+            "columns": {"row": "integer", "name": "string", "score": "number"},
+            "format": {"header": False, "skip_lines": 1},
+        },
+    ),
     *(
         Case("no table", name, content, None, codes=["no_table"], mentions=[hint])
         for name, (content, hint) in _NO_TABLES.items()

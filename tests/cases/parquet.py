@@ -52,6 +52,13 @@ CASES = (
     ),
     Case(
         "parquet",
+        "an interval as DuckDB writes it",
+        parquet({"id": [1], "b": pa.array([b"\x01\0\0\0\x02\0\0\0\0\0\0\0"], pa.binary(12))}),
+        None,
+        codes=("bytes_without_text",),
+    ),
+    Case(
+        "parquet",
         "bytes that are no text in a struct",
         parquet({"id": [1], "b": pa.array([{"x": b"\xff"}], pa.struct({"x": pa.binary()}))}),
         None,

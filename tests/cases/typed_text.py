@@ -77,6 +77,10 @@ _DIGITS = (
     _column("all that a float keeps", ["0.12345678901234568", "1.5"], [0.12345678901234568, 1.5], kind="digits"),
     _column("a float with 17 digits", ["0.10000000000000001", "1.5"], [0.1, 1.5], kind="digits"),
     _column("more, declared as a number", ["0.123456789012345678"], [0.12345678901234568], "number", kind="digits"),
+    _column("codes in the form of numbers", ["12E3", "1e10", "00E1"], ["12E3", "1e10", "00E1"], kind="digits"),
+    _column("a code far behind numbers", [*40_000 * ["1.5"], "12E3"], [*40_000 * ["1.5"], "12E3"], kind="digits"),
+    _column("exponents as programs write them", ["1.2E4", "1e+16", "1.5"], [12000.0, 1e16, 1.5], kind="digits"),
+    _column("days before months", ["01.02", "15.10"], ["01.02", "15.10"], kind="digits"),
     Case(
         "digits",
         "more than a JSON float keeps",

@@ -14,16 +14,20 @@ from python_calamine import CalamineWorkbook
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract, FileFormat
 from flows.refinery.errors import FileRejected
 from flows.refinery.read.byte_source import HEAD_BYTES, open_bytes
+from flows.refinery.read.csv_dialect import dialect_of, sample_records
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.read.rejections import (
     EmptyFile,
     EncodingUnknown,
+    HeaderInvalid,
     JsonNotRows,
     MarksContradict,
     NoTable,
+    QuoteMisplaced,
     SheetMissing,
     SheetNotChosen,
+    UnclosedQuote,
 )
 from flows.refinery.read.text_source import TextSource
 
@@ -34,6 +38,7 @@ _DELIMITERS = ("~", "^", "\x01", "||", "::", "~|~", "|~|")
 _VALUE = re.compile(r"[+-]?[0-9][0-9.,:/ TZ+-]*")
 _SINGLE_QUOTED = re.compile(r"(?:^|[,;\t|])'[^'\n]*'(?:$|[,;\t|\r])", re.MULTILINE)
 _DOUBLE_QUOTED = re.compile(r'(?:^|[,;\t|])"[^"\n]*"(?:$|[,;\t|\r])', re.MULTILINE)
+_NO_QUOTE = "\x01"
 _FIRST_COLUMN = "row_name"
 
 
@@ -94,8 +99,19 @@ def find_format(path: Path, limits: Limits) -> FoundFormat:
         plain = _first_sheet_with_rows(path, plain, limits)
     if plain.fits and not _looks_quoted(plain):
         return FoundFormat(plain.options)
+    best = _best_of(path, plain, limits)
+    if best.partition is not None:
+        return FoundFormat(best.options, best.columns)
+    if isinstance(plain.error, NoTable):
+        return FoundFormat(plain.options, doubt=str(plain.error))
+    raise plain.error or FileRejected("no row can be decoded")
+
+
+def _best_of(path: Path, plain: _Trial, limits: Limits) -> _Trial:
     best = plain
     for options, columns in _alternatives(path, plain, limits):
+        if columns and _has_header(best):
+            break
         trial = _tried(path, {**plain.options, **options}, limits, columns)
         if "skip_lines" in options and not columns and not _skips_only_lines_above(path, trial, limits):
             continue
@@ -103,11 +119,12 @@ def find_format(path: Path, limits: Limits) -> FoundFormat:
             continue
         if trial.decoded > best.decoded or (trial.fits and _looks_quoted(best) and trial.decoded == best.decoded):
             best = trial
-    if best.partition is not None:
-        return FoundFormat(best.options, best.columns)
-    if isinstance(plain.error, NoTable):
-        return FoundFormat(plain.options, doubt=str(plain.error))
-    raise plain.error or FileRejected("no row can be decoded")
+    return best
+
+
+def _has_header(trial: _Trial) -> bool:
+    """Return whether a trial found a header: its fields are no values, and all rows fit it."""
+    return trial.partition is not None and trial.fits and not any(map(_VALUE.fullmatch, trial.partition.frame.columns))
 
 
 def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any], limits: Limits) -> Iterator[Partition]:
@@ -145,6 +162,8 @@ def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[d
     written: list[dict[str, Any]] = []
     if '\\"' in text:
         written.append({"escape": "\\"})
+    if isinstance(plain.error, UnclosedQuote | QuoteMisplaced) and not _DOUBLE_QUOTED.search(text):
+        written.append({"quote": _NO_QUOTE})
     if _SINGLE_QUOTED.search(text) and not _DOUBLE_QUOTED.search(text):
         written += [{"quote": "'"}, {"quote": "'", "escape": "\\"}] if "\\'" in text else [{"quote": "'"}]
     if plain.fits_badly:
@@ -165,6 +184,13 @@ def _without_header(
         yield {"header": False}, tuple(f"column_{place}" for place in range(1, len(names) + 1))
     elif names:
         yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *names)
+    elif isinstance(plain.error, HeaderInvalid):
+        text = _beginning(path, plain.options.get("encoding"), limits)
+        contract = Contract.model_validate({"dataset": "sample", "format": dict(plain.options)})
+        records = sample_records(text, dialect_of(text, contract).delimiter, contract.format)
+        first, *others = records[0].fields if records else ["?"]
+        if not first.strip() and all(map(str.strip, others)) and len(set(others)) == len(others):
+            yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *others)
 
 
 def _names_of_any_table(path: Path, plain: _Trial, limits: Limits) -> list[str]:

@@ -16,7 +16,7 @@ from flows.refinery.propose.file_format import FoundFormat, find_format, read_sa
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.thousands import with_thousands
 from flows.refinery.read.columns import EXACT_FLOAT
-from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
+from flows.refinery.read.csv_numbers import CODE, MANY_DIGITS, MARKED, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.partition import Limits, SourceFormat
 from flows.refinery.read.rejections import LayoutUnfit
 from flows.refinery.validate.coercion import coerce
@@ -48,7 +48,7 @@ _CANDIDATES: tuple[Column, ...] = (
 _AS_TEXT = Column(type="string")
 _TWO_READINGS = "numbers in which a mark is for decimals or for thousands: write `decimal` or `thousands` under format"
 _MYSQL_NULL = "\\N"
-_LEADING_ZERO_OR_PLUS = re.compile(r"[+-]?0[0-9]+|\+[0-9]+")
+_MORE_THAN_VALUE = re.compile(f"{MARKED}|{CODE}")
 _DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _ISO_BEGINNING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -262,9 +262,9 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
 
 
 def _is_code(text: str) -> bool:
-    """Return whether digits are a code, not a quantity: leading zeros, a plus sign, or too many for a float."""
+    """Return whether digits are a code, not a quantity: leading zeros, a plus, 12E3, or too many for a float."""
     stripped = text.strip()
-    if _LEADING_ZERO_OR_PLUS.fullmatch(stripped):
+    if _MORE_THAN_VALUE.fullmatch(stripped):
         return True
     if re.search(MANY_DIGITS, stripped) and _DECIMAL.fullmatch(stripped):
         return not is_kept_by_float(stripped.replace(",", "."))

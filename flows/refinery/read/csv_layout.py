@@ -21,6 +21,12 @@ from flows.refinery.read.rejections import NoTable
 _RARE_DELIMITERS = (*DELIMITERS, "~", "^", "\x01")
 _LONG_DELIMITERS = ("||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
 _VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
+_LOG_LINE = re.compile(r"\W*[0-9]|.*[0-9]:[0-9]{2}\b", re.DOTALL)
+_GAP = re.compile(r"\S {2,}\S|\S\t+\S")
+_NO_HEADER = (
+    "the header begins with a number or a date; if there is none, name the `columns`, and write `header: false` under"
+    " `format`"
+)
 _MAX_LINES_BEFORE_HEADER = 50
 _REGULAR = 0.9  # of the rows must have as many fields, to be called a table
 
@@ -162,10 +168,7 @@ def _end_of_rows(records: Sequence[SampleRecord], contract: Contract, first_line
 def _start_of_header(header: Sequence[str]) -> str | None:
     first = header[0].strip("\ufeff \t")
     if _VALUE.fullmatch(first):
-        return (
-            "the header begins with a number or a date; if there is none, name the `columns`, and write"
-            " `header: false` under `format`"
-        )
+        return _NO_HEADER
     if first.startswith(("//", "--", "/*")):
         return (
             "the file begins with a comment; write `skip_lines: 1`, or how many lines come before the header, under"
@@ -202,8 +205,21 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
                 " under `format`"
             )
         return None
+    return _doubt_of_lines(sample, [record.fields for record in records], contract)
+
+
+def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contract) -> str | None:
+    """What speaks against a table of one column."""
+    has_gap = [_GAP.search(record[0]) is not None for record in records]
+    if records and _LOG_LINE.match(records[0][0]):
+        return _NO_HEADER
+    if has_gap and has_gap[0] and 2 * sum(has_gap) > len(has_gap):
+        return (
+            "the columns have a fixed width and no delimiter; have them written with one, or name the one column of"
+            " whole lines under `columns`"
+        )
     for mark in filter(sample.__contains__, _RARE_DELIMITERS):
-        widths = [len(record.fields) for record in sample_records(sample, mark, given)]
+        widths = [len(record.fields) for record in sample_records(sample, mark, contract.format)]
         if 2 * sum(width > 1 for width in widths) >= len(widths):
             written = f"`delimiter: {json.dumps(mark)}`"
             return f"there is one column, with {mark!r} in most rows; write {written} under `format`"

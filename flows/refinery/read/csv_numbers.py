@@ -1,5 +1,5 @@
-"""Numbers in CSV whose text holds more than their value: zeros or a plus in front, as in postcodes and telephones, or
-more digits than a float keeps.
+"""Numbers in CSV whose text holds more than their value: zeros or a plus in front, as in postcodes and telephones,
+codes such as 12E3, or more digits than a float keeps.
 
 A number that was read has lost them, so every block is looked through; in a few passes of NumPy over its bytes, and
 field by field only where such a sign begins a field in question.
@@ -18,18 +18,21 @@ import numpy.typing as npt
 from flows.refinery.read.csv_records import plain_structure
 
 MANY_DIGITS = r"[0-9][0-9.,]{15}|[eE]-[0-9]{3}"  # what a float may not keep
+CODE = r"[+-]?[0-9]+[eE][0-9]+"  # programs write large numbers with a point or a sign: 1.2e4, 1e+16
+MARKED = r"[+-]?0[0-9]+([.,][0-9]*)?|\+[0-9]+"
 
 _BLANKS = " \t"
-_MARKED = re.compile(r"[+-]?0\d+|\+\d+")
+_MARKED = re.compile(MARKED)
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _ZERO, _PLUS = b"0+"
 _LONG = {".": re.compile(rb"[0-9][0-9.]{15}"), ",": re.compile(rb"[0-9][0-9,]{15}")}
 _TINY = re.compile(rb"e-[0-9]{3}"), re.compile(rb"E-[0-9]{3}")  # two, as searching for a literal is fast
+_CODE = re.compile(rf"(?<![0-9A-Za-z.]){CODE}(?![0-9A-Za-z.])".encode())
 _ALL_TRUE = np.uint32(0x01010101)
 
 
 def is_marked_number(text: str) -> bool:
-    """Whether a text is a whole number with zeros or a plus in front."""
+    """Whether a text is a number with zeros in front, or a whole one with a plus."""
     return _MARKED.fullmatch(text.strip(_BLANKS)) is not None
 
 
@@ -60,6 +63,14 @@ def has_long_number(block: bytes, decimal: str) -> bool:
     places = np.flatnonzero(words[2:] & words[1:-1] & words[:-2]) * 4
     around = (block[max(0, place - 4) : place + 20] for place in places.tolist())
     return any(_LONG[decimal].search(piece) for piece in around)
+
+
+def has_code(block: bytes) -> bool:
+    """Whether some field of a block may be a code such as 12E3, which is a number, too."""
+    content = np.frombuffer(block, dtype=np.uint8)
+    is_digit = (content - _ZERO) < 10
+    places = np.flatnonzero(is_digit[:-2] & is_digit[2:] & ((content[1:-1] | 0x20) == ord("e"))) + 1
+    return any(_CODE.search(block[max(0, place - 24) : place + 24]) for place in places.tolist())
 
 
 def columns_with_marked_numbers(

@@ -21,6 +21,7 @@ from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, sh
 from flows.refinery.read.csv_layout import layout_fault, require_table
 from flows.refinery.read.csv_numbers import (
     columns_with_marked_numbers,
+    has_code,
     has_long_number,
     is_ambiguous_number,
 )
@@ -55,6 +56,10 @@ _SMALLEST_BLOCK_BYTES = 64 * 1024
 _EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 _SENTINEL = "sluice:text"
 _MARK = "\ufeff"
+_QUOTE_HINT = (
+    "close it, or double it within a field; where quotes are signs like any other, write one that is not in the file"
+    ' under `format`, as in `quote: "\\x01"`'
+)
 _END_OF_TEXT = b"\x1a"  # Ctrl-Z, with which programs of DOS end a text
 _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's own first line
 
@@ -207,6 +212,8 @@ class _CsvReader:
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
+        self._escaped_quote = ""  # where the first is that may be one
+        self._has_backslash = False  # in rows that are no misfits
         self._header_line: int | None = None
         self._repeated_headers: list[bytes] = []  # as they would be in the file
         self._fill(HEAD_BYTES)
@@ -297,12 +304,14 @@ class _CsvReader:
             if self._is_end:
                 line, column = opening_quote("".join(lines), *self._marks)
                 raise UnclosedQuote(
-                    f"line {self._line + line}, column {column}: a quote opens in the header and is never closed"
+                    f"line {self._line + line}, column {column}: a quote opens in the header and is never closed;"
+                    f" {_QUOTE_HINT}"
                 )
             self._require_records_fit(len(self._pending))
             self._fill(2 * len(self._pending))
         if record.fields is None:
-            raise HeaderInvalid(f"line {self._line}: the header cannot be read: {record.fault}")
+            hint = self._layout_fault or "write the right `skip_lines`, `delimiter` or `quote` under `format`"
+            raise HeaderInvalid(f"line {self._line}: the header cannot be read: {record.fault}; {hint}")
         size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
         self._header_line = self._line + record.first_line
         names = names_of(record.fields, self._dialect.trailing)
@@ -324,6 +333,7 @@ class _CsvReader:
                 frame = self._to_frame(block)
             if frame is None:
                 raise AssertionError(f"pandas did not find the {len(block.row_numbers)} rows that a block has")
+            self._has_backslash |= self._escape is None and b"\\" in block.content
             self._advance(block.size, block.lines)
             self._rows += block.rows
             if self._rows > self._limits.max_rows:
@@ -331,6 +341,11 @@ class _CsvReader:
             if block.rows:
                 texts = partial(self._parser.texts, block) if len(frame) else None
                 yield Partition(frame, block.row_numbers, block.misfits, self._source_format, texts)
+        if self._escaped_quote and self._has_backslash:
+            raise QuoteMisplaced(
+                f"{self._escaped_quote}: text follows a closing quote with \\ before it, and other rows have \\, too;"
+                " if \\ escapes quotes, write `escape: '\\'` under `format`; if not, double the quotes within fields"
+            )
         if self._ambiguous and self._shown_decimals != {"."}:
             raise MarksAmbiguous(
                 'some numbers, such as those in the form 1.250, can be read in two ways; write `decimal: "."` or'
@@ -405,7 +420,7 @@ class _CsvReader:
             if record.is_open:
                 line, column = opening_quote("".join(lines[record.first_line :]), *self._marks)
                 line += self._line + record.first_line
-                raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed")
+                raise UnclosedQuote(f"line {line}, column {column}: a quote opens and is never closed; {_QUOTE_HINT}")
             self._require_records_fit(sum(map(len, lines[record.first_line : record.end_line])), record.first_line)
             if record.fault == TEXT_AFTER_QUOTE:
                 self._require_end_is_known(lines[record.first_line : record.end_line], record.first_line)
@@ -446,9 +461,11 @@ class _CsvReader:
         text = "".join(lines)
         quote = self._dialect.quote
         unescaped = text.replace(f"\\{quote}", "")
-        if len(lines) == 1 and not text.count(quote) % 2 and not unescaped.count(quote) % 2:
-            return
         line, column = misplaced_quote(text, *self._marks, self._escape)
+        if len(lines) == 1 and not text.count(quote) % 2 and not unescaped.count(quote) % 2:
+            if unescaped != text and not self._escape:
+                self._escaped_quote = self._escaped_quote or f"line {self._line + first_line + line}, column {column}"
+            return
         hint = "; if \\ escapes quotes, write `escape: '\\'` under `format`" if unescaped != text else ""
         raise QuoteMisplaced(
             f"line {self._line + first_line + line}, column {column}: text follows a closing quote, so where this"
@@ -518,12 +535,14 @@ class _CsvReader:
         }
 
     def _losing_digits(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
-        """Columns of numbers that the contract does not name, where some number has more digits than a float keeps.
+        """Columns of numbers that the contract does not name, where some number may have more digits than a float
+        keeps, or be a code.
 
         They are read as texts from then on: looking for the one column would take as long in every block.
         """
         names = {name for name in self._undeclared(frame) if frame[name].dtype == np.float64 and name not in lossy}
-        return names if names and has_long_number(block.content, self._dialect.decimal) else set()
+        has_any = names and (has_long_number(block.content, self._dialect.decimal) or has_code(block.content))
+        return names if has_any else set()
 
     def _undeclared(self, frame: pd.DataFrame) -> list[str]:
         """The columns that the contract does not name, and that are not kept as text yet."""

@@ -10,6 +10,10 @@ from flows.refinery.read.rejections import HeaderInvalid, TooManyColumns
 
 GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
 QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
+_ROW_NAMES = (
+    "pandas and R write row names so, except with index=False or row.names = FALSE; or name all columns under"
+    " `columns`, and write `header: false` and `skip_lines` with the header's line under `format`"
+)
 RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})
 
 
@@ -34,7 +38,7 @@ def check_header(
         raise TooManyColumns(f"{where}{len(names)} columns; at most {limits.max_columns} are read")
     for place, name in enumerate(names, start=1):
         if not name.strip():
-            known = "pandas writes its index so: use index=False" if place == 1 else None
+            known = _ROW_NAMES if place == 1 else None
             usual = "name it in the file; if the header is on a later line, write `skip_lines` under `format`"
             raise HeaderInvalid(f"{where}{place_of(place)} has no name; {hint or known or usual}")
     for first, count in Counter(names).most_common(1):

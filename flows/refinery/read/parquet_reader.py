@@ -25,7 +25,7 @@ from flows.refinery.read.rejections import (
     TooManyColumns,
     TooManyRows,
 )
-from flows.refinery.read.text_source import is_utf8
+from flows.refinery.read.text_source import CONTROLS, is_utf8
 
 _MAX_BATCH_BYTES = 1 << 30  # of one partition's texts, counted before they are spread out
 _MAX_FIXED_BYTES = 64 << 20  # of one partition's values of a fixed size
@@ -309,12 +309,11 @@ def _text_of(value: Any, name: str) -> str:
     """
     if not isinstance(value, bytes):
         return str(value)
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
+    if not is_utf8(value) or CONTROLS.search(text := value.decode()):
         raise BytesWithoutText(
-            f"the column {name!r} holds bytes that are no text in UTF-8; leave it out, or write it as hexadecimal text"
-        ) from None
+            f"the column {name!r} holds bytes that are no text in UTF-8; leave it out, or write it as text"
+        )
+    return text
 
 
 def _as_text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import chain
 
 from charset_normalizer import from_bytes
 
@@ -30,7 +31,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SHOWN_SIGNS = 120
 _MIN_UTF16_SIGNS = 0.5  # of all signs must be of Latin letters and digits, to prove UTF-16 without a mark
 
@@ -140,7 +141,7 @@ def _utf32_by_proof(head: bytes) -> str | None:
             text = codecs.getincrementaldecoder(name)("strict").decode(head)
         except UnicodeDecodeError:
             continue
-        return None if _CONTROLS.search(text) or not text else name
+        return None if CONTROLS.search(text) or not text else name
     return None
 
 
@@ -154,7 +155,7 @@ def _utf16_by_proof(head: bytes) -> str | None:
             text = codecs.getincrementaldecoder(name)("strict").decode(head)
         except UnicodeDecodeError:
             return None
-        return None if _CONTROLS.search(text) else name
+        return None if CONTROLS.search(text) else name
     return None
 
 
@@ -181,9 +182,13 @@ def _unknown_encoding(head: bytes) -> EncodingUnknown:
     place = next(place for place, line in enumerate(lines) if not line.isascii())
     odd = b"\n".join(line for line in lines[place:] if not line.isascii())[:_GUESS_BYTES]
     matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=CANDIDATES)
-    # Encodings that read the text alike are listed with the first of them.
-    alike = [name for match in matches for name in match.could_be_from_charset]
-    names = list(dict.fromkeys([*(match.encoding for match in matches), *alike]))[:_NAMED_CANDIDATES] or ["cp1252"]
+    # Of encodings that read the text alike the most usual is listed first, and the others at the end.
+    alike = [
+        sorted(set(match.could_be_from_charset) & set(CANDIDATES), key=CANDIDATES.index) or [match.encoding]
+        for match in matches
+    ]
+    first = [name for name, *_ in alike]
+    names = list(dict.fromkeys([*first, *chain(*alike)]))[:_NAMED_CANDIDATES] or ["cp1252"]
     column = next(position for position, byte in enumerate(lines[place], start=1) if byte >= 0x80)
     return EncodingUnknown(
         f"line {place + 1}, byte {column}: not UTF-8, and there is no byte order mark;"

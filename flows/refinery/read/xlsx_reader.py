@@ -128,7 +128,10 @@ def _partitions(
             continue
         for place, value in enumerate(row[len(names) :], start=len(names) + 1):
             if not _is_empty(value):
-                raise HeaderInvalid(f"cell {_cell(place, number)} has a value, and its column has no name")
+                raise HeaderInvalid(
+                    f"cell {_cell(place, number)} has a value, and its column has no name;"
+                    " name it, or, if the header is on a later row, write `skip_lines` under `format` in the contract"
+                )
         reason = FORMULA_NOT_CALCULATED if error == NEVER_CALCULATED else ERROR_CELL
         if error is None and (odd := _no_such_date(row, number, errors)):
             reason, error = NO_SUCH_DATE, f"the number in {_cell(odd, number)} is no date that ever was"

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.refinery.read.csv_numbers import MANY_DIGITS, is_ambiguous_number, is_kept_by_float
+from flows.refinery.read.csv_numbers import CODE, MANY_DIGITS, MARKED, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.column_text import EXACT_IN_FLOAT, text_array
 from flows.refinery.validate.numbers import INTEGER, MAX_DIGITS, MAX_INTEGER, NUMBER
@@ -21,7 +21,7 @@ Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "t
 # Integers that a float64 cannot tell apart: integers among integers, texts among numbers that are no integers.
 Inferred = Kind | Literal["great_integer"]
 
-_SIGNED_INTEGER = r"^([+-]?0[0-9]+|\+[0-9]+)$"  # its text holds more than its value
+_MORE_THAN_VALUE = rf"^({MARKED}|{CODE})$"  # what such a text holds
 _LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
 _PLAIN_MARKS = SourceFormat(type="jsonl")
 
@@ -117,8 +117,8 @@ def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collecti
     if decimal == "." and (plain := _plain_kind(texts)):
         return plain
     number = NUMBER.replace(r"\.", rf"\x{ord(decimal):02x}")
-    signed = pc.match_substring_regex(texts, _SIGNED_INTEGER)
-    if pc.any(signed).as_py() or not pc.all(pc.match_substring_regex(texts, number)).as_py():
+    more = pc.match_substring_regex(texts, _MORE_THAN_VALUE)
+    if pc.any(more).as_py() or not pc.all(pc.match_substring_regex(texts, number)).as_py():
         return "string"
     whole = pc.match_substring_regex(texts, INTEGER)
     integers = pc.unique(texts.filter(whole)).to_pylist()

@@ -215,6 +215,12 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
         b"Sales\nMay\nday,shop,n\n2024-05-01,x,1\n2024-05-02,y,2\n",
         {"day": ["2024-05-01", "2024-05-02"], "shop": ["x", "y"], "n": [1, 2]},
     ),
+    "one title line over two columns": (b"Sales\nid,n\n1,2.5\n2,3.5\n", {"id": [1, 2], "n": [2.5, 3.5]}),
+    "an index of pandas": (b",name,n\n0,a,1.5\n1,b,2.5\n", {"row_name": [0, 1], "name": ["a", "b"], "n": [1.5, 2.5]}),
+    "quotes without a meaning": (
+        b'item\tnote\n5" pipe\ta "b" c\n"quoted\tok\n',
+        {"item": ['5" pipe', '"quoted'], "note": ['a "b" c', "ok"]},
+    ),
     "no header": (b"1001,Ann\n1002,Bob\n", {"column_1": [1001, 1002], "column_2": ["Ann", "Bob"]}),
     "row names of R": (
         b'"id","v"\n"a",10,2.5\n"b",11,3.5\n',
