@@ -70,7 +70,7 @@ def has_code(block: bytes) -> bool:
     content = np.frombuffer(block, dtype=np.uint8)
     is_digit = (content - _ZERO) < 10
     places = np.flatnonzero(is_digit[:-2] & is_digit[2:] & ((content[1:-1] | 0x20) == ord("e"))) + 1
-    return any(_CODE.search(block[max(0, place - 24) : place + 24]) for place in places.tolist())
+    return any(_CODE.search(block, max(0, place - 24), place + 24) for place in places.tolist())
 
 
 def columns_with_marked_numbers(

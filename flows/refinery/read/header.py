@@ -10,10 +10,11 @@ from flows.refinery.read.rejections import HeaderInvalid, TooManyColumns
 
 GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
 QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
-_ROW_NAMES = (
-    "pandas and R write row names so, except with index=False or row.names = FALSE; or name all columns under"
-    " `columns`, and write `header: false` and `skip_lines` with the header's line under `format`"
+_BY_COLUMNS = (
+    "or name all columns under `columns`, and write `header: false` and, with the header's line, `skip_lines` under"
+    " `format`"
 )
+_ROW_NAMES = f"pandas and R write row names so, except with index=False or row.names = FALSE; {_BY_COLUMNS}"
 RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})
 
 
@@ -45,9 +46,7 @@ def check_header(
         if count > 1:
             places = [place_of(place) for place, name in enumerate(names, start=1) if name == first]
             # Without the name itself: where the header is missing, it is a value.
-            raise HeaderInvalid(
-                f"{where}{', '.join(places[:10])} have the same name; name each once, and see that there is a header"
-            )
+            raise HeaderInvalid(f"{where}{', '.join(places[:10])} have the same name; name each once, {_BY_COLUMNS}")
 
 
 def require_free_names(names: Iterable[str]) -> None:
