@@ -426,8 +426,11 @@ class _Merge:
         by_rule = {rule.id: self._quarantined[rule.id] for rule in self.plan.row_rules if rule.id in self._quarantined}
         quarantined = {**self._misfits, **by_rule}
         hints = self._check_rows()
-        if not self.reasons or (is_judged and sum(quarantined.values()) == self.rows_in):
-            # Where no row is good, what that leads to comes after it.
+        is_unread = sum(quarantined.values()) == self.rows_in and not any(
+            rule.startswith("expect_") for rule in quarantined
+        )
+        if not self.reasons or (is_judged and is_unread):
+            # What follows from there being no row comes after the cause.
             self.reasons[:0] = reasons_of_bad_rows(self._contract.bad_rows, quarantined, self.rows_in, hints)
         if self.reasons:
             self.reasons = [*first_cause(self.reasons, self._found, self._misfits, self.rows_in), *self.reasons]
