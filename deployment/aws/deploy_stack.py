@@ -35,11 +35,11 @@ from deployment.aws.templates import MAX_INLINE_BYTES, TemplateUnreadable, templ
 TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
 MAX_STACK_NAME_LENGTH = 32  # the buckets' names begin with it and may have 63 characters
 
-_STACK_NAME = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 1}}}")
+_STACK_NAME = re.compile(rf"[a-z](?:[a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 2}}}[a-z0-9])?")
 
 
 class StackNameInvalid(StackError):
-    """The stack's name cannot begin the names of buckets."""
+    """The stack's name cannot begin the names of buckets and of the image repository."""
 
 
 class TemplateTooLarge(StackError):
@@ -98,7 +98,7 @@ def deploy_stack(
     check_stack_name(stack_name)
     with explaining_aws_errors(f"deploying the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
-        package = _package(clients, account_id, template, timeouts, only)
+        package = _package(clients, account_id, stack_name, template, timeouts, only)
         package.upload(clients.s3, account_id)
         stack = Stack(clients.cloudformation, stack_name, on_event)
         stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
@@ -132,7 +132,7 @@ def preview_stack(
     check_stack_name(stack_name)
     with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
-        package = _package(clients, account_id, template, DEFAULT_TIMEOUTS, None)
+        package = _package(clients, account_id, stack_name, template, DEFAULT_TIMEOUTS, None)
         location = _preview_location(clients.s3, package, account_id, on_upload)
         stack = Stack(clients.cloudformation, stack_name, lambda _: None)
         with suppress(ChangesDeclined):
@@ -155,11 +155,11 @@ def _preview_location(s3: Any, package: _Package, account_id: str, on_upload: Ca
 
 
 def check_stack_name(stack_name: str) -> None:
-    """Raise StackNameInvalid unless the name can begin the names of buckets."""
+    """Raise StackNameInvalid unless the name can begin the names of buckets and of the image repository."""
     if not _STACK_NAME.fullmatch(stack_name):
         raise StackNameInvalid(
-            f"the stack name {stack_name!r} must begin with a letter and hold at most {MAX_STACK_NAME_LENGTH} "
-            f"lower-case letters, digits and hyphens"
+            f"the stack name {stack_name!r} must begin with a letter, not end with a hyphen, and hold at most "
+            f"{MAX_STACK_NAME_LENGTH} lower-case letters, digits and hyphens"
         )
 
 
@@ -222,11 +222,14 @@ class _Package:
 
 
 def _package(
-    clients: Clients, account_id: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
+    clients: Clients, account_id: str, stack_name: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
 ) -> _Package:
+    """Package under the stack's name: who may deploy one stack (github_role.yaml) must not change another's code."""
     bucket = artifact_bucket_name(account_id, str(clients.s3.meta.region_name))
     try:
         body = template_body(template, only=only).encode()
     except TemplateUnreadable as error:
         raise ChangesRefused(f"the template is not valid: {error}") from error
-    return _Package(bucket, artifact("", "template", "json", body), build_artifacts(timeouts))
+    packaged = (artifact("", "template", "json", body), *build_artifacts(timeouts))
+    described, *artifacts = (replace(one, key=f"{stack_name}/{one.key}") for one in packaged)
+    return _Package(bucket, described, tuple(artifacts))

@@ -17,6 +17,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 from deployment import PROJECT_ROOT
+from deployment.aws.artifact_bucket import artifact_bucket_name, upload_artifacts
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.local.cloud import LocalCloud
 from tests.chain.boundary import BOUNDARY_TEMPLATE, make_boundary
@@ -224,7 +225,9 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
         for statement in statements_of(policy["Properties"]["PolicyDocument"]):
             arns = [text_of(arn) for arn in listed(statement["Resource"])]
             if any(action.startswith("s3:GetObject") for action in listed(statement["Action"])):
-                assert all(arn.endswith(("/receipts/*", "-${AWS::Region}/*")) for arn in arns), statement["Sid"]
+                assert all(arn.endswith(("/receipts/*", "-${AWS::Region}/${StackName}/*")) for arn in arns), statement[
+                    "Sid"
+                ]
             if any(action.startswith("iam:") for action in listed(statement["Action"])):
                 assert all(":role/${StackName}-*" in arn or "aws-service-role" in arn for arn in arns), statement["Sid"]
     assert "iam:DeleteRolePermissionsBoundary" not in allowed()
@@ -309,6 +312,11 @@ def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
         assert eventually(lambda: role_named(iam, ROLE_NAME), seconds=60)
         iam.update_assume_role_policy(RoleName=ROLE_NAME, PolicyDocument=policy_of(_ANYBODY))
         iam.put_role_policy(RoleName=ROLE_NAME, PolicyName="emulator", PolicyDocument=policy_of(_CHANGE_SETS))
+        # docs/production.md: a person deploys first, which makes the bucket.
+        bucket = artifact_bucket_name(_ACCOUNT, cloud.client("s3").meta.region_name)
+        upload_artifacts(
+            cloud.client("s3"), bucket, (), account_id=_ACCOUNT, region=cloud.client("s3").meta.region_name
+        )
         yield Deployer(cloud, boundary)
 
 
@@ -328,7 +336,19 @@ def test_the_role_suffices_for_every_call_of_a_deployment(deployer: Deployer, ou
     assert outputs["QueueUrl"]
     mine = [one for one in decisions_of(deployer.cloud.state_dir) if one["role"] == ROLE_NAME]
     assert [one for one in mine if not one["allowed"]] == []
-    assert {"s3:CreateBucket", "s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
+    assert {"s3:PutObject", "cloudformation:ExecuteChangeSet"} <= {one["action"] for one in mine}
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize("key", ["other/template/1.json", "template/1.json", "piped-two/lambda/1.zip"])
+def test_it_cannot_change_what_another_stack_is_deployed_from(deployer: Deployer, key: str) -> None:
+    s3 = deployer.client("s3")
+    bucket = artifact_bucket_name(_ACCOUNT, s3.meta.region_name)
+    s3.put_object(Bucket=bucket, Key="piped/template/1.json", Body=b"{}")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"{}")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.put_bucket_policy(Bucket=bucket, Policy=policy_of(_EVERYTHING))
 
 
 @pytest.mark.cloud

@@ -196,8 +196,8 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
 # --- refused before anything is made ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted"])
-def test_a_stack_name_that_no_bucket_could_bear_is_refused(clients: Clients, name: str) -> None:
+@pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted", "hyphen-"])
+def test_a_stack_name_that_no_bucket_or_repository_could_bear_is_refused(clients: Clients, name: str) -> None:
     with pytest.raises(StackNameInvalid):
         deploy_stack(clients, stack_name=name, parameters=PARAMETERS)
 

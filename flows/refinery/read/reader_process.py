@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
-import pickle  # only what our own process sends
+import pickle
 import resource
 import signal
 import socket
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.refinery.read.partition import Partition
+from flows.refinery.read.reader_messages import receive, send
 from flows.refinery.read.rejections import ReaderKilled
 
 Read = Callable[..., Iterator[Partition]]
@@ -32,6 +34,7 @@ _BUFFER_BYTES = 1 << 20
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _MIB = 1 << 20
+_IMPORTED = ("pyarrow.pandas_compat", "flows.refinery.read.formats")  # so that the readers have them already
 _RESERVED_BYTES = 2 << 30  # addresses that Arrow and the threads' heaps take and do not use
 
 
@@ -70,10 +73,9 @@ def _read_once(read: Read, path: Path, *values: Any) -> Generator[Partition]:
         try:
             with theirs:
                 _SERVER.give(theirs)
-            pickle.dump((read, path, values), stream)
-            stream.flush()
-            pid = pickle.load(stream)  # noqa: S301 our own process sends it
-            while (message := pickle.load(stream)) is not None:  # noqa: S301 our own process sends it
+            send(stream, (read, path, values))
+            pid = int(receive(stream))
+            while (message := receive(stream)) is not None:
                 if isinstance(message, Exception):
                     raise message
                 yield message
@@ -131,10 +133,8 @@ atexit.register(_SERVER.stop)
 
 def serve(control_fd: int) -> None:
     """Fork a reader for each socket that comes, until the other side is gone."""
-    import pyarrow.pandas_compat  # noqa: F401 which is imported late
-
-    import flows.refinery.read.formats  # noqa: F401 so that the readers have it already
-
+    for name in _IMPORTED:
+        importlib.import_module(name)
     gc.freeze()  # no collection copies the pages that they share
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; ours decides
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -154,24 +154,19 @@ def _answer(fd: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with socket.socket(fileno=fd) as own, own.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
-            _send(stream, os.getpid())
-            read, path, values = pickle.load(stream)  # noqa: S301 our own process sends it
+            send(stream, os.getpid())
+            read, path, values = pickle.load(stream)  # noqa: S301 the task sends it
             _limit_memory()
             try:
                 for partition in read(path, *values):
-                    _send(stream, partition)
-                _send(stream, None)
+                    send(stream, partition)
+                send(stream, None)
             except (MemoryError, ConnectionError):
                 raise
             except Exception as error:  # noqa: BLE001 whatever it is, it is raised on the other side
-                _send(stream, error)
+                send(stream, error)
     finally:
         os._exit(0)
-
-
-def _send(stream: Any, message: Any) -> None:
-    pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.flush()
 
 
 def _limit_memory() -> None:

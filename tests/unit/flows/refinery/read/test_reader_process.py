@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -50,6 +51,22 @@ def refuses(path: Path) -> Iterator[Any]:
     raise ParquetBroken("for a reason")
 
 
+class Payload:
+    """What a file would have its reader send, if it had taken over it."""
+
+    def __init__(self, call: Any, *values: Any) -> None:
+        self._reduced = (call, values)
+
+    def __reduce__(self) -> Any:
+        return self._reduced
+
+
+def taken_over(path: Path, call: str) -> Iterator[Any]:
+    yield 1
+    module, _, name = call.rpartition(".")
+    yield Payload(getattr(importlib.import_module(module), name), str(path))
+
+
 def waits(path: Path) -> Iterator[Any]:
     yield os.getpid()
     time.sleep(600)
@@ -60,6 +77,14 @@ def upload(tmp_path: Path) -> Path:
     path = tmp_path / "upload"
     path.write_text("")
     return path
+
+
+@pytest.mark.parametrize("call", ["os.unlink", "builtins.eval", "builtins.getattr", "pandas.read_pickle", "numpy.load"])
+def test_a_reader_cannot_make_the_task_call_anything(upload: Path, call: str) -> None:
+    received = []
+    with pytest.raises(ReaderKilled):
+        received.extend(READ_APART(taken_over, upload, call))
+    assert upload.exists()
 
 
 def test_a_reader_is_another_process(upload: Path) -> None:

@@ -1,0 +1,78 @@
+"""Messages between the task and the processes that read files for it.
+
+A file might take over the process that reads it. So of what comes back, only partitions, rejections and the types that
+they consist of are unpickled: a message that names anything else is refused.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle  # every name in what is loaded is checked
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from flows.refinery.errors import SluiceError
+from flows.refinery.read import rejections
+
+_CLASSES = (
+    *(pd.DataFrame, pd.Index, pd.api.extensions.ExtensionArray, pd.api.extensions.ExtensionDtype),
+    *(np.ndarray, np.dtype, np.generic),
+)
+_NAMES = {
+    "builtins": {"slice"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "flows.refinery.read.partition": {"Misfit", "Partition", "SourceFormat"},
+    "numpy._core.multiarray": {"_reconstruct", "scalar"},
+    "numpy._core.numeric": {"_frombuffer"},
+    "pandas._libs.arrays": {"__pyx_unpickle_NDArrayBacked"},
+    "pandas._libs.internals": {"_unpickle_block"},
+    "pandas._libs.missing": {"NA"},
+    "pandas._libs.tslibs.nattype": {"_nat_unpickle"},
+    "pandas._libs.tslibs.timestamps": {"_unpickle_timestamp"},
+    "pandas.core.indexes.base": {"_new_Index"},
+    "pandas.core.internals.managers": {"BlockManager"},
+    "pyarrow.lib": {"_restore_array", "py_buffer", "type_for_alias"},
+    "zoneinfo": {"ZoneInfo"},
+}
+
+
+class _Sender(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        # By itself it asks for getattr, with which anything can be reached.
+        return (ZoneInfo, (value.key,)) if isinstance(value, ZoneInfo) else NotImplemented
+
+
+class _Receiver(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _NAMES.get(module, ()):
+            return super().find_class(module, name)
+        wanted = super().find_class(module, name) if "." not in name and _may_have_classes(module) else None
+        if isinstance(wanted, type) and issubclass(wanted, (Exception, *_CLASSES)):
+            return wanted
+        raise pickle.UnpicklingError(f"a reader sent {module}.{name}")
+
+
+def _may_have_classes(module: str) -> bool:
+    errors = (builtins.__name__, rejections.__name__, SluiceError.__module__)
+    return module in errors or module.partition(".")[0] in ("numpy", "pandas")
+
+
+def send(stream: Any, message: Any) -> None:
+    """Send a message at once."""
+    if isinstance(message, Exception) and not isinstance(message, (SluiceError, OSError)):
+        message = RuntimeError(type(message).__name__)
+    _Sender(stream, protocol=pickle.HIGHEST_PROTOCOL).dump(message)
+    stream.flush()
+
+
+def receive(stream: Any) -> Any:
+    """Return the next message of a reader.
+
+    Raises:
+        EOFError, pickle.UnpicklingError: the reader ended, or sent what no reader sends.
+    """
+    return _Receiver(stream).load()
