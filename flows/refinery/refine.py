@@ -420,13 +420,18 @@ class _Merge:
         """
         self.close()
         with self._seconds.of("validate"):
-            if not self.reasons:
+            is_judged = not self.reasons
+            if is_judged:
                 self._judge_expectations()
         by_rule = {rule.id: self._quarantined[rule.id] for rule in self.plan.row_rules if rule.id in self._quarantined}
         quarantined = {**self._misfits, **by_rule}
         hints = self._check_rows()
-        if not self.reasons:
-            self.reasons += reasons_of_bad_rows(self._contract.bad_rows, sum(quarantined.values()), self.rows_in, hints)
+        is_unread = sum(quarantined.values()) == self.rows_in and not any(
+            rule.startswith("expect_") for rule in quarantined
+        )
+        if not self.reasons or (is_judged and is_unread):
+            # What follows from there being no row comes after the cause.
+            self.reasons[:0] = reasons_of_bad_rows(self._contract.bad_rows, quarantined, self.rows_in, hints)
         if self.reasons:
             self.reasons = [*first_cause(self.reasons, self._found, self._misfits, self.rows_in), *self.reasons]
         return JudgedFile(

@@ -45,6 +45,7 @@ CASES = (
     ),
     Case("JSON", "one object with texts in an array", b'{"id": 1, "tags": ["a"]}', {"id": [1], "tags": ['["a"]']}),
     Case("JSON", "one object with an object", b'{"id": 1, "by": {"id": 2}}', {"id": [1], "by": ['{"id": 2}']}),
+    _rejected("a key twice in the only row", b'[{"id": 1, "id": 2}]', "duplicate_key", code="no_good_row"),
     _rejected("an array of arrays", b'[["id","v"],[1,2],[3,4]]', 'orient="records"'),
     _rejected("an array per line", b'[1,"a"]\n[2,"b"]\n', 'orient="records"'),
     _rejected("pandas, split", b'{"columns":["id","v"],"index":[0,1],"data":[[1,2],[3,4]]}', 'orient="records"'),

@@ -85,7 +85,7 @@ def _has_code(block: bytes, is_digit: Flags, is_e: Flags) -> bool:
     if not is_between.any():  # much faster than looking for places
         return False
     places = np.flatnonzero(is_between) + 1
-    return any(_CODE.search(block[max(0, place - 24) : place + 24]) for place in places.tolist())
+    return any(_CODE.search(block, max(0, place - 24), place + 24) for place in places.tolist())
 
 
 def columns_with_marked_numbers(

@@ -314,7 +314,7 @@ class _CsvReader:
         size = len("".join(lines[: record.end_line]).encode("utf-8", errors="surrogateescape"))
         self._header_line = self._line + record.first_line
         names = names_of(record.fields, self._dialect.trailing)
-        check_header(names, self._limits, where=f"line {self._line}: ", hint=self._layout_fault)
+        check_header(names, self._limits, where=f"line {self._line}: ", hint=self._layout_fault, can_be_named=True)
         if len(names) > 1:  # a value may be like the name of its column
             header = self._pending[:size].rstrip(b"\r\n")
             self._repeated_headers = [mark + header + end for mark in (b"", _MARK.encode()) for end in (b"\n", b"\r\n")]

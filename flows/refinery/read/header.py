@@ -10,10 +10,11 @@ from flows.refinery.read.rejections import HeaderInvalid, TooManyColumns
 
 GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
 QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
-_ROW_NAMES = (
-    "pandas and R write row names so, except with index=False or row.names = FALSE; or name all columns under"
-    " `columns`, and write `header: false` and `skip_lines` with the header's line under `format`"
+_BY_COLUMNS = (
+    "or name all columns under `columns`, and write `header: false` and, with the header's line, `skip_lines` under"
+    " `format`"
 )
+_ROW_NAMES = "pandas and R write row names so, except with index=False or row.names = FALSE"
 RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})
 
 
@@ -23,6 +24,7 @@ def check_header(
     where: str = "",
     place_of: Callable[[int], str] = "column {}".format,
     hint: str | None = None,
+    can_be_named: bool = False,
 ) -> None:
     """Refuse a header that does not name each column once.
 
@@ -30,6 +32,7 @@ def check_header(
         where: where in the file the header is, to begin a message with.
         place_of: how a message calls a column, by its number from 1.
         hint: what may be the cause of a column without a name, and the line to write.
+        can_be_named: whether a contract can name the columns instead, as in CSV.
 
     Raises:
         TooManyColumns, HeaderInvalid
@@ -38,16 +41,15 @@ def check_header(
         raise TooManyColumns(f"{where}{len(names)} columns; at most {limits.max_columns} are read")
     for place, name in enumerate(names, start=1):
         if not name.strip():
-            known = _ROW_NAMES if place == 1 else None
+            known = _ROW_NAMES + (f"; {_BY_COLUMNS}" if can_be_named else "") if place == 1 else None
             usual = "name it in the file; if the header is on a later line, write `skip_lines` under `format`"
             raise HeaderInvalid(f"{where}{place_of(place)} has no name; {hint or known or usual}")
     for first, count in Counter(names).most_common(1):
         if count > 1:
+            usual = _BY_COLUMNS if can_be_named else "and see that there is a header"
             places = [place_of(place) for place, name in enumerate(names, start=1) if name == first]
             # Without the name itself: where the header is missing, it is a value.
-            raise HeaderInvalid(
-                f"{where}{', '.join(places[:10])} have the same name; name each once, and see that there is a header"
-            )
+            raise HeaderInvalid(f"{where}{', '.join(places[:10])} have the same name; name each once, {usual}")
 
 
 def require_free_names(names: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
 _MAX_SHEETS = 20  # that a check names
+_NAMED_RULES = 3  # in a message
 # Their observed value is an aggregate that shows no single value of the data, so a message may show it.
 _MAY_BE_SHOWN = (
     "row_count",
@@ -137,8 +138,11 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
     )
 
 
-def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int, hints: Sequence[str] = ()) -> list[RejectionReason]:
-    """Why so many bad rows reject the file; empty where the contract allows them."""
+def reasons_of_bad_rows(
+    limits: BadRows, quarantined: Mapping[str, int], rows: int, hints: Sequence[str] = ()
+) -> list[RejectionReason]:
+    """Why so many bad rows, by their rules, reject the file; empty where the contract allows them."""
+    bad = sum(quarantined.values())
     fraction = bad / rows if rows else 0.0
     hint = "".join(f"; {hint}" for hint in hints)
     reasons = []
@@ -154,7 +158,8 @@ def reasons_of_bad_rows(limits: BadRows, bad: int, rows: int, hints: Sequence[st
     if limits.max_count is not None and bad > limits.max_count:
         add("bad_rows.max_count", f"at most {limits.max_count}", bad, limits.max_count)
     if bad and bad == rows and not reasons:
-        message = f"no row is good: all {rows} break a rule; compare the file with the contract{hint}"
+        named = ", ".join(sorted(quarantined, key=lambda rule: -quarantined[rule])[:_NAMED_RULES])
+        message = f"no row is good: {bad} of {rows} break a rule ({named}); compare the file with the contract{hint}"
         reasons.append(RejectionReason(code="no_good_row", message=message, observed=0, expected=1))
     return reasons
 
