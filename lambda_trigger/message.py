@@ -45,12 +45,12 @@ class UploadMessage:
 
     @property
     def run_id(self) -> str:
-        """The run's identity: the same for every delivery of the same object version."""
+        """Return the run's identity: the same for every delivery of the same object version."""
         return run_id_of(self.bucket, self.key, self.version_id, self.etag, self.sequencer)
 
     @property
     def execution_name(self) -> str:
-        """The name of its Step Functions execution: a readable stem, then the run id; at most 80 characters."""
+        """Return the name of its Step Functions execution: a readable stem, then the run id; at most 80 characters."""
         stem = slug(self.key.rsplit("/", 1)[-1].rsplit(".", 1)[0])[:_STEM_LENGTH].strip("-")
         suffix = f"{self.run_id}-{self.attempt}" if self.attempt else self.run_id
         return f"{stem}-{suffix}" if stem else suffix

@@ -50,7 +50,7 @@ class Timeouts:
 
     @property
     def placeholders(self) -> dict[str, int]:
-        """The placeholders in the definitions and their values."""
+        """Return the placeholders in the definitions and their values."""
         return {"TaskTimeoutSeconds": self.task_seconds, "ExecutionTimeoutSeconds": self.execution_seconds}
 
 

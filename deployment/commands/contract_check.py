@@ -48,7 +48,7 @@ class Checked:
 
     @property
     def accepted(self) -> bool:
-        """Whether the file would be published."""
+        """Return whether the file would be published."""
         return not self.reasons
 
 

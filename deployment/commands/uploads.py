@@ -71,12 +71,12 @@ class TrackedUpload:
 
     @property
     def done(self) -> bool:
-        """Whether its execution has ended, and its receipt, if any, was read."""
+        """Return whether its execution has ended, and its receipt, if any, was read."""
         return self.stage in _ENDINGS and self.execution_status not in (None, "RUNNING")
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """Return how long it has taken so far."""
         return (self.ended or time.monotonic()) - self.started
 
     def reach(self, stage: UploadState) -> None:

@@ -61,7 +61,7 @@ class Service:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the service (not of its keeper); None if it does not run."""
+        """Return the process id of the service (not of its keeper); None if it does not run."""
         return next((record.pid for record in self._processes()), None)
 
     def _processes(self) -> list[ProcessRecord]:

@@ -27,7 +27,7 @@ class PrefectAccess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables for Prefect's own programs."""
+        """Return the environment variables for Prefect's own programs."""
         given = {
             "PREFECT_API_URL": self.api_url,
             "PREFECT_API_KEY": self.api_key,
@@ -37,7 +37,7 @@ class PrefectAccess:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that a request needs."""
+        """Return the headers that a request needs."""
         if self.api_key:
             return {"Authorization": f"Bearer {self.api_key}"}
         if self.auth_string:

@@ -42,7 +42,7 @@ class Crash:
 
     @property
     def state_name(self) -> str:
-        """The name of the flow run's state."""
+        """Return the name of the flow run's state."""
         return f"{UNEXPLAINED}: {self.cause}" if self.cause else f"{UNEXPLAINED}: killed"
 
     def message(self, before: str) -> str:

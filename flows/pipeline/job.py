@@ -31,7 +31,7 @@ class Parts:
 
     @cached_property
     def contracts(self) -> Contracts:
-        """The contracts of all datasets. Raises ContractInvalid when one of them has a fault."""
+        """Return the contracts of all datasets. Raises ContractInvalid when one of them has a fault."""
         return self.read_contracts()
 
 

@@ -71,7 +71,7 @@ class Output(_Part):
 
     @property
     def is_retirable(self) -> bool:
-        """Whether a re-upload of its key replaces it: the clean rows, and what was fitted on them."""
+        """Return whether a re-upload of its key replaces it: the clean rows, and what was fitted on them."""
         return self.kind in ("data", "fitted")
 
 
@@ -85,17 +85,17 @@ class Rows(_Part):
 
     @property
     def quarantined_total(self) -> int:
-        """Rows in quarantine."""
+        """Return rows in quarantine."""
         return sum(self.quarantined.values())
 
     @property
     def dropped_total(self) -> int:
-        """Rows that a preprocessing step, or the rejection of the file, dropped."""
+        """Return rows that a preprocessing step, or the rejection of the file, dropped."""
         return sum(self.dropped.values())
 
     @property
     def balanced(self) -> bool:
-        """Whether every row is accounted for."""
+        """Return whether every row is accounted for."""
         return self.rows_in == self.published + self.quarantined_total + self.dropped_total
 
 

@@ -31,7 +31,7 @@ class Decision(BaseModel):
 
 
 def by_basis(decisions: Iterable[Decision]) -> dict[str, list[str]]:
-    """The texts of decisions, by what they rest on."""
+    """Return the texts of decisions, by what they rest on."""
     found: dict[str, list[str]] = {}
     for decision in decisions:
         found.setdefault(decision.basis, []).append(decision.text)

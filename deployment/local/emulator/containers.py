@@ -93,7 +93,7 @@ class Container:
 
     @property
     def pid(self) -> int | None:
-        """The id of the main process; None before it is started."""
+        """Return the id of the main process; None before it is started."""
         return self._process.pid if self._process else None
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
@@ -118,7 +118,7 @@ class Container:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, 128 plus the signal's number for a process that a signal ended; None while it runs."""
+        """Return the exit code, 128 plus the signal's number for a process that a signal ended; None while it runs."""
         if not self._ended.is_set() or self._process is None:
             return None
         code = self._process.returncode
@@ -126,14 +126,14 @@ class Container:
 
     @property
     def status(self) -> str:
-        """The state in Docker's terms: created, running or exited."""
+        """Return the state in Docker's terms: created, running or exited."""
         if self._process is None:
             return "created"
         return "exited" if self._ended.is_set() else "running"
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The part of `docker inspect` that MiniStack reads."""
+        """Return the part of `docker inspect` that MiniStack reads."""
         return {
             "Id": self.id,
             "Created": self._created,
@@ -227,7 +227,7 @@ class Containers:
 
     @property
     def records(self) -> Path:
-        """The folder of process records (deployment/local/processes.py)."""
+        """Return the folder of process records (deployment/local/processes.py)."""
         return self.state / "processes"
 
     def run(

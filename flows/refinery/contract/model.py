@@ -230,7 +230,7 @@ class Expectation(_Frozen):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that it reads, in the order in which its arguments name them."""
+        """Return the columns that it reads, in the order in which its arguments name them."""
         single = [self.arguments.get(name) for name in ("column", "column_A", "column_B")]
         several = self.arguments.get("column_list")
         names = [*single, *(several if isinstance(several, list | tuple) else ())]
@@ -264,12 +264,12 @@ class WrittenStep(_Frozen):
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a function of the dataset's steps.py."""
+        """Return whether it is a function of the dataset's steps.py."""
         return self.name.startswith("steps.")
 
     @property
     def function(self) -> str:
-        """The function's name, without `steps.`."""
+        """Return the function's name, without `steps.`."""
         return self.name.removeprefix("steps.")
 
 
@@ -320,7 +320,7 @@ class OutputOptions(_Frozen):
 
     @property
     def effective_compression(self) -> Literal["zstd", "gzip", "snappy", "none"]:
-        """The compression that is used."""
+        """Return the compression that is used."""
         return self.compression or ("zstd" if self.format == "parquet" else "none")
 
 
@@ -412,7 +412,7 @@ class Contract(_Frozen):
 
     @property
     def document(self) -> LocatedYaml | None:
-        """The file that it was read from, with line numbers; None without one, as after a change for one run."""
+        """Return the file that it was read from, with line numbers; None without one, as after a change for one run."""
         return self._document
 
     def read_from(self, document: LocatedYaml) -> Contract:
@@ -423,17 +423,17 @@ class Contract(_Frozen):
 
     @property
     def is_default(self) -> bool:
-        """Whether this is the contract of the files that match no other."""
+        """Return whether this is the contract of the files that match no other."""
         return self.dataset == DEFAULT_DATASET
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The globs of the object keys that this contract applies to."""
+        """Return the globs of the object keys that this contract applies to."""
         return self.source or (f"incoming/{self.dataset}/**",)
 
     @property
     def steps_path(self) -> Path | None:
-        """The dataset's steps.py; None without one."""
+        """Return the dataset's steps.py; None without one."""
         if self.folder is None:
             return None
         path = self.folder / STEPS_FILE

@@ -106,7 +106,7 @@ class OnColumns(Step):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The columns that the step changes."""
+        """Return the columns that the step changes."""
         return self.columns or (self.column or "",)
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +164,7 @@ class FittedStep(OnColumns):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there is nothing to learn."""
+        """Return whether there is nothing to learn."""
         return self.fitted is not None
 
     def finish(self) -> None:

@@ -77,12 +77,12 @@ class _Trial:
 
     @property
     def fits(self) -> bool:
-        """Whether every row can be decoded, and there is one."""
+        """Return whether every row can be decoded, and there is one."""
         return self.partition is not None and not self.partition.misfits and self.decoded > 0
 
     @property
     def fits_badly(self) -> bool:
-        """Whether the file is rejected, or most rows cannot be decoded: the header may be elsewhere."""
+        """Return whether the file is rejected, or most rows cannot be decoded: the header may be elsewhere."""
         return self.partition is None or len(self.partition.misfits) > self.decoded
 
 

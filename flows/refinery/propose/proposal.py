@@ -57,7 +57,7 @@ class ProposedExpectation:
 
     @property
     def rule(self) -> str:
-        """The id of the expectation's rule, as in the checks."""
+        """Return the id of the expectation's rule, as in the checks."""
         column = self.arguments.get("column")
         return f"{self.name}({column})" if column is not None else self.name
 

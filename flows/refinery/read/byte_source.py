@@ -52,7 +52,7 @@ class ByteSource:
             raise CompressionBroken("the file is compressed twice; compress it once")
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes; fewer only at the end.
+        """Return the next `size` bytes; fewer only at the end.
 
         Raises:
             CompressionBroken, ExpandsTooMuch, FileTooLarge

@@ -62,19 +62,19 @@ class RowBuffer:
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:
-    """The texts that mean a missing value in a column: its own where the contract gives some, else the format's."""
+    """Return the texts that mean a missing value in a column: its own in the contract, else the format's."""
     column = contract.columns.get(name)
     own = column.missing_values if column is not None else None
     return contract.format.missing_values if own is None else own
 
 
 def missing_unless_text(contract: Contract) -> tuple[str, ...]:
-    """The texts that mean a missing value in a column that the contract does not name, where no other value is one."""
+    """Return the texts that mean a missing value in an undeclared column where no other value is a text."""
     return (*contract.format.missing_values, *contract.format.missing_unless_text)
 
 
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
-    """A frame of equally long lists of values, where None is missing.
+    """Return a frame of equally long lists of values, where None is missing.
 
     A column of one kind gets that kind's fast type. A mixed column keeps its values under dtype object. Objects and
     arrays become their JSON text.

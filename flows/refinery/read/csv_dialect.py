@@ -101,7 +101,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
 
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
-    """The candidate that finds most of the contract's columns, then the most regular rows, then the most fields."""
+    """Return the candidate with most of the contract's columns, then most regular rows, then most fields."""
     # Numbers with such a mark in them may be in quotes: "1,234.50" in a file with commas.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
@@ -120,7 +120,7 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
 
 
 def sample_records(sample: str, delimiter: str, written: FileFormat) -> list[SampleRecord]:
-    """The first records of a file's beginning, as far as they can be read."""
+    """Return the first records of a file's beginning, as far as they can be read."""
     records = split_records(lines_of(sample), delimiter, written.quote, written.escape)
     found = (SampleRecord(record.first_line, record.fields) for record in records if record.fields)
     return list(islice(found, _SAMPLED_RECORDS))
@@ -137,13 +137,13 @@ def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | N
 
 
 def names_of(header: list[str], trailing: int) -> list[str]:
-    """A header without the nameless columns at its end, which it may have or not."""
+    """Return a header without the nameless columns at its end, which it may have or not."""
     ends_too = not any(name.strip() for name in header[len(header) - trailing :])
     return header[: len(header) - trailing] if ends_too else header
 
 
 def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileFormat) -> int:
-    """How many columns at the end have no name and no value: each record ends with as many delimiters.
+    """Return how many columns at the end have no name and no value: each record ends with as many delimiters.
 
     They are proven where most of the first rows have as many fields as the header, and none has a value there.
     """
@@ -158,13 +158,13 @@ def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileForm
 
 
 def shows_decimal(text: str, mark: str) -> bool:
-    """Whether a text is a number that can only be read with this decimal mark; 1.250 and 1,250 can be read in two."""
+    """Return whether a number can be read only with this decimal mark; 1.250 and 1,250 can be read in two ways."""
     pattern = _DECIMAL_POINT if mark == "." else _DECIMAL_COMMA
     return not is_ambiguous_number(text) and pattern.fullmatch(text.strip()) is not None
 
 
 def _detect_decimal(values: list[str], delimiter: str) -> str | None:
-    """The mark that unambiguous numbers show; None where there is none.
+    """Return the mark that unambiguous numbers show; None where there is none.
 
     Raises:
         MarksContradict: some numbers show one mark, others the other.

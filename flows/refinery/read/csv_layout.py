@@ -106,7 +106,7 @@ def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contra
 
 
 def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int | None:
-    """The record that is the header of all that follow; None where there is no such record."""
+    """Return the record that is the header of all that follow; None where there is no such record."""
     fields = [record.fields for record in records]
     if not contract.format.header:
         return 0 if fields and _is_regular(fields, len(contract.columns)) else None
@@ -136,7 +136,7 @@ def _is_regular(rows: list[list[str]], width: int) -> bool:
 
 
 def _width(record: list[str]) -> int:
-    """How many fields a record has without the empty ones at its end."""
+    """Return how many fields a record has without the empty ones at its end."""
     return max((place for place, field in enumerate(record, start=1) if field.strip()), default=0)
 
 
@@ -181,7 +181,7 @@ def _start_of_header(header: Sequence[str]) -> str | None:
 
 
 def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
-    """What speaks against a table although most rows fit the header, or the fallback where nothing explains them."""
+    """Return why this may be no table although most rows fit its header; None where nothing suggests that."""
     given = contract.format
     records = sample_records(sample, dialect.delimiter, given)
     header, *rows = [record.fields for record in records] or [[]]
@@ -209,7 +209,7 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
 
 
 def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contract) -> str | None:
-    """What speaks against a table of one column."""
+    """Return what speaks against a table of one column."""
     has_gap = [_GAP.search(record[0]) is not None for record in records]
     if records and _LOG_LINE.match(records[0][0]):
         return _NO_HEADER

@@ -33,23 +33,23 @@ _ALL_TRUE = np.uint32(0x01010101)
 
 
 def is_marked_number(text: str) -> bool:
-    """Whether a text is a number with zeros in front, or a whole one with a plus."""
+    """Return whether a text is a number with zeros in front, or a whole one with a plus."""
     return _MARKED.fullmatch(text.strip(_BLANKS)) is not None
 
 
 def is_ambiguous_number(text: str) -> bool:
-    """Whether a text is a number whose one mark may be for decimals or for thousands, as in 1.250."""
+    """Return whether a text is a number whose one mark may be for decimals or for thousands, as in 1.250."""
     return _AMBIGUOUS.fullmatch(text.strip()) is not None
 
 
 def is_kept_by_float(text: str) -> bool:
-    """Whether a number, with a decimal point, is the same again when a float of it is written with as many digits."""
+    """Return whether a number is the same again when its float is written with as many digits."""
     digits = re.sub(r"[eE].*|[^0-9]", "", text).lstrip("0")
     return is_written_by_float(text) or Decimal(f"{float(text):.{max(0, len(digits) - 1)}e}") == Decimal(text)
 
 
 def is_written_by_float(text: str) -> bool:
-    """Whether a float of a number is written as the same number, with the fewest digits that name it."""
+    """Return whether a float of a number is written as the same number, with the fewest digits that name it."""
     return Decimal(repr(float(text))) == Decimal(text)
 
 
@@ -122,7 +122,7 @@ def columns_with_marked_numbers(
 
 
 def _beginnings(content: Bytes, delimiter: str, quote: str) -> Any:
-    """Where a zero or a plus comes before a digit, after nothing but a minus or blanks in its field."""
+    """Return where a zero or a plus comes before a digit, after nothing but a minus or blanks in its field."""
     if len(content) < 2:
         return np.empty(0, dtype=np.int64)
     is_digit = (content - _ZERO) < 10  # bytes below "0" wrap around

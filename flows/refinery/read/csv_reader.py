@@ -186,7 +186,7 @@ class _BlockParser:
         return self.parse(replace(block, content=chosen), self.columns)
 
     def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
-        """The column with its missing values missing: pandas 3.1 leaves them as texts among integers beyond 64 bits."""
+        """Return the column with its missing values missing: pandas 3.1 leaves texts among integers beyond 64 bits."""
         if not isinstance(values.dtype, pd.StringDtype):
             return values
         is_missing = values.isin(self.missing[str(values.name)])
@@ -258,7 +258,7 @@ class _CsvReader:
             raise EmptyFile(f"nothing follows the {count} skipped lines" if count else "the file is empty")
 
     def _line_end(self) -> int:
-        """The end of the pending bytes' first line."""
+        """Return the end of the pending bytes' first line."""
         while (end := self._pending.find(b"\n")) < 0:
             if self._is_end:
                 return len(self._pending)
@@ -354,7 +354,7 @@ class _CsvReader:
             yield Partition(self._no_rows(), np.empty(0, np.int64), [], self._source_format)
 
     def _next_block(self) -> _Block | None:
-        """The next whole records, at most `rows_per_partition`; None at the end."""
+        """Return the next whole records, at most `rows_per_partition`; None at the end."""
         wanted = self._block_bytes
         while True:
             self._fill(wanted)
@@ -369,7 +369,7 @@ class _CsvReader:
             wanted = 2 * len(window)
 
     def _cut_plain(self, window: bytes) -> _Block | None:
-        """A block that pandas can take as it is, cut from the window's beginning; None where it is not so plain."""
+        """Return a block from the window's beginning that pandas can read as it is; None where it is not so plain."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
             return None
@@ -406,7 +406,7 @@ class _CsvReader:
         return self._cut_record_by_record(piece, is_last and len(piece) == len(window))
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
-        """The block where each record is looked at, with its misfits; None where not even one record is whole."""
+        """Return a block, with its misfits, by looking at each record; None where not even one record is whole."""
         end = len(window) if is_last else window.rfind(b"\n") + 1
         lines = _lines(window[:end])
         good: list[list[str]] = []
@@ -474,7 +474,7 @@ class _CsvReader:
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """The frame of a block; None where pandas does not find the rows that it should have."""
+        """Return the frame of a block; None where pandas does not find the rows that it should have."""
         if not len(block.row_numbers):
             return self._no_rows()
         try:
@@ -494,7 +494,7 @@ class _CsvReader:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
     def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
-        """Whether float64 may lose what the file has: large integers among missing values, and overflows."""
+        """Return whether float64 may lose what the file has: large integers among missing values, and overflows."""
         if values.dtype != np.float64:
             return False
         numbers = values.to_numpy()
@@ -507,7 +507,7 @@ class _CsvReader:
         return declared is None or declared.type == "integer"
 
     def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
-        """Columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
+        """Return columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
 
         The file's beginning shows some; the first such number may come much later.
         """
@@ -524,7 +524,7 @@ class _CsvReader:
         return {self._columns[place] for place in found}
 
     def _losing_texts(self, frame: pd.DataFrame) -> set[str]:
-        """Columns that the contract does not name, and whose missing values may be texts as others are."""
+        """Return columns that the contract does not name, and whose missing values may be texts as others are."""
         if not self._contract.format.missing_unless_text:
             return set()
         return {
@@ -534,7 +534,7 @@ class _CsvReader:
         }
 
     def _losing_digits(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
-        """Columns of numbers that the contract does not name, where some number may have more digits than a float
+        """Return undeclared columns of numbers where some number may have more digits than a float
         keeps, or be a code.
 
         They are read as texts from then on: looking for the one column would take as long in every block.
@@ -543,11 +543,11 @@ class _CsvReader:
         return names if names and may_differ_as_floats(block.content, self._dialect.decimal) else set()
 
     def _undeclared(self, frame: pd.DataFrame) -> list[str]:
-        """The columns that the contract does not name, and that are not kept as text yet."""
+        """Return the columns that the contract does not name, and that are not kept as text yet."""
         return [name for name in frame.columns if name not in self._contract.columns and name not in self._text_columns]
 
     def _ambiguous_columns(self, block: _Block, frame: pd.DataFrame) -> set[str]:
-        """Columns that the contract does not name, with numbers such as 1.250 where nothing shows the decimal mark.
+        """Return undeclared columns with numbers such as 1.250 where nothing shows the decimal mark.
 
         In columns that it declares as numbers, what they show about the mark is noted for the file's end.
         """

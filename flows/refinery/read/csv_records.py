@@ -86,7 +86,7 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
 
 @functools.cache
 def _patterns(delimiter: str, quote: str, escape: str | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A regular field with what comes before it, and a record of such fields."""
+    """Return a regular field with what comes before it, and a record of such fields."""
     comma, mark, back = re.escape(delimiter), re.escape(quote), re.escape(escape or "")
     escaped = f"|{back}." if escape else ""
     blanks = " \t".replace(delimiter, "")
@@ -110,7 +110,7 @@ def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str | N
 
 
 def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -> tuple[int, int]:
-    """Where text follows a closing quote: line from 0, column from 1."""
+    """Return where text follows a closing quote: line from 0, column from 1."""
     a_field, _ = _patterns(delimiter, quote, escape)
     later_field = re.compile(a_field.pattern.replace("^|", "", 1), re.DOTALL)
     place = 0
@@ -123,7 +123,7 @@ def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
-    """Where the quote is that opens the field which a text ends in: line from 0, column from 1."""
+    """Return where the quote is that opens the field which a text ends in: line from 0, column from 1."""
     opened, is_open = 0, False
     for place in (match.start() for match in re.finditer(re.escape(quote), text)):
         doubled = not is_open and text.endswith(quote, 0, place) and place - 1 > opened
@@ -150,7 +150,7 @@ class Plain:
 
 
 def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
-    """The structure of a block that begins with a record, or None where it must be read record by record."""
+    """Return the structure of a block that begins with a record, or None where it must be read record by record."""
     content = np.frombuffer(block, dtype=np.uint8)
     newline = content == _NEWLINE
     mark = content == ord(delimiter)
@@ -168,7 +168,7 @@ def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
 def _quotes_are_regular(
     content: npt.NDArray[np.uint8], is_quote: npt.NDArray[np.bool_], delimiter: str, quote: str
 ) -> bool:
-    """Whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair).
+    """Return whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair).
 
     The last quote may be open: its field then reaches beyond the block.
     """
@@ -183,12 +183,12 @@ def _quotes_are_regular(
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, with their line ends."""
+    """Return the lines of a text, with their line ends."""
     return list(io.StringIO(text, newline="\n"))
 
 
 def has_line(content: bytes, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
-    """Whether one of the records that end there is exactly one of these lines.
+    """Return whether one of the records that end there is exactly one of these lines.
 
     Several times faster than a search through the bytes: few records are as long, and fewer begin so.
     """
@@ -207,7 +207,7 @@ def _begins_with(signs: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], li
 
 
 def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[bytes, Plain] | None:
-    """A block without the last delimiters of each record; None where some record has a value after them."""
+    """Return a block without the last delimiters of each record; None where some record has a value after them."""
     signs = np.frombuffer(content, dtype=np.uint8)
     ends = structure.newlines - (signs[np.maximum(structure.newlines - 1, 0)] == _RETURN)
     places = np.concatenate([ends - place for place in range(1, count + 1)])
@@ -220,7 +220,7 @@ def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[byte
 
 
 def is_clean_text(block: bytes) -> bool:
-    """Whether a block is UTF-8 without NUL bytes and without carriage returns other than in line ends."""
+    """Return whether a block is UTF-8 without NUL bytes and without carriage returns other than in line ends."""
     if b"\0" in block or (b"\x1b" in block and SHIFTS_TO_KANJI.search(block)):
         return False
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
@@ -229,7 +229,7 @@ def is_clean_text(block: bytes) -> bool:
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:
-    """Rows as CSV of the plainest kind: every field quoted, so that a blank one is not taken for a blank line."""
+    """Return rows as plain CSV. Every field is quoted, so that an empty one is not taken for an empty line."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=delimiter, quotechar=quote, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return buffer.getvalue().encode("utf-8")

@@ -53,7 +53,7 @@ _ALLOWED = "allowed are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compre
 def detect(
     head: bytes, *, declared: FormatType, is_whole: bool, encoding: str | None, delimiter: str | None = None
 ) -> TableType:
-    """The format of a file.
+    """Return the format of a file.
 
     Args:
         head: its beginning, decompressed.
@@ -105,7 +105,7 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
 
 
 def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
-    """Whether this is a pickle of protocol 0 or 1, which has no magic number: its instructions are read, never done."""
+    """Return whether this is a pickle of protocol 0 or 1, which has no magic number. Nothing in it is executed."""
     if b"p0\n" not in head and b"q\0" not in head:
         return False  # it remembers nothing, as no pickle of a table does
     rest = io.BytesIO(head)
@@ -120,7 +120,7 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
 
 
 def _without_record_separators(head: bytes) -> bytes:
-    """A JSON text sequence (RFC 7464) without its control characters."""
+    """Return a JSON text sequence (RFC 7464) without its control characters."""
     return head.replace(b"\x1e", b"") if re.match(rb"\x1e\s*[\[{]", head) else head
 
 
@@ -133,7 +133,7 @@ def _require_text(head: bytes) -> None:
 
 
 def _is_text_with_nul_bytes(head: bytes) -> bool:
-    """Whether only NUL bytes are wrong with a text, after its first line: its reader deals with them row by row."""
+    """Return whether a text is wrong only by NUL bytes after its first line, which its reader handles row by row."""
     first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
     others = head.replace(b"\0", b"")
     return (

@@ -56,7 +56,7 @@ class GzipStream:
 
 
 def _good_part(member: Any, packed: bytes, size: int) -> bytes:
-    """What can be unpacked before the damage."""
+    """Return what can be unpacked before the damage."""
     content = b""
     try:
         for place in range(len(packed)):

@@ -8,7 +8,7 @@ MAX_LEVELS = 200
 
 
 def is_nested_too_deep(value: Any, text: str) -> bool:
-    """Whether a value has objects or arrays in each other on more than `MAX_LEVELS` levels.
+    """Return whether a value has objects or arrays in each other on more than `MAX_LEVELS` levels.
 
     Args:
         text: the value as JSON; as a rule it is too short to be nested so deep.

@@ -46,7 +46,7 @@ def _is_list_of(kind: type, value: Any) -> bool:
 
 
 def _is_by_column(value: dict[str, Any]) -> bool:
-    """Whether all parts are objects of the same names, and those or the object's own are the numbers of an index."""
+    """Return whether all parts are objects with the same names, and an index numbers these or the parts."""
     parts = list(value.values())
     if not all(isinstance(part, dict) and part and part.keys() == parts[0].keys() for part in parts):
         return False
@@ -58,7 +58,7 @@ def _is_index(names: dict[str, Any]) -> bool:
 
 
 def _path_of_records(value: dict[str, Any]) -> str | None:
-    """The names that lead to the first array of objects, at most two."""
+    """Return the names that lead to the first array of objects, at most two."""
     for name, part in value.items():
         if _is_list_of(dict, part):
             return name

@@ -111,11 +111,11 @@ class _JsonRows:
 
     @property
     def total(self) -> int:
-        """All rows so far."""
+        """Return all rows so far."""
         return self._rows.total
 
     def rest(self) -> Iterator[Partition]:
-        """What is left at the end; an empty partition where there was no row at all."""
+        """Yield what is left at the end; an empty partition where there was no row at all."""
         if len(self._rows) or not self._rows.total:
             yield self._partition()
 
@@ -193,7 +193,7 @@ def read_json_lines(
 
 
 def _values_in(line: str) -> list[str]:
-    """The texts of the objects in a line, as Firehose writes them; else the line itself."""
+    """Return the texts of the objects in a line, as Firehose writes them; else the line itself."""
     values, at = [], 0
     try:
         while at < len(line):
@@ -313,7 +313,7 @@ class _Document:
 
     @property
     def line_of_value(self) -> int:
-        """The line on which the value began that was taken last."""
+        """Return the line on which the value began that was taken last."""
         return self._line_of_value
 
     def parts(self, end: str) -> Iterator[str]:
@@ -339,7 +339,7 @@ class _Document:
             self.skip()
 
     def peek(self) -> str:
-        """The next character that is not space, or nothing at the end."""
+        """Return the next character that is not space, or nothing at the end."""
         while True:
             self._at = _end_of_space(self._text, self._at)
             if self._at < len(self._text):
@@ -365,7 +365,7 @@ class _Document:
         return self._line, self._at - self._line_start + 1
 
     def value(self) -> str:
-        """The text of the next value.
+        """Return the text of the next value.
 
         Raises:
             JsonBroken: it is malformed, so that where the next one begins cannot be known.
@@ -417,7 +417,7 @@ def _end_of_space(text: str, at: int) -> int:
 
 
 def _object_in(raw: str) -> dict[str, Any]:
-    """The object in a row's text.
+    """Return the object in a row's text.
 
     Raises:
         _RowUnfit: it has none, or one that cannot be kept as it is.
@@ -443,7 +443,7 @@ def _object_in(raw: str) -> dict[str, Any]:
 
 
 def _nested_as_written(raw: str) -> dict[str, str]:
-    """The JSON text of a row's objects and arrays, with numbers as the file writes them: 1.10, 1e400."""
+    """Return the JSON text of a row's objects and arrays, with numbers as the file writes them: 1.10, 1e400."""
     nested = {name: cell for name, cell in _MARKING.decode(raw).items() if isinstance(cell, dict | list)}
     return {name: _MARKED.sub(r"\1", json.dumps(cell, ensure_ascii=False)) for name, cell in nested.items()}
 

@@ -120,8 +120,8 @@ def _require_end(file: IO[bytes]) -> None:
 
 
 def _fits_into_memory(file: IO[bytes]) -> bool:
-    """Whether there is memory for as much as the footer gives. If so, and Arrow found none, it was asked for something
-    else: a damaged page gives any size."""
+    """Return whether there is memory for what the footer names. If Arrow found none all the same, a damaged page asked
+    for more."""
     file.seek(0)
     metadata = pq.ParquetFile(file).metadata
     largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)
@@ -184,7 +184,7 @@ def _text_bytes(column: Any) -> int:
 
 
 def _infinite(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Which rows hold an infinite number inside a nested value: JSON has none."""
+    """Return which rows hold an infinite number inside a nested value: JSON has none."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         if pa.types.is_nested(column.type) and any(name in str(column.type) for name in ("float", "double")):
@@ -201,7 +201,7 @@ def _has_infinity(value: Any) -> bool:
 
 
 def _without_nan(value: Any) -> Any:
-    """The value with null for NaN, which means a missing one."""
+    """Return the value with null for NaN, which means a missing one."""
     if isinstance(value, dict):
         return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -210,7 +210,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _undecodable(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Which rows hold a text that is no UTF-8: Parquet's writers need not look, and Arrow's reader does not."""
+    """Return which rows hold a text that is no UTF-8: Parquet's writers need not look, and Arrow's reader does not."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column
@@ -233,7 +233,7 @@ def _misfits(batch: pa.RecordBatch, bad: npt.NDArray[np.bool_], first: int, reas
 
 
 def _values(column: Any) -> list[Any]:
-    """A column's values, texts as bytes."""
+    """Return a column's values, texts as bytes."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     values: list[Any] = (column.cast(pa.large_binary()) if _is_text(column.type) else column).to_pylist()
@@ -302,7 +302,7 @@ def _json_of(value: Any, name: str) -> str | None:
 
 
 def _text_of(value: Any, name: str) -> str:
-    """What is no JSON, as a date, a decimal or bytes.
+    """Return what is no JSON, as a date, a decimal or bytes.
 
     Raises:
         BytesWithoutText
@@ -317,5 +317,5 @@ def _text_of(value: Any, name: str) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """What is no JSON, as a date, a decimal or bytes, which may be no UTF-8."""
+    """Return what is no JSON, as a date, a decimal or bytes, which may be no UTF-8."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

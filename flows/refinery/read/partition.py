@@ -131,5 +131,5 @@ class Partition:
 
     @property
     def rows_in(self) -> int:
-        """The file's rows that this partition accounts for, decoded or not."""
+        """Return the file's rows that this partition accounts for, decoded or not."""
         return len(self.frame) + len(self.misfits)

@@ -62,7 +62,7 @@ class TextSource:
         self._line, self._column = 1, 1  # of the next character
 
     def read(self, size: int) -> bytes:
-        """The next UTF-8 bytes, about `size` of them; none only at the end.
+        """Return the next UTF-8 bytes, about `size` of them; none only at the end.
 
         Raises:
             TextUndecodable
@@ -100,7 +100,7 @@ class TextSource:
 
 
 def is_utf8(content: bytes) -> bool:
-    """Whether bytes can be decoded."""
+    """Return whether bytes can be decoded."""
     try:
         return content.isascii() or bool(content.decode("utf-8"))
     except UnicodeDecodeError:
@@ -108,7 +108,7 @@ def is_utf8(content: bytes) -> bool:
 
 
 def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
-    """The byte order mark, if any, and the encoding that it, the contract or the text itself proves; else None.
+    """Return the byte order mark, if any, and the encoding that it, the contract or the text itself proves; else None.
 
     Raises:
         TextUndecodable: the mark contradicts the contract.
@@ -170,7 +170,7 @@ def _utf8_by_proof(head: bytes) -> str | None:
 
 
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
-    """The rejection, with the likely encodings, and how each reads the first line that is no ASCII."""
+    """Return the rejection, with the likely encodings, and how each reads the first line that is no ASCII."""
     lines = head.split(b"\n")
     if shift := SHIFTS_TO_KANJI.search(head):
         line = head.count(b"\n", 0, shift.start()) + 1

@@ -147,7 +147,7 @@ def _partitions(
 
 
 def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | None:
-    """The column, from 1, of a date that never was: Excel's day 60, 1900-02-29, or one before its day 0."""
+    """Return the column, from 1, of a date that never was: Excel's day 60, 1900-02-29, or one before its day 0."""
     if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
         return None
     places = errors.numbers_that_are_no_day(number)
@@ -155,7 +155,7 @@ def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | N
 
 
 def _is_made_up(value: Any) -> bool:
-    """Whether a date or time is what the reader makes of a number that is no day."""
+    """Return whether a date or time is what the reader makes of a number that is no day."""
     if isinstance(value, dt.date):
         return (value.year, value.month, value.day) == (1900, 2, 28) or value.year < _FIRST_YEAR
     return isinstance(value, dt.time)
@@ -181,7 +181,7 @@ def _value(value: Any) -> Any:
 
 
 def _duration(value: dt.timedelta) -> str:
-    """A duration as spreadsheets show it, in hours: 30:05:00, not 1 day, 6:05:00."""
+    """Return a duration as spreadsheets show it, in hours: 30:05:00, not 1 day, 6:05:00."""
     seconds, rest = divmod(abs(value), dt.timedelta(seconds=1))
     fraction = f".{rest.microseconds:06d}" if rest else ""
     sign = "-" if value < dt.timedelta() else ""
@@ -209,7 +209,7 @@ def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
 
 
 def _cell(column: int, row: int) -> str:
-    """A cell as spreadsheets call it; column and row from 1."""
+    """Return a cell as spreadsheets call it; column and row from 1."""
     letters = ""
     while column:
         column, rest = divmod(column - 1, 26)
@@ -220,7 +220,7 @@ def _cell(column: int, row: int) -> str:
 def _sheet_rows(
     file: IO[bytes], contract: Contract, *, counts_merged: bool
 ) -> tuple[str, list[str], int, Iterator[list[Any]]]:
-    """The sheet's name, those of the other visible ones, its ranges of merged cells where `counts_merged`, and its
+    """Return the sheet's name, the other visible ones', its merged ranges where `counts_merged`, and its
     rows; cells with an error are empty in them."""
     try:
         workbook = CalamineWorkbook.from_filelike(file)
@@ -241,7 +241,7 @@ def _sheet_rows(
 
 
 def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
-    """Which sheet is read: a number counts visible worksheets; only a contract that names a hidden one gets it."""
+    """Return which sheet to read. A number counts visible worksheets; a hidden one is read only by its name."""
     if isinstance(wanted, int) and 0 <= wanted < len(visible):
         return visible[wanted]
     if isinstance(wanted, str) and wanted in names:
@@ -296,7 +296,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, Unusab
 
 
 def _archive(file: IO[bytes]) -> zipfile.ZipFile:
-    """The workbook as an archive whose parts can be looked at."""
+    """Return the workbook as an archive whose parts can be looked at."""
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_FAULTS as error:
@@ -312,14 +312,14 @@ def _archive(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _content(file: IO[bytes], name: str) -> bytes:
-    """A part that was measured already; nothing where there is none of this name."""
+    """Return a part that was measured already; nothing where there is none of this name."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == name]
         return b"".join(piece for part in parts[-1:] for piece in _pieces(archive, part))
 
 
 def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A part's unpacked content, whatever size its header gives."""
+    """Yield a part's unpacked content, whatever size its header gives."""
     if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
     part.file_size = sys.maxsize  # zipfile stops there, and so would a lying header hide the rest
@@ -375,7 +375,7 @@ class _Extent:
 
     @property
     def cells(self) -> int:
-        """Rows times columns, at least as many as the reader makes."""
+        """Return rows times columns, at least as many as the reader makes."""
         if self._references >= self.cell_tags + self._rows:
             return self._last_cell_row * self._last_column
         # Cells and rows that give no place follow the one before.
@@ -383,7 +383,7 @@ class _Extent:
 
 
 def _end_of_cells(text: bytes) -> int:
-    """The end of the last tag, or the beginning of the last cell where that is not whole."""
+    """Return the end of the last tag, or the beginning of the last cell where that is not whole."""
     end = text.rfind(b">") + 1
     last = max(text.rfind(b"<c "), text.rfind(b"<c>"), text.rfind(b"<", 0, text.rfind(b":c ") + 1))
     is_cell = last >= 0 and (match := _ROW_OR_CELL.match(text, last)) is not None and match[1] == b"c"

@@ -58,12 +58,12 @@ class UnusableCells:
         return bool(self._kinds or self._zeros or self._odd_numbers)
 
     def of(self, row: int) -> str | None:
-        """The first error in a row (from 1); None where there is none."""
+        """Return the first error in a row (from 1); None where there is none."""
         kind = self._kinds[row] if row < len(self._kinds) else 0
         return _MARKS[kind - 1] if kind else None
 
     def numbers_that_are_no_day(self, row: int) -> list[int]:
-        """The columns, from 1, of a row's cells that name no day, if they are dates at all."""
+        """Return the columns, from 1, of a row's cells that name no day, if they are dates at all."""
         if self._sorted is None:
             self._sorted = np.sort(np.array(self._odd_numbers, dtype=np.uint64))
         first, end = np.searchsorted(self._sorted, np.array([row << 16, (row + 1) << 16], dtype=np.uint64))
@@ -112,12 +112,12 @@ def _grow(rows: bytearray, row: int) -> None:
 
 
 def may_have_unusable_cells(text: bytes) -> bool:
-    """Whether a piece of a sheet's XML may hold a cell that needs checking."""
+    """Return whether a piece of a sheet's XML may hold a cell that needs checking."""
     return _TO_BE_LOOKED_AT.search(text) is not None
 
 
 def column_number(letters: bytes) -> int:
-    """A column's number, from 1, by its letters."""
+    """Return a column's number, from 1, by its letters."""
     number = 0
     for letter in letters.upper():
         number = number * 26 + letter - 64
@@ -125,13 +125,13 @@ def column_number(letters: bytes) -> int:
 
 
 def row_of(text: bytes, start: int, otherwise: int) -> int:
-    """The row that the tag of a row or cell gives as its place."""
+    """Return the row that the tag of a row or cell gives as its place."""
     given = REFERENCE.search(text, start, text.find(b">", start))
     return int(given[2]) if given else otherwise
 
 
 def unusable_cells_of(name: str, faults: Mapping[str, UnusableCells], content: Callable[[str], bytes]) -> UnusableCells:
-    """The errors in the sheet of this name.
+    """Return the errors in the sheet of this name.
 
     Args:
         faults: by part of the workbook (in lower case) the errors in it.

@@ -178,11 +178,11 @@ class ValueCounts:
         return replace(self, counts=merged.groupby(level=0, sort=False).sum())._within_limit()
 
     def metric(self) -> list[Any]:
-        """The most common values, as pandas' mode gives them: sorted."""
+        """Return the most common values, as pandas' mode gives them: sorted."""
         return list(self.counts[self.counts == self.counts.max()].sort_index().index)
 
     def distinct_values(self) -> pd.Series:
-        """Every value once."""
+        """Return every value once."""
         return self.counts.index.to_series().reset_index(drop=True)
 
     def _within_limit(self) -> Self:
@@ -202,7 +202,7 @@ def hashes_of(keys: pd.DataFrame) -> np.ndarray:
 
 
 def _hashable(column: pd.Series) -> pd.Series:
-    """The column so that equal values have one form: 0.0 and -0.0 are equal, their bits are not."""
+    """Return the column so that equal values have one form: 0.0 and -0.0 are equal, their bits are not."""
     return column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column
 
 

@@ -52,7 +52,7 @@ class ArrowSpool:
                 yield reader.get_batch(index)
 
     def without(self, row_numbers: np.ndarray) -> ArrowSpool:
-        """The same rows without some, in another file; this one is deleted."""
+        """Return the same rows without some, in another file; this one is deleted."""
         result = ArrowSpool(self.path.with_name(f"late-{self.path.name}"), self.kinds)
         bad = pa.array(row_numbers)
         for batch in self.batches():
@@ -69,7 +69,7 @@ def to_batch(frame: pd.DataFrame, row_numbers: np.ndarray, kinds: Mapping[str, s
 
 
 def no_rows(kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """A batch without rows."""
+    """Return a batch without rows."""
     return pa.RecordBatch.from_pylist([], schema=_schema(kinds))
 
 
@@ -79,7 +79,7 @@ def _schema(kinds: Mapping[str, str]) -> pa.Schema:
 
 
 def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Rows as GX judges them: with a RangeIndex, timestamps in UTC without a zone, times as text."""
+    """Return rows as GX judges them: with a RangeIndex, timestamps in UTC without a zone, times as text."""
     columns = {}
     for name, kind in kinds.items():
         array = data.column(name)

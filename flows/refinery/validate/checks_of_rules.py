@@ -38,7 +38,7 @@ _MAY_BE_SHOWN = (
 
 
 def check_of(verdict: Verdict) -> Check:
-    """The check of an expectation."""
+    """Return the check of an expectation."""
     return unjudged_check(verdict.rule).model_copy(
         update={
             "success": verdict.success,
@@ -50,7 +50,7 @@ def check_of(verdict: Verdict) -> Check:
 
 
 def unjudged_check(rule: Rule) -> Check:
-    """The check of an expectation that could not be judged, as the file lacks a column."""
+    """Return the check of an expectation that could not be judged, as the file lacks a column."""
     columns = ", ".join(rule.columns) or None
     return failed_check(
         rule.id, rule.level, rule.name, column=columns, severity=rule.severity, expected=expected_of(rule)
@@ -58,7 +58,7 @@ def unjudged_check(rule: Rule) -> Check:
 
 
 def sheet_checks(found: SourceFormat) -> list[Check]:
-    """Which sheet of a workbook was read, which others it has, and whether cells are merged, which leaves all but the
+    """Return which sheet was read, which others there are, and whether cells are merged, which leaves all but the
     first of them missing; empty where the file is no workbook."""
     if found.sheet is None:
         return []
@@ -70,7 +70,7 @@ def sheet_checks(found: SourceFormat) -> list[Check]:
 
 
 def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
-    """Which folders of the file's key, such as `dt=2024-01-01/`, are not kept as columns; empty where all are."""
+    """Return the folders of the key, such as `dt=2024-01-01/`, that are not kept as columns; empty for none."""
     names = [name for name, _ in folders if name not in contract.path_columns]
     if not names:
         return []
@@ -79,7 +79,7 @@ def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
-    """The check of a rule of type or presence that rows broke.
+    """Return the check of a rule of type or presence that rows broke.
 
     Args:
         hint: what to write into the contract.
@@ -91,7 +91,7 @@ def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = Non
 
 
 def failed_check(rule: str, kind: str, expectation: str | None = None, **found: Any) -> Check:
-    """The check of a rule that the file broke; a warning where `found` gives no other severity."""
+    """Return the check of a rule that the file broke; a warning where `found` gives no other severity."""
     given = {"column": None, "severity": "warning", **found}
     return Check(rule=rule, expectation=expectation or rule, kind=kind, success=False, **given)
 
@@ -167,7 +167,7 @@ def reasons_of_bad_rows(
 def first_cause(
     reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
 ) -> list[RejectionReason]:
-    """What explains the reasons for a rejection, where one thing does: how the file is laid out, or its encoding."""
+    """Return the one cause that explains a rejection's reasons, if any: the file's layout or its encoding."""
     lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
     if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
         message = f"{found.layout_fault} in the contract"
@@ -180,14 +180,14 @@ def first_cause(
 
 
 def rejects(rule: Rule) -> bool:
-    """Whether the failure of this expectation rejects the file: not that of single rows, unless too many (`mostly`)."""
+    """Return whether a failed expectation rejects the file: one on rows only if too many fail (`mostly`)."""
     if rule.severity == "info":
         return False
     return rule.severity == "critical" or rule.level == "table" or rule.mostly < 1
 
 
 def expected_of(rule: Rule) -> dict[str, Any]:
-    """The rule's arguments as the contract writes them, without the column."""
+    """Return the rule's arguments as the contract writes them, without the column."""
     named = ("column", "column_A", "column_B")
     return {name: json_value(value) for name, value in rule.written.items() if name not in named}
 
@@ -203,19 +203,19 @@ def observed_of(verdict: Verdict) -> Any:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in per cent, with enough digits that 1 row of 10,000 does not read as none."""
+    """Return a fraction in per cent, with enough digits that 1 row of 10,000 does not read as none."""
     return f"{fraction * 100:.4g} %"
 
 
 def column_list(names: Sequence[str]) -> str:
-    """Columns for a sentence."""
+    """Return columns for a sentence."""
     shown = ", ".join(repr(name) for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{'column' if len(names) == 1 else 'columns'} {shown}{more}"
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON can hold it."""
+    """Return a value as JSON can hold it."""
     if isinstance(value, Mapping):
         return {str(key): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):

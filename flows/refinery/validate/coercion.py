@@ -78,7 +78,7 @@ def coerce(raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:
-    """A coerced column as it is kept and published."""
+    """Return a coerced column as it is kept and published."""
     array = arrow_array(values)
     wanted = ARROW_TYPES[kind]
     if array.type == wanted:
@@ -91,12 +91,12 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
 
 
 def holds_only(kind: str, values: pd.Series) -> bool:
-    """Whether all values of a column can be published as this type, missing ones aside."""
+    """Return whether all values of a column can be published as this type, missing ones aside."""
     return not coerce(values, Column.model_validate({"type": kind})).unreadable.any()
 
 
 def dtype_of(kind: str, *, nulls: bool) -> str:
-    """The pandas dtype in which GX judges a column of this type."""
+    """Return the pandas dtype in which GX judges a column of this type."""
     if kind == "integer":
         return "Int64" if nulls else "int64"
     if kind == "boolean":
@@ -107,7 +107,7 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
 
 
 def empty_column(kind: str, rows: int) -> pd.Series:
-    """A column of missing values, as GX judges it."""
+    """Return a column of missing values, as GX judges it."""
     return pd.Series(None, index=pd.RangeIndex(rows), dtype=dtype_of(kind, nulls=True))
 
 

@@ -13,7 +13,7 @@ EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
 
 
 def as_text(raw: pd.Series) -> pd.Series:
-    """A raw column as text, missing where a value is missing. Whole numbers have no decimal point."""
+    """Return a raw column as text, missing where a value is missing. Whole numbers have no decimal point."""
     if isinstance(raw.dtype, pd.StringDtype):
         return raw
     if pd.api.types.is_object_dtype(raw.dtype):
@@ -26,18 +26,18 @@ def as_text(raw: pd.Series) -> pd.Series:
 
 
 def text_array(raw: pd.Series) -> pa.Array:
-    """A raw column as Arrow's text; see `as_text`."""
+    """Return a raw column as Arrow's text; see `as_text`."""
     return arrow_array(as_text(raw)).cast(pa.string())
 
 
 def arrow_array(values: pd.Series) -> pa.Array:
-    """A column as one Arrow array, null where a value is missing."""
+    """Return a column as one Arrow array, null where a value is missing."""
     array = pa.array(values, from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
-    """An Arrow column as a pandas column of a dtype."""
+    """Return an Arrow column as a pandas column of a dtype."""
     if dtype == "str":
         return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
     if dtype in ("Int64", "boolean"):

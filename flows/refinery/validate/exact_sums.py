@@ -37,7 +37,7 @@ class ExactSum:
 
     @property
     def value(self) -> Fraction:
-        """The sum, exactly."""
+        """Return the sum, exactly."""
         two = Fraction(2)
         return sum(
             (total * two ** (exponent - _MANTISSA_BITS) for exponent, total in self._by_exponent.items()), Fraction(0)
@@ -89,12 +89,12 @@ class ExactMoments:
 
     @property
     def total(self) -> float:
-        """The sum."""
+        """Return the sum."""
         return float(self._sum.value)
 
     @property
     def sample_deviation(self) -> float:
-        """The standard deviation with n - 1 as divisor; NaN for fewer than two numbers."""
+        """Return the standard deviation with n - 1 as divisor; NaN for fewer than two numbers."""
         if self.count < 2:
             return math.nan
         mean = self._sum.value / self.count
@@ -107,7 +107,7 @@ class ExactMoments:
 
     @property
     def population_deviation(self) -> float:
-        """The standard deviation with n as divisor, as scikit-learn's StandardScaler takes it."""
+        """Return the standard deviation with n as divisor, as scikit-learn's StandardScaler takes it."""
         if not self.count:
             return 0.0
         mean = self._sum.value / self.count
@@ -115,7 +115,7 @@ class ExactMoments:
 
 
 def _root(square: Fraction) -> float:
-    """The square root, also where the square is too large or too small for a float."""
+    """Return the square root, also where the square is too large or too small for a float."""
     shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
     return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 

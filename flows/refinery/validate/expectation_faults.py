@@ -117,12 +117,12 @@ def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
 
 
 def _types_of(field: Any) -> tuple[Any, ...]:
-    """The members of an argument's union of types, or its one type."""
+    """Return the members of an argument's union of types, or its one type."""
     return get_args(field.outer_type_) or (field.outer_type_,)
 
 
 def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
-    """What GX's model reports, one fault per argument; of a union of types it reports each member."""
+    """Yield what GX's model reports, one fault per argument; of a union of types it reports each member."""
     found: list[Any] = sorted(getattr(error, "errors", list)(), key=lambda fault: -len(fault["loc"]))
     by_argument = {str(fault["loc"][0]): fault for fault in reversed(found)}
     for argument, fault in by_argument.items():
@@ -136,7 +136,7 @@ def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_another_value(given: Any, kept: Any) -> bool:
-    """Whether GX's model changed a value silently: 1.5 to 1, yes to 1.0 or 5 to '5'."""
+    """Return whether GX's model changed a value silently: 1.5 to 1, yes to 1.0 or 5 to '5'."""
     if isinstance(given, list | tuple):
         if isinstance(kept, list | tuple):
             return any(map(_is_another_value, given, kept))
@@ -162,7 +162,7 @@ def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Itera
 
 
 def _rule_of(contract: Contract, name: str, arguments: Mapping[str, Any]) -> Rule:
-    """The rule as GX gets it: with moments for dates and texts of dates."""
+    """Return the rule as GX gets it: with moments for dates and texts of dates."""
     expectation = Expectation(name=name, arguments=dict(arguments))
     return rules_of(contract.model_copy(update={"expectations": (expectation,)}))[0]
 
@@ -240,7 +240,7 @@ def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """What GX compares although it never matches: a value_set of another type, a number and joined texts."""
+    """Yield what GX compares although it never matches: a value_set of another type, a number and joined texts."""
     for column in filter(contract.columns.__contains__, expectation.columns):
         column_type = contract.columns[column].type
         is_of_type, wanted = _IS_OF.get(column_type, (_is_text, "text: put quotes around it"))

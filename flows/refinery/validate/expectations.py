@@ -69,7 +69,7 @@ class RuleFinding:
 
 
 def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...]:
-    """The states of two stretches of a file, of which `later` follows `earlier`."""
+    """Return the states of two stretches of a file, of which `later` follows `earlier`."""
     return tuple(
         after if before is None else before if after is None else before.merge(after)
         for before, after in zip(earlier, later, strict=True)
@@ -89,7 +89,7 @@ class Judge:
         self._domains: dict[int, Any] = {}
 
     def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> tuple[RuleFinding, ...]:
-        """What every rule finds in one partition.
+        """Return what every rule finds in one partition.
 
         Args:
             frame: the partition's coerced columns, with a RangeIndex.
@@ -145,7 +145,7 @@ class Judge:
             return self._verdict_on_counts(rule, expectation, counts), failing
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows and key columns of `frame` that a uniqueness rule compares; the index is the position."""
+        """Return the rows and key columns of `frame` that a uniqueness rule compares; the index is the position."""
         self._engine.load_batch_data(_BATCH, frame)
         return self._keys(self.rules[position], self._expectations[position])
 
@@ -196,12 +196,12 @@ class Judge:
         return InOrder(counts, in_order, values.iloc[0], values.iloc[-1], int(row_numbers[values.index[0]]))
 
     def _keys(self, rule: Rule, expectation: Any) -> pd.DataFrame:
-        """The rows of the loaded partition that a uniqueness rule compares, and their key columns."""
+        """Return the rows of the loaded partition that a uniqueness rule compares, and their key columns."""
         keys = self._domain(expectation)[list(rule.columns)]
         return keys.dropna() if "column" in rule.arguments else keys
 
     def _domain(self, expectation: Any) -> pd.DataFrame:
-        """The rows of the loaded partition that row_condition and ignore_row_if leave."""
+        """Return the rows of the loaded partition that row_condition and ignore_row_if leave."""
         domain_kwargs = self._domains.get(id(expectation))
         if domain_kwargs is None:
             map_metric = getattr(expectation, "map_metric", None)
@@ -327,7 +327,7 @@ def _partition_metrics(rule: Rule, expectation: Any) -> tuple[str, ...]:
 
 
 def _count_metrics(expectation: Any) -> tuple[str, ...]:
-    """The metrics that count how many rows a map expectation looks at."""
+    """Return the metrics that count how many rows a map expectation looks at."""
     if "column" in expectation.domain_keys:
         return ("table.row_count", "column_values.nonnull.unexpected_count")
     return ("table.row_count", f"{expectation.map_metric}.filtered_row_count")
@@ -343,7 +343,7 @@ def _counts(expectation: Any, metric: Callable[[str], Any], failing: int) -> Cou
 
 
 def _failing_rows(condition: Any) -> np.ndarray:
-    """The positions that a map metric's condition marks.
+    """Return the positions that a map metric's condition marks.
 
     A comparison with a missing value that pandas leaves open (NA) fails, as it does for NumPy's NaN: otherwise the
     verdict would depend on which of the two a partition's column happens to have.
@@ -394,7 +394,7 @@ _HINTS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def _kind_of(error: BaseException) -> tuple[str, type[BaseException]]:
-    """What happened, without the message: it may quote a value of the data."""
+    """Return what happened, without the message: it may quote a value of the data."""
     causes = list(_causes(error))
     for cause in causes:
         for kind, hint in _HINTS:

@@ -37,7 +37,7 @@ _NAMES_BY_MODULE = {
 
 @functools.cache
 def gx() -> Any:
-    """The names of GX that Sluice uses. The first call takes one to three seconds.
+    """Return the names of GX that Sluice uses. The first call takes one to three seconds.
 
     Nothing is sent anywhere and nothing is written: no data context is made, and analytics are off.
     """

@@ -30,7 +30,7 @@ class Header:
     kinds: Mapping[str, Inferred | None] = field(default_factory=dict)
 
     def joined(self, partition: Partition, contract: Contract) -> Header:
-        """The header after one more partition."""
+        """Return the header after one more partition."""
         frame = partition.frame
         columns = tuple(dict.fromkeys((*self.columns, *map(str, frame.columns))))
         if contract.unknown_columns != "evolve":
@@ -96,23 +96,23 @@ class HeaderPlan:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """The place of each row rule, by its id."""
+        """Return the place of each row rule, by its id."""
         return {rule.id: place for place, rule in enumerate(self.row_rules)}
 
     @cached_property
     def blocking(self) -> np.ndarray:
-        """The places of the row rules that send a row to quarantine."""
+        """Return the places of the row rules that send a row to quarantine."""
         return np.array([place for place, rule in enumerate(self.row_rules) if rule.blocking], dtype=np.int64)
 
     @cached_property
     def whole_file_kinds(self) -> dict[str, str]:
-        """The types of the columns that are kept for rules which are judged when the whole file was seen."""
+        """Return the types of the columns that are kept for rules which are judged when the whole file was seen."""
         needed = {name for rule in self.judged if rule.is_late for name in rule.columns_needed(list(self.columns))}
         return {name: kind for name, kind in self.kinds.items() if name in needed}
 
     @property
     def kinds(self) -> dict[str, str]:
-        """The contract's type of each column that is judged."""
+        """Return the contract's type of each column that is judged."""
         return {name: column.type for name, column in self.columns.items()}
 
     def flag(self, masks: np.ndarray, rule_id: str, rows: Any) -> None:
@@ -122,7 +122,7 @@ class HeaderPlan:
             masks[place, rows] = True
 
     def structure(self, nulls: Collection[str]) -> pd.DataFrame:
-        """An empty frame with the file's own columns in their order, each in the type in which it was judged."""
+        """Return an empty frame with the file's own columns in their order, each in the type in which it was judged."""
         kinds = self.kinds
         dtypes = {name: dtype_of(kinds.get(name, "string"), nulls=name in nulls) for name in self.file_columns}
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})

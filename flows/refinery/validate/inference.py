@@ -29,7 +29,7 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 def infer_kind(
     raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS, marks: Collection[str] = ("",)
 ) -> Inferred | None:
-    """The type of a column that the contract does not name; None where it holds no value.
+    """Return the type of a column that the contract does not name; None where it holds no value.
 
     Args:
         marks: texts that mean "missing" where no other value is a text.
@@ -61,14 +61,14 @@ def infer_kind(
 
 
 def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
-    """The narrowest type that holds the values of both."""
+    """Return the narrowest type that holds the values of both."""
     if one == other or other is None:
         return one
     return other if one is None else _JOINS.get(frozenset({one, other}), "string")
 
 
 def settled_kind(kind: Inferred | None) -> Kind:
-    """The type in the contract's words, once all values are known."""
+    """Return the type in the contract's words, once all values are known."""
     return "integer" if kind == "great_integer" else kind or "string"
 
 
@@ -106,7 +106,7 @@ def _infer_objects(values: pd.Series) -> Inferred:
 
 
 def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collection[str]) -> Inferred:
-    """The type of texts in CSV, each taken for what it would be by itself."""
+    """Return the type of texts in CSV, each taken for what it would be by itself."""
     if not _LIKE_NUMBER.match(values.iloc[0]):
         return "string"  # decided at once for most columns
     decimal = source_format.decimal
@@ -130,7 +130,7 @@ def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collecti
 
 
 def _plain_kind(texts: pa.Array) -> Inferred | None:
-    """The type of numbers that are all written as floats are, which is five times faster to see; else None."""
+    """Return the type of numbers that are all written as floats are, which is five times faster to see; else None."""
     try:
         floats = texts.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -141,7 +141,7 @@ def _plain_kind(texts: pa.Array) -> Inferred | None:
 
 
 def _loses_digits(fractions: pa.Array) -> bool:
-    """Whether some number has more digits than a float keeps."""
+    """Return whether some number has more digits than a float keeps."""
     many = fractions.filter(pc.match_substring_regex(fractions, MANY_DIGITS))
     if not len(many):
         return False

@@ -56,7 +56,7 @@ def _coerced(partition: Partition, name: str, column: Column, plan: HeaderPlan, 
 
 
 def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
-    """A raw column; texts as they are in the file where the text is what counts.
+    """Return a raw column; texts as they are in the file where the text is what counts.
 
     "007" and "1e3" were read as 7 and 1000.0, and "FALSE" in a column with missing values as an object.
     Only true and false may be read as flags: "+1" is none.

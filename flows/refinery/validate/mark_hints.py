@@ -29,7 +29,7 @@ _MARKS: tuple[dict[str, Any], ...] = (
 
 
 def mark_hints(quarantine: Path, rules: Collection[str], found: SourceFormat) -> dict[str, str]:
-    """By rule the lines to write into the contract, where they make numbers of all values that were none.
+    """Return, by rule, the lines to write into the contract where they make numbers of all values that were none.
 
     Args:
         quarantine: the bad rows (Parquet, see quarantine.py).

@@ -56,7 +56,7 @@ def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat) 
 
 
 def read_date(raw: pd.Series, column: Column, source_format: SourceFormat) -> pd.Series:
-    """The days as they are written, whatever their zone; a time other than midnight makes none."""
+    """Return the days as they are written, whatever their zone; a time other than midnight makes none."""
     if getattr(raw.dtype, "tz", None) is not None:
         raw = raw.dt.tz_localize(None)
     moments = _moments(raw, column.format, source_format)
@@ -126,7 +126,7 @@ def _iso_text(raw: pd.Series) -> pa.Array:
 
 
 def _plain_moments(raw: pd.Series) -> pd.Series | None:
-    """All values at once, ten times faster, where all of them are ISO 8601 without a zone; else None."""
+    """Return all values at once, ten times faster, where all of them are ISO 8601 without a zone; else None."""
     try:
         array = text_array(raw).cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
@@ -175,7 +175,7 @@ def _read_by_format(text: pd.Series, written: str) -> pd.Series:
 
 
 def _moment_by_zone_name(text: str, written: str) -> Any:
-    """A moment in UTC whose zone is a name; NaT where the name is unknown, or means another offset on that day.
+    """Return a moment in UTC whose zone is a name; NaT where the name is unknown, or means another offset on that day.
 
     CET in July is an hour that clocks in that zone do not show: some mean it, others mean CEST.
     """
@@ -218,12 +218,12 @@ def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.S
 
 
 def _digits(text: str) -> str:
-    """A moment's digits, without zeros, which may be left out, and without those of nanoseconds."""
+    """Return a moment's digits, without zeros, which may be left out, and without those of nanoseconds."""
     return re.sub(r"[^1-9]", "", re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
-    """Which values a typed format gives as dates (or moments), or as times, and not as texts."""
+    """Return which values a typed format gives as dates (or moments), or as times, and not as texts."""
     if not pd.api.types.is_object_dtype(raw.dtype):
         return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
     found: pd.Series = raw.map(lambda value: value is not pd.NaT and isinstance(value, kind)).astype(bool)

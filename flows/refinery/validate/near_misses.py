@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
-    """For a rejection: which of the file's columns may be meant by the missing ones; empty where none is close.
+    """Return which of the file's columns the missing ones may mean, for a rejection; empty where none is close.
 
     Args:
         missing: the contract's columns that the file lacks.
@@ -25,12 +25,12 @@ def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
 
 
 def _key(name: str) -> str:
-    """A name without what people and programs change in passing: case, accents, blanks, invisible characters, signs."""
+    """Return a name without what people and programs change in passing: case, accents, blanks and signs."""
     return "".join(sign for sign in unicodedata.normalize("NFKD", name).casefold() if sign.isalnum())
 
 
 def _difference(seen: str, wanted: str) -> str:
-    """In what a file's name differs from a contract's that has the same key."""
+    """Return in what a file's name differs from a contract's that has the same key."""
     different = [
         f"with {_named(sign)} {_place(seen, sign)}"
         for sign in dict.fromkeys(seen)
@@ -51,7 +51,7 @@ def _difference(seen: str, wanted: str) -> str:
 
 
 def _is_blank(sign: str) -> bool:
-    """Whether nothing can be seen of a character: blanks, byte order marks, zero-width characters."""
+    """Return whether nothing can be seen of a character: blanks, byte order marks, zero-width characters."""
     return sign.isspace() or unicodedata.category(sign) in ("Cf", "Cc")
 
 
@@ -71,7 +71,7 @@ def _place(name: str, sign: str) -> str:
 
 
 def _visible(name: str) -> str:
-    """A name with everything escaped that looks like something else, or like nothing."""
+    """Return a name with everything escaped that looks like something else, or like nothing."""
     odd = {sign for sign in name if _is_blank(sign) and sign != " "} | {
         sign for sign in name if unicodedata.combining(sign)
     }

@@ -34,7 +34,7 @@ _FLAGS = {"true": True, "false": False}
 def corrected(
     partitions: Iterator[Partition], corrections: Corrections, contract: Contract, limits: Limits
 ) -> Iterator[Partition]:
-    """The partitions of a file with the corrections in them.
+    """Yield the partitions of a file with the corrections in them.
 
     A row that could not be decoded is a row like any other once it is corrected; until then it stays as it is.
 
@@ -79,7 +79,7 @@ class _Overlay:
             raise CorrectionsUnusable(f"neither the file nor its contract has a column {names}")
 
     def _columns_of(self, frame: pd.DataFrame, here: Sequence[int]) -> list[str]:
-        """The partition's columns, and those that a correction brings with it."""
+        """Return the partition's columns, and those that a correction brings with it."""
         names = list(map(str, frame.columns))
         rows = [self._corrections.rows[number] for number in here]
         return names + [
@@ -111,7 +111,7 @@ class _Overlay:
             misfits = []
 
     def _texts(self, partition: Partition, names: Sequence[str]) -> dict[int, list[str]]:
-        """The decoded rows by their number, as they are written in the file."""
+        """Return the decoded rows by their number, as they are written in the file."""
         if partition.texts is None:
             return {}
         texts = partition.texts(np.arange(len(partition.frame)))
@@ -134,7 +134,7 @@ class _Overlay:
         return texts
 
     def _missing_mark(self, name: str) -> str:
-        """How a missing value of a column is written."""
+        """Return how a missing value of a column is written."""
         marks = missing_texts(self._contract, name)
         return "" if "" in marks or not marks else marks[0]
 
@@ -179,7 +179,7 @@ class _Overlay:
         return _as_before(values, raw)
 
     def _reader_of(self, name: str, raw: pd.Series, others: Sequence[Any]) -> Callable[[str], Any]:
-        """What makes a value of a text, of the kind that the column's other values are of."""
+        """Return what makes a value of a text, of the kind that the column's other values are of."""
         column = self._contract.columns.get(name)
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             return lambda text: _moment(text, column, raw)
@@ -192,7 +192,7 @@ class _Overlay:
 
 
 def _objects(column: pd.Series, added: int, order: np.ndarray) -> list[Any]:
-    """A column's values as Python's own, None where one is missing, with rows added and in the file's order."""
+    """Return a column's values as Python's own, None where one is missing, with rows added and in the file's order."""
     values = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     values += [None] * added
     return [values[place] for place in order]
@@ -205,7 +205,7 @@ def _natural(text: str) -> Any:
 
 
 def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
-    """A timestamp among timestamps: as the quarantine file writes them, or as the contract does."""
+    """Return a timestamp among timestamps: as the quarantine file writes them, or as the contract does."""
     written = [None] if column is None or column.format is None else [None, column.format]
     for code in written:
         read = coerce(pd.Series([text], dtype="str"), Column(type="timestamp", format=code))

@@ -43,7 +43,7 @@ class QuarantineFile:
 
     @property
     def has_rows(self) -> bool:
-        """Whether a bad row was written."""
+        """Return whether a bad row was written."""
         return self._writer is not None
 
     def write(self, table: pa.Table | None) -> None:
@@ -67,7 +67,7 @@ def quarantine_table(
     rules: Sequence[RowRule],
     file_columns: Sequence[str],
 ) -> pa.Table | None:
-    """The bad rows of one partition and its misfits; None where there are none.
+    """Return the bad rows of one partition and its misfits; None where there are none.
 
     The table has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw
     (the text of a row that could not be decoded), and the file's columns as text.
@@ -143,7 +143,7 @@ def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
 
 
 def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> pa.Array:
-    """The text of what broke the rule: the value itself, or `column=value, ...` where it reads several columns."""
+    """Return what broke the rule as text: the value, or `column=value, ...` where it reads several columns."""
     taken: Callable[[str], pa.Array] = lambda column: texts[column].take(pa.array(rows))  # noqa: E731
     columns = [column for column in rule.columns if column in texts]
     if not columns:

@@ -128,7 +128,7 @@ _COUNT_ROWS = frozenset(
 
 
 def level_of(name: str) -> Literal["row", "table"]:
-    """Whether an expectation judges each row, or only the whole file."""
+    """Return whether an expectation judges each row, or only the whole file."""
     counts_rows = METHODS[name] in (Method.ROWS, Method.ORDER, Method.UNIQUE) or name in _COUNT_ROWS
     return "row" if counts_rows else "table"
 
@@ -158,23 +158,23 @@ class Rule:
 
     @property
     def method(self) -> Method:
-        """How it is judged."""
+        """Return how it is judged."""
         return METHODS[self.name]
 
     @property
     def is_late(self) -> bool:
-        """Whether its failing rows are known only when the whole file was seen."""
+        """Return whether its failing rows are known only when the whole file was seen."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
 
     def columns_needed(self, available: list[str]) -> list[str]:
-        """The columns of `available` that GX needs for it, those of its row_condition among them."""
+        """Return the columns of `available` that GX needs for it, those of its row_condition among them."""
         condition = self.arguments.get("row_condition")
         text = repr(condition) if condition else ""
         # Reading a column too many costs time; one too few would fail. So a mention is enough.
         return [column for column in available if column in self.columns or (text and column in text)]
 
     def columns_missing(self, in_file: Collection[str], judged: Collection[str]) -> list[str]:
-        """The columns without which it cannot be judged.
+        """Return the columns without which it cannot be judged.
 
         Args:
             judged: the columns of the file that are judged, and those that are filled in.
@@ -187,7 +187,7 @@ class Rule:
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:
-    """The contract's expectations in their order, with unique ids.
+    """Return the contract's expectations in their order, with unique ids.
 
     Raises:
         ContractInvalid: one is of a kind that cannot be judged on a file.
@@ -222,7 +222,7 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
 
 
 def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """The arguments with timestamps as the frames hold them: without a zone, in UTC."""
+    """Return the arguments with timestamps as the frames hold them: without a zone, in UTC."""
     return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in arguments.items()}
 
 

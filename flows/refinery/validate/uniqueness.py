@@ -35,7 +35,7 @@ class HashCollector:
         self._used = wanted
 
     def repeated(self) -> tuple[np.ndarray, int]:
-        """The hashes that occur more than once, sorted, and how many keys have one of them. Ends the collection."""
+        """Return the sorted hashes that occur more than once, and how many keys have one. Ends the collection."""
         hashes = self._hashes[: self._used]
         hashes.sort()
         same_as_next = hashes[1:] == hashes[:-1]
@@ -48,7 +48,7 @@ class HashCollector:
 def duplicated_rows(
     collector: HashCollector, read_again: Callable[[], Keys], keep: Literal["first", "last", False] = False
 ) -> np.ndarray:
-    """The row numbers of duplicates, sorted: of all occurrences, or of all but the first or the last.
+    """Return the row numbers of duplicates, sorted: of all occurrences, or of all but the first or the last.
 
     Args:
         collector: has seen all keys.
@@ -65,7 +65,7 @@ def duplicated_rows(
 def _confirmed(
     repeated: np.ndarray, keys: Keys, keep: Literal["first", "last", False], turn: tuple[int, int]
 ) -> np.ndarray:
-    """The duplicates among the suspects whose hash falls to this turn. Equal keys fall to the same turn."""
+    """Return the duplicates among the suspects whose hash falls to this turn. Equal keys fall to the same turn."""
     number, rounds = turn
     suspects, rows = [], []
     for frame, row_numbers in keys:
@@ -81,7 +81,7 @@ def _confirmed(
 
 
 def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of some values are among others, of which there is at least one and which are sorted."""
+    """Return which of some values are among others, of which there is at least one and which are sorted."""
     place = np.minimum(np.searchsorted(others, values), len(others) - 1)
     same: np.ndarray = others[place] == values
     return same

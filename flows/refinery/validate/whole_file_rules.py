@@ -46,7 +46,7 @@ class WholeFileJudge:
         self._rows.close()
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """The verdict on one rule, and the sorted numbers of rows that fail it and are not marked yet.
+        """Return the verdict on one rule, and the sorted numbers of rows that fail it and are not marked yet.
 
         Raises:
             TooManyRowsToJudge: the rule needs whole columns, and they are too long.
