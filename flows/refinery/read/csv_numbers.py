@@ -26,8 +26,9 @@ _MARKED = re.compile(MARKED)
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _ZERO, _PLUS = b"0+"
 _LONG = {".": re.compile(rb"[0-9][0-9.]{15}"), ",": re.compile(rb"[0-9][0-9,]{15}")}
-_TINY = re.compile(rb"e-[0-9]{3}"), re.compile(rb"E-[0-9]{3}")  # two, as searching for a literal is fast
 _CODE = re.compile(rf"(?<![0-9A-Za-z.]){CODE}(?![0-9A-Za-z.])".encode())
+Bytes = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 _ALL_TRUE = np.uint32(0x01010101)
 
 
@@ -52,12 +53,26 @@ def is_written_by_float(text: str) -> bool:
     return Decimal(repr(float(text))) == Decimal(text)
 
 
-def has_long_number(block: bytes, decimal: str) -> bool:
-    """Whether a block may have a number with more digits, or nearer to 0, than every float keeps."""
-    if any(tiny.search(block) for tiny in _TINY):
-        return True
+def may_differ_as_floats(block: bytes, decimal: str) -> bool:
+    """Return whether some number of a block may be another one as a float: it has more digits or is nearer to 0 than
+    every float keeps, or is a code such as 12E3."""
     content = np.frombuffer(block, dtype=np.uint8)
-    in_number = ((content - _ZERO) < 10) | (content == ord(decimal))
+    is_digit = (content - _ZERO) < 10
+    is_e = (content | 0x20) == ord("e")
+    return (
+        _has_tiny_number(content, is_digit, is_e)
+        or _has_long_number(block, is_digit | (content == ord(decimal)), decimal)
+        or _has_code(block, is_digit, is_e)
+    )
+
+
+def _has_tiny_number(content: Bytes, is_digit: Flags, is_e: Flags) -> bool:
+    """Return whether an exponent has three digits: e-123."""
+    is_sign = is_e[:-4] & (content[1:-3] == ord("-"))
+    return bool(is_sign.any() and (is_sign & is_digit[2:-2] & is_digit[3:-1] & is_digit[4:]).any())
+
+
+def _has_long_number(block: bytes, in_number: Flags, decimal: str) -> bool:
     # A run of 16 covers three times 4 bytes that are one machine word.
     words = in_number[: len(in_number) // 4 * 4].view(np.uint32) == _ALL_TRUE
     places = np.flatnonzero(words[2:] & words[1:-1] & words[:-2]) * 4
@@ -65,11 +80,11 @@ def has_long_number(block: bytes, decimal: str) -> bool:
     return any(_LONG[decimal].search(piece) for piece in around)
 
 
-def has_code(block: bytes) -> bool:
-    """Whether some field of a block may be a code such as 12E3, which is a number, too."""
-    content = np.frombuffer(block, dtype=np.uint8)
-    is_digit = (content - _ZERO) < 10
-    places = np.flatnonzero(is_digit[:-2] & is_digit[2:] & ((content[1:-1] | 0x20) == ord("e"))) + 1
+def _has_code(block: bytes, is_digit: Flags, is_e: Flags) -> bool:
+    is_between = is_digit[:-2] & is_digit[2:] & is_e[1:-1]
+    if not is_between.any():  # much faster than looking for places
+        return False
+    places = np.flatnonzero(is_between) + 1
     return any(_CODE.search(block, max(0, place - 24), place + 24) for place in places.tolist())
 
 
@@ -106,7 +121,7 @@ def columns_with_marked_numbers(
     return found
 
 
-def _beginnings(content: npt.NDArray[np.uint8], delimiter: str, quote: str) -> Any:
+def _beginnings(content: Bytes, delimiter: str, quote: str) -> Any:
     """Where a zero or a plus comes before a digit, after nothing but a minus or blanks in its field."""
     if len(content) < 2:
         return np.empty(0, dtype=np.int64)
@@ -122,7 +137,7 @@ def _beginnings(content: npt.NDArray[np.uint8], delimiter: str, quote: str) -> A
     return np.concatenate([places[at_edge], later[reaches_edge]])
 
 
-def _table_of(characters: str) -> npt.NDArray[np.bool_]:
+def _table_of(characters: str) -> Flags:
     """For each byte whether it is one of some ASCII characters."""
     table = np.zeros(256, dtype=bool)
     table[list(characters.encode())] = True

@@ -21,9 +21,8 @@ from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, sh
 from flows.refinery.read.csv_layout import layout_fault, require_table
 from flows.refinery.read.csv_numbers import (
     columns_with_marked_numbers,
-    has_code,
-    has_long_number,
     is_ambiguous_number,
+    may_differ_as_floats,
 )
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
@@ -541,8 +540,7 @@ class _CsvReader:
         They are read as texts from then on: looking for the one column would take as long in every block.
         """
         names = {name for name in self._undeclared(frame) if frame[name].dtype == np.float64 and name not in lossy}
-        has_any = names and (has_long_number(block.content, self._dialect.decimal) or has_code(block.content))
-        return names if has_any else set()
+        return names if names and may_differ_as_floats(block.content, self._dialect.decimal) else set()
 
     def _undeclared(self, frame: pd.DataFrame) -> list[str]:
         """The columns that the contract does not name, and that are not kept as text yet."""
