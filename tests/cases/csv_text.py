@@ -284,6 +284,9 @@ _NO_TABLES = {
         b"Dec 31 10:00:00 host app[1]: started\nDec 31 10:00:01 host app[1]: stopped\n",
         "`header: false`",
     ),
+    "a record with a date as header": (b"Ann,1.5,2025-01-01\nBob,2.5,2025-01-02\n", "`header: false`"),
+    "a record with an address as header": (b"Ann,a@x.com\nBob,b@x.com\n", "`header: false`"),
+    "settings": (b"key: 1\nother: 2\n", "`header: false`"),
     "columns of a fixed width": (b"ID    NAME      AMT\n0001  Alice    12.5\n0002  Bob       3.0\n", "delimiter"),
     "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
 }
@@ -306,6 +309,7 @@ _TABLES = (
     ),
     Case("no table", "one column", b"name\nAnn\nBob\n", {"name": ["Ann", "Bob"]}),
     Case("no table", "one column in quotes", b'who\n"Doe, Jo"\n"Roe, Al"\n', {"who": ["Doe, Jo", "Roe, Al"]}),
+    Case("no table", "a pivot of days", b"land,2025-01-01\nA,1\n", {"land": ["A"], "_2025_01_01": [1]}),
     Case("no table", "a pivot", b"land,y2019,2020\nA,1,2\n", {"land": ["A"], "y2019": [1], "_2020": [2]}),
     Case(
         "no table",

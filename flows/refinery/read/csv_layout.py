@@ -23,10 +23,20 @@ _LONG_DELIMITERS = ("||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^
 _VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
 _LOG_LINE = re.compile(r"\W*[0-9]|.*[0-9]:[0-9]{2}\b", re.DOTALL)
 _GAP = re.compile(r"\S {2,}\S|\S\t+\S")
-_NO_HEADER = (
-    "the header begins with a number or a date; if there is none, name the `columns`, and write `header: false` under"
-    " `format`"
+# What is no name where most values below it are of the same kind; numbers may be names, as in pivots.
+_RECORDS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}",
+        r"[^@\s]+@[^@\s]+\.[a-z]+",
+        r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+        r"(?i:true|false)",
+        r"\w[\w.-]* ?[:=].*",
+        r"(TRACE|DEBUG|INFO|WARN(ING)?|ERROR|FATAL)\b.*",
+    )
 )
+_IF_NONE = "if there is none, name the `columns`, and write `header: false` under `format`"
+_NO_HEADER = f"the header begins with a number or a date; {_IF_NONE}"
 _MAX_LINES_BEFORE_HEADER = 50
 _REGULAR = 0.9  # of the rows must have as many fields, to be called a table
 
@@ -177,6 +187,15 @@ def _start_of_header(header: Sequence[str]) -> str | None:
     return None
 
 
+def _header_like_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
+    for place, name in enumerate(header):
+        below = [row[place].strip() for row in rows if place < len(row)]
+        kinds = [kind for kind in _RECORDS if kind.fullmatch(name.strip())]
+        if below and any(2 * sum(kind.fullmatch(value) is not None for value in below) > len(below) for kind in kinds):
+            return f"column {place + 1} of the header is like the values below it; {_IF_NONE}"
+    return None
+
+
 # --- any text ---------------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +205,7 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
     records = sample_records(sample, dialect.delimiter, given)
     header, *rows = [record.fields for record in records] or [[]]
     names = names_of(header, dialect.trailing)
-    if header and (fault := _start_of_header(header)):
+    if header and (fault := _start_of_header(header) or _header_like_rows(header, rows)):
         return fault
     if 2 * sum(len(row) == len(names) + dialect.trailing for row in rows) < len(rows):
         return (
