@@ -128,6 +128,7 @@ def _beginnings(content: Bytes, delimiter: str, quote: str) -> Any:
     is_digit = (content - _ZERO) < 10  # bytes below "0" wrap around
     begins = ((content[:-1] == _ZERO) | (content[:-1] == _PLUS)) & is_digit[1:]
     begins[1:] &= ~is_digit[:-2]
+    begins[2:] &= ~((content[1:-2] == ord("-")) & is_digit[:-3])  # as in dates, of which there may be many
     places = np.flatnonzero(begins)
     edges = _table_of(f"{delimiter}\n{quote}")
     before = content[np.maximum(places - 1, 0)]
