@@ -12,7 +12,8 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from deployment.local.environment import aws_environment, clean_environment
+from deployment.environment_variables import RECONCILE_CREDENTIALS
+from deployment.local.environment import aws_environment, clean_environment, credentials_uri
 from deployment.local.prefect_server import client_environment
 
 ACCOUNT_ID = "000000000000"
@@ -71,6 +72,8 @@ class Endpoints:
         """Return the complete environment of a process that uses this cloud as a role."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         environment |= aws_environment(self.aws_endpoint_url, self.region, role_arn=role_arn)
+        if reconcile_role := self.outputs.get("ReconcileRoleArn"):
+            environment[RECONCILE_CREDENTIALS] = credentials_uri(self.aws_endpoint_url, reconcile_role)
         if self.prefect_api_url:
             port = urlsplit(self.prefect_api_url).port or 80
             environment |= client_environment(self.state_dir / "prefect", port, self.prefect_auth_string)

@@ -34,6 +34,11 @@ def docker_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _DOCKER_VARIABLES if name in os.environ}
 
 
+def credentials_uri(endpoint_url: str, role_arn: str) -> str:
+    """Return where the embedded cloud gives a role's credentials."""
+    return f"{endpoint_url}/v2/credentials/{role_arn.rpartition(':')[2]}"
+
+
 def aws_environment(endpoint_url: str, region: str, *, role_arn: str = "") -> dict[str, str]:
     """Return what boto3 needs to reach the embedded cloud as its root user, or as a role.
 
@@ -41,7 +46,7 @@ def aws_environment(endpoint_url: str, region: str, *, role_arn: str = "") -> di
     """
     root = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     of_role = {
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{endpoint_url}/v2/credentials/{role_arn.rpartition(':')[2]}",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": credentials_uri(endpoint_url, role_arn),
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": "test",
     }
     return (of_role if role_arn else root) | {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from blocks.prefect_names import PrefectNames
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
-from deployment.environment_variables import RECONCILE_CREDENTIALS, pipeline_settings
+from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
 
 STACK_NAME = "sluice"
@@ -45,8 +45,7 @@ def bring_up(
     cloud.save_outputs(outputs)
     on_step("registering blocks and deployments in Prefect")
     register = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", "local"]
-    reconcile = cloud.endpoints.environment_of(outputs["ReconcileRoleArn"])["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
-    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS, environment={RECONCILE_CREDENTIALS: reconcile})
+    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS)
     return outputs
 
 

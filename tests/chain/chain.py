@@ -24,7 +24,7 @@ from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
-from deployment.local.pipeline import STACK_NAME, WORK_POOL, bring_up, settings_of
+from deployment.local.pipeline import AUTH_SECRET, STACK_NAME, WORK_POOL, bring_up, settings_of
 from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
@@ -326,6 +326,18 @@ class Chain:
             os.killpg(pid, signal.SIGKILL)
         return len(pids)
 
+    @contextlib.contextmanager
+    def denied(self, action: str) -> Iterator[None]:
+        """Remove a permission from the task's role for a while."""
+        iam, role = self.cloud.client("iam"), self.outputs["TaskRoleArn"].rpartition("/")[2]
+        statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_role_policy(RoleName=role, PolicyName="broken", PolicyDocument=policy)
+        try:
+            yield
+        finally:
+            iam.delete_role_policy(RoleName=role, PolicyName="broken")
+
     def log_lines(self, group: str) -> list[dict[str, Any]]:
         """Return the JSON lines of a log group."""
         logs = self.cloud.client("logs")
@@ -379,7 +391,9 @@ def running_chain(
                     "VisibilityTimeoutSeconds": str(VISIBILITY_TIMEOUT_SECONDS),
                     "MaxConcurrentTasks": "2",
                     "SweepSchedule": "rate(1 minute)",
-                    "PermissionsBoundaryArn": make_boundary(cloud, STACK_NAME),
+                    "PermissionsBoundaryArn": make_boundary(
+                        cloud, STACK_NAME, PrefectSecretArn=f"arn:aws:secretsmanager:*:*:secret:{AUTH_SECRET}-*"
+                    ),
                     **parameters,
                 },
                 timeouts=Timeouts(task_seconds=task_seconds, execution_seconds=3_600),

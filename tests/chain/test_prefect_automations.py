@@ -67,7 +67,7 @@ def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_f
     """The task's role loses a permission. Only a manual Retry can process the file: its message is removed from the
     queue."""
     chain.settle()
-    with _denied(chain, "s3:PutObject"):
+    with chain.denied("s3:PutObject"):
         upload = chain.upload("incoming/orders/mended.csv", good_orders(3))
         told = chain.wait_for(lambda: hook.told_of("mended.csv"), "the notification", 90)
         _give_up(chain, upload)
@@ -194,19 +194,6 @@ def _sooner(chain: Chain, name: str) -> Iterator[None]:
         yield
     finally:
         chain.apply_automations([entry])
-
-
-@contextmanager
-def _denied(chain: Chain, action: str) -> Iterator[None]:
-    """Remove a permission from the task's role."""
-    iam, role = chain.cloud.client("iam"), chain.outputs["TaskRoleArn"].rpartition("/")[2]
-    statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    iam.put_role_policy(RoleName=role, PolicyName="broken", PolicyDocument=policy)
-    try:
-        yield
-    finally:
-        iam.delete_role_policy(RoleName=role, PolicyName="broken")
 
 
 def _give_up(chain: Chain, upload: UploadMessage) -> None:

@@ -17,17 +17,17 @@ from tests.emulator.records import decisions_of
 pytestmark = pytest.mark.cloud
 
 
-def test_a_run_by_hand_reads_what_the_task_role_may_read_and_is_refused_the_rest(chain: Chain) -> None:
-    """The task role reads uploads below the incoming prefix; the root user, which the worker had, reads everything."""
-    elsewhere = chain.upload("outside-every-role/2025.csv", good_orders(2))
-    run = _ended(chain, chain.schedule(key=elsewhere.key, dataset="orders", dry_run=True))
+def test_a_run_by_hand_is_refused_what_the_task_role_may_not_do(chain: Chain) -> None:
+    """The root user, which the worker had, is refused nothing."""
+    upload = chain.upload("incoming/_archive/2025.csv", good_orders(2))
+    with chain.denied("s3:GetObjectVersion"):
+        run = _ended(chain, chain.schedule(key=upload.key, dataset="orders", dry_run=True))
     assert run["state"]["type"] == "FAILED"
     assert "AwsRefused" in run["state"]["message"] or "AccessDenied" in run["state"]["message"], run["state"]
-    assert ("TaskRole", "s3:GetObject", False) in _decisions(chain, elsewhere.key)
-    inside = chain.upload("incoming/_archive/2025.csv", good_orders(2))
-    run = _ended(chain, chain.schedule(key=inside.key, dataset="orders"))
+    assert ("TaskRole", "s3:GetObjectVersion", False) in _decisions(chain, upload.key)
+    run = _ended(chain, chain.schedule(key=upload.key, dataset="orders"))
     assert run["state"]["name"] == "Published"
-    assert chain.receipt(inside).rows.published == 2
+    assert chain.receipt(upload).rows.published == 2
 
 
 def test_reconcile_started_by_hand_has_its_own_role(chain: Chain) -> None:

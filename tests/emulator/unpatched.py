@@ -218,6 +218,16 @@ def condition_keys() -> bool:
     return (boundary, write) == ({}, {})
 
 
+def task_arns() -> bool:
+    """What a role may ask about a task is decided by the task's cluster."""
+    from ministack.core import iam_actions
+
+    body = json.dumps({"cluster": "tests", "tasks": ["one"]}).encode()
+    headers = {"x-amz-target": "AmazonEC2ContainerServiceV20141113.DescribeTasks"}
+    arn = iam_actions.extract_resource_arn("ecs", "POST", "/", headers, body, {}, "eu-central-1", "000000000000")
+    return str(arn) == _CLUSTER
+
+
 def _container_options() -> dict[str, Any]:
     from ministack.services import ecs
 
@@ -242,6 +252,7 @@ STILL_NEEDED: dict[str, Callable[[], bool]] = {
         message_moves,
         pushed_images,
         schedules,
+        task_arns,
         run_task_sync,
         state_machine_role,
         template_boundaries,

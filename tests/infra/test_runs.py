@@ -36,11 +36,10 @@ shorter.replace(plan)  # at once: this process may be stopped at any moment
 for step in first.split():
     verb, _, what = step.partition(":")
     if verb == "publish":
-        boto3.client("s3").put_object(
-            Bucket=os.environ["SLUICE_PUBLISHED_BUCKET"],
-            Key=f"receipts/{what or run_id}.json",
-            Metadata={"status": "published", "attempt": "1"},
-        )
+        s3, bucket, key = boto3.client("s3"), os.environ["SLUICE_PUBLISHED_BUCKET"], f"receipts/{what or run_id}.json"
+        earlier = s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents")
+        condition = {"IfMatch": earlier[0]["ETag"]} if earlier else {"IfNoneMatch": "*"}
+        s3.put_object(Bucket=bucket, Key=key, Metadata={"status": "published", "attempt": "1"}, **condition)
     elif verb == "sleep":
         time.sleep(float(what))
     elif verb == "exit":

@@ -32,6 +32,7 @@ PATCHES = (
     "message_moves",
     "version_ranges",
     "condition_keys",
+    "task_arns",
     "durability",
 )
 # How long tasks may take to end before the cloud that they call stops.

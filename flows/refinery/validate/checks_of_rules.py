@@ -103,7 +103,11 @@ def judge_columns(
     checks: list[Check] = []
     reasons: list[RejectionReason] = []
     missing = [name for name in plan.filled if contract.columns[name].required]
-    seen, known = list(plan.file_columns), list(contract.columns)
+    known = list(contract.columns)
+    hint = near_misses(missing, [name for name in plan.file_columns if name not in contract.columns])
+    # Where the contract has none of the names, the first line may be a row: its values must not be shown.
+    is_header = bool(hint) or not known or not set(known).isdisjoint(plan.file_columns)
+    seen = list(plan.file_columns) if is_header else f"{len(plan.file_columns)} columns, all unknown"
     for rule, names, policy, fault in (
         ("missing_columns", missing, contract.missing_columns, "lacks {}, which the contract requires"),
         ("unknown_columns", list(plan.unknown), contract.unknown_columns, "has {}, which the contract does not know"),
@@ -113,8 +117,8 @@ def judge_columns(
         severity = "critical" if policy == "freeze" else "warning"
         checks.append(failed_check(rule, "columns", severity=severity, observed=seen, expected=known))
         if policy == "freeze":
-            hint = near_misses(missing, [name for name in seen if name not in known]) if names is missing else ""
-            message = f"the file {fault.format(column_list(names))}{hint}"
+            named = column_list(names) if is_header or names is missing else f"{len(names)} columns"
+            message = f"the file {fault.format(named)}{hint if names is missing else ''}"
             reasons.append(RejectionReason(code=rule, message=message, observed=seen, expected=known))
     for gx_rule in rules:
         absent = gx_rule.columns_missing(plan.file_columns, plan.columns)
