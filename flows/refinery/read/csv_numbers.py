@@ -29,6 +29,8 @@ _LONG = {".": re.compile(rb"[0-9][0-9.]{15}"), ",": re.compile(rb"[0-9][0-9,]{15
 _CODE = re.compile(rf"(?<![0-9A-Za-z.]){CODE}(?![0-9A-Za-z.])".encode())
 Bytes = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+_PIECE_BYTES = 1 << 18  # fits a processor's cache, with what is computed from it
+_OVERLAP_BYTES = 64  # more than a number that is looked for, and what is around it
 _ALL_TRUE = np.uint32(0x01010101)
 
 
@@ -56,6 +58,12 @@ def is_written_by_float(text: str) -> bool:
 def may_differ_as_floats(block: bytes, decimal: str) -> bool:
     """Return whether some number of a block may be another one as a float: it has more digits or is nearer to 0 than
     every float keeps, or is a code such as 12E3."""
+    starts = range(0, len(block), _PIECE_BYTES)
+    pieces = (block[max(0, start - _OVERLAP_BYTES) : start + _PIECE_BYTES + _OVERLAP_BYTES] for start in starts)
+    return any(_piece_may_differ(piece, decimal) for piece in pieces)
+
+
+def _piece_may_differ(block: bytes, decimal: str) -> bool:
     content = np.frombuffer(block, dtype=np.uint8)
     is_digit = (content - _ZERO) < 10
     is_e = (content | 0x20) == ord("e")
