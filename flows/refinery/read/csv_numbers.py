@@ -131,14 +131,21 @@ def columns_with_marked_numbers(
 
 def _beginnings(content: Bytes, delimiter: str, quote: str) -> Any:
     """Return where a zero or a plus comes before a digit, after nothing but a minus or blanks in its field."""
-    if len(content) < 2:
-        return np.empty(0, dtype=np.int64)
+    edges = _table_of(f"{delimiter}\n{quote}")
+    found = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(content), _PIECE_BYTES):
+        first = max(0, start - 2)  # what is before the piece decides, too
+        places = _beginnings_in(content[first : start + _PIECE_BYTES + 1], edges) + first
+        found.append(places[places >= start])
+    return np.concatenate(found)
+
+
+def _beginnings_in(content: Bytes, edges: Flags) -> Any:
     is_digit = (content - _ZERO) < 10  # bytes below "0" wrap around
     begins = ((content[:-1] == _ZERO) | (content[:-1] == _PLUS)) & is_digit[1:]
     begins[1:] &= ~is_digit[:-2]
     begins[2:] &= ~((content[1:-2] == ord("-")) & is_digit[:-3])  # as in dates, of which there may be many
     places = np.flatnonzero(begins)
-    edges = _table_of(f"{delimiter}\n{quote}")
     before = content[np.maximum(places - 1, 0)]
     at_edge = edges[before] | (places == 0)
     later = places[_table_of(_BLANKS + "-")[before] & ~at_edge]
