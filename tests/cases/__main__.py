@@ -1,20 +1,26 @@
-"""Runs every case and prints how many ended how; lists those that are not right. Exit code 1 if any is wrong or
-needlessly refused."""
+"""Runs every case and prints how many ended how; lists those that are not right, and how each hostile file ended in
+how much memory. Exit code 1 if any is wrong or needlessly refused, or takes more memory."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter
 
 from tests.cases.all_cases import CASES
 from tests.cases.case import Verdict, run
+from tests.cases.hostile import FILES
 
 _BAD = (Verdict.WRONG, Verdict.REFUSED, Verdict.UNEXPLAINED)
 
 
 def main() -> int:
     """Run the cases whose kind or name contains one of the arguments; without arguments all."""
-    wanted = [case for case in CASES if not sys.argv[1:] or any(word in case.title for word in sys.argv[1:])]
+
+    def is_wanted(title: str) -> bool:
+        return not sys.argv[1:] or any(word in title for word in sys.argv[1:])
+
+    wanted = [case for case in CASES if is_wanted(case.title)]
     counts: Counter[Verdict] = Counter()
     for case in wanted:
         result = run(case)
@@ -22,7 +28,18 @@ def main() -> int:
         if result.verdict in _BAD:
             print(f"{result.verdict}: {case.title}\n    {result.details[:400]}")
     print(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict))
-    return int(any(counts[verdict] for verdict in _BAD))
+    hostile = [_ends_well(name) for name in FILES if is_wanted(f"hostile: {name}")]
+    return int(any(counts[verdict] for verdict in _BAD) or not all(hostile))
+
+
+def _ends_well(name: str) -> bool:
+    file = FILES[name]
+    try:
+        ending = file.ending()
+    except subprocess.CalledProcessError as error:
+        ending = f"the reader ended with {error.returncode}"
+    print(f"hostile: {name}: {ending}, at most {file.megabytes} MiB")
+    return ending in file.ends
 
 
 if __name__ == "__main__":

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -11,6 +17,27 @@ from tests.cases.parquet import parquet
 from tests.cases.workbooks import raw_workbook
 
 _SST = b'<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" %s>%s</sst>'
+
+
+_READER = """
+import json, resource, sys
+from pathlib import Path
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import FileRejected
+from flows.refinery.read.formats import read_partitions
+import numpy, pandas, pyarrow.parquet, python_calamine
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20, resource.RLIM_INFINITY))
+rows = 0
+try:
+    for partition in read_partitions(Path(sys.argv[1]), Contract(dataset="hostile")):
+        rows += partition.rows_in
+        del partition
+except FileRejected as error:
+    print(json.dumps([error.code, rows]))
+else:
+    print(json.dumps(["read", rows]))
+"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +53,28 @@ class Hostile:
     content: Callable[[], bytes]
     ends: tuple[str, ...] = ("expands_too_much",)
     megabytes: int = 1024
+
+    def ending(self) -> str:
+        """Read the file in a process with little memory; return the code of its rejection, or "read".
+
+        The processes that this one starts have the same limit.
+
+        Raises:
+            subprocess.CalledProcessError: the process took more, or ended otherwise.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "upload"
+            path.write_bytes(self.content())
+            read = subprocess.run(
+                [sys.executable, "-c", _READER.format(megabytes=self.megabytes), str(path)],
+                # Arrow's other memory pools reserve a gigabyte that they do not use.
+                env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+        return str(json.loads(read.stdout)[0])
 
 
 def _one_long_text() -> bytes:

@@ -136,7 +136,8 @@ def _podman(cache: Path) -> Iterator[Engine]:
     with tempfile.TemporaryDirectory(prefix="sluice-podman-") as folder:
         socket = Path(folder) / "podman.sock"
         serve = ("podman", "system", "service", "--time", "0", f"unix://{socket}")
-        service = subprocess.Popen(serve, env=os.environ | environment)
+        # Its monitors leave a file where they run when a container is out of memory.
+        service = subprocess.Popen(serve, env=os.environ | environment, cwd=folder)
         try:
             deadline = time.monotonic() + 60
             while not socket.exists():

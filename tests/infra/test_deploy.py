@@ -301,16 +301,16 @@ def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_
     assert checkout.deploy("refused").returncode == 0
 
 
-def test_a_stack_whose_creation_failed_is_made_anew(checkout: Checkout) -> None:
+def test_a_stack_whose_creation_failed_is_made_again(checkout: Checkout) -> None:
     template = (checkout.folder / "deployment" / "aws" / "template.yaml").read_text()
     checkout.change("deployment/aws/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
     failed = checkout.deploy("broken", "--image", "registry.example/sluice:1")
     (checkout.folder / "deployment" / "aws" / "template.yaml").write_text(template)
     assert failed.returncode == 3
     assert checkout.stack("broken")["StackStatus"] == "ROLLBACK_COMPLETE"
-    anew = checkout.deploy("broken", "--image", "registry.example/sluice:1")
-    assert "no update leads out of that" not in anew.stdout  # --yes answers without asking
-    assert anew.returncode == 0, anew.stdout
+    again = checkout.deploy("broken", "--image", "registry.example/sluice:1")
+    assert "no update leads out of that" not in again.stdout  # --yes answers without asking
+    assert again.returncode == 0, again.stdout
     assert checkout.stack("broken")["StackStatus"] == "CREATE_COMPLETE"
 
 
@@ -326,8 +326,8 @@ def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(
     assert checkout.sluice("destroy", "--stack", "first", *checkout.here, "--yes").returncode == 0
     s3.put_object(Bucket=old["LandingBucket"], Key="incoming/missed.csv", Body=_GOOD)
 
-    anew = checkout.deploy("second", "--parameter", f"ExistingLandingBucket={old['LandingBucket']}")
-    assert anew.returncode == 0, anew.stdout
+    again = checkout.deploy("second", "--parameter", f"ExistingLandingBucket={old['LandingBucket']}")
+    assert again.returncode == 0, again.stdout
     new = checkout.outputs("second")
     for key in keys_of(s3, old["PublishedBucket"]):  # what `aws s3 sync` does
         s3.copy_object(

@@ -14,7 +14,7 @@ from python_calamine import CalamineWorkbook
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract, FileFormat
 from flows.refinery.errors import FileRejected
 from flows.refinery.read.byte_source import HEAD_BYTES, open_bytes
-from flows.refinery.read.csv_dialect import dialect_of, sample_records
+from flows.refinery.read.csv_dialect import RARE_DELIMITERS, dialect_of, sample_records
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.read.rejections import (
@@ -34,7 +34,6 @@ from flows.refinery.read.text_source import TextSource
 _TRIED_ROWS = 5_000
 _MAX_LINES_BEFORE_HEADER = 30
 _MAX_SHEETS = 10
-_DELIMITERS = ("~", "^", "\x01", "||", "::", "~|~", "|~|")
 _VALUE = re.compile(r"[+-]?[0-9][0-9.,:/ TZ+-]*")
 _SINGLE_QUOTED = re.compile(r"(?:^|[,;\t|])'[^'\n]*'(?:$|[,;\t|\r])", re.MULTILINE)
 _DOUBLE_QUOTED = re.compile(r'(?:^|[,;\t|])"[^"\n]*"(?:$|[,;\t|\r])', re.MULTILINE)
@@ -168,7 +167,7 @@ def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[d
         written += [{"quote": "'"}, {"quote": "'", "escape": "\\"}] if "\\'" in text else [{"quote": "'"}]
     if plain.fits_badly:
         written.append({"trailing_delimiter": True})
-        written += [{"delimiter": delimiter} for delimiter in _DELIMITERS if delimiter in text]
+        written += [{"delimiter": delimiter} for delimiter in RARE_DELIMITERS if delimiter in text]
         written += [{"skip_lines": lines} for lines in range(1, _MAX_LINES_BEFORE_HEADER + 1)]
     yield from ((options, None) for options in written if _is_known(options))
     if plain.fits_badly:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
-from flows.refinery.read.gzip_stream import GzipStream
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge
 
@@ -91,8 +92,10 @@ class ByteSource:
 
     def _read_piece(self, size: int) -> bytes:
         try:
-            piece: bytes = self._stream.read(size)
-        except (OSError, pa.ArrowException, EOFError) as error:
+            # What comes before the damage counts too: read() would drop it.
+            read = self._stream.read1 if self.compression == "gzip" else self._stream.read
+            piece: bytes = read(size)
+        except (OSError, pa.ArrowException, EOFError, zlib.error) as error:
             if not self.compression:
                 raise
             raise CompressionBroken(
@@ -143,7 +146,7 @@ def _compression_of(raw: Any) -> Compression | None:
 
 def _unpacked(raw: Any, compression: Compression | None) -> Any:
     if compression == "gzip":
-        return GzipStream(raw)
+        return gzip.GzipFile(fileobj=raw)  # reads all members, and passes over zeros behind them
     return pa.CompressedInputStream(raw, compression) if compression else raw
 
 

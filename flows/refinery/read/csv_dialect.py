@@ -18,8 +18,12 @@ from flows.refinery.read.rejections import MarksContradict
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
 
 DELIMITERS = ",;\t|"
-_WORD = re.compile(r"[A-Za-z]{2}")
 """Those that are recognized without a declaration."""
+
+RARE_DELIMITERS = ("~", "^", "\x01", "||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
+"""Those that are looked for to name the line to declare."""
+
+_WORD = re.compile(r"[A-Za-z]{2}")
 
 _SAMPLED_RECORDS = 200
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")

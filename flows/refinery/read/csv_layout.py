@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.csv_dialect import (
     DELIMITERS,
+    RARE_DELIMITERS,
     CsvDialect,
     SampleRecord,
     names_of,
@@ -18,8 +19,6 @@ from flows.refinery.read.csv_dialect import (
 from flows.refinery.read.detection import text_type
 from flows.refinery.read.rejections import NoTable
 
-_RARE_DELIMITERS = (*DELIMITERS, "~", "^", "\x01")
-_LONG_DELIMITERS = ("||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
 _VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
 _LOG_LINE = re.compile(r"\W*[0-9]|.*[0-9]:[0-9]{2}\b", re.DOTALL)
 _GAP = re.compile(r"\S {2,}\S|\S\t+\S")
@@ -97,7 +96,7 @@ def _required(contract: Contract) -> set[str]:
 def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contract, first_line: int) -> str | None:
     given = contract.format
     found: list[tuple[int, bool, int, str]] = []
-    for mark in dict.fromkeys([dialect.delimiter, *_LONG_DELIMITERS, *_RARE_DELIMITERS]):
+    for mark in dict.fromkeys([dialect.delimiter, *RARE_DELIMITERS, *DELIMITERS]):
         if mark in sample and given.quote not in mark and given.escape != mark:
             records = sample_records(sample, mark, given)
             start = _start_of_table(records, contract)
@@ -237,7 +236,7 @@ def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contrac
             "the columns have a fixed width and no delimiter; have them written with one, or name the one column of"
             " whole lines under `columns`"
         )
-    for mark in filter(sample.__contains__, _RARE_DELIMITERS):
+    for mark in filter(sample.__contains__, (*DELIMITERS, *RARE_DELIMITERS)):
         widths = [len(record.fields) for record in sample_records(sample, mark, contract.format)]
         if 2 * sum(width > 1 for width in widths) >= len(widths):
             written = f"`delimiter: {json.dumps(mark)}`"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from python_calamine import CalamineError, CalamineWorkbook
 
+from flows.refinery.read.csv_dialect import DELIMITERS
 from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.text_source import CANDIDATES, encoding_of
 from flows.refinery.repair.corrections import ROW_NUMBER, CorrectionsUnusable
@@ -23,7 +24,6 @@ from flows.refinery.repair.spreadsheet_texts import unprotected
 Rows = Mapping[int, Mapping[str, str | None]]
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
-_DELIMITERS = ",;\t|"
 _HOW_TO_SAVE = (
     "save it as an Excel workbook (.xlsx) or as CSV UTF-8, or export the rows again to a .xlsx file and correct those"
 )
@@ -135,9 +135,7 @@ def _csv_rows(text: str) -> Iterator[Sequence[str]]:
     beginning = lines.tell()
     header = lines.readline()
     # Spreadsheet programs write the delimiter of their regional settings.
-    delimiter = next(
-        (mark for mark in _DELIMITERS if ROW_NUMBER in next(csv.reader([header], delimiter=mark), [])), ","
-    )
+    delimiter = next((mark for mark in DELIMITERS if ROW_NUMBER in next(csv.reader([header], delimiter=mark), [])), ",")
     lines.seek(beginning)
     return csv.reader(lines, delimiter=delimiter, strict=True)
 

@@ -69,7 +69,7 @@ def taken_over(path: Path, call: str) -> Iterator[Any]:
 
 def waits(path: Path) -> Iterator[Any]:
     yield os.getpid()
-    time.sleep(600)
+    time.sleep(600)  # it is killed: this is the time after which the test itself would end
 
 
 @pytest.fixture
