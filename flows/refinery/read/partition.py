@@ -89,6 +89,7 @@ class SourceFormat:
         sheet: the sheet that was read; None for other formats than XLSX.
         other_sheets: the workbook's other visible ones.
         merged_ranges: ranges of merged cells in the sheet.
+        padding_formats: number formats of the workbook that show zeros in front, which the cells do not hold.
         layout_fault: the one cause why most rows of a CSV do not fit its header, or the header not the contract.
     """
 
@@ -105,6 +106,7 @@ class SourceFormat:
     sheet: str | None = None
     other_sheets: tuple[str, ...] = ()
     merged_ranges: int = 0
+    padding_formats: tuple[str, ...] = ()
     layout_fault: str | None = None
 
 

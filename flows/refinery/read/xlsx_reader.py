@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import IO, Any
 
 from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
@@ -63,6 +64,9 @@ _ENCRYPTED = 0x1
 _MAX_NAMED = 5
 _FIRST_YEAR = 1900
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(c|row)[\s/>]")
+_STYLES = "xl/styles.xml"
+_MAX_STYLE_PIECES = 16
+_PADDING_FORMAT = re.compile(rb'formatCode="(0{2,15})"')
 _CELL_END = re.compile(rb"</(?:\w+:)?c\s*>|<(?:\w+:)?c(?:\s[^<>]*)?/>")
 
 
@@ -92,7 +96,12 @@ def read_xlsx(
         raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
     names = _names(header, number, limits)
     found = SourceFormat(
-        type="xlsx", compression=compression, sheet=name, other_sheets=tuple(others), merged_ranges=merged_ranges
+        type="xlsx",
+        compression=compression,
+        sheet=name,
+        other_sheets=tuple(others),
+        merged_ranges=merged_ranges,
+        padding_formats=_padding_formats(file),
     )
     pending = RowBuffer(contract, limits, found)
     yield from _partitions(rows, names, errors, contract, min(rows_per_partition, limits.max_rows), pending)
@@ -316,6 +325,16 @@ def _content(file: IO[bytes], name: str) -> bytes:
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == name]
         return b"".join(piece for part in parts[-1:] for piece in _pieces(archive, part))
+
+
+def _padding_formats(file: IO[bytes]) -> tuple[str, ...]:
+    """Return the number formats that show zeros in front which no cell holds, such as 00000; none is usual."""
+    with zipfile.ZipFile(file) as archive:
+        parts = [part for part in archive.infolist() if part.filename.lower() == _STYLES]
+        beginning = b"".join(
+            piece for part in parts[-1:] for piece in islice(_pieces(archive, part), _MAX_STYLE_PIECES)
+        )
+    return tuple(dict.fromkeys(code.decode() for code in _PADDING_FORMAT.findall(beginning)))[:_MAX_NAMED]
 
 
 def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -58,13 +58,15 @@ def unjudged_check(rule: Rule) -> Check:
 
 
 def sheet_checks(found: SourceFormat) -> list[Check]:
-    """Return which sheet was read, which others there are, and whether cells are merged, which leaves all but the
-    first of them missing; empty where the file is no workbook."""
+    """Return which sheet was read, which others there are, and what a person sees in the workbook and the cells do not
+    hold: values of merged cells but the first, and zeros in front of numbers. Empty where the file is no workbook."""
     if found.sheet is None:
         return []
     observed: dict[str, Any] = {"sheet": found.sheet, "other_sheets": list(found.other_sheets[:_MAX_SHEETS])}
     if found.merged_ranges:
         observed["merged_ranges"] = found.merged_ranges
+    if found.padding_formats:
+        observed["padding_formats"] = list(found.padding_formats)
     check = failed_check("sheet", "decode", severity="info", observed=observed)
     return [check.model_copy(update={"success": True})]
 

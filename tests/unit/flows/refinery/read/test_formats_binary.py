@@ -385,6 +385,17 @@ def test_error_cells_of_another_sheet_do_not_count(tmp_path: Path) -> None:
     assert [misfit.row_number for misfit in misfits(read_bytes(tmp_path, content, contract))] == [1]
 
 
+def test_formats_that_show_zeros_in_front_are_listed(tmp_path: Path) -> None:
+    book = openpyxl.load_workbook(io.BytesIO(workbook([["zip", "price"], [1234, 2.5]])))
+    book.worksheets[0]["A2"].number_format = "00000"
+    book.worksheets[0]["B2"].number_format = "0.00"
+    content = io.BytesIO()
+    book.save(content)
+    (partition,) = read_bytes(tmp_path, content.getvalue())
+    assert partition.source_format.padding_formats == ("00000",)
+    assert partition.frame["zip"].tolist() == [1234]
+
+
 def test_the_ranges_of_merged_cells_are_counted(tmp_path: Path) -> None:
     book = openpyxl.load_workbook(io.BytesIO(workbook([["id", "v"], [1, "a"], [2, None], [3, "b"]])))
     book.worksheets[0].merge_cells("B2:B3")
