@@ -38,5 +38,9 @@ class NoUpload(TerminalError):
     """A message names an object outside the landing bucket's incoming prefix. It moves to the dead-letter queue."""
 
 
+class UploadCancelled(TerminalError):
+    """Somebody cancelled the upload's flow run. Its message moves to the dead-letter queue; nothing is published."""
+
+
 class RepairRejected(TerminalError):
     """With the corrected rows the file would be rejected. Nothing was changed: the earlier receipt still counts."""

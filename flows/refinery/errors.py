@@ -7,7 +7,16 @@ from typing import ClassVar
 
 
 class SluiceError(Exception):
-    """Base of all errors of Sluice. The message states what is wrong, where, and what to do."""
+    """Base of all errors of Sluice. The message states what is wrong, where, and what to do.
+
+    Attributes:
+        code: the class's name in snake_case, as receipts and attempts name the cause.
+    """
+
+    code: ClassVar[str] = "sluice_error"
+
+    def __init_subclass__(cls) -> None:
+        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 class TransientError(SluiceError):
@@ -18,15 +27,10 @@ class TerminalError(SluiceError):
     """The same work will fail again, however often it is tried.
 
     Attributes:
-        code: the class's name in snake_case, as receipts name the cause.
         part: the part of `refine` that failed: read, validate, preprocess or write; None outside of it.
     """
 
-    code: ClassVar[str] = "terminal_error"
     part: str | None = None
-
-    def __init_subclass__(cls) -> None:
-        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 class FileRejected(TerminalError):

@@ -1,0 +1,142 @@
+"""Attempts: why an upload has no receipt yet. `attempts/<run_id>.json` holds the last failed try.
+
+A receipt of the same or a later attempt supersedes it: nothing depends on it being removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from blocks.object_store import ObjectStore
+from flows.pipeline.receipt import Receipt
+from flows.refinery.errors import SluiceError, TerminalError, TransientError
+from lambda_trigger.message import UploadMessage
+
+ATTEMPT_SCHEMA_VERSION = 1
+PREFIX = "attempts/"
+_MAX_MESSAGE_CHARACTERS = 2_000
+
+
+class AttemptUnreadable(TerminalError):
+    """An object under attempts/ is not an attempt of a schema that this release reads."""
+
+
+class Attempt(BaseModel):
+    """The last failed try at an upload.
+
+    Attributes:
+        upload: the upload's message.
+        error: the class of the error, such as AwsUnavailable.
+        code: the permanent name of the cause, in snake_case.
+        message: what was wrong and what to do; it quotes no data.
+        transient: whether the same work may succeed when it is tried again.
+        receive_count: how often the message had been delivered.
+        memory_kills: how many tasks were killed for lack of memory while they refined this upload.
+        given_up: whether the message moved, or is about to move, to the dead-letter queue.
+        at: when the try ended, ISO 8601, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: int = Field(ATTEMPT_SCHEMA_VERSION, alias="schema")
+    upload: UploadMessage
+    dataset: str
+    error: str
+    code: str
+    message: str
+    transient: bool
+    receive_count: int = 1
+    memory_kills: int = 0
+    given_up: bool = False
+    task_arn: str | None = None
+    at: str
+
+    @classmethod
+    def of(
+        cls,
+        upload: UploadMessage,
+        error: SluiceError,
+        *,
+        dataset: str,
+        receive_count: int,
+        task_arn: str | None,
+        given_up: bool = False,
+        memory_kills: int = 0,
+    ) -> Self:
+        """Describe a try that ended in `error`, now."""
+        return cls(
+            upload=upload,
+            dataset=dataset,
+            error=type(error).__name__,
+            code=error.code,
+            message=str(error)[:_MAX_MESSAGE_CHARACTERS],
+            transient=isinstance(error, TransientError),
+            receive_count=receive_count,
+            memory_kills=memory_kills,
+            given_up=given_up,
+            task_arn=task_arn,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+
+    @property
+    def run_id(self) -> str:
+        """Return the run that was tried."""
+        return self.upload.run_id
+
+    def is_superseded_by(self, receipt: Receipt | None) -> bool:
+        """Return whether a receipt is the outcome of this attempt, or of a later one."""
+        return receipt is not None and receipt.attempt >= self.upload.attempt
+
+    def to_json(self) -> str:
+        """Serialise for S3."""
+        return self.model_dump_json(by_alias=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read an attempt back.
+
+        Raises:
+            AttemptUnreadable: names the field that is wrong.
+        """
+        try:
+            attempt = cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise AttemptUnreadable(f"not an attempt: {where}: {first['msg']}") from error
+        if attempt.schema_version != ATTEMPT_SCHEMA_VERSION:
+            raise AttemptUnreadable(
+                f"the attempt has schema {attempt.schema_version}; this release reads schema {ATTEMPT_SCHEMA_VERSION}"
+            )
+        return attempt
+
+
+def attempt_key(run_id: str) -> str:
+    """Return the key of a run's attempt in the published bucket."""
+    return f"{PREFIX}{run_id}.json"
+
+
+def write_attempt(store: ObjectStore, attempt: Attempt) -> None:
+    """Write an attempt over an earlier one of the same run."""
+    store.put(attempt_key(attempt.run_id), attempt.to_json())
+
+
+def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
+    """Return the last failed try of a run, or None. Raise AttemptUnreadable for one that this release does not read."""
+    found = store.get(attempt_key(run_id))
+    return Attempt.from_json(found.body) if found else None
+
+
+def remove_attempt(store: ObjectStore, run_id: str) -> None:
+    """Remove the attempt of a run; one that does not exist is no error."""
+    store.delete(attempt_key(run_id))
+
+
+def runs_with_attempt(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
+    """Yield the ids of the runs that have an attempt, and when it was written."""
+    for page in store.list_keys(PREFIX):
+        yield from ((key.removeprefix(PREFIX).removesuffix(".json"), written) for key, written in page)

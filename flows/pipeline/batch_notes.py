@@ -1,0 +1,143 @@
+"""Batch notes: what a task holds. `batches/<task>/<n>.json` lists the uploads of one batch that the task received.
+
+A task writes the note before it works on the batch, and removes it when each upload has a receipt that is announced and
+recorded, or was given back. A task that dies leaves its note; another task takes it over and finishes what it could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from blocks.object_store import ObjectStore, StoredObject
+from flows.refinery.errors import TerminalError
+from lambda_trigger.message import UploadMessage
+
+NOTE_SCHEMA_VERSION = 1
+PREFIX = "batches/"
+
+
+class NoteUnreadable(TerminalError):
+    """An object under batches/ is not a batch note of a schema that this release reads."""
+
+
+class NotedUpload(BaseModel):
+    """One upload of a batch.
+
+    Attributes:
+        receive_count: how often its message had been delivered.
+        announced: whether its outcome was announced (flows/pipeline/announce.py).
+        recorded: whether Prefect shows its outcome.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    upload: UploadMessage
+    message_id: str
+    receive_count: int = 1
+    announced: bool = False
+    recorded: bool = False
+
+    @property
+    def run_id(self) -> str:
+        """Return the upload's run."""
+        return self.upload.run_id
+
+
+class BatchNote(BaseModel):
+    """What one batch of a task holds.
+
+    Attributes:
+        task: the task's id, unique among tasks.
+        number: counts the batches of the task.
+        log_group, log_stream: where the task logs; None where that is not known.
+        refining: the run that is being refined; None between two uploads.
+        at: when the batch was received, ISO 8601, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: int = Field(NOTE_SCHEMA_VERSION, alias="schema")
+    task: str
+    number: int
+    task_arn: str | None = None
+    execution_arn: str | None = None
+    log_group: str | None = None
+    log_stream: str | None = None
+    refining: str | None = None
+    uploads: tuple[NotedUpload, ...]
+    at: str
+
+    @property
+    def key(self) -> str:
+        """Return its key in the published bucket."""
+        return f"{PREFIX}{self.task}/{self.number}.json"
+
+    def with_uploads(self, uploads: Iterable[NotedUpload]) -> Self:
+        """Return the note with other uploads, none of which is being refined."""
+        return self.model_copy(update={"uploads": tuple(uploads), "refining": None})
+
+    def to_json(self) -> str:
+        """Serialise for S3."""
+        return self.model_dump_json(by_alias=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a note back.
+
+        Raises:
+            NoteUnreadable: names the field that is wrong.
+        """
+        try:
+            note = cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise NoteUnreadable(f"not a batch note: {where}: {first['msg']}") from error
+        if note.schema_version != NOTE_SCHEMA_VERSION:
+            raise NoteUnreadable(
+                f"the batch note has schema {note.schema_version}; this release reads schema {NOTE_SCHEMA_VERSION}"
+            )
+        return note
+
+
+class FoundNote(NamedTuple):
+    """A note as it is stored; `written` is when it was last written."""
+
+    note: BatchNote
+    stored: StoredObject
+    written: datetime
+
+
+def write_note(store: ObjectStore, note: BatchNote) -> None:
+    """Write a note of this task over its earlier state."""
+    store.put(note.key, note.to_json())
+
+
+def remove_note(store: ObjectStore, note: BatchNote) -> None:
+    """Remove a note; one that does not exist is no error."""
+    store.delete(note.key)
+
+
+def list_notes(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
+    """Yield the keys of all notes, and when each was last written."""
+    for page in store.list_keys(PREFIX):
+        yield from page
+
+
+def read_note(store: ObjectStore, key: str, written: datetime) -> FoundNote | None:
+    """Return the note that `list_notes` named; None when it was removed since.
+
+    Raises:
+        NoteUnreadable: it is not a note that this release reads.
+    """
+    stored = store.get(key)
+    return FoundNote(BatchNote.from_json(stored.body), stored, written) if stored else None
+
+
+def claim_note(store: ObjectStore, found: FoundNote, note: BatchNote) -> bool:
+    """Replace a dead task's note by `note`, which has the same key; return False when another task was first."""
+    return store.put_if_unchanged(note.key, note.to_json(), found.stored)
