@@ -81,7 +81,7 @@ def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain, alone: Upl
     assert flow_run["parameters"]["key"] == alone.key
     assert flow_run["parameters"]["version_id"] == alone.version_id
     assert {"orders", "upload", "published"} <= set(flow_run["tags"])
-    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("COMPLETED", "Published")
+    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("COMPLETED", "Completed")
     assert "good.csv" in flow_run["name"]
     assert alone.run_id[:8] in flow_run["name"]
 
@@ -134,8 +134,9 @@ def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
     assert receipt.outputs == ()
     (flow_run,) = chain.flow_runs(upload)
     assert flow_run["state"]["type"] == "FAILED"
-    assert flow_run["state"]["name"].startswith("Rejected: ")
-    assert flow_run["state"]["message"] == receipt.reason
+    assert flow_run["state"]["name"] == "Failed"
+    assert flow_run["state"]["message"].endswith(receipt.reason)
+    assert {"rejected", receipt.contract.dataset} <= set(flow_run["tags"])
 
 
 def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(
@@ -232,6 +233,6 @@ def test_a_task_that_dies_before_its_receipt_is_replaced_by_the_state_machine(ch
     assert receipt.chain.receive_count is not None
     assert receipt.chain.receive_count > 1
     (flow_run,) = chain.flow_runs(upload)
-    assert flow_run["state"]["name"] == "Published"
+    assert flow_run["state"]["name"] == "Completed"
     chain.settle()
     assert len([key for key in chain.keys("data/") if upload.run_id in key]) == 1

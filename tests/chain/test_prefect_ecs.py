@@ -28,7 +28,7 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
         run = chain.wait_for(lambda: chain.final(scheduled), "the run on ECS to end", 90)
     finally:
         _register(chain, "local")
-    assert run["state"]["name"] == "Published", run["state"]
+    assert run["state"]["name"] == "Completed", run["state"]
     assert ":task/" in run["infrastructure_pid"]
     receipt = chain.receipt(upload)
     assert (receipt.status, receipt.attempt) == (Status.PUBLISHED, 1)

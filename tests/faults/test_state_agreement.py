@@ -51,7 +51,7 @@ class ExpectedStory:
     execution: str = "SUCCEEDED"
     error: str | None = None
     receipt: Status = Status.PUBLISHED
-    flow_run: str | None = "Published"
+    flow_run: str | None = "Completed"
     first_exits: tuple[int | str, ...] = ()
     last_exit: int | None = 0
     first_reason: str | None = None
@@ -107,8 +107,7 @@ def _all_tell(chain: Chain, upload: UploadMessage, story: ExpectedStory) -> None
     if story.last_exit is not None:
         assert exits[-1] == story.last_exit
         assert receipt.chain.execution_arn == execution["executionArn"]
-    # A rejection names its reason behind a colon.
-    runs = [(run["state"]["name"].partition(":")[0], run["id"]) for run in chain.flow_runs(upload)]
+    runs = [(run["state"]["name"], run["id"]) for run in chain.flow_runs(upload)]
     assert runs == ([(story.flow_run, receipt.chain.flow_run_id)] if story.flow_run else [])
     assert receipt.observed is bool(story.flow_run)
 
@@ -207,27 +206,27 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], ExpectedStory]
         pytest.param(
             (_published, ExpectedStory()),
             id="published",
-            marks=fault("State agreement", "no fault: published", expected="SUCCEEDED, published, Published, exit 0"),
+            marks=fault("State agreement", "no fault: published", expected="SUCCEEDED, published, Completed, exit 0"),
         ),
         pytest.param(
-            (_rejected, ExpectedStory("FAILED", "DataRejected", Status.REJECTED, "Rejected")),
+            (_rejected, ExpectedStory("FAILED", "DataRejected", Status.REJECTED, "Failed")),
             id="rejected",
             marks=fault(
-                "State agreement", "no fault: rejected", expected="FAILED with DataRejected, rejected, Rejected, exit 0"
+                "State agreement", "no fault: rejected", expected="FAILED with DataRejected, rejected, Failed, exit 0"
             ),
         ),
         pytest.param(
             (_exit_1, ExpectedStory(first_exits=(1,))),
             id="exit 1",
             marks=fault(
-                "State agreement", "a task exits with 1", expected="SUCCEEDED, published, Published, exits 1 and 0"
+                "State agreement", "a task exits with 1", expected="SUCCEEDED, published, Completed, exits 1 and 0"
             ),
         ),
         pytest.param(
             (_killed, ExpectedStory(first_exits=(137,))),
             id="killed",
             marks=[
-                fault("State agreement", "a task is killed", expected="SUCCEEDED, published, Published, exits 137 … 0"),
+                fault("State agreement", "a task is killed", expected="SUCCEEDED, published, Completed, exits 137 … 0"),
                 fault(
                     "Queue and task",
                     "a task that dies inside the visibility timeout (the stranded message)",
@@ -264,7 +263,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], ExpectedStory]
             marks=fault(
                 "State agreement",
                 "a task never starts",
-                expected="SUCCEEDED, published, Published, no exit code and 0",
+                expected="SUCCEEDED, published, Completed, no exit code and 0",
             ),
         ),
         pytest.param(
@@ -281,7 +280,7 @@ _Row = tuple[Callable[[Chain, Path], UploadMessage], ExpectedStory]
                 fault(
                     "State agreement",
                     "RunTask throttled, then without capacity, then with `Failures` in the response",
-                    expected="launched at the fourth attempt: SUCCEEDED, published, Published, one task, exit 0",
+                    expected="launched at the fourth attempt: SUCCEEDED, published, Completed, one task, exit 0",
                 ),
             ],
         ),
