@@ -87,7 +87,7 @@ def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[Uplo
         sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
         assert chain.deliver({"Records": [{"eventName": "ObjectCreated:Put"}]})["error"]
         for upload in sent:
-            chain.ended(upload, 180)
+            chain.done(upload, 180)
         chain.settle()
     wait_for_the_last_lines(chain, "trigger", "dispatched", sent)
     wait_for_the_last_lines(chain, "task", "done", sent)
