@@ -217,7 +217,7 @@ def test_an_upload_outside_of_the_watched_prefix_changes_nothing(chain: Chain) -
     assert chain.keys("") == before
 
 
-def test_a_task_that_dies_before_its_receipt_is_replaced_by_the_state_machine(chain: Chain) -> None:
+def test_a_task_that_dies_before_its_receipt_is_replaced_by_its_drain(chain: Chain) -> None:
     chain.settle()
     upload = chain.upload("incoming/orders/orphan.csv", good_orders(3))
     run = chain.wait_for(lambda: next(iter(chain.flow_runs(upload)), None), "the flow run")
@@ -225,7 +225,7 @@ def test_a_task_that_dies_before_its_receipt_is_replaced_by_the_state_machine(ch
     assert chain.kill_tasks() == 1
     assert not chain.has_receipt(upload), "it was killed in time"
     receipt = chain.done(upload, seconds=180)
-    chain.wait_for(lambda: chain.final(run["id"])["state"]["type"] == "COMPLETED", "the flow run to end well")
+    chain.wait_for(lambda: chain.flow_run(run["id"])["state"]["type"] == "COMPLETED", "the flow run to end well")
     assert "CRASHED" in [state["type"] for state in chain.states_of(run["id"])], "Prefect keeps that it happened"
     assert receipt.chain.receive_count is not None
     assert receipt.chain.receive_count > 1
