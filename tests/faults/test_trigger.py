@@ -27,7 +27,7 @@ _AREA: Literal["Trigger"] = "Trigger"
 
 @pytest.fixture(scope="module", autouse=True)
 def busy_cluster(chain: Chain) -> Iterator[None]:
-    """Start the maximum number of tasks, which do nothing: drains launch none, and each test drains the queue itself."""
+    """Start the maximum number of tasks, which do nothing: drains launch none, each test drains the queue."""
     sleep = {"containerOverrides": [{"name": "drain", "command": ["sleep", "900"]}]}
     cluster = chain.outputs["ClusterArn"]
     started = [
