@@ -135,9 +135,7 @@ def outcome_message(receipt: Receipt) -> str:
 
 def state_message(receipt: Receipt, *, dry_run: bool = False) -> str:
     """Return the message of the flow run's final state, which the list of runs shows."""
-    rejected = receipt.status is Status.REJECTED
-    message = f"{outcome_name(receipt)}: {receipt.reason}" if rejected else outcome_message(receipt)
-    return f"Dry run, nothing was written: {message}" if dry_run else message
+    return f"Dry run, nothing was written: {outcome_message(receipt)}" if dry_run else outcome_message(receipt)
 
 
 def outcome_tags(receipt: Receipt) -> set[str]:

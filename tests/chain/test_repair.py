@@ -23,7 +23,7 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     dirty = chain.upload(
         "incoming/orders/repair-dirty.csv", orders(*lines[:3], order(4, unit_price="cheap"), *lines[4:])
     )
-    chain.ended(clean), chain.ended(dirty)
+    chain.done(clean), chain.done(dirty)
     before = chain.receipt(dirty)
     assert before.rows.quarantined_total == 1
     quarantine = chain.quarantined(before).assign(unit_price="9.50")

@@ -125,7 +125,7 @@ def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() ->
     receipt = receipt_of(upload(), published=False)
     assert outcome_name(receipt) == "Rejected: empty"
     assert outcome_message(receipt) == "the file is empty"
-    assert state_message(receipt) == "Rejected: empty: the file is empty"
+    assert state_message(receipt) == "the file is empty"
     assert outcome_tags(receipt) == {"orders", "rejected"}
     assert "press Retry" in upload_summary(receipt, ConsoleLinks(None, "published"))
 
