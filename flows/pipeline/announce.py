@@ -72,7 +72,7 @@ class OutcomeError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeNotice:
-    """The outcome of one upload, as its event tells it.
+    """The outcome of one upload, as its event reports it.
 
     Attributes:
         attempt: 0 for the upload itself, n for its n-th forced re-run.
@@ -185,7 +185,9 @@ def _metrics(notices: Sequence[OutcomeNotice]) -> dict[str, int | list[float]]:
         "RowsPublished": sum(count.published for count in rows),
         "RowsQuarantined": sum(count.quarantined for count in rows),
     }
-    happened = {name: count for name, count in counts.items() if count}  # CloudWatch bills a metric that only says 0
+    happened = {
+        name: count for name, count in counts.items() if count
+    }  # CloudWatch bills also a metric that is always 0
     return {**happened, **({"SecondsFromUploadToReceipt": waited} if waited else {})}
 
 

@@ -1,4 +1,4 @@
-"""Events reach the bus in as few calls as EventBridge allows, and each one that was refused says why."""
+"""Events reach the bus in as few calls as EventBridge allows, and each refusal comes with its reason."""
 
 from __future__ import annotations
 
