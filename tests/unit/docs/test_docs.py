@@ -335,7 +335,7 @@ def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> It
 
 
 def test_the_demo_prints_the_output_in_the_readme(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
-    printed = []
+    printed: list[str] = []
     for sample in SAMPLES:
         path = tmp_path / sample.file_name
         sample.write(path)

@@ -47,7 +47,7 @@ class Stack:
     def finish(self, message: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
         source = Source(bucket="landing", key=message.key, version_id="1", etag="e", size_bytes=1)
         receipt = Receipt(
-            schema=1,
+            schema_version=1,
             status=status,
             run_id=message.run_id,
             attempt=message.attempt,
