@@ -1,7 +1,7 @@
 """Batch notes: what a task holds. `batches/<task>/<n>.json` lists the uploads of one batch that the task received.
 
 A task writes the note before it works on the batch, and removes it when each upload has a receipt that is announced and
-recorded, or was returned. A task that dies leaves its note; another task takes it over and finishes what it could.
+recorded, or its message was returned. A task that dies leaves its note: another task takes it over, and finishes it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from deployment.local.pipeline import WORK_POOL
+from flows.pipeline.receipt import Status
 from lambda_trigger.message import UploadMessage
 from tests.browser.control_room import ControlRoom
 from tests.chain.chain import Chain
@@ -19,7 +20,7 @@ _ENDS_MS = 60_000
 def published(chain: Chain) -> UploadMessage:
     """Upload a file of which two rows are quarantined and the others published."""
     upload = chain.upload("incoming/orders/seen.csv", dirty_orders())
-    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    assert chain.done(upload).status is Status.PUBLISHED
     return upload
 
 
@@ -27,7 +28,7 @@ def published(chain: Chain) -> UploadMessage:
 def rejected(chain: Chain) -> UploadMessage:
     """Upload a file that cannot be published."""
     upload = chain.upload("incoming/orders/refused.csv", b"")
-    assert chain.ended(upload)["status"] == "FAILED"
+    assert chain.done(upload).status is Status.REJECTED
     return upload
 
 

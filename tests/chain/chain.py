@@ -17,7 +17,6 @@ from urllib.parse import quote_plus
 
 import httpx
 import pandas as pd
-from botocore.exceptions import ClientError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.prefect_names import PrefectNames
@@ -31,6 +30,7 @@ from deployment.local.processes import ProcessRecord
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.registration import apply_limits
 from deployment.project_commands import CommandFailed
+from flows.pipeline.attempts import Attempt, attempt_key
 from flows.pipeline.receipt import Receipt, receipt_key
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
@@ -137,8 +137,10 @@ class Chain:
             self.s3.delete_object(Bucket=self.outputs["PublishedBucket"], Key=output.key)
 
     def sweep(self) -> None:
-        """Run the sweep once: start a task if messages are waiting and no task drains the queue."""
-        self.step_functions.start_execution(stateMachineArn=self.outputs["SweepStateMachineArn"], input="{}")
+        """Start a drain as the schedule does: it launches a task if messages are waiting and too few tasks run."""
+        self.step_functions.start_execution(
+            stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps({"source": "schedule"})
+        )
 
     def settle(self) -> None:
         """Wait until no work is left, sweeping up remaining duplicates."""
@@ -150,9 +152,9 @@ class Chain:
             if messages["waiting"] and not self.tasks():
                 self.sweep()
                 self.wait_for(lambda: self.tasks() or self.queue_is_empty(), "the sweep to start a task", 20)
-            return not any(messages.values())
+            return not any(messages.values()) and not self.drains("RUNNING")
 
-        self.wait_for(at_rest, "the chain to come to rest", 180)
+        self.wait_for(at_rest, "the chain to come to rest", 240)
 
     def run_by_hand(self, deployment: str = UPLOAD_DEPLOYMENT, /, **parameters: object) -> dict[str, Any]:
         """Start a deployment as a person does, wait for its end, and return the flow run."""
@@ -189,27 +191,39 @@ class Chain:
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    def execution(self, upload: UploadMessage) -> dict[str, Any] | None:
-        """Return the upload's execution as Step Functions describes it; None if there is none."""
-        arn = self.outputs["StateMachineArn"].replace(":stateMachine:", ":execution:")
-        try:
-            described: dict[str, Any] = self.step_functions.describe_execution(
-                executionArn=f"{arn}:{upload.execution_name}"
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ExecutionDoesNotExist":
+    def drains(self, status: str = "") -> list[dict[str, Any]]:
+        """Return the drains of the queue as Step Functions describes them, the newest first.
+
+        Args:
+            status: only those with this status, such as RUNNING.
+        """
+        pages = self.step_functions.get_paginator("list_executions").paginate(
+            stateMachineArn=self.outputs["StateMachineArn"], **({"statusFilter": status} if status else {})
+        )
+        return [
+            self.step_functions.describe_execution(executionArn=execution["executionArn"])
+            for page in pages
+            for execution in page["executions"]
+        ]
+
+    def done(self, upload: UploadMessage, seconds: float = END_SECONDS) -> Receipt:
+        """Wait until the upload has its receipt, no matter which task wrote it, and return it."""
+
+        def look() -> Receipt | None:
+            if not self.has_receipt(upload):
                 return None
-            raise
-        return described
+            receipt = self.receipt(upload)
+            return receipt if receipt.attempt >= upload.attempt else None
 
-    def ended(self, upload: UploadMessage, seconds: float = END_SECONDS) -> dict[str, Any]:
-        """Wait until the upload's execution has ended, and return it."""
+        return self.wait_for(look, f"the receipt of {upload.key}", seconds)
 
-        def look() -> dict[str, Any] | None:
-            execution = self.execution(upload)
-            return execution if execution and execution["status"] != "RUNNING" else None
-
-        return self.wait_for(look, f"the execution of {upload.key} to end", seconds)
+    def attempt(self, upload: UploadMessage) -> Attempt | None:
+        """Return the last failed try at an upload; None if there is none."""
+        key = attempt_key(upload.run_id)
+        if key not in self.keys(key):
+            return None
+        body = self.s3.get_object(Bucket=self.outputs["PublishedBucket"], Key=key)["Body"]
+        return Attempt.from_json(body.read())
 
     def receipt(self, upload: UploadMessage) -> Receipt:
         """Return the upload's receipt."""
@@ -218,7 +232,8 @@ class Chain:
 
     def has_receipt(self, upload: UploadMessage) -> bool:
         """Return whether the upload has a receipt."""
-        return receipt_key(upload.run_id) in self.keys("receipts/")
+        key = receipt_key(upload.run_id)
+        return key in self.keys(key)
 
     def keys(self, prefix: str) -> list[str]:
         """Return every key of the published bucket under `prefix`."""

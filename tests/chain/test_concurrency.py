@@ -88,8 +88,7 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_i
             chain.wait_for(lambda: sum(is_waiting(chain, upload) for upload in burst) >= 2, "uploads to wait", 120)
             assert not any(chain.has_receipt(upload) for upload in burst)
         for upload in burst:
-            assert chain.ended(upload, 180)["status"] == "SUCCEEDED"
-            assert chain.receipt(upload).observed
+            assert chain.done(upload, 180).observed
     times = sorted(worked(chain, upload) for upload in burst)
     assert all(end <= next_start for (_, end), (next_start, _) in pairwise(times))
     chain.wait_for(lambda: limits(chain)[LIMIT]["active_slots"] == 0, "the last slot to be returned")

@@ -51,7 +51,7 @@ def test_a_large_file_is_published_whole(chain: Chain, size_mib: int, make: Call
     body = make(size_mib)
     assert len(body) >= size_mib * MIB * 0.98
     upload = chain.upload(f"incoming/large/{size_mib}.{name}", body)
-    assert chain.ended(upload, seconds=max(90, size_mib))["status"] == "SUCCEEDED", chain.execution(upload)
+    assert chain.done(upload, seconds=max(90, size_mib)).status is Status.PUBLISHED
     receipt = chain.receipt(upload)
     assert receipt.status is Status.PUBLISHED
     assert receipt.source.size_bytes == len(body)

@@ -87,7 +87,7 @@ def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[Uplo
         sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
         assert chain.deliver({"Records": [{"eventName": "ObjectCreated:Put"}]})["error"]
         for upload in sent:
-            chain.ended(upload, 180)
+            chain.done(upload, 180)
         chain.settle()
     wait_for_the_last_lines(chain, "trigger", "dispatched", sent)
     wait_for_the_last_lines(chain, "task", "done", sent)
@@ -142,12 +142,20 @@ def test_prefect_shows_no_value_of_the_data(chain: Chain, what: str) -> None:
     assert SECRET not in shown
 
 
-def test_no_history_of_an_execution_holds_a_value_of_the_data(chain: Chain, uploads: list[UploadMessage]) -> None:
-    for upload in uploads:
-        execution = chain.execution(upload)
-        assert execution is not None
-        events = chain.step_functions.get_execution_history(executionArn=execution["executionArn"])["events"]
-        assert SECRET not in json.dumps([execution, events], default=str)
+@pytest.mark.usefixtures("uploads")
+def test_no_history_of_a_drain_holds_a_value_of_the_data(chain: Chain) -> None:
+    drains = chain.drains()
+    assert drains
+    for drain in drains:
+        events = chain.step_functions.get_execution_history(executionArn=drain["executionArn"])["events"]
+        assert SECRET not in json.dumps([drain, events], default=str)
+
+
+@pytest.mark.usefixtures("uploads")
+def test_no_attempt_and_no_batch_note_holds_a_value_of_the_data(chain: Chain) -> None:
+    for key in [*chain.keys("attempts/"), *chain.keys("batches/")]:
+        body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=key)["Body"].read()
+        assert SECRET.encode() not in body
 
 
 def test_no_receipt_holds_a_value_of_a_row(chain: Chain, uploads: list[UploadMessage]) -> None:

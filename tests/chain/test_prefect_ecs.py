@@ -17,7 +17,7 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
     """The worker asks ECS for a task with the run's command; no other task definition comes to be."""
     definitions = chain.ecs.list_task_definitions()["taskDefinitionArns"]
     upload = chain.upload("incoming/orders/by-ecs.csv", good_orders(3))
-    chain.ended(upload)
+    chain.done(upload)
     try:
         _register(chain, "ecs")
         scheduled = chain.schedule(key=upload.key, version_id=upload.version_id, force=True)
@@ -28,7 +28,7 @@ def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Cha
         run = chain.wait_for(lambda: chain.final(scheduled), "the run on ECS to end", 90)
     finally:
         _register(chain, "local")
-    assert run["state"]["name"] == "Published", run["state"]
+    assert run["state"]["name"] == "Completed", run["state"]
     assert ":task/" in run["infrastructure_pid"]
     receipt = chain.receipt(upload)
     assert (receipt.status, receipt.attempt) == (Status.PUBLISHED, 1)

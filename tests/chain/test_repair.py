@@ -23,7 +23,7 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     dirty = chain.upload(
         "incoming/orders/repair-dirty.csv", orders(*lines[:3], order(4, unit_price="cheap"), *lines[4:])
     )
-    chain.ended(clean), chain.ended(dirty)
+    chain.done(clean), chain.done(dirty)
     before = chain.receipt(dirty)
     assert before.rows.quarantined_total == 1
     quarantine = chain.quarantined(before).assign(unit_price="9.50")
@@ -38,7 +38,7 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     pd.testing.assert_frame_equal(chain.published(repaired), chain.published(chain.receipt(clean)))
 
     (run,) = chain.flow_runs(repaired)
-    assert (run["state_name"], run["id"]) == ("Published", repaired.chain.flow_run_id)
+    assert (run["state_name"], run["id"]) == ("Completed", repaired.chain.flow_run_id)
     assert {"repair", "orders", "published"} <= set(run["tags"])
 
     # The first page was written by the task, with no more than its role allows; the second by the command.

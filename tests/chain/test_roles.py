@@ -26,7 +26,7 @@ def test_a_run_by_hand_is_refused_what_the_task_role_may_not_do(chain: Chain) ->
     assert "AwsRefused" in run["state"]["message"] or "AccessDenied" in run["state"]["message"], run["state"]
     assert ("TaskRole", "s3:GetObjectVersion", False) in _decisions(chain, upload.key)
     run = _ended(chain, chain.schedule(key=upload.key, dataset="orders"))
-    assert run["state"]["name"] == "Published"
+    assert run["state"]["name"] == "Completed"
     assert chain.receipt(upload).rows.published == 2
 
 

@@ -38,6 +38,8 @@ from tests.restart import restart_emulator
 VISIBILITY_SECONDS = 10  # the least that the settings allow
 _PRELOADED = ["tests.faults.saboteur", "tests.faults.warm"]
 _TASK_QUEUE_ACTIONS = [
+    "sqs:GetQueueAttributes",
+    "sqs:SendMessage",
     "sqs:ReceiveMessage",
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
@@ -126,7 +128,7 @@ class Case:
             "HOME": str(home),
             "TMPDIR": str(home / "tmp"),
             "SLUICE_QUEUE_URL": self.queue_url,
-            "SLUICE_RUN_ID": self.upload.run_id,
+            "SLUICE_DEAD_LETTER_QUEUE_URL": self.dead_letter_url,
             **as_variable(plan),
             **(environment or {}),
         }
@@ -312,7 +314,6 @@ class Bench:
             **self.credentials_of(self.task_role),
             "SLUICE_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
             "SLUICE_RECEIVE_WAIT_SECONDS": "1",
-            "SLUICE_IDLE_SECONDS": "1",
             "SLUICE_RETRY_DELAY_SECONDS": "0",
         }
 

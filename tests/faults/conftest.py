@@ -17,8 +17,7 @@ def chain() -> Iterator[Chain]:
         task_seconds=60,
         SweepState="DISABLED",
         VisibilityTimeoutSeconds=str(VISIBILITY_SECONDS),
-        RetryWaitSeconds="20",
-        LookAgainSeconds="5",
+        RetryDelaySeconds="5",
     ) as started:
         started.s3.put_bucket_notification_configuration(
             Bucket=started.outputs["LandingBucket"], NotificationConfiguration={}

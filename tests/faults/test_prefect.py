@@ -146,7 +146,7 @@ def test_a_slow_server_shows_the_run_all_the_same(bench: Bench) -> None:
         gateway.delay_seconds = 0.2
         assert case.work(environment={"PREFECT_API_URL": gateway.url}).exit_code == 0
     assert case.kept_promises().observed is True
-    assert _flow_run(case)["state"]["name"] == "Published"
+    assert _flow_run(case)["state"]["name"] == "Completed"
 
 
 @fault(
@@ -190,7 +190,7 @@ def test_a_cancelled_flow_run_does_not_lose_its_upload(bench: Bench) -> None:
     gate.touch()
     assert worker.ended().exit_code == 0
     case.kept_promises()
-    assert _flow_run(case)["state"]["name"] == "Published"
+    assert _flow_run(case)["state"]["name"] == "Completed"
 
 
 @fault(
@@ -215,7 +215,7 @@ def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> 
     # The pool's worker may begin a run that the chain has just finished: it finds the receipt, and ends likewise.
     chain.wait_for(lambda: _at_rest(case), "nobody to be at work any more", 90)
     case.kept_promises()
-    assert _flow_run(case)["state"]["name"] == "Published"
+    assert _flow_run(case)["state"]["name"] == "Completed"
 
 
 def _at_rest(case: Case) -> bool:

@@ -44,8 +44,7 @@ def settled(chain: Chain) -> None:
 def published(chain: Chain) -> UploadMessage:
     """Return an upload that a container has published."""
     upload = chain.upload("incoming/orders/contained.csv", good_orders(7))
-    execution = chain.ended(upload, _SECONDS)
-    assert execution["status"] == "SUCCEEDED", execution
+    assert chain.done(upload, _SECONDS).status is Status.PUBLISHED
     settled(chain)
     return upload
 
@@ -137,11 +136,10 @@ def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publish
     assert released
     assert all(released)
     assert not chain.has_receipt(upload)
-    assert [key for key in chain.keys("") if upload.run_id in key] == []
+    assert _outputs_of(chain, upload) == []
     second = at_work(chain, engine, but_not=first)  # long before the message would have come back by itself
     engine("exec", container_of(engine, second), "touch", "/tmp/gate")  # noqa: S108
-    assert chain.ended(upload, _SECONDS)["status"] == "SUCCEEDED"
-    receipt = chain.receipt(upload)
+    receipt = chain.done(upload, _SECONDS)
     assert (receipt.rows.published, receipt.chain.task_arn, receipt.chain.receive_count) == (3, second, 2)
     settled(chain)
 
@@ -173,18 +171,24 @@ def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None
 # --- out of memory ----------------------------------------------------------------------------------------------
 
 
-def test_a_task_that_outgrows_its_memory_is_killed_and_the_run_ends_as_promised(
+def test_an_upload_that_outgrows_two_tasks_memory_is_given_up_and_says_how_much_to_give(
     chain: Chain, published: UploadMessage
 ) -> None:
-    """Each attempt ends with 137 and leaves nothing; after the last one the run fails with NoReceipt and the message is
-    kept."""
+    """Each task ends with 137 and leaves no output; after the second one the message rests in the dead-letter queue."""
     before = set(tasks(chain, "STOPPED"))
     upload = chain.upload("incoming/hungry/large.csv", good_orders(3))
-    execution = chain.ended(upload, _SECONDS)
-    assert (execution["status"], execution["error"]) == ("FAILED", "NoReceipt"), execution
+    chain.wait_for(lambda: sum(chain.messages("DeadLetterQueueUrl").values()) == 1, "the dead letter", _SECONDS)
+    settled(chain)
     attempts = [task for arn, task in tasks(chain, "STOPPED").items() if arn not in before]
     codes = [container["exitCode"] for task in attempts for container in task["containers"]]
     assert codes.count(_KILLED) == 2, codes
     assert not chain.has_receipt(upload)
-    assert [key for key in chain.keys("") if upload.run_id in key] == []
-    chain.wait_for(lambda: sum(chain.messages("DeadLetterQueueUrl").values()) == 1, "the dead letter", _SECONDS)
+    assert _outputs_of(chain, upload) == []
+    attempt = chain.attempt(upload)
+    assert attempt is not None
+    assert (attempt.memory_kills, attempt.given_up) == (2, True)
+
+
+def _outputs_of(chain: Chain, upload: UploadMessage) -> list[str]:
+    """Return what was written for an upload, besides its last failed try."""
+    return [key for key in chain.keys("") if upload.run_id in key and not key.startswith("attempts/")]

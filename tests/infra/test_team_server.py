@@ -12,6 +12,7 @@ import pytest
 from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.local.pipeline import AUTH_SECRET, STACK_NAME
 from deployment.local.prefect_server import ServerOptions
+from flows.pipeline.receipt import Status
 from tests.chain.chain import Chain, running_chain
 from tests.chain.files import dirty_orders, good_orders
 from tests.infra.postgresql import programs, running_postgresql
@@ -41,7 +42,7 @@ def task_log(chain: Chain) -> list[dict[str, Any]]:
 
 def test_an_upload_is_reported_to_a_server_on_postgresql_with_a_password(chain: Chain) -> None:
     upload = chain.upload("incoming/orders/monday.csv", dirty_orders())
-    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    assert chain.done(upload).status is Status.PUBLISHED
     receipt = chain.receipt(upload)
     assert receipt.observed
     (flow_run,) = chain.flow_runs(upload)
@@ -79,7 +80,7 @@ def test_a_task_without_the_right_password_publishes_all_the_same_and_says_so(ch
         )
     seen = len(task_log(chain))
     upload = chain.upload(f"incoming/orders/unobserved-{len(auth_string)}.csv", good_orders(3))
-    assert chain.ended(upload)["status"] == "SUCCEEDED"
+    assert chain.done(upload).status is Status.PUBLISHED
     receipt = chain.receipt(upload)
     assert not receipt.observed
     assert chain.flow_runs(upload) == []
