@@ -121,7 +121,7 @@ def outcome_name(receipt: Receipt) -> str:
 
 
 def outcome_message(receipt: Receipt) -> str:
-    """Return what became of the rows, or why the file was rejected."""
+    """Return where the rows went, or why the file was rejected."""
     if receipt.status is Status.REJECTED:
         return receipt.reason
     rows = receipt.rows
