@@ -87,6 +87,9 @@ class PipelineSettings(BaseModel):
     state_machine_arn: str = Field(
         "", description="The state machine that runs a task for each upload; only the reconcile flow needs it."
     )
+    dataset_metrics: bool = Field(
+        False, description="Whether CloudWatch's metrics are also kept for each dataset, which costs more."
+    )
     contracts_folder: Path | None = Field(
         None, description="The folder with one subfolder for each dataset; empty: the one that comes with the code."
     )

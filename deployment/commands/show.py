@@ -99,8 +99,6 @@ def details_of(receipt: Receipt) -> list[str]:
     lines += [f"quarantined {count:,}: {rule}" for rule, count in receipt.rows.quarantined.items()]
     if not receipt.reasons:
         lines += [f"dropped {count:,}: {step}" for step, count in receipt.rows.dropped.items()]
-    if not receipt.observed:
-        lines.append("Prefect was unavailable: no flow run shows this upload")
     return lines
 
 

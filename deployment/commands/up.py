@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from datetime import datetime
 
 from rich.console import Console
 
 from deployment.commands import visible_line
 from deployment.commands.show import details_of, print_unreadable, rows_of, shown_steps
-from deployment.commands.uploads import Uploads
+from deployment.commands.uploads import Uploads, reason_of
 from deployment.local.cloud import LocalCloud
 from deployment.local.endpoints import Endpoints
 from deployment.local.pipeline import WORK_POOL, settings_of
@@ -50,17 +51,25 @@ def _greet(console: Console, cloud: Endpoints) -> None:
 
 
 def _watch(console: Console, cloud: LocalCloud) -> None:
-    """Print a line for every new receipt; raise when a process died."""
+    """Print a line for every new receipt and every failed attempt; raise when a process died."""
     uploads = Uploads(cloud.endpoints)
-    seen = set(uploads.runs_with_receipt())
+    receipts, attempts = uploads.runs_with_receipt(), uploads.runs_with_attempt()
     while True:
         cloud.check()
-        new = [run_id for run_id in uploads.runs_with_receipt() if run_id not in seen]
-        seen.update(new)
-        for receipt in uploads.receipts(reversed(new[:_NEWS_SHOWN])):
+        receipts_before, attempts_before = receipts, attempts
+        receipts, attempts = uploads.runs_with_receipt(), uploads.runs_with_attempt()
+        for attempt in uploads.attempts(_news(attempts_before, attempts)):
+            state = "failed" if attempt.given_up else "retrying"
+            console.out(f"{state:<9}  {visible_line(attempt.upload.key)}  {reason_of(attempt)}")
+        for receipt in uploads.receipts(_news(receipts_before, receipts)):
             reasons = "; ".join(details_of(receipt)[:3])
             console.out(
                 f"{receipt.status:<9}  {visible_line(receipt.source.key)}  {rows_of(receipt)}  {reasons}".rstrip()
             )
         print_unreadable(console, uploads)
         time.sleep(_LOOK_SECONDS)
+
+
+def _news(before: dict[str, datetime], now: dict[str, datetime]) -> list[str]:
+    """Return the newest runs that were written since, the oldest of them first."""
+    return [run_id for run_id, written in now.items() if before.get(run_id) != written][_NEWS_SHOWN - 1 :: -1]

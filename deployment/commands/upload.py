@@ -53,6 +53,8 @@ def upload(
         in_time = uploads.follow([followed], deadline_seconds=deadline_seconds, on_look=on_look)
     if not in_time:
         console.print(f"Not finished after {deadline_seconds:.0f} seconds; processing continues. See: sluice status")
+        if followed.note:
+            console.out(followed.note)
         return False
     print_outcomes(console, cloud, [followed])
     return followed.stage is UploadState.PUBLISHED

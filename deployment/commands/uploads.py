@@ -1,25 +1,32 @@
-"""Uploads files to a deployed stack and tracks them until their receipts."""
+"""Uploads files to a deployed stack and tracks them until their receipts.
+
+What is known of an upload is in S3: its receipt, its last failed attempt, and the batch note of the task that holds it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-import httpx
-
+from blocks.aws_errors import explaining_aws_errors
+from blocks.object_store import ObjectStore
 from deployment.deployed_stack import DeployedStack
+from flows.pipeline.attempts import Attempt, AttemptUnreadable, attempt_key, read_attempt, runs_with_attempt
+from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
-from flows.refinery.errors import SluiceError, TerminalError
-from lambda_trigger.message import MessageUnreadable, UploadMessage
+from flows.refinery.errors import TerminalError
+from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
 _RECEIPTS = "receipts/"
-_PREFECT_TIMEOUT_SECONDS = 3
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")  # reached without the user's proxy, if any
+_READS_AT_ONCE = 8
+_NEWEST_NOTES = 100  # a note of an upload that is followed is among the newest
 # docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
 _MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
@@ -53,9 +60,8 @@ class TrackedUpload:
         started: when it was uploaded, on the monotonic clock.
         stage: its state; it only advances.
         receipt: its receipt, once it exists.
-        execution_status: its execution's status in Step Functions; None until it exists.
-        problem: why it failed without a receipt.
-        note: shown while it is processed.
+        problem: why it was given up, or why its receipt cannot be read.
+        note: why the last attempt failed, while others follow.
         ended: when it ended, on the monotonic clock.
     """
 
@@ -64,15 +70,14 @@ class TrackedUpload:
     started: float = field(default_factory=time.monotonic)
     stage: UploadState = UploadState.UPLOADED
     receipt: Receipt | None = None
-    execution_status: str | None = None
     problem: str = ""
     note: str = ""
     ended: float | None = None
 
     @property
     def done(self) -> bool:
-        """Return whether its execution has ended, and its receipt, if any, was read."""
-        return self.stage in _ENDINGS and self.execution_status not in (None, "RUNNING")
+        """Return whether it has an outcome, or was given up."""
+        return self.stage in _ENDINGS
 
     @property
     def seconds(self) -> float:
@@ -87,13 +92,26 @@ class TrackedUpload:
                 self.ended = time.monotonic()
 
 
+class QueueLengths(NamedTuple):
+    """Numbers of messages, approximate: SQS's counts may lag by a minute."""
+
+    waiting: int
+    being_worked_on: int
+    given_up: int
+
+
 class Uploads:
-    """Uploads to one stack, and reads its progress and results."""
+    """Uploads to one stack, and reads its progress and results.
+
+    Attributes:
+        unreadable: what could not be read so far, by address, and why.
+    """
 
     def __init__(self, cloud: DeployedStack) -> None:
         self._cloud = cloud
-        self.unreadable: dict[str, str] = {}  # what could not be read so far, by address, and why
-        self._s3, self._states = cloud.client("s3"), cloud.client("stepfunctions")
+        self.unreadable: dict[str, str] = {}
+        self._s3, self._sqs = cloud.client("s3"), cloud.client("sqs")
+        self.store = ObjectStore(cloud.outputs["LandingBucket"], cloud.outputs["PublishedBucket"], client=self._s3)
 
     def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
         """Upload a file.
@@ -105,7 +123,7 @@ class Uploads:
         size_bytes = _size_of(path)
         started = time.monotonic()
         try:
-            with path.open("rb") as body:
+            with path.open("rb") as body, explaining_aws_errors(f"uploading to s3://{bucket}/{key}"):
                 answer = self._s3.put_object(Bucket=bucket, Key=key, Body=body)
         except OSError as error:
             raise FileUnusable(f"{path} cannot be read: {error.strerror}") from error
@@ -121,24 +139,39 @@ class Uploads:
     def look(self, uploads: Iterable[TrackedUpload]) -> None:
         """Update the state of the unfinished uploads."""
         unfinished = [upload for upload in uploads if not upload.done]
-        runs = self._prefect_runs([upload.message.run_id for upload in unfinished])
+        if not unfinished:
+            return
+        held = read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run
+        queue = self.queue_lengths()
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            list(pool.map(self._look_for_outcome, unfinished))
         for upload in unfinished:
-            self._look_at_execution(upload)
-            state_type = runs.get(upload.message.run_id, "")
-            if state_type == "RUNNING":
+            if upload.message.run_id in held:
                 upload.reach(UploadState.RUNNING)
-            # A flow run that failed without a receipt is not final: the message is delivered again.
-            upload.note = "an attempt failed; retrying" if state_type in ("FAILED", "CRASHED") else ""
-            try:
-                upload.receipt = upload.receipt or self.receipt(upload.message.run_id)
-            except ReceiptUnreadable as error:
-                upload.problem = str(error)
-            if upload.receipt is not None:
-                upload.note = ""
-                published = upload.receipt.status is Status.PUBLISHED
-                upload.reach(UploadState.PUBLISHED if published else UploadState.REJECTED)
-            elif upload.execution_status in ("FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"):
-                upload.reach(UploadState.FAILED)
+            elif queue.waiting or queue.being_worked_on:
+                upload.reach(UploadState.QUEUED)
+
+    def _look_for_outcome(self, upload: TrackedUpload) -> None:
+        run_id = upload.message.run_id
+        try:
+            upload.receipt = self.receipt(run_id)
+            attempt = None if upload.receipt else read_attempt(self.store, run_id)
+        except ReceiptUnreadable as error:
+            upload.problem = str(error)
+            upload.reach(UploadState.FAILED)
+            return
+        except AttemptUnreadable as error:
+            upload.note = f"an attempt failed; {error}"
+            return
+        if upload.receipt is not None:
+            upload.note = ""
+            published = upload.receipt.status is Status.PUBLISHED
+            upload.reach(UploadState.PUBLISHED if published else UploadState.REJECTED)
+        elif attempt is not None and attempt.given_up:
+            upload.note, upload.problem = "", reason_of(attempt)
+            upload.reach(UploadState.FAILED)
+        elif attempt is not None:
+            upload.note = f"an attempt failed: {reason_of(attempt)}; retrying"
 
     def follow(
         self, uploads: list[TrackedUpload], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
@@ -156,86 +189,69 @@ class Uploads:
 
     def receipt(self, run_id: str) -> Receipt | None:
         """Return the receipt of a run; None if there is none yet."""
-        try:
-            answer = self._s3.get_object(Bucket=self._cloud.outputs["PublishedBucket"], Key=receipt_key(run_id))
-        except self._s3.exceptions.NoSuchKey:
-            return None
-        return Receipt.from_json(answer["Body"].read())
+        found = self.store.get(receipt_key(run_id))
+        return Receipt.from_json(found.body) if found else None
 
-    def runs_with_receipt(self) -> list[str]:
-        """Return the ids of all runs that have a receipt, newest first."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self._cloud.outputs["PublishedBucket"], Prefix=_RECEIPTS
-        )
-        listed = [entry for page in pages for entry in page.get("Contents", [])]
-        listed.sort(key=lambda entry: entry["LastModified"], reverse=True)
-        return [entry["Key"].removeprefix(_RECEIPTS).removesuffix(".json") for entry in listed]
+    def runs_with_receipt(self) -> dict[str, datetime]:
+        """Return the ids of all runs that have a receipt, and when it was written, the newest first."""
+        listed = [one for page in self.store.list_keys(_RECEIPTS) for one in page]
+        listed.sort(key=lambda one: one[1], reverse=True)
+        return {key.removeprefix(_RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
         """Return the receipts of these runs, without those that have none or an unreadable one."""
-        for run_id in run_ids:
-            try:
-                receipt = self.receipt(run_id)
-            except ReceiptUnreadable as error:
-                self.unreadable[f"s3://{self._cloud.outputs['PublishedBucket']}/{receipt_key(run_id)}"] = str(error)
-                continue
-            if receipt is not None:
-                yield receipt
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            yield from filter(None, pool.map(self._readable_receipt, run_ids))
 
-    def queue_lengths(self) -> dict[str, int]:
+    def _readable_receipt(self, run_id: str) -> Receipt | None:
+        try:
+            return self.receipt(run_id)
+        except ReceiptUnreadable as error:
+            self.unreadable[self._address(receipt_key(run_id))] = str(error)
+            return None
+
+    def held(self) -> HeldUploads:
+        """Return what tasks hold, or held when they died."""
+        held = read_held_uploads(self.store)
+        self.unreadable |= {self._address(key): reason for key, reason in held.unreadable.items()}
+        return held
+
+    def runs_with_attempt(self) -> dict[str, datetime]:
+        """Return the ids of all runs with a failed attempt, and when it was written, the newest first."""
+        return dict(sorted(runs_with_attempt(self.store), key=lambda one: one[1], reverse=True))
+
+    def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
+        """Return the last failed attempts of these runs, without those that have none or an unreadable one."""
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            yield from filter(None, pool.map(self._readable_attempt, run_ids))
+
+    def _readable_attempt(self, run_id: str) -> Attempt | None:
+        try:
+            return read_attempt(self.store, run_id)
+        except AttemptUnreadable as error:
+            self.unreadable[self._address(attempt_key(run_id))] = str(error)
+            return None
+
+    def queue_lengths(self) -> QueueLengths:
         """Return how many messages wait, are being processed, and are in the dead-letter queue."""
-        sqs = self._cloud.client("sqs")
+        waiting, delayed = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed"
+        not_visible = "ApproximateNumberOfMessagesNotVisible"
+        queue = self._counts("QueueUrl", waiting, not_visible, delayed)
+        dead = self._counts("DeadLetterQueueUrl", waiting, not_visible)
+        return QueueLengths(queue[waiting] + queue[delayed], queue[not_visible], sum(dead.values()))
 
-        def count(queue: str, name: str) -> int:
-            answer = sqs.get_queue_attributes(QueueUrl=self._cloud.outputs[queue], AttributeNames=[name])
-            return int(answer["Attributes"][name])
+    def _counts(self, queue: str, *names: str) -> dict[str, int]:
+        with explaining_aws_errors("counting the messages"):
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._cloud.outputs[queue], AttributeNames=list(names))
+        return {name: int(answer["Attributes"].get(name, 0)) for name in names}
 
-        return {
-            "waiting": count("QueueUrl", "ApproximateNumberOfMessages"),
-            "being_worked_on": count("QueueUrl", "ApproximateNumberOfMessagesNotVisible"),
-            "given_up": count("DeadLetterQueueUrl", "ApproximateNumberOfMessages"),
-        }
+    def _address(self, key: str) -> str:
+        return f"s3://{self._cloud.outputs['PublishedBucket']}/{key}"
 
-    def running(self) -> Iterator[UploadMessage]:
-        """Return the uploads with running executions, without executions that somebody started with other input."""
-        pages = self._states.get_paginator("list_executions").paginate(
-            stateMachineArn=self._cloud.outputs["StateMachineArn"], statusFilter="RUNNING"
-        )
-        for execution in (execution for page in pages for execution in page["executions"]):
-            described = self._states.describe_execution(executionArn=execution["executionArn"])
-            try:
-                yield UploadMessage.from_execution_input(described["input"])
-            except MessageUnreadable as error:
-                self.unreadable[execution["executionArn"]] = str(error)
 
-    def _look_at_execution(self, upload: TrackedUpload) -> None:
-        machine = self._cloud.outputs["StateMachineArn"]
-        arn = f"{machine.replace(':stateMachine:', ':execution:')}:{upload.message.execution_name}"
-        try:
-            execution = self._states.describe_execution(executionArn=arn)
-        except self._states.exceptions.ExecutionDoesNotExist:
-            return
-        upload.reach(UploadState.QUEUED)
-        upload.execution_status = execution["status"]
-        upload.problem = ": ".join(filter(None, (execution.get("error"), execution.get("cause"))))
-
-    def _prefect_runs(self, run_ids: list[str]) -> dict[str, str]:
-        """Return the flow runs' state types by run id; none if Prefect does not respond."""
-        if not run_ids:
-            return {}
-        url = f"{self._cloud.prefect_api_url}/flow_runs/filter"
-        try:
-            answer = httpx.post(
-                url,
-                json={"flow_runs": {"idempotency_key": {"any_": run_ids}}},
-                headers=self._cloud.prefect_headers,
-                timeout=_PREFECT_TIMEOUT_SECONDS,
-                trust_env=urlsplit(url).hostname not in _LOOPBACK,
-            )
-            found = answer.raise_for_status().json()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, SluiceError):
-            return {}  # also if a key may not be read: only the display suffers
-        return {run["idempotency_key"]: run["state_type"] for run in found}
+def reason_of(attempt: Attempt) -> str:
+    """Return why an attempt failed, in one line."""
+    return f"{attempt.error}: {' '.join(attempt.message.split())}"
 
 
 def _size_of(path: Path) -> int:

@@ -91,6 +91,13 @@ class RedactedStream(io.TextIOBase):
         return len(text)
 
 
+def print_unwrapped(line: str) -> None:
+    """Print a line of JSON to standard output as it is. It must quote no data."""
+    stream = sys.__stdout__ or sys.stdout
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
 def log_json_lines(level: int = logging.INFO) -> None:
     """Send all output of this process to standard output as JSON lines, Prefect's console lines included."""
     handler = logging.StreamHandler(sys.__stdout__ or sys.stdout)

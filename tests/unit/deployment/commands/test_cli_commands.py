@@ -6,23 +6,21 @@ import io
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 from rich.console import Console
 
 from blocks.settings import CONTRACTS
 from deployment.commands import SafeConsole, demo
 from deployment.commands.clean import clean
-from deployment.commands.show import _table, details_of, print_unreadable, rows_of, shown_progress
-from deployment.commands.status import _print_uploads
+from deployment.commands.show import _table, details_of, rows_of, shown_progress
+from deployment.commands.status import StackStatus, print_uploads
 from deployment.commands.upload import DatasetUnknown, NameIgnored, dataset_of, datasets, upload
-from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
+from deployment.commands.uploads import QueueLengths, TrackedUpload, UploadState
 from deployment.deployed_stack import AwsStack
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
 from deployment.samples.orders import ExpectedOutcome
-from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status, receipt_key
+from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status
 from flows.refinery.checks import RejectionReason
 from lambda_trigger.message import UploadMessage
 
@@ -47,10 +45,8 @@ def receipt(status: Status = Status.PUBLISHED, **more: Any) -> Receipt:
     )
 
 
-def followed(
-    stage: UploadState = UploadState.PUBLISHED, execution: str | None = "SUCCEEDED", **more: Any
-) -> TrackedUpload:
-    return TrackedUpload("orders/a.csv", _MESSAGE, stage=stage, execution_status=execution, **more)
+def followed(stage: UploadState = UploadState.PUBLISHED, **more: Any) -> TrackedUpload:
+    return TrackedUpload("orders/a.csv", _MESSAGE, stage=stage, **more)
 
 
 def written(**more: Any) -> ExpectedOutcome:
@@ -94,31 +90,16 @@ def test_the_default_contract_is_no_dataset_to_name() -> None:
 
 
 def test_an_upload_never_goes_back() -> None:
-    upload = followed(UploadState.UPLOADED, execution=None)
+    upload = followed(UploadState.UPLOADED)
     for stage in (UploadState.QUEUED, UploadState.PUBLISHED, UploadState.RUNNING):
         upload.reach(stage)
     assert upload.stage is UploadState.PUBLISHED
     assert upload.ended is not None
 
 
-@pytest.mark.parametrize(
-    ("stage", "execution", "done"),
-    [
-        (UploadState.RUNNING, "RUNNING", False),
-        (UploadState.PUBLISHED, "RUNNING", False),  # the receipt is there, and Step Functions has not seen it yet
-        (UploadState.PUBLISHED, None, False),
-        (UploadState.PUBLISHED, "SUCCEEDED", True),
-        (UploadState.REJECTED, "FAILED", True),
-        (UploadState.FAILED, "FAILED", True),
-    ],
-)
-def test_an_upload_is_done_when_its_execution_is(stage: UploadState, execution: str | None, done: bool) -> None:
-    assert followed(stage, execution).done is done
-
-
 def test_where_the_output_is_kept_each_change_is_one_line() -> None:
     kept = io.StringIO()
-    upload = followed(UploadState.UPLOADED, execution=None)
+    upload = followed(UploadState.UPLOADED)
     with shown_progress(Console(file=kept, width=40), [upload]) as on_look:
         on_look()
         on_look()
@@ -146,7 +127,6 @@ def test_a_receipt_is_shown_with_every_reason() -> None:
         Status.REJECTED, reasons=reasons, rows=Rows(rows_in=3, published=0, dropped={"file_rejected": 3})
     )
     assert details_of(rejected) == ["rejected: the file is empty"]
-    assert details_of(receipt(observed=False))[-1].startswith("Prefect")
 
 
 # --- demo ---------------------------------------------------------------------------------------------------
@@ -159,11 +139,11 @@ def test_an_expected_outcome_is_no_difference() -> None:
 @pytest.mark.parametrize(
     ("upload", "wanted", "difference"),
     [
-        (followed(UploadState.RUNNING, "RUNNING"), written(), "still running"),
-        (followed(UploadState.REJECTED, "FAILED", receipt=receipt(Status.REJECTED)), written(), "instead of published"),
+        (followed(UploadState.RUNNING), written(), "still running"),
+        (followed(UploadState.RUNNING, note="an attempt failed: AwsRefused"), written(), "AwsRefused"),
+        (followed(UploadState.REJECTED, receipt=receipt(Status.REJECTED)), written(), "instead of published"),
         (followed(receipt=receipt()), written(rejected=True), "instead of rejected"),
-        (followed(UploadState.FAILED, "FAILED", problem="NoReceipt: gone"), written(), "NoReceipt: gone"),
-        (followed(execution="FAILED", receipt=receipt()), written(), "its execution ended FAILED"),
+        (followed(UploadState.FAILED, problem="ObjectArchived: restore it"), written(), "ObjectArchived: restore it"),
         (followed(receipt=receipt()), written(published=8, quarantined=1), "(10, 7, 2, 1) instead of (10, 8, 1, 1)"),
     ],
 )
@@ -250,7 +230,10 @@ def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, show
     key = f"incoming/a{character}b.csv"
     reasons = (RejectionReason(code="empty", message=f"about {character}"),)
     source = Source(bucket="landing", key=key, version_id="1", etag="e", size_bytes=1)
-    _print_uploads(console, [], [receipt(Status.REJECTED, source=source, reasons=reasons)])
+    found = StackStatus(
+        QueueLengths(0, 0, 0), [], 0, False, [], 0, [receipt(Status.REJECTED, source=source, reasons=reasons)]
+    )
+    print_uploads(console, found)
     console.print(_table([TrackedUpload(key, _MESSAGE, stage=UploadState.QUEUED)]))
     printed = output.getvalue()
     assert printed.count(f"incoming/a{shown}b.csv") == 2
@@ -261,26 +244,3 @@ def test_a_file_that_the_stack_ignores_is_not_uploaded(tmp_path: Path) -> None:
     stack = AwsStack("us-east-1", "", "sluice", {"IncomingPrefix": "incoming/", "IgnoredNames": "*.tmp"}, {})
     with pytest.raises(NameIgnored):
         upload(Console(), stack, tmp_path / "orders.tmp", dataset=None, wait=False, deadline_seconds=1)
-
-
-def test_what_cannot_be_read_is_named_and_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        s3, states = boto3.client("s3"), boto3.client("stepfunctions")
-        s3.create_bucket(Bucket="published")
-        machine = states.create_state_machine(name="runs", definition="{}", roleArn="arn:aws:iam::123456789012:role/r")
-        given = {"other": "{}", "unknown": '{"upload": {"bucket": "b"}}', "good": _MESSAGE.execution_input()}
-        for name, document in given.items():
-            states.start_execution(stateMachineArn=machine["stateMachineArn"], name=name, input=document)
-        good = receipt(Status.PUBLISHED).model_copy(update={"run_id": "1" * 32})
-        s3.put_object(Bucket="published", Key=receipt_key("1" * 32), Body=good.to_json())
-        s3.put_object(Bucket="published", Key=receipt_key("2" * 32), Body="{}")
-        outputs = {"PublishedBucket": "published", "StateMachineArn": machine["stateMachineArn"]}
-        uploads = Uploads(AwsStack("us-east-1", "", "sluice", outputs, {}))
-        assert list(uploads.receipts(uploads.runs_with_receipt())) == [good]
-        assert list(uploads.running()) == [_MESSAGE]
-    names = sorted(address.rsplit(":", 1)[-1].rsplit("/", 1)[-1] for address in uploads.unreadable)
-    assert names == [f"{'2' * 32}.json", "other", "unknown"]
-    output = io.StringIO()
-    print_unreadable(SafeConsole(file=output, soft_wrap=True), uploads)
-    assert output.getvalue().count("unreadable") >= len(names)

@@ -1,0 +1,89 @@
+"""Put events on an EventBridge bus.
+
+Limits: docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blocks.aws import client_of
+from blocks.aws_errors import explain_aws_error
+from flows.refinery.errors import SluiceError
+
+MAX_ENTRIES = 10
+MAX_CALL_BYTES = 256 * 1024  # of all entries of one call together; a single larger event is refused by EventBridge
+_PUTTING = "announcing outcomes on EventBridge"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; `detail` is a JSON object."""
+
+    source: str
+    detail_type: str
+    detail: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size as EventBridge counts it."""
+        return sum(len(text.encode()) for text in (self.source, self.detail_type, self.detail))
+
+
+class EventBus:
+    """An event bus of the account; without a name the default one, to which AWS's own services send."""
+
+    def __init__(self, name: str = "default") -> None:
+        self._name = name
+
+    @cached_property
+    def _events(self) -> Any:
+        return client_of("events")
+
+    def put(self, events: Sequence[Event]) -> list[SluiceError | None]:
+        """Put events; return for each None when EventBridge took it, else why not. Does not raise AWS's errors."""
+        return [answer for batch in _batches(events) for answer in self._put_batch(batch)]
+
+    def _put_batch(self, batch: Sequence[Event]) -> list[SluiceError | None]:
+        entries = [
+            {
+                "Source": event.source,
+                "DetailType": event.detail_type,
+                "Detail": event.detail,
+                "EventBusName": self._name,
+            }
+            for event in batch
+        ]
+        try:
+            answers = self._events.put_events(Entries=entries)["Entries"]
+        except (BotoCoreError, ClientError) as error:
+            return [explain_aws_error(error, _PUTTING)] * len(batch)
+        return [_refusal_of(answer) for answer in answers]
+
+
+def _refusal_of(answer: dict[str, Any]) -> SluiceError | None:
+    """Return why one entry of a call was refused; the others of the call may have been taken."""
+    code = answer.get("ErrorCode")
+    if not code:
+        return None
+    message = answer.get("ErrorMessage", "")
+    return explain_aws_error(ClientError({"Error": {"Code": code, "Message": message}}, "PutEvents"), _PUTTING)
+
+
+def _batches(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """Cut events into as few calls as EventBridge's limits allow, in their order."""
+    batch: list[Event] = []
+    size_bytes = 0
+    for event in events:
+        if batch and (len(batch) == MAX_ENTRIES or size_bytes + event.size_bytes > MAX_CALL_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(event)
+        size_bytes += event.size_bytes
+    if batch:
+        yield batch

@@ -1,0 +1,212 @@
+"""Announce outcomes: an EventBridge event for each upload, and CloudWatch metrics for all of them.
+
+An outcome is announced at least once. The metrics count what EventBridge took, and what it did not take, which is
+announced again later. They are lines of the log in CloudWatch's embedded metric format, so they cost no request:
+docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import groupby
+from typing import Any
+
+from blocks.event_bus import Event, EventBus
+from blocks.settings import PipelineSettings
+from flows.pipeline.attempts import Attempt
+from flows.pipeline.job import Parts
+from flows.pipeline.json_log import print_unwrapped
+from flows.pipeline.receipt import Receipt, Status, receipt_key
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice.announce")
+
+EVENT_SCHEMA_VERSION = 1
+EVENT_SOURCE = "sluice"
+NAMESPACE = "Sluice"
+_MAX_MESSAGE_CHARACTERS = 1_000  # ten events with the longest keys and messages fit into one call
+_MAX_VALUES = 100  # of one metric in one line
+
+
+class OutcomeStatus(StrEnum):
+    """How an upload ended; `failed` means that its message is in the dead-letter queue."""
+
+    PUBLISHED = "published"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+    @property
+    def detail_type(self) -> str:
+        """Return the type of its events, such as "Sluice Upload Published"."""
+        return f"Sluice Upload {self.capitalize()}"
+
+    @property
+    def metric(self) -> str:
+        """Return the metric that counts it, such as UploadsPublished."""
+        return f"Uploads{self.capitalize()}"
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """Rows of a file: rows_in = published + quarantined + dropped."""
+
+    rows_in: int
+    published: int
+    quarantined: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeError:
+    """Why an upload was not published: a permanent code, and a sentence that quotes no data."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeNotice:
+    """The outcome of one upload, as its event reports it.
+
+    Attributes:
+        attempt: 0 for the upload itself, n for its n-th forced re-run.
+        rows: None when it failed.
+        receipt_uri: None when it failed.
+        error: None when it was published.
+        waited_seconds: from the upload to its receipt; None for a re-run, and where a time is not known.
+    """
+
+    status: OutcomeStatus
+    dataset: str
+    bucket: str
+    key: str
+    version_id: str | None
+    run_id: str
+    attempt: int
+    rows: RowCounts | None = None
+    receipt_uri: str | None = None
+    error: OutcomeError | None = None
+    waited_seconds: float | None = None
+
+
+def notice_of(receipt: Receipt, settings: PipelineSettings) -> OutcomeNotice:
+    """Return the notice of an upload that has its receipt."""
+    rows, published = receipt.rows, receipt.status is Status.PUBLISHED
+    return OutcomeNotice(
+        status=OutcomeStatus(receipt.status),
+        dataset=receipt.contract.dataset,
+        bucket=receipt.source.bucket,
+        key=receipt.source.key,
+        version_id=receipt.source.version_id,
+        run_id=receipt.run_id,
+        attempt=receipt.attempt,
+        rows=RowCounts(rows.rows_in, rows.published, rows.quarantined_total, rows.dropped_total),
+        receipt_uri=f"s3://{settings.published_bucket}/{receipt_key(receipt.run_id)}",
+        error=None if published else _rejection_of(receipt),
+        waited_seconds=_waited_seconds(receipt),
+    )
+
+
+def notice_of_attempt(attempt: Attempt, settings: PipelineSettings) -> OutcomeNotice:  # noqa: ARG001 (as notice_of)
+    """Return the notice of an upload that was given up."""
+    upload = attempt.upload
+    return OutcomeNotice(
+        status=OutcomeStatus.FAILED,
+        dataset=attempt.dataset,
+        bucket=upload.bucket,
+        key=upload.key,
+        version_id=upload.version_id,
+        run_id=upload.run_id,
+        attempt=upload.attempt,
+        error=OutcomeError(attempt.code, attempt.message[:_MAX_MESSAGE_CHARACTERS]),
+    )
+
+
+def event_of(notice: OutcomeNotice, stack: str) -> Event:
+    """Return the event of a notice."""
+    detail = {"schema": EVENT_SCHEMA_VERSION, "stack": stack, **asdict(notice)}
+    del detail["waited_seconds"]
+    return Event(EVENT_SOURCE, notice.status.detail_type, json.dumps(detail, ensure_ascii=False))
+
+
+class Announcer:
+    """Announces the outcomes of one stack."""
+
+    def __init__(self, parts: Parts, bus: EventBus | None = None) -> None:
+        self._settings = parts.settings
+        self._bus = bus or EventBus()
+
+    def announce(self, notices: Iterable[OutcomeNotice]) -> frozenset[str]:
+        """Announce outcomes; return the run ids of those that EventBridge took. Never raises."""
+        notices = list(notices)
+        try:
+            refusals = self._bus.put([event_of(notice, self._settings.stack) for notice in notices])
+            taken = [notice for notice, refusal in zip(notices, refusals, strict=True) if refusal is None]
+            self._report(refusals)
+            for line in metric_lines(taken, len(notices) - len(taken), self._settings):
+                print_unwrapped(line)
+        except Exception as error:  # noqa: BLE001 (an outcome that is not announced now must not stop the work)
+            LOG.error("outcomes not announced", extra={"fields": {"error": type(error).__name__}})
+            return frozenset()
+        return frozenset(notice.run_id for notice in taken)
+
+    def _report(self, refusals: Sequence[SluiceError | None]) -> None:
+        refused = [refusal for refusal in refusals if refusal is not None]
+        if refused:
+            error = f"{type(refused[0]).__name__}: {refused[0]}"
+            LOG.warning("outcomes not announced", extra={"fields": {"uploads": len(refused), "error": error}})
+
+
+def metric_lines(notices: Sequence[OutcomeNotice], refused: int, settings: PipelineSettings) -> Iterator[str]:
+    """Yield lines in the embedded metric format for the notices that were taken, and the number that was not."""
+    if refused:
+        yield _line({"Stack": settings.stack}, [["Stack"]], {"OutcomesNotAnnounced": refused})
+    for start in range(0, len(notices), _MAX_VALUES):
+        chunk = notices[start : start + _MAX_VALUES]
+        if not settings.dataset_metrics:
+            yield _line({"Stack": settings.stack}, [["Stack"]], _metrics(chunk))
+            continue
+        by_dataset = sorted(chunk, key=lambda notice: notice.dataset)
+        for dataset, group in groupby(by_dataset, key=lambda notice: notice.dataset):
+            names = {"Stack": settings.stack, "Dataset": dataset}
+            yield _line(names, [["Stack"], ["Stack", "Dataset"]], _metrics(list(group)))
+
+
+def _metrics(notices: Sequence[OutcomeNotice]) -> dict[str, int | list[float]]:
+    rows = [notice.rows for notice in notices if notice.rows]
+    waited = [notice.waited_seconds for notice in notices if notice.waited_seconds is not None]
+    counts = {status.metric: sum(notice.status is status for notice in notices) for status in OutcomeStatus} | {
+        "RowsPublished": sum(count.published for count in rows),
+        "RowsQuarantined": sum(count.quarantined for count in rows),
+    }
+    happened = {
+        name: count for name, count in counts.items() if count
+    }  # CloudWatch bills also a metric that is always 0
+    return {**happened, **({"SecondsFromUploadToReceipt": waited} if waited else {})}
+
+
+def _line(names: dict[str, str], dimensions: list[list[str]], metrics: dict[str, Any]) -> str:
+    definitions = [{"Name": name, "Unit": "Seconds" if "Seconds" in name else "Count"} for name in metrics]
+    about = {
+        "Timestamp": int(time.time() * 1000),
+        "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": definitions}],
+    }
+    return json.dumps({"_aws": about, **names, **metrics})
+
+
+def _rejection_of(receipt: Receipt) -> OutcomeError:
+    code = receipt.reasons[0].code if receipt.reasons else "rejected"
+    return OutcomeError(code, receipt.reason[:_MAX_MESSAGE_CHARACTERS])
+
+
+def _waited_seconds(receipt: Receipt) -> float | None:
+    if receipt.attempt or not receipt.source.last_modified:
+        return None
+    uploaded, done = map(datetime.fromisoformat, (receipt.source.last_modified, receipt.created_at))
+    return round(max(0.0, (done - uploaded).total_seconds()), 3)

@@ -1,0 +1,70 @@
+"""Uploads that tasks hold, by their batch notes, for commands and flows that only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from blocks.object_store import ObjectStore
+from flows.pipeline.batch_notes import BatchNote, FoundNote, NotedUpload, NoteUnreadable, list_notes, read_note
+
+MAX_NOTES = 1_000
+_READS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUpload:
+    """One upload that a task holds, or held when it died."""
+
+    noted: NotedUpload
+    note: BatchNote
+
+    @property
+    def is_refined(self) -> bool:
+        """Return whether it is the upload of its batch that is being refined."""
+        return self.note.refining == self.noted.run_id
+
+
+@dataclass
+class HeldUploads:
+    """What the batch notes list.
+
+    Attributes:
+        by_run: the uploads by run id; of several notes with the same run, the newest counts.
+        unreadable: keys of notes that could not be read, and why.
+        more: whether older notes were left out.
+    """
+
+    by_run: dict[str, HeldUpload] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    more: bool = False
+
+
+def read_held_uploads(store: ObjectStore, *, max_notes: int = MAX_NOTES) -> HeldUploads:
+    """Read the newest notes, at most `max_notes`: after an outage of Prefect there may be very many."""
+    newest = newest_notes(store)
+    held = HeldUploads(more=len(newest) > max_notes)
+    for found in reversed(list(_readable(store, newest[:max_notes], held.unreadable))):
+        held.by_run.update((noted.run_id, HeldUpload(noted, found.note)) for noted in found.note.uploads)
+    return held
+
+
+def newest_notes(store: ObjectStore) -> list[tuple[str, datetime]]:
+    """Return the keys of all notes and when each was written, the newest first."""
+    return sorted(list_notes(store), key=lambda listed: listed[1], reverse=True)
+
+
+def _readable(
+    store: ObjectStore, listed: Iterable[tuple[str, datetime]], unreadable: dict[str, str]
+) -> Iterator[FoundNote]:
+    def read(one: tuple[str, datetime]) -> FoundNote | None:
+        try:
+            return read_note(store, *one)
+        except NoteUnreadable as error:
+            unreadable[one[0]] = str(error)
+            return None
+
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        yield from filter(None, pool.map(read, listed))

@@ -1,0 +1,258 @@
+"""The state of uploads, as the commands read it from receipts, attempts, batch notes and queues."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from deployment.commands import SafeConsole
+from deployment.commands.show import print_unreadable
+from deployment.commands.status import status, status_of
+from deployment.commands.upload import upload
+from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
+from deployment.deployed_stack import AwsStack
+from flows.pipeline.attempts import Attempt, write_attempt
+from flows.pipeline.batch_notes import BatchNote, NotedUpload, write_note
+from flows.pipeline.held_uploads import read_held_uploads
+from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status, receipt_key
+from flows.refinery.errors import TransientError
+from lambda_trigger.message import UploadMessage
+
+_AT = "2026-01-01T00:00:00.000+00:00"
+
+
+class S3Busy(TransientError):
+    """S3 is busy."""
+
+
+@dataclass
+class Stack:
+    """A stack's buckets and queues, written to as its tasks would."""
+
+    cloud: AwsStack
+    uploads: Uploads
+
+    def message(self, name: str = "a.csv", attempt: int = 0) -> UploadMessage:
+        key = f"incoming/orders/{name}"
+        return UploadMessage(bucket="landing", key=key, version_id="1", etag="e", size_bytes=1, attempt=attempt)
+
+    def finish(self, message: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
+        source = Source(bucket="landing", key=message.key, version_id="1", etag="e", size_bytes=1)
+        receipt = Receipt(
+            schema_version=1,
+            status=status,
+            run_id=message.run_id,
+            attempt=message.attempt,
+            source=source,
+            contract=ContractUsed(dataset="orders", content_hash="0", is_default=False),
+            rows=Rows(rows_in=1, published=1),
+            observed=True,
+            code_version="1",
+            created_at=_AT,
+        )
+        self.uploads.store.put(receipt_key(message.run_id), receipt.to_json())
+        return receipt
+
+    def fail(self, message: UploadMessage, **more: Any) -> Attempt:
+        fields = {"dataset": "orders", "receive_count": 1, "task_arn": None, **more}
+        attempt = Attempt.of(message, S3Busy("try\nagain"), **fields)
+        write_attempt(self.uploads.store, attempt)
+        return attempt
+
+    def hold(self, *messages: UploadMessage, number: int = 1, **more: Any) -> BatchNote:
+        noted = tuple(NotedUpload(upload=message, message_id="m") for message in messages)
+        note = BatchNote(task="task", number=number, at=_AT, uploads=noted, **more)
+        write_note(self.uploads.store, note)
+        return note
+
+    def queue(self, message: UploadMessage, queue: str = "QueueUrl") -> None:
+        boto3.client("sqs").send_message(QueueUrl=self.cloud.outputs[queue], MessageBody=message.to_json())
+
+    def look(self, message: UploadMessage) -> TrackedUpload:
+        tracked = TrackedUpload("a.csv", message)
+        self.uploads.look([tracked])
+        return tracked
+
+    def shown(self) -> str:
+        printed = io.StringIO()
+        status(SafeConsole(file=printed, soft_wrap=True, highlight=False), self.cloud, limit=20, as_json=False)
+        return printed.getvalue()
+
+    def document(self) -> dict[str, Any]:
+        printed = io.StringIO()
+        status(SafeConsole(file=printed, soft_wrap=True), self.cloud, limit=20, as_json=True)
+        document: dict[str, Any] = json.loads(printed.getvalue())
+        return document
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        s3, sqs = boto3.client("s3"), boto3.client("sqs")
+        for bucket in ("landing", "published"):
+            s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_versioning(Bucket="landing", VersioningConfiguration={"Status": "Enabled"})
+        outputs = {
+            "LandingBucket": "landing",
+            "PublishedBucket": "published",
+            "QueueUrl": sqs.create_queue(QueueName="uploads")["QueueUrl"],
+            "DeadLetterQueueUrl": sqs.create_queue(QueueName="dead")["QueueUrl"],
+            "IncomingPrefix": "incoming/",
+            "IgnoredNames": "*.tmp",
+        }
+        cloud = AwsStack("us-east-1", "", "sluice", outputs, {"PrefectApiUrl": "http://prefect.example/api"})
+        yield Stack(cloud, Uploads(cloud))
+
+
+# --- one upload -----------------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_queued_once_a_message_waits_and_running_once_a_task_holds_it(stack: Stack) -> None:
+    message = stack.message()
+    assert stack.look(message).stage is UploadState.UPLOADED
+    stack.queue(message)
+    assert stack.look(message).stage is UploadState.QUEUED
+    stack.hold(message)
+    assert stack.look(message).stage is UploadState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("status", "stage"), [(Status.PUBLISHED, UploadState.PUBLISHED), (Status.REJECTED, UploadState.REJECTED)]
+)
+def test_a_receipt_is_the_outcome_whatever_failed_before_and_whoever_holds_the_upload(
+    stack: Stack, status: Status, stage: UploadState
+) -> None:
+    message = stack.message()
+    stack.queue(message)
+    stack.hold(message)
+    stack.fail(message, given_up=True)
+    receipt = stack.finish(message, status)
+    tracked = stack.look(message)
+    assert (tracked.stage, tracked.receipt, tracked.done, tracked.note) == (stage, receipt, True, "")
+
+
+def test_a_failed_attempt_is_no_end_and_shows_its_reason_in_one_line(stack: Stack) -> None:
+    message = stack.message()
+    stack.fail(message)
+    tracked = stack.look(message)
+    assert not tracked.done
+    assert "S3Busy: try again" in tracked.note
+
+
+def test_an_upload_that_was_given_up_is_failed_with_its_last_reason(stack: Stack) -> None:
+    message = stack.message()
+    stack.fail(message, given_up=True)
+    tracked = stack.look(message)
+    assert (tracked.stage, tracked.done, tracked.problem) == (UploadState.FAILED, True, "S3Busy: try again")
+
+
+@pytest.mark.parametrize("key", ["receipts/{}.json", "attempts/{}.json", "batches/task/9.json"])
+def test_something_unreadable_ends_no_look(stack: Stack, key: str) -> None:
+    message = stack.message()
+    stack.uploads.store.put(key.format(message.run_id), "{}")
+    stack.hold(message)
+    tracked = stack.look(message)
+    assert tracked.stage is (UploadState.FAILED if key.startswith("receipts/") else UploadState.RUNNING)
+
+
+def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text("a\n1\n")
+
+    def look_after_another_task(self: Uploads, tracked: list[TrackedUpload], **_: Any) -> bool:
+        stack.finish(tracked[0].message)
+        self.look(tracked)
+        return tracked[0].done
+
+    monkeypatch.setattr(Uploads, "follow", look_after_another_task)
+    console = SafeConsole(file=io.StringIO())
+    assert upload(console, stack.cloud, file, dataset="orders", wait=True, deadline_seconds=5)
+
+
+# --- a stack's status -------------------------------------------------------------------------------------------
+
+
+def test_status_has_each_upload_once_in_its_state(stack: Stack) -> None:
+    running, recording, given_up, retried, done = (stack.message(f"{name}.csv") for name in "abcde")
+    stack.queue(running)
+    stack.hold(running, recording, refining=running.run_id)
+    stack.fail(given_up, given_up=True)
+    stack.queue(given_up, "DeadLetterQueueUrl")
+    stack.fail(retried)
+    stack.finish(recording)
+    stack.finish(done)
+    document = stack.document()
+    assert document["queue"] == {"waiting": 1, "being_worked_on": 0, "given_up": 1}
+    assert [(one["run_id"], one["is_refined"]) for one in document["in_progress"]] == [(running.run_id, True)]
+    assert document["unrecorded"] == 1
+    failed = {one["run_id"]: (one["given_up"], one["code"]) for one in document["failed"]}
+    assert failed == {given_up.run_id: (True, "s3_busy"), retried.run_id: (False, "s3_busy")}
+    assert {one["run_id"] for one in document["finished"]} == {recording.run_id, done.run_id}
+    shown = stack.shown()
+    for run, state in ((running, "running"), (given_up, "failed"), (retried, "retrying"), (done, "published")):
+        assert f"{run.run_id[:8]}  {state}" in shown
+    assert "not recorded in Prefect yet: 1" in shown
+    assert shown.count("S3Busy: try again") == 2
+
+
+def test_an_upload_stays_failed_until_it_has_an_outcome_of_that_attempt(stack: Stack) -> None:
+    message = stack.message()
+    stack.finish(message)
+    again = replace(message, attempt=1)
+    attempt = stack.fail(again, given_up=True)
+    assert status_of(stack.uploads, limit=5).failed == [attempt]
+    stack.finish(again)
+    assert status_of(stack.uploads, limit=5).failed == []
+
+
+def test_status_shows_the_newest_failures_and_counts_the_others(stack: Stack) -> None:
+    for number in range(3):
+        stack.fail(stack.message(f"{number}.csv"))
+    found = status_of(stack.uploads, limit=2)
+    assert (len(found.failed), found.failed_count) == (2, 3)
+
+
+def test_an_upload_recorded_already_is_not_counted_as_unrecorded(stack: Stack) -> None:
+    message = stack.message()
+    note = stack.hold(message)
+    recorded = [noted.model_copy(update={"recorded": True}) for noted in note.uploads]
+    write_note(stack.uploads.store, note.with_uploads(recorded))
+    stack.finish(message)
+    assert status_of(stack.uploads, limit=5).unrecorded == 0
+
+
+def test_only_the_newest_notes_are_read(stack: Stack) -> None:
+    for number in range(3):
+        stack.hold(stack.message(f"{number}.csv"), number=number)
+    held = read_held_uploads(stack.uploads.store, max_notes=2)
+    assert (len(held.by_run), held.more) == (2, True)
+
+
+def test_what_cannot_be_read_is_named_and_hides_nothing_else(stack: Stack) -> None:
+    done, failed, held = (stack.message(f"{name}.csv") for name in "abc")
+    stack.finish(done)
+    stack.fail(failed)
+    stack.hold(held)
+    unreadable = [f"receipts/{'2' * 32}.json", f"attempts/{'3' * 32}.json", "batches/task/2.json", "batches/other"]
+    for key in unreadable:
+        stack.uploads.store.put(key, "{}")
+    found = status_of(stack.uploads, limit=5)
+    assert [receipt.run_id for receipt in found.receipts] == [done.run_id]
+    assert [attempt.run_id for attempt in found.failed] == [failed.run_id]
+    assert [one.noted.run_id for one in found.in_progress] == [held.run_id]
+    assert sorted(stack.uploads.unreadable) == sorted(f"s3://published/{key}" for key in unreadable)
+    assert sorted(stack.document()["unreadable"]) == sorted(stack.uploads.unreadable)
+    printed = io.StringIO()
+    print_unreadable(SafeConsole(file=printed, soft_wrap=True), stack.uploads)
+    assert printed.getvalue().count("unreadable s3://") == len(unreadable)
