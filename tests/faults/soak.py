@@ -183,7 +183,8 @@ class Soak:
             f"lost_responses={lost_answers} refused={refused} redriven={self.ground.redriven} "
             f"left_behind={self._left_behind} seed={self.seed} "
             f"minutes={(time.monotonic() - self._began) / 60:.1f} "
-            f"unrecorded={self._unrecorded} wrong={len(found.wrong)} lost={len(found.lost)} doubled={len(found.doubled)}"
+            f"unrecorded={self._unrecorded} wrong={len(found.wrong)} "
+            f"lost={len(found.lost)} doubled={len(found.doubled)}"
         )
         return Result(found, line, problems, self.crew.kills, lost_answers, self._reruns)
 
