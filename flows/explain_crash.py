@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Completed, Crashed
 
 from flows.composition import task_identity
-from flows.observability.crashes import UNEXPLAINED, investigate
+from flows.observability.crashes import investigate
 
 
 @flow(
@@ -43,10 +43,10 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
                 flow_run_id=flow_run.id,
             )
         )
-        for line in crash.message(before).splitlines():
+        for line in crash.explanation(before).splitlines():
             get_run_logger().info(line)
-        if flow_run.state_name != UNEXPLAINED:
-            return Completed(name="Went on", message=f"{flow_run.name} is {flow_run.state_name} by now")
-        explained: State[Any] = Crashed(name=crash.state_name, message=crash.message(before))
+        if flow_run.state_type is not StateType.CRASHED:
+            return Completed(message=f"{flow_run.name} went on: it is {flow_run.state_name} by now")
+        explained: State[Any] = Crashed(message=crash.explanation(before))
         client.set_flow_run_state(flow_run.id, explained, force=True)
-    return Completed(name="Explained", message=crash.state_name)
+    return Completed(message=crash.summary)

@@ -69,7 +69,7 @@ def process_upload(
             parts, key, bucket, version_id or None, dataset=dataset, changes=contract, force=force, dry_run=dry_run
         )
     except ParametersWrong as error:
-        return Failed(name="Wrong parameters", message=str(error))
+        return Failed(message=f"Wrong parameters: {error}")
     return final_state(run_observed(parts, job), dry_run=dry_run)
 
 

@@ -287,11 +287,11 @@ def reconcile_summary(found: ReconcileResult, window: Window, *, dry_run: bool) 
 def _final_state(found: ReconcileResult, rows: list[dict[str, Any]], *, dry_run: bool) -> State[Any]:
     failed = sum(row["done"].startswith(_FAILED) for row in rows)
     if failed:
-        return Failed(name="Not all dispatched", message=f"{failed:,} of {len(rows):,} could not be; see the log.")
+        return Failed(message=f"{failed:,} of {len(rows):,} lost uploads could not be dispatched; see the log.")
     dispatched = sum(row["done"] in (_DISPATCHED, _WOULD_BE) for row in rows)
     if dispatched:
         verb = "would be" if dry_run else "were"
-        return Completed(name="Lost uploads", message=f"{dispatched:,} {verb} dispatched.")
+        return Completed(message=f"{dispatched:,} lost uploads {verb} dispatched.")
     if found.given_up_count:
-        return Completed(name="None lost", message=f"{found.given_up_count:,} were given up: redrive their messages.")
-    return Completed(name="None lost", message=f"{found.looked_at:,} uploads were looked at.")
+        return Completed(message=f"No upload was lost; {found.given_up_count:,} were given up: redrive their messages.")
+    return Completed(message=f"None of {found.looked_at:,} uploads was lost.")

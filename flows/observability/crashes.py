@@ -23,7 +23,8 @@ from flows.pipeline.job import TaskLog
 
 _LINES = 12
 _LINE_CHARACTERS = 300
-UNEXPLAINED = "Crashed"  # Prefect's name for the state of every crash
+EXPLAINED = "Explained: "
+"""How the message of an explained crash begins: the automation that explains crashes passes over those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Crash:
     """What is known about a crash.
 
     Attributes:
-        cause: a few words, for the state's name.
+        cause: a few words.
         reported: what ECS reports, in sentences; empty if it reports nothing.
         lines: the last lines of the log, oldest first.
     """
@@ -41,12 +42,16 @@ class Crash:
     lines: tuple[str, ...] = ()
 
     @property
-    def state_name(self) -> str:
-        """Return the name of the flow run's state."""
-        return f"{UNEXPLAINED}: {self.cause}" if self.cause else f"{UNEXPLAINED}: killed"
+    def summary(self) -> str:
+        """Return the cause, as far as it is known."""
+        return self.cause or "killed"
+
+    def explanation(self, before: str) -> str:
+        """Return the message for the state of an explained crash; `before` is its message so far."""
+        return f"{EXPLAINED}{self.summary}.\n{self.message(before)}"
 
     def message(self, before: str) -> str:
-        """Return the message for the state; `before` is its message so far."""
+        """Return what is known besides the cause, in lines."""
         last = "\n".join(["Its last log lines:", *self.lines]) if self.lines else "It logged nothing."
         return "\n".join(part for part in (before, self.reported, last) if part)
 
@@ -55,7 +60,7 @@ class Crash:
         lines = "\n".join(line.replace("`", "'") for line in self.lines) or "(none)"
         # Both may quote log lines, which may contain file names.
         texts = [escape_markdown(text) for text in (before, self.reported) if text]
-        return "\n\n".join([f"## {self.state_name}", *texts, "### Last log lines", f"```\n{lines}\n```"])
+        return "\n\n".join([f"## Crashed: {self.summary}", *texts, "### Last log lines", f"```\n{lines}\n```"])
 
 
 def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog | None) -> Crash:

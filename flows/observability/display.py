@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from flows.observability.run_summary import ConsoleLinks, checks_table, upload_summary
+from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_tags, upload_summary
 from flows.pipeline.receipt import Receipt
 from lambda_trigger.message import slug
 
@@ -155,7 +155,7 @@ def show_outcome(
             markdown=upload_summary(receipt, links),
             description="The outcome that the upload would have." if dry_run else "The outcome of the upload.",
         )
-        _amend_flow_run({receipt.contract.dataset, str(receipt.status), *tags}, name)
+        _amend_flow_run({*outcome_tags(receipt), *tags}, name)
     except Exception as error:  # noqa: BLE001 (observability never holds data back; the receipt is committed already)
         get_run_logger().warning("the outcome cannot be shown: %s", type(error).__name__)
 

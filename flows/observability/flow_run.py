@@ -67,10 +67,15 @@ class FlowRunner:
         self._connection = Connection()
         self._shown = False  # whether Prefect shows the upload at hand
 
+    def is_available(self) -> bool:
+        """Return whether Prefect answers quickly at present; after a failure, ask it again once the pause is over."""
+        return self._connection.is_open()
+
     def process(self, job: UploadJob) -> Receipt:
         """Process one upload and return its receipt.
 
         Raises:
+            UploadCancelled: a person cancelled the flow run; nothing was committed.
             TransientError: nothing was committed; the same upload can be tried again.
             TerminalError: the upload would fail again in the same way.
         """

@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.observability.display import ProgressBar, heartbeat, rows_in, show_outcome
-from flows.observability.run_summary import ConsoleLinks, outcome_message, outcome_name
+from flows.observability.run_summary import ConsoleLinks, outcome_message, outcome_name, state_message
 from flows.observability.upload_slot import upload_slot
 from flows.pipeline.job import Fetched, Parts, Published, UploadJob
 from flows.pipeline.receipt import Receipt, Status, receipt_key
@@ -58,14 +58,10 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
-    """Return the state of the flow run. A rejected file is a failure of the file, and the state's name shows that; a
-    failure of the pipeline is "Failed" or "Crashed"."""
+    """Return the state of the flow run, under Prefect's own name: its pages find no others. Message and tags say more:
+    a rejected file is a failure of the file and has the tag `rejected`, a failure of the pipeline has not."""
     kind = Failed if receipt.status is Status.REJECTED else Completed
-    if not dry_run:
-        return kind(name=outcome_name(receipt), message=outcome_message(receipt))
-    if receipt.status is Status.REJECTED:
-        return kind(name="Would be rejected", message=receipt.reason)
-    return kind(name="Dry run", message=f"nothing was written; it would be: {outcome_message(receipt)}")
+    return kind(message=state_message(receipt, dry_run=dry_run))
 
 
 def limit_of(parts: Parts, job: UploadJob) -> str | None:

@@ -111,7 +111,7 @@ def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
 
 
 def outcome_name(receipt: Receipt) -> str:
-    """Return the name of the flow run's final state, which the list of runs shows."""
+    """Return the outcome in a few words."""
     if receipt.reasons:
         # The code in a few words: bad_rows.max_fraction is "bad rows".
         cause = re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
@@ -121,7 +121,7 @@ def outcome_name(receipt: Receipt) -> str:
 
 
 def outcome_message(receipt: Receipt) -> str:
-    """Return the message of the flow run's final state."""
+    """Return where the rows went, or why the file was rejected."""
     if receipt.status is Status.REJECTED:
         return receipt.reason
     rows = receipt.rows
@@ -131,6 +131,17 @@ def outcome_message(receipt: Receipt) -> str:
     if rows.dropped_total:
         parts.append(f"{rows.dropped_total:,} dropped")
     return ", ".join(parts)
+
+
+def state_message(receipt: Receipt, *, dry_run: bool = False) -> str:
+    """Return the message of the flow run's final state, which the list of runs shows."""
+    return f"Dry run, nothing was written: {outcome_message(receipt)}" if dry_run else outcome_message(receipt)
+
+
+def outcome_tags(receipt: Receipt) -> set[str]:
+    """Return the tags by which Prefect's pages find an outcome."""
+    quarantined = {"quarantined"} if receipt.rows.quarantined_total else set()
+    return {receipt.contract.dataset, str(receipt.status), *quarantined}
 
 
 def inline_code(text: Any) -> str:

@@ -36,8 +36,9 @@ def test_the_list_tells_published_from_rejected(
     room: ControlRoom, published: UploadMessage, rejected: UploadMessage
 ) -> None:
     room.open_runs()
-    expect(room.listed("seen.csv")).to_contain_text("Published, 2 rows quarantined")
-    expect(room.listed("refused.csv")).to_contain_text("Rejected: empty file")
+    expect(room.listed("seen.csv")).to_contain_text("Completed")
+    expect(room.listed("seen.csv")).to_contain_text("quarantined")
+    expect(room.listed("refused.csv")).to_contain_text("Failed")
     expect(room.listed(published.run_id[:8])).to_contain_text("orders")
     expect(room.listed(rejected.run_id[:8])).to_contain_text("rejected")
 
@@ -56,7 +57,7 @@ def test_a_published_run_shows_its_story_its_summary_and_its_checks(
 
 def test_a_rejected_run_says_why(room: ControlRoom, rejected: UploadMessage) -> None:
     room.open_run("refused.csv")
-    expect(room.state()).to_have_text("Rejected: empty file")
+    expect(room.state()).to_have_text("Failed")
     room.open_artifact("summary")
     room.wait_for_text("the file is empty (0 bytes)")
 
@@ -102,7 +103,7 @@ def test_a_custom_run_with_changed_parameters_finishes(
         return str(runs[0]["id"]) if runs and runs[0]["state"]["type"] == "COMPLETED" else None
 
     room.open_run_of_id(chain.wait_for(finished, "the custom run to finish"))
-    expect(room.state()).to_have_text("Dry run", timeout=_ENDS_MS)
+    expect(room.state()).to_have_text("Completed", timeout=_ENDS_MS)
     assert chain.receipt(published) == before
 
 
@@ -113,4 +114,4 @@ def test_retry_judges_a_rejected_file_again(room: ControlRoom, chain: Chain, rej
     chain.wait_for(lambda: chain.receipt(rejected).attempt == 1, "the second attempt's receipt")
     (run,) = chain.flow_runs(rejected)
     room.open_run_of_id(run["id"])
-    expect(room.state()).to_have_text("Rejected: empty file", timeout=_ENDS_MS)
+    expect(room.state()).to_have_text("Failed", timeout=_ENDS_MS)

@@ -102,11 +102,11 @@ def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_envir
         environment=settings_of(chain.outputs),
     )
     run = chain.wait_for(lambda: chain.final(of_trial), "the second stack's run to end", 90)
-    assert run["state"]["name"] == "Dry run", run["state"]
+    assert run["state"]["name"] == "Completed", run["state"]
     # The first stack's worker, and the first stack's bucket, which has no such file.
     of_first = chain.schedule(key=key, dry_run=True)
     run = chain.wait_for(lambda: chain.final(of_first), "the first stack's run to end", 90)
-    assert run["state"]["name"] == "Wrong parameters", run["state"]
+    assert run["state"]["name"] == "Failed", run["state"]
     assert chain.outputs["LandingBucket"] in run["state"]["message"]
 
 

@@ -63,7 +63,7 @@ faults; which worker is hit by which fault depends on the operating system.
 
 For speed, these parts are not included: Prefect (the container promises to work without it), S3's own notifications
 and the Lambda runtime, ECS, IAM, large and unusual files, and the definition of the state machine, whose role the
-soak takes: it starts tasks until every receipt exists. The chain tests and the faults above cover these parts.
+soak takes: it starts tasks until the queue is empty. The chain tests and the faults above cover these parts.
 
 One thing no worker can clean up: a worker stalls between looking for a receipt and writing its output, another worker
 processes the upload and deletes its message, and the first one continues, writes, and is killed before it can see the

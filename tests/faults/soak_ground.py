@@ -17,7 +17,7 @@ from lambda_trigger.message import MessageUnreadable, UploadMessage
 from tests.faults.bench import VISIBILITY_SECONDS
 
 _MAX_RECEIVES = 5
-# The executions' names must be taken once each; what the state machine does for them, the soak does itself.
+# A drain's name must be taken once; what the state machine does in a drain, the soak does itself.
 _NOTHING_TO_DO = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 _TRUST = {
@@ -79,8 +79,9 @@ class Ground:
             "SLUICE_LANDING_BUCKET": self.landing,
             "SLUICE_PUBLISHED_BUCKET": self.published,
             "SLUICE_QUEUE_URL": self.queue_url,
+            "SLUICE_DEAD_LETTER_QUEUE_URL": self.dead_letter_url,
+            "SLUICE_MAX_RECEIVE_COUNT": str(_MAX_RECEIVES),
             "SLUICE_RECEIVE_WAIT_SECONDS": "1",
-            "SLUICE_IDLE_SECONDS": "1",
             "SLUICE_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
             "SLUICE_MAX_TASK_SECONDS": "60",
             "SLUICE_RETRY_DELAY_SECONDS": "0",

@@ -25,6 +25,7 @@ EXIT_DONE, EXIT_AGAIN = 0, 75
 _POINTS = (
     ("sqs.ReceiveMessage", ""),
     ("sqs.DeleteMessage", ""),
+    ("sqs.DeleteMessageBatch", ""),
     ("s3.HeadObject", "incoming/"),
     ("s3.GetObject", "incoming/"),
     ("s3.GetObject", "receipts/"),
@@ -35,6 +36,9 @@ _POINTS = (
     ("s3.GetObject", "index/"),
     ("s3.PutObject", "index/"),
     ("s3.DeleteObject", "data/"),
+    ("s3.PutObject", "attempts/"),
+    ("s3.PutObject", "batches/"),
+    ("s3.DeleteObject", "batches/"),
     ("s3.ListObjectsV2", ""),
 )
 _ENDS = {"kill_before": 9, "kill_after": 9, "terminate_after": 1, "": 3}
@@ -107,14 +111,12 @@ class Task:
     """One running worker, or a manual re-run.
 
     Attributes:
-        run_id: the run whose receipt it was started for, as the state machine does; None for a sweep's task.
         rerun: what it re-runs by hand: key, version and dataset; None for a worker.
         stopped_until: when a worker that is stopped with SIGSTOP goes on.
     """
 
     process: BaseProcess
     folder: Path
-    run_id: str | None = None
     rerun: tuple[str, str, str] | None = None
     stopped_until: float = 0.0
     overtaken: bool = False
@@ -155,12 +157,10 @@ class Crew:
     def __post_init__(self) -> None:
         self._dice = random.Random(f"crew {self.seed}")
 
-    def start_worker(self, run_id: str | None) -> None:
-        """Start a task that drains the queue, for the receipt of `run_id`."""
-        environment, folder = self._environment(SLUICE_RUN_ID=run_id or "")
-        self._start(
-            Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), None)), folder, run_id)
-        )
+    def start_worker(self) -> None:
+        """Start a task that drains the queue."""
+        environment, folder = self._environment()
+        self._start(Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), None)), folder))
 
     def start_rerun(self, key: str, version_id: str, dataset: str) -> None:
         """Start a manual re-run."""
@@ -220,7 +220,7 @@ class Crew:
         path = self.folder / "tally"
         return sum(line.startswith(f"{do} ") for line in path.read_text().splitlines()) if path.exists() else 0
 
-    def _environment(self, **more: str) -> tuple[dict[str, str], Path]:
+    def _environment(self) -> tuple[dict[str, str], Path]:
         self._started += 1
         folder = self.folder / f"task-{self._started}"
         (folder / "tmp").mkdir(parents=True)
@@ -231,7 +231,6 @@ class Crew:
             "TMPDIR": str(folder / "tmp"),
             TALLY_VARIABLE: str(self.folder / "tally"),
             **as_variable(plan),
-            **more,
         }
         return environment, folder
 

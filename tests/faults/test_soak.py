@@ -28,5 +28,6 @@ def test_whatever_befalls_a_hundred_and_fifty_uploads_nothing_is_lost_and_nothin
     assert result.passed, "\n".join([*result.problems[:20], result.line])
     assert result.audit.receipts == UPLOADS
     assert "messages_left=0" in result.line
+    assert "unrecorded=0" in result.line
     assert result.line.endswith("lost=0 doubled=0")
     assert min(result.kills, result.lost_responses, result.reruns) > 0, "the soak was too gentle"

@@ -11,6 +11,7 @@ import pytest
 from moto import mock_aws
 
 from flows.observability.crashes import (
+    EXPLAINED,
     Crash,
     _beside,
     _lines_in_cloudwatch,
@@ -61,10 +62,10 @@ def test_a_process_is_no_task(infrastructure_pid: str | None) -> None:
 
 def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
     crash = Crash("out of memory", "ECS reported it.", ("first", "last `line`"))
-    assert crash.state_name == "Crashed: out of memory"
     assert crash.message("No heartbeat.") == (
         "No heartbeat.\nECS reported it.\nIts last log lines:\nfirst\nlast `line`"
     )
+    assert crash.explanation("No heartbeat.").startswith(f"{EXPLAINED}out of memory.\nNo heartbeat.")
     assert "```\nfirst\nlast 'line'\n```" in crash.markdown(""), "a line of the log cannot end the block"
 
 
@@ -75,7 +76,7 @@ def test_what_was_said_before_cannot_become_markup() -> None:
 
 
 def test_a_crash_of_which_nothing_is_known_says_that() -> None:
-    assert Crash().state_name == "Crashed: killed"
+    assert Crash().summary == "killed"
     assert Crash().message("") == "It logged nothing."
 
 

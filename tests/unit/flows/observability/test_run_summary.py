@@ -9,9 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prefect.client.schemas.objects import StateType
 
 from flows.observability.display import artifact_name, rows_in
-from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_message, outcome_name, upload_summary
+from flows.observability.observed_upload import final_state
+from flows.observability.run_summary import (
+    ConsoleLinks,
+    checks_table,
+    outcome_message,
+    outcome_name,
+    outcome_tags,
+    state_message,
+    upload_summary,
+)
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Chain, Rows
 from flows.refinery.checks import Check, Decision, RejectionReason
@@ -115,7 +125,24 @@ def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() ->
     receipt = receipt_of(upload(), published=False)
     assert outcome_name(receipt) == "Rejected: empty"
     assert outcome_message(receipt) == "the file is empty"
+    assert state_message(receipt) == "the file is empty"
+    assert outcome_tags(receipt) == {"orders", "rejected"}
     assert "press Retry" in upload_summary(receipt, ConsoleLinks(None, "published"))
+
+
+def test_quarantined_rows_are_in_the_states_message_and_a_tag() -> None:
+    receipt = receipt_of(upload(), rows=Rows(rows_in=12, published=10, quarantined={"not_null(a)": 2}))
+    assert state_message(receipt) == "10 rows published, 2 quarantined"
+    assert outcome_tags(receipt) == {"orders", "published", "quarantined"}
+
+
+@pytest.mark.parametrize(("published", "state"), [(True, StateType.COMPLETED), (False, StateType.FAILED)])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_states_have_prefects_own_names_which_its_pages_filter_by(
+    published: bool, state: StateType, dry_run: bool
+) -> None:
+    ended = final_state(receipt_of(upload(), published=published), dry_run=dry_run)
+    assert (ended.type, ended.name) == (state, state.value.capitalize())
 
 
 def test_what_failed_stands_first_in_the_table_of_checks() -> None:
