@@ -17,6 +17,7 @@ from deployment.aws.deploy_stack import MAX_STACK_NAME_LENGTH, TEMPLATE
 from deployment.aws.images import DEPLOYED
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body, without_texts
+from flows.pipeline.announce import EVENT_SOURCE, OutcomeStatus
 from lambda_trigger.ignored_names import IGNORED_NAMES
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
 
@@ -445,22 +446,33 @@ def test_trouble_is_told() -> None:
         ("ApproximateNumberOfMessagesVisible", "${DeadLetterQueue.QueueName}"),
         ("ApproximateNumberOfMessagesVisible", "${TriggerFailures.QueueName}"),
         ("ApproximateAgeOfOldestMessage", "${UploadQueue.QueueName}"),
+        ("UploadsFailed", "${AWS::StackName}"),
+        ("OutcomesNotAnnounced", "${AWS::StackName}"),
         ("ExecutionsFailed", "${ProcessUpload}"),
         ("ExecutionsTimedOut", "${ProcessUpload}"),
-        ("ExecutionsFailed", "${Sweep}"),
     }
     for name, alarm in alarms.items():
         assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
         assert alarm["Properties"]["TreatMissingData"] == "notBreaching", name
 
 
-def test_an_upload_that_is_not_published_is_told_with_its_reason() -> None:
+def test_a_rejected_file_notifies_nobody_by_default() -> None:
+    """It is the fault of the data: a thousand of them would send a thousand mails to people who can do nothing."""
+    rules = resources_of(TEMPLATE_DATA, "AWS::Events::Rule")
+    detail_types = [kind for rule in rules.values() for kind in rule["Properties"]["EventPattern"]["detail-type"]]
+    alarms = resources_of(TEMPLATE_DATA, "AWS::CloudWatch::Alarm").values()
+    assert OutcomeStatus.REJECTED.detail_type not in detail_types
+    assert OutcomeStatus.REJECTED.metric not in [alarm["Properties"]["MetricName"] for alarm in alarms]
+
+
+def test_an_upload_of_this_stack_that_is_given_up_is_told_with_its_reason() -> None:
     (rule,) = resources_of(TEMPLATE_DATA, "AWS::Events::Rule").values()
-    detail: Mapping[str, Any] = rule["Properties"]["EventPattern"]["detail"]
-    assert detail["status"] == ["FAILED"]
-    assert "error" not in detail, "rejected or broken: both are reported"
-    assert text_of(detail["stateMachineArn"][0]) == "${ProcessUpload}"
-    assert text_of(rule["Properties"]["Targets"][0]["Arn"]) == "${AlarmTopic}"
+    pattern: Mapping[str, Any] = rule["Properties"]["EventPattern"]
+    assert (pattern["source"], pattern["detail-type"]) == ([EVENT_SOURCE], [OutcomeStatus.FAILED.detail_type])
+    assert text_of(pattern["detail"]["stack"][0]) == "${AWS::StackName}"
+    (target,) = rule["Properties"]["Targets"]
+    assert text_of(target["Arn"]) == "${AlarmTopic}"
+    assert target["InputTransformer"]["InputPathsMap"]["reason"] == "$.detail.error.message"
 
 
 def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condition() -> None:
