@@ -19,7 +19,7 @@ _PERIOD_SECONDS = 60
 
 
 def oldest_message_since(queue_url: str, *, sqs: Any = None, cloudwatch: Any = None) -> datetime | None:
-    """Return a time before which no message of the queue was sent; None where that cannot be told.
+    """Return a time before which no message of the queue was sent; None where that is unknown.
 
     An empty queue has no message before now. SQS does not tell a message's age without receiving it, which would count
     as a delivery. So of a queue with messages CloudWatch is asked. Its metric leaves out messages that were

@@ -48,7 +48,7 @@ class Reconciled:
     Attributes:
         found: the uploads.
         window: the period that was checked.
-        age_known: whether it could be told how long the oldest message has waited; if not, no upload counts as lost.
+        age_known: whether it is known how long the oldest message has waited; if not, no upload counts as lost.
         held: what tasks hold.
         orphaned: number of data objects that no receipt references, or only a superseded one.
     """
@@ -187,7 +187,7 @@ def _dispatch(parts: Parts, executions: Executions, upload: UploadMessage) -> st
 
 
 def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
-    """Return the upload's last attempt; for a lost one, one that says so: in a deep queue it is not lost again."""
+    """Return the upload's last attempt; for a lost one, that it was lost: so it is not lost again while it is queued."""
     with suppress(AttemptUnreadable):
         if found := find_attempt(parts.store, upload.run_id):
             return found
@@ -207,7 +207,7 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
     ]
     if not done.age_known:
         lines.append(
-            "The queue has messages, and CloudWatch does not say how old the oldest is (on the embedded cloud it never "
+            "The queue has messages, and CloudWatch does not report how old the oldest is (on the embedded cloud it never "
             "does). So no upload counts as lost: run this again when the queue is empty."
         )
     if found.more:

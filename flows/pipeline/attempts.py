@@ -163,7 +163,7 @@ def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
 def reopen_attempt(store: ObjectStore, found: FoundAttempt) -> None:
     """Say that an upload that was given up is tried again, unless another try ended since it was `found`.
 
-    Tasks that were killed before count no longer: whoever sends the upload again has removed the cause.
+    Tasks that were killed before count no longer: the person who sends the upload again has removed the cause.
     """
     changes = {"given_up": False, "memory_kills": 0, "sent_again_at": _now()}
     reopened = found.attempt.model_copy(update=changes)

@@ -1,7 +1,7 @@
 """Find uploads that no message will bring to an outcome: those that were lost, and those that were given up.
 
 An upload is lost if it has neither a receipt nor a failed attempt, no task holds it, and it came before the oldest
-message in the queue was sent. Nothing else tells whether it has a message: SQS does not list what is queued.
+message in the queue was sent. Nothing else shows whether it has a message: SQS does not list what is queued.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Finder:
 
     Attributes:
         held: what tasks hold.
-        none_queued_before: uploads that came before are in no message; None if that cannot be told.
+        none_queued_before: uploads that came before are in no message; None if that is unknown.
         is_data: whether the trigger dispatches a key.
     """
 
