@@ -187,7 +187,7 @@ def _dispatch(parts: Parts, executions: Executions, upload: UploadMessage) -> st
 
 
 def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
-    """Return the upload's last attempt; for a lost one, that it was lost: so it is not lost again while it is queued."""
+    """Return the last attempt; for a lost upload, that it was lost: so it is not lost again while it is queued."""
     with suppress(AttemptUnreadable):
         if found := find_attempt(parts.store, upload.run_id):
             return found
@@ -207,8 +207,8 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
     ]
     if not done.age_known:
         lines.append(
-            "The queue has messages, and CloudWatch does not report how old the oldest is (on the embedded cloud it never "
-            "does). So no upload counts as lost: run this again when the queue is empty."
+            "The queue has messages, and CloudWatch does not report how old the oldest is (in the local cloud never). "
+            "So no upload counts as lost: run this again when the queue is empty."
         )
     if found.more:
         lines.append("There are more: the next run continues where this one stopped.")
