@@ -104,7 +104,7 @@ def _read(path: Path, contract: Contract) -> Any:
 
 
 # Without shrinking, which takes minutes here: the examples are small as they are.
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(tables(), contracts(), st.sampled_from([1, 2, 3, 5]))
 def test_every_row_is_published_quarantined_or_dropped_and_partitions_do_not_show(
     content: str, contract: Contract, rows_per_partition: int
@@ -135,7 +135,7 @@ UNDECLARED = [
 JSON_VALUES = [None, 5, 2.0, 1.5, -3, 1e300, 2**53 + 1, -(2**63), 2**63, True, False, "x", "7", {"a": 1}, [1]]
 
 
-@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.lists(st.sampled_from(UNDECLARED), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
 @example(["9007199254740993", "5", "", "7"], 2)
 @example(["True", "", "FALSE", "maybe"], 2)
@@ -146,7 +146,7 @@ def test_partitions_do_not_show_in_undeclared_columns_of_csv(cells: list[str], r
     _require_the_same(text.getvalue(), rows_per_partition)
 
 
-@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.lists(st.sampled_from(JSON_VALUES), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
 @example([2**53 + 1, 2, 1.5, 3], 2)
 @example([2**53 + 1, 2.0], 1)
@@ -173,7 +173,7 @@ def _comparable(validated: JudgedFile) -> Any:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=30), st.integers(1, 7))
 def test_exact_sums_do_not_depend_on_their_parts(values: list[float], part: int) -> None:
     from flows.refinery.validate.exact_sums import ExactMoments

@@ -180,7 +180,6 @@ def _right(table: Table, form: str) -> dict[str, list[Any]]:
 @settings(
     max_examples=6,
     phases=[Phase.generate],
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())

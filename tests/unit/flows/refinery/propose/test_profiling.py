@@ -113,7 +113,7 @@ def _as_parquet(table: dict[str, list[Any]]) -> bytes:
 
 
 @pytest.mark.parametrize("written", [_as_csv, _as_json_lines, _as_parquet])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(table=tables())
 def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written: Any, table: dict[str, Any]) -> None:
     try:

@@ -52,7 +52,7 @@ def require_every_row_once(partitions: list[Partition]) -> None:
         assert all(len(misfit.raw.encode()) <= 1024 for misfit in partition.misfits)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     table=tables(),
     delimiter=DELIMITER,
@@ -81,7 +81,7 @@ def test_what_a_csv_writer_writes_is_read_back_text_by_text(
     assert all(len(partition.frame) <= rows_per_partition for partition in partitions)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     table=tables(),
     delimiter=st.sampled_from(["||", "::", "~|~", ",", ";", "\x01", ", "]),
@@ -112,7 +112,7 @@ def test_any_delimiter_and_one_at_the_end_are_read_back_text_by_text(
     assert whole(partitions).to_numpy().tolist() == table
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(table=tables(), broken=st.lists(st.integers(0, 24)), rows_per_partition=st.integers(1, 8))
 def test_ragged_rows_never_shift_or_hide_the_others(
     table: list[list[str]], broken: list[int], rows_per_partition: int
@@ -138,7 +138,7 @@ def test_ragged_rows_never_shift_or_hide_the_others(
 VALUE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | FIELD | st.lists(st.integers())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(st.dictionaries(st.sampled_from("abcd"), VALUE, min_size=1), max_size=20),
     lines=st.booleans(),
@@ -205,7 +205,7 @@ def any_bytes(draw: st.DrawFn) -> bytes:
     return bytes(content[: draw(st.integers(0, len(content)))])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(content=any_bytes(), rows_per_partition=st.integers(1, 5))
 @example(content=b"a,b\n1\n2,3,4\n", rows_per_partition=5)
 @example(content=b'{"a":9999999999999999999}[', rows_per_partition=1)
