@@ -27,7 +27,7 @@ def outcome_event(
     Args:
         flow_run_id: the flow run that shows the upload.
         what: the last part of the event's name, where that is not the outcome's status.
-        at: tells apart events of one attempt at the upload that have the same name.
+        at: distinguishes events of one attempt at the upload that have the same name.
     """
     name = f"sluice.upload.{what or notice.status}"
     identity = f"{stack}/{idempotency_key(notice.run_id, notice.attempt)}/{name}/{at}"

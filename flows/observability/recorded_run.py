@@ -1,6 +1,6 @@
 """One upload as Prefect shows it when it is recorded after the work, from its receipt or its last failed try. Pure.
 
-Prefect refuses a state with a time of its own (422), so a recorded run begins and ends when it is recorded. The true
+Prefect refuses a state with a given time (422), so a recorded run begins and ends when it is recorded. The true
 times are in labels, in the state's message and in the log lines.
 """
 
@@ -28,7 +28,7 @@ from flows.pipeline.receipt import Receipt, Source, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 
 LARGE_BYTES = 100 * 1024**2
-"""A file of this size or more has a summary of its own, as rejected, failed and forced ones have."""
+"""A file of this size or more has its own summary, as rejected, failed and forced ones have."""
 
 GIVEN_UP = "given-up"  # a tag
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -51,7 +51,7 @@ class RecordedRun:
         tags: of the outcome; `run_tags` are those of every run of the upload.
         summary: an artifact in Markdown; None for a small file that was published.
         flow_run_id: the run that showed the upload live, if one did.
-        event_key: tells apart events of one attempt that have the same name.
+        event_key: distinguishes events of one attempt that have the same name.
     """
 
     notice: OutcomeNotice
@@ -87,7 +87,7 @@ class RecordedRun:
     def fits(self, state_type: str | None, tags: Collection[str]) -> bool:
         """Return whether a run with this state and these tags shows the outcome already.
 
-        A try that failed may also have crashed or been cancelled: its run says more than this record.
+        A try that failed may also have crashed or been cancelled: its run shows more than this record.
         """
         if self.was_given_up:
             return state_type in ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")

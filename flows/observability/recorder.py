@@ -2,7 +2,7 @@
 
 A task does this when many files wait, or when Prefect was away while it worked. Every call is best effort: the data
 never waits, and what was not recorded stays in the batch note for a later call. A call costs four requests for up to
-100 uploads, so give it many at once; the summary of a rejected, forced or large file is a request of its own.
+100 uploads, so give it many at once; the summary of a rejected, forced or large file is a separate request.
 """
 
 from __future__ import annotations

@@ -65,17 +65,17 @@ def recorder(account: Account, server: PrefectServer) -> Recorder:
     return Recorder(account.parts)
 
 
-def test_a_receipt_becomes_one_flow_run_that_tells_everything_with_true_times(
+def test_a_receipt_becomes_one_flow_run_with_everything_and_true_times(
     server: PrefectServer, recorder: Recorder
 ) -> None:
-    message = new_upload(key="incoming/orders/told.csv")
+    message = new_upload(key="incoming/orders/seen.csv")
     receipt = receipt_of(
         message, timings_seconds={"fetch": 1.0, "refine": 2.0}, created_at="2026-01-01T10:00:03.000000Z"
     )
     assert recorder.record([receipt]) == {message.run_id}
     (run,) = runs_of(server, message)
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed")
-    assert run["name"] == f"orders / told.csv {message.run_id[:8]}"
+    assert run["name"] == f"orders / seen.csv {message.run_id[:8]}"
     assert run["parameters"] == {"bucket": "landing", "key": message.key, "version_id": message.version_id}
     assert {"orders", "upload", "published"} <= set(run["tags"])
     assert run["state"]["message"].startswith("10 rows published")
@@ -90,7 +90,7 @@ def test_a_receipt_becomes_one_flow_run_that_tells_everything_with_true_times(
 
 
 @pytest.mark.parametrize("kind", ["rejected", "forced", "large"])
-def test_what_is_not_ordinary_has_a_summary_of_its_own(server: PrefectServer, recorder: Recorder, kind: str) -> None:
+def test_what_is_not_ordinary_has_its_own_summary(server: PrefectServer, recorder: Recorder, kind: str) -> None:
     message = new_upload(attempt=1 if kind == "forced" else 0)
     receipt = receipt_of(message, published=kind != "rejected")
     if kind == "large":
