@@ -86,7 +86,7 @@ def test_a_receipt_becomes_one_flow_run_with_everything_and_true_times(
         datetime(2026, 1, 1, 10, 0, 0, tzinfo=UTC),
         datetime(2026, 1, 1, 10, 0, 3, tzinfo=UTC),
     ]
-    assert not artifacts_of(server, run), "a small file that was published has none of its own"
+    assert not artifacts_of(server, run), "a small file that was published has none"
 
 
 @pytest.mark.parametrize("kind", ["rejected", "forced", "large"])
