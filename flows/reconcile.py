@@ -2,19 +2,18 @@
 
 S3 may drop an event when Lambda is overloaded for hours, a notification may be configured after the first files
 arrived, and an embedded cloud that is killed loses the events in its memory. So the landing bucket is compared with the
-receipts: an object version that has neither a receipt nor an execution some time after it arrived was never dispatched.
-Reconcile dispatches it as the Lambda would have done, under the same run id, so dispatching it twice, or while a late
-event arrives, is harmless.
+receipts (flows/pipeline/lost_uploads.py). Reconcile dispatches a lost upload as the Lambda would have done, under the
+same run id, so dispatching it twice, or while a late event arrives, is harmless.
 
-An upload whose execution ended without a receipt was dispatched and given up: its message is in the dead-letter queue.
-Reconcile reports it, and dispatches it again only on request: otherwise every hourly run would retry it.
+An upload that was given up has its message in the dead-letter queue. Reconcile reports it with the last reason, and
+dispatches it again only on request: otherwise every hourly run would retry it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -25,124 +24,40 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from blocks.executions import Executions
-from blocks.object_store import ObjectStore, ObjectVersion
+from blocks.queue_age import oldest_message_since
 from flows.composition import parts_of_environment
-from flows.pipeline.commit import find_orphaned, has_receipt
+from flows.pipeline.attempts import Attempt, AttemptUnreadable, FoundAttempt, find_attempt, reopen_attempt
+from flows.pipeline.commit import find_orphaned
+from flows.pipeline.errors import EventLost
+from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.job import Parts
+from flows.pipeline.lost_uploads import Finder, FoundUploads, Window
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.ignored_names import is_ignored
 from lambda_trigger.message import UploadMessage
-
-# Step Functions keeps an execution for 90 days; an older upload would look as if it never had one.
-MAX_LOOKBACK_DAYS = 80
-_LOOKS_AT_ONCE = 8
-_RUNNING = "RUNNING"
 
 
 class StateMachineUnknown(TerminalError):
     """SLUICE_STATE_MACHINE_ARN, which reconcile needs to dispatch uploads, is not set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The period of uploads to check: older ones are skipped, younger ones may still be in progress."""
-
-    since: datetime
-    until: datetime
-
-    def holds(self, moment: datetime) -> bool:
-        """Return whether `moment` is in the window."""
-        return self.since <= moment <= self.until
-
-
-@dataclass
-class ReconcileResult:
-    """The uploads in the window, by state.
+@dataclass(frozen=True)
+class Reconciled:
+    """What one run found.
 
     Attributes:
-        looked_at: number of object versions in the window.
-        under_way: number of uploads that have a running execution and no receipt yet.
-        lost: uploads that were never dispatched, at most `max_found`.
-        given_up: uploads whose execution ended without a receipt, with its status; the first `max_found`.
-        given_up_count: number of all given-up uploads.
-        unidentified: number of uploads made while the bucket had no versioning; only S3's event identifies their run.
-        more: whether the search stopped because `max_found` lost uploads were found.
+        found: the uploads.
+        window: the period that was checked.
+        age_known: whether it is known how long the oldest message has waited; if not, no upload counts as lost.
+        held: what tasks hold.
         orphaned: number of data objects that no receipt references, or only a superseded one.
     """
 
-    looked_at: int = 0
-    under_way: int = 0
-    lost: list[UploadMessage] = field(default_factory=list)
-    given_up: list[tuple[UploadMessage, str]] = field(default_factory=list)
-    given_up_count: int = 0
-    unidentified: int = 0
-    more: bool = False
+    found: FoundUploads
+    window: Window
+    age_known: bool
+    held: HeldUploads
     orphaned: int = 0
-
-
-def find_lost(
-    store: ObjectStore,
-    executions: Executions,
-    window: Window,
-    prefix: str,
-    max_found: int,
-    *,
-    is_data: Callable[[str], bool],
-    page_size: int = 1000,
-) -> ReconcileResult:
-    """Compare the landing bucket with receipts and executions, page by page, with one page in memory.
-
-    Args:
-        prefix: prefix of the keys to check.
-        max_found: number of lost uploads to stop at, and of given-up uploads to list.
-        is_data: whether the trigger dispatches a key.
-    """
-    found = ReconcileResult()
-    for upload in _without_receipt(store, window, prefix, page_size, is_data, found):
-        if len(found.lost) == max_found:
-            found.more = True
-            break
-        status = executions.status(upload)
-        if status is None:
-            found.lost.append(upload)
-        elif status == _RUNNING:
-            found.under_way += 1
-        elif not has_receipt(store, upload.run_id):  # the receipt may have been written since the first check
-            found.given_up_count += 1
-            if len(found.given_up) < max_found:
-                found.given_up.append((upload, status))
-    return found
-
-
-def _without_receipt(
-    store: ObjectStore,
-    window: Window,
-    prefix: str,
-    page_size: int,
-    is_data: Callable[[str], bool],
-    found: ReconcileResult,
-) -> Iterator[UploadMessage]:
-    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-        for page in store.versions(store.landing_bucket, prefix, page_size=page_size):
-            # The trigger ignores folder markers as well: keys that end in a slash, without content.
-            files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
-            due = [version for version in files if window.holds(version.last_modified) and is_data(version.key)]
-            uploads = [_upload(store.landing_bucket, version) for version in due if version.version_id]
-            found.looked_at += len(due)
-            found.unidentified += len(due) - len(uploads)
-            done = pool.map(lambda upload: has_receipt(store, upload.run_id), uploads)
-            yield from (upload for upload, is_done in zip(uploads, done, strict=True) if not is_done)
-
-
-def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
-    return UploadMessage(
-        bucket=bucket,
-        key=version.key,
-        version_id=version.version_id,
-        etag=version.etag,
-        size_bytes=version.size_bytes,
-        event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
-    )
 
 
 @flow(
@@ -153,7 +68,7 @@ def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
 def reconcile(
     dry_run: bool = False,
     grace_minutes: Annotated[int, Field(ge=0, le=1440)] = 15,
-    lookback_days: Annotated[int, Field(ge=1, le=MAX_LOOKBACK_DAYS)] = 7,
+    lookback_days: Annotated[int, Field(ge=1, le=3650)] = 7,
     max_uploads: Annotated[int, Field(ge=1, le=10_000)] = 500,
     given_up_too: bool = False,
     prefix: str = "",
@@ -167,22 +82,37 @@ def reconcile(
         grace_minutes: Skip uploads younger than this: they may still be in progress.
         lookback_days: Check uploads and outputs of this many days.
         max_uploads: Dispatch at most this many; the next run continues from there.
-        given_up_too: Also dispatch uploads whose execution ended without a receipt. Remove the cause first.
+        given_up_too: Also dispatch uploads that failed and were given up. Remove the cause first.
         prefix: Check only keys with this prefix, such as incoming/orders/; empty: all uploads.
     """
     parts = parts_of_environment()
     executions = _executions_of(parts)
-    now = datetime.now(UTC)
-    window = Window(now - timedelta(days=lookback_days), now - timedelta(minutes=grace_minutes))
+    now, grace = datetime.now(UTC), timedelta(minutes=grace_minutes)
+    window = Window(now - timedelta(days=lookback_days), now - grace)
+    oldest = oldest_message_since(parts.settings.queue_url)
+    held = read_held_uploads(parts.store)
+    found = _finder(parts, held, oldest - grace if oldest else None).find(
+        window, prefix or parts.settings.incoming_prefix, max_uploads
+    )
+    _log_found(found, window)
+    rows = list(_dispatch_all(parts, executions, found, dry_run=dry_run, given_up_too=given_up_too))
+    orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
+    done = Reconciled(found, window, oldest is not None, held, orphaned)
+    create_table_artifact(key="reconcile", table=rows, description=reconcile_summary(done, dry_run=dry_run))
+    return _final_state(found, rows, dry_run=dry_run)
+
+
+def _finder(parts: Parts, held: HeldUploads, none_queued_before: datetime | None) -> Finder:
     settings = parts.settings
-    found = find_lost(
+    return Finder(
         parts.store,
-        executions,
-        window,
-        prefix or settings.incoming_prefix,
-        max_uploads,
+        held,
+        none_queued_before,
         is_data=lambda key: not is_ignored(key, settings.incoming_prefix, settings.ignored_names),
     )
+
+
+def _log_found(found: FoundUploads, window: Window) -> None:
     get_run_logger().info(
         "%s uploads arrived between %s and %s: %s lost, %s given up, %s under way.",
         f"{found.looked_at:,}",
@@ -192,10 +122,6 @@ def reconcile(
         f"{found.given_up_count:,}",
         f"{found.under_way:,}",
     )
-    rows = list(_dispatch_all(executions, found, dry_run=dry_run, given_up_too=given_up_too))
-    found.orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
-    create_table_artifact(key="reconcile", table=rows, description=reconcile_summary(found, window, dry_run=dry_run))
-    return _final_state(found, rows, dry_run=dry_run)
 
 
 def _executions_of(parts: Parts) -> Executions:
@@ -223,14 +149,16 @@ _DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not disp
 
 
 def _dispatch_all(
-    executions: Executions, found: ReconcileResult, *, dry_run: bool, given_up_too: bool
+    parts: Parts, executions: Executions, found: FoundUploads, *, dry_run: bool, given_up_too: bool
 ) -> Iterator[dict[str, Any]]:
     """Dispatch the uploads, and yield a row of the table in the UI for each."""
     for upload in found.lost:
-        yield _row(upload, "lost", _dispatch(executions, upload, dry_run=dry_run))
-    for upload, status in found.given_up:
-        done = _dispatch(executions, upload, dry_run=dry_run) if given_up_too else "redrive its message"
-        yield _row(upload, f"given up ({status})", done)
+        yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, executions, upload))
+    for upload, reason in found.given_up:
+        done = "redrive its message"
+        if given_up_too:
+            done = _WOULD_BE if dry_run else _dispatch(parts, executions, upload)
+        yield _row(upload, f"given up: {reason}", done)
 
 
 def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
@@ -245,12 +173,12 @@ def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
     }
 
 
-def _dispatch(executions: Executions, upload: UploadMessage, *, dry_run: bool) -> str:
+def _dispatch(parts: Parts, executions: Executions, upload: UploadMessage) -> str:
     """Dispatch an upload; return what was done."""
-    if dry_run:
-        return _WOULD_BE
     try:
+        before = _attempt_before(parts, upload)
         executions.dispatch(upload)
+        reopen_attempt(parts.store, before)
     except SluiceError as error:  # go on with the others; the next run tries this one again
         get_run_logger().warning("Not dispatched: %s: %s", type(error).__name__, error)
         return _FAILED + type(error).__name__
@@ -258,24 +186,42 @@ def _dispatch(executions: Executions, upload: UploadMessage, *, dry_run: bool) -
     return _DISPATCHED
 
 
-def reconcile_summary(found: ReconcileResult, window: Window, *, dry_run: bool) -> str:
+def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
+    """Return the last attempt; for a lost upload, that it was lost: so it is not lost again while it is queued."""
+    with suppress(AttemptUnreadable):
+        if found := find_attempt(parts.store, upload.run_id):
+            return found
+    lost = EventLost("no event of it arrived, or its message expired; reconcile sent its message")
+    dataset = parts.contracts.for_key(upload.key).dataset
+    return FoundAttempt(Attempt.of(upload, lost, dataset=dataset, receive_count=0, task_arn=None), None)
+
+
+def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
     """Return what was found, in Markdown."""
+    found, window = done.found, done.window
     lines = [
         f"**{found.looked_at:,}** uploads arrived between {window.since:%Y-%m-%d %H:%M} and "
-        f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** have neither a receipt nor an execution"
-        + (" (nothing was done: dry run)." if dry_run else "."),
-        f"{found.under_way:,} are under way.",
+        f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** are lost: nothing is known of them, and "
+        "they came before the oldest message in the queue" + (" (nothing was done: dry run)." if dry_run else "."),
+        f"{found.under_way:,} are under way: held by a task, or perhaps in the queue.",
     ]
+    if not done.age_known:
+        lines.append(
+            "The queue has messages, and CloudWatch does not report how old the oldest is (in the local cloud never). "
+            "So no upload counts as lost: run this again when the queue is empty."
+        )
     if found.more:
         lines.append("There are more: the next run continues where this one stopped.")
     if found.given_up_count:
         lines.append(
-            f"{found.given_up_count:,} were dispatched and given up: their messages are in the queue or in the "
-            "dead-letter queue. Remove the cause, then redrive them; `given_up_too` dispatches them again."
+            f"{found.given_up_count:,} failed and were given up, for the reasons below. Remove the cause, then redrive "
+            "them (`sluice redrive`); `given_up_too` dispatches them again."
         )
-    if found.orphaned:
-        done = "would be" if dry_run else "were"
-        lines.append(f"{found.orphaned:,} orphaned outputs {done} deleted.")
+    if done.held.unreadable:
+        lines.append(f"Unreadable batch notes: {', '.join(sorted(done.held.unreadable))}.")
+    if done.orphaned:
+        verb = "would be" if dry_run else "were"
+        lines.append(f"{done.orphaned:,} orphaned outputs {verb} deleted.")
     if found.unidentified:
         lines.append(
             f"{found.unidentified:,} came while the landing bucket had no versioning, so their runs are unknown: turn "
@@ -284,7 +230,7 @@ def reconcile_summary(found: ReconcileResult, window: Window, *, dry_run: bool) 
     return "\n\n".join(lines)
 
 
-def _final_state(found: ReconcileResult, rows: list[dict[str, Any]], *, dry_run: bool) -> State[Any]:
+def _final_state(found: FoundUploads, rows: list[dict[str, Any]], *, dry_run: bool) -> State[Any]:
     failed = sum(row["done"].startswith(_FAILED) for row in rows)
     if failed:
         return Failed(message=f"{failed:,} of {len(rows):,} lost uploads could not be dispatched; see the log.")

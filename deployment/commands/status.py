@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from deployment.commands import visible_line
 from deployment.commands.show import details_of, print_unreadable, receipt_address, rows_of
-from deployment.commands.uploads import QueueLengths, Uploads, reason_of
+from deployment.commands.uploads import QueueLengths, Uploads
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.held_uploads import HeldUpload
@@ -102,7 +102,7 @@ def print_uploads(console: Console, found: StackStatus) -> None:
     for attempt in found.failed:
         state = "[bold red]failed   [/]" if attempt.given_up else "[red]retrying [/]"
         _print_line(console, attempt.at, attempt.run_id, state, attempt.upload.key, "")
-        console.out(f"{_INDENT}{reason_of(attempt)}", style="dim")
+        console.out(f"{_INDENT}{attempt.reason}", style="dim")
     if found.failed_count > len(found.failed):
         console.out(f"{_INDENT}and {found.failed_count - len(found.failed):,} more that failed", style="dim")
     for receipt in found.receipts:

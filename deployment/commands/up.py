@@ -10,7 +10,7 @@ from rich.console import Console
 
 from deployment.commands import visible_line
 from deployment.commands.show import details_of, print_unreadable, rows_of, shown_steps
-from deployment.commands.uploads import Uploads, reason_of
+from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
 from deployment.local.endpoints import Endpoints
 from deployment.local.pipeline import WORK_POOL, settings_of
@@ -60,7 +60,7 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
         receipts, attempts = uploads.runs_with_receipt(), uploads.runs_with_attempt()
         for attempt in uploads.attempts(_news(attempts_before, attempts)):
             state = "failed" if attempt.given_up else "retrying"
-            console.out(f"{state:<9}  {visible_line(attempt.upload.key)}  {reason_of(attempt)}")
+            console.out(f"{state:<9}  {visible_line(attempt.upload.key)}  {attempt.reason}")
         for receipt in uploads.receipts(_news(receipts_before, receipts)):
             reasons = "; ".join(details_of(receipt)[:3])
             console.out(

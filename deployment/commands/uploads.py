@@ -168,10 +168,10 @@ class Uploads:
             published = upload.receipt.status is Status.PUBLISHED
             upload.reach(UploadState.PUBLISHED if published else UploadState.REJECTED)
         elif attempt is not None and attempt.given_up:
-            upload.note, upload.problem = "", reason_of(attempt)
+            upload.note, upload.problem = "", attempt.reason
             upload.reach(UploadState.FAILED)
         elif attempt is not None:
-            upload.note = f"an attempt failed: {reason_of(attempt)}; retrying"
+            upload.note = f"an attempt failed: {attempt.reason}; retrying"
 
     def follow(
         self, uploads: list[TrackedUpload], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
@@ -247,11 +247,6 @@ class Uploads:
 
     def _address(self, key: str) -> str:
         return f"s3://{self._cloud.outputs['PublishedBucket']}/{key}"
-
-
-def reason_of(attempt: Attempt) -> str:
-    """Return why an attempt failed, in one line."""
-    return f"{attempt.error}: {' '.join(attempt.message.split())}"
 
 
 def _size_of(path: Path) -> int:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from blocks.object_store import ObjectStore
+from blocks.object_store import ObjectStore, StoredObject
 from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import SluiceError, TerminalError, TransientError
 from lambda_trigger.message import UploadMessage
@@ -38,6 +38,7 @@ class Attempt(BaseModel):
         memory_kills: how many tasks were killed for lack of memory while they refined this upload.
         given_up: whether the message moved, or is about to move, to the dead-letter queue.
         at: when the try ended, ISO 8601, UTC.
+        sent_again_at: when its message was sent again by hand since; None if it was not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -54,6 +55,7 @@ class Attempt(BaseModel):
     given_up: bool = False
     task_arn: str | None = None
     at: str
+    sent_again_at: str | None = None
 
     @classmethod
     def of(
@@ -79,13 +81,23 @@ class Attempt(BaseModel):
             memory_kills=memory_kills,
             given_up=given_up,
             task_arn=task_arn,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=_now(),
         )
 
     @property
     def run_id(self) -> str:
         """Return the run that was tried."""
         return self.upload.run_id
+
+    @property
+    def reason(self) -> str:
+        """Return why it failed, in one line."""
+        return f"{self.error}: {' '.join(self.message.split())}"
+
+    @property
+    def moved_at(self) -> datetime:
+        """Return when its message was last delivered or sent again."""
+        return datetime.fromisoformat(self.sent_again_at or self.at)
 
     def is_superseded_by(self, receipt: Receipt | None) -> bool:
         """Return whether a receipt is the outcome of this attempt, or of a later one."""
@@ -115,6 +127,13 @@ class Attempt(BaseModel):
         return attempt
 
 
+class FoundAttempt(NamedTuple):
+    """An attempt as it is stored; `stored` is None for one that is not there yet."""
+
+    attempt: Attempt
+    stored: StoredObject | None
+
+
 def attempt_key(run_id: str) -> str:
     """Return the key of a run's attempt in the published bucket."""
     return f"{PREFIX}{run_id}.json"
@@ -125,10 +144,30 @@ def write_attempt(store: ObjectStore, attempt: Attempt) -> None:
     store.put(attempt_key(attempt.run_id), attempt.to_json())
 
 
+def find_attempt(store: ObjectStore, run_id: str) -> FoundAttempt | None:
+    """Return the last failed try of a run as it is stored, or None.
+
+    Raises:
+        AttemptUnreadable: it is not an attempt that this release reads.
+    """
+    stored = store.get(attempt_key(run_id))
+    return FoundAttempt(Attempt.from_json(stored.body), stored) if stored else None
+
+
 def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
     """Return the last failed try of a run, or None. Raise AttemptUnreadable for one that this release does not read."""
-    found = store.get(attempt_key(run_id))
-    return Attempt.from_json(found.body) if found else None
+    found = find_attempt(store, run_id)
+    return found.attempt if found else None
+
+
+def reopen_attempt(store: ObjectStore, found: FoundAttempt) -> None:
+    """Say that an upload that was given up is tried again, unless another try ended since it was `found`.
+
+    Tasks that were killed before count no longer: the person who sends the upload again has removed the cause.
+    """
+    changes = {"given_up": False, "memory_kills": 0, "sent_again_at": _now()}
+    reopened = found.attempt.model_copy(update=changes)
+    store.put_if_unchanged(attempt_key(reopened.run_id), reopened.to_json(), found.stored)
 
 
 def remove_attempt(store: ObjectStore, run_id: str) -> None:
@@ -140,3 +179,7 @@ def runs_with_attempt(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
     """Yield the ids of the runs that have an attempt, and when it was written."""
     for page in store.list_keys(PREFIX):
         yield from ((key.removeprefix(PREFIX).removesuffix(".json"), written) for key, written in page)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -38,6 +38,10 @@ class NoUpload(TerminalError):
     """A message names an object outside the landing bucket's incoming prefix. It moves to the dead-letter queue."""
 
 
+class EventLost(TransientError):
+    """No event of the upload arrived, or its message expired: reconcile found it, and sent its message."""
+
+
 class UploadCancelled(TerminalError):
     """Somebody cancelled the upload's flow run. Its message moves to the dead-letter queue; nothing is published."""
 

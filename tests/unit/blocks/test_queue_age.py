@@ -1,0 +1,64 @@
+"""What came before the oldest message of a queue is in no message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from blocks.queue_age import oldest_message_since
+
+
+class Ages:
+    """CloudWatch with these points of the queue's age: minutes ago, and the age in seconds."""
+
+    def __init__(self, *points: tuple[int, float]) -> None:
+        self.points = points
+        self.asked: dict[str, Any] = {}
+
+    def get_metric_statistics(self, **asked: Any) -> dict[str, Any]:
+        self.asked = asked
+        now = datetime.now(UTC)
+        points = [{"Timestamp": now - timedelta(minutes=ago), "Maximum": age} for ago, age in self.points]
+        return {"Datapoints": points}
+
+
+@pytest.fixture
+def queue_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
+
+
+def seconds_ago(moment: datetime | None) -> float:
+    assert moment is not None
+    return (datetime.now(UTC) - moment).total_seconds()
+
+
+def test_an_empty_queue_has_no_message_before_now(queue_url: str) -> None:
+    assert seconds_ago(oldest_message_since(queue_url, cloudwatch=Ages((1, 3600.0)))) < 5
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_of_a_queue_with_messages_cloudwatch_knows_the_oldest(queue_url: str, is_held: bool) -> None:
+    boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody="a")
+    if is_held:
+        boto3.client("sqs").receive_message(QueueUrl=queue_url)
+    ages = Ages((1, 60.0), (5, 600.0), (9, 30.0))
+    assert seconds_ago(oldest_message_since(queue_url, cloudwatch=ages)) == pytest.approx(900, abs=5)
+    assert (ages.asked["Namespace"], ages.asked["MetricName"]) == ("AWS/SQS", "ApproximateAgeOfOldestMessage")
+    assert ages.asked["Dimensions"] == [{"Name": "QueueName", "Value": "uploads"}]
+
+
+def test_a_delayed_message_is_a_message(queue_url: str) -> None:
+    boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody="a", DelaySeconds=60)
+    assert oldest_message_since(queue_url, cloudwatch=Ages()) is None
+
+
+def test_without_the_metric_it_cannot_be_told(queue_url: str) -> None:
+    boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody="a")
+    assert oldest_message_since(queue_url) is None
