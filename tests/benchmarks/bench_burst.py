@@ -36,7 +36,7 @@ AWS_WINDOWS = {"WindowSeconds": "60", "SettleSeconds": "30", "SweepState": "DISA
 
 @contextmanager
 def running(parameters: dict[str, str]) -> Iterator[Chain]:
-    """Run a chain whose requests are counted, as `sluice up` does, in a folder of its own."""
+    """Run a chain whose requests are counted, as `sluice up` does, in a temporary folder."""
     extensions = [name for name in EXTENSIONS if not name.endswith(("memory_limit", "warm_tasks"))]
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
@@ -112,7 +112,7 @@ def _wait(look: Callable[[], int], wanted: int, what: str, seconds: float) -> No
 
 
 def table(alone: Counts, burst: Counts) -> str:
-    """Return what was counted, beside the targets."""
+    """Return what was counted, and the targets."""
     rows = [("", "1 alone", f"{burst.files:,} at once", "target"), *_rows(alone, burst)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

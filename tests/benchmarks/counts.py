@@ -183,7 +183,7 @@ class Meter:
             yield from page["events"]
 
     def _lambda_reports(self) -> Iterator[float]:
-        """Yield the seconds of each invocation, as its report says."""
+        """Yield the seconds of each invocation, as its report states."""
         for event in self._log_events("TriggerLogGroup"):
             if '"platform.report"' in event["message"]:
                 yield json.loads(event["message"])["record"]["metrics"]["durationMs"] / 1_000
