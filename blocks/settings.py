@@ -65,6 +65,12 @@ class PipelineSettings(BaseModel):
         description="How long a received message stays invisible; extended while the upload is processed.",
     )
     receive_wait_seconds: int = Field(10, ge=0, le=20, description="How long one receive call waits for a message.")
+    idle_seconds: int = Field(
+        60,
+        ge=0,
+        le=3_600,
+        description="How long a task waits at an empty queue for the receipt of the file that it was started for.",
+    )
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task receives no further message."
     )
@@ -95,10 +101,9 @@ class PipelineSettings(BaseModel):
         100, ge=1, description="With more visible messages than this for each task, a task asks for more tasks."
     )
     live_backlog: int = Field(
-        50, ge=0, description="With more visible messages than this, uploads are recorded in Prefect afterwards, in bulk."
-    )
-    dataset_metrics: bool = Field(
-        False, description="Whether metrics also have the dataset as a dimension; each dataset's metrics cost extra."
+        50,
+        ge=0,
+        description="With more visible messages than this, uploads are recorded in Prefect afterwards, in bulk.",
     )
     dataset_metrics: bool = Field(
         False, description="Whether CloudWatch's metrics are also kept for each dataset, which costs more."
