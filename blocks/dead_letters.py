@@ -73,7 +73,7 @@ class DeadLetters:
                 _check(self._sqs.delete_message_batch(QueueUrl=self._from, Entries=handles), self._from)
 
     def release(self, letters: Sequence[DeadLetter]) -> None:
-        """Let others see messages again at once; without this they do after five minutes."""
+        """Return messages to the dead-letter queue at once; without this that takes five minutes."""
         for batch in _batches(letters):
             entries = [
                 {"Id": str(number), "ReceiptHandle": letter.receipt_handle, "VisibilityTimeout": 0}

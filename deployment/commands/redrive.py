@@ -21,7 +21,7 @@ from flows.pipeline.errors import NoUpload, UploadCancelled
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
-# A message whose last delivery failed moves to the dead-letter queue when it is received once more, some minutes later.
+# A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
 _MOVED_WITHIN = timedelta(minutes=15)
 
 
