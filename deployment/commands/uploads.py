@@ -17,7 +17,15 @@ from typing import NamedTuple
 from blocks.aws_errors import explaining_aws_errors
 from blocks.object_store import ObjectStore
 from deployment.deployed_stack import DeployedStack
-from flows.pipeline.attempts import Attempt, AttemptUnreadable, attempt_key, read_attempt, runs_with_attempt
+from flows.pipeline.attempts import (
+    Attempt,
+    AttemptUnreadable,
+    FoundAttempt,
+    attempt_key,
+    find_attempt,
+    read_attempt,
+    runs_with_attempt,
+)
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.refinery.errors import TerminalError
@@ -223,11 +231,12 @@ class Uploads:
     def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
         """Return the last failed attempts of these runs, without those that have none or an unreadable one."""
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            yield from filter(None, pool.map(self._readable_attempt, run_ids))
+            yield from (found.attempt for found in pool.map(self.find_attempt, run_ids) if found)
 
-    def _readable_attempt(self, run_id: str) -> Attempt | None:
+    def find_attempt(self, run_id: str) -> FoundAttempt | None:
+        """Return the last failed attempt of a run as it is stored; None if there is none or an unreadable one."""
         try:
-            return read_attempt(self.store, run_id)
+            return find_attempt(self.store, run_id)
         except AttemptUnreadable as error:
             self.unreadable[self._address(attempt_key(run_id))] = str(error)
             return None
