@@ -48,7 +48,7 @@ class Drains:
     def start(self) -> str:
         """Start a drain for messages that are in the queue without an upload's event; return the execution's ARN.
 
-        It launches a task whatever the queue's count says, which may lag, unless as many run as may.
+        It launches a task whatever the queue's count, which may lag, unless the maximum number of tasks runs.
         """
         window = window_of(time.time(), self._window_seconds)
         arn = self._start(f"{upload_drain(window)}-{uuid4().hex[:12]}", {"source": "upload"})

@@ -94,7 +94,7 @@ class PipelineSettings(BaseModel):
     )
     state_machine_arn: str = Field("", description="The state machine that launches the tasks that drain the queue.")
     window_seconds: int = Field(
-        60, ge=5, le=900, description="How long one execution of the state machine stands for all uploads."
+        60, ge=5, le=900, description="How long all uploads share one execution of the state machine."
     )
     max_tasks: int = Field(4, ge=1, le=40, description="Tasks that drain the queue at the same time.")
     messages_per_task: int = Field(

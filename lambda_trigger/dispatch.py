@@ -26,7 +26,7 @@ _ALREADY_STARTED = "ExecutionAlreadyExists"
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """What became of an upload.
+    """What was done for an upload.
 
     Attributes:
         message_id: the id of its message.
@@ -47,8 +47,8 @@ class Dispatcher:
         sqs, step_functions, s3: the boto3 clients.
         queue_url: takes one message for each upload.
         state_machine_arn: drains the queue.
-        published_bucket: says whether the stack is paused.
-        window_seconds: how long one execution stands for all uploads.
+        published_bucket: holds the mark of a pause.
+        window_seconds: how long all uploads share one execution.
         clock: returns the seconds since 1970.
     """
 

@@ -1,4 +1,4 @@
-"""Whether the stack is paused: an object in the published bucket says so. While it exists, no drain is started."""
+"""Shows whether the stack is paused: while an object exists in the published bucket, no drain is started."""
 
 from __future__ import annotations
 

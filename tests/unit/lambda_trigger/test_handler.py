@@ -134,7 +134,7 @@ def test_the_uploads_of_a_window_share_a_drain_and_those_of_the_next_have_anothe
 
 
 def test_processes_that_know_nothing_of_each_other_start_a_drain_once(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """Step Functions says that it exists, running or closed: the window is covered."""
+    """Step Functions answers that it exists, running or closed: the window is covered."""
     for _ in range(5):
         assert handle_event(s3_put, cloud.trigger())["dispatched"] == 1
     assert cloud.executions() == ["upload-1"]
