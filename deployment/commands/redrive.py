@@ -21,6 +21,7 @@ from flows.pipeline.errors import NoUpload, UploadCancelled
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
+_READS_AT_ONCE = 8
 # A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
 _MOVED_WITHIN = timedelta(minutes=15)
 
@@ -117,11 +118,12 @@ class _Redrive:
 
     def send_expired(self) -> None:
         """Send uploads that were given up and whose messages have expired in the dead-letter queue."""
-        finished = self._uploads.runs_with_receipt()
-        moved = datetime.now(UTC) - _MOVED_WITHIN
-        for run_id in self._uploads.runs_with_attempt():
-            found = None if run_id in self._there or run_id in finished else self._uploads.find_attempt(run_id)
-            if found is None or not found.attempt.given_up or found.attempt.moved_at > moved:
+        finished, moved = self._uploads.runs_with_receipt(), datetime.now(UTC) - _MOVED_WITHIN
+        tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and run not in finished]
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            attempts = list(filter(None, pool.map(self._uploads.find_attempt, tried)))
+        for found in attempts:
+            if not found.attempt.given_up or found.attempt.moved_at > moved:
                 continue
             upload = found.attempt.upload
             if self._is_chosen(upload, found):
