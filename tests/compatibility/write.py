@@ -1,4 +1,6 @@
-"""Write what this release leaves in S3 and in the queue, for later releases to read: python -m tests.compatibility.write
+"""Write what this release leaves in S3 and in the queue, for later releases to read.
+
+    python -m tests.compatibility.write
 
 Each release that changes one of the formats writes its folder once; the folders of earlier releases stay as they are.
 """

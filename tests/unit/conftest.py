@@ -28,7 +28,7 @@ class _SkipAtImport:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --quick."""
     parser.addoption(
-        "--quick", action="store_true", help="skip the tests that import Great Expectations, and heavy ones"
+        "--quick", action="store_true", help="skip tests that import Great Expectations, and heavy ones"
     )
 
 
