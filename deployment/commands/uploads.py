@@ -195,6 +195,16 @@ class Uploads:
                 return False
             time.sleep(_POLL_SECONDS)
 
+    def wait_until_recorded(self, uploads: Iterable[TrackedUpload], *, deadline_seconds: float) -> bool:
+        """Wait until no task holds these uploads: then Prefect shows them. Return False if the time passed first."""
+        runs = {upload.message.run_id for upload in uploads}
+        deadline = time.monotonic() + deadline_seconds
+        while runs & read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run.keys():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def receipt(self, run_id: str) -> Receipt | None:
         """Return the receipt of a run; None if there is none yet."""
         found = self.store.get(receipt_key(run_id))
