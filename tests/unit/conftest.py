@@ -27,9 +27,7 @@ class _SkipAtImport:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --quick."""
-    parser.addoption(
-        "--quick", action="store_true", help="skip tests that import Great Expectations, and heavy ones"
-    )
+    parser.addoption("--quick", action="store_true", help="skip tests that import Great Expectations, and heavy ones")
 
 
 def pytest_configure(config: pytest.Config) -> None:
