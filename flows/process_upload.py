@@ -16,7 +16,8 @@ from pydantic import Field
 from blocks.aws_errors import AwsCallInvalid
 from blocks.object_store import ObjectFacts
 from flows.composition import parts_of_environment, task_identity
-from flows.observability.observed_upload import final_state, run_name, run_observed
+from flows.observability.observed_upload import final_state, run_observed
+from flows.observability.run_identity import run_name
 from flows.pipeline.commit import latest_receipt, read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Chain, Receipt

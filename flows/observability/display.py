@@ -24,9 +24,9 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from flows.observability.run_identity import artifact_name
 from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_tags, upload_summary
 from flows.pipeline.receipt import Receipt
-from lambda_trigger.message import slug
 
 HEARTBEAT_SECONDS = 30.0
 _SAMPLE_BYTES = 1 << 20
@@ -158,11 +158,6 @@ def show_outcome(
         _amend_flow_run({*outcome_tags(receipt), *tags}, name)
     except Exception as error:  # noqa: BLE001 (observability never holds data back; the receipt is committed already)
         get_run_logger().warning("the outcome cannot be shown: %s", type(error).__name__)
-
-
-def artifact_name(dataset: str) -> str:
-    """Return a dataset's name as an artifact key: lower-case letters, digits and dashes."""
-    return slug(dataset).replace("_", "-")
 
 
 def _amend_flow_run(tags: set[str], name: str | None) -> None:

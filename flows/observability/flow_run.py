@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import SyncClientContext
-from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 
 from flows.observability.crashes import Crash, infrastructure_of, lines_in_prefect
-from flows.observability.observed_upload import display_name, final_state, run_observed
+from flows.observability.observed_upload import final_state, run_observed
+from flows.observability.prefect_connection import Connection, is_refusal, shorten_patience, why
+from flows.observability.run_identity import FLOW_NAME, idempotency_key, run_name, run_parameters, upload_tags
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.errors import StageBroke
 from flows.pipeline.job import Parts, UploadJob
@@ -30,18 +28,8 @@ from flows.pipeline.protocol import is_done
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.errors import SluiceError, TransientError
-from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice")
-FLOW_NAME = "process-upload"
-PATIENCE_SECONDS = 5.0
-"""How long to wait before the next request to a busy Prefect server."""
-
-SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
-"""How long a task does without a Prefect server that failed, at first and at most."""
-
-_PROBE_SECONDS = 2
-_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 _TAKEN_OVER = "The task that ran this upload ended without reporting why; another one took over."
 
 
@@ -99,7 +87,7 @@ class FlowRunner:
             if self._shown:
                 try:
                     context = SyncClientContext()
-                    context.client._client.event_hooks["response"].append(_shorten_patience)
+                    context.client._client.event_hooks["response"].append(shorten_patience)
                     stack.enter_context(context)
                 except Exception as error:  # noqa: BLE001 (observability never holds data back)
                     self._go_without(error)
@@ -116,20 +104,21 @@ class FlowRunner:
 
     def _flow_run(self, job: UploadJob) -> FlowRun | None:
         """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is down."""
-        upload, parts = job.upload, self._parts
+        upload, settings = job.upload, self._parts.settings
         with self._prefect() as client:
             try:
                 self._deployment_id = self._deployment_id or client.read_deployment_by_name(self._deployment).id
                 return client.create_flow_run_from_deployment(
                     self._deployment_id,
-                    name=display_name(parts, job),
-                    parameters={"bucket": upload.bucket, "key": upload.key, "version_id": upload.version_id or ""},
-                    tags=[folder_of(upload.key, parts.settings.incoming_prefix) or "default", "upload"],
-                    idempotency_key=f"{upload.run_id}-{upload.attempt}" if upload.attempt else upload.run_id,
+                    name=run_name(upload.key, upload.run_id, settings.incoming_prefix),
+                    parameters=run_parameters(upload.bucket, upload.key, upload.version_id),
+                    tags=sorted(upload_tags(upload.key, settings.incoming_prefix)),
+                    idempotency_key=idempotency_key(upload.run_id, upload.attempt),
                     state=Pending(name="Received"),  # workers start only Scheduled runs, so none starts this one
                 )
             except ObjectNotFound:
-                self._close(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
+                self._shown = False
+                self._connection.close(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
@@ -190,77 +179,11 @@ class FlowRunner:
 
     def _go_without(self, error: Exception) -> None:
         """Send no more requests to Prefect for this upload and, unless it refused only this one, for the next ones."""
-        if not _is_refusal(error):
-            self._close(_why(error))
-            return
         self._shown = False
-        LOG.warning("Prefect refused this upload; continuing unobserved", extra={"fields": {"why": _why(error)}})
-
-    def _close(self, why: str) -> None:
-        self._shown = False
-        self._connection.close()
-        LOG.warning("Prefect is down; continuing unobserved", extra={"fields": {"why": why}})
-
-
-class Connection:
-    """Remembers whether Prefect is down: each attempt to reach it would delay the data.
-
-    After a pause one short request asks whether it is back; the pause grows with each failure.
-    """
-
-    def __init__(self) -> None:
-        self._closed_until = 0.0 if PREFECT_API_URL.value() else float("inf")
-        self._pause_seconds = SHORTEST_PAUSE_SECONDS
-
-    def is_open(self) -> bool:
-        """Return whether to use Prefect for the next upload."""
-        if not self._closed_until:
-            return True
-        if time.monotonic() < self._closed_until:
-            return False
-        if not _answers(f"{PREFECT_API_URL.value()}/health"):
-            self.close()
-            return False
-        self._closed_until = 0.0
-        LOG.info("Prefect responds again")
-        return True
-
-    def close(self) -> None:
-        """Use Prefect no more until the pause is over."""
-        self._closed_until = time.monotonic() + self._pause_seconds
-        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=_PROBE_SECONDS).status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    except httpx.HTTPError:
-        return False
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Return whether Prefect is well and refused one request, such as one about a run that was deleted meanwhile."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in _REFUSALS
-    return isinstance(error, (ObjectNotFound, ObjectAlreadyExists))
-
-
-def _shorten_patience(response: httpx.Response) -> None:
-    """Limit how long Prefect's client waits for a busy server or proxy: by default it obeys any Retry-After, and
-    during maintenance it retries forever."""
-    response.headers.pop("Prefect-Maintenance", None)
-    if "Retry-After" in response.headers:
-        response.headers["Retry-After"] = str(PATIENCE_SECONDS)
-
-
-def _why(error: Exception) -> str:
-    """Return what is wrong with Prefect, without secrets."""
-    if not isinstance(error, httpx.HTTPStatusError):
-        return type(error).__name__
-    status = error.response.status_code
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return f"its API rejects this client ({status}): PREFECT_API_AUTH_STRING or PREFECT_API_KEY is missing or wrong"
-    return f"its API responds with status {status}"
+        if is_refusal(error):
+            LOG.warning("Prefect refused this upload; continuing unobserved", extra={"fields": {"why": why(error)}})
+        else:
+            self._connection.close(why(error))
 
 
 def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:

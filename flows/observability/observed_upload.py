@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Any
 
 from prefect import get_run_logger, runtime
@@ -16,7 +15,8 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.observability.display import ProgressBar, heartbeat, rows_in, show_outcome
-from flows.observability.run_summary import ConsoleLinks, outcome_message, outcome_name, state_message
+from flows.observability.run_identity import run_name
+from flows.observability.run_summary import ConsoleLinks, failed_checks, outcome_message, outcome_name, state_message
 from flows.observability.upload_slot import upload_slot
 from flows.pipeline.job import Fetched, Parts, Published, UploadJob
 from flows.pipeline.receipt import Receipt, Status, receipt_key
@@ -24,7 +24,6 @@ from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import TransientError
 from flows.refinery.refine import REJECTING, JudgedFile, Refined
-from lambda_trigger.message import folder_of
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
 _SECONDS_CORE = 14_400  # no upload of that size takes nearly as long unless it is stuck
@@ -48,7 +47,7 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
             log.info("This object version already has a receipt (attempt %s): nothing is left to do.", receipt.attempt)
             return receipt
         progress.done()
-        name = display_name(parts, job) if job.by_hand else None
+        name = run_name(upload.key, upload.run_id, settings.incoming_prefix) if job.by_hand else None
         links = ConsoleLinks.of(settings.queue_url, settings.published_bucket, job.log)
         tags = {"dry-run": job.dry_run, "by-hand": job.by_hand, "repair": job.corrections is not None}
         applying = [tag for tag, applies in tags.items() if applies]
@@ -71,17 +70,6 @@ def limit_of(parts: Parts, job: UploadJob) -> str | None:
         if contract.max_concurrent_uploads:
             return parts.settings.prefect_names.limit(contract.dataset)
     return None
-
-
-def display_name(parts: Parts, job: UploadJob) -> str:
-    """Return the name of a job's flow run."""
-    return run_name(job.upload.key, job.upload.run_id, parts.settings.incoming_prefix)
-
-
-def run_name(key: str, run_id: str | None, incoming_prefix: str = "incoming/") -> str:
-    """Return the name of a flow run: folder, file and the first characters of the run id."""
-    names = [folder_of(key, incoming_prefix) or "default", PurePosixPath(key).name]
-    return " ".join([" / ".join(names), *([run_id[:8]] if run_id else [])])
 
 
 # --- stages as tasks --------------------------------------------------------------------------------------------------
@@ -165,10 +153,9 @@ def _log_fetched(fetched: Fetched) -> None:
 
 def _log_judged(judged: JudgedFile) -> None:
     log = get_run_logger()
-    failed = [check for check in judged.checks if not check.success]
-    for check in failed:
-        rows = "" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows"
-        log.warning("Failed: %s%s", check.rule, rows)
+    failed = failed_checks(judged.checks)
+    for line in failed:
+        log.warning("%s", line)
     bad = sum(judged.quarantined.values())
     verdict = "the file is rejected" if judged.rejected else f"{judged.rows_in - bad:,} good, {bad:,} to quarantine"
     passed = len(judged.checks) - len(failed)

@@ -1,31 +1,213 @@
 """Record uploads in Prefect after they were processed: one flow run for each receipt, created in its final state.
 
-A task does this when many files wait, or when Prefect was down while it worked. Every call is best effort: the data
-never waits, and what was not recorded stays in the batch note for a later call.
+A task does this when many files wait, or when Prefect was away while it worked. Every call is best effort: the data
+never waits, and what was not recorded stays in the batch note for a later call. A call costs four requests for up to
+100 uploads, so give it many at once; the summary of a rejected, forced or large file is a separate request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from threading import Lock
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
 
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from flows.observability.outcome_events import outcome_event
+from flows.observability.prefect_connection import Connection, is_refusal, shorten_patience, why
+from flows.observability.recorded_run import GIVEN_UP, RecordedRun, run_of_attempt, run_of_receipt
+from flows.observability.run_identity import FLOW_NAME
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.job import Parts
 from flows.pipeline.receipt import Receipt
 
+LOG = logging.getLogger("sluice")
+
+RUNS_PER_CALL = 100
+"""The most that Prefect creates in one call (prefect.server.api.deployments)."""
+
+_LINES_PER_CALL = 1_000
+_TIMEOUT_SECONDS = 60.0  # a hundred runs take a second, and longer on a busy server
+_LONGEST_REST_SECONDS = 5.0
+_NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+
 
 class Recorder:
-    """Creates the flow runs of uploads that no live run showed."""
+    """Creates the flow runs of uploads that no live run showed. One thread at a time records; others wait for it."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self._settings = parts.settings
+        self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
+        self._deployment_id: UUID | None = None
+        self._has_bulk = True
+        self._client: SyncPrefectClient | None = None
+        self._connection = Connection()
+        self._lock = Lock()
 
     def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         """Show each receipt as one flow run in its final state; return the run ids that Prefect has now.
 
-        Recording a receipt again changes nothing, except that a run in another state is set to the receipt's.
+        Recording a receipt again changes nothing, except that a run in another state is set to the receipt's: a task
+        that was killed after its receipt left its run as Running or Crashed.
         """
-        return frozenset(receipt.run_id for receipt in receipts if not self._parts)
+        return self._record(run_of_receipt(receipt, self._settings) for receipt in receipts)
 
     def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
         """Show uploads that were given up, each as one failed flow run; return the run ids that Prefect has now."""
-        return frozenset(attempt.run_id for attempt in attempts if not self._parts)
+        return self._record(run_of_attempt(attempt, self._settings) for attempt in attempts)
+
+    def _record(self, runs: Iterable[RecordedRun]) -> frozenset[str]:
+        recorded: set[str] = set()
+        with self._lock, self._best_effort():
+            wanted = list({run.key: run for run in runs}.values())
+            for start in range(0, len(wanted), RUNS_PER_CALL):
+                if not self._connection.is_open():
+                    break
+                began = time.monotonic()
+                recorded |= self._record_chunk(wanted[start : start + RUNS_PER_CALL])
+                took = time.monotonic() - began
+                self._connection.succeeded(took / RUNS_PER_CALL)
+                if start + RUNS_PER_CALL < len(wanted):
+                    time.sleep(min(took, _LONGEST_REST_SECONDS))  # the server has half of the time for others
+        return frozenset(recorded)
+
+    @contextmanager
+    def _best_effort(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (the data never waits; what is missing is recorded later)
+            self._connection.close(why(error))
+
+    def _record_chunk(self, runs: list[RecordedRun]) -> set[str]:
+        """Record up to RUNS_PER_CALL uploads; return the run ids that Prefect has now."""
+        shown = self._find([run.flow_run_id for run in runs if run.flow_run_id])
+        ids = {run.key: run.flow_run_id for run in runs if run.flow_run_id in shown}
+        ids |= self._create([run for run in runs if run.key not in ids])
+        shown |= self._find([flow_run_id for flow_run_id in ids.values() if flow_run_id not in shown])
+        new: list[tuple[RecordedRun, str]] = []
+        for run in runs:
+            found = shown.get(ids.get(run.key) or "")
+            if found is None:
+                continue
+            if not _made_by_recorder(found, run):
+                fits = run.fits(found["state_type"], found["tags"])
+                if fits and not run.was_given_up:
+                    continue
+                self._correct(run, found, fits=fits)
+            new.append((run, found["id"]))
+        self._tell(new)
+        return {run.run_id for run in runs if ids.get(run.key) in shown}
+
+    def _find(self, flow_run_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the flow runs that exist, by their ids."""
+        if not flow_run_ids:
+            return {}
+        found = self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": flow_run_ids}}})
+        return {run["id"]: run for run in found}
+
+    def _create(self, runs: list[RecordedRun]) -> dict[str, str]:
+        """Create flow runs, or find those with the same idempotency keys; return their ids by key."""
+        if not runs:
+            return {}
+        wanted = [_with_transition(run.to_create(self._settings), run) for run in runs]
+        path = f"/deployments/{self._id_of_deployment()}/create_flow_run"
+        if self._has_bulk:
+            try:
+                results = self._post(f"{path}/bulk", wanted)["results"]
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code not in _NO_BULK:
+                    raise
+                self._has_bulk, self._deployment_id = False, None  # an older server, or the deployment was replaced
+                return self._create(runs)
+        else:
+            results = [{"flow_run_id": self._create_one(path, one)} for one in wanted]
+        refused = [result["error"] for result in results if result.get("error")]
+        if refused:
+            fields = {"runs": len(refused), "first": str(refused[0])[:200]}
+            LOG.warning("Prefect refused to show some uploads", extra={"fields": fields})
+        made = zip(runs, results, strict=True)
+        return {run.key: result["flow_run_id"] for run, result in made if result["flow_run_id"]}
+
+    def _create_one(self, path: str, wanted: dict[str, Any]) -> str | None:
+        try:
+            return str(self._post(path, wanted)["id"])
+        except httpx.HTTPStatusError as error:
+            if not is_refusal(error):
+                raise
+            LOG.warning("Prefect refused to show an upload", extra={"fields": {"why": why(error)}})
+            return None
+
+    def _id_of_deployment(self) -> UUID:
+        if self._deployment_id is None:
+            try:
+                self._deployment_id = self._open_client().read_deployment_by_name(self._deployment).id
+            except ObjectNotFound:
+                self._connection.close(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
+                raise
+        return self._deployment_id
+
+    def _correct(self, run: RecordedRun, found: dict[str, Any], *, fits: bool) -> None:
+        """Set a run to the outcome: its task ended before it could, or an earlier try failed."""
+        tags = sorted({*found["tags"], *run.tags} - ({GIVEN_UP} - run.tags))
+        self._request("PATCH", f"/flow_runs/{found['id']}", {"tags": tags})
+        if not fits:
+            self._post(f"/flow_runs/{found['id']}/set_state", {"state": run.state, "force": True})
+
+    def _tell(self, new: list[tuple[RecordedRun, str]]) -> None:
+        """Send log lines, summaries and events of runs that show their outcome since now."""
+        lines = [
+            {
+                "name": "prefect.flow_runs",
+                "level": line.level,
+                "message": line.message,
+                "timestamp": line.at.isoformat(),
+                "flow_run_id": flow_run_id,
+            }
+            for run, flow_run_id in new
+            for line in run.log
+        ]
+        for start in range(0, len(lines), _LINES_PER_CALL):
+            self._post("/logs/", lines[start : start + _LINES_PER_CALL])
+        for run, flow_run_id in new:
+            if artifact := run.artifact():
+                self._post("/artifacts/", {**artifact, "flow_run_id": flow_run_id})
+        events = [
+            outcome_event(run.notice, self._settings.stack, flow_run_id, at=run.event_key).model_dump(mode="json")
+            for run, flow_run_id in new
+        ]
+        if events:
+            self._post("/events", events)
+
+    def _post(self, path: str, body: Any) -> Any:
+        return self._request("POST", path, body)
+
+    def _request(self, method: Any, path: Any, body: Any) -> Any:
+        response = self._open_client().request(method, path, json=body).raise_for_status()
+        return response.json() if response.content else None
+
+    def _open_client(self) -> SyncPrefectClient:
+        """Return the client that every call shares: each new one opens a connection and requests a CSRF token."""
+        if self._client is None:
+            self._client = get_client(sync_client=True, httpx_settings={"timeout": _TIMEOUT_SECONDS})
+            self._client._client.event_hooks["response"].append(shorten_patience)
+        return self._client
+
+
+def _transition_of(run: RecordedRun) -> str:
+    return str(uuid5(NAMESPACE_URL, f"sluice:recorded/{run.key}/{run.event_key}"))
+
+
+def _with_transition(wanted: dict[str, Any], run: RecordedRun) -> dict[str, Any]:
+    """Mark the state, as Prefect does not say which runs of a call were there before."""
+    return {**wanted, "state": {**wanted["state"], "state_details": {"transition_id": _transition_of(run)}}}
+
+
+def _made_by_recorder(found: dict[str, Any], run: RecordedRun) -> bool:
+    return bool((found["state"].get("state_details") or {}).get("transition_id") == _transition_of(run))

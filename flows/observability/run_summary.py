@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from flows.pipeline.attempts import Attempt
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Receipt, Status, receipt_key
-from flows.refinery.checks import by_basis
+from flows.refinery.checks import Check, by_basis
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
 # docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
@@ -108,6 +110,32 @@ def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
         _table(("stage", "seconds"), seconds),
     ]
     return "\n\n".join(parts)
+
+
+def failed_checks(checks: Sequence[Check]) -> list[str]:
+    """Return a line for each check that failed."""
+    return [
+        f"Failed: {check.rule}"
+        + ("" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows")
+        for check in checks
+        if not check.success
+    ]
+
+
+def failure_summary(attempt: Attempt) -> str:
+    """Return why an upload was given up, in Markdown."""
+    upload = attempt.upload
+    facts = [
+        ("source", inline_code(f"s3://{upload.bucket}/{upload.key}")),
+        ("version", inline_code(upload.version_id or upload.etag)),
+        ("error", inline_code(f"{attempt.error} ({attempt.code})")),
+        ("deliveries", str(attempt.receive_count)),
+        ("last try", attempt.at),
+        ("ECS task", inline_code(attempt.task_arn) if attempt.task_arn else ""),
+    ]
+    lines = [f"- {name}: {value}" for name, value in facts if value]
+    again = "The message is in the dead-letter queue. Remove the cause, then redrive it with `sluice redrive`."
+    return "\n\n".join(["## Given up", escape_markdown(attempt.message), "\n".join(lines), again])
 
 
 def outcome_name(receipt: Receipt) -> str:

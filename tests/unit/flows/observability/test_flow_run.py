@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.observability.flow_run import SHORTEST_PAUSE_SECONDS, FlowRunner
+from flows.observability.flow_run import FlowRunner
+from flows.observability.prefect_connection import SHORTEST_PAUSE_SECONDS
 from flows.pipeline.job import UploadJob
 from flows.pipeline.receipt import Status
 from tests.chain.files import good_orders
@@ -31,7 +32,7 @@ class Server:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
-        asked_for_health = handler.path.endswith("/health")
+        asked_for_health = handler.path.endswith("/ready")
         self.requests.append(handler.path)
         handler.send_response(self.health if asked_for_health else self.status)
         for name, value in {**self.headers, "Content-Length": "0"}.items():
@@ -67,7 +68,7 @@ def server() -> Iterator[Server]:
 def test_a_server_that_asks_for_patience_does_not_hold_data_back(
     account: Account, server: Server, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.observability.flow_run.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("flows.observability.prefect_connection.PATIENCE_SECONDS", 0.01)
     server.headers = headers
     upload = account.upload("incoming/orders/monday.csv", good_orders(2))
     started = time.monotonic()
@@ -79,9 +80,9 @@ def test_a_server_that_asks_for_patience_does_not_hold_data_back(
 def test_a_server_that_was_down_is_asked_again_after_a_pause(
     account: Account, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.observability.flow_run.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("flows.observability.prefect_connection.PATIENCE_SECONDS", 0.01)
     now = 1000.0
-    monkeypatch.setattr("flows.observability.flow_run.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("flows.observability.prefect_connection.time", SimpleNamespace(monotonic=lambda: now))
     runner, upload = FlowRunner(account.parts), account.upload("incoming/orders/monday.csv", good_orders(2))
 
     def asked() -> list[str]:
@@ -92,7 +93,7 @@ def test_a_server_that_was_down_is_asked_again_after_a_pause(
     assert asked()
     assert asked() == [], "nothing is asked during the pause"
     now += SHORTEST_PAUSE_SECONDS
-    assert asked() == ["health"], "still down: only a short question"
+    assert asked() == ["ready"], "still down: only a short question"
     now += SHORTEST_PAUSE_SECONDS
     assert asked() == [], "the second pause is longer"
     now += SHORTEST_PAUSE_SECONDS

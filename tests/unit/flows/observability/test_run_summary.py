@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from flows.observability.display import artifact_name, rows_in
+from flows.observability.display import rows_in
 from flows.observability.observed_upload import final_state
+from flows.observability.run_identity import artifact_name
 from flows.observability.run_summary import (
     ConsoleLinks,
     checks_table,

@@ -1,0 +1,93 @@
+"""Whether Prefect's API can be used at present, and what its errors mean."""
+
+from __future__ import annotations
+
+import logging
+import time
+from http import HTTPStatus
+
+import httpx
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+LOG = logging.getLogger("sluice")
+PATIENCE_SECONDS = 5.0
+"""How long to wait before the next request to a busy Prefect server."""
+
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+"""How long a task does without a Prefect server that failed, at first and at most."""
+
+SLOW_SECONDS = 3.0
+"""A request that takes this long holds data back: the server has more to do than it can."""
+
+_PROBE_SECONDS = 2
+_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+class Connection:
+    """Remembers whether Prefect is down or slow: each attempt to reach it would delay the data.
+
+    After a pause one short request asks whether it is back. The pause grows with each failure in a row, and is short
+    again once a request has succeeded.
+    """
+
+    def __init__(self) -> None:
+        self._closed_until = 0.0 if PREFECT_API_URL.value() else float("inf")
+        self._pause_seconds = SHORTEST_PAUSE_SECONDS
+
+    def is_open(self) -> bool:
+        """Return whether to use Prefect now."""
+        if not self._closed_until:
+            return True
+        if time.monotonic() < self._closed_until:
+            return False
+        if not _answers(f"{PREFECT_API_URL.value()}/ready"):
+            self.close("it does not answer, or not soon")
+            return False
+        self._closed_until = 0.0
+        return True
+
+    def close(self, why: str) -> None:
+        """Use Prefect no more until the pause is over."""
+        LOG.warning("going on without Prefect", extra={"fields": {"why": why, "seconds": self._pause_seconds}})
+        self._closed_until = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def succeeded(self, seconds: float) -> None:
+        """Note that Prefect answered a request after this time."""
+        if seconds >= SLOW_SECONDS:
+            self.close(f"a request took {seconds:.1f} s")
+        else:
+            self._pause_seconds = SHORTEST_PAUSE_SECONDS
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether Prefect is well and refused one request, such as one about a run that was deleted meanwhile."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in _REFUSALS
+    return isinstance(error, (ObjectNotFound, ObjectAlreadyExists))
+
+
+def shorten_patience(response: httpx.Response) -> None:
+    """Limit how long Prefect's client waits for a busy server or proxy: by default it obeys any Retry-After, and
+    during maintenance it retries forever."""
+    response.headers.pop("Prefect-Maintenance", None)
+    if "Retry-After" in response.headers:
+        response.headers["Retry-After"] = str(PATIENCE_SECONDS)
+
+
+def why(error: Exception) -> str:
+    """Return what is wrong with Prefect, without secrets."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return type(error).__name__
+    status = error.response.status_code
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return f"its API rejects this client ({status}): PREFECT_API_AUTH_STRING or PREFECT_API_KEY is missing or wrong"
+    return f"its API responds with status {status}"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=_PROBE_SECONDS).status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,185 @@
+"""One upload as Prefect shows it when it is recorded after the work, from its receipt or its last failed try. Pure.
+
+Prefect refuses a state with a given time (422), so a recorded run begins and ends when it is recorded. The true
+times are in labels, in the state's message and in the log lines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from blocks.settings import PipelineSettings
+from flows.observability.run_identity import artifact_name, idempotency_key, run_name, run_parameters, upload_tags
+from flows.observability.run_summary import (
+    ConsoleLinks,
+    failed_checks,
+    failure_summary,
+    outcome_message,
+    outcome_tags,
+    upload_summary,
+)
+from flows.pipeline.announce import OutcomeNotice, OutcomeStatus, notice_of, notice_of_attempt
+from flows.pipeline.attempts import Attempt
+from flows.pipeline.receipt import Receipt, Source, Status, receipt_key
+from lambda_trigger.message import UploadMessage
+
+LARGE_BYTES = 100 * 1024**2
+"""A file of this size or more has its own summary, as rejected, failed and forced ones have."""
+
+GIVEN_UP = "given-up"  # a tag
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+class LogLine(NamedTuple):
+    """A line of the run's log, with its own time."""
+
+    at: datetime
+    level: int
+    message: str
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What Prefect is to show of one upload.
+
+    Attributes:
+        state_type: Prefect's type of the final state, which has Prefect's name for it.
+        tags: of the outcome; `run_tags` are those of every run of the upload.
+        summary: an artifact in Markdown; None for a small file that was published.
+        flow_run_id: the run that showed the upload live, if one did.
+        event_key: distinguishes events of one attempt that have the same name.
+    """
+
+    notice: OutcomeNotice
+    state_type: str
+    message: str
+    tags: frozenset[str]
+    labels: dict[str, str]
+    log: tuple[LogLine, ...]
+    summary: str | None = None
+    flow_run_id: str | None = None
+    event_key: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """Return the upload's run."""
+        return self.notice.run_id
+
+    @property
+    def key(self) -> str:
+        """Return the flow run's idempotency key."""
+        return idempotency_key(self.notice.run_id, self.notice.attempt)
+
+    @property
+    def state(self) -> dict[str, str]:
+        """Return the final state for Prefect's API."""
+        return {"type": self.state_type, "name": self.state_type.capitalize(), "message": self.message}
+
+    @property
+    def was_given_up(self) -> bool:
+        """Return whether there is no receipt."""
+        return self.notice.status is OutcomeStatus.FAILED
+
+    def fits(self, state_type: str | None, tags: Collection[str]) -> bool:
+        """Return whether a run with this state and these tags shows the outcome already.
+
+        A try that failed may also have crashed or been cancelled: its run shows more than this record.
+        """
+        if self.was_given_up:
+            return state_type in ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")
+        return state_type == self.state_type and self.notice.status in tags
+
+    def to_create(self, settings: PipelineSettings) -> dict[str, Any]:
+        """Return the flow run as Prefect's API takes it."""
+        notice = self.notice
+        return {
+            "name": run_name(notice.key, notice.run_id, settings.incoming_prefix),
+            "parameters": run_parameters(notice.bucket, notice.key, notice.version_id),
+            "tags": sorted({*upload_tags(notice.key, settings.incoming_prefix), *self.tags, "recorded"}),
+            "labels": {f"sluice.{name}": value for name, value in self.labels.items()},
+            "idempotency_key": self.key,
+            "state": self.state,
+        }
+
+    def artifact(self) -> dict[str, Any] | None:
+        """Return the summary as an artifact for Prefect's API, without the flow run."""
+        if self.summary is None:
+            return None
+        return {
+            "key": f"summary-{artifact_name(self.notice.dataset)}",
+            "type": "markdown",
+            "description": "The outcome of the upload.",
+            "data": self.summary,
+        }
+
+
+def run_of_receipt(receipt: Receipt, settings: PipelineSettings) -> RecordedRun:
+    """Return the run that shows a receipt."""
+    ended = datetime.fromisoformat(receipt.created_at)
+    started = ended - timedelta(seconds=sum(receipt.timings_seconds.values()))
+    rejected = receipt.status is Status.REJECTED
+    own_summary = rejected or receipt.attempt or receipt.source.size_bytes >= LARGE_BYTES
+    links = ConsoleLinks.of(settings.queue_url, settings.published_bucket)
+    labels = {
+        "uploaded": receipt.source.last_modified or "",
+        "started": started.isoformat(timespec="milliseconds"),
+        "ended": ended.isoformat(timespec="milliseconds"),
+        "task": receipt.chain.task_arn or "",
+    }
+    return RecordedRun(
+        notice=notice_of(receipt, settings),
+        state_type="FAILED" if rejected else "COMPLETED",
+        message=f"{outcome_message(receipt)}\nProcessed {started:{_TIME}} to {ended:%H:%M:%S} UTC, recorded later.",
+        tags=frozenset(outcome_tags(receipt)),
+        labels={name: value for name, value in labels.items() if value},
+        log=tuple(_story(receipt, started, ended)),
+        summary=upload_summary(receipt, links) if own_summary else None,
+        flow_run_id=receipt.chain.flow_run_id,
+    )
+
+
+def run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
+    """Return the run that shows an upload that was given up."""
+    at, upload = datetime.fromisoformat(attempt.at), attempt.upload
+    message = f"{attempt.error}: {attempt.message}"
+    labels = {"uploaded": upload.event_time or "", "ended": attempt.at, "task": attempt.task_arn or ""}
+    return RecordedRun(
+        notice=notice_of_attempt(attempt, settings),
+        state_type="FAILED",
+        message=f"{message}\nGiven up at {at:{_TIME}} UTC after {attempt.receive_count} deliveries, recorded later.",
+        tags=frozenset({attempt.dataset, GIVEN_UP}),
+        labels={name: value for name, value in labels.items() if value},
+        log=(LogLine(at, logging.INFO, _file_of(upload)), LogLine(at, logging.ERROR, message)),
+        summary=failure_summary(attempt),
+        event_key=attempt.at,
+    )
+
+
+def _story(receipt: Receipt, started: datetime, ended: datetime) -> Iterator[LogLine]:
+    """Yield what the run would have logged."""
+    source, rows = receipt.source, receipt.rows
+    yield LogLine(started, logging.INFO, _file_of(source))
+    judged = started + timedelta(seconds=sum(receipt.timings_seconds.get(stage, 0) for stage in ("fetch", "refine")))
+    failed = failed_checks(receipt.checks)
+    for line in failed:
+        yield LogLine(judged, logging.WARNING, line)
+    yield LogLine(
+        judged,
+        logging.INFO,
+        f"{rows.rows_in:,} rows under the contract {receipt.contract.dataset}: "
+        f"{len(receipt.checks) - len(failed)} of {len(receipt.checks)} checks passed.",
+    )
+    if receipt.reasons:
+        yield LogLine(judged, logging.WARNING, f"The file cannot be published: {receipt.reason}.")
+    for output in receipt.outputs:
+        yield LogLine(ended, logging.INFO, f"Wrote {output.key} ({output.rows:,} rows, {output.size_bytes:,} bytes).")
+    yield LogLine(ended, logging.INFO, f"The receipt is {receipt_key(receipt.run_id)}: {receipt.status}.")
+    yield LogLine(ended, logging.INFO, f"{outcome_message(receipt)}.")
+
+
+def _file_of(source: Source | UploadMessage) -> str:
+    return f"The file is s3://{source.bucket}/{source.key} ({source.size_bytes:,} bytes)."

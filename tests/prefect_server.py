@@ -1,0 +1,79 @@
+"""A real Prefect server for tests and benchmarks, without the rest of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from deployment.local.environment import clean_environment
+from deployment.local.ports import free_port
+from deployment.local.prefect_server import ServerOptions, client_environment, is_ready, server_environment
+from deployment.local.services import Service
+from deployment.project_commands import program
+from tests.looking import looks
+
+_T = TypeVar("_T")
+
+_STARTS_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running server.
+
+    Attributes:
+        home: its folder, with its log.
+        environment: of a client that talks to it.
+        service: its process.
+    """
+
+    home: Path
+    url: str
+    environment: dict[str, str]
+    service: Service
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the API and return the answer's JSON. Raise httpx.HTTPStatusError for a refusal."""
+        response = httpx.request(method, f"{self.url}{path}", json=body, timeout=60).raise_for_status()
+        return response.json() if response.content else None
+
+    def eventually(self, look: Callable[[], _T | None], seconds: float = 30) -> _T:
+        """Wait for a result and return it; fail after a timeout."""
+        for _ in looks(seconds):
+            found = look()
+            if found:
+                return found
+        raise AssertionError(f"waited {seconds:.0f} s in vain; {self.home / 'server.log'} has the log")
+
+    def deploy(self, deployment: str) -> str:
+        """Create a deployment, named FLOW/DEPLOYMENT, which nothing runs; return its id."""
+        flow, _, name = deployment.partition("/")
+        flow_id = self.call("POST", "/flows/", {"name": flow})["id"]
+        return str(self.call("POST", "/deployments/", {"name": name, "flow_id": flow_id})["id"])
+
+
+@contextmanager
+def running_prefect(folder: Path, name: str, options: ServerOptions = ServerOptions()) -> Iterator[PrefectServer]:
+    """Run a server whose files are in `folder`/`name`."""
+    home, port = folder / name, free_port()
+    (home / "home").mkdir(parents=True)
+    clean = clean_environment(home / "home", folder)
+    service = Service(
+        name=f"Prefect: {name}",
+        command=[program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        environment=clean | server_environment(home, port, options),
+        log_path=home / "server.log",
+        records=folder / "processes",
+    )
+    service.start()
+    try:
+        service.wait_until(lambda: is_ready(home, port), _STARTS_SECONDS)
+        environment = clean | client_environment(home, port)
+        yield PrefectServer(home, f"http://127.0.0.1:{port}/api", environment, service)
+    finally:
+        service.stop()
