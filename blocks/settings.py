@@ -22,7 +22,6 @@ STACK_OUTPUTS = {
     "landing_bucket": "LandingBucket",
     "published_bucket": "PublishedBucket",
     "queue_url": "QueueUrl",
-    "dead_letter_queue_url": "DeadLetterQueueUrl",
     "incoming_prefix": "IncomingPrefix",
     "ignored_names": "IgnoredNames",
     "state_machine_arn": "StateMachineArn",
@@ -52,9 +51,6 @@ class PipelineSettings(BaseModel):
     landing_bucket: str = Field(description="The bucket that files are uploaded to.")
     published_bucket: str = Field(description="The bucket that clean data, quarantine and receipts are written to.")
     queue_url: str = Field(description="The SQS queue that holds one message for each upload.")
-    dead_letter_queue_url: str = Field(
-        "", description="The SQS queue of messages that were given up; empty: only SQS moves messages there."
-    )
     incoming_prefix: str = Field(
         "incoming/", description="The prefix of uploads in the landing bucket.", pattern=r"^([^/]+/)+$"
     )
@@ -80,19 +76,6 @@ class PipelineSettings(BaseModel):
     )
     retry_delay_seconds: int = Field(
         30, ge=0, le=900, description="How long a message rests after a transient failure, times its deliveries."
-    )
-    max_receive_count: int = Field(
-        5, ge=1, le=1_000, description="After this many deliveries SQS moves a message to the dead-letter queue."
-    )
-    max_tasks: int = Field(4, ge=1, le=1_000, description="How many tasks may drain the queue at once.")
-    messages_per_task: int = Field(
-        100, ge=1, le=100_000, description="A task asks for more tasks when more messages than this are waiting."
-    )
-    live_backlog: int = Field(
-        50,
-        ge=0,
-        le=100_000,
-        description="With more messages than this waiting, uploads are shown in Prefect after they were processed.",
     )
     max_object_bytes: int = Field(
         10 * 1024**3, ge=1, description="A larger upload is rejected before it is downloaded."
