@@ -1,4 +1,4 @@
-"""A task processes every message, and tells every outcome before it deletes the message."""
+"""A task processes every message, and announces every outcome before it deletes the message."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass
 class World:
-    """EventBridge and Prefect, which take what they are told, and look at S3 at that moment."""
+    """EventBridge and Prefect, which take what is reported, and look at S3 at that moment."""
 
     account: Account
     is_away: bool = False
@@ -57,9 +57,9 @@ class World:
         return Outlets(self.announce, self.record, self.record_failures)
 
     @staticmethod
-    def _take(taken: list, told: Sequence) -> frozenset[str]:  # type: ignore[type-arg]
-        taken.extend(told)
-        return frozenset(one.run_id for one in told)
+    def _take(taken: list, reported: Sequence) -> frozenset[str]:  # type: ignore[type-arg]
+        taken.extend(reported)
+        return frozenset(one.run_id for one in reported)
 
 
 class Failing:
@@ -109,7 +109,7 @@ def test_an_upload_is_announced_recorded_and_its_message_deleted(account: Accoun
     assert (receipt.chain.execution_arn, receipt.chain.task_arn) == (TASK.execution_arn, TASK.task_arn)
     assert [(notice.status, notice.run_id) for notice in world.announced] == [(OutcomeStatus.PUBLISHED, upload.run_id)]
     assert [receipt.run_id for receipt in world.recorded] == [upload.run_id]
-    assert world.seen == [(1, 1)], "announced before the message is deleted, while the note stands"
+    assert world.seen == [(1, 1)], "announced before the message is deleted, while the note is there"
     assert account.messages() == len(account.keys("batches/")) == len(account.keys("attempts/")) == 0
 
 
@@ -266,7 +266,7 @@ def test_a_cancelled_upload_is_given_up_at_once(account: Account, world: World) 
     assert [notice.status for notice in world.announced] == [OutcomeStatus.FAILED]
 
 
-# --- what cannot be told ----------------------------------------------------------------------------------------
+# --- what cannot be reported ----------------------------------------------------------------------------------------
 
 
 def test_an_outcome_that_nobody_takes_stays_in_the_note_and_its_message_goes(account: Account, world: World) -> None:
