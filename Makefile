@@ -23,7 +23,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-prefect screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -189,6 +189,13 @@ round-trip: setup ## random files of all formats: what is published is what was 
 
 bench-refine: setup ## rows per second of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine
+
+bench-burst: FILES = 1000
+bench-burst: setup ## one file, then 1,000 at once: tasks, transitions, requests, seconds, dollars (FILES=1000, about 15 minutes)
+	@$(BIN)/python -m tests.benchmarks.bench_burst --files $(FILES)
+
+bench-latency: setup ## seconds from upload to receipt, step by step, with no task there and with one (about 8 minutes)
+	@$(BIN)/python -m tests.benchmarks.bench_latency
 
 soak: setup ## 10,000 small uploads under kills, lost responses, refusals and repetitions; must end with lost=0 doubled=0
 	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)

@@ -7,6 +7,7 @@ message explains; 70 a bug in Sluice; 130 and 143 stopped by Ctrl-C and SIGTERM.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -183,6 +184,35 @@ def status(
 
     with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
         run(new_console(), pipeline, limit=limit, as_json=as_json)
+
+
+@app.command()
+def redrive(
+    context: typer.Context,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run", help="Only this run: its id, or how it starts in `sluice status`.", show_default=False),
+    ] = None,
+    cancelled: Annotated[
+        bool, typer.Option("--cancelled", help="Also uploads that were cancelled in Prefect.")
+    ] = False,
+    state: StateOption = _DEFAULT_STATE,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Try uploads again that were given up: move their messages from the dead-letter queue back, and start a drain.
+
+    Remove the cause first; `sluice status` shows why each upload failed.
+    """
+    from deployment.commands.redrive import Choice
+    from deployment.commands.redrive import redrive as run
+    from deployment.deployed_stack import selected_stack
+
+    if run_id is not None and not re.fullmatch(r"[0-9a-f]{8,32}", run_id):
+        raise typer.BadParameter("a run id has 32 characters of 0-9 and a-f; the first 8 are enough")
+    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+        run(new_console(), pipeline, Choice(run_id, cancelled_too=cancelled))
 
 
 @app.command()

@@ -17,7 +17,15 @@ from typing import NamedTuple
 from blocks.aws_errors import explaining_aws_errors
 from blocks.object_store import ObjectStore
 from deployment.deployed_stack import DeployedStack
-from flows.pipeline.attempts import Attempt, AttemptUnreadable, attempt_key, read_attempt, runs_with_attempt
+from flows.pipeline.attempts import (
+    Attempt,
+    AttemptUnreadable,
+    FoundAttempt,
+    attempt_key,
+    find_attempt,
+    read_attempt,
+    runs_with_attempt,
+)
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.refinery.errors import TerminalError
@@ -187,6 +195,16 @@ class Uploads:
                 return False
             time.sleep(_POLL_SECONDS)
 
+    def wait_until_recorded(self, uploads: Iterable[TrackedUpload], *, deadline_seconds: float) -> bool:
+        """Wait until no task holds these uploads: then Prefect shows them. Return False if the time passed first."""
+        runs = {upload.message.run_id for upload in uploads}
+        deadline = time.monotonic() + deadline_seconds
+        while runs & read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run.keys():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def receipt(self, run_id: str) -> Receipt | None:
         """Return the receipt of a run; None if there is none yet."""
         found = self.store.get(receipt_key(run_id))
@@ -223,11 +241,12 @@ class Uploads:
     def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
         """Return the last failed attempts of these runs, without those that have none or an unreadable one."""
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            yield from filter(None, pool.map(self._readable_attempt, run_ids))
+            yield from (found.attempt for found in pool.map(self.find_attempt, run_ids) if found)
 
-    def _readable_attempt(self, run_id: str) -> Attempt | None:
+    def find_attempt(self, run_id: str) -> FoundAttempt | None:
+        """Return the last failed attempt of a run as it is stored; None if there is none or an unreadable one."""
         try:
-            return read_attempt(self.store, run_id)
+            return find_attempt(self.store, run_id)
         except AttemptUnreadable as error:
             self.unreadable[self._address(attempt_key(run_id))] = str(error)
             return None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sqlite3
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions, client_environment, database, is_ready, server_environment
 from deployment.local.services import Service
 from deployment.project_commands import program
+from tests.benchmarks.processes import cpu_seconds
 from tests.infra.postgresql import programs, running_postgresql
 
 _DEADLINE_SECONDS = 600.0
@@ -68,17 +68,7 @@ class Measured:
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return the CPU seconds so far of the server and of its database."""
-        return _cpu_seconds(self.server.pid), _cpu_seconds(self.database_pid)
-
-
-def _cpu_seconds(pid: int | None) -> float:
-    """Return the CPU seconds of a process and of its children, including those that have ended."""
-    if pid is None:
-        return 0.0
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = sum(int(value) for value in values[11:15]) / os.sysconf("SC_CLK_TCK")
-    return own + sum(_cpu_seconds(int(child)) for child in children)
+        return cpu_seconds(self.server.pid), cpu_seconds(self.database_pid)
 
 
 @contextmanager

@@ -180,6 +180,15 @@ def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
     assert upload(console, stack.cloud, file, dataset="orders", wait=True, deadline_seconds=5)
 
 
+def test_an_upload_is_recorded_once_no_task_holds_it(stack: Stack) -> None:
+    message = stack.message()
+    tracked = [TrackedUpload("a.csv", message)]
+    note = stack.hold(message, stack.message("b.csv"))
+    assert not stack.uploads.wait_until_recorded(tracked, deadline_seconds=0)
+    write_note(stack.uploads.store, note.with_uploads(note.uploads[1:]))
+    assert stack.uploads.wait_until_recorded(tracked, deadline_seconds=0)
+
+
 # --- a stack's status -------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,152 @@
+"""`sluice redrive`: tries uploads again that were given up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+
+from blocks.aws_errors import explaining_aws_errors
+from blocks.dead_letters import DeadLetter, DeadLetters
+from deployment.commands import visible_line
+from deployment.commands.show import print_unreadable
+from deployment.commands.uploads import Uploads
+from deployment.deployed_stack import DeployedStack
+from flows.pipeline.attempts import FoundAttempt, reopen_attempt
+from flows.pipeline.errors import NoUpload, UploadCancelled
+from flows.refinery.errors import TerminalError
+from lambda_trigger.message import MessageUnreadable, UploadMessage
+
+# A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
+_MOVED_WITHIN = timedelta(minutes=15)
+
+
+class NothingToRedrive(TerminalError):
+    """No upload of this run was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which uploads to redrive.
+
+    Attributes:
+        run_id: only the run whose id is this, or starts with it; None: all.
+        cancelled_too: also those that somebody cancelled.
+    """
+
+    run_id: str | None = None
+    cancelled_too: bool = False
+
+    def names(self, upload: UploadMessage) -> bool:
+        """Return whether an upload was asked for."""
+        return self.run_id is None or upload.run_id.startswith(self.run_id)
+
+    def refusal(self, attempt: FoundAttempt | None) -> str:
+        """Return why an upload is left where it is; "" if it is redriven. What is asked for by its id is redriven."""
+        code = attempt.attempt.code if attempt else ""
+        if self.run_id is None and code == UploadCancelled.code and not self.cancelled_too:
+            return "cancelled; --cancelled redrives it, too"
+        if self.run_id is None and code == NoUpload.code:
+            return "it names no upload; --run redrives it all the same"
+        return ""
+
+
+def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
+    """Send uploads that were given up to the queue again, and start a drain.
+
+    Raises:
+        NothingToRedrive: the run that was asked for was not given up.
+        AwsUnavailable, AwsRefused: some were not sent; their messages are still in the dead-letter queue.
+    """
+    uploads = Uploads(cloud)
+    work = _Redrive(console, cloud, uploads, choice)
+    work.send_dead_letters()
+    work.send_expired()
+    print_unreadable(console, uploads)
+    if not work.sent and choice.run_id is not None:
+        raise NothingToRedrive(f"no upload of run {choice.run_id} was given up; see: sluice status")
+    if not work.sent:
+        console.print("Nothing to redrive.")
+        return
+    _start_drain(cloud)
+    console.print(f"{work.sent:,} sent to the queue, and a drain was started. Follow with: sluice status")
+
+
+class _Redrive:
+    def __init__(self, console: Console, cloud: DeployedStack, uploads: Uploads, choice: Choice) -> None:
+        self._console, self._uploads, self._choice = console, uploads, choice
+        self._sqs, self._queue_url = cloud.client("sqs"), cloud.outputs["QueueUrl"]
+        self._letters = DeadLetters(self._sqs, cloud.outputs["DeadLetterQueueUrl"], self._queue_url)
+        self._there: set[str] = set()  # runs with a message in the dead-letter queue
+        self.sent = 0
+
+    def send_dead_letters(self) -> None:
+        """Send back what is in the dead-letter queue."""
+        left: list[DeadLetter] = []
+        try:
+            for batch in self._letters.hold_all():
+                left += batch  # until it is sent
+                chosen = self._chosen(batch)
+                self._letters.send_back(list(chosen))
+                left = [letter for letter in left if letter not in chosen]
+                for upload, attempt in chosen.values():
+                    self._note(upload, attempt)
+        finally:
+            self._letters.release(left)
+
+    def _chosen(self, batch: Sequence[DeadLetter]) -> dict[DeadLetter, tuple[UploadMessage, FoundAttempt | None]]:
+        uploads = {letter: upload for letter in batch if (upload := self._upload(letter))}
+        self._there.update(upload.run_id for upload in uploads.values())
+        with ThreadPoolExecutor(len(batch)) as pool:
+            attempts = pool.map(self._uploads.find_attempt, [upload.run_id for upload in uploads.values()])
+            found = {
+                letter: (upload, attempt) for (letter, upload), attempt in zip(uploads.items(), attempts, strict=True)
+            }
+        return {letter: one for letter, one in found.items() if self._is_chosen(*one)}
+
+    def _upload(self, letter: DeadLetter) -> UploadMessage | None:
+        try:
+            return UploadMessage.from_json(letter.body)
+        except MessageUnreadable as error:
+            self._uploads.unreadable[f"message {letter.message_id} in the dead-letter queue"] = str(error)
+            return None
+
+    def send_expired(self) -> None:
+        """Send uploads that were given up and whose messages have expired in the dead-letter queue."""
+        finished = self._uploads.runs_with_receipt()
+        moved = datetime.now(UTC) - _MOVED_WITHIN
+        for run_id in self._uploads.runs_with_attempt():
+            found = None if run_id in self._there or run_id in finished else self._uploads.find_attempt(run_id)
+            if found is None or not found.attempt.given_up or found.attempt.moved_at > moved:
+                continue
+            upload = found.attempt.upload
+            if self._is_chosen(upload, found):
+                with explaining_aws_errors(f"sending to {self._queue_url}"):
+                    self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=upload.to_json())
+                self._note(upload, found)
+
+    def _is_chosen(self, upload: UploadMessage, attempt: FoundAttempt | None) -> bool:
+        if not self._choice.names(upload):
+            return False
+        refusal = self._choice.refusal(attempt)
+        if refusal:
+            self._console.out(f"left   {upload.run_id[:8]}  {visible_line(upload.key)}  {refusal}")
+        return not refusal
+
+    def _note(self, upload: UploadMessage, attempt: FoundAttempt | None) -> None:
+        self.sent += 1
+        if attempt:
+            reopen_attempt(self._uploads.store, attempt)
+        reason = attempt.attempt.reason if attempt else "no task noted why it failed"
+        self._console.out(f"sent   {upload.run_id[:8]}  {visible_line(upload.key)}  {reason}")
+
+
+def _start_drain(cloud: DeployedStack) -> None:
+    with explaining_aws_errors("starting a drain"):
+        cloud.client("stepfunctions").start_execution(
+            stateMachineArn=cloud.outputs["StateMachineArn"], input=json.dumps({"source": "schedule"})
+        )

@@ -1,0 +1,162 @@
+"""Upload one file, then many at once, to a local cloud with AWS's window lengths, and count everything they cause.
+
+    make bench-burst FILES=1000
+
+Prints one table, with the targets. It takes about five minutes besides the burst itself. `--record` keeps the counts,
+of which the cost page is made (`python -m tests.unit.docs.doc_tables`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployment.local.pipeline import STACK_NAME, bring_up
+from deployment.local.ports import free_port
+from lambda_trigger.message import UploadMessage
+from tests.benchmarks import prices
+from tests.benchmarks.counts import CountedCloud, Counts, Meter, seconds_of
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.emulator.records import EXTENSIONS
+
+_UPLOADERS = 8
+_PROGRESS_SECONDS = 10
+_LOOK_SECONDS = 2.0
+_CATCH_UP_SECONDS = 300.0
+AWS_WINDOWS = {"WindowSeconds": "60", "SettleSeconds": "30", "SweepState": "DISABLED"}
+"""The template's defaults, where the local cloud has shorter ones; the sweep runs only when the benchmark starts it."""
+
+
+@contextmanager
+def running(parameters: dict[str, str]) -> Iterator[Chain]:
+    """Run a chain whose requests are counted, as `sluice up` does, in a temporary folder."""
+    extensions = [name for name in EXTENSIONS if not name.endswith(("memory_limit", "warm_tasks"))]
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
+        CountedCloud(Path(folder) / "state", prefect_port=free_port(), emulator_extensions=extensions) as cloud,
+    ):
+        yield Chain(cloud, bring_up(cloud, parameters=parameters, on_step=say))
+
+
+def say(text: str) -> None:
+    """Print progress at once."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
+    """Upload files at once, wait until all is at rest, and return what they caused."""
+    meter = Meter(chain)
+    bodies = [good_orders(rows, start=1 + rows * number) for number in range(files)]
+    began = time.time()
+    with ThreadPoolExecutor(_UPLOADERS) as pool:
+        names = [f"incoming/orders/{began:.0f}-{number}.csv" for number in range(files)]
+        uploads = list(pool.map(chain.upload, names, bodies))
+    say(f"uploaded {files} in {time.time() - began:.0f} s")
+    _wait(lambda: _receipts(chain, uploads), files, "receipts", seconds)
+    done = max(seconds_of(chain.receipt(upload).created_at) for upload in _last(chain, uploads))
+    _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
+    unrecorded = meter.unrecorded(uploads)
+    counts = meter.counts(uploads, seconds=done - began, unrecorded=unrecorded, unrecorded_later=0)
+    return Counts(**{**vars(counts), "unrecorded_later": _caught_up(chain, meter, uploads)})
+
+
+def _receipts(chain: Chain, uploads: Sequence[UploadMessage]) -> int:
+    written = set(chain.keys("receipts/"))
+    return sum(f"receipts/{upload.run_id}.json" in written for upload in uploads)
+
+
+def _last(chain: Chain, uploads: Sequence[UploadMessage]) -> list[UploadMessage]:
+    """Return the uploads whose receipts were written last, so that not all have to be read."""
+    pages = chain.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=chain.outputs["PublishedBucket"], Prefix="receipts/"
+    )
+    written = {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", [])}
+    return sorted(uploads, key=lambda upload: written[f"receipts/{upload.run_id}.json"])[-20:]
+
+
+def _at_rest(chain: Chain) -> bool:
+    return chain.queue_is_empty() and not chain.tasks() and not chain.drains("RUNNING")
+
+
+def _caught_up(chain: Chain, meter: Meter, uploads: Sequence[UploadMessage]) -> int:
+    """Start the sweep while uploads are unrecorded, as the schedule does, and return how many remain."""
+    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    while (unrecorded := meter.unrecorded(uploads)) and time.monotonic() < deadline:
+        say(f"{unrecorded} not recorded; starting the sweep")
+        chain.sweep()
+        _wait(lambda: int(_at_rest(chain)), 1, "sweep over", _CATCH_UP_SECONDS)
+        time.sleep(_PROGRESS_SECONDS)
+    return unrecorded
+
+
+def _wait(look: Callable[[], int], wanted: int, what: str, seconds: float) -> None:
+    said = deadline = time.monotonic()
+    deadline += seconds
+    while (found := look()) < wanted:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"after {seconds:.0f} s: {what}: {found} of {wanted}")
+        if time.monotonic() - said > _PROGRESS_SECONDS:
+            said = time.monotonic()
+            say(f"{what}: {found} of {wanted}")
+        time.sleep(_LOOK_SECONDS)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def table(alone: Counts, burst: Counts) -> str:
+    """Return what was counted, and the targets."""
+    rows = [("", "1 alone", f"{burst.files:,} at once", "target"), *_rows(alone, burst)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _rows(alone: Counts, burst: Counts) -> Iterator[tuple[str, str, str, str]]:
+    def row(what: str, value: Callable[[Counts], str], target: str = "") -> tuple[str, str, str, str]:
+        return what, value(alone), value(burst), target
+
+    yield row("tasks launched", lambda c: str(len(c.tasks)), f"1; at most {2 * burst.asked} (2 x asked)")
+    yield row("state transitions", lambda c: str(c.transitions), "6; 50")
+    yield row("StartExecution per upload", lambda c: f"{c.starts / c.files:.2f}", "0.5 at once")
+    yield row("seconds to the last receipt", lambda c: f"{c.seconds:.1f}")
+    yield row("files per second", lambda c: f"{c.files / c.seconds:.2f}", "5 at once")
+    yield row("CPU of tasks and Lambda per file, s", lambda c: f"{c.cpu['tasks'] / c.files:.3f}")
+    yield row("CPU of the embedded cloud per file, s", lambda c: f"{c.cpu['cloud'] / c.files:.3f}")
+    yield row("CPU of Prefect's server per file, s", lambda c: f"{c.cpu['prefect'] / c.files:.3f}", "0.4; 0.06")
+    yield row("Prefect requests per upload", lambda c: f"{c.prefect_requests / c.files:.2f}", "13; 0.5")
+    yield row("unrecorded when the drain is over", lambda c: str(c.unrecorded))
+    yield row("unrecorded after catching up", lambda c: str(c.unrecorded_later), "0; 0")
+    for action in sorted(set(alone.aws) | set(burst.aws)):
+        yield row(f"{action} per upload", lambda c, action=action: f"{c.aws.get(action, 0) / c.files:.2f}")  # type: ignore[misc]
+    for line_alone, line_burst in zip(prices.bill(alone), prices.bill(burst), strict=True):
+        yield f"$ per 1,000: {line_alone.what}", f"{line_alone.dollars:.3f}", f"{line_burst.dollars:.3f}", ""
+    yield row("$ per 1,000 files", lambda c: f"{prices.total(prices.bill(c)):.2f}", "1.20; 0.10")
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=1_000, help="uploads at once (default: 1000)")
+    parser.add_argument("--rows", type=int, default=1_000, help="of each file (default: 1000)")
+    parser.add_argument("--seconds", type=float, default=3_600, help="when to give up waiting (default: 3600)")
+    parser.add_argument("--record", action="store_true", help="keep the counts for the cost page")
+    given = parser.parse_args()
+    with running(AWS_WINDOWS) as chain:
+        say(f"the stack {STACK_NAME} is up; {os.cpu_count()} cores")
+        alone = measure(chain, 1, given.rows, given.seconds)
+        say("the lone file is done")
+        burst = measure(chain, given.files, given.rows, given.seconds)
+    print(table(alone, burst), flush=True)
+    if given.record:
+        print(*(counts.record(name) for name, counts in (("alone", alone), ("burst", burst))), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

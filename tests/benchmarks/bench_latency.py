@@ -1,0 +1,129 @@
+"""Measure how long a file takes from its upload to its receipt, step by step, with no task there and with one.
+
+    make bench-latency
+
+Each round uploads a file while no task runs (cold), and then, one after the other, files that find the task still
+there (warm). A step is taken at the request that makes it: SendMessage, StartExecution, RunTask, the read of the file,
+the write of the receipt. On AWS a cold file also waits for Fargate to pull the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flows.pipeline.receipt import receipt_key
+from lambda_trigger.message import UploadMessage
+from tests.benchmarks.bench_burst import running, say
+from tests.benchmarks.counts import seconds_of
+from tests.chain.chain import Chain
+from tests.chain.files import good_orders
+from tests.emulator.records import decisions_of
+
+_REST_SECONDS = 300.0
+STEPS = (
+    "message sent",
+    "drain started",
+    "task launched",
+    "file read",
+    "receipt written",
+)
+
+
+def steps_of(chain: Chain, upload: UploadMessage, since: float) -> dict[str, float]:
+    """Return when each step of an upload was made, for those that it needed; no other upload may be on its way."""
+    made: dict[str, float] = {}
+    receipt = f"/{receipt_key(upload.run_id)}"
+    for decision in decisions_of(chain.cloud.state_dir):
+        at = seconds_of(decision["time"])
+        if decision["allowed"] and at >= since and (step := _step_of(decision, upload, receipt)):
+            made.setdefault(step, at)
+    return made
+
+
+def _step_of(decision: Mapping[str, Any], upload: UploadMessage, receipt: str) -> str | None:
+    action, resource = decision["action"], str(decision["resource"])
+    simple = {
+        "sqs:SendMessage": "message sent",
+        "states:StartExecution": "drain started",
+        "ecs:RunTask": "task launched",
+    }
+    if action in ("s3:GetObject", "s3:GetObjectVersion") and resource.endswith(upload.key):
+        return "file read"
+    if action == "s3:PutObject" and resource.endswith(receipt):
+        return "receipt written"
+    return simple.get(action)
+
+
+class Latencies:
+    """Seconds from the step before, and in all, of every upload."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, uploaded: float, made: Mapping[str, float]) -> float:
+        """Add an upload, and return its seconds from upload to receipt."""
+        before = uploaded
+        for step, at in sorted(made.items(), key=lambda item: item[1]):
+            self._seconds[step].append(at - before)
+            before = at
+        self._seconds["in all"].append(made["receipt written"] - uploaded)
+        return self._seconds["in all"][-1]
+
+    def lines(self) -> Iterable[str]:
+        """Yield the table's lines."""
+        for step in (*STEPS, "in all"):
+            values = self._seconds.get(step)
+            if values:
+                yield f"  {step:<16} {statistics.median(values):7.2f} {percentile(values, 95):7.2f}"
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Return the smallest value that `percent` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
+
+
+def upload_one(chain: Chain, rows: int, latencies: Latencies) -> float:
+    """Upload a file, wait for its receipt, and add its steps."""
+    began = time.time()
+    upload = chain.upload(f"incoming/orders/{began:.3f}.csv", good_orders(rows, start=int(began)))
+    chain.done(upload)
+    return latencies.add(began, steps_of(chain, upload, began))
+
+
+def wait_for_rest(chain: Chain) -> None:
+    """Wait until no task runs and no drain either."""
+    chain.wait_for(lambda: not chain.tasks() and not chain.drains("RUNNING"), "the task to leave", _REST_SECONDS)
+
+
+def main() -> None:
+    """Measure, and print medians and 95th percentiles."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8, help="each with a cold file (default: 8)")
+    parser.add_argument("--warm", type=int, default=4, help="files of a round that find the task (default: 4)")
+    parser.add_argument("--rows", type=int, default=1_000, help="of each file (default: 1000)")
+    parser.add_argument("--window", type=int, default=30, help="WindowSeconds: how long a task stays (default: 30)")
+    given = parser.parse_args()
+    cold, warm = Latencies(), Latencies()
+    with running({"WindowSeconds": str(given.window), "SettleSeconds": "10", "SweepState": "DISABLED"}) as chain:
+        for number in range(1, given.rounds + 1):
+            wait_for_rest(chain)
+            time.sleep(given.window - time.time() % given.window + 1)  # the task then stays for a whole window
+            took = upload_one(chain, given.rows, cold)
+            others = [upload_one(chain, given.rows, warm) for _ in range(given.warm) if chain.tasks()]
+            say(
+                f"round {number} of {given.rounds}: cold {took:.1f} s, warm {', '.join(f'{one:.1f}' for one in others)}"
+            )
+    for name, latencies in (("cold: no task runs", cold), ("warm: a task is there", warm)):
+        print(
+            f"{name}, seconds since the step before:\n  {'':<16} {'median':>7} {'p95':>7}", *latencies.lines(), sep="\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

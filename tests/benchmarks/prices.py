@@ -1,0 +1,77 @@
+"""What uploads cost on AWS, from counted calls and list prices.
+
+List prices of us-east-1 in US dollars, without the free tiers, as of March 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.benchmarks.counts import Counts
+
+TASK_VCPUS, TASK_GB = 1, 2  # the template's defaults
+START_SECONDS = 30  # Fargate bills the pull of the image too: 20 to 70 s from RunTask to running, mostly the pull
+MINIMUM_SECONDS = 60  # that Fargate bills for a task: aws.amazon.com/fargate/pricing/
+FUNCTION_GB, FUNCTION_SECONDS = 0.25, 1  # the template's memory, and what a call takes at most with so little CPU
+STATE_LOG_BYTES = 500  # of one event of an execution's history, without data
+
+VCPU_HOUR, GB_HOUR = 0.04048, 0.004445  # aws.amazon.com/fargate/pricing/
+ADDRESS_HOUR = 0.005  # aws.amazon.com/vpc/pricing/
+TRANSITION = 0.000025  # aws.amazon.com/step-functions/pricing/
+S3_WRITE, S3_READ = 0.000005, 0.0000004  # aws.amazon.com/s3/pricing/; deleting is free
+SQS_REQUEST = 0.0000004  # aws.amazon.com/sqs/pricing/
+FUNCTION_CALL, FUNCTION_GB_SECOND = 0.0000002, 0.0000133334  # aws.amazon.com/lambda/pricing/ (Arm)
+EVENT = 0.000001  # aws.amazon.com/eventbridge/pricing/: a custom event of up to 64 KB
+LOG_GB = 0.50  # aws.amazon.com/cloudwatch/pricing/
+METRIC_MONTH, ALARM_MONTH = 0.30, 0.10  # the same page
+TRACE = 0.000005  # aws.amazon.com/xray/pricing/
+
+_S3_WRITES = ("s3:PutObject", "s3:ListBucket", "s3:ListBucketVersions")
+_S3_FREE = ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a bill."""
+
+    what: str
+    count: float
+    each: float
+
+    @property
+    def dollars(self) -> float:
+        """Return the product."""
+        return self.count * self.each
+
+
+def task_hours(counts: Counts) -> float:
+    """Return the hours of tasks that Fargate bills: with the start of each, and at least a minute for each."""
+    return sum(max(MINIMUM_SECONDS, START_SECONDS + seconds) for seconds in counts.tasks) / 3_600
+
+
+def bill(counts: Counts, files: int = 1_000) -> list[Line]:
+    """Return what `files` uploads cost that cause what the counted ones did."""
+    times = files / counts.files
+    hours = task_hours(counts) * times
+    s3 = counts.aws_requests("s3:") - counts.aws_requests(*_S3_FREE)
+    log_bytes = counts.log_bytes + counts.history_events * STATE_LOG_BYTES
+    s3_writes = counts.aws_requests(*_S3_WRITES)
+    return [
+        Line("Fargate, in hours", hours, TASK_VCPUS * VCPU_HOUR + TASK_GB * GB_HOUR),
+        Line("public addresses, in hours", hours, ADDRESS_HOUR),
+        Line("state transitions", counts.transitions * times, TRANSITION),
+        Line("S3 writes and lists", s3_writes * times, S3_WRITE),
+        Line("S3 reads", (s3 - s3_writes) * times, S3_READ),
+        Line("SQS requests", counts.aws_requests("sqs:") * times, SQS_REQUEST),
+        Line("Lambda calls", counts.lambda_calls * times, FUNCTION_CALL),
+        Line("Lambda, in GB-seconds", counts.lambda_calls * FUNCTION_SECONDS * FUNCTION_GB * times, FUNCTION_GB_SECOND),
+        Line("events", counts.events * times, EVENT),
+        Line("logs, in GB", log_bytes / 1e9 * times, LOG_GB),
+        Line("traces, if each call is traced", (counts.lambda_calls + counts.executions) * times, TRACE),
+    ]
+
+
+def total(lines: Sequence[Line]) -> float:
+    """Return the sum of a bill."""
+    return sum(line.dollars for line in lines)

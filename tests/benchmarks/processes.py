@@ -1,0 +1,26 @@
+"""CPU seconds of processes, from /proc."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU seconds of a process and of its children, including those that have ended."""
+    return sum(own_and_childrens(pid))
+
+
+def own_and_childrens(pid: int | None) -> tuple[float, float]:
+    """Return the CPU seconds of a process alone, and of its children, including those that have ended."""
+    if pid is None:
+        return 0.0, 0.0
+    try:
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        running = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    except OSError:  # it has just ended: its parent counts it from now on
+        return 0.0, 0.0
+    own, ended = sum(map(int, values[11:13])), sum(map(int, values[13:15]))
+    return own / _TICKS, ended / _TICKS + sum(cpu_seconds(int(child)) for child in running)
