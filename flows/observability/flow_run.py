@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from prefect import flow
@@ -224,9 +224,9 @@ class FlowRunner:
 
 def _known_to_events(deployment: DeploymentResponse) -> UUID:
     """Spare Prefect's events client the questions for deployment and flow of the runs; return the deployment's id."""
-    flow = Flow(id=deployment.flow_id, name=FLOW_NAME)
+    flow = Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})
     for kind, found in (("deployment", deployment), ("flow", flow)):
-        RESOURCE_CACHE[f"{kind}.{found.id}"] = ({"kind": kind, "object": found}, datetime.now(UTC))
+        cast("Any", RESOURCE_CACHE)[f"{kind}.{found.id}"] = ({"kind": kind, "object": found}, datetime.now(UTC))
     return deployment.id
 
 
