@@ -170,7 +170,7 @@ class TaskCalls:
             raise
 
     def _stops(self, name: str) -> AbstractContextManager[None]:
-        """Let a person's Cancel stop a stage, except the one that commits."""
+        """Allow a Cancel in Prefect to stop a stage, except the one that commits."""
         return self._cancellation.stops() if self._cancellation and name != "record" else nullcontext()
 
     def _log(self, result: Any) -> None:
