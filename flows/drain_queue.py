@@ -20,6 +20,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.settings import (
     PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
     temporary_settings,
 )
@@ -89,6 +90,7 @@ if __name__ == "__main__":
         {
             PREFECT_API_REQUEST_TIMEOUT: 10,
             PREFECT_CLIENT_MAX_RETRIES: 3,
+            PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,  # a request for each upload that comes alone
             PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
         }
     ):
