@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -14,7 +15,8 @@ import pytest
 from flows.pipeline import bulk, run
 from flows.pipeline.attempts import read_attempt
 from flows.pipeline.backlog import Backlog
-from flows.pipeline.run import refine as real_refine
+from flows.pipeline.stages import fetch as real_fetch
+from flows.pipeline.stages import refine as real_refine
 from flows.pipeline.stopping import Stopped
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import good_orders
@@ -99,13 +101,16 @@ def test_sigterm_returns_everything_at_once_and_writes_nothing_more(
         begun.set()
         time.sleep(30)
 
+    def kill() -> None:
+        begun.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def stop(*_: object) -> None:
         raise Stopped
 
     monkeypatch.setattr(run, "refine", refine)
     before = signal.signal(signal.SIGTERM, stop)
-    killer = threading.Thread(target=lambda: begun.wait(20) and signal.raise_signal(signal.SIGTERM), daemon=True)
-    killer.start()
+    threading.Thread(target=kill, daemon=True).start()
     try:
         with pytest.raises(Stopped):
             drain(world)
@@ -141,12 +146,11 @@ def test_large_files_are_fetched_one_after_the_other(
     monkeypatch.setattr(bulk, "_LARGE_BYTES", 10)
     at_once: list[int] = []
     inside: list[Path] = []
-    real = run.fetch
 
     def fetch(*values: Any) -> Any:
         inside.append(values[-1])
         at_once.append(len([folder for folder in inside if folder.exists()]))
-        return real(*values)
+        return real_fetch(*values)
 
     monkeypatch.setattr(run, "fetch", fetch)
     send(account, 6)
