@@ -113,7 +113,7 @@ class CatchingUp:
         return finished
 
     def _look_at(self, noted: NotedUpload, found: FoundNote) -> _Left:
-        """Return what became of an upload. If nothing did, write why its task did not get there."""
+        """Return the outcome of an upload. If it has none, write why its task did not get there."""
         store, attempt = self._parts.store, noted.upload.attempt
         try:
             receipt = read_receipt(store, noted.run_id)

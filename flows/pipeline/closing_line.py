@@ -1,4 +1,4 @@
-"""Closes deliveries beside the work: one thread announces and deletes, another one records in Prefect.
+"""Closes deliveries while the work goes on: one thread announces and deletes, another one records in Prefect.
 
 So neither EventBridge nor a slow Prefect delays the next upload, and each call is about many uploads.
 """
