@@ -327,9 +327,8 @@ class Protocol(RuleBasedStateMachine):
     def start(self, message: Message, result: str) -> None:
         received = self.queue.deliver(message)
         live = Live(partial(process, result, self.parts), lambda: True)
-        drain = Drain(
-            self.parts, TaskIdentity(), live, OUTLETS, ask_for_tasks=lambda _: None, end_of_task=lambda _: None
-        )
+        parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # a task's own
+        drain = Drain(parts, TaskIdentity(), live, OUTLETS, ask_for_tasks=lambda _: None, end_of_task=lambda _: None)
         self.workers.append(ModelWorker(Stepper(lambda: drain.work([received])), received))
 
     def start_by_hand(self, upload: UploadMessage, dataset: str, result: str) -> None:

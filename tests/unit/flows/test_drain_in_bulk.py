@@ -99,7 +99,7 @@ def test_sigterm_returns_everything_at_once_and_writes_nothing_more(
 
     def refine(*_: Any) -> Any:
         begun.set()
-        for _ in range(300):
+        for _moment in range(300):
             time.sleep(0.1)
 
     def kill() -> None:
