@@ -3,7 +3,7 @@ cloud, as a process, in place of the container's command:
 
     python draining_task.py FOLDER
 
-A message is JSON: {"do": "done" | "kill" | "give back" | "hang" | "work", "name": ..., "seconds": ...}. Each start and
+A message is JSON: {"do": "done" | "kill" | "return" | "hang" | "work", "name": ..., "seconds": ...}. Each start and
 each message done is a file below FOLDER. A file `plan` there, with one exit code for each task, ends tasks before they
 receive.
 """
@@ -66,7 +66,7 @@ def _handle(queue: Any, message: dict[str, Any], done: Path) -> bool:
         os._exit(137)
     if told["do"] == "hang" and first:
         time.sleep(600)
-    if told["do"] == "give back" and first:
+    if told["do"] == "return" and first:
         queue.change_message_visibility(**of_message, VisibilityTimeout=int(told["seconds"]))
         return True
     time.sleep(float(told.get("seconds", 0)) if told["do"] == "work" else 0)

@@ -49,7 +49,7 @@ class Refusals:
 
 
 class Message(UploadMessage):
-    """An upload's message whose body tells the test's task what to do."""
+    """An upload's message whose body is an order for the test's task."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ def saying(do: str, name: str, **more: object) -> Message:
 
 
 class Runs:
-    """Dispatches uploads as the Lambda does, starts drains, and looks at what became of them."""
+    """Dispatches uploads as the Lambda does, starts drains, and looks at their results."""
 
     def __init__(self, cloud: LocalCloud, outputs: dict[str, str], folder: Path) -> None:
         self.outputs, self.folder = outputs, folder
@@ -353,7 +353,7 @@ def test_what_a_killed_task_held_is_received_by_the_task_that_the_drain_launches
 
 
 def test_an_upload_that_goes_back_is_received_again(runs: Runs) -> None:
-    arn = runs.upload("give back", "again later", seconds=8).execution_arn
+    arn = runs.upload("return", "again later", seconds=8).execution_arn
     assert arn is not None
     assert runs.end(arn)["status"] == "SUCCEEDED"
     assert (len(runs.starts(arn)), runs.is_done("again later")) == (2, True)
