@@ -1,4 +1,4 @@
-"""A small task that drains the queue by the rules of the real one, and does what each message says. Run by the embedded
+"""Drains the queue by the rules of the real task, and follows the order in each message. Run by the embedded
 cloud, as a process, in place of the container's command:
 
     python draining_task.py FOLDER
@@ -58,7 +58,7 @@ def _receive(queue: Any) -> dict[str, Any] | None:
 
 
 def _handle(queue: Any, message: dict[str, Any], done: Path) -> bool:
-    """Do what the message says; return whether it went back to the queue."""
+    """Follow the order; return whether the message went back to the queue."""
     told = json.loads(message["Body"])
     of_message = {"QueueUrl": os.environ["SLUICE_QUEUE_URL"], "ReceiptHandle": message["ReceiptHandle"]}
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"
