@@ -35,12 +35,12 @@ class Pause:
             return is_paused(self._s3, self._bucket)
 
     def begin(self) -> None:
-        """Pause the stack: no drain is started, and tasks leave once they have finished what they hold."""
+        """Pause the stack: no drain is started, and tasks leave after the uploads in hand."""
         mark = json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")})
         with explaining_aws_errors("pausing the stack"):
             self._s3.put_object(Bucket=self._bucket, Key=PAUSE_KEY, Body=mark.encode(), ContentType="application/json")
 
     def end(self) -> None:
-        """Remove the mark. A drain is to be started afterwards: in this window the Lambda may think there is one."""
+        """Remove the mark. Start a drain afterwards: the Lambda may remember one that ended in the pause."""
         with explaining_aws_errors("ending the pause"):
             self._s3.delete_object(Bucket=self._bucket, Key=PAUSE_KEY)

@@ -223,7 +223,7 @@ def pause(
     region: RegionOption = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Process no more uploads until `sluice resume`: they queue up, and running tasks finish what they hold."""
+    """Process no more uploads until `sluice resume`: they queue up, and running tasks finish the ones in hand."""
     from deployment.commands.pause import pause as run
     from deployment.deployed_stack import selected_stack
 

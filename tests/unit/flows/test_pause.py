@@ -1,4 +1,4 @@
-"""While a stack is paused, a task finishes what it holds, takes nothing more, and is not missed afterwards."""
+"""While a stack is paused, a task finishes the uploads in hand, takes no more, and is not missed afterwards."""
 
 from __future__ import annotations
 
