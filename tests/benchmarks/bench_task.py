@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_task [--files 300] [--rows 1000] [--live]
 
-The buckets and queues are those of MiniStack, which runs in a process of its own and is not measured. The CPU of refine is
-measured apart and subtracted.
+The buckets and queues are those of MiniStack, which runs in a separate process and is not measured. The CPU of refine
+is measured apart and subtracted.
 """
 
 from __future__ import annotations
