@@ -161,7 +161,7 @@ def test_a_run_without_heartbeats_is_crashed_and_a_recorded_one_is_not(
 def test_the_example_trains_once_orders_was_published_and_no_more_comes(
     applied: PrefectServer, recorder: Recorder, tmp_path: Path
 ) -> None:
-    """The example in prefect.yaml, uncommented as it says, with a shorter rest."""
+    """The example in prefect.yaml, uncommented, with a shorter rest."""
     text = (PROJECT_ROOT / "prefect.yaml").read_text()
     example = "".join(line[2:] + "\n" for line in text[text.index("# - name") :].splitlines())
     (deployment,) = yaml.safe_load(example)
