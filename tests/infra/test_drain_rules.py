@@ -1,5 +1,6 @@
-"""With the decisions of the real Lambda, state machine and task no interleaving strands a message; without any one of the
-rules some interleaving does.
+"""With the decisions of the real Lambda, state machine and task no interleaving strands a message; without any one of
+the rules some interleaving does.
+"""
 
 from __future__ import annotations
 
