@@ -405,6 +405,8 @@ def running_chain(
                 parameters={
                     "VisibilityTimeoutSeconds": str(VISIBILITY_TIMEOUT_SECONDS),
                     "MaxConcurrentTasks": "2",
+                    "WindowSeconds": "5",
+                    "SettleSeconds": "5",
                     "SweepSchedule": "rate(1 minute)",
                     "PermissionsBoundaryArn": make_boundary(
                         cloud, STACK_NAME, PrefectSecretArn=f"arn:aws:secretsmanager:*:*:secret:{AUTH_SECRET}-*"
