@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from blocks.settings import PipelineSettings
 from deployment import PROJECT_ROOT
-from flows.drain_queue import _LAST_POLL_SECONDS
 from tests.infra.template import defaults_of, load_template, resources_of
 
 PAGE = (PROJECT_ROOT / "docs" / "production.md").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def test_every_product_and_every_sum_is_right(name: str) -> None:
 def test_a_task_for_one_file_is_billed_for_fargates_minute_and_no_more() -> None:
     """aws.amazon.com/fargate/pricing: by the second, from the image's pull to the task's end, and at least a minute."""
     pull_and_start, work = 30, 10
-    assert pull_and_start + work + _LAST_POLL_SECONDS < 60
+    assert pull_and_start + work + PipelineSettings.model_fields["receive_wait_seconds"].default < 60
     assert number(TABLES["alone"][0][1]) == pytest.approx(1_000 * 60 / 3_600, abs=0.01)
 
 
