@@ -17,7 +17,9 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from flows.observability.heartbeats import HEARTBEAT_SECONDS, Heartbeat
+from flows.observability import heartbeats
+from flows.observability.heartbeats import Heartbeat
+from flows.observability.outside_of_run import outside_of_run
 from flows.observability.prefect_connection import shorten_patience, why
 from flows.observability.run_identity import DRAIN_FLOW_NAME, TASK_LABEL, artifact_name, stack_tag
 from flows.pipeline.attempts import Attempt
@@ -110,7 +112,7 @@ class DrainRun:
     def started(self) -> None:
         """Show the drain in Prefect from now on."""
         if self._thread is None:
-            self._thread = Thread(target=self._show, name="drain-run", daemon=True)
+            self._thread = Thread(target=outside_of_run(self._show), name="drain-run", daemon=True)
             self._thread.start()
 
     def advanced(
@@ -141,7 +143,7 @@ class DrainRun:
                 last_beat = time.monotonic()
                 while not self._over.wait(self._update_seconds):
                     self._update(client)
-                    if time.monotonic() - last_beat >= HEARTBEAT_SECONDS:
+                    if time.monotonic() - last_beat >= heartbeats.HEARTBEAT_SECONDS:
                         beat.send()
                         last_beat = time.monotonic()
                 self._end(client)
