@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from blocks.upload_queue import MessageLost, Problems, ReceivedMessage, by_reason
 from flows.pipeline.announce import OutcomeNotice, notice_of, notice_of_attempt
 from flows.pipeline.attempts import Attempt, remove_attempt, write_attempt
+from flows.pipeline.data_docs import list_pages
 from flows.pipeline.delivery import Delivery
 from flows.pipeline.job import Parts
 from flows.pipeline.receipt import Receipt
@@ -65,6 +66,7 @@ class Closing:
 
     def record(self, deliveries: Sequence[Delivery]) -> None:
         """Show the outcomes in Prefect, and bring the notes up to date."""
+        list_pages(self._parts.store, [each.receipt for each in deliveries if each.receipt and not each.is_duplicate])
         waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.recorded]
         receipts = [delivery.receipt for delivery in waiting if delivery.receipt]
         failures = [delivery.failure for delivery in waiting if delivery.failure]
