@@ -65,7 +65,7 @@ class PipelineSettings(BaseModel):
         le=43_200,
         description="How long a received message stays invisible; extended while the upload is processed.",
     )
-    receive_wait_seconds: int = Field(10, ge=0, le=20, description="How long one receive call waits for a message.")
+    receive_wait_seconds: int = Field(5, ge=0, le=20, description="How long one receive call waits for a message.")
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task receives no further message."
     )

@@ -25,6 +25,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from blocks.pause import Pause
 from blocks.settings import SettingsMissing
 from flows.composition import drains_of, parts_of_environment, task_identity
 from flows.observability.crashes import end_of_task
@@ -85,6 +86,7 @@ def drain_of(parts: Parts) -> Drain:
         Live(process, runner.is_available),
         Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures),
         ask_for_tasks=drains_of(parts.settings).start_backlog,
+        is_paused=Pause(parts.settings.published_bucket).is_on,
         end_of_task=end_of_task,
     )
 
