@@ -25,6 +25,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from blocks.pause import Pause
 from blocks.settings import SettingsMissing
 from flows.composition import drains_of, parts_of_environment, task_identity
 from flows.observability.crashes import end_of_task
@@ -55,10 +56,12 @@ def main() -> int:
     log_json_lines()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        drain, run = drain_of(parts_of_environment())
+        parts = parts_of_environment()
+        drain, run = drain_of(parts)
     except SettingsMissing as error:
         LOG.error("misconfigured", extra={"fields": {"error": str(error)}})
         return EXIT_MISCONFIGURED
+    _end_later(parts)
     try:
         return 0 if drain.run() else EXIT_MORE_TO_DO
     except Stopped:
@@ -88,9 +91,23 @@ def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
         Live(process, runner.is_available),
         Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures, run.count),
         ask_for_tasks=drains_of(parts.settings).start_backlog,
+        is_paused=Pause(parts.settings.published_bucket).is_on,
         end_of_task=end_of_task,
     )
     return drain, run
+
+
+def _end_later(parts: Parts) -> None:
+    """End the process when its time is over, whatever it does then. Its batch note stays for the next task."""
+
+    def end() -> None:
+        LOG.error("the task's time is over", extra={"fields": {"seconds": parts.settings.task_limit_seconds}})
+        parts.queue.release(parts.queue.held)
+        os._exit(EXIT_MORE_TO_DO)
+
+    timer = threading.Timer(parts.settings.task_limit_seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:

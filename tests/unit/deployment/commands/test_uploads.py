@@ -241,6 +241,14 @@ def test_status_shows_the_newest_failures_and_counts_the_others(stack: Stack) ->
     assert (len(found.failed), found.failed_count) == (2, 3)
 
 
+def test_an_upload_that_was_given_up_and_not_recorded_is_not_in_progress(stack: Stack) -> None:
+    message = stack.message()
+    stack.hold(message)
+    stack.fail(message, given_up=True)
+    found = status_of(stack.uploads, limit=5)
+    assert (found.in_progress, found.unrecorded, len(found.failed)) == ([], 1, 1)
+
+
 def test_an_upload_recorded_already_is_not_counted_as_unrecorded(stack: Stack) -> None:
     message = stack.message()
     note = stack.hold(message)
