@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 2] [--runs 15]
 
-Each upload is shown as Sluice's tasks show it: live, as a flow run with its stages, or recorded in bulk. The servers run
-at the same time and are measured in turns, so that other load on the machine affects both: trust the ratio. A round ends
-when the server shows every run and task run as completed. The work on the data is left out, but the clients share the
-machine with the server; its CPU seconds per upload show what it could handle alone. The first upload of a task needs a
-few requests more (tests/unit/flows/observability/test_live_run.py).
+Each upload is shown as Sluice's tasks show it: live, as a flow run with its stages, or recorded in bulk. The servers
+run at the same time and are measured in turns, so that other load on the machine affects both: trust the ratio. A round
+ends when the server shows every run and task run as completed. The work on the data is left out, but the clients share
+the machine with the server; its CPU seconds per upload show what it could handle alone. The first upload of a task
+needs a few requests more (tests/unit/flows/observability/test_live_run.py).
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ def report(targets: list[Measured]) -> None:
             requests, server, backend, rate, growth, events = columns
             print(
                 f"{target.name}, {kind}: {requests:.2f} requests and {server:.3f} + {backend:.3f} CPU seconds an "
-                f"upload (median of {len(rounds)}), {rate:.0f} uploads/min, at most {60 / server:.0f}; the database grows by "
-                f"{growth:.0f} KiB" + (f", {events:.0f} of them events" if events else "")
+                f"upload (median of {len(rounds)}), {rate:.0f} uploads/min, at most {60 / server:.0f}; "
+                f"the database grows by {growth:.0f} KiB" + (f", {events:.0f} of them events" if events else "")
             )
 
 
