@@ -138,6 +138,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self) -> None:
         self.s3 = InMemoryS3()
         self.queue = InMemorySqs()
+        self.tasks = itertools.count()
         self.queue.watch_deletions(self.has_its_receipt)
         self.store = ObjectStore("landing", "published", client=self.s3)
         self.uploads: list[UploadMessage] = []
@@ -327,7 +328,15 @@ class Protocol(RuleBasedStateMachine):
         received = self.queue.deliver(message)
         live = Live(partial(process, result, self.parts), lambda: True)
         parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # a task's own
-        drain = Drain(parts, TaskIdentity(), live, OUTLETS, ask_for_tasks=lambda _: None, end_of_task=lambda _: None)
+        drain = Drain(
+            parts,
+            TaskIdentity(task_arn=f"arn:aws:ecs:r:1:task/sluice/{next(self.tasks):04}"),
+            live,
+            OUTLETS,
+            ask_for_tasks=lambda _: None,
+            is_paused=lambda: False,
+            end_of_task=lambda _: None,
+        )
         holders = [each for each in self.workers if each.message and each.message.message_id == message.message_id]
         for holder in holders:
             holder.overtaken = True
