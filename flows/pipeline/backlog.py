@@ -25,6 +25,7 @@ class Backlog:
 
     Attributes:
         is_deep: whether more than `live_backlog` waited, and the queue has not been empty since.
+        waiting: how many waited at the last count.
         is_paused: whether the stack was paused at the last look.
     """
 
@@ -46,6 +47,7 @@ class Backlog:
         self._clock = clock
         self._counted: int | None = None
         self.is_deep = self.is_paused = False
+        self.waiting = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -80,7 +82,7 @@ class Backlog:
             return
         self._counted = int(half_minute)
         try:
-            waiting = self._queue.count_waiting()
+            waiting = self.waiting = self._queue.count_waiting()
             self.is_deep = self.is_deep or waiting > self._settings.live_backlog
             self.is_paused = self._look_for_pause()
             tasks = min(self._settings.max_tasks, -(-waiting // self._settings.messages_per_task))

@@ -32,11 +32,13 @@ class Outlets:
         announce: notifies EventBridge (flows/pipeline/announce.py).
         record: shows receipts in Prefect (flows/observability/recorder.py).
         record_failures: shows uploads in Prefect that were given up.
+        count: counts receipts and failed attempts (flows/observability/drain_run.py); its result is not used.
     """
 
     announce: Callable[[Sequence[OutcomeNotice]], frozenset[str]]
     record: Callable[[Sequence[Receipt]], frozenset[str]]
     record_failures: Callable[[Sequence[Attempt]], frozenset[str]]
+    count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None
 
 
 class Closing:
@@ -63,6 +65,10 @@ class Closing:
             self._say_why(delivery)
         self._announce(deliveries)
         self._end_messages(deliveries)
+        self._outlets.count(
+            [each.receipt for each in deliveries if each.receipt and not each.is_duplicate],
+            [each.failure for each in deliveries if each.failure],
+        )
 
     def record(self, deliveries: Sequence[Delivery]) -> None:
         """Show the outcomes in Prefect, and bring the notes up to date."""

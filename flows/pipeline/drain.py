@@ -77,6 +77,11 @@ class Drain:
         self._is_stopped = False
         self._until = time.monotonic() + parts.settings.max_task_seconds
 
+    @property
+    def waiting(self) -> int:
+        """Return how many messages waited in the queue at the last count."""
+        return self._backlog.waiting
+
     def run(self) -> bool:
         """Work until the task may leave; return whether the queue was empty and everything is done."""
         try:
