@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.aws.packaging import DEFINITIONS, Timeouts, definition
 from tests.infra.state_machine_graph import placeholders_in, problems_of
 from tests.infra.template import defaults_of, load_template, resource
 
@@ -32,7 +32,7 @@ def test_every_path_ends_every_task_is_careful_and_every_loop_is_bounded() -> No
 
 
 def test_the_template_fills_in_every_placeholder_and_no_other() -> None:
-    packaged = definition(DEFINITIONS / "drain.asl.json", DEFAULT_TIMEOUTS.placeholders).decode()
+    packaged = definition(DEFINITIONS / "drain.asl.json", Timeouts(60, 600).placeholders).decode()
     substitutions = resource(load_template(), "DrainMachine")["Properties"]["DefinitionSubstitutions"]
     assert placeholders_in(packaged) == set(substitutions)
 
