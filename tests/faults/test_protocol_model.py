@@ -138,6 +138,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self) -> None:
         self.s3 = InMemoryS3()
         self.queue = InMemorySqs()
+        self.tasks = itertools.count()
         self.queue.watch_deletions(self.has_its_receipt)
         self.store = ObjectStore("landing", "published", client=self.s3)
         self.uploads: list[UploadMessage] = []
@@ -329,7 +330,7 @@ class Protocol(RuleBasedStateMachine):
         parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # a task's own
         drain = Drain(
             parts,
-            TaskIdentity(),
+            TaskIdentity(task_arn=f"arn:aws:ecs:r:1:task/sluice/{next(self.tasks):04}"),
             live,
             OUTLETS,
             ask_for_tasks=lambda _: None,
