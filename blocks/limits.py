@@ -80,14 +80,14 @@ class Limits:
             excess = self.task_seconds - MAX_MESSAGE_SECONDS
             raise LimitsInconsistent(
                 f"a task may run for {self.task_seconds:,} s (TaskLifetimeSeconds + StageTimeoutSeconds + twice the "
-                f"time to transfer MaxObjectBytes), and SQS hides a message for {MAX_MESSAGE_SECONDS:,} s at most: lower "
-                f"TaskLifetimeSeconds or StageTimeoutSeconds by {excess:,}"
+                f"time to transfer MaxObjectBytes), and SQS hides a message for {MAX_MESSAGE_SECONDS:,} s at most: "
+                f"lower TaskLifetimeSeconds or StageTimeoutSeconds by {excess:,}"
             )
         needed_gib = _DISK_OF_IMAGE_GIB + -(-_FILES_ON_DISK * self.max_object_bytes // _GIB)
         if needed_gib > disk_gib:
             raise LimitsInconsistent(
-                f"an upload of MaxObjectBytes = {self.max_object_bytes:,} and its outputs need {needed_gib} GiB of disk: "
-                f"set TaskEphemeralStorageGiB={needed_gib}, or lower MaxObjectBytes to "
+                f"an upload of MaxObjectBytes = {self.max_object_bytes:,} and its outputs need {needed_gib} GiB of "
+                f"disk: set TaskEphemeralStorageGiB={needed_gib}, or lower MaxObjectBytes to "
                 f"{(disk_gib - _DISK_OF_IMAGE_GIB) * _GIB // _FILES_ON_DISK:,}"
             )
         if memory_mib < _MIN_MEMORY_MIB:

@@ -75,14 +75,9 @@ def _settings_of_environment() -> PipelineSettings:
 
 @cache
 def _end_later(seconds: float) -> None:
-    """End a flow's task when its time is over, whoever started it; the task that drains ends itself.
-
-    First as ECS stops it, then, should that not help, at once.
-    """
-    for after, end in (
-        (seconds, partial(os.kill, os.getpid(), signal.SIGTERM)),
-        (seconds + 60, partial(os._exit, 143)),
-    ):
+    """End the ECS task of a flow when its time is over, first with SIGTERM; the task that drains ends itself."""
+    stop, end_at_once = partial(os.kill, os.getpid(), signal.SIGTERM), partial(os._exit, 143)
+    for after, end in ((seconds, stop), (seconds + 60, end_at_once)):
         timer = threading.Timer(after, end)
         timer.daemon = True
         timer.start()

@@ -108,7 +108,7 @@ def deploy_stack(
     with explaining_aws_errors(f"deploying the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         stack = Stack(clients.cloudformation, stack_name, on_event)
-        timeouts = timeouts or _timeouts_of(template, parameters_of(stack.find()) | parameters)
+        timeouts = timeouts or _timeouts_of(template, {**parameters_of(stack.find()), **parameters})
         package = _package(clients, account_id, stack_name, template, timeouts, only)
         package.upload(clients.s3, account_id)
         stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
@@ -143,7 +143,7 @@ def preview_stack(
     with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         stack = Stack(clients.cloudformation, stack_name, lambda _: None)
-        timeouts = _timeouts_of(template, parameters_of(stack.find()) | parameters)
+        timeouts = _timeouts_of(template, {**parameters_of(stack.find()), **parameters})
         package = _package(clients, account_id, stack_name, template, timeouts, None)
         location = _preview_location(clients.s3, package, account_id, on_upload)
         with suppress(ChangesDeclined):
@@ -153,7 +153,7 @@ def preview_stack(
 
 def _timeouts_of(template: Path, given: Mapping[str, str]) -> Timeouts:
     """Return the timeouts of the state machine. Raise LimitsInconsistent when the parameters contradict each other."""
-    parameters = default_parameters(template) | given
+    parameters = {**default_parameters(template), **given}
     limits = Limits.of_parameters(parameters)
     limits.check(
         disk_gib=int(parameters.get("TaskEphemeralStorageGiB", 21)),

@@ -1,4 +1,4 @@
-"""The limits of stage, upload, task, message and drain contain each other, and contradictions are refused with a fix."""
+"""The limits of stage, upload, task, message and drain contain each other; contradictions are refused."""
 
 from __future__ import annotations
 
