@@ -295,7 +295,7 @@ class Judge:
     def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
         """GX's verdict from metrics that were computed elsewhere, by their names.
 
-        GX's own `metrics_validate` builds all metrics of the expectation again, which takes most of its time.
+        GX's `metrics_validate` would build all metrics of the expectation again; `_validate` is what each GX expectation has.
         """
         expectation = self._expectations[position]
         needed = self._dependencies.get(position)
@@ -303,9 +303,7 @@ class Judge:
             needed = self._dependencies[position] = expectation.get_validation_dependencies(**self._run)
         given = {name: values[name] for name in needed.metric_configurations}
         runtime = {**_RUNTIME, "result_format": needed.result_format}
-        found = expectation._validate(  # noqa: SLF001 what every expectation of GX implements
-            metrics=given, runtime_configuration=runtime, execution_engine=self._engine
-        )
+        found = expectation._validate(metrics=given, runtime_configuration=runtime, execution_engine=self._engine)
         return Verdict(self.rules[position], bool(found["success"]), dict(found.get("result") or {}))
 
     @property
