@@ -295,7 +295,7 @@ class Judge:
     def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
         """GX's verdict from metrics that were computed elsewhere, by their names.
 
-        GX's `metrics_validate` would build all metrics of the expectation again; `_validate` is what each GX expectation has.
+        GX's `metrics_validate` would build all metrics of the expectation again. `_validate` is what each of them has.
         """
         expectation = self._expectations[position]
         needed = self._dependencies.get(position)
