@@ -64,7 +64,7 @@ class RowBuffer:
 
 def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
     """Return Arrow's texts as a column of a frame, without a copy."""
-    return pd.Series(pd.StringDtype(na_value=np.nan).__from_arrow__(texts))
+    return pd.Series(pd.array(texts, dtype="str"))
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:

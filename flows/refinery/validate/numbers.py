@@ -66,7 +66,7 @@ def read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Se
 
 
 def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
-    """Return numbers that are written as digits and a point, in which Arrow and NUMBER agree; None where some are not."""
+    """Return numbers that are written as digits and a point, in which Arrow and NUMBER agree; else None."""
     has_marks = source_format.decimal != "." or source_format.thousands
     if has_marks or not has_only(text, b"0123456789.-"):
         return None
