@@ -120,7 +120,7 @@ class IndexEntry(BaseModel):
             dataset's contract. Outputs of older versions were deleted when it became current, so none of them can
             become current again.
         retired: data keys that were replaced and still have to be deleted.
-        appended: where re-uploads append, every run that was published; readers see those that are published by their receipts.
+        appended: where re-uploads append, the runs that were published; a run's receipt decides whether it still is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
