@@ -12,7 +12,7 @@ _IN_MEMORY_BYTES = 64 << 20
 
 
 class PartitionSpool:
-    """Partitions that are given back in the order in which they came.
+    """Partitions that are returned in the order in which they came.
 
     Args:
         path: of the file that holds those for which there is no room in memory.
@@ -34,7 +34,7 @@ class PartitionSpool:
         self._on_disk += 1
 
     def drain(self) -> Iterator[Partition]:
-        """Yield each partition once, and forget it."""
+        """Yield each partition once, and drop it."""
         self._in_memory.reverse()
         while self._in_memory:
             yield self._in_memory.pop()

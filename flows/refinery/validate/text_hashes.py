@@ -13,7 +13,7 @@ _NO_TEXT = np.uint64(0x165667B19E3779F9)
 
 
 def text_hashes(texts: pa.Array) -> np.ndarray:
-    """Return the hash of each text; missing ones have one of their own.
+    """Return the hash of each text; all missing ones have the same hash.
 
     Texts are hashed eight bytes at a time, all texts that have so many together.
     """
