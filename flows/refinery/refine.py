@@ -53,7 +53,7 @@ from flows.refinery.validate.mark_hints import mark_hints
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
 from flows.refinery.validate.rules import rules_of
-from flows.refinery.validate.sorted_numbers import is_among
+from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
@@ -507,7 +507,7 @@ class _Merge:
             known = np.unpackbits(packed, axis=0, count=len(masks)).astype(bool)
             masks[:, np.searchsorted(partition.row_numbers, numbers)] = known
             for place, late in late_rows.items():
-                masks[place] |= is_among(partition.row_numbers, late)
+                masks[place, positions_of(late, partition.row_numbers)] = True
             bad = np.flatnonzero(masks[plan.blocking].any(axis=0))
             self._quarantined.update(first_broken(masks[:, bad], plan.row_rules))
             self._quarantine.write(quarantine_table(partition, bad, masks[:, bad], plan.row_rules, plan.file_columns))

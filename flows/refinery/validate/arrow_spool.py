@@ -14,7 +14,7 @@ from flows.refinery.read.header import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, to_arrow
 from flows.refinery.validate.column_text import pandas_column
 from flows.refinery.validate.moments import time_text
-from flows.refinery.validate.sorted_numbers import is_among
+from flows.refinery.validate.sorted_numbers import positions_of
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -60,7 +60,9 @@ class ArrowSpool:
             for index in range(reader.num_record_batches):
                 batch = reader.get_batch(index)
                 if self._excluded is not None:
-                    batch = batch.filter(pa.array(~is_among(_numbers(batch), self._excluded)))
+                    kept = np.ones(batch.num_rows, dtype=bool)
+                    kept[positions_of(self._excluded, _numbers(batch))] = False
+                    batch = batch if kept.all() else batch.filter(pa.array(kept))
                 yield batch
 
     def exclude(self, row_numbers: np.ndarray) -> None:
@@ -70,7 +72,7 @@ class ArrowSpool:
             row_numbers: sorted.
         """
         for batch in self.batches():
-            left_out = batch.filter(pa.array(is_among(_numbers(batch), row_numbers)))
+            left_out = batch.take(pa.array(positions_of(row_numbers, _numbers(batch))))
             self._nulls.subtract({name: left_out.column(name).null_count for name in self.kinds})
             self.rows -= left_out.num_rows
         self._excluded = row_numbers
