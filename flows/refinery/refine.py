@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
@@ -52,7 +53,7 @@ from flows.refinery.validate.judge_partition import validate
 from flows.refinery.validate.mark_hints import mark_hints
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
-from flows.refinery.validate.rules import rules_of
+from flows.refinery.validate.rules import Method, rules_of
 from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
@@ -473,7 +474,8 @@ class _Merge:
         judge = self.plan.judge
         if judge is None:
             return
-        structure = self.plan.structure(self._nulls)
+        asks_structure = any(rule.method is Method.STRUCTURE for rule in judge.rules)
+        structure = self.plan.structure(self._nulls) if asks_structure else pd.DataFrame()
         late_rows: dict[int, np.ndarray] = {}
         for position, rule in enumerate(judge.rules):
             state = self._states[position]

@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flows.refinery.read.columns import text_column
+
 _SAMPLED = 5_000
 _SET_ASIDE = 32
 EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
@@ -43,7 +45,7 @@ def arrow_array(values: pd.Series) -> pa.Array:
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
     """Return an Arrow column as a pandas column of a dtype."""
     if dtype == "str":
-        return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
+        return text_column(array.cast(pa.string()))
     if dtype in ("Int64", "boolean"):
         return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
     column: pd.Series = array.to_pandas().astype(dtype)
