@@ -31,6 +31,7 @@ from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.read.partition_spool import PartitionSpool
 from flows.refinery.read.path_columns import Folders, with_path_columns
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
@@ -52,11 +53,12 @@ from flows.refinery.validate.mark_hints import mark_hints
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
 from flows.refinery.validate.rules import rules_of
-from flows.refinery.validate.uniqueness import is_among
+from flows.refinery.validate.sorted_numbers import is_among
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _T = TypeVar("_T")
+_LARGE_BYTES = 1 << 30
 
 REJECTING = (FileRejected, ContractInvalid, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
@@ -165,7 +167,8 @@ class RefinedPartition:
     Attributes:
         misfits: rows that could not be decoded, by reason.
         good: the good rows.
-        bad: the bad rows and misfits, as in the quarantine file; None if there are none.
+        bad: the bad rows and misfits, as in the quarantine file; None if there are none, or if more rows may turn out
+            to be bad at the end of the file.
         bad_numbers: the numbers of the bad rows, without the misfits.
         bad_masks: row rules x bad rows; true where a row breaks the rule.
         broken: by row rule, the rows that break it.
@@ -209,7 +212,9 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition
         bad_masks = masks[:, bad]
     with seconds.of("write"):
         good_rows = to_batch(frame[good] if len(bad) else frame, numbers[good], plan.kinds)
-        bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
+        bad_rows = None
+        if not plan.waits:
+            bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
         whole_file_rows = to_batch(frame, numbers, plan.whole_file_kinds)
     refined = RefinedPartition(
         rows_in=partition.rows_in,
@@ -325,13 +330,14 @@ def judge_file(
         partitions = seconds.inside("read", read(rows))
         first = next(partitions)
         header = header.joined(first, contract)
-        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format, folders)
+        is_large = source.stat().st_size > _LARGE_BYTES
+        merge = _Merge(contract, header, work_dir, seconds, first.source_format, folders, is_large=is_large)
         same = _with_header(header, chain([first], partitions), contract)
         try:
             if merge.reasons:
                 merges = map(merge.count, same)
             else:
-                refined = map_partitions(partial(refine_partition, plan=merge.plan), same)
+                refined = map_partitions(partial(refine_partition, plan=merge.plan), map(merge.keep, same))
                 merges = map(merge.take, refined)
             for _ in merges:
                 if on_progress:
@@ -340,7 +346,7 @@ def judge_file(
         except _HeaderGrew as grown:
             header = grown.header  # the schema of the whole file: a second pass cannot raise this again
         finally:
-            merge.close()
+            merge.forget()
 
 
 def _with_header(header: Header, partitions: Iterator[Partition], contract: Contract) -> Iterator[Partition]:
@@ -358,16 +364,17 @@ class _Merge:
 
     def __init__(
         self,
-        read: Callable[[], Iterator[Partition]],
         contract: Contract,
         header: Header,
         work_dir: Path,
         seconds: _Seconds,
         found: SourceFormat,
         folders: Folders,
+        *,
+        is_large: bool,
     ) -> None:
         self.rows_in = 0
-        self._read, self._contract, self._seconds = read, contract, seconds
+        self._contract, self._seconds = contract, seconds
         rules = rules_of(contract)
         self.plan = plan = HeaderPlan.of(contract, rules, header)
         self._checks, self.reasons = judge_columns(contract, plan, rules)
@@ -379,21 +386,31 @@ class _Merge:
         self._bad_rows: list[tuple[np.ndarray, np.ndarray]] = []  # by partition their numbers, and packed masks
         self._nulls: set[str] = set()
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
-        self._good = ArrowSpool(work_dir / "good.arrow", plan.kinds)
+        self._waiting = PartitionSpool(work_dir / "waiting")
+        self._good = ArrowSpool(work_dir / "good.arrow", plan.kinds, is_large=is_large)
         self._quarantine = QuarantineFile(work_dir / "quarantine.parquet")
         late = plan.judge if plan.whole_file_kinds and not self.reasons else None
-        self._whole_file = WholeFileJudge(late, work_dir / "late.arrow", plan.whole_file_kinds) if late else None
+        path, kinds = work_dir / "late.arrow", plan.whole_file_kinds
+        self._whole_file = WholeFileJudge(late, path, kinds, is_large=is_large) if late else None
 
     def count(self, partition: Partition) -> None:
         """Count the rows of a file that is rejected already."""
         self.rows_in += partition.rows_in
         self._misfits.update(misfit.reason for misfit in partition.misfits)
 
+    def keep(self, partition: Partition) -> Partition:
+        """Keep a partition where its rows may turn out to be bad later, as they are in the file."""
+        if self.plan.waits:
+            with self._seconds.of("write"):
+                self._waiting.append(partition)
+        return partition
+
     def take(self, refined: RefinedPartition) -> None:
         """Merge the next partition."""
         self.rows_in += refined.rows_in
         self._misfits.update(refined.misfits)
-        self._quarantined.update(first_broken(refined.bad_masks, self.plan.row_rules))
+        if not self.plan.waits:
+            self._quarantined.update(first_broken(refined.bad_masks, self.plan.row_rules))
         self._broken += refined.broken
         self._nulls |= refined.nulls
         self._states = merge_states(self._states, refined.states)
@@ -403,6 +420,7 @@ class _Merge:
             self._quarantine.write(refined.bad)
             if self._whole_file:
                 self._whole_file.take(refined.whole_file_rows, refined.key_hashes)
+            if self.plan.waits:
                 self._bad_rows.append((refined.bad_numbers, np.packbits(refined.bad_masks, axis=0)))
 
     def close(self) -> None:
@@ -411,6 +429,11 @@ class _Merge:
         self._quarantine.close()
         if self._whole_file:
             self._whole_file.close()
+
+    def forget(self) -> None:
+        """Delete what waits."""
+        self.close()
+        self._waiting.close()
 
     def finish(self) -> JudgedFile:
         """Reach the verdict.
@@ -464,19 +487,22 @@ class _Merge:
             reason = reason_of(verdict)
             if reason:
                 self.reasons.append(reason)
-        if late_rows and not self.reasons:
-            self._quarantine_late_rows(late_rows)
+        if self.plan.waits:
+            self._quarantine_rows({} if self.reasons else late_rows)
 
-    def _quarantine_late_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
-        """Move rows that turn out to be bad only now. The file is read again, because it has the rows unchanged."""
+    def _quarantine_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
+        """Part the waiting rows, now that all bad ones are known.
+
+        Args:
+            late_rows: by row rule, the numbers of the rows that break it as the whole file shows.
+        """
         plan = self.plan
         blocking = [numbers for place, numbers in late_rows.items() if plan.row_rules[place].blocking]
-        if not blocking:
-            return
-        self._good = self._good.without(np.unique(np.concatenate(blocking)))
-        self._quarantine = QuarantineFile(self._quarantine.path)
-        self._quarantined.clear()
-        for partition, (numbers, packed) in zip(self._read(), self._bad_rows, strict=True):
+        if blocking:
+            self._good.exclude(np.unique(np.concatenate(blocking)))
+        else:
+            late_rows = {}
+        for partition, (numbers, packed) in zip(self._waiting.drain(), self._bad_rows, strict=True):
             masks = np.zeros((len(plan.row_rules), len(partition.frame)), dtype=bool)
             known = np.unpackbits(packed, axis=0, count=len(masks)).astype(bool)
             masks[:, np.searchsorted(partition.row_numbers, numbers)] = known

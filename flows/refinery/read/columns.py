@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
@@ -59,6 +60,11 @@ class RowBuffer:
         self.total += 1
         if self.total > self._limits.max_rows:
             raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
+
+
+def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
+    """Return Arrow's texts as a column of a frame, without a copy."""
+    return pd.Series(pd.array(texts, dtype="str"))
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:

@@ -105,6 +105,12 @@ class HeaderPlan:
         return np.array([place for place, rule in enumerate(self.row_rules) if rule.blocking], dtype=np.int64)
 
     @cached_property
+    def waits(self) -> bool:
+        """Return whether rows may turn out to be bad when the whole file was seen."""
+        late = {rule.id for rule in self.judged if rule.is_late}
+        return any(rule.blocking and rule.id in late for rule in self.row_rules)
+
+    @cached_property
     def whole_file_kinds(self) -> dict[str, str]:
         """Return the types of the columns that are kept for rules which are judged when the whole file was seen."""
         needed = {name for rule in self.judged if rule.is_late for name in rule.columns_needed(list(self.columns))}

@@ -90,7 +90,7 @@ def quarantine_table(
 def _bad_rows(
     partition: Partition, positions: np.ndarray, masks: np.ndarray, rules: Sequence[RowRule], columns: Sequence[str]
 ) -> pa.Table:
-    raw = partition.texts(positions) if partition.texts else partition.frame.iloc[positions]
+    raw = partition.frame.iloc[positions]
     texts = {column: text_array(raw[column]) for column in raw.columns}
     nothing = pa.nulls(len(positions), pa.string())
     arrays = [pa.array(partition.row_numbers[positions]), *_broken(texts, masks, rules), nothing]
