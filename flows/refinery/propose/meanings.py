@@ -1,4 +1,4 @@
-"""Find what a column's numbers mean, from its name and its values. What they mean has a range of its own."""
+"""Find what a column's numbers mean, from its name and its values. What they mean has a range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What takes longer than a second says so on a terminal, and only there."""
+"""A command that takes longer than a second shows what it does on a terminal, and only there."""
 
 from __future__ import annotations
 
