@@ -49,6 +49,11 @@ class Selection:
         """Return the kind of output that has these rows."""
         return "quarantine" if self.quarantine else "data"
 
+    @property
+    def source_columns(self) -> SchemaOfRun:
+        """Return the columns that are there even when no file has rows."""
+        return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
+
     def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
         """Return the outputs of a file that have these rows."""
         return [
@@ -119,7 +124,7 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
             rows=sum(map(selection.rows_of, files)),
             files=sum(bool(selection.outputs(file)) for file in files),
             unreadable={address: why for file in files for address, why in file.unreadable.items()},
-            schema=joined_schema(dataset, [part.schema_of_run for part in parts]),
+            schema=joined_schema(dataset, [*(part.schema_of_run for part in parts), selection.source_columns]),
             _parts=parts,
             _limit=selection.limit,
         )

@@ -82,6 +82,7 @@ def test_a_forced_rerun_that_rejects_the_file_leaves_no_rows(account: Account, d
     assert account.process(replace(message, attempt=1)).status is Status.REJECTED
     assert account.keys("data/") == []
     assert items() == []
+    assert read_table("stock", bucket=PUBLISHED, with_source=True).column_names == [RUN_ID, SOURCE_KEY]
 
 
 def test_replaced_data_that_is_still_there_is_not_read(
