@@ -12,7 +12,7 @@ def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return which of some hashes are among others, of which there is at least one and which are sorted."""
     if len(values) < _MANY:
         return _is_among(values, others)
-    # Most hashes are told apart by a few of their bits, several times faster than by a search.
+    # A few bits distinguish most hashes, several times faster than a search.
     seen = np.zeros(int(_BITS) + 1, dtype=bool)
     seen[others & _BITS] = True
     among: np.ndarray = seen[values & _BITS]
