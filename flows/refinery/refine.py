@@ -169,9 +169,8 @@ class RefinedPartition:
 
     Attributes:
         misfits: rows that could not be decoded, by reason.
-        good: the good rows.
-        bad: the bad rows and misfits, as in the quarantine file; None if there are none, or if more rows may turn out
-            to be bad at the end of the file.
+        good: the good rows; all rows, if more of them may turn out to be bad at the end of the file.
+        bad: the bad rows and misfits, as in the quarantine file; None if there are none, or in the same case.
         bad_numbers: the numbers of the bad rows, without the misfits.
         bad_masks: row rules x bad rows; true where a row breaks the rule.
         broken: by row rule, the rows that break it.
@@ -214,7 +213,8 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition
         bad = np.flatnonzero(~good)
         bad_masks = masks[:, bad]
     with seconds.of("write"):
-        good_rows = to_batch(frame[good] if len(bad) else frame, numbers[good], plan.kinds)
+        is_parted = len(bad) and not plan.waits
+        good_rows = to_batch(frame[good] if is_parted else frame, numbers[good] if is_parted else numbers, plan.kinds)
         bad_rows = None
         if not plan.waits:
             bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
@@ -504,10 +504,10 @@ class _Merge:
         """
         plan = self.plan
         blocking = [numbers for place, numbers in late_rows.items() if plan.row_rules[place].blocking]
-        if blocking:
-            self._good.exclude(np.unique(np.concatenate(blocking)))
-        else:
-            late_rows = {}
+        late_rows = late_rows if blocking else {}
+        bad = np.concatenate([*blocking, *(numbers for numbers, _ in self._bad_rows)])
+        if len(bad) and not self.reasons:
+            self._good.exclude(np.unique(bad))
         with ahead(self._bad_rows_of(late_rows), is_small=self.rows_in <= _FEW_ROWS) as tables:
             for table in tables:
                 self._quarantine.write(table)

@@ -129,4 +129,4 @@ def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.D
         elif kind == "time":
             array = time_text(array)
         columns[name] = pandas_column(array, dtype_of(kind, nulls=array.null_count > 0))
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(data)))
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 COUNTRIES = ["AT", "BE", "CH", "DE", "ES", "FR", "IT", "PL"]
-_NOTES = ["fragile", "gift, no invoice", 'say "hello" first', "  leave at the door ", "Straße 12, Köln", "none", ""]
+_NOTES = ["fragile", "gift, no invoice", 'say "hello" first', "  leave at the gate ", "Straße 12, Köln", "none", ""]
 _CHANNELS = ["web", "app", "shop", "phone"]
 
 
