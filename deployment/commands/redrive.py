@@ -19,7 +19,6 @@ from flows.pipeline.attempts import FoundAttempt, reopen_attempt
 from flows.pipeline.errors import UploadCancelled
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
-from lambda_trigger.pause import is_paused
 
 _READS_AT_ONCE = 8
 # A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
@@ -74,7 +73,7 @@ def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
     if not work.sent:
         console.print("Nothing to redrive.")
         return
-    if is_paused(cloud.client("s3"), cloud.outputs["PublishedBucket"]):
+    if uploads.is_paused():
         console.print(f"{work.sent:,} sent to the queue. The stack is paused; start a drain with: sluice resume")
         return
     drains_of(cloud).start()
