@@ -20,6 +20,7 @@ class Gateway:
     Attributes:
         delay_seconds: how long each answer is held up.
         refuse_next: a part of a path; the next request for it gets status 409.
+        unknown: the end of a path; requests for it get status 405, as from a server of another release.
         is_busy: every request gets status 503, as from a server that has more to do than it can.
     """
 
@@ -27,6 +28,7 @@ class Gateway:
         self.upstream = upstream.removesuffix("/api")
         self.delay_seconds = 0.0
         self.refuse_next = ""
+        self.unknown = ""
         self.is_busy = False
         self.url = ""
 
@@ -36,6 +38,9 @@ class Gateway:
         if self.refuse_next and self.refuse_next in handler.path:
             self.refuse_next = ""
             _send(handler, 409, {}, b"")
+            return
+        if self.unknown and handler.path.endswith(self.unknown):
+            _send(handler, 405, {}, b"")
             return
         if self.is_busy:
             _send(handler, 503, {"Retry-After": "1"}, b"")
