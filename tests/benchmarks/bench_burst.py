@@ -140,6 +140,14 @@ def _rows(alone: Counts, burst: Counts) -> Iterator[tuple[str, str, str, str]]:
     yield row("$ per 1,000 files", lambda c: f"{prices.total(prices.bill(c)):.2f}", "1.20; 0.10")
 
 
+def measure_sweep(chain: Chain) -> Counts:
+    """Start the sweep when there is nothing to do, and return what it caused."""
+    meter = Meter(chain)
+    chain.sweep()
+    _wait(lambda: int(_at_rest(chain)), 1, "sweep over", _CATCH_UP_SECONDS)
+    return meter.counts([], seconds=0, unrecorded=0, unrecorded_later=0)
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,12 +158,14 @@ def main() -> None:
     given = parser.parse_args()
     with running(AWS_WINDOWS) as chain:
         say(f"the stack {STACK_NAME} is up; {os.cpu_count()} cores")
+        sweep = measure_sweep(chain)
         alone = measure(chain, 1, given.rows, given.seconds)
         say("the lone file is done")
         burst = measure(chain, given.files, given.rows, given.seconds)
     print(table(alone, burst), flush=True)
     if given.record:
-        print(*(counts.record(name) for name, counts in (("alone", alone), ("burst", burst))), sep="\n")
+        measured = {"sweep": sweep, "alone": alone, "burst": burst}
+        print(*(counts.record(name) for name, counts in measured.items()), sep="\n")
 
 
 if __name__ == "__main__":
