@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from deployment.local.pipeline import STACK_NAME, bring_up
 from deployment.local.ports import free_port
+from flows.pipeline.receipt import receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.benchmarks import prices
-from tests.benchmarks.counts import CountedCloud, Counts, Meter, seconds_of
+from tests.benchmarks.counts import CountedCloud, Counts, Meter
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 from tests.emulator.records import EXTENSIONS
@@ -53,6 +55,24 @@ def say(text: str) -> None:
 def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
     """Upload files at once, wait until all is at rest, and return what they caused."""
     meter = Meter(chain)
+    uploads, took = _receipts_of(chain, meter, files, rows, seconds)
+    _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
+    counts = meter.counts(uploads, seconds=took, unrecorded=meter.unrecorded(uploads), unrecorded_later=0)
+    return replace(counts, unrecorded_later=_caught_up(chain, meter, uploads))
+
+
+def measure_floor(chain: Chain, files: int, rows: int, seconds: float) -> float:
+    """Return the files per second of tasks that only fetch each file and write a receipt."""
+    with chain.tasks_that(["python", "-m", "tests.benchmarks.fetch_only"]):
+        _, took = _receipts_of(chain, Meter(chain), files, rows, seconds)
+        _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
+    return files / took
+
+
+def _receipts_of(
+    chain: Chain, meter: Meter, files: int, rows: int, seconds: float
+) -> tuple[list[UploadMessage], float]:
+    """Upload files at once; return them, and the seconds from the first upload to the last receipt."""
     bodies = [good_orders(rows, start=1 + rows * number) for number in range(files)]
     began = time.time()
     with ThreadPoolExecutor(_UPLOADERS) as pool:
@@ -60,25 +80,12 @@ def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
         uploads = list(pool.map(chain.upload, names, bodies))
     say(f"uploaded {files} in {time.time() - began:.0f} s")
     _wait(lambda: _receipts(chain, uploads), files, "receipts", seconds)
-    done = max(seconds_of(chain.receipt(upload).created_at) for upload in _last(chain, uploads))
-    _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
-    unrecorded = meter.unrecorded(uploads)
-    counts = meter.counts(uploads, seconds=done - began, unrecorded=unrecorded, unrecorded_later=0)
-    return Counts(**{**vars(counts), "unrecorded_later": _caught_up(chain, meter, uploads)})
+    return uploads, meter.last_receipt() - began
 
 
 def _receipts(chain: Chain, uploads: Sequence[UploadMessage]) -> int:
     written = set(chain.keys("receipts/"))
-    return sum(f"receipts/{upload.run_id}.json" in written for upload in uploads)
-
-
-def _last(chain: Chain, uploads: Sequence[UploadMessage]) -> list[UploadMessage]:
-    """Return the uploads whose receipts were written last, so that not all have to be read."""
-    pages = chain.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=chain.outputs["PublishedBucket"], Prefix="receipts/"
-    )
-    written = {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", [])}
-    return sorted(uploads, key=lambda upload: written[f"receipts/{upload.run_id}.json"])[-20:]
+    return sum(receipt_key(upload.run_id) in written for upload in uploads)
 
 
 def _at_rest(chain: Chain) -> bool:
@@ -154,6 +161,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1_000, help="uploads at once (default: 1000)")
     parser.add_argument("--rows", type=int, default=1_000, help="of each file (default: 1000)")
     parser.add_argument("--seconds", type=float, default=3_600, help="when to give up waiting (default: 3600)")
+    parser.add_argument("--floor", action="store_true", help="also measure tasks that only fetch and write receipts")
     parser.add_argument("--record", action="store_true", help="keep the counts for the cost page")
     given = parser.parse_args()
     with running(AWS_WINDOWS) as chain:
@@ -162,7 +170,10 @@ def main() -> None:
         alone = measure(chain, 1, given.rows, given.seconds)
         say("the lone file is done")
         burst = measure(chain, given.files, given.rows, given.seconds)
+        floor = measure_floor(chain, given.files, given.rows, given.seconds) if given.floor else 0.0
     print(table(alone, burst), flush=True)
+    if floor:
+        print(f"files per second of tasks that only fetch and write receipts: {floor:.2f}")
     if given.record:
         measured = {"sweep": sweep, "alone": alone, "burst": burst}
         print(*(counts.record(name) for name, counts in measured.items()), sep="\n")

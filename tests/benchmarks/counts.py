@@ -168,6 +168,14 @@ class Meter:
             unrecorded_later=unrecorded_later,
         )
 
+    def last_receipt(self) -> float:
+        """Return when the last receipt was written."""
+        return max(
+            seconds_of(decision["time"])
+            for decision in decisions_of(self._chain.cloud.state_dir)[self._decisions :]
+            if decision["action"] == "s3:PutObject" and "/receipts/" in decision["resource"]
+        )
+
     # --- AWS --------------------------------------------------------------------------------------------------
 
     def _drains(self) -> list[dict[str, Any]]:
