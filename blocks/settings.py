@@ -25,6 +25,8 @@ STACK_OUTPUTS = {
     "incoming_prefix": "IncomingPrefix",
     "ignored_names": "IgnoredNames",
     "state_machine_arn": "StateMachineArn",
+    "dead_letter_queue_url": "DeadLetterQueueUrl",
+    "window_seconds": "WindowSeconds",
 }
 """For each setting, the stack output that holds its value."""
 _PREFIX = "SLUICE_"
@@ -84,8 +86,24 @@ class PipelineSettings(BaseModel):
     max_object_bytes: int = Field(
         10 * 1024**3, ge=1, description="A larger upload is rejected before it is downloaded."
     )
-    state_machine_arn: str = Field(
-        "", description="The state machine that runs a task for each upload; only the reconcile flow needs it."
+    dead_letter_queue_url: str = Field(
+        "", description="The queue of uploads that were given up; empty where the stack is older than this release."
+    )
+    max_receive_count: int = Field(
+        5, ge=1, le=1_000, description="Deliveries of a message before it moves to the dead-letter queue."
+    )
+    state_machine_arn: str = Field("", description="The state machine that launches the tasks that drain the queue.")
+    window_seconds: int = Field(
+        60, ge=5, le=900, description="How long all uploads share one execution of the state machine."
+    )
+    max_tasks: int = Field(4, ge=1, le=40, description="Tasks that drain the queue at the same time.")
+    messages_per_task: int = Field(
+        100, ge=1, description="With more visible messages than this for each task, a task asks for more tasks."
+    )
+    live_backlog: int = Field(
+        50,
+        ge=0,
+        description="With more visible messages than this, uploads are recorded in Prefect afterwards, in bulk.",
     )
     dataset_metrics: bool = Field(
         False, description="Whether CloudWatch's metrics are also kept for each dataset, which costs more."

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from blocks.executions import Executions
+from blocks.drains import Drains
 from blocks.queue_age import oldest_message_since
 from flows.composition import parts_of_environment
 from flows.pipeline.attempts import Attempt, AttemptUnreadable, FoundAttempt, find_attempt, reopen_attempt
@@ -86,7 +86,7 @@ def reconcile(
         prefix: Check only keys with this prefix, such as incoming/orders/; empty: all uploads.
     """
     parts = parts_of_environment()
-    executions = _executions_of(parts)
+    drains = _drains_of(parts)
     now, grace = datetime.now(UTC), timedelta(minutes=grace_minutes)
     window = Window(now - timedelta(days=lookback_days), now - grace)
     oldest = oldest_message_since(parts.settings.queue_url)
@@ -95,7 +95,7 @@ def reconcile(
         window, prefix or parts.settings.incoming_prefix, max_uploads
     )
     _log_found(found, window)
-    rows = list(_dispatch_all(parts, executions, found, dry_run=dry_run, given_up_too=given_up_too))
+    rows = list(_dispatch_all(parts, drains, found, dry_run=dry_run, given_up_too=given_up_too))
     orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
     done = Reconciled(found, window, oldest is not None, held, orphaned)
     create_table_artifact(key="reconcile", table=rows, description=reconcile_summary(done, dry_run=dry_run))
@@ -124,14 +124,19 @@ def _log_found(found: FoundUploads, window: Window) -> None:
     )
 
 
-def _executions_of(parts: Parts) -> Executions:
+def _drains_of(parts: Parts) -> Drains:
     settings = parts.settings
     if not settings.state_machine_arn:
         raise StateMachineUnknown(
             "SLUICE_STATE_MACHINE_ARN is not set, in the environment or in the block: set it to the stack's output "
             "StateMachineArn"
         )
-    return Executions(state_machine_arn=settings.state_machine_arn, queue_url=settings.queue_url)
+    return Drains(
+        state_machine_arn=settings.state_machine_arn,
+        queue_url=settings.queue_url,
+        published_bucket=settings.published_bucket,
+        window_seconds=settings.window_seconds,
+    )
 
 
 def _delete_orphaned(parts: Parts, window: Window, *, dry_run: bool) -> int:
@@ -149,15 +154,15 @@ _DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not disp
 
 
 def _dispatch_all(
-    parts: Parts, executions: Executions, found: FoundUploads, *, dry_run: bool, given_up_too: bool
+    parts: Parts, drains: Drains, found: FoundUploads, *, dry_run: bool, given_up_too: bool
 ) -> Iterator[dict[str, Any]]:
     """Dispatch the uploads, and yield a row of the table in the UI for each."""
     for upload in found.lost:
-        yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, executions, upload))
+        yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, drains, upload))
     for upload, reason in found.given_up:
         done = "redrive its message"
         if given_up_too:
-            done = _WOULD_BE if dry_run else _dispatch(parts, executions, upload)
+            done = _WOULD_BE if dry_run else _dispatch(parts, drains, upload)
         yield _row(upload, f"given up: {reason}", done)
 
 
@@ -173,11 +178,11 @@ def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
     }
 
 
-def _dispatch(parts: Parts, executions: Executions, upload: UploadMessage) -> str:
+def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
     """Dispatch an upload; return what was done."""
     try:
         before = _attempt_before(parts, upload)
-        executions.dispatch(upload)
+        drains.dispatch(upload)
         reopen_attempt(parts.store, before)
     except SluiceError as error:  # go on with the others; the next run tries this one again
         get_run_logger().warning("Not dispatched: %s: %s", type(error).__name__, error)

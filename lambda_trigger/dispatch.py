@@ -1,57 +1,91 @@
-"""Dispatches an upload: a message to the queue, then an execution that follows it to its receipt."""
+"""Dispatches an upload: a message to the queue, then the execution that drains the queue in this window of time.
+
+The order is the promise: the message is sent before the clock is read, so the execution that the clock names is not
+over before the message is there. docs/architecture.md has the rules.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from lambda_trigger.message import UploadMessage
+from lambda_trigger.pause import is_paused
+from lambda_trigger.windows import upload_drain, window_of
 
-# This upload has its execution: a closed one of that name (kept for 90 days), or a running one with another
-# input: docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+# The window has its execution: a closed one of that name (kept for 90 days), or a running one with another input.
+# With the same input a running one is returned:
+# docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 _ALREADY_STARTED = "ExecutionAlreadyExists"
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """The id of the message, and the ARN of the execution; None when it existed already."""
-
-    message_id: str
-    execution_arn: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatcher:
-    """Dispatches uploads. The message goes first: an execution without a message would wait for nothing, while a
-    message without an execution is still found by the next task that drains the queue.
+    """What was done for an upload.
 
     Attributes:
-        sqs, step_functions: the boto3 clients.
+        message_id: the id of its message.
+        drain: what drains it: "started" by this call, "covered" by an execution that exists, or "paused" for none.
+        execution_arn: the execution; None unless this call started it or found it running.
+    """
+
+    message_id: str
+    drain: str
+    execution_arn: str | None = None
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Dispatches uploads.
+
+    Attributes:
+        sqs, step_functions, s3: the boto3 clients.
+        queue_url: takes one message for each upload.
+        state_machine_arn: drains the queue.
+        published_bucket: holds the mark of a pause.
+        window_seconds: how long all uploads share one execution.
+        clock: returns the seconds since 1970.
     """
 
     sqs: Any
     step_functions: Any
+    s3: Any
     queue_url: str
     state_machine_arn: str
+    published_bucket: str
+    window_seconds: int
+    clock: Callable[[], float] = time.time
+    _started: set[int] = field(default_factory=set, repr=False)
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send the message and start the execution of one upload.
+        """Send the message of one upload, and start the drain of the window unless it was started before.
 
         Raises:
-            botocore.exceptions.ClientError: a call was refused; repeating both calls is safe, since a second message
-                finds the first one's receipt, and no second execution of the same name starts.
+            botocore.exceptions.ClientError, BotoCoreError: a call was refused or not answered. Repeating it all is
+                safe: a second message finds the first one's receipt, and the window's execution starts once.
         """
-        sent = self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=upload.to_json())
-        return Dispatched(sent["MessageId"], self._start_execution(upload))
+        message_id = self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=upload.to_json())["MessageId"]
+        window = window_of(self.clock(), self.window_seconds)
+        if window in self._started:
+            return Dispatched(message_id, "covered")
+        if is_paused(self.s3, self.published_bucket):
+            return Dispatched(message_id, "paused")
+        arn = self._start(window)
+        self._started.clear()  # only the newest matters: the clock does not go back
+        self._started.add(window)
+        return Dispatched(message_id, "started" if arn else "covered", arn)
 
-    def _start_execution(self, upload: UploadMessage) -> str | None:
+    def _start(self, window: int) -> str | None:
         try:
             started = self.step_functions.start_execution(
                 stateMachineArn=self.state_machine_arn,
-                name=upload.execution_name,
-                input=upload.execution_input(),
+                name=upload_drain(window),
+                input=json.dumps({"source": "upload"}),
             )
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") == _ALREADY_STARTED:

@@ -58,8 +58,11 @@ def trigger_from_environment() -> TriggerConfig:
         dispatcher=Dispatcher(
             sqs=boto3.client("sqs", config=_CALLS),
             step_functions=boto3.client("stepfunctions", config=_CALLS),
+            s3=boto3.client("s3", config=_CALLS),
             queue_url=os.environ["SLUICE_QUEUE_URL"],
             state_machine_arn=os.environ["SLUICE_STATE_MACHINE_ARN"],
+            published_bucket=os.environ["SLUICE_PUBLISHED_BUCKET"],
+            window_seconds=int(os.environ["SLUICE_WINDOW_SECONDS"]),
         ),
         ignored_names=os.environ.get("SLUICE_IGNORED_NAMES", IGNORED_NAMES),
     )
@@ -120,8 +123,8 @@ def _handle_record(record: object, index: int, trigger: TriggerConfig, request_i
         key=upload.key,
         version_id=upload.version_id,
         message_id=dispatched.message_id,
+        drain=dispatched.drain,
         execution_arn=dispatched.execution_arn,
-        already_started=dispatched.execution_arn is None,
     )
     return "dispatched"
 

@@ -10,9 +10,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any, get_type_hints
 
 MESSAGE_SCHEMA_VERSION = 1
-MAX_EXECUTION_NAME_LENGTH = 80  # docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
-_STEM_LENGTH = 40  # leaves room for "-", the run id and an attempt suffix
 
 
 class MessageUnreadable(ValueError):
@@ -48,35 +46,9 @@ class UploadMessage:
         """Return the run's identity: the same for every delivery of the same object version."""
         return run_id_of(self.bucket, self.key, self.version_id, self.etag, self.sequencer)
 
-    @property
-    def execution_name(self) -> str:
-        """Return the name of its Step Functions execution: a readable stem, then the run id; at most 80 characters."""
-        stem = slug(self.key.rsplit("/", 1)[-1].rsplit(".", 1)[0])[:_STEM_LENGTH].strip("-")
-        suffix = f"{self.run_id}-{self.attempt}" if self.attempt else self.run_id
-        return f"{stem}-{suffix}" if stem else suffix
-
     def to_json(self) -> str:
         """Serialise, with sorted keys: the same upload always gives the same text."""
         return json.dumps({"schema": MESSAGE_SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
-
-    def execution_input(self) -> str:
-        """Return the input of its execution: the same upload always gives the same text."""
-        fields = {"run_id": self.run_id, "attempt": self.attempt, "upload": asdict(self)}
-        return json.dumps(fields, sort_keys=True)
-
-    @classmethod
-    def from_execution_input(cls, text: str) -> UploadMessage:
-        """Read the message of an execution's upload.
-
-        Raises:
-            MessageUnreadable: the execution was started with other input.
-        """
-        try:
-            fields = dict(json.loads(text)["upload"])
-        except (ValueError, RecursionError, TypeError, LookupError) as error:
-            raise MessageUnreadable("the execution's input names no upload") from error
-        _check_fields(fields)
-        return cls(**fields)
 
     @classmethod
     def from_json(cls, text: str) -> UploadMessage:

@@ -23,7 +23,7 @@ from flows.refinery.suggestions import did_you_mean
 
 FOLDER = Path(__file__).resolve().parents[1] / "environments"
 DEFAULT_STACK = "sluice"
-_SET_BY_DEPLOYMENT = {"ImageUri", "ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
+_SET_BY_DEPLOYMENT = {"ImageUri", "ArtifactBucket", "LambdaCodeKey", "DrainDefinitionKey"}
 
 
 class EnvironmentUnknown(TerminalError):

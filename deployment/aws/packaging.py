@@ -1,4 +1,4 @@
-"""Makes the files that a deployment uploads: the Lambda's zip and the state machines' definitions, named by content.
+"""Makes the files that a deployment uploads: the Lambda's zip and the state machine's definition, named by content.
 
 The same sources give the same bytes on every machine, so a deployment without changes changes nothing.
 """
@@ -30,28 +30,26 @@ class PackageIncomplete(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The numbers that a state machine's definition must hold as numbers.
+    """The numbers that the state machine's definition must hold as numbers.
 
     CloudFormation substitutes text only, so these are written in here while all other placeholders are left to it.
 
     Attributes:
-        task_seconds: after this long a task that still drains is stopped, and the run looks for its receipt.
-        execution_seconds: after this long a run ends whatever it waits for.
+        task_seconds: after this long a task that still drains is stopped, and another is launched.
+        drain_seconds: after this long a drain ends, and its tasks are stopped.
     """
 
-    task_seconds: int = 3_600
-    execution_seconds: int = 172_800
+    task_seconds: int = 14_400
+    drain_seconds: int = 43_200
 
     def __post_init__(self) -> None:
-        if not 1 <= self.task_seconds <= self.execution_seconds <= 31_536_000:
-            raise ValueError(
-                "a task's timeout must be at least 1 s and no longer than the execution's, of at most a year"
-            )
+        if not 1 <= self.task_seconds <= self.drain_seconds <= 31_536_000:
+            raise ValueError("a task's timeout must be at least 1 s and no longer than the drain's, of at most a year")
 
     @property
     def placeholders(self) -> dict[str, int]:
         """Return the placeholders in the definitions and their values."""
-        return {"TaskTimeoutSeconds": self.task_seconds, "ExecutionTimeoutSeconds": self.execution_seconds}
+        return {"TaskTimeoutSeconds": self.task_seconds, "DrainTimeoutSeconds": self.drain_seconds}
 
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -81,12 +79,11 @@ def build_artifacts(timeouts: Timeouts = DEFAULT_TIMEOUTS) -> tuple[Artifact, ..
     return (
         artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
         artifact(
-            "ProcessUploadDefinitionKey",
-            "process_upload",
+            "DrainDefinitionKey",
+            "drain",
             "asl.json",
-            definition(DEFINITIONS / "process_upload.asl.json", timeouts.placeholders),
+            definition(DEFINITIONS / "drain.asl.json", timeouts.placeholders),
         ),
-        artifact("SweepDefinitionKey", "sweep", "asl.json", definition(DEFINITIONS / "sweep.asl.json", {})),
     )
 
 

@@ -15,8 +15,8 @@ from deployment.local.state_lock import StateLock
 # The template's defaults are for a busy account; a single user should not have to wait.
 LOCAL_PARAMETERS = {
     "MaxConcurrentTasks": "2",
-    "LookAgainSeconds": "1",
-    "LookAgainMaxSeconds": "3",
+    "WindowSeconds": "10",
+    "SettleSeconds": "10",
 }
 
 

@@ -1,6 +1,7 @@
 """The work pools for manual runs: processes on the worker's machine, or ECS tasks of the stack.
 
-The tasks of the ECS pool have the stack's own task definition, so no run registers another one. A worker starts them:
+The tasks of the ECS pool have a task definition of the stack's, so no run registers another one. It is not the drains'
+own, whose tasks are counted. A worker starts them:
 
     prefect worker start --pool sluice-ecs --type ecs
 """
@@ -62,7 +63,9 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
                 ),
                 "memory": _variable("Memory", "In MiB; empty: the task definition's.", "integer", minimum=512),
                 "task_definition_arn": _variable(
-                    "Task definition", "It holds image, roles, secrets and log.", default=outputs["TaskDefinitionArn"]
+                    "Task definition",
+                    "It holds image, roles, secrets and log.",
+                    default=outputs["OperatorTaskDefinitionArn"],
                 ),
                 "cluster": _variable("Cluster", "Where tasks run.", default=outputs["ClusterArn"]),
                 "task_role_arn": _variable(

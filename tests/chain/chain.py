@@ -411,7 +411,7 @@ def running_chain(
                     ),
                     **parameters,
                 },
-                timeouts=Timeouts(task_seconds=task_seconds, execution_seconds=3_600),
+                timeouts=Timeouts(task_seconds=task_seconds, drain_seconds=3_600),
             )
             cloud.start_worker(WORK_POOL, settings_of(outputs), role_arn=outputs["TaskRoleArn"])
             with recorded(cloud, STACK_NAME):

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ from typing import Any
 
 _ROLE = "arn:aws:iam::000000000000:role/may-do-nothing"
 _CLUSTER = "arn:aws:ecs:eu-central-1:000000000000:cluster/tests"
+_MACHINES = "arn:aws:states:eu-central-1:000000000000:stateMachine"
+_WAITING = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 60, "End": True}}}
 _CONTAINER = {
     "name": "worker",
     "image": "sluice",
@@ -134,19 +137,42 @@ def schedules() -> bool:
     """A schedule starts an execution whatever its role may do."""
     from ministack.services import eventbridge, stepfunctions
 
-    machine = "arn:aws:states:eu-central-1:000000000000:stateMachine:scheduled"
-    definition = json.dumps({"StartAt": "Only", "States": {"Only": {"Type": "Pass", "End": True}}})
-    stepfunctions._state_machines[machine] = {
-        "stateMachineArn": machine,
-        "name": "scheduled",
-        "roleArn": _ROLE,
-        "definition": definition,
-        "type": "STANDARD",
-        "status": "ACTIVE",
-    }
+    machine = _machine("scheduled", {"StartAt": "Only", "States": {"Only": {"Type": "Pass", "End": True}}})
     event = {"source": "aws.scheduler", "detail": {}, "resources": []}
     eventbridge._invoke_target({"Arn": machine, "RoleArn": _ROLE, "Input": "{}"}, event, {"Name": "every-minute"})
     return any(execution.get("stateMachineArn") == machine for execution in stepfunctions._executions.all_values())
+
+
+def start_execution() -> bool:
+    """A running execution that is started again with the same name and input exists already."""
+    from ministack.services import stepfunctions
+
+    _machine("again", _WAITING)
+    request = {"stateMachineArn": f"{_MACHINES}:again", "name": "same", "input": "{}"}
+    stepfunctions._start_execution(request)
+    status, _, _ = stepfunctions._start_execution(request)
+    return bool(status == 400)
+
+
+def execution_end() -> bool:
+    """An execution that was stopped has failed in the end."""
+    from ministack.services import stepfunctions
+
+    execution = {"executionArn": "arn", "stateMachineArn": "arn", "name": "n", "status": "ABORTED", "events": []}
+    execution |= {"startDate": "", "input": "{}"}
+    stepfunctions._fail_execution(execution, "States.MapFailed", "an item failed")
+    return execution["status"] == "FAILED"
+
+
+def execution_timeout() -> bool:
+    """An execution outlives its state machine's TimeoutSeconds."""
+    from ministack.services import stepfunctions
+
+    _machine("slow", {"TimeoutSeconds": 1, **_WAITING})
+    request = {"stateMachineArn": f"{_MACHINES}:slow", "name": "slow", "input": "{}"}
+    arn = json.loads(stepfunctions._start_execution(request)[2])["executionArn"]
+    time.sleep(2)
+    return bool(stepfunctions._executions[arn]["status"] == "RUNNING")
 
 
 def durability() -> bool:
@@ -228,6 +254,22 @@ def task_arns() -> bool:
     return str(arn) == _CLUSTER
 
 
+def _machine(name: str, definition: dict[str, Any]) -> str:
+    """Make a state machine, and return its ARN."""
+    from ministack.services import stepfunctions
+
+    arn = f"{_MACHINES}:{name}"
+    stepfunctions._state_machines[arn] = {
+        "stateMachineArn": arn,
+        "name": name,
+        "roleArn": _ROLE,
+        "definition": json.dumps(definition),
+        "type": "STANDARD",
+        "status": "ACTIVE",
+    }
+    return arn
+
+
 def _container_options() -> dict[str, Any]:
     from ministack.services import ecs
 
@@ -245,13 +287,16 @@ STILL_NEEDED: dict[str, Callable[[], bool]] = {
         containers,
         docker_tasks,
         durability,
+        execution_end,
         execution_role,
+        execution_timeout,
         lambda_json_logs,
         lambda_lines,
         memory_limit,
         message_moves,
         pushed_images,
         schedules,
+        start_execution,
         task_arns,
         run_task_sync,
         state_machine_role,

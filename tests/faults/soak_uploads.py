@@ -180,8 +180,11 @@ class Front:
             dispatcher=Dispatcher(
                 sqs=session.client("sqs", endpoint_url=self.ground.endpoint_url, config=config),
                 step_functions=session.client("stepfunctions", endpoint_url=self.ground.endpoint_url, config=config),
+                s3=session.client("s3", endpoint_url=self.ground.endpoint_url, config=config),
                 queue_url=self.ground.queue_url,
                 state_machine_arn=self.ground.state_machine_arn,
+                published_bucket=self.ground.published,
+                window_seconds=1,
             ),
         )
 

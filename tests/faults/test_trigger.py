@@ -254,7 +254,13 @@ def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> TriggerConfig:
         return make(service, config=_CALLS, endpoint_url=chain.cloud.endpoints.aws_endpoint_url)
 
     dispatcher = Dispatcher(
-        client("sqs"), client("stepfunctions"), chain.outputs["QueueUrl"], chain.outputs["StateMachineArn"]
+        sqs=client("sqs"),
+        step_functions=client("stepfunctions"),
+        s3=client("s3"),
+        queue_url=chain.outputs["QueueUrl"],
+        state_machine_arn=chain.outputs["StateMachineArn"],
+        published_bucket=chain.outputs["PublishedBucket"],
+        window_seconds=int(chain.outputs["WindowSeconds"]),
     )
     return TriggerConfig(chain.outputs["LandingBucket"], "incoming/", dispatcher)
 

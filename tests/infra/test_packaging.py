@@ -93,15 +93,15 @@ def test_artifacts_are_named_by_their_content() -> None:
     first, again, other = build_artifacts(), build_artifacts(), build_artifacts(Timeouts(task_seconds=60))
     assert first == again
     changed = {one.parameter for one, two in zip(first, other, strict=True) if one.key != two.key}
-    assert changed == {"ProcessUploadDefinitionKey"}
+    assert changed == {"DrainDefinitionKey"}
 
 
 def test_timeouts_become_numbers_and_other_placeholders_stay() -> None:
-    (_, process_upload, _) = build_artifacts(Timeouts(task_seconds=60, execution_seconds=600))
-    states = json.loads(process_upload.body)
-    assert states["TimeoutSeconds"] == 600
-    assert states["States"]["Drain the queue"]["TimeoutSeconds"] == 60
-    assert states["States"]["Drain the queue"]["Arguments"]["Cluster"] == "${ClusterArn}"
+    (_, drain) = build_artifacts(Timeouts(task_seconds=60, drain_seconds=600))
+    machine = json.loads(drain.body)
+    launch = machine["States"]["Launch"]["ItemProcessor"]["States"]["Drain the queue"]
+    assert (machine["TimeoutSeconds"], launch["TimeoutSeconds"]) == (600, 60)
+    assert launch["Arguments"]["Cluster"] == "${ClusterArn}"
 
 
 @pytest.mark.parametrize("seconds", [(0, 60), (61, 60), (1, 31_536_001)])

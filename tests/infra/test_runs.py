@@ -155,7 +155,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             stack_name="runs",
             parameters=parameters,
             template=template,
-            timeouts=Timeouts(task_seconds=TASK_SECONDS, execution_seconds=600),
+            timeouts=Timeouts(task_seconds=TASK_SECONDS, drain_seconds=600),
         )
         with recorded(cloud, "runs"):
             yield Runs(cloud, outputs, folder / "plans")

@@ -109,27 +109,31 @@ def test_deploying_again_without_changes_changes_nothing(clients: Clients, deplo
 
 
 def test_a_parameter_that_is_left_out_keeps_its_value(clients: Clients) -> None:
-    deploy_stack(clients, stack_name="keeping", parameters=PARAMETERS | {"MaxAttempts": "7"})
-    deploy_stack(clients, stack_name="keeping", parameters={"MaxLooks": "9"})
+    deploy_stack(clients, stack_name="keeping", parameters=PARAMETERS | {"MessagesPerTask": "7"})
+    deploy_stack(clients, stack_name="keeping", parameters={"LiveBacklog": "9"})
     stack = clients.cloudformation.describe_stacks(StackName="keeping")["Stacks"][0]
     values = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
-    assert (values["MaxAttempts"], values["MaxLooks"], values["ImageUri"]) == ("7", "9", "sluice:local")
+    assert (values["MessagesPerTask"], values["LiveBacklog"], values["ImageUri"]) == ("7", "9", "sluice:local")
 
 
 def test_a_changed_definition_reaches_the_state_machine_and_keeps_its_name(clients: Clients, cloud: LocalCloud) -> None:
     before = deploy_stack(clients, stack_name="updating", parameters=PARAMETERS)
     after = deploy_stack(
-        clients, stack_name="updating", parameters={}, timeouts=Timeouts(task_seconds=77, execution_seconds=770)
+        clients, stack_name="updating", parameters={}, timeouts=Timeouts(task_seconds=77, drain_seconds=770)
     )
     machine = cloud.client("stepfunctions").describe_state_machine(stateMachineArn=after["StateMachineArn"])
-    assert json.loads(machine["definition"])["States"]["Drain the queue"]["TimeoutSeconds"] == 77
+    assert (
+        json.loads(machine["definition"])["States"]["Launch"]["ItemProcessor"]["States"]["Drain the queue"][
+            "TimeoutSeconds"
+        ]
+        == 77
+    )
     assert after["StateMachineArn"] == before["StateMachineArn"]
 
 
 def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, deployed: dict[str, str]) -> None:
-    for output in ("StateMachineArn", "SweepStateMachineArn"):
-        machine = cloud.client("stepfunctions").describe_state_machine(stateMachineArn=deployed[output])
-        assert "${" not in machine["definition"]
+    machine = cloud.client("stepfunctions").describe_state_machine(stateMachineArn=deployed["StateMachineArn"])
+    assert "${" not in machine["definition"]
 
 
 def larger_template(folder: Path, section: str) -> Path:

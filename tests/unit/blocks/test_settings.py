@@ -49,7 +49,9 @@ def test_every_setting_is_described() -> None:
 
 
 def test_a_stacks_outputs_configure_the_pipeline() -> None:
-    settings = PipelineSettings.from_outputs({output: f"{field}/" for field, output in STACK_OUTPUTS.items()})
+    settings = PipelineSettings.from_outputs(
+        {output: f"{field}/" for field, output in STACK_OUTPUTS.items()} | {"WindowSeconds": "60"}
+    )
     assert (settings.landing_bucket, settings.incoming_prefix) == ("landing_bucket/", "incoming_prefix/")
     assert settings.contracts_folder is None, "the folder of the machine that registers the block is not the worker's"
 

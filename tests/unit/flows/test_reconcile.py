@@ -15,7 +15,7 @@ from moto import mock_aws
 
 import flows.reconcile
 from blocks.aws_errors import AwsUnavailable
-from blocks.executions import Executions
+from blocks.drains import Drains
 from flows.pipeline.attempts import Attempt, read_attempt, write_attempt
 from flows.pipeline.errors import OutOfMemory
 from flows.pipeline.held_uploads import HeldUploads
@@ -45,14 +45,19 @@ def reconciling(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         arn = boto3.client("stepfunctions").create_state_machine(
             name="drain", definition=json.dumps(MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
         )["stateMachineArn"]
-        executions = Executions(state_machine_arn=arn, queue_url=account.parts.queue.queue_url)
+        drains = Drains(
+            state_machine_arn=arn,
+            queue_url=account.parts.queue.queue_url,
+            published_bucket=account.parts.settings.published_bucket,
+            window_seconds=60,
+        )
         given = Reconciling(account, [])
 
         def keep_table(*, table: list[dict[str, Any]], **_: object) -> None:
             given.rows = table
 
         monkeypatch.setattr(flows.reconcile, "parts_of_environment", lambda: account.parts)
-        monkeypatch.setattr(flows.reconcile, "_executions_of", lambda _: executions)
+        monkeypatch.setattr(flows.reconcile, "_drains_of", lambda _: drains)
         monkeypatch.setattr(flows.reconcile, "get_run_logger", logging.getLogger)
         monkeypatch.setattr(flows.reconcile, "create_table_artifact", keep_table)
         yield given

@@ -17,8 +17,11 @@ from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.events import EventUnreadable
 from lambda_trigger.handler import RecordsFailed, TriggerConfig, handle, handle_event, trigger_from_environment
 from lambda_trigger.message import UploadMessage
+from lambda_trigger.pause import PAUSE_KEY
 
 BUCKET = "amzn-s3-demo-bucket"
+PUBLISHED = "amzn-s3-demo-bucket1"
+WINDOW = 60
 MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 
@@ -28,9 +31,12 @@ class Cloud:
     def __init__(self) -> None:
         self.sqs = boto3.client("sqs")
         self.step_functions = boto3.client("stepfunctions")
+        self.s3 = boto3.client("s3")
+        self.s3.create_bucket(Bucket=PUBLISHED, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        self.now = 90.0  # in the middle of the second window
         self.queue_url = self.sqs.create_queue(QueueName="uploads")["QueueUrl"]
         self.machine_arn = self.step_functions.create_state_machine(
-            name="process-upload", definition=json.dumps(MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
+            name="drain", definition=json.dumps(MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
         )["stateMachineArn"]
 
     def trigger(self, *, sqs: Any = None, step_functions: Any = None) -> TriggerConfig:
@@ -40,6 +46,10 @@ class Cloud:
             dispatcher=Dispatcher(
                 sqs=sqs or self.sqs,
                 step_functions=step_functions or self.step_functions,
+                s3=self.s3,
+                published_bucket=PUBLISHED,
+                window_seconds=WINDOW,
+                clock=lambda: self.now,
                 queue_url=self.queue_url,
                 state_machine_arn=self.machine_arn,
             ),
@@ -63,15 +73,27 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         yield Cloud()
 
 
+class Counting:
+    """Counts the calls of StartExecution, and forwards everything."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner, self.starts = inner, 0
+
+    def start_execution(self, **call: Any) -> Any:
+        self.starts += 1
+        return self._inner.start_execution(**call)
+
+
 class Refusing:
     """Denies one operation, and forwards everything else."""
 
-    def __init__(self, inner: Any, operation: str) -> None:
-        self._inner, self._operation = inner, operation
+    def __init__(self, inner: Any, operation: str, times: int = 1_000) -> None:
+        self._inner, self._operation, self._left = inner, operation, times
 
     def __getattr__(self, name: str) -> Any:
-        if name != self._operation:
+        if name != self._operation or not self._left:
             return getattr(self._inner, name)
+        self._left -= 1
 
         def refuse(**_: Any) -> Any:
             raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, name)
@@ -85,33 +107,59 @@ def other_key(record: dict[str, Any], key: str) -> dict[str, Any]:
     return other
 
 
-def test_an_upload_is_one_message_and_one_execution_of_its_name(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_an_upload_is_one_message_and_the_drain_of_its_window(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     assert handle_event(s3_put, cloud.trigger()) == {"dispatched": 1, "ignored": 0, "failed": 0}
-    (message,) = cloud.messages()
-    assert cloud.executions() == [message.execution_name]
+    assert len(cloud.messages()) == 1
+    assert cloud.executions() == ["upload-1"]
 
 
-def test_the_execution_is_told_the_run_id_and_the_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_the_drain_is_told_its_source_and_nothing_of_the_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+    """Every upload of the window gives the same input, so starting a running drain again returns it."""
     handle_event(s3_put, cloud.trigger())
-    (message,) = cloud.messages()
     (execution,) = cloud.step_functions.list_executions(stateMachineArn=cloud.machine_arn)["executions"]
     described = cloud.step_functions.describe_execution(executionArn=execution["executionArn"])
-    told = json.loads(described["input"])
-    assert (told["run_id"], told["attempt"], told["upload"]["key"]) == (message.run_id, 0, message.key)
+    assert json.loads(described["input"]) == {"source": "upload"}
 
 
-def test_a_duplicate_event_starts_no_second_execution(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_the_uploads_of_a_window_share_a_drain_and_those_of_the_next_have_another(
+    cloud: Cloud, s3_put: dict[str, Any]
+) -> None:
+    counted = Counting(cloud.step_functions)
+    trigger = cloud.trigger(step_functions=counted)
+    for cloud.now in (60.0, 60.1, 119.9, 120.0):
+        handle_event(s3_put, trigger)
+    assert sorted(cloud.executions()) == ["upload-1", "upload-2"]
+    assert counted.starts == 2
+    assert len(cloud.messages()) == 4
+
+
+def test_processes_that_know_nothing_of_each_other_start_a_drain_once(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+    """Step Functions answers that it exists, running or closed: the window is covered."""
     for _ in range(5):
-        handle_event(s3_put, cloud.trigger())
-    assert len(cloud.executions()) == 1
+        assert handle_event(s3_put, cloud.trigger())["dispatched"] == 1
+    assert cloud.executions() == ["upload-1"]
 
 
-def test_a_duplicate_with_another_input_is_still_the_same_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """A later re-delivery may have another event time: Step Functions then answers ExecutionAlreadyExists."""
-    handle_event(s3_put, cloud.trigger())
-    s3_put["Records"][0]["eventTime"] = "1970-01-01T00:05:00.000Z"
-    assert handle_event(s3_put, cloud.trigger())["dispatched"] == 1
-    assert len(cloud.executions()) == 1
+def test_the_message_is_sent_before_the_clock_is_read(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+    """A drain of an earlier window may end before a message that is sent afterwards is there."""
+
+    class SlowQueue:
+        def send_message(self, **call: Any) -> Any:
+            cloud.now = 120.0
+            return cloud.sqs.send_message(**call)
+
+    handle_event(s3_put, cloud.trigger(sqs=SlowQueue()))
+    assert cloud.executions() == ["upload-2"]
+
+
+def test_during_a_pause_messages_are_queued_and_no_drain_starts(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+    trigger = cloud.trigger()
+    cloud.s3.put_object(Bucket=PUBLISHED, Key=PAUSE_KEY, Body=b"{}")
+    assert handle_event(s3_put, trigger)["dispatched"] == 1
+    assert (len(cloud.messages()), cloud.executions()) == (1, [])
+    cloud.s3.delete_object(Bucket=PUBLISHED, Key=PAUSE_KEY)
+    handle_event(s3_put, trigger)
+    assert cloud.executions() == ["upload-1"], "a window that was not started is not remembered"
 
 
 def test_one_bad_record_does_not_keep_the_others(cloud: Cloud, s3_put: dict[str, Any]) -> None:
@@ -120,7 +168,7 @@ def test_one_bad_record_does_not_keep_the_others(cloud: Cloud, s3_put: dict[str,
     with pytest.raises(RecordsFailed):
         handle_event(event, cloud.trigger())
     assert len(cloud.messages()) == 2
-    assert len(cloud.executions()) == 2
+    assert cloud.executions() == ["upload-1"]
 
 
 def test_a_refused_send_starts_nothing_and_fails_the_invocation(cloud: Cloud, s3_put: dict[str, Any]) -> None:
@@ -130,9 +178,11 @@ def test_a_refused_send_starts_nothing_and_fails_the_invocation(cloud: Cloud, s3
 
 
 def test_a_refused_start_fails_the_invocation_and_the_retry_heals_it(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+    """Also in the same process: a window whose drain was not started is not remembered."""
+    trigger = cloud.trigger(step_functions=Refusing(cloud.step_functions, "start_execution", times=1))
     with pytest.raises(RecordsFailed):
-        handle_event(s3_put, cloud.trigger(step_functions=Refusing(cloud.step_functions, "start_execution")))
-    handle_event(s3_put, cloud.trigger())
+        handle_event(s3_put, trigger)
+    handle_event(s3_put, trigger)
     assert len(cloud.executions()) == 1
     assert len({message.run_id for message in cloud.messages()}) == 1
 
@@ -191,6 +241,8 @@ def test_the_handler_reads_its_settings_from_the_environment(
     monkeypatch.setenv("SLUICE_LANDING_BUCKET", BUCKET)
     monkeypatch.setenv("SLUICE_QUEUE_URL", cloud.queue_url)
     monkeypatch.setenv("SLUICE_STATE_MACHINE_ARN", cloud.machine_arn)
+    monkeypatch.setenv("SLUICE_PUBLISHED_BUCKET", PUBLISHED)
+    monkeypatch.setenv("SLUICE_WINDOW_SECONDS", "60")
     trigger_from_environment.cache_clear()
     try:
         assert handle(s3_put, None)["dispatched"] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_trigger.message import (
-    MAX_EXECUTION_NAME_LENGTH,
     RUN_ID_PATTERN,
     MessageUnreadable,
     UploadMessage,
@@ -55,20 +53,6 @@ def test_without_versioning_the_same_bytes_uploaded_twice_are_two_runs() -> None
 
 def test_bucket_and_key_cannot_be_shifted_into_each_other() -> None:
     assert run_id_of("a", "b/c", "v", "e", None) != run_id_of("a/b", "c", "v", "e", None)
-
-
-@given(key=keys, attempt=st.integers(0, 10_000))
-def test_execution_names_fit_step_functions(key: str, attempt: int) -> None:
-    upload = replace(UPLOAD, key=key, attempt=attempt)
-    name = upload.execution_name
-    assert len(name) <= MAX_EXECUTION_NAME_LENGTH
-    assert re.fullmatch(r"[A-Za-z0-9_-]+", name)
-    assert upload.run_id in name
-
-
-def test_the_execution_name_begins_with_a_readable_stem() -> None:
-    assert UPLOAD.execution_name == f"monday-{UPLOAD.run_id}"
-    assert replace(UPLOAD, attempt=2).execution_name == f"monday-{UPLOAD.run_id}-2"
 
 
 @given(

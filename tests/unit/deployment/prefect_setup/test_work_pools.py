@@ -14,7 +14,7 @@ OUTPUTS = {
     "SubnetIds": "subnet-1,subnet-2",
     "SecurityGroupIds": "sg-1",
     "AssignPublicIp": "DISABLED",
-    "TaskDefinitionArn": "arn:aws:ecs:eu-central-1:123456789012:task-definition/sluice-drain:7",
+    "OperatorTaskDefinitionArn": "arn:aws:ecs:eu-central-1:123456789012:task-definition/sluice-operator:7",
     "ClusterArn": "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice",
     "ContainerName": "drain",
     "TaskRoleArn": "arn:aws:iam::123456789012:role/sluice-TaskRole",
@@ -37,7 +37,7 @@ def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -
     """A description would be registered as a new revision, and so would every change of a run's size."""
     template = ecs_template(OUTPUTS)
     variables = template["variables"]["properties"]
-    assert variables["task_definition_arn"]["default"] == OUTPUTS["TaskDefinitionArn"]
+    assert variables["task_definition_arn"]["default"] == OUTPUTS["OperatorTaskDefinitionArn"]
     assert variables["cluster"]["default"] == OUTPUTS["ClusterArn"]
     assert "task_definition" not in template["job_configuration"]
 

@@ -1,0 +1,72 @@
+"""Dispatch uploads the way the Lambda does, and start drains of the queue."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import cached_property
+from uuid import uuid4
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blocks.aws import client_of
+from blocks.aws_errors import aws_error_code, explain_aws_error, explaining_aws_errors
+from lambda_trigger.dispatch import Dispatched, Dispatcher
+from lambda_trigger.message import UploadMessage
+from lambda_trigger.windows import backlog_drain, upload_drain, window_of
+
+
+class Drains:
+    """The executions of the state machine that drains the queue.
+
+    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when AWS does not do what was requested.
+    """
+
+    def __init__(self, *, state_machine_arn: str, queue_url: str, published_bucket: str, window_seconds: int) -> None:
+        self._state_machine_arn = state_machine_arn
+        self._queue_url = queue_url
+        self._published_bucket = published_bucket
+        self._window_seconds = window_seconds
+
+    @cached_property
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            sqs=client_of("sqs"),
+            step_functions=client_of("stepfunctions"),
+            s3=client_of("s3"),
+            queue_url=self._queue_url,
+            state_machine_arn=self._state_machine_arn,
+            published_bucket=self._published_bucket,
+            window_seconds=self._window_seconds,
+        )
+
+    def dispatch(self, upload: UploadMessage) -> Dispatched:
+        """Send the upload's message, then start the drain of this window. Safe to repeat."""
+        with explaining_aws_errors(f"dispatching {upload.key}"):
+            return self._dispatcher.dispatch(upload)
+
+    def start(self) -> str:
+        """Start a drain for messages that are in the queue without an upload's event; return the execution's ARN.
+
+        It launches a task whatever the queue's count, which may lag, unless the maximum number of tasks runs.
+        """
+        window = window_of(time.time(), self._window_seconds)
+        arn = self._start(f"{upload_drain(window)}-{uuid4().hex[:12]}", {"source": "upload"})
+        if arn is None:
+            raise AssertionError("a random name cannot exist already")
+        return arn
+
+    def start_backlog(self, tasks: int) -> bool:
+        """Ask for `tasks` tasks in all; return False when somebody has asked in this half minute."""
+        return self._start(backlog_drain(time.time()), {"source": "backlog", "tasks": tasks}) is not None
+
+    def _start(self, name: str, given: dict[str, object]) -> str | None:
+        try:
+            started = self._dispatcher.step_functions.start_execution(
+                stateMachineArn=self._state_machine_arn, name=name, input=json.dumps(given)
+            )
+        except (BotoCoreError, ClientError) as error:
+            if aws_error_code(error) == "ExecutionAlreadyExists":
+                return None
+            raise explain_aws_error(error, f"starting the drain {name}") from error
+        return str(started["executionArn"])

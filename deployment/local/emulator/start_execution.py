@@ -1,0 +1,35 @@
+"""Returns a running execution that is started again with the same name and input, as Step Functions does; MiniStack
+answers that it exists already.
+
+docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ministack.core.responses import get_account_id, get_region, json_response
+from ministack.services import stepfunctions
+
+
+def install() -> None:
+    """Replace the action."""
+    start = stepfunctions._start_execution
+
+    def start_or_return(request: dict[str, Any]) -> Any:
+        running = _running(request)
+        if running is None:
+            return start(request)
+        return json_response({"executionArn": running["executionArn"], "startDate": running["startDate"]})
+
+    stepfunctions._start_execution = start_or_return
+
+
+def _running(request: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the running execution that the request describes; None if there is none."""
+    machine = str(request.get("stateMachineArn", "")).rpartition(":")[2]
+    arn = f"arn:aws:states:{get_region()}:{get_account_id()}:execution:{machine}:{request.get('name')}"
+    execution: dict[str, Any] | None = stepfunctions._executions.get(arn)
+    if execution is None or execution["status"] != "RUNNING" or execution["input"] != request.get("input", "{}"):
+        return None
+    return execution

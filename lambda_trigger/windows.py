@@ -1,0 +1,20 @@
+"""Names of drains: every upload of one window of time asks for the same execution, so that it is started once. Pure."""
+
+from __future__ import annotations
+
+BACKLOG_SECONDS = 30  # at most one request for more tasks in half a minute, however many tasks ask
+
+
+def window_of(now: float, window_seconds: int) -> int:
+    """Return the number of the window that `now` (seconds since 1970) is in."""
+    return int(now // window_seconds)
+
+
+def upload_drain(window: int) -> str:
+    """Return the name of the execution that drains the uploads of a window."""
+    return f"upload-{window}"
+
+
+def backlog_drain(now: float) -> str:
+    """Return the name of the execution that launches more tasks for a deep backlog."""
+    return f"backlog-{window_of(now, BACKLOG_SECONDS)}"
