@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,18 +24,30 @@ class Drains:
     Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when AWS does not do what was requested.
     """
 
-    def __init__(self, *, state_machine_arn: str, queue_url: str, published_bucket: str, window_seconds: int) -> None:
+    def __init__(
+        self,
+        *,
+        state_machine_arn: str,
+        queue_url: str,
+        published_bucket: str,
+        window_seconds: int,
+        client: Callable[[str], Any] = client_of,
+    ) -> None:
+        """Args:
+        client: makes a boto3 client for a service.
+        """
         self._state_machine_arn = state_machine_arn
         self._queue_url = queue_url
         self._published_bucket = published_bucket
         self._window_seconds = window_seconds
+        self._client = client
 
     @cached_property
     def _dispatcher(self) -> Dispatcher:
         return Dispatcher(
-            sqs=client_of("sqs"),
-            step_functions=client_of("stepfunctions"),
-            s3=client_of("s3"),
+            sqs=self._client("sqs"),
+            step_functions=self._client("stepfunctions"),
+            s3=self._client("s3"),
             queue_url=self._queue_url,
             state_machine_arn=self._state_machine_arn,
             published_bucket=self._published_bucket,

@@ -65,12 +65,6 @@ class PipelineSettings(BaseModel):
         description="How long a received message stays invisible; extended while the upload is processed.",
     )
     receive_wait_seconds: int = Field(10, ge=0, le=20, description="How long one receive call waits for a message.")
-    idle_seconds: int = Field(
-        60,
-        ge=0,
-        le=3_600,
-        description="How long a task waits at an empty queue for the receipt of the file that it was started for.",
-    )
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task receives no further message."
     )

@@ -1,19 +1,20 @@
-"""The queue of uploads: receive, keep invisible, return, acknowledge."""
+"""The queue of uploads: receive, keep invisible, return, acknowledge, give up; each for up to ten messages at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from blocks.aws import client_of
-from blocks.aws_errors import aws_error_code, explain_aws_error, explaining_aws_errors
-from flows.refinery.errors import TransientError
+from blocks.aws_errors import explain_aws_error, explaining_aws_errors
+from flows.refinery.errors import SluiceError, TransientError
 
 # What SQS calls an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
 _HANDLE_EXPIRED = frozenset(
@@ -25,6 +26,7 @@ _HANDLE_EXPIRED = frozenset(
     }
 )
 MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
+MAX_MESSAGES = 10  # of one call
 
 
 class MessageLost(TransientError):
@@ -41,87 +43,177 @@ class ReceivedMessage:
     receive_count: int
 
 
+Problems = dict[ReceivedMessage, SluiceError]
+"""The messages for which a call failed, each with the reason; MessageLost for one that is no longer held."""
+
+
 class UploadQueue:
     """The SQS queue with one message per upload.
 
-    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was requested.
+    It remembers which messages are held: those that were received and neither returned nor deleted.
+    `receive` and `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was
+    requested; the other methods do not raise, and return the messages for which they failed.
     """
 
-    def __init__(self, queue_url: str, *, visibility_timeout_seconds: float = 120) -> None:
+    def __init__(
+        self,
+        queue_url: str,
+        *,
+        dead_letter_queue_url: str = "",
+        visibility_timeout_seconds: float = 120,
+        client: Any = None,
+    ) -> None:
         """Args:
+        dead_letter_queue_url: where `give_up` sends messages; empty: it returns them.
         visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
+        client: a boto3 client for SQS; None: the default one, made at the first call.
         """
         self.queue_url = queue_url
+        self.dead_letter_queue_url = dead_letter_queue_url
         self.visibility_timeout_seconds = visibility_timeout_seconds
+        self._client = client
+        self._held: dict[str, ReceivedMessage] = {}
+        self._changing = RLock()  # no extension may follow the return of a message
 
     @cached_property
     def _sqs(self) -> Any:
-        return client_of("sqs")
+        return self._client or client_of("sqs")
 
-    def receive(self, *, wait_seconds: int) -> ReceivedMessage | None:
-        """Return the next message, or None when none arrived within `wait_seconds` (at most 20)."""
+    @property
+    def held(self) -> list[ReceivedMessage]:
+        """Return the messages that were received and neither returned nor deleted."""
+        return list(self._held.values())
+
+    def receive(self, *, wait_seconds: int, at_most: int = MAX_MESSAGES) -> list[ReceivedMessage]:
+        """Return the next messages; none when none arrived within `wait_seconds` (at most 20)."""
         with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
-                MaxNumberOfMessages=1,  # a message that waits for its turn would use up its visibility timeout
+                MaxNumberOfMessages=at_most,
                 WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=int(self.visibility_timeout_seconds),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
-        for message in response.get("Messages", []):
-            return ReceivedMessage(
+        received = [
+            ReceivedMessage(
                 message_id=message["MessageId"],
                 receipt_handle=message["ReceiptHandle"],
                 body=message["Body"],
                 receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
             )
-        return None
+            for message in response.get("Messages", [])
+        ]
+        self._held.update((message.receipt_handle, message) for message in received)
+        return received
 
-    def extend(self, message: ReceivedMessage, seconds: float) -> None:
-        """Keep the message invisible for `seconds` from now; 0 returns it. Raise MessageLost when it is too late."""
-        try:
-            self._sqs.change_message_visibility(
-                QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle, VisibilityTimeout=int(seconds)
+    def count_waiting(self) -> int:
+        """Return about how many messages can be received; the number may be a minute old."""
+        with explaining_aws_errors(f"counting the messages of {self.queue_url}"):
+            response = self._sqs.get_queue_attributes(
+                QueueUrl=self.queue_url, AttributeNames=["ApproximateNumberOfMessages"]
             )
-        except (BotoCoreError, ClientError) as error:
-            if aws_error_code(error) in _HANDLE_EXPIRED:
-                raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
-            raise explain_aws_error(error, f"extending message {message.message_id}") from error
+        return int(response["Attributes"]["ApproximateNumberOfMessages"])
 
-    def release(self, message: ReceivedMessage, *, after_seconds: int = 0) -> None:
-        """Return the message to the queue, to be delivered again after `after_seconds`."""
-        self.extend(message, min(after_seconds, MAX_VISIBILITY_SECONDS))
+    def extend(self, messages: Iterable[ReceivedMessage], seconds: float) -> Problems:
+        """Keep messages invisible for `seconds` from now; 0 returns them."""
+        return self._for_each(
+            "change_message_visibility_batch", messages, "extending messages", VisibilityTimeout=int(seconds)
+        )
 
-    def acknowledge(self, message: ReceivedMessage) -> None:
-        """Delete the message. Raise MessageLost when the handle has expired: SQS delivers the message again."""
-        try:
-            self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message.receipt_handle)
-        except (BotoCoreError, ClientError) as error:
-            if aws_error_code(error) in _HANDLE_EXPIRED:
-                raise MessageLost(f"message {message.message_id} is no longer held by this worker") from error
-            raise explain_aws_error(error, f"deleting message {message.message_id}") from error
+    def release(self, messages: Iterable[ReceivedMessage], *, after_seconds: int = 0) -> Problems:
+        """Return messages to the queue, to be delivered again after `after_seconds`."""
+        messages = list(messages)
+        with self._changing:
+            self._let_go(messages)
+            return self.extend(messages, min(after_seconds, MAX_VISIBILITY_SECONDS))
+
+    def acknowledge(self, messages: Iterable[ReceivedMessage]) -> Problems:
+        """Delete messages. One that could not be deleted is delivered again."""
+        messages = list(messages)
+        self._let_go(messages)
+        return self._for_each("delete_message_batch", messages, "deleting messages")
+
+    def give_up(self, messages: Iterable[ReceivedMessage]) -> Problems:
+        """Move messages to the dead-letter queue; those that cannot be moved are returned to the queue."""
+        problems: Problems = {}
+        for message in messages:
+            try:
+                with explaining_aws_errors(f"moving message {message.message_id} to the dead-letter queue"):
+                    self._sqs.send_message(QueueUrl=self.dead_letter_queue_url, MessageBody=message.body)
+            except SluiceError as error:
+                problems[message] = error
+                self.release([message])
+            else:
+                self.acknowledge([message])  # delivered again, it is given up again
+        return problems
 
     @contextmanager
-    def keep_invisible(self, message: ReceivedMessage) -> Iterator[None]:
-        """Keep the message invisible while the block runs, by a heartbeat in another thread.
+    def keep_invisible(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Keep all held messages invisible while the block runs, by a heartbeat in another thread.
 
-        If the message is lost, the work continues: the receipt decides whose result counts.
+        If a message is lost, the work continues: the receipt decides whose result counts.
+
+        Args:
+            also: called at every beat.
         """
         done = Event()
-        beat = Thread(target=self._beat, args=(message, done), name="visibility-heartbeat", daemon=True)
+        beat = Thread(target=self._beat, args=(done, also), name="visibility-heartbeat", daemon=True)
         beat.start()
         try:
             yield
         finally:
             done.set()
-            beat.join()
+            beat.join(timeout=1)  # it ends with the process
 
-    def _beat(self, message: ReceivedMessage, done: Event) -> None:
-        # A third of the timeout: two beats may fail before the message becomes visible.
+    def _beat(self, done: Event, also: Callable[[], object]) -> None:
+        # A third of the timeout: two beats may fail before the messages become visible.
         while not done.wait(self.visibility_timeout_seconds / 3):
             try:
-                self.extend(message, self.visibility_timeout_seconds)
-            except MessageLost:
-                return
+                with self._changing:
+                    problems = self.extend(self.held, self.visibility_timeout_seconds)
+                    self._let_go(message for message, error in problems.items() if isinstance(error, MessageLost))
+                also()
             except Exception:  # noqa: BLE001, S112 (the next beat makes up for one that fails)
                 continue
+
+    def _let_go(self, messages: Iterable[ReceivedMessage]) -> None:
+        for message in messages:
+            self._held.pop(message.receipt_handle, None)
+
+    def _for_each(self, operation: str, messages: Iterable[ReceivedMessage], doing: str, **fields: Any) -> Problems:
+        """Call a batch operation; with an entry for each message."""
+        problems: Problems = {}
+        for batch in _batches(list(messages)):
+            entries = [
+                {"Id": str(place), "ReceiptHandle": message.receipt_handle, **fields}
+                for place, message in enumerate(batch)
+            ]
+            try:
+                with explaining_aws_errors(doing):
+                    answer = getattr(self._sqs, operation)(QueueUrl=self.queue_url, Entries=entries)
+            except SluiceError as error:
+                problems.update(dict.fromkeys(batch, error))
+                continue
+            for entry in answer.get("Failed", []):
+                problems[batch[int(entry["Id"])]] = _problem_of(entry, operation, doing)
+        return problems
+
+
+def by_reason(problems: Problems) -> dict[str, list[ReceivedMessage]]:
+    """Return the messages for which a call failed, by the reason."""
+    reasons: dict[str, list[ReceivedMessage]] = defaultdict(list)
+    for message, error in problems.items():
+        reasons[f"{type(error).__name__}: {error}"].append(message)
+    return reasons
+
+
+def _problem_of(entry: dict[str, Any], operation: str, doing: str) -> SluiceError:
+    if entry.get("Code") in _HANDLE_EXPIRED:
+        return MessageLost("the message is no longer held by this worker")
+    refusal: Any = {"Error": {"Code": entry.get("Code", ""), "Message": entry.get("Message", "")}}
+    return explain_aws_error(ClientError(refusal, operation), doing)
+
+
+def _batches(messages: Sequence[ReceivedMessage]) -> Iterator[Sequence[ReceivedMessage]]:
+    for start in range(0, len(messages), MAX_MESSAGES):
+        yield messages[start : start + MAX_MESSAGES]

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
+from blocks.drains import Drains
 from deployment.aws.access import Access, aws_access
 from deployment.aws.stack import find_stack, outputs_of, parameters_of
 from deployment.local.endpoints import Endpoints
@@ -82,6 +83,17 @@ class AwsStack:
 
 DeployedStack: TypeAlias = Endpoints | AwsStack
 """A deployed stack, local or on AWS."""
+
+
+def drains_of(stack: DeployedStack) -> Drains:
+    """Return the drains of a stack."""
+    return Drains(
+        state_machine_arn=stack.outputs["StateMachineArn"],
+        queue_url=stack.outputs["QueueUrl"],
+        published_bucket=stack.outputs["PublishedBucket"],
+        window_seconds=int(stack.outputs["WindowSeconds"]),
+        client=stack.client,
+    )
 
 
 @contextmanager

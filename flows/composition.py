@@ -14,7 +14,7 @@ from typing import Any
 from prefect import runtime
 
 from blocks.object_store import ObjectStore
-from blocks.settings import PipelineSettings
+from blocks.settings import PipelineSettings, SettingsMissing
 from blocks.upload_queue import UploadQueue
 from flows.pipeline.job import Parts, TaskIdentity, TaskLog
 from flows.refinery.contract.loading import Contracts
@@ -27,7 +27,11 @@ def assemble(settings: PipelineSettings) -> Parts:
     return Parts(
         settings=settings,
         store=ObjectStore(settings.landing_bucket, settings.published_bucket),
-        queue=UploadQueue(settings.queue_url, visibility_timeout_seconds=settings.visibility_timeout_seconds),
+        queue=UploadQueue(
+            settings.queue_url,
+            dead_letter_queue_url=settings.dead_letter_queue_url,
+            visibility_timeout_seconds=settings.visibility_timeout_seconds,
+        ),
         read_contracts=partial(Contracts.load, settings.contracts_root),
     )
 
@@ -49,13 +53,21 @@ def parts_of_environment() -> Parts:
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-    """Read which execution and which ECS task this container belongs to."""
+    """Read which execution and which ECS task this container belongs to, and until when it has to stay.
+
+    Raises:
+        SettingsMissing: SLUICE_STAY_UNTIL is not a number.
+    """
     task = _task_metadata(environment.get("ECS_CONTAINER_METADATA_URI_V4"))
+    try:
+        stay_until = float(environment.get("SLUICE_STAY_UNTIL") or 0)
+    except ValueError:
+        raise SettingsMissing("SLUICE_STAY_UNTIL must be a time in seconds since 1970", ["SLUICE_STAY_UNTIL"]) from None
     return TaskIdentity(
-        run_id=environment.get("SLUICE_RUN_ID") or None,
         execution_arn=environment.get("SLUICE_EXECUTION_ARN") or None,
         task_arn=task.get("TaskARN"),
         log=_task_log(task),
+        stay_until=stay_until,
     )
 
 

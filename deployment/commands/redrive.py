@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ from blocks.dead_letters import DeadLetter, DeadLetters
 from deployment.commands import visible_line
 from deployment.commands.show import print_unreadable
 from deployment.commands.uploads import Uploads
-from deployment.deployed_stack import DeployedStack
+from deployment.deployed_stack import DeployedStack, drains_of
 from flows.pipeline.attempts import FoundAttempt, reopen_attempt
 from flows.pipeline.errors import NoUpload, UploadCancelled
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
+from lambda_trigger.pause import is_paused
 
+_READS_AT_ONCE = 8
 # A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
 _MOVED_WITHIN = timedelta(minutes=15)
 
@@ -72,7 +73,10 @@ def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
     if not work.sent:
         console.print("Nothing to redrive.")
         return
-    _start_drain(cloud)
+    if is_paused(cloud.client("s3"), cloud.outputs["PublishedBucket"]):
+        console.print(f"{work.sent:,} sent to the queue. The stack is paused; start a drain with: sluice resume")
+        return
+    drains_of(cloud).start()
     console.print(f"{work.sent:,} sent to the queue, and a drain was started. Follow with: sluice status")
 
 
@@ -117,11 +121,12 @@ class _Redrive:
 
     def send_expired(self) -> None:
         """Send uploads that were given up and whose messages have expired in the dead-letter queue."""
-        finished = self._uploads.runs_with_receipt()
-        moved = datetime.now(UTC) - _MOVED_WITHIN
-        for run_id in self._uploads.runs_with_attempt():
-            found = None if run_id in self._there or run_id in finished else self._uploads.find_attempt(run_id)
-            if found is None or not found.attempt.given_up or found.attempt.moved_at > moved:
+        finished, moved = self._uploads.runs_with_receipt(), datetime.now(UTC) - _MOVED_WITHIN
+        tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and run not in finished]
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            attempts = list(filter(None, pool.map(self._uploads.find_attempt, tried)))
+        for found in attempts:
+            if not found.attempt.given_up or found.attempt.moved_at > moved:
                 continue
             upload = found.attempt.upload
             if self._is_chosen(upload, found):
@@ -143,10 +148,3 @@ class _Redrive:
             reopen_attempt(self._uploads.store, attempt)
         reason = attempt.attempt.reason if attempt else "no task noted why it failed"
         self._console.out(f"sent   {upload.run_id[:8]}  {visible_line(upload.key)}  {reason}")
-
-
-def _start_drain(cloud: DeployedStack) -> None:
-    with explaining_aws_errors("starting a drain"):
-        cloud.client("stepfunctions").start_execution(
-            stateMachineArn=cloud.outputs["StateMachineArn"], input=json.dumps({"source": "schedule"})
-        )

@@ -35,6 +35,7 @@ class StackStatus:
         failed: the last failed attempts of uploads without an outcome, the newest first.
         failed_count: number of all of these.
         receipts: the newest receipts.
+        is_paused: whether no drain is started.
     """
 
     queue: QueueLengths
@@ -44,6 +45,7 @@ class StackStatus:
     failed: list[Attempt]
     failed_count: int
     receipts: list[Receipt]
+    is_paused: bool
 
 
 def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool) -> None:
@@ -79,6 +81,7 @@ def status_of(uploads: Uploads, *, limit: int) -> StackStatus:
         failed=shown,
         failed_count=len(shown) + len(failed[limit:]),
         receipts=list(uploads.receipts(islice(finished, limit))),
+        is_paused=uploads.is_paused(),
     )
 
 
@@ -124,6 +127,8 @@ def _queue_lines(found: StackStatus) -> Iterator[str]:
         f"queue: {queue.waiting:,} waiting, {queue.being_worked_on:,} in progress, "
         f"{queue.given_up:,} in the dead-letter queue"
     )
+    if found.is_paused:
+        yield "paused: uploads queue up, and no drain starts until: sluice resume"
     if found.unrecorded:
         least = "at least " if found.more_notes else ""
         yield f"not recorded in Prefect yet: {least}{found.unrecorded:,}"
@@ -134,6 +139,7 @@ def _document(cloud: DeployedStack, found: StackStatus) -> dict[str, Any]:
         "prefect_ui_url": cloud.prefect_ui_url,
         "aws_endpoint_url": cloud.aws_endpoint_url,
         "region": cloud.region,
+        "paused": found.is_paused,
         "queue": found.queue._asdict(),
         "in_progress": [_held_fields(held) for held in found.in_progress],
         "failed": [_attempt_fields(attempt) for attempt in found.failed],

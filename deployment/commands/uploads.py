@@ -30,6 +30,7 @@ from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage
+from lambda_trigger.pause import is_paused
 
 _POLL_SECONDS = 0.4
 _RECEIPTS = "receipts/"
@@ -195,6 +196,16 @@ class Uploads:
                 return False
             time.sleep(_POLL_SECONDS)
 
+    def wait_until_recorded(self, uploads: Iterable[TrackedUpload], *, deadline_seconds: float) -> bool:
+        """Wait until no task holds these uploads: then Prefect shows them. Return False if the time passed first."""
+        runs = {upload.message.run_id for upload in uploads}
+        deadline = time.monotonic() + deadline_seconds
+        while runs & read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run.keys():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def receipt(self, run_id: str) -> Receipt | None:
         """Return the receipt of a run; None if there is none yet."""
         found = self.store.get(receipt_key(run_id))
@@ -248,6 +259,11 @@ class Uploads:
         queue = self._counts("QueueUrl", waiting, not_visible, delayed)
         dead = self._counts("DeadLetterQueueUrl", waiting, not_visible)
         return QueueLengths(queue[waiting] + queue[delayed], queue[not_visible], sum(dead.values()))
+
+    def is_paused(self) -> bool:
+        """Return whether no drain is started for messages in the queue."""
+        with explaining_aws_errors("looking whether the stack is paused"):
+            return is_paused(self._s3, self._cloud.outputs["PublishedBucket"])
 
     def _counts(self, queue: str, *names: str) -> dict[str, int]:
         with explaining_aws_errors("counting the messages"):

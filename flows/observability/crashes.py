@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
 
 from blocks.aws import client_of
+from flows.observability.run_identity import TASK_LABEL
 from flows.observability.run_summary import escape_markdown
 from flows.pipeline.job import TaskLog
 
@@ -69,7 +70,7 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
     Args:
         own_log: this process's log, if it is a task of the same definition: the streams differ only by the task id.
     """
-    task_arn = task_of(flow_run.infrastructure_pid)
+    task_arn = task_of_run(flow_run)
     task = _task(task_arn) if task_arn else {}
     log = (_beside(own_log, task_arn) if own_log else _log_of(task)) if task_arn else None
     lines = _lines_in_cloudwatch(log) if log else []
@@ -79,6 +80,12 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
 def infrastructure_of(task_arn: str) -> str:
     """Return the task of a flow run as prefect-aws records it: CLUSTER::TASK."""
     return f"{task_arn.rsplit(':task/', 1)[-1].partition('/')[0]}::{task_arn}"
+
+
+def task_of_run(flow_run: FlowRun) -> str | None:
+    """Return the ARN of a flow run's ECS task: a worker writes it into the run, one of our tasks into a label."""
+    label = flow_run.labels.get(TASK_LABEL)
+    return task_of(flow_run.infrastructure_pid) or (str(label) if label else None)
 
 
 def task_of(infrastructure_pid: str | None) -> str | None:

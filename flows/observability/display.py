@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import pyarrow as pa
@@ -17,18 +14,15 @@ from prefect import get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
-from prefect.events import emit_event
 
 from flows.observability.run_identity import artifact_name
-from flows.observability.run_summary import ConsoleLinks, checks_table, outcome_tags, upload_summary
+from flows.observability.run_summary import ConsoleLinks, outcome_tags, upload_summary
 from flows.pipeline.receipt import Receipt
 
-HEARTBEAT_SECONDS = 30.0
 _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
 _PARQUET = b"PAR1"
@@ -88,38 +82,6 @@ class ProgressBar:
             get_run_logger().warning("progress cannot be shown: %s", type(error).__name__)
 
 
-@contextmanager
-def heartbeat(every_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Send Prefect's heartbeat event while the block runs, so that an automation can distinguish a long run from a
-    dead one (deployment/prefect_setup/automations.yaml).
-
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread delays the end of every run by up to a
-    second, which is longer than a small file takes. These events do not depend on the run's environment either.
-    """
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        yield
-        return
-    flow_run, over = context.flow_run, Event()
-    resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name}
-    flow = {
-        "prefect.resource.id": f"prefect.flow.{flow_run.flow_id}",
-        "prefect.resource.role": "flow",
-        "prefect.resource.name": context.flow.name if context.flow else "",
-    }
-
-    def beat() -> None:
-        while not over.wait(every_seconds):
-            with suppress(Exception):  # observability never delays data
-                emit_event("prefect.flow-run.heartbeat", resource=resource, related=[flow])
-
-    Thread(target=copy_context().run, args=(beat,), name="heartbeat", daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
 def rows_in(path: Path) -> int | None:
     """Estimate the rows of a file from its first bytes or its footer; None when these do not show it."""
     with path.open("rb") as file:
@@ -136,36 +98,34 @@ def rows_in(path: Path) -> int | None:
 
 
 def show_outcome(
-    receipt: Receipt, links: ConsoleLinks, *tags: str, name: str | None = None, dry_run: bool = False
+    receipt: Receipt,
+    links: ConsoleLinks,
+    *tags: str,
+    name: str | None = None,
+    task: str | None = None,
+    dry_run: bool = False,
 ) -> None:
-    """Add the artifacts, the tags and, if given, a better name to the current flow run.
+    """Add the summary, the tags and, if given, a better name and the ECS task to the current flow run.
 
-    Artifacts have one key per dataset, so that the UI shows their history; dry runs have separate keys.
+    Summaries have one key per dataset, so that the UI shows their history; dry runs have separate keys.
     """
     dataset = artifact_name(receipt.contract.dataset)
     kind = "dry-run-" if dry_run else ""
     try:
-        create_table_artifact(
-            key=f"{kind}checks-{dataset}",
-            table=checks_table(receipt),
-            description=f"What every rule of the contract `{receipt.contract.dataset}` found.",
-        )
         create_markdown_artifact(
             key=f"{kind}summary-{dataset}",
             markdown=upload_summary(receipt, links),
             description="The outcome that the upload would have." if dry_run else "The outcome of the upload.",
         )
-        _amend_flow_run({*outcome_tags(receipt), *tags}, name)
+        _amend_flow_run({*outcome_tags(receipt), *tags}, name=name, infrastructure_pid=task)
     except Exception as error:  # noqa: BLE001 (observability never holds data back; the receipt is committed already)
         get_run_logger().warning("the outcome cannot be shown: %s", type(error).__name__)
 
 
-def _amend_flow_run(tags: set[str], name: str | None) -> None:
+def _amend_flow_run(tags: set[str], *, name: str | None, infrastructure_pid: str | None) -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    wanted: dict[str, Any] = {"tags": sorted({*context.flow_run.tags, *tags})}
-    if name:
-        wanted["name"] = name
     with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, **wanted)
+        all_tags = sorted({*context.flow_run.tags, *tags})
+        client.update_flow_run(context.flow_run.id, tags=all_tags, name=name, infrastructure_pid=infrastructure_pid)

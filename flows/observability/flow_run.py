@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
-from uuid import UUID
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.objects import Flow, FlowRun, State, StateDetails
+from prefect.client.schemas.responses import DeploymentResponse, SetStateStatus
 from prefect.context import SyncClientContext
+from prefect.events.related import RESOURCE_CACHE
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flow_engine import run_flow
-from prefect.states import Crashed, Pending
+from prefect.states import Cancelled, Crashed, Pending
 
-from flows.observability.crashes import Crash, infrastructure_of, lines_in_prefect
+from flows.observability.cancellation import Cancellation
+from flows.observability.crashes import Crash, lines_in_prefect
 from flows.observability.observed_upload import final_state, run_observed
 from flows.observability.prefect_connection import Connection, is_refusal, shorten_patience, why
-from flows.observability.run_identity import FLOW_NAME, idempotency_key, run_name, run_parameters, upload_tags
+from flows.observability.recorder import Recorder
+from flows.observability.run_identity import (
+    FLOW_NAME,
+    TASK_LABEL,
+    idempotency_key,
+    run_name,
+    run_parameters,
+    upload_tags,
+)
 from flows.pipeline.commit import read_receipt
-from flows.pipeline.errors import StageBroke
+from flows.pipeline.errors import StageBroke, UploadCancelled
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.protocol import is_done
 from flows.pipeline.receipt import Receipt
@@ -30,6 +44,7 @@ from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.errors import SluiceError, TransientError
 
 LOG = logging.getLogger("sluice")
+_NO_RESULTS = Path(tempfile.gettempdir())
 _TAKEN_OVER = "The task that ran this upload ended without reporting why; another one took over."
 
 
@@ -68,17 +83,23 @@ class FlowRunner:
             TerminalError: the upload would fail again in the same way.
         """
         self._shown = self._connection.is_open()
+        received: State[Any] = Pending(state_details=StateDetails(transition_id=uuid4()))
         with self._one_client():
-            flow_run = self._flow_run(job) if self._shown else None
-            if flow_run is None or self._is_done(flow_run, job) or not self._claim(flow_run, job):
+            flow_run = self._flow_run(job, received) if self._shown else None
+            if flow_run is None:
                 return self._run_upload(self._parts, job)
-            return self._run(flow_run, job)
+            if _is_new(flow_run, received):
+                return self._run(flow_run, job)
+            if is_done(read_receipt(self._parts.store, job.upload.run_id), job.upload.attempt):
+                return self._settle(job)
+            return self._run(flow_run, job) if self._claim(flow_run, job) else self._run_upload(self._parts, job)
 
-    def _is_done(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Return whether the flow run has ended with a receipt: at most the index still needs an update."""
-        if flow_run.state is None or not flow_run.state.is_final():
-            return False
-        return is_done(read_receipt(self._parts.store, job.upload.run_id), job.upload.attempt)
+    def _settle(self, job: UploadJob) -> Receipt:
+        """Bring index and flow run up to date for an upload that has its receipt: its task may have been killed before
+        it could end the run."""
+        receipt = self._run_upload(self._parts, job)
+        Recorder(self._parts).record([receipt])
+        return receipt
 
     @contextmanager
     def _one_client(self) -> Iterator[None]:
@@ -102,20 +123,25 @@ class FlowRunner:
         except Exception as error:  # noqa: BLE001 (observability never holds data back)
             self._go_without(error)
 
-    def _flow_run(self, job: UploadJob) -> FlowRun | None:
+    def _flow_run(self, job: UploadJob, state: State[Any]) -> FlowRun | None:
         """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is down."""
         upload, settings = job.upload, self._parts.settings
         with self._prefect() as client:
             try:
-                self._deployment_id = self._deployment_id or client.read_deployment_by_name(self._deployment).id
-                return client.create_flow_run_from_deployment(
+                if self._deployment_id is None:
+                    self._deployment_id = _known_to_events(client.read_deployment_by_name(self._deployment))
+                began = time.monotonic()
+                flow_run = client.create_flow_run_from_deployment(
                     self._deployment_id,
                     name=run_name(upload.key, upload.run_id, settings.incoming_prefix),
                     parameters=run_parameters(upload.bucket, upload.key, upload.version_id),
                     tags=sorted(upload_tags(upload.key, settings.incoming_prefix)),
                     idempotency_key=idempotency_key(upload.run_id, upload.attempt),
-                    state=Pending(name="Received"),  # workers start only Scheduled runs, so none starts this one
+                    labels={TASK_LABEL: job.chain.task_arn} if job.chain.task_arn else None,
+                    state=state,  # workers start only Scheduled runs, so none starts this one
                 )
+                self._connection.succeeded(time.monotonic() - began)
+                return flow_run
             except ObjectNotFound:
                 self._shown = False
                 self._connection.close(f"there is no deployment {self._deployment}; run `prefect deploy --all`")
@@ -124,7 +150,7 @@ class FlowRunner:
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
         """Claim the flow run; return False when Prefect is down. Raise RunTaken when another worker has it."""
         receive_count = job.chain.receive_count or 1
-        claim: State[Any] = Pending(name=f"Claimed-{receive_count}")
+        claim: State[Any] = Pending()
         claimed: State[Any] | None = None
         with self._prefect() as client:
             claimed = _set_state(client, flow_run, claim)
@@ -135,9 +161,6 @@ class FlowRunner:
                 gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                 client.set_flow_run_state(flow_run.id, gone, force=True)
                 claimed = _set_state(client, flow_run, claim)
-            if claimed is not None and job.chain.task_arn:
-                pid = infrastructure_of(job.chain.task_arn)
-                client.update_flow_run(flow_run.id, infrastructure_pid=pid)
         if not self._shown:
             return False
         if claimed is None:
@@ -147,35 +170,48 @@ class FlowRunner:
 
     def _run(self, flow_run: FlowRun, job: UploadJob) -> Receipt:
         """Run the flow in this process. The receipt decides the outcome, not the state in Prefect."""
-        receipts: list[Receipt] = []
+        ended: list[Receipt | SluiceError] = []
 
-        @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False)
+        # Without a storage, Prefect asks its API for the one of results, which are never stored.
+        @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False, result_storage=_NO_RESULTS)
         def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (the job has more)
-            receipts.append(run_observed(self._parts, job, self._run_upload))
-            return final_state(receipts[-1])
+            try:
+                receipt = run_observed(self._parts, job, self._run_upload, Cancellation())
+            except SluiceError as error:
+                ended.append(error)
+                raise
+            ended.append(receipt)
+            return final_state(receipt)
 
         state: State[Any] | None = None
         try:
-            state = run_flow(process_upload, flow_run=flow_run, return_type="state")  # type: ignore[assignment]
+            state = run_flow(process_upload, flow_run=_not_suspendable(flow_run), return_type="state")  # type: ignore[assignment]
         except Abort:
             raise RunTaken(f"flow run {flow_run.name}: Prefect refused to run it here") from None
         except SluiceError:
             raise
         except Exception as error:  # noqa: BLE001 (the API went away in the middle)
             self._go_without(error)
-        if receipts:
-            if state is not None and not state.is_final():
-                # Prefect declined the last state because the run was cancelled while it was at work: what was done is
-                # done, and a run that stays Cancelling would hide it.
-                with self._prefect() as client:
-                    client.set_flow_run_state(flow_run.id, final_state(receipts[-1]), force=True)
-            return receipts[-1]
+        if ended:
+            return self._end(flow_run, state, ended[-1])
         failure = state.result(raise_on_failure=False) if state is not None and state.is_final() else None
-        if isinstance(failure, SluiceError):
-            raise failure
         if isinstance(failure, Exception):
             raise StageBroke(f"the flow run ended as {state.name if state else 'nothing'}: {type(failure).__name__}")
         return self._run_upload(self._parts, job)
+
+    def _end(self, flow_run: FlowRun, state: State[Any] | None, ended: Receipt | SluiceError) -> Receipt:
+        """Return the receipt or raise the error; set the state that Prefect declined as the run was cancelled."""
+        if isinstance(ended, UploadCancelled):
+            self._force(flow_run, Cancelled(message=str(ended)))
+        if isinstance(ended, SluiceError):
+            raise ended
+        if state is not None and not state.is_final():
+            self._force(flow_run, final_state(ended))  # the work is done; a run that stays Cancelling would hide it
+        return ended
+
+    def _force(self, flow_run: FlowRun, state: State[Any]) -> None:
+        with self._prefect() as client:
+            client.set_flow_run_state(flow_run.id, state, force=True)
 
     def _go_without(self, error: Exception) -> None:
         """Send no more requests to Prefect for this upload and, unless it refused only this one, for the next ones."""
@@ -184,6 +220,26 @@ class FlowRunner:
             LOG.warning("Prefect refused this upload; continuing unobserved", extra={"fields": {"why": why(error)}})
         else:
             self._connection.close(why(error))
+
+
+def _known_to_events(deployment: DeploymentResponse) -> UUID:
+    """Spare Prefect's events client the questions for deployment and flow of the runs; return the deployment's id."""
+    flow = Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})
+    for kind, found in (("deployment", deployment), ("flow", flow)):
+        cast("Any", RESOURCE_CACHE)[f"{kind}.{found.id}"] = ({"kind": kind, "object": found}, datetime.now(UTC))
+    return deployment.id
+
+
+def _is_new(flow_run: FlowRun, received: State[Any]) -> bool:
+    """Return whether this call created the flow run; an earlier delivery's run has another state."""
+    expected = received.state_details.transition_id
+    return flow_run.state is not None and flow_run.state.state_details.transition_id == expected
+
+
+def _not_suspendable(flow_run: FlowRun) -> FlowRun:
+    """Return a flow run that the engine opens no connection for to see whether a person suspends it. It reads the run
+    again before it calls the flow, so the flow has everything."""
+    return flow_run.model_copy(update={"deployment_id": None})
 
 
 def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:

@@ -4,44 +4,71 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
 from prefect import get_run_logger, runtime
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import Event
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows.observability.display import ProgressBar, heartbeat, rows_in, show_outcome
+from flows.observability.cancellation import Cancellation
+from flows.observability.crashes import infrastructure_of
+from flows.observability.display import ProgressBar, rows_in, show_outcome
+from flows.observability.heartbeats import heartbeat
+from flows.observability.outcome_events import ATTEMPT_FAILED, emit_outcome, outcome_event
 from flows.observability.run_identity import run_name
 from flows.observability.run_summary import ConsoleLinks, failed_checks, outcome_message, outcome_name, state_message
 from flows.observability.upload_slot import upload_slot
+from flows.pipeline.announce import notice_of, notice_of_attempt
+from flows.pipeline.attempts import Attempt
+from flows.pipeline.errors import UploadCancelled
 from flows.pipeline.job import Fetched, Parts, Published, UploadJob
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.errors import TransientError
+from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.refine import REJECTING, JudgedFile, Refined
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
 _SECONDS_CORE = 14_400  # no upload of that size takes nearly as long unless it is stuck
 
 
-def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> Receipt:
+def run_observed(
+    parts: Parts, job: UploadJob, run: RunUpload = run_upload, cancellation: Cancellation | None = None
+) -> Receipt:
     """Process one upload inside a flow run and show it there; return its receipt.
 
+    Args:
+        cancellation: stops the upload when a person cancels the flow run; None where Prefect itself does that.
+
     Raises:
+        UploadCancelled: a person cancelled the flow run; nothing was committed.
         TransientError: nothing was committed; the same upload can be tried again.
         TerminalError: the upload would fail again in the same way.
     """
+    try:
+        return _run_observed(parts, job, run, cancellation)
+    except UploadCancelled:
+        raise
+    except SluiceError as error:
+        if not job.dry_run:
+            emit_outcome(_failed_event(parts, job, error))
+        raise
+
+
+def _run_observed(parts: Parts, job: UploadJob, run: RunUpload, cancellation: Cancellation | None) -> Receipt:
     log, upload, progress = get_run_logger(), job.upload, ProgressBar()
     again = f", again (attempt {upload.attempt})" if upload.attempt else ""
     log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
-    calls, settings = TaskCalls(progress), parts.settings
-    chain = job.chain.model_copy(update={"flow_run_id": str(runtime.flow_run.id) if runtime.flow_run.id else None})
-    with heartbeat(), upload_slot(limit_of(parts, job)):
+    calls, settings = TaskCalls(progress, cancellation), parts.settings
+    flow_run_id = str(runtime.flow_run.id) if runtime.flow_run.id else None
+    chain = job.chain.model_copy(update={"flow_run_id": flow_run_id})
+    on_cancelled = cancellation.ask if cancellation else None
+    with heartbeat(settings.stack, on_cancelled), upload_slot(limit_of(parts, job)):
         receipt = run(parts, replace(job, chain=chain), calls, progress.moved, _log_judged)
         if not calls.made:
             log.info("This object version already has a receipt (attempt %s): nothing is left to do.", receipt.attempt)
@@ -51,9 +78,27 @@ def run_observed(parts: Parts, job: UploadJob, run: RunUpload = run_upload) -> R
         links = ConsoleLinks.of(settings.queue_url, settings.published_bucket, job.log)
         tags = {"dry-run": job.dry_run, "by-hand": job.by_hand, "repair": job.corrections is not None}
         applying = [tag for tag, applies in tags.items() if applies]
-        show_outcome(receipt, links, *applying, name=name, dry_run=job.dry_run)
+        task = infrastructure_of(job.chain.task_arn) if job.chain.task_arn else None
+        show_outcome(receipt, links, *applying, name=name, task=task, dry_run=job.dry_run)
+        if not job.dry_run:
+            emit_outcome(outcome_event(notice_of(receipt, settings), settings.stack, flow_run_id))
         log.info("%s: %s.", outcome_name(receipt), outcome_message(receipt))
         return receipt
+
+
+def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
+    dataset = "default"
+    with suppress(ContractInvalid):
+        dataset = (job.contract or parts.contracts.for_key(job.upload.key)).dataset
+    attempt = Attempt.of(
+        job.upload,
+        error,
+        dataset=dataset,
+        receive_count=job.chain.receive_count or 1,
+        task_arn=job.chain.task_arn,
+    )
+    notice, stack = notice_of_attempt(attempt, parts.settings), parts.settings.stack
+    return outcome_event(notice, stack, runtime.flow_run.id, what=ATTEMPT_FAILED, at=attempt.at)
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
@@ -101,9 +146,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 class TaskCalls:
     """Calls each stage as a Prefect task of the same name, and logs its result; `made` lists the stages called."""
 
-    def __init__(self, progress: ProgressBar) -> None:
+    def __init__(self, progress: ProgressBar, cancellation: Cancellation | None = None) -> None:
         self.made: list[str] = []
         self._progress = progress
+        self._cancellation = cancellation
 
     def __call__(self, stage: Callable[..., Any], *values: Any) -> Any:
         """Call a stage."""
@@ -112,7 +158,8 @@ class TaskCalls:
 
         @functools.wraps(stage)
         def logged(*values: Any) -> Any:
-            result = stage(*values)
+            with self._stops(name):
+                result = stage(*values)
             self._log(result)
             return result
 
@@ -121,6 +168,10 @@ class TaskCalls:
         except REJECTING as error:
             get_run_logger().warning("The file cannot be published: %s.", error)
             raise
+
+    def _stops(self, name: str) -> AbstractContextManager[None]:
+        """Allow a Cancel in Prefect to stop a stage, except the one that commits."""
+        return self._cancellation.stops() if self._cancellation and name != "record" else nullcontext()
 
     def _log(self, result: Any) -> None:
         if isinstance(result, Fetched):

@@ -1,22 +1,21 @@
-"""Outcomes as Prefect events, which automations match: `sluice.upload.published`, `rejected`, `failed`, and `retrying`.
+"""Outcomes as Prefect events, which automations match: `sluice.upload.published`, `rejected` and `failed`.
 
 The resource is the upload, with the stack and the dataset as labels; the dataset is a related resource, too.
 """
 
 from __future__ import annotations
 
-from contextvars import Context, copy_context
 from dataclasses import asdict
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect.context import FlowRunContext
 from prefect.events import Event, RelatedResource, Resource, emit_event
 
+from flows.observability.outside_of_run import outside_of_run
 from flows.observability.run_identity import idempotency_key, run_name
 from flows.pipeline.announce import OutcomeNotice
 
-RETRYING = "retrying"
-"""The event of a try that failed, of an upload that stays in the queue."""
+ATTEMPT_FAILED = "attempt-failed"
+"""The last part of the event of a live run that failed: the upload stays in the queue, if it came from there."""
 
 
 def outcome_event(
@@ -51,21 +50,17 @@ def outcome_event(
 def emit_outcome(event: Event) -> None:
     """Send an event in the background, on the connection on which Prefect sends those of tasks."""
 
-    # Inside a flow run, Prefect would ask its API for everything that is related to the run: four requests.
-    settings = [(name, value) for name, value in copy_context().items() if name is not FlowRunContext.__var__]
+    outside_of_run(lambda: _emit(event))()
 
-    def emit() -> None:
-        for name, value in settings:
-            name.set(value)
-        emit_event(
-            event.event,
-            resource=event.resource.model_dump(),
-            related=[one.model_dump() for one in event.related],
-            payload=event.payload,
-            id=event.id,
-        )
 
-    Context().run(emit)
+def _emit(event: Event) -> None:
+    emit_event(
+        event.event,
+        resource=event.resource.model_dump(),
+        related=[one.model_dump() for one in event.related],
+        payload=event.payload,
+        id=event.id,
+    )
 
 
 def _related(notice: OutcomeNotice, flow_run_id: UUID | str | None) -> list[dict[str, str]]:

@@ -8,6 +8,9 @@ from typing import Any
 from lambda_trigger.message import folder_of, slug
 
 FLOW_NAME = "process-upload"
+DRAIN_FLOW_NAME = "drain-queue"
+TASK_LABEL = "sluice.task"
+"""The label of a flow run that holds the ARN of its ECS task."""
 
 
 def idempotency_key(run_id: str, attempt: int) -> str:
@@ -34,3 +37,8 @@ def upload_tags(key: str, incoming_prefix: str) -> set[str]:
 def artifact_name(dataset: str) -> str:
     """Return a dataset's name as an artifact key: lower-case letters, digits and dashes."""
     return slug(dataset).replace("_", "-")
+
+
+def stack_tag(stack: str) -> str:
+    """Return the tag of every flow run of a stack."""
+    return f"stack:{stack}"

@@ -80,19 +80,21 @@ class ConsoleLinks:
         return f"[{inline_code(text)}]({self._console}{where})" if self.region else inline_code(text)
 
 
-def checks_table(receipt: Receipt) -> list[dict[str, Any]]:
-    """Return one row for each rule of the contract, failed ones first."""
-    return [
-        {
-            "result": "pass" if check.success else "FAIL" if check.severity == "critical" else "fail",
-            "rule": check.rule,
-            "failing rows": "" if check.rows_failing is None else f"{check.rows_failing:,}",
-            "of rows": "" if check.rows_evaluated is None else f"{check.rows_evaluated:,}",
-            "observed": _short(check.observed),
-            "expected": _short(check.expected),
-        }
+def checks_table(receipt: Receipt) -> str:
+    """Return one row for each rule of the contract, failed ones first, in Markdown."""
+    rows = [
+        (
+            "pass" if check.success else "FAIL" if check.severity == "critical" else "fail",
+            inline_code(check.rule),
+            "" if check.rows_failing is None else f"{check.rows_failing:,}",
+            "" if check.rows_evaluated is None else f"{check.rows_evaluated:,}",
+            *(inline_code(_short(value)) if value is not None else "" for value in (check.observed, check.expected)),
+        )
         for check in sorted(receipt.checks, key=lambda check: check.success)
     ]
+    head = ("result", "rule", "failing rows", "of rows", "observed", "expected")
+    lines = [head, ("---", "---", "---:", "---:", "---", "---"), *rows]
+    return "\n".join(["### Checks", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
@@ -104,6 +106,7 @@ def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
         f"{name}: {escape_markdown(outcome_message(receipt))}.",
         *([_reasons(receipt)] if receipt.reasons else []),
         _rows(receipt),
+        *([checks_table(receipt)] if receipt.checks else []),
         *([_read_as(receipt)] if receipt.read_as else []),
         *([_outputs(receipt, links)] if receipt.outputs else []),
         _where(receipt, links),

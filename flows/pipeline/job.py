@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 from blocks.object_store import ObjectFacts, ObjectStore
 from blocks.settings import PipelineSettings
@@ -43,14 +44,23 @@ class TaskLog:
     stream: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskIdentity:
-    """The execution that started this container, and the ECS task it is; None outside of the chain."""
+    """The drain that started this container, and the ECS task it is; None outside of the chain.
 
-    run_id: str | None
-    execution_arn: str | None
-    task_arn: str | None
+    Attributes:
+        stay_until: the drain relies on this task for what arrives until then (seconds since 1970); 0: for nothing.
+    """
+
+    execution_arn: str | None = None
+    task_arn: str | None = None
     log: TaskLog | None = None
+    stay_until: float = 0.0
+
+    @cached_property
+    def name(self) -> str:
+        """Return a name that no other task has: the task's id on ECS, else one made up."""
+        return (self.task_arn or "").rpartition("/")[2] or uuid4().hex
 
 
 @dataclass(frozen=True)

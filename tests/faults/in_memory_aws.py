@@ -11,16 +11,14 @@ import io
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
-from blocks.aws_errors import explain_aws_error
-from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
+from blocks.upload_queue import ReceivedMessage
 from lambda_trigger.message import UploadMessage
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
@@ -94,14 +92,6 @@ def _through(do: Callable[[], Any]) -> Any:
     """Make a call: directly in the test's thread, step by step in a worker's."""
     stepper = _HERE.stepper
     return stepper.call(do) if stepper else do()
-
-
-def _meant(do: Callable[[], Any]) -> None:
-    """Make a call to SQS and translate its errors, as the real queue adapter does."""
-    try:
-        _through(do)
-    except BotoCoreError as error:
-        raise explain_aws_error(error, "calling SQS") from error
 
 
 @dataclass(frozen=True)
@@ -225,11 +215,11 @@ class Message:
     visible: bool = True
 
 
-class InMemoryQueue(UploadQueue):
-    """The upload queue: a test decides which message is delivered when, and when a visibility timeout expires."""
+class InMemorySqs:
+    """The calls of a boto3 client that a task makes for a message it has received. A test decides which message is
+    delivered when, and when a visibility timeout expires."""
 
-    def __init__(self, queue_url: str) -> None:
-        super().__init__(queue_url)
+    def __init__(self) -> None:
         self._messages: dict[str, Message] = {}
         self._numbers = itertools.count()
         self._watchers: list[Callable[[Message], None]] = []
@@ -254,32 +244,34 @@ class InMemoryQueue(UploadQueue):
         handle = f"{message.message_id} {message.deliveries}"
         return ReceivedMessage(message.message_id, handle, message.body, message.deliveries)
 
-    def extend(self, message: ReceivedMessage, seconds: float) -> None:
-        def do() -> None:
-            held = self._held(message)
-            held.visible = seconds == 0
+    def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_: str) -> dict[str, Any]:  # noqa: N803
+        def change(entry: dict[str, Any]) -> bool:
+            message = self._messages.get(entry["ReceiptHandle"].split()[0])
+            if message is None or f"{message.message_id} {message.deliveries}" != entry["ReceiptHandle"]:
+                return False
+            message.visible = entry["VisibilityTimeout"] == 0
+            return True
 
-        _meant(do)
+        return _for_each(Entries, change)
 
-    def acknowledge(self, message: ReceivedMessage) -> None:
-        def do() -> None:
+    def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: str) -> dict[str, Any]:  # noqa: N803
+        def delete(entry: dict[str, Any]) -> bool:
             # Also the handle of an earlier delivery deletes a message, as SQS documents it for standard queues.
-            held = self._messages.get(message.message_id)
-            if held:
+            message = self._messages.get(entry["ReceiptHandle"].split()[0])
+            if message:
                 for look in self._watchers:
-                    look(held)
+                    look(message)
                 del self._messages[message.message_id]
+            return True
 
-        _meant(do)
+        return _for_each(Entries, delete)
 
-    @contextmanager
-    def keep_invisible(self, message: ReceivedMessage) -> Iterator[None]:
-        """Without a heartbeat: the test decides when the visibility ends."""
-        del message
-        yield
 
-    def _held(self, message: ReceivedMessage) -> Message:
-        held = self._messages.get(message.message_id)
-        if held is None or f"{held.message_id} {held.deliveries}" != message.receipt_handle:
-            raise MessageLost(f"message {message.message_id} is no longer held by this worker")
-        return held
+def _for_each(entries: list[dict[str, Any]], do: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Answer a batch operation, which is one call."""
+
+    def call() -> dict[str, Any]:
+        failed = [entry["Id"] for entry in entries if not do(entry)]
+        return {"Failed": [{"Id": name, "Code": "ReceiptHandleIsInvalid", "Message": ""} for name in failed]}
+
+    return dict(_through(call))

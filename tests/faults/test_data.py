@@ -23,8 +23,9 @@ from moto import mock_aws
 
 from blocks.settings import PipelineSettings
 from flows.composition import assemble
-from flows.drain_queue import QueueConsumer
+from flows.pipeline.closing import Outlets
 from flows.pipeline.commit import read_receipt
+from flows.pipeline.drain import Drain
 from flows.pipeline.errors import StageTookTooLong
 from flows.pipeline.job import Parts, TaskIdentity, UploadJob
 from flows.pipeline.receipt import Chain, Receipt, Status
@@ -250,7 +251,7 @@ def account(**changes: object) -> Parts:
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket="landing", VersioningConfiguration={"Status": "Enabled"})
     url = sqs.create_queue(QueueName="uploads", Attributes={"VisibilityTimeout": "30"})["QueueUrl"]
-    fields = {"receive_wait_seconds": 0, "idle_seconds": 0, "retry_delay_seconds": 0, **changes}
+    fields = {"receive_wait_seconds": 0, "retry_delay_seconds": 0, **changes}
     return assemble(
         PipelineSettings.model_validate(
             {
@@ -439,7 +440,8 @@ def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Parts, tmp_
     stuck, fine = upload_of("own/x.csv", good_orders(3)), upload_of("other/x.csv", good_orders(3))
     for upload in (stuck, fine):
         boto3.client("sqs").send_message(QueueUrl=own.queue.queue_url, MessageBody=upload.to_json())
-    assert QueueConsumer(own, TaskIdentity(fine.run_id, None, None), partial(run_upload, own)).run() == 0
+    outlets = Outlets(lambda _: frozenset(), lambda _: frozenset(), lambda _: frozenset())
+    Drain(own, TaskIdentity(), partial(run_upload, own), outlets).run()
     receipts = {upload.key: read_receipt(own.store, upload.run_id) for upload in (stuck, fine)}
     assert [receipt.status if receipt else None for receipt in receipts.values()] == ["rejected", "published"]
 

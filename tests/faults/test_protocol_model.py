@@ -32,9 +32,10 @@ from hypothesis.stateful import (
 
 from blocks.object_store import ObjectFacts, ObjectStore
 from blocks.settings import PipelineSettings
-from blocks.upload_queue import ReceivedMessage
-from flows.drain_queue import QueueConsumer
+from blocks.upload_queue import ReceivedMessage, UploadQueue
+from flows.pipeline.closing import Outlets
 from flows.pipeline.commit import read_receipt
+from flows.pipeline.drain import Drain
 from flows.pipeline.job import Fetched, Parts, TaskIdentity, UploadJob
 from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
@@ -46,7 +47,7 @@ from flows.refinery.refine import Refined
 from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
-from tests.faults.in_memory_aws import Fate, InMemoryQueue, InMemoryS3, Message, Stepper
+from tests.faults.in_memory_aws import Fate, InMemoryS3, InMemorySqs, Message, Stepper
 
 KEYS = ("incoming/orders/monday.csv", "incoming/orders/tuesday.csv")
 DATASETS = ("orders", "returns")
@@ -60,6 +61,13 @@ FATES: tuple[Fate, ...] = (
     "die after",
     "lose the answer",
     "retry after a lost answer",
+)
+
+
+OUTLETS = Outlets(
+    announce=lambda notices: frozenset(notice.run_id for notice in notices),
+    record=lambda receipts: frozenset(receipt.run_id for receipt in receipts),
+    record_failures=lambda attempts: frozenset(attempt.run_id for attempt in attempts),
 )
 
 
@@ -129,7 +137,7 @@ class Protocol(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.s3 = InMemoryS3()
-        self.queue = InMemoryQueue("https://sqs/queue")
+        self.queue = InMemorySqs()
         self.queue.watch_deletions(self.has_its_receipt)
         self.store = ObjectStore("landing", "published", client=self.s3)
         self.uploads: list[UploadMessage] = []
@@ -139,10 +147,11 @@ class Protocol(RuleBasedStateMachine):
             stack="sluice",
             landing_bucket="landing",
             published_bucket="published",
-            queue_url=self.queue.queue_url,
+            queue_url="https://sqs/queue",
             retry_delay_seconds=0,
         )
-        self.parts = Parts(limits, self.store, self.queue, partial(contracts_that, self.on_reupload))
+        queue = UploadQueue(limits.queue_url, client=self.queue)
+        self.parts = Parts(limits, self.store, queue, partial(contracts_that, self.on_reupload))
 
     # --- what can happen --------------------------------------------------------------------------------------
 
@@ -317,8 +326,8 @@ class Protocol(RuleBasedStateMachine):
 
     def start(self, message: Message, result: str) -> None:
         received = self.queue.deliver(message)
-        consumer = QueueConsumer(self.parts, TaskIdentity(None, None, None), partial(process, result, self.parts))
-        self.workers.append(ModelWorker(Stepper(lambda: consumer.handle(received)), received))
+        drain = Drain(self.parts, TaskIdentity(), partial(process, result, self.parts), OUTLETS)
+        self.workers.append(ModelWorker(Stepper(lambda: drain.work([received])), received))
 
     def start_by_hand(self, upload: UploadMessage, dataset: str, result: str) -> None:
         def work() -> None:

@@ -17,8 +17,12 @@ from typing import Any
 import pytest
 
 from deployment import PROJECT_ROOT
+from deployment.local.endpoints import Endpoints
 from deployment.local.processes import recorded
+from deployment.local.running import running_cloud
 from deployment.samples import orders
+from lambda_trigger.message import UploadMessage
+from tests.looking import looks
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(400)]
 
@@ -104,6 +108,15 @@ def status_of(state: Path, home: Path) -> dict[str, Any]:
     return document
 
 
+def settled(state: Path, home: Path) -> dict[str, Any]:
+    """Wait until no message is left and no task holds an upload: a receipt is there before that."""
+    for _ in looks(60):
+        document = status_of(state, home)
+        if not document["queue"]["being_worked_on"] and not document["in_progress"] and not document["unrecorded"]:
+            return document
+    raise AssertionError(f"not settled: {document}")
+
+
 def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) -> None:
     """One long test, because each start takes seconds: uploads are still there after a restart."""
     orders.write(tmp_path / "bad.csv", 100, "missing_column")
@@ -114,9 +127,10 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
         rejected = sluice("upload", str(tmp_path / "bad.csv"), "--dataset", "orders", state=state, home=home)
         assert rejected.returncode == 1, rejected.stdout + rejected.stderr
         assert "quantity" in rejected.stdout
-        before = status_of(state, home)
+        before = settled(state, home)
         assert [one["status"] for one in before["finished"]] == ["rejected", "published"]
         assert before["queue"] == {"waiting": 0, "being_worked_on": 0, "given_up": 0}
+        assert (before["failed"], before["unrecorded"], before["unreadable"]) == ([], 0, {})
         second = sluice("up", state=state, home=home)
         assert second.returncode == 3
         assert sluice("clean", state=state, home=home).returncode == 3
@@ -129,7 +143,33 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
         again = sluice("upload", str(_PENGUINS), state=state, home=home)
         assert again.returncode == 0, again.stdout + again.stderr
         assert len(status_of(state, home)["finished"]) == 3
+        given_up = dead_letter(running_cloud(state))
+        assert status_of(state, home)["queue"]["given_up"] == 1
+        redriven = sluice("redrive", "--run", given_up.run_id[:8], state=state, home=home)
+        assert redriven.returncode == 0, redriven.stdout + redriven.stderr
+        finished = finished_with(given_up, state, home)
+        assert finished["queue"]["given_up"] == 0
+        assert sluice("redrive", "--run", given_up.run_id, state=state, home=home).returncode == 3
     assert list(home.iterdir()) == []
+
+
+def dead_letter(cloud: Endpoints) -> UploadMessage:
+    """Upload a file under a name that the trigger ignores, and put its message into the dead-letter queue."""
+    bucket, key = cloud.outputs["LandingBucket"], "incoming/penguins/_given_up.csv"
+    put = cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=_PENGUINS.read_bytes())
+    size = _PENGUINS.stat().st_size
+    etag = put["ETag"].strip('"')
+    message = UploadMessage(bucket=bucket, key=key, version_id=put["VersionId"], etag=etag, size_bytes=size)
+    cloud.client("sqs").send_message(QueueUrl=cloud.outputs["DeadLetterQueueUrl"], MessageBody=message.to_json())
+    return message
+
+
+def finished_with(message: UploadMessage, state: Path, home: Path) -> dict[str, Any]:
+    for _ in looks(60):
+        document = status_of(state, home)
+        if message.run_id in [one["run_id"] for one in document["finished"]]:
+            return document
+    raise AssertionError(f"no receipt: {document}")
 
 
 def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: Path) -> None:

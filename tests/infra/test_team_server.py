@@ -51,7 +51,7 @@ def test_an_upload_is_reported_to_a_server_on_postgresql_with_a_password(chain: 
     tasks = chain.ask_prefect("task_runs", **of_run)
     assert {task["name"] for task in tasks} == {"fetch", "refine", "publish", "record"}
     artifacts = chain.ask_prefect("artifacts", **of_run)
-    assert {artifact["key"] for artifact in artifacts} >= {"checks-orders", "summary-orders"}
+    assert {artifact["key"] for artifact in artifacts} >= {"summary-orders"}
 
 
 def test_a_run_by_hand_works_behind_a_password(chain: Chain) -> None:

@@ -1,4 +1,5 @@
-"""What makes the unit tests fast, and `--quick`, which skips those that import Great Expectations (make quick)."""
+"""What makes the unit tests fast, and `--quick`, which skips those that import Great Expectations or take seconds each
+(make quick)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class _SkipAtImport:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --quick."""
-    parser.addoption("--quick", action="store_true", help="skip the tests that import Great Expectations")
+    parser.addoption("--quick", action="store_true", help="skip tests that import Great Expectations, and heavy ones")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,6 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--quick"):
         assert _GX not in sys.modules
         sys.meta_path.insert(0, _SkipAtImport())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests that take seconds each."""
+    if config.getoption("--quick"):
+        heavy = pytest.mark.skip(reason="takes seconds; make unit runs it")
+        for item in items:
+            if item.get_closest_marker("heavy"):
+                item.add_marker(heavy)
 
 
 @pytest.fixture(autouse=True, scope="module")

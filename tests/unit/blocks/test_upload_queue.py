@@ -1,58 +1,100 @@
-"""A message stays invisible while it is processed, and is deleted only when its upload is done."""
+"""Messages stay invisible while they are worked on, and are deleted only when their uploads are done."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from threading import Event
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from blocks.upload_queue import MessageLost, ReceivedMessage, UploadQueue
+from blocks.aws_errors import AwsRefused
+from blocks.upload_queue import MessageLost, Problems, ReceivedMessage, UploadQueue, by_reason
 
 
-def send(queue: UploadQueue, body: str = "body") -> None:
-    boto3.client("sqs").send_message(QueueUrl=queue.queue_url, MessageBody=body)
+def send(queue: UploadQueue, *bodies: str) -> None:
+    for body in bodies or ("body",):
+        boto3.client("sqs").send_message(QueueUrl=queue.queue_url, MessageBody=body)
 
 
 def receive(queue: UploadQueue) -> ReceivedMessage:
-    message = queue.receive(wait_seconds=0)
-    assert message is not None
+    (message,) = queue.receive(wait_seconds=0)
     return message
 
 
 def test_an_empty_queue_gives_nothing(queue: UploadQueue) -> None:
-    assert queue.receive(wait_seconds=0) is None
+    assert queue.receive(wait_seconds=0) == []
 
 
-def test_a_received_message_is_invisible_to_others(queue: UploadQueue) -> None:
-    send(queue)
-    assert receive(queue).body == "body"
-    assert queue.receive(wait_seconds=0) is None
+def test_up_to_ten_messages_come_at_once_and_are_invisible_to_others(queue: UploadQueue) -> None:
+    send(queue, *map(str, range(12)))
+    assert queue.count_waiting() == 12
+    assert [len(queue.receive(wait_seconds=0)) for _ in range(3)] == [10, 2, 0]
+    assert len(queue.held) == 12
+    assert queue.count_waiting() == 0
 
 
 def test_a_released_message_comes_again_and_says_how_often(queue: UploadQueue) -> None:
     send(queue)
-    queue.release(receive(queue))
+    assert queue.release([receive(queue)]) == {}
+    assert queue.held == []
     assert receive(queue).receive_count == 2
+
+
+def test_more_messages_than_fit_into_a_call_are_released_all_the_same(queue: UploadQueue) -> None:
+    send(queue, *map(str, range(12)))
+    messages = [message for _ in range(2) for message in queue.receive(wait_seconds=0)]
+    assert queue.release(messages) == {}
+    assert queue.count_waiting() == 12
 
 
 def test_an_acknowledged_message_never_comes_again(queue: UploadQueue) -> None:
     send(queue)
-    message = receive(queue)
-    queue.release(message)
-    queue.acknowledge(receive(queue))
-    assert queue.receive(wait_seconds=0) is None
+    queue.release([receive(queue)])
+    assert queue.acknowledge([receive(queue)]) == {}
+    assert queue.receive(wait_seconds=0) == queue.held == []
 
 
-def test_extending_a_message_that_is_visible_again_says_that_it_is_lost(queue: UploadQueue) -> None:
+def test_a_message_that_was_given_up_rests_in_the_dead_letter_queue(queue: UploadQueue) -> None:
+    queue.dead_letter_queue_url = boto3.client("sqs").create_queue(QueueName="dead")["QueueUrl"]
+    send(queue)
+    assert queue.give_up([receive(queue)]) == {}
+    assert queue.receive(wait_seconds=0) == queue.held == []
+    assert receive(UploadQueue(queue.dead_letter_queue_url)).body == "body"
+
+
+def test_a_message_that_cannot_be_given_up_is_returned(queue: UploadQueue) -> None:
+    queue.dead_letter_queue_url = queue.queue_url + "-that-is-not-there"
     send(queue)
     message = receive(queue)
-    queue.acknowledge(message)
-    with pytest.raises(MessageLost):
-        queue.extend(message, 30)
+    assert list(queue.give_up([message])) == [message]
+    assert receive(queue).receive_count == 2
+
+
+def test_extending_a_message_that_is_gone_says_that_it_is_lost_and_keeps_the_others(queue: UploadQueue) -> None:
+    send(queue, "a", "b")
+    gone, kept = queue.receive(wait_seconds=0)
+    queue.acknowledge([gone])
+    problems = queue.extend([gone, kept], 30)
+    assert {message: type(error) for message, error in problems.items()} == {gone: MessageLost}
+
+
+def test_a_call_that_is_refused_fails_for_each_message_and_raises_nothing(
+    queue: UploadQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(queue, "a", "b")
+    messages = queue.receive(wait_seconds=0)
+
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "DeleteMessageBatch")
+
+    monkeypatch.setattr(queue._sqs, "delete_message_batch", refuse)
+    problems = queue.acknowledge(messages)
+    assert {type(error) for error in problems.values()} == {AwsRefused}
+    assert [len(together) for together in by_reason(problems).values()] == [2]
 
 
 @pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "AWS.SimpleQueueService.MessageNotInflight"])
@@ -61,48 +103,43 @@ def test_every_way_in_which_sqs_says_that_a_message_is_not_held_means_that_it_is
 ) -> None:
     send(queue)
     message = receive(queue)
-
-    def refuse(**_: object) -> None:
-        raise ClientError({"Error": {"Code": code, "Message": ""}}, "ChangeMessageVisibility")
-
-    monkeypatch.setattr(queue._sqs, "change_message_visibility", refuse)
-    with pytest.raises(MessageLost):
-        queue.extend(message, 30)
+    answer = {"Failed": [{"Id": "0", "Code": code, "Message": ""}]}
+    monkeypatch.setattr(queue._sqs, "change_message_visibility_batch", lambda **_: answer)
+    assert isinstance(queue.extend([message], 30)[message], MessageLost)
 
 
-def test_the_heartbeat_keeps_extending_while_the_work_goes_on(
+def test_the_heartbeat_keeps_extending_what_is_held_while_the_work_goes_on(
     queue: UploadQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(queue)
-    message = receive(queue)
-    beats, twice = [], Event()
+    quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=1)
+    message = receive(quick)
+    quick.visibility_timeout_seconds = 0.03  # a beat within milliseconds
+    beats: list[list[ReceivedMessage]] = []
+    touched, twice = [], Event()
 
-    def extend(_self: UploadQueue, _message: ReceivedMessage, seconds: float) -> None:
-        beats.append(seconds)
+    def extend(_self: UploadQueue, messages: Iterable[ReceivedMessage], _seconds: float) -> Problems:
+        beats.append(list(messages))
         if len(beats) == 2:
             twice.set()
+        return {}
 
     monkeypatch.setattr(UploadQueue, "extend", extend)
-    quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=0.03)  # a beat within milliseconds
-    with quick.keep_invisible(message):
+    with quick.keep_invisible(lambda: touched.append(True)):
         assert twice.wait(timeout=10)
+    assert beats[:2] == [[message], [message]]
+    assert touched
 
 
-def test_the_heartbeat_ends_when_the_message_was_lost(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_lets_go_of_a_message_that_was_lost(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     send(queue)
-    message = receive(queue)
-    beats: list[threading.Thread] = []
-
-    def lose(_self: UploadQueue, _message: ReceivedMessage, _seconds: float) -> None:
-        beats.append(threading.current_thread())
-        raise MessageLost("gone")
-
-    monkeypatch.setattr(UploadQueue, "extend", lose)
-    quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=0.03)  # a beat within milliseconds
-    with quick.keep_invisible(message):
+    quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=1)
+    message = receive(quick)
+    quick.visibility_timeout_seconds = 0.03
+    monkeypatch.setattr(UploadQueue, "extend", lambda *_: {message: MessageLost("gone")})
+    with quick.keep_invisible():
         deadline = time.monotonic() + 10
-        while not beats and time.monotonic() < deadline:
+        while quick.held and time.monotonic() < deadline:
             time.sleep(0.01)
-        (beat,) = beats
-        beat.join(timeout=10)
-        assert not beat.is_alive()
+    assert quick.held == []
+    assert "visibility-heartbeat" not in {thread.name for thread in threading.enumerate()}

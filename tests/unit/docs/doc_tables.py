@@ -36,10 +36,9 @@ from tests.unit.docs import cost_tables
 _MARKED = re.compile(r"(?P<begin><!-- made: (?P<name>[a-z_]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 _SERVICE_ROLES = {
     "TriggerRole": "the Lambda",
-    "RunRole": "an upload's execution",
+    "DrainRole": "the drain's execution",
     "TaskRole": "the container",
     "TaskExecutionRole": "Fargate, to start the container",
-    "SweepRole": "the sweep's execution",
     "SweepTimerRole": "the sweep's schedule",
     "ReconcileRole": "a task that reconciles",
 }
@@ -255,16 +254,17 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def states() -> str:
-    """List the states of an upload's execution and of the sweep."""
+    """List the states of the drain, and of each task that its state `Launch` launches."""
+    machine = json.loads((PROJECT_ROOT / "stepfunctions" / "drain.asl.json").read_text(encoding="utf-8"))
+    launch = machine["States"]["Launch"]["ItemProcessor"]
     return "\n".join(
-        f"**{title}** ({_code(f'stepfunctions/{name}')})\n\n" + _table(("state", "type", "then"), _state_rows(name))
-        for title, name in (("One upload", "process_upload.asl.json"), ("The sweep", "sweep.asl.json"))
+        f"**{title}**\n\n" + _table(("state", "type", "then"), _state_rows(states))
+        for title, states in (("The drain", machine["States"]), ("Each task", launch["States"]))
     )
 
 
-def _state_rows(name: str) -> Iterator[tuple[str, str, str]]:
-    machine = json.loads((PROJECT_ROOT / "stepfunctions" / name).read_text(encoding="utf-8"))
-    for state, body in machine["States"].items():
+def _state_rows(states: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for state, body in states.items():
         kind = body["Type"]
         if kind == "Task":
             kind = _code(body["Resource"].removeprefix("arn:${Partition}:states:::").removeprefix("aws-sdk:"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,10 +61,16 @@ class Account:
 
     def messages(self) -> int:
         """Return how many messages the queue contains, visible or not."""
-        attributes = boto3.client("sqs").get_queue_attributes(
-            QueueUrl=self.parts.queue.queue_url, AttributeNames=["All"]
-        )["Attributes"]
-        return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
+        return _messages_in(self.parts.queue.queue_url)
+
+    def dead_letters(self) -> int:
+        """Return how many messages the dead-letter queue contains."""
+        return _messages_in(self.parts.queue.dead_letter_queue_url)
+
+
+def _messages_in(queue_url: str) -> int:
+    described = boto3.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
+    return int(described["ApproximateNumberOfMessages"]) + int(described["ApproximateNumberOfMessagesNotVisible"])
 
 
 @pytest.fixture
@@ -76,13 +83,17 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         for bucket in (LANDING, PUBLISHED):
             s3.create_bucket(Bucket=bucket)
         s3.put_bucket_versioning(Bucket=LANDING, VersioningConfiguration={"Status": "Enabled"})
-        queue_url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
+        sqs = boto3.client("sqs")
+        dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+        dead_arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 5})
+        queue_url = sqs.create_queue(QueueName="uploads", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
         settings = PipelineSettings(
             stack="sluice",
             landing_bucket=LANDING,
             published_bucket=PUBLISHED,
             queue_url=queue_url,
+            dead_letter_queue_url=dead,
             receive_wait_seconds=0,
-            idle_seconds=0,
         )
         yield Account(assemble(settings))

@@ -230,9 +230,8 @@ def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, show
     key = f"incoming/a{character}b.csv"
     reasons = (RejectionReason(code="empty", message=f"about {character}"),)
     source = Source(bucket="landing", key=key, version_id="1", etag="e", size_bytes=1)
-    found = StackStatus(
-        QueueLengths(0, 0, 0), [], 0, False, [], 0, [receipt(Status.REJECTED, source=source, reasons=reasons)]
-    )
+    receipts = [receipt(Status.REJECTED, source=source, reasons=reasons)]
+    found = StackStatus(QueueLengths(0, 0, 0), [], 0, False, [], 0, receipts, is_paused=False)
     print_uploads(console, found)
     console.print(_table([TrackedUpload(key, _MESSAGE, stage=UploadState.QUEUED)]))
     printed = output.getvalue()

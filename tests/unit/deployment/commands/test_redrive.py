@@ -16,6 +16,7 @@ from flows.pipeline.attempts import Attempt, find_attempt, read_attempt, write_a
 from flows.pipeline.errors import NoUpload, OutOfMemory, UploadCancelled
 from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
+from lambda_trigger.pause import PAUSE_KEY
 from tests.unit.deployment.commands.test_uploads import Stack, stack
 
 __all__ = ["stack"]
@@ -30,7 +31,7 @@ def dead(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     arn = boto3.client("stepfunctions").create_state_machine(
         name="drain", definition=json.dumps(_MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
     )["stateMachineArn"]
-    stack.cloud.outputs["StateMachineArn"] = arn
+    stack.cloud.outputs.update({"StateMachineArn": arn, "WindowSeconds": "60"})
     return stack
 
 
@@ -69,13 +70,20 @@ def test_every_upload_goes_back_and_is_no_longer_given_up(dead: Stack) -> None:
     uploads = [give_up(dead, f"{number}.csv", OutOfMemory("too small")) for number in range(12)]
     printed = redriven(dead)
     assert dead.uploads.queue_lengths() == (12, 0, 0)
-    assert [json.loads(one) for one in drains(dead)] == [{"source": "schedule"}]
+    assert [json.loads(one) for one in drains(dead)] == [{"source": "upload"}]
     for upload in uploads:
         attempt = read_attempt(dead.uploads.store, upload.run_id)
         assert attempt is not None
         assert not attempt.given_up
         assert f"sent   {upload.run_id[:8]}" in printed
     assert "12 sent" in printed
+
+
+def test_while_the_stack_is_paused_uploads_queue_up_and_no_drain_is_started(dead: Stack) -> None:
+    upload = give_up(dead, "a.csv", OutOfMemory("too small"))
+    dead.uploads.store.put(PAUSE_KEY, "{}")
+    assert "sluice resume" in redriven(dead)
+    assert (messages(dead), drains(dead)) == ({upload.run_id}, [])
 
 
 def test_one_run_is_redriven_by_its_id_and_the_others_stay(dead: Stack) -> None:

@@ -25,6 +25,7 @@ from flows.pipeline.held_uploads import read_held_uploads
 from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status, receipt_key
 from flows.refinery.errors import TransientError
 from lambda_trigger.message import UploadMessage
+from lambda_trigger.pause import PAUSE_KEY
 
 _AT = "2026-01-01T00:00:00.000+00:00"
 
@@ -180,6 +181,15 @@ def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
     assert upload(console, stack.cloud, file, dataset="orders", wait=True, deadline_seconds=5)
 
 
+def test_an_upload_is_recorded_once_no_task_holds_it(stack: Stack) -> None:
+    message = stack.message()
+    tracked = [TrackedUpload("a.csv", message)]
+    note = stack.hold(message, stack.message("b.csv"))
+    assert not stack.uploads.wait_until_recorded(tracked, deadline_seconds=0)
+    write_note(stack.uploads.store, note.with_uploads(note.uploads[1:]))
+    assert stack.uploads.wait_until_recorded(tracked, deadline_seconds=0)
+
+
 # --- a stack's status -------------------------------------------------------------------------------------------
 
 
@@ -230,6 +240,13 @@ def test_an_upload_recorded_already_is_not_counted_as_unrecorded(stack: Stack) -
     write_note(stack.uploads.store, note.with_uploads(recorded))
     stack.finish(message)
     assert status_of(stack.uploads, limit=5).unrecorded == 0
+
+
+def test_status_says_whether_the_stack_is_paused(stack: Stack) -> None:
+    assert stack.document()["paused"] is False
+    stack.uploads.store.put(PAUSE_KEY, "{}")
+    assert stack.document()["paused"] is True
+    assert "sluice resume" in stack.shown()
 
 
 def test_only_the_newest_notes_are_read(stack: Stack) -> None:

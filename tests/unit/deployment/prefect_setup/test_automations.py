@@ -10,7 +10,7 @@ from prefect.states import InfrastructurePending, Pending, Submitting
 from blocks.prefect_names import PrefectNames
 from deployment import PROJECT_ROOT
 from deployment.prefect_setup.automations import AutomationsInvalid, PrefectInventory, deadlines_of, declared, resolved
-from flows.observability.display import HEARTBEAT_SECONDS
+from flows.observability.heartbeats import HEARTBEAT_SECONDS
 from flows.refinery.contract.model import Contract
 
 DEPLOYMENT_ID = "00000000-0000-4000-8000-000000000000"

@@ -149,10 +149,10 @@ def test_states_have_prefects_own_names_which_its_pages_filter_by(
 def test_what_failed_stands_first_in_the_table_of_checks() -> None:
     passed = _check("expect_a(x)", success=True, rows_failing=0)
     failed = _check("expect_b(x)", success=False, rows_failing=7, observed="y" * 500)
-    first, second = checks_table(receipt_of(upload(), checks=(passed, failed)))
-    assert (first["rule"], first["failing rows"], first["of rows"]) == ("expect_b(x)", "7", "1,000")
-    assert len(first["observed"]) == 120, "a long value is cut"
-    assert second["result"] == "pass"
+    first, second = checks_table(receipt_of(upload(), checks=(passed, failed))).splitlines()[-2:]
+    assert first.startswith("| fail | `expect_b(x)` | 7 | 1,000 | `yyy")
+    assert first.count("y") < 130, "a long value is cut"
+    assert second.startswith("| pass | `expect_a(x)` |")
 
 
 def _check(rule: str, **found: Any) -> Check:

@@ -20,6 +20,8 @@ from flows.refinery.propose.proposal import propose_contract
 from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file, refine_file
 from tests.unit.flows.refinery.tables import good_of
 
+pytestmark = pytest.mark.heavy
+
 _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
 
 

@@ -111,6 +111,7 @@ def test_several_compressed_members_are_one_file(tmp_path: Path) -> None:
         assert len(whole(read_bytes(tmp_path, pack(b"a\n1\n") + pack(b"2\n")))) == 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("pack", [gzip.compress, zstd])
 def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, pack: Any) -> None:
     limits = Limits(expansion_grace_bytes=1 << 20, max_expansion_ratio=40)

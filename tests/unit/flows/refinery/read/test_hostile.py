@@ -7,6 +7,7 @@ import pytest
 from tests.cases.hostile import FILES
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_file_ends_well_with_little_memory(name: str) -> None:
     assert FILES[name].ending() in FILES[name].ends

@@ -17,6 +17,8 @@ from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import rules_of
 from tests.unit.flows.refinery.tables import a_contract
 
+pytestmark = pytest.mark.heavy
+
 
 def run(code: str, home: Path) -> str:
     """What a fresh Python with an empty home prints."""

@@ -1,0 +1,149 @@
+"""What follows the work on uploads, in this order: announce, then delete or return their messages, then record.
+
+An outcome is announced before its message is deleted. If EventBridge does not take it, the batch note stays and
+lists it as not announced.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from blocks.upload_queue import MessageLost, Problems, ReceivedMessage, by_reason
+from flows.pipeline.announce import OutcomeNotice, notice_of, notice_of_attempt
+from flows.pipeline.attempts import Attempt, remove_attempt, write_attempt
+from flows.pipeline.delivery import Delivery
+from flows.pipeline.job import Parts
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.task_notes import TaskNotes
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice.drain")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where outcomes are reported. Each returns the run ids that were taken, and never raises.
+
+    Attributes:
+        announce: notifies EventBridge (flows/pipeline/announce.py).
+        record: shows receipts in Prefect (flows/observability/recorder.py).
+        record_failures: shows uploads in Prefect that were given up.
+    """
+
+    announce: Callable[[Sequence[OutcomeNotice]], frozenset[str]]
+    record: Callable[[Sequence[Receipt]], frozenset[str]]
+    record_failures: Callable[[Sequence[Attempt]], frozenset[str]]
+
+
+class Closing:
+    """Closes the deliveries of a task.
+
+    Attributes:
+        returned: the messages that were returned to be tried again, and not received again since.
+    """
+
+    def __init__(self, parts: Parts, outlets: Outlets, notes: TaskNotes) -> None:
+        self._parts = parts
+        self._outlets = outlets
+        self._notes = notes
+        self.returned: set[str] = set()
+
+    def close(self, deliveries: Sequence[Delivery]) -> None:
+        """Announce outcomes, delete or return the messages, and record the outcomes in Prefect."""
+        self.announce_and_acknowledge(deliveries)
+        self.record(deliveries)
+
+    def announce_and_acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Do what comes before recording."""
+        for delivery in deliveries:
+            self._say_why(delivery)
+        self._announce(deliveries)
+        self._end_messages(deliveries)
+
+    def record(self, deliveries: Sequence[Delivery]) -> None:
+        """Show the outcomes in Prefect, and bring the notes up to date."""
+        waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.recorded]
+        receipts = [delivery.receipt for delivery in waiting if delivery.receipt]
+        failures = [delivery.failure for delivery in waiting if delivery.failure]
+        taken = self._outlets.record(receipts) if receipts else frozenset()
+        taken |= self._outlets.record_failures(failures) if failures else frozenset()
+        for delivery in waiting:
+            delivery.recorded = delivery.run_id in taken
+        for delivery in deliveries:
+            delivery.is_closed = True
+        self._notes.settle()
+
+    def _say_why(self, delivery: Delivery) -> None:
+        """Write why an upload has no receipt; remove what was written about an earlier delivery of one that has."""
+        try:
+            if delivery.failure:
+                write_attempt(self._parts.store, delivery.failure)
+            elif delivery.came_again:
+                remove_attempt(self._parts.store, delivery.run_id)
+        except SluiceError as error:
+            fields = {"run_id": delivery.run_id, "error": f"{type(error).__name__}: {error}"}
+            LOG.warning("attempt not written", extra={"fields": fields})
+
+    def _announce(self, deliveries: Sequence[Delivery]) -> None:
+        waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.announced]
+        if not waiting:
+            return
+        taken = self._outlets.announce([_notice(delivery, self._parts) for delivery in waiting])
+        for delivery in waiting:
+            delivery.announced = delivery.run_id in taken
+
+    def _end_messages(self, deliveries: Sequence[Delivery]) -> None:
+        queue, done, hopeless = self._parts.queue, [], []
+        later: dict[int, list[ReceivedMessage]] = defaultdict(list)
+        for delivery in deliveries:
+            message, failure = delivery.message, delivery.failure
+            self.returned.discard(message.message_id)
+            if delivery.has_outcome and not delivery.announced and not self._notes.is_kept(delivery):
+                later[self._parts.settings.retry_delay_seconds].append(message)  # else nobody would announce it
+            elif failure is None:
+                done.append(message)
+            elif not failure.given_up:
+                later[self._delay_of(message)].append(message)
+            elif self._is_last(message):
+                queue.release([message])  # SQS moves it to the dead-letter queue when a task receives next
+            else:
+                hopeless.append(message)
+        report("message not deleted", queue.acknowledge(done))
+        self.give_up(hopeless)
+        for delay, messages in later.items():
+            self.give_back(messages, after_seconds=delay)
+
+    def give_up(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Move messages to the dead-letter queue."""
+        problems = self._parts.queue.give_up(messages)
+        self.returned |= {message.message_id for message in problems}
+        report("message not moved to the dead-letter queue", problems)
+
+    def give_back(self, messages: Sequence[ReceivedMessage], *, after_seconds: int = 0) -> None:
+        """Return messages, to be tried again."""
+        self.returned |= {message.message_id for message in messages}
+        report("message not returned", self._parts.queue.release(messages, after_seconds=after_seconds))
+
+    def _delay_of(self, message: ReceivedMessage) -> int:
+        return self._parts.settings.retry_delay_seconds * message.receive_count
+
+    def _is_last(self, message: ReceivedMessage) -> bool:
+        return message.receive_count >= self._parts.settings.max_receive_count
+
+
+def report(event: str, problems: Problems) -> None:
+    """Log the messages for which a call failed. They become visible by themselves when their timeout ends."""
+    for reason, messages in by_reason(problems).items():
+        level = logging.INFO if isinstance(problems[messages[0]], MessageLost) else logging.WARNING
+        ids = [message.message_id for message in messages]
+        LOG.log(level, event, extra={"fields": {"messages": ids, "error": reason}})
+
+
+def _notice(delivery: Delivery, parts: Parts) -> OutcomeNotice:
+    if delivery.receipt:
+        return notice_of(delivery.receipt, parts.settings)
+    assert delivery.failure  # noqa: S101 (it has an outcome)
+    return notice_of_attempt(delivery.failure, parts.settings)

@@ -1,0 +1,184 @@
+"""One delivery of an upload's message to this task, and what came of it: a receipt or a failed attempt."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from blocks.upload_queue import ReceivedMessage
+from flows.pipeline.attempts import Attempt
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.errors import NoUpload, StageBroke, UploadCancelled
+from flows.pipeline.job import Parts, TaskIdentity, UploadJob
+from flows.pipeline.json_log import log_context, place_of
+from flows.pipeline.protocol import ReceiptConflict, is_done
+from flows.pipeline.receipt import Chain, Receipt
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.errors import SluiceError, TransientError
+from lambda_trigger.message import UploadMessage, folder_of
+
+LOG = logging.getLogger("sluice.drain")
+
+Process = Callable[[UploadJob], Receipt]
+"""Processes one upload and returns its receipt."""
+
+_GIVEN_UP_AT_ONCE = (UploadCancelled,)
+
+
+@dataclass(eq=False)
+class Delivery:
+    """One delivery.
+
+    Attributes:
+        receipt: the upload's receipt, once there is one.
+        failure: why it was not done.
+        announced, recorded: whether that much has been done about the outcome.
+        is_closed: whether the message was deleted or returned.
+        memory_kills: how many tasks were killed for lack of memory while they refined the upload.
+    """
+
+    message: ReceivedMessage
+    upload: UploadMessage
+    receipt: Receipt | None = None
+    failure: Attempt | None = None
+    announced: bool = False
+    recorded: bool = False
+    is_closed: bool = False
+    memory_kills: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """Return the upload's run."""
+        return self.upload.run_id
+
+    @property
+    def came_again(self) -> bool:
+        """Return whether the message had been delivered before: to a task that gave it back, or died."""
+        return self.message.receive_count > 1
+
+    @property
+    def has_outcome(self) -> bool:
+        """Return whether the upload has an outcome: a receipt, or it was given up."""
+        return self.receipt is not None or (self.failure is not None and self.failure.given_up)
+
+    @property
+    def is_settled(self) -> bool:
+        """Return whether nothing is left to do about it; what is tried again is somebody else's."""
+        return not self.has_outcome or (self.announced and self.recorded)
+
+    def end(self, receipt: Receipt) -> None:
+        """Take a receipt as the outcome.
+
+        The task that wrote it announces and records it, and holds its message until then. So a receipt that was there
+        at the first delivery of this message is that of a duplicate, and nothing is left to do.
+        """
+        chain = receipt.chain
+        is_ours = (chain.message_id, chain.receive_count) == (self.message.message_id, self.message.receive_count)
+        self.receipt = receipt
+        self.announced = not is_ours and not self.came_again
+        self.recorded = self.announced or (is_ours and not self.came_again and receipt.observed)
+
+
+def delivery_of(message: ReceivedMessage, parts: Parts) -> Delivery:
+    """Return the delivery of a message.
+
+    Raises:
+        MessageUnreadable: it is not an upload's message.
+        NoUpload: it names an object that is no upload.
+    """
+    upload, settings = UploadMessage.from_json(message.body), parts.settings
+    if not settings.is_upload(upload.bucket, upload.key):
+        raise NoUpload(f"s3://{upload.bucket}/{upload.key} is not below {settings.uploads_uri}")
+    return Delivery(message, upload)
+
+
+def process_delivery(delivery: Delivery, process: Process, parts: Parts, task: TaskIdentity) -> None:
+    """Process the upload of one delivery, and set its receipt or its failure. Raise only what stops the process."""
+    started = time.monotonic()
+    with log_context(run_id=delivery.run_id):
+        _log(logging.INFO, "received", delivery, key=delivery.upload.key, attempt=delivery.upload.attempt)
+        try:
+            delivery.end(process(_job(delivery, task)))
+        except ReceiptConflict as error:
+            _end_by_other(delivery, error, parts, task)
+        except SluiceError as error:
+            fail(delivery, error, parts, task)
+        except Exception as error:  # noqa: BLE001 (one upload's unexpected error must not end the task of the others)
+            broke = StageBroke(f"{type(error).__name__} at {place_of(error.__traceback__)}")
+            fail(delivery, broke, parts, task)
+        if delivery.receipt:
+            _log(
+                logging.INFO,
+                "done",
+                delivery,
+                dataset=delivery.receipt.contract.dataset,
+                status=str(delivery.receipt.status),
+                rows=delivery.receipt.rows.model_dump(),
+                seconds=round(time.monotonic() - started, 3),
+            )
+
+
+def fail(
+    delivery: Delivery, error: SluiceError, parts: Parts, task: TaskIdentity, *, give_up: bool | None = None
+) -> None:
+    """Set the failure of a delivery.
+
+    Args:
+        give_up: whether the upload is not tried again; None: as error and deliveries decide.
+    """
+    last = delivery.message.receive_count >= parts.settings.max_receive_count
+    delivery.failure = Attempt.of(
+        delivery.upload,
+        error,
+        dataset=dataset_of(delivery.upload, parts),
+        receive_count=delivery.message.receive_count,
+        task_arn=task.task_arn,
+        given_up=last or isinstance(error, _GIVEN_UP_AT_ONCE) if give_up is None else give_up,
+        memory_kills=delivery.memory_kills,
+    )
+    _log(
+        logging.WARNING if isinstance(error, TransientError) else logging.ERROR,
+        "given up" if delivery.failure.given_up else "not done, returning the message",
+        delivery,
+        error=f"{type(error).__name__}: {error}",
+    )
+
+
+def dataset_of(upload: UploadMessage, parts: Parts) -> str:
+    """Return the dataset of an upload; while the contracts have a fault, that of its folder."""
+    with suppress(ContractInvalid):
+        return parts.contracts.for_key(upload.key).dataset
+    return folder_of(upload.key, parts.settings.incoming_prefix) or "default"
+
+
+def _end_by_other(delivery: Delivery, conflict: ReceiptConflict, parts: Parts, task: TaskIdentity) -> None:
+    """End a delivery after another worker committed another result: its receipt counts."""
+    _log(logging.ERROR, "receipt conflict", delivery, error=str(conflict))
+    try:
+        receipt = read_receipt(parts.store, delivery.run_id)
+    except SluiceError as error:
+        fail(delivery, error, parts, task)
+        return
+    if receipt is not None and is_done(receipt, delivery.upload.attempt):
+        delivery.end(receipt)
+    else:
+        fail(delivery, conflict, parts, task)
+
+
+def _job(delivery: Delivery, task: TaskIdentity) -> UploadJob:
+    chain = Chain(
+        message_id=delivery.message.message_id,
+        receive_count=delivery.message.receive_count,
+        execution_arn=task.execution_arn,
+        task_arn=task.task_arn,
+    )
+    return UploadJob(delivery.upload, chain, log=task.log)
+
+
+def _log(level: int, event: str, delivery: Delivery, **fields: Any) -> None:
+    about = {"message_id": delivery.message.message_id, "receive_count": delivery.message.receive_count}
+    LOG.log(level, event, extra={"fields": {**about, **fields}})

@@ -1,0 +1,158 @@
+"""This task's batch notes: written before the work on a batch begins, and removed when nothing of it is left to do.
+
+A note names the upload that is being refined, so that the task that finds the note of one that ran out of memory
+knows which upload to blame. Most uploads take no time: the note names only those that take longer than
+NAMED_AFTER_SECONDS or were delivered before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Lock, Timer
+
+from blocks.object_store import ObjectStore
+from flows.pipeline.batch_notes import BatchNote, NotedUpload, remove_note, write_note
+from flows.pipeline.delivery import Delivery
+from flows.pipeline.job import TaskIdentity
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice.drain")
+NAMED_AFTER_SECONDS = 0.3
+
+
+class _Batch:
+    """One note, and the deliveries that it lists."""
+
+    def __init__(self, note: BatchNote, deliveries: Sequence[Delivery]) -> None:
+        self.note = note
+        self.deliveries = list(deliveries)
+        self.is_written = False
+
+    def holds(self, delivery: Delivery) -> bool:
+        return delivery in self.deliveries
+
+
+class TaskNotes:
+    """The batch notes of one task. A note that cannot be written holds nothing back: it only helps others."""
+
+    def __init__(self, store: ObjectStore, task: TaskIdentity) -> None:
+        self._store = store
+        self._task = task
+        self._count = 0
+        self._batches: list[_Batch] = []
+        self._lock = Lock()
+        self.left: list[str] = []
+
+    def open(self, deliveries: Sequence[Delivery]) -> None:
+        """Write the note of a batch."""
+        with self._lock:
+            self._count += 1
+            log, only = self._task.log, deliveries[0].run_id if len(deliveries) == 1 else None
+            note = BatchNote(
+                task=self._task.name,
+                number=self._count,
+                task_arn=self._task.task_arn,
+                execution_arn=self._task.execution_arn,
+                log_group=log.group if log else None,
+                log_stream=log.stream if log else None,
+                refining=only,
+                uploads=tuple(map(_noted, deliveries)),
+                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            )
+            batch = _Batch(note, deliveries)
+            self._batches.append(batch)
+            self._write(batch)
+
+    @contextmanager
+    def refining(self, delivery: Delivery) -> Iterator[None]:
+        """Name the upload in the note while the block runs, unless that is done in no time."""
+        batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
+        if batch is None or batch.note.refining == delivery.run_id:
+            yield
+            return
+        if delivery.came_again or batch.note.refining:  # one that may be named wrongly, or was perhaps not named before
+            self._name(batch, delivery)
+            yield
+            return
+        timer = Timer(NAMED_AFTER_SECONDS, self._name, (batch, delivery))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def settle(self) -> None:
+        """Remove the notes of which nothing is left to do; leave those whose messages are gone but not their work.
+
+        `left` names the notes that were left.
+        """
+        with self._lock:
+            for batch in list(self._batches):
+                if not all(delivery.is_closed for delivery in batch.deliveries):
+                    continue
+                self._batches.remove(batch)
+                open_ = [delivery for delivery in batch.deliveries if not delivery.is_settled]
+                if open_:
+                    batch.note = batch.note.with_uploads(map(_noted, open_))
+                    self._write(batch)
+                    self.left.append(batch.note.key)
+                else:
+                    self._try(remove_note, batch.note)
+
+    def abandon(self, deliveries: Collection[Delivery] | None = None) -> None:
+        """Take out deliveries whose messages were returned before they were tried; None: all that have no outcome."""
+        with self._lock:
+            for batch in self._batches:
+                gone = [
+                    each
+                    for each in batch.deliveries
+                    if (not each.has_outcome if deliveries is None else each in deliveries)
+                ]
+                batch.deliveries = [each for each in batch.deliveries if each not in gone]
+                for delivery in batch.deliveries:
+                    delivery.is_closed |= deliveries is None
+        self.settle()
+
+    def touch(self) -> None:
+        """Write the notes again as they are: an old note is taken for that of a dead task."""
+        with self._lock:
+            for batch in self._batches:
+                self._write(batch)
+
+    def is_kept(self, delivery: Delivery) -> bool:
+        """Return whether a stored note lists the delivery; if none does yet, try to write it."""
+        with self._lock:
+            batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
+            return batch is not None and (batch.is_written or self._write(batch))
+
+    def _name(self, batch: _Batch, delivery: Delivery) -> None:
+        with self._lock:
+            if batch in self._batches and batch.holds(delivery):
+                batch.note = batch.note.model_copy(update={"refining": delivery.run_id})
+                self._write(batch)
+
+    def _write(self, batch: _Batch) -> bool:
+        batch.is_written = self._try(write_note, batch.note) or batch.is_written
+        return batch.is_written
+
+    def _try(self, do: Callable[[ObjectStore, BatchNote], None], note: BatchNote) -> bool:
+        try:
+            do(self._store, note)
+        except SluiceError as error:
+            LOG.warning("batch note not written", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+            return False
+        return True
+
+
+def _noted(delivery: Delivery) -> NotedUpload:
+    return NotedUpload(
+        upload=delivery.upload,
+        message_id=delivery.message.message_id,
+        receive_count=delivery.message.receive_count,
+        announced=delivery.announced,
+        recorded=delivery.recorded,
+    )

@@ -1,0 +1,342 @@
+"""A task processes every message, and announces every outcome before it deletes the message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import boto3
+import pytest
+
+from flows.composition import assemble
+from flows.pipeline.announce import OutcomeNotice, OutcomeStatus
+from flows.pipeline.attempts import Attempt, read_attempt
+from flows.pipeline.closing import Outlets
+from flows.pipeline.commit import index_entry
+from flows.pipeline.drain import Drain
+from flows.pipeline.errors import UploadCancelled
+from flows.pipeline.job import TaskIdentity, UploadJob
+from flows.pipeline.leaving import Poll, may_leave
+from flows.pipeline.protocol import IndexUnreadable, ReceiptConflict
+from flows.pipeline.receipt import Receipt, Status
+from flows.pipeline.run import run_upload
+from flows.pipeline.stopping import Stopped
+from flows.refinery.errors import TransientError
+from tests.chain.files import good_orders
+from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
+
+KEY = "incoming/orders/monday.csv"
+TASK = TaskIdentity(execution_arn="arn:execution", task_arn="arn:aws:ecs:r:1:task/sluice/4711")
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass
+class World:
+    """EventBridge and Prefect, which take what is reported, and look at S3 at that moment."""
+
+    account: Account
+    is_away: bool = False
+    announced: list[OutcomeNotice] = field(default_factory=list)
+    recorded: list[Receipt] = field(default_factory=list)
+    failures: list[Attempt] = field(default_factory=list)
+    seen: list[tuple[int, int]] = field(default_factory=list)  # messages and notes at each announcement
+
+    def announce(self, notices: Sequence[OutcomeNotice]) -> frozenset[str]:
+        self.seen.append((self.account.messages(), len(self.account.keys("batches/"))))
+        return NOTHING if self.is_away else self._take(self.announced, notices)
+
+    def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
+        return NOTHING if self.is_away else self._take(self.recorded, receipts)
+
+    def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
+        return NOTHING if self.is_away else self._take(self.failures, attempts)
+
+    @property
+    def outlets(self) -> Outlets:
+        return Outlets(self.announce, self.record, self.record_failures)
+
+    @staticmethod
+    def _take(taken: list, reported: Sequence) -> frozenset[str]:  # type: ignore[type-arg]
+        taken.extend(reported)
+        return frozenset(one.run_id for one in reported)
+
+
+class Failing:
+    """Raises errors for the first uploads, and processes the others."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self._errors = list(errors)
+
+    def __call__(self, account: Account, job: UploadJob) -> Receipt:
+        if self._errors:
+            raise self._errors.pop(0)
+        return run_upload(account.parts, job)
+
+
+Process = Callable[[Account, UploadJob], Receipt]
+
+
+def plainly(account: Account, job: UploadJob) -> Receipt:
+    """Process an upload without Prefect."""
+    return run_upload(account.parts, job)
+
+
+@pytest.fixture
+def world(account: Account) -> World:
+    return World(account)
+
+
+def drain(world: World, process: Process = plainly, **task: object) -> bool:
+    identity = replace(TASK, **task)  # type: ignore[arg-type]
+    parts = world.account.parts
+    return Drain(parts, identity, lambda job: process(world.account, job), world.outlets).run()
+
+
+def with_settings(account: Account, **changes: object) -> Account:
+    return Account(assemble(account.parts.settings.model_copy(update=changes)))
+
+
+# --- the outcome ------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_announced_recorded_and_its_message_deleted(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(world)
+    receipt = account.receipt(upload)
+    assert receipt is not None
+    assert (receipt.chain.execution_arn, receipt.chain.task_arn) == (TASK.execution_arn, TASK.task_arn)
+    assert [(notice.status, notice.run_id) for notice in world.announced] == [(OutcomeStatus.PUBLISHED, upload.run_id)]
+    assert [receipt.run_id for receipt in world.recorded] == [upload.run_id]
+    assert world.seen == [(1, 1)], "announced before the message is deleted, while the note is there"
+    assert account.messages() == len(account.keys("batches/")) == len(account.keys("attempts/")) == 0
+
+
+def test_what_prefect_showed_live_is_not_recorded_again(account: Account, world: World) -> None:
+    def live(account: Account, job: UploadJob) -> Receipt:
+        return run_upload(account.parts, replace(job, chain=job.chain.model_copy(update={"flow_run_id": "run"})))
+
+    account.send(account.upload(KEY, good_orders(2)).to_json())
+    assert drain(world, live)
+    assert len(world.announced) == 1
+    assert world.recorded == []
+
+
+def test_a_rejected_file_is_an_outcome_too(account: Account, world: World) -> None:
+    upload = account.upload(KEY, b"")
+    account.send(upload.to_json())
+    assert drain(world)
+    receipt = account.receipt(upload)
+    assert receipt is not None
+    assert receipt.status is Status.REJECTED
+    assert [notice.status for notice in world.announced] == [OutcomeStatus.REJECTED]
+
+
+def test_an_empty_queue_is_nothing_to_do(world: World) -> None:
+    assert drain(world)
+
+
+def test_all_messages_of_a_batch_are_processed(account: Account, world: World) -> None:
+    uploads = [account.upload(f"incoming/orders/{name}.csv", good_orders(1)) for name in "abc"]
+    for upload in uploads:
+        account.send(upload.to_json())
+    assert drain(world)
+    assert all(account.receipt(upload) for upload in uploads)
+    assert account.messages() == 0
+
+
+def test_a_message_delivered_twice_publishes_and_announces_once(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    for _ in range(3):
+        account.send(upload.to_json())
+    assert drain(world)
+    assert account.messages() == 0
+    assert len(account.keys("data/")) == len(world.announced) == len(world.recorded) == 1
+
+
+def test_what_came_again_is_announced_and_recorded_again_as_its_task_may_have_died_before(
+    account: Account, world: World
+) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    account.parts.queue.release(account.parts.queue.receive(wait_seconds=0))
+    account.process(upload)
+    assert drain(world)
+    assert len(world.announced) == len(world.recorded) == 1
+
+
+def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    for message in (upload, replace(upload, attempt=1)):
+        account.send(message.to_json())
+        assert drain(world)
+    receipt = account.receipt(upload)
+    assert receipt is not None
+    assert receipt.attempt == 1
+    assert len(world.announced) == 2
+
+
+def test_a_conflict_is_over_since_a_receipt_stands(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    account.process(upload)
+    assert drain(world, Failing(ReceiptConflict("another result")))
+    assert account.messages() == 0
+
+
+def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    drain(world)
+    receipt = account.receipt(upload)
+    assert receipt
+    (entry,) = account.keys("index/")
+    boto3.client("s3").put_object(Bucket=PUBLISHED, Key=entry, Body=b'{"schema": "4711"}')
+    with pytest.raises(IndexUnreadable) as error:
+        index_entry(account.parts.store, receipt)
+    assert "4711" not in str(error.value)
+
+
+# --- what is tried again ----------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_may_pass_is_written_down_and_its_message_kept(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert not drain(world, Failing(TransientError("S3 is busy")))
+    assert account.messages() == 1
+    assert account.receipt(upload) is None
+    attempt = read_attempt(account.parts.store, upload.run_id)
+    assert attempt is not None
+    assert (attempt.error, attempt.transient, attempt.given_up) == ("TransientError", True, False)
+    assert (attempt.dataset, attempt.task_arn) == ("orders", TASK.task_arn)
+    assert not world.announced
+    assert not account.keys("batches/")
+
+
+def test_an_outcome_supersedes_the_attempts_before_it(account: Account, world: World) -> None:
+    account = world.account = with_settings(account, retry_delay_seconds=0)
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(world, Failing(TransientError("S3 is busy"))), "the same task received it again"
+    assert account.receipt(upload)
+    assert account.keys("attempts/") == []
+
+
+def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_others(
+    account: Account, world: World
+) -> None:
+    uploads = [account.upload(f"incoming/orders/{name}.csv", good_orders(1)) for name in "ab"]
+    for upload in uploads:
+        account.send(upload.to_json())
+    assert not drain(world, Failing(ValueError("4711 of the data")))
+    assert sum(account.receipt(upload) is not None for upload in uploads) == account.messages() == 1
+    (key,) = account.keys("attempts/")
+    attempt = read_attempt(account.parts.store, key.removeprefix("attempts/").removesuffix(".json"))
+    assert attempt is not None
+    assert "ValueError at test_drain.py" in attempt.message
+    assert "4711" not in attempt.message
+
+
+def test_at_the_last_delivery_an_upload_is_given_up_and_announced_as_failed(account: Account, world: World) -> None:
+    account = world.account = with_settings(account, retry_delay_seconds=0)
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(world, Failing(*[TransientError("S3 is busy")] * 5)), "nothing is left to be tried"
+    assert (account.messages(), account.dead_letters()) == (0, 1)
+    attempt = read_attempt(account.parts.store, upload.run_id)
+    assert attempt is not None
+    assert (attempt.receive_count, attempt.given_up) == (5, True)
+    assert [(notice.status, notice.error and notice.error.code) for notice in world.announced] == [
+        (OutcomeStatus.FAILED, attempt.code)
+    ]
+    assert [failure.run_id for failure in world.failures] == [upload.run_id]
+    assert account.keys("batches/") == []
+
+
+def test_a_cancelled_upload_is_given_up_at_once(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(world, Failing(UploadCancelled("cancelled in Prefect")))
+    assert (account.messages(), account.dead_letters()) == (0, 1)
+    attempt = read_attempt(account.parts.store, upload.run_id)
+    assert attempt is not None
+    assert (attempt.code, attempt.given_up) == ("upload_cancelled", True)
+    assert [notice.status for notice in world.announced] == [OutcomeStatus.FAILED]
+
+
+# --- what cannot be reported ----------------------------------------------------------------------------------------
+
+
+def test_an_outcome_that_nobody_takes_stays_in_the_note_and_its_message_goes(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    world.is_away = True
+    assert drain(world)
+    assert account.messages() == 0
+    assert len(account.keys("batches/")) == 1
+
+
+# --- messages that are no uploads -------------------------------------------------------------------------------
+
+
+def test_an_unreadable_message_rests_in_the_dead_letter_queue(account: Account, world: World) -> None:
+    account.send("not json")
+    assert drain(world)
+    assert (account.messages(), account.dead_letters()) == (0, 1)
+    assert account.keys("batches/") == []
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key"),
+    [(PUBLISHED, "incoming/orders/x.csv"), ("another", "incoming/x.csv"), (LANDING, "receipts/x.json")],
+)
+def test_a_message_about_an_object_that_is_no_upload_is_refused_and_kept(
+    account: Account, world: World, bucket: str, key: str
+) -> None:
+    boto3.client("s3").put_object(Bucket=PUBLISHED, Key="incoming/orders/x.csv", Body=good_orders(2))
+    upload = replace(account.upload("receipts/x.json", good_orders(2)), bucket=bucket, key=key, version_id=None)
+    account.send(upload.to_json())
+    assert drain(world)
+    assert (account.messages(), account.dead_letters()) == (0, 1)
+    assert account.keys("receipts/") == account.keys("data/") == []
+
+
+# --- leaving ----------------------------------------------------------------------------------------------------
+
+
+def test_being_stopped_returns_all_messages_at_once_and_removes_the_note(account: Account, world: World) -> None:
+    for name in "abc":
+        account.send(account.upload(f"incoming/orders/{name}.csv", good_orders(2)).to_json())
+    with pytest.raises(Stopped):
+        drain(world, Failing(Stopped()))
+    again = account.parts.queue.receive(wait_seconds=0)
+    assert [message.receive_count for message in again] == [2, 2, 2]
+    assert account.keys("batches/") == account.keys("attempts/") == account.keys("data/") == []
+
+
+def test_a_task_whose_time_is_over_returns_what_it_has_not_begun(account: Account, world: World) -> None:
+    account = world.account = with_settings(account, max_task_seconds=1)
+    for name in "ab":
+        account.send(account.upload(f"incoming/orders/{name}.csv", good_orders(2)).to_json())
+
+    def slow(account: Account, job: UploadJob) -> Receipt:
+        time.sleep(1)
+        return run_upload(account.parts, job)
+
+    assert not drain(world, slow)
+    assert len(account.keys("receipts/")) == account.messages() == 1
+    assert account.keys("batches/") == account.keys("attempts/") == []
+
+
+def test_a_task_leaves_only_after_an_empty_poll_that_began_when_nobody_relied_on_it() -> None:
+    assert may_leave(Poll(began=100.0, messages=0), stay_until=100)
+    assert not may_leave(Poll(began=99.9, messages=0), stay_until=100)
+    assert not may_leave(Poll(began=101.0, messages=1), stay_until=100)
+
+
+def test_a_task_stays_as_long_as_its_drain_relies_on_it(world: World) -> None:
+    began = time.time()
+    assert drain(world, stay_until=began + 1)
+    assert time.time() >= began + 1
