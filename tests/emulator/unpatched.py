@@ -244,6 +244,15 @@ def condition_keys() -> bool:
     return (boundary, write) == ({}, {})
 
 
+def batch_calls() -> bool:
+    """A call about several messages needs a permission that AWS does not know."""
+    from ministack.core import iam_actions
+
+    headers = {"x-amz-target": "AmazonSQS.DeleteMessageBatch"}
+    action = iam_actions.extract_iam_action("sqs", "POST", "/", headers, b"{}", {})
+    return str(action) == "sqs:DeleteMessageBatch"
+
+
 def task_arns() -> bool:
     """What a role may ask about a task is decided by the task's cluster."""
     from ministack.core import iam_actions
@@ -298,6 +307,7 @@ STILL_NEEDED: dict[str, Callable[[], bool]] = {
         schedules,
         start_execution,
         task_arns,
+        batch_calls,
         run_task_sync,
         state_machine_role,
         template_boundaries,

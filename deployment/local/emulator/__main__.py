@@ -36,6 +36,7 @@ PATCHES = (
     "version_ranges",
     "condition_keys",
     "task_arns",
+    "batch_calls",
     "durability",
 )
 # How long tasks may take to end before the cloud that they call stops.

@@ -1,0 +1,23 @@
+"""Judges a call about several messages by the permission for one; MiniStack wants one of the batch's own name.
+
+docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ministack.core import iam_actions
+
+_BATCHES = ("sqs:ChangeMessageVisibilityBatch", "sqs:DeleteMessageBatch", "sqs:SendMessageBatch")
+
+
+def install() -> None:
+    """Replace the action that IAM gets."""
+    by_name = iam_actions.extract_iam_action
+
+    def by_message(*request: Any, **more: Any) -> Any:
+        action = by_name(*request, **more)
+        return action.removesuffix("Batch") if action in _BATCHES else action
+
+    iam_actions.extract_iam_action = by_message
