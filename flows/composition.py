@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import runtime
 
+from blocks.drains import Drains
 from blocks.object_store import ObjectStore
 from blocks.settings import PipelineSettings, SettingsMissing
 from blocks.upload_queue import UploadQueue
@@ -33,6 +34,16 @@ def assemble(settings: PipelineSettings) -> Parts:
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
         ),
         read_contracts=partial(Contracts.load, settings.contracts_root),
+    )
+
+
+def drains_of(settings: PipelineSettings) -> Drains:
+    """Build the executions that drain the queue."""
+    return Drains(
+        state_machine_arn=settings.state_machine_arn,
+        queue_url=settings.queue_url,
+        published_bucket=settings.published_bucket,
+        window_seconds=settings.window_seconds,
     )
 
 

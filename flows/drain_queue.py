@@ -26,12 +26,13 @@ from prefect.settings import (
 )
 
 from blocks.settings import SettingsMissing
-from flows.composition import parts_of_environment, task_identity
+from flows.composition import drains_of, parts_of_environment, task_identity
+from flows.observability.crashes import end_of_task
 from flows.observability.flow_run import FlowRunner
 from flows.observability.recorder import Recorder
 from flows.pipeline.announce import Announcer
 from flows.pipeline.closing import Outlets
-from flows.pipeline.drain import Drain
+from flows.pipeline.drain import Drain, Live
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.json_log import log_json_lines
 from flows.pipeline.receipt import Receipt
@@ -76,8 +77,14 @@ def drain_of(parts: Parts) -> Drain:
         except TerminationSignal:  # what Prefect makes of SIGTERM while a flow runs
             raise Stopped from None
 
-    outlets = Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures)
-    return Drain(parts, task_identity(), process, outlets)
+    return Drain(
+        parts,
+        task_identity(),
+        Live(process, runner.is_available),
+        Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures),
+        ask_for_tasks=drains_of(parts.settings).start_backlog,
+        end_of_task=end_of_task,
+    )
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:

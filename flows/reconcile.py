@@ -25,7 +25,7 @@ from pydantic import Field
 
 from blocks.drains import Drains
 from blocks.queue_age import oldest_message_since
-from flows.composition import parts_of_environment
+from flows.composition import drains_of, parts_of_environment
 from flows.pipeline.attempts import Attempt, AttemptUnreadable, FoundAttempt, find_attempt, reopen_attempt
 from flows.pipeline.commit import find_orphaned
 from flows.pipeline.errors import EventLost
@@ -131,12 +131,7 @@ def _drains_of(parts: Parts) -> Drains:
             "SLUICE_STATE_MACHINE_ARN is not set, in the environment or in the block: set it to the stack's output "
             "StateMachineArn"
         )
-    return Drains(
-        state_machine_arn=settings.state_machine_arn,
-        queue_url=settings.queue_url,
-        published_bucket=settings.published_bucket,
-        window_seconds=settings.window_seconds,
-    )
+    return drains_of(settings)
 
 
 def _delete_orphaned(parts: Parts, window: Window, *, dry_run: bool) -> int:

@@ -20,8 +20,10 @@ from prefect.client.schemas.sorting import LogSort
 from blocks.aws import client_of
 from flows.observability.run_identity import TASK_LABEL
 from flows.observability.run_summary import escape_markdown
+from flows.pipeline.dead_tasks import TaskEnd
 from flows.pipeline.job import TaskLog
 
+OUT_OF_MEMORY, PERHAPS_OUT_OF_MEMORY = "out of memory", "killed, out of memory perhaps"
 _LINES = 12
 _LINE_CHARACTERS = 300
 EXPLAINED = "Explained: "
@@ -104,14 +106,29 @@ def cause_of(task: dict[str, Any]) -> str:
     )
     codes = [container["exitCode"] for container in _containers(task) if container.get("exitCode") is not None]
     if "OutOfMemory" in reason:
-        return "out of memory"
+        return OUT_OF_MEMORY
     if task.get("stopCode") in ("SpotInterruption", "TerminationNotice") or "Spot" in reason:
         return "Spot took the task back"
     if task.get("stopCode") in ("UserInitiated", "ServiceSchedulerInitiated"):
         return "the task was stopped"
     if 137 in codes:
-        return "killed, out of memory perhaps"
+        return PERHAPS_OUT_OF_MEMORY
     return f"exit code {codes[0]}" if codes and codes[0] else ""
+
+
+def end_of_task(arn: str) -> TaskEnd | None:
+    """Return how a task ended, as ECS reports it; None when ECS does not know it or does not answer."""
+    task = _task(arn)
+    if not task:
+        return None
+    cause = cause_of(task)
+    memory = str(task.get("memory") or "")
+    return TaskEnd(
+        is_over=task.get("lastStatus") == "STOPPED",
+        cause=cause,
+        lacked_memory=cause in (OUT_OF_MEMORY, PERHAPS_OUT_OF_MEMORY),
+        memory_mib=int(memory) if memory.isdigit() else None,
+    )
 
 
 def _task(arn: str) -> dict[str, Any]:

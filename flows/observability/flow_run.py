@@ -154,6 +154,9 @@ class FlowRunner:
         claimed: State[Any] | None = None
         with self._prefect() as client:
             claimed = _set_state(client, flow_run, claim)
+            if claimed is None and flow_run.state is not None and flow_run.state.is_cancelled():
+                # Prefect keeps a cancelled run as it is. Nobody runs it, and its message was sent again on purpose.
+                claimed = _set_state(client, flow_run, claim, force=True)
             if claimed is None and receive_count > 1:
                 # The message was delivered again, so the worker that had the run gave up or died, and only the display
                 # still shows the run as Running. A killed process cannot report that.
@@ -242,7 +245,9 @@ def _not_suspendable(flow_run: FlowRun) -> FlowRun:
     return flow_run.model_copy(update={"deployment_id": None})
 
 
-def _set_state(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> State[Any] | None:
+def _set_state(
+    client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], *, force: bool = False
+) -> State[Any] | None:
     """Propose a state; return the state that the server stored, None when it declined."""
-    answer = client.set_flow_run_state(flow_run.id, state)
+    answer = client.set_flow_run_state(flow_run.id, state, force=force)
     return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None

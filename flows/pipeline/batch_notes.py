@@ -55,6 +55,7 @@ class BatchNote(BaseModel):
         number: counts the batches of the task.
         log_group, log_stream: where the task logs; None where that is not known.
         refining: the run that is being refined; None between two uploads.
+        taken_over_by: the task that finishes what a dead task left.
         at: when the batch was received, ISO 8601, UTC.
     """
 
@@ -68,6 +69,7 @@ class BatchNote(BaseModel):
     log_group: str | None = None
     log_stream: str | None = None
     refining: str | None = None
+    taken_over_by: str | None = None
     uploads: tuple[NotedUpload, ...]
     at: str
 

@@ -1,93 +1,200 @@
-"""Drain the queue: receive up to ten messages, process their uploads, announce, delete, record, until nothing comes."""
+"""Drain the queue: receive up to ten messages, process their uploads, announce, delete, record, until nothing comes.
+
+When few uploads wait, they are processed one by one, each as a live flow run. When many wait, or while Prefect is away,
+they are processed side by side (flows/pipeline/bulk.py) and recorded in Prefect afterwards.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from blocks.upload_queue import ReceivedMessage
+from flows.pipeline.backlog import Backlog
+from flows.pipeline.bulk import Bulk
+from flows.pipeline.catching_up import CatchingUp
 from flows.pipeline.closing import Closing, Outlets
+from flows.pipeline.closing_line import ClosingLine
+from flows.pipeline.dead_tasks import DeadTasks, EndOfTask
 from flows.pipeline.delivery import Delivery, Process, delivery_of, process_delivery
 from flows.pipeline.errors import NoUpload
 from flows.pipeline.job import Parts, TaskIdentity
 from flows.pipeline.leaving import Poll, may_leave
 from flows.pipeline.stopping import Stopped
 from flows.pipeline.task_notes import TaskNotes
+from flows.refinery.errors import SluiceError
 from lambda_trigger.message import MessageUnreadable
 
 LOG = logging.getLogger("sluice.drain")
+_PREFETCH_WAIT_SECONDS = 1  # 0 would ask only some of SQS's servers
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How an upload is processed so that Prefect shows it meanwhile.
+
+    Attributes:
+        process: processes it.
+        is_possible: whether Prefect answers quickly at present.
+    """
+
+    process: Process
+    is_possible: Callable[[], bool]
 
 
 class Drain:
     """One task's work at the queue."""
 
-    def __init__(self, parts: Parts, task: TaskIdentity, process: Process, outlets: Outlets) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        task: TaskIdentity,
+        live: Live,
+        outlets: Outlets,
+        *,
+        ask_for_tasks: Callable[[int], object],
+        end_of_task: EndOfTask,
+    ) -> None:
         """Args:
-        process: processes one upload so that Prefect shows it meanwhile.
         outlets: where outcomes are reported.
+        ask_for_tasks: starts a drain that launches tasks until so many run.
+        end_of_task: asks ECS how a task ended.
         """
         self._parts = parts
         self._task = task
-        self._process = process
+        self._live = live
+        self._backlog = Backlog(parts, ask_for_tasks)
         self._notes = TaskNotes(parts.store, task)
         self._closing = Closing(parts, outlets, self._notes)
+        self._line = ClosingLine(self._closing)
+        self._dead_tasks = DeadTasks(parts, task, end_of_task)
+        self._catching_up = CatchingUp(parts, task, outlets, self._dead_tasks)
+        self._bulk: Bulk | None = None
+        self._is_stopped = False
         self._until = time.monotonic() + parts.settings.max_task_seconds
 
     def run(self) -> bool:
         """Work until the task may leave; return whether the queue was empty and everything is done."""
         try:
-            with self._parts.queue.keep_invisible(self._notes.touch):
-                while not self._is_over:
-                    poll, messages = self._receive()
-                    if messages:
-                        self.work(messages)
-                    elif may_leave(poll, stay_until=self._task.stay_until):
-                        return not self._closing.returned
+            with self._parts.queue.keep_invisible(self._notes.touch), self._backlog.watched():
+                self._drain()
         except Stopped:
             self._stop()
             raise
-        return False
+        if self._parts.queue.held:  # closing them failed
+            self._closing.give_back(self._parts.queue.held)
+        return not self._closing.returned and not self._is_over
 
     def work(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Process the uploads of one batch to their end."""
-        deliveries = self._deliveries(messages)
-        if not deliveries:
-            return
-        self._notes.open(deliveries)
-        for place, delivery in enumerate(deliveries):
+        """Process the uploads of one batch to their end; when many wait, also those that come meanwhile."""
+        waiting = self._open(messages)
+        while waiting:
             if self._is_over:
-                self._closing.give_back([each.message for each in deliveries[place:]])
-                self._notes.abandon(deliveries[place:])
+                self._give_back(waiting)
                 return
-            with self._notes.refining(delivery):
-                process_delivery(delivery, self._process, self._parts, self._task)
-            self._closing.close([delivery])
+            if self._is_bulk:
+                self._work_in_bulk(waiting)
+                return
+            self._work_live(waiting.pop(0))
+
+    def _drain(self) -> None:
+        has_finished = False  # since something came last
+        while not self._is_over:
+            poll, messages = self._receive()
+            if messages:
+                has_finished = False
+                self.work(messages)
+                continue
+            self._backlog.is_deep = False
+            if has_finished and may_leave(poll, stay_until=self._task.stay_until):
+                return
+            if not has_finished:
+                self._finish()
+                has_finished = True
+        self._finish()
+
+    def _finish(self) -> None:
+        """Do what is left to do: a task leaves only after a receive call that began afterwards."""
+        self._line.finish()
+        self._catching_up.finish(self._notes.left, self._until)
+
+    # --- one upload after the other, or many at once -----------------------------------------------------------------
+
+    @property
+    def _is_bulk(self) -> bool:
+        return self._backlog.is_deep or not self._live.is_possible()
 
     @property
     def _is_over(self) -> bool:
         """Return whether the task begins nothing new."""
         return time.monotonic() >= self._until
 
+    def _work_live(self, delivery: Delivery) -> None:
+        with self._notes.refining(delivery):
+            process_delivery(delivery, self._live.process, self._parts, self._task)
+        self._closing.close([delivery])
+
+    def _work_in_bulk(self, deliveries: Sequence[Delivery]) -> None:
+        def over(delivery: Delivery) -> None:
+            self._line.put(delivery)
+            if self._is_over:
+                self._give_back(bulk.not_begun())
+
+        bulk = self._bulk = Bulk(self._parts, self._task, self._notes, self._receive_more, over)
+        bulk.run(deliveries)
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
     def _receive(self) -> tuple[Poll, list[ReceivedMessage]]:
-        began, wait = time.time(), self._parts.settings.receive_wait_seconds
-        messages = self._parts.queue.receive(wait_seconds=wait)
+        began = time.time()
+        messages = self._parts.queue.receive(wait_seconds=self._parts.settings.receive_wait_seconds)
         return Poll(began, len(messages)), messages
 
-    def _deliveries(self, messages: Sequence[ReceivedMessage]) -> list[Delivery]:
-        """Return the deliveries of messages that are of uploads; the others move to the dead-letter queue."""
-        deliveries = []
-        for message in messages:
-            try:
-                deliveries.append(delivery_of(message, self._parts))
-            except (MessageUnreadable, NoUpload) as error:
-                fields = {"message_id": message.message_id, "error": f"{type(error).__name__}: {error}"}
-                LOG.error("message refused", extra={"fields": fields})
-                self._closing.give_up([message])
-        return deliveries
+    def _receive_more(self) -> list[Delivery]:
+        """Return the next batch, for work that goes on meanwhile; nothing when it is to end."""
+        if self._is_over or not self._is_bulk:
+            return []
+        try:
+            messages = self._parts.queue.receive(wait_seconds=_PREFETCH_WAIT_SECONDS)
+        except SluiceError as error:
+            LOG.warning("nothing received", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+            return []
+        return [] if self._is_stopped else self._open(messages)
+
+    def _open(self, messages: Sequence[ReceivedMessage]) -> list[Delivery]:
+        """Write the note of a batch; return the deliveries to work on."""
+        deliveries = [delivery for message in messages if (delivery := self._delivery_of(message))]
+        if not deliveries:
+            return []
+        self._notes.open(deliveries)
+        self._dead_tasks.explain(deliveries)
+        given_up = [delivery for delivery in deliveries if delivery.failure]
+        if given_up:
+            self._closing.close(given_up)
+        return [delivery for delivery in deliveries if not delivery.failure]
+
+    def _delivery_of(self, message: ReceivedMessage) -> Delivery | None:
+        """Return the delivery of an upload's message; another message moves to the dead-letter queue."""
+        try:
+            return delivery_of(message, self._parts)
+        except (MessageUnreadable, NoUpload) as error:
+            fields = {"message_id": message.message_id, "error": f"{type(error).__name__}: {error}"}
+            LOG.error("message refused", extra={"fields": fields})
+            self._closing.give_up([message])
+            return None
+
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._closing.give_back([delivery.message for delivery in deliveries])
+        self._notes.abandon(deliveries)
 
     def _stop(self) -> None:
         held = self._parts.queue.held
         LOG.warning("stopped, returning the messages", extra={"fields": {"messages": len(held)}})
+        self._is_stopped = True
         self._closing.give_back(held)
+        if self._bulk:
+            self._bulk.end_receiving()
+            self._closing.give_back(self._parts.queue.held)
         self._notes.abandon()

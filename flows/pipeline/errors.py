@@ -34,6 +34,20 @@ class TakesTooLong(FileRejected):
     the file is too large for the task."""
 
 
+class TaskDied(TransientError):
+    """The task that held the upload ended before the upload was done: killed, stopped, or out of memory.
+
+    The upload's message is delivered again, and its task writes this as the reason.
+    """
+
+
+class TaskTooSmall(TerminalError):
+    """Two tasks were killed for lack of memory while they refined the upload.
+
+    Its message moves to the dead-letter queue. Give the task more memory, and redrive the dead-letter queue.
+    """
+
+
 class NoUpload(TerminalError):
     """A message names an object outside the landing bucket's incoming prefix. It moves to the dead-letter queue."""
 

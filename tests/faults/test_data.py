@@ -25,7 +25,7 @@ from blocks.settings import PipelineSettings
 from flows.composition import assemble
 from flows.pipeline.closing import Outlets
 from flows.pipeline.commit import read_receipt
-from flows.pipeline.drain import Drain
+from flows.pipeline.drain import Drain, Live
 from flows.pipeline.errors import StageTookTooLong
 from flows.pipeline.job import Parts, TaskIdentity, UploadJob
 from flows.pipeline.receipt import Chain, Receipt, Status
@@ -441,7 +441,8 @@ def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Parts, tmp_
     for upload in (stuck, fine):
         boto3.client("sqs").send_message(QueueUrl=own.queue.queue_url, MessageBody=upload.to_json())
     outlets = Outlets(lambda _: frozenset(), lambda _: frozenset(), lambda _: frozenset())
-    Drain(own, TaskIdentity(), partial(run_upload, own), outlets).run()
+    live = Live(partial(run_upload, own), lambda: True)
+    Drain(own, TaskIdentity(), live, outlets, ask_for_tasks=lambda _: None, end_of_task=lambda _: None).run()
     receipts = {upload.key: read_receipt(own.store, upload.run_id) for upload in (stuck, fine)}
     assert [receipt.status if receipt else None for receipt in receipts.values()] == ["rejected", "published"]
 

@@ -35,7 +35,7 @@ from blocks.settings import PipelineSettings
 from blocks.upload_queue import ReceivedMessage, UploadQueue
 from flows.pipeline.closing import Outlets
 from flows.pipeline.commit import read_receipt
-from flows.pipeline.drain import Drain
+from flows.pipeline.drain import Drain, Live
 from flows.pipeline.job import Fetched, Parts, TaskIdentity, UploadJob
 from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
@@ -326,7 +326,9 @@ class Protocol(RuleBasedStateMachine):
 
     def start(self, message: Message, result: str) -> None:
         received = self.queue.deliver(message)
-        drain = Drain(self.parts, TaskIdentity(), partial(process, result, self.parts), OUTLETS)
+        live = Live(partial(process, result, self.parts), lambda: True)
+        parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # a task's own
+        drain = Drain(parts, TaskIdentity(), live, OUTLETS, ask_for_tasks=lambda _: None, end_of_task=lambda _: None)
         self.workers.append(ModelWorker(Stepper(lambda: drain.work([received])), received))
 
     def start_by_hand(self, upload: UploadMessage, dataset: str, result: str) -> None:

@@ -11,7 +11,7 @@ Definition = Mapping[str, Any]
 State = Mapping[str, Any]
 
 _TERMINAL = ("Succeed", "Fail")
-_INCREMENT = re.compile(r"\{% \$(?P<name>\w+) \+ 1 %\}")
+_INCREMENT = re.compile(r"\{% \$states\.input\.(?P<name>\w+) \+ 1 %\}")
 _RETRY_FIELDS = {"IntervalSeconds": None, "BackoffRate": None, "MaxDelaySeconds": None, "JitterStrategy": "FULL"}
 
 
@@ -20,7 +20,7 @@ class Edge:
     """A transition from one state to another.
 
     Attributes:
-        counted: the variables that taking it adds one to.
+        counted: the fields of the input that taking it adds one to.
     """
 
     source: str
@@ -29,16 +29,31 @@ class Edge:
 
 
 def problems_of(definition: Definition) -> list[str]:
-    """Return the problems as sentences that name the state."""
+    """Return the problems as sentences that name the state; those of a Map's own states are among them."""
+    states: Mapping[str, State] = definition["States"]
+    kinds = {state["Type"] for state in states.values()}
+    missing = [f"there is no {kind} state" for kind in _TERMINAL if kind not in kinds]
+    return missing + _problems_of_graph(definition)
+
+
+def _problems_of_graph(definition: Definition) -> list[str]:
     states: Mapping[str, State] = definition["States"]
     edges = [edge for name, state in states.items() for edge in _edges(name, state)]
+    inside = [state["ItemProcessor"] for state in states.values() if state["Type"] == "Map"]
     return [
         *_targets_that_do_not_exist(definition, edges),
         *_unreachable(definition, edges),
         *_without_an_end(states, edges),
         *(problem for name, state in states.items() for problem in _careless(name, state)),
         *_unbounded_loops(states, edges),
+        *(problem for one in inside for problem in _problems_of_graph(one)),
+        *(f"{name!r} fails an item, which stops the others" for one in inside for name in _failing(one)),
     ]
+
+
+def _failing(inside: Definition) -> list[str]:
+    """Return the states of a Map that end one item and with it all others."""
+    return [name for name, state in inside["States"].items() if state["Type"] == "Fail"]
 
 
 def placeholders_in(text: str) -> set[str]:
@@ -63,7 +78,7 @@ def _edges(name: str, state: State) -> Iterator[Edge]:
 
 def _increments(where: Mapping[str, Any]) -> frozenset[str]:
     found = set()
-    for name, value in where.get("Assign", {}).items():
+    for name, value in where.get("Output", {}).items():
         match = _INCREMENT.fullmatch(value) if isinstance(value, str) else None
         if match and match["name"] == name:
             found.add(name)
@@ -95,8 +110,6 @@ def _unreachable(definition: Definition, edges: Collection[Edge]) -> Iterator[st
 
 
 def _without_an_end(states: Mapping[str, State], edges: Collection[Edge]) -> Iterator[str]:
-    kinds = {state["Type"] for state in states.values()}
-    yield from (f"there is no {kind} state" for kind in _TERMINAL if kind not in kinds)
     for name, state in states.items():
         ends = [reached for reached in _reach([name], edges) if _ends(states.get(reached, {}))]
         if not ends:
@@ -141,9 +154,19 @@ def _careless_task(name: str, state: State) -> Iterator[str]:
 
 def _unbounded_loops(states: Mapping[str, State], edges: Collection[Edge]) -> Iterator[str]:
     for loop in _loops(states, edges):
+        if any(_ends_by_the_clock(states[name]) for name in loop):
+            continue
         inside = [edge for edge in edges if edge.source in loop and edge.target in loop]
         if not any(_bounds(counter, states, loop, inside) for counter in _counters(inside)):
             yield f"nothing bounds the loop of {', '.join(sorted(loop))}"
+
+
+def _ends_by_the_clock(state: State) -> bool:
+    """Return whether the state is a choice that waits only until a time, and the wait for it leads back."""
+    waiting = [
+        rule for rule in state.get("Choices", []) if re.search(r"\$millis\(\) < \(\$\w+", str(rule["Condition"]))
+    ]
+    return len(waiting) == 1 and "Wait" in waiting[0]["Next"]
 
 
 def _loops(states: Mapping[str, State], edges: Collection[Edge]) -> list[set[str]]:
@@ -173,7 +196,7 @@ def _guards(counter: str, state: State, loop: set[str]) -> bool:
     for rule in state.get("Choices", []):
         if rule["Next"] in loop:
             return False
-        if re.match(rf"\{{% \${counter} >= \S+ %\}}$", str(rule["Condition"])):
+        if re.match(rf"\{{% \$states\.input\.{counter} >= [^<>$]*\$?[^<>$]* %\}}$", str(rule["Condition"])):
             return True
     return False
 

@@ -30,13 +30,12 @@ def test_no_arn_of_what_is_deployed_names_a_partition(path: Path) -> None:
     assert path.name in _EXAMPLES or re.findall(r"arn:aws[a-z-]*:", path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("machine", ["ProcessUpload", "Sweep"])
-def test_the_state_machines_integrations_are_of_the_stacks_partition(machine: str) -> None:
+def test_the_state_machines_integrations_are_of_the_stacks_partition() -> None:
     """In China, Step Functions fails to start an execution whose integrations are of the partition aws.
 
     github.com/aws/aws-cdk/issues/4597 (misconfigured partition in the resourceArn of service integrations)
     """
-    substitutions = resource(load_template(), machine)["Properties"]["DefinitionSubstitutions"]
+    substitutions = resource(load_template(), "DrainMachine")["Properties"]["DefinitionSubstitutions"]
     assert substitutions["Partition"] == {"Ref": "AWS::Partition"}
 
 

@@ -1,110 +1,172 @@
-"""The state machines, run by the embedded cloud with their roles: which case ends in which result."""
+"""The state machine and the Lambda's dispatcher, run by the embedded cloud with their roles: no file is left behind.
+
+The tasks are small programs that keep the rules of the real task (draining_task.py). The windows are real time.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
+from lambda_trigger.dispatch import Dispatched, Dispatcher
+from lambda_trigger.message import UploadMessage
+from lambda_trigger.pause import PAUSE_KEY
 from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 from tests.privileges.calls import recorded
 
 pytestmark = pytest.mark.cloud
 
-MAX_ATTEMPTS = 2
-MAX_LOOKS = 12
-TASK_SECONDS = 120  # also a task that starts slowly, on a busy machine, must reach its plan
-# The container's stand-in: follows the run's plan, one line for each task, and publishes with the task's role.
-TASK = """
-import os, pathlib, sys, time, boto3
-run_id = os.environ.get("SLUICE_RUN_ID", "sweep")
-plan = pathlib.Path(sys.argv[1], run_id)
-first, *others = plan.read_text().splitlines()
-shorter = plan.with_name(f"{run_id}-{os.getpid()}")
-shorter.write_text("\\n".join(others) or first)
-shorter.replace(plan)  # at once: this process may be stopped at any moment
-for step in first.split():
-    verb, _, what = step.partition(":")
-    if verb == "publish":
-        s3, bucket, key = boto3.client("s3"), os.environ["SLUICE_PUBLISHED_BUCKET"], f"receipts/{what or run_id}.json"
-        earlier = s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents")
-        condition = {"IfMatch": earlier[0]["ETag"]} if earlier else {"IfNoneMatch": "*"}
-        s3.put_object(Bucket=bucket, Key=key, Metadata={"status": "published", "attempt": "1"}, **condition)
-    elif verb == "sleep":
-        time.sleep(float(what))
-    elif verb == "exit":
-        os._exit(int(what))
-"""
+WINDOW, SETTLE, VISIBILITY, DELIVERIES = 6, 5, 10, 3
+TASK_SECONDS, DRAIN_SECONDS = 120, 600
+MAX_TASKS = 2
+HERE = Path(__file__).resolve().parent
+
+
+class Refusals:
+    """Answers of RunTask that the embedded cloud gives in place of ECS (tests/emulator/run_task_answers.py)."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / "run_task_answers.jsonl"
+
+    def add(self, code: str, times: int = 1) -> None:
+        line = json.dumps({"status": 400, "body": {"__type": code, "message": f"it is a {code}"}})
+        self._file.write_text("\n".join([line] * times) + "\n")
+
+    def left(self) -> bool:
+        return self._file.exists()
+
+
+class Message(UploadMessage):
+    """An upload's message whose body is an order for the test's task."""
+
+    __slots__ = ()
+
+    def to_json(self) -> str:
+        return self.key
+
+
+def saying(do: str, name: str, **more: object) -> Message:
+    body = json.dumps({"do": do, "name": name, **more})
+    return Message(bucket="landing", key=body, version_id="v", etag="e", size_bytes=1)
 
 
 class Runs:
-    """Starts executions and returns their results."""
+    """Dispatches uploads as the Lambda does, starts drains, and looks at their results."""
 
-    def __init__(self, cloud: LocalCloud, outputs: dict[str, str], plans: Path) -> None:
-        self.outputs = outputs
-        self.s3, self.sqs = cloud.client("s3"), cloud.client("sqs")
-        self.iam, self.ecs = cloud.client("iam"), cloud.client("ecs")
-        self._machines = cloud.client("stepfunctions")
-        self._plans = plans
+    def __init__(self, cloud: LocalCloud, outputs: dict[str, str], folder: Path) -> None:
+        self.outputs, self.folder = outputs, folder
+        self.s3, self.sqs, self.iam, self.ecs = (cloud.client(name) for name in ("s3", "sqs", "iam", "ecs"))
+        self.machines = cloud.client("stepfunctions")
+        self.refusals = Refusals(cloud.state_dir)
 
-    def plan(self, run_id: str, *tasks: str) -> None:
-        """Set what each task that is launched for the run will do; the last entry repeats."""
-        written = self._plans / f"{run_id}-new"
-        written.write_text("\n".join(tasks))
-        written.replace(self._plans / run_id)
+    # --- start ---
 
-    def receipt(self, run_id: str, **metadata: str) -> None:
-        """Write a receipt as an unobserved task would."""
-        self.s3.put_object(Bucket=self.outputs["PublishedBucket"], Key=f"receipts/{run_id}.json", Metadata=metadata)
+    def dispatcher(self, **changes: Any) -> Dispatcher:
+        """Return a Lambda process that has started nothing yet."""
+        given = {
+            "sqs": self.sqs,
+            "step_functions": self.machines,
+            "s3": self.s3,
+            "queue_url": self.outputs["QueueUrl"],
+            "state_machine_arn": self.outputs["StateMachineArn"],
+            "published_bucket": self.outputs["PublishedBucket"],
+            "window_seconds": WINDOW,
+        }
+        return Dispatcher(**(given | changes))
 
-    def has_receipt(self, run_id: str) -> bool:
-        listed = self.s3.list_objects_v2(Bucket=self.outputs["PublishedBucket"], Prefix=f"receipts/{run_id}")
-        return "Contents" in listed
+    def upload(self, do: str, name: str, **more: object) -> Dispatched:
+        return self.dispatcher().dispatch(saying(do, name, **more))
 
-    def start(self, run_id: str, attempt: int = 0) -> str:
-        return self.start_with({"run_id": run_id, "attempt": attempt})
+    def send(self, do: str, name: str, **more: object) -> None:
+        """Queue a message that no drain was started for."""
+        self.sqs.send_message(QueueUrl=self.outputs["QueueUrl"], MessageBody=saying(do, name, **more).to_json())
 
-    def start_with(self, given: dict[str, object], machine: str = "StateMachineArn") -> str:
-        started = self._machines.start_execution(stateMachineArn=self.outputs[machine], input=json.dumps(given))
+    def start(self, given: dict[str, object], name: str = "") -> str:
+        named = {"name": name} if name else {}
+        started = self.machines.start_execution(
+            stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps(given), **named
+        )
         return str(started["executionArn"])
 
-    def end(self, execution: str) -> dict[str, Any]:
+    def sweep(self) -> dict[str, Any]:
+        return self.end(self.start({"source": "schedule"}))
+
+    # --- look ---
+
+    def describe(self, execution: str) -> dict[str, Any]:
+        described: dict[str, Any] = self.machines.describe_execution(executionArn=execution)
+        return described
+
+    def end(self, execution: str, seconds: float = 120) -> dict[str, Any]:
         """Wait for an execution's end; return it with the states that it passed."""
-        ended: dict[str, Any] = eventually(lambda: self._ended(execution), seconds=60)
-        return ended | {"states": self.states(execution)}
+        eventually(lambda: self.describe(execution)["status"] != "RUNNING", seconds=seconds)
+        return self.describe(execution) | {"states": self.states(execution)}
 
     def states(self, execution: str) -> list[str]:
-        """Return the states that an execution has passed so far."""
-        pages = self._machines.get_paginator("get_execution_history").paginate(executionArn=execution)
+        """Return the states outside of the Map that an execution has passed so far."""
+        pages = self.machines.get_paginator("get_execution_history").paginate(executionArn=execution)
         entered = (event.get("stateEnteredEventDetails") for page in pages for event in page["events"])
         return [details["name"] for details in entered if details]
 
-    def run(self, run_id: str, attempt: int = 0) -> dict[str, Any]:
-        return self.end(self.start(run_id, attempt))
+    def starts(self, execution: str | None = None) -> list[dict[str, Any]]:
+        """Return the tasks that began to run, for one execution or for all, the oldest first."""
+        found = [json.loads(path.read_text()) for path in (self.folder / "starts").iterdir()]
+        mine = [start for start in found if execution in (None, start["execution"])]
+        return sorted(mine, key=lambda start: float(start["at"]))
+
+    def wait_for_starts(self, count: int) -> None:
+        eventually(lambda: len(self.starts()) == count, seconds=30)
+
+    def is_done(self, name: str) -> bool:
+        return (self.folder / "done" / name).exists()
 
     def running_tasks(self) -> list[str]:
-        tasks = self.ecs.list_tasks(cluster=self.outputs["ClusterArn"], desiredStatus="RUNNING")
+        tasks = self.ecs.list_tasks(
+            cluster=self.outputs["ClusterArn"], family=self.outputs["TaskFamily"], desiredStatus="RUNNING"
+        )
         return list(tasks["taskArns"])
 
-    def _ended(self, execution: str) -> dict[str, Any] | None:
-        described: dict[str, Any] = self._machines.describe_execution(executionArn=execution)
-        return None if described["status"] == "RUNNING" else described
+    def dead_letters(self) -> int:
+        attributes = self.sqs.get_queue_attributes(
+            QueueUrl=self.outputs["DeadLetterQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+        )["Attributes"]
+        return int(attributes["ApproximateNumberOfMessages"])
+
+    def be_quiet(self) -> None:
+        """Wait until no drain runs and no message is left, so that the next test begins with nothing."""
+        running = {"stateMachineArn": self.outputs["StateMachineArn"], "statusFilter": "RUNNING"}
+        for execution in self.machines.list_executions(**running)["executions"]:
+            self.machines.stop_execution(executionArn=execution["executionArn"])
+        eventually(lambda: not self.running_tasks(), seconds=60)
+        for queue in ("QueueUrl", "DeadLetterQueueUrl"):
+            self.sqs.purge_queue(QueueUrl=self.outputs[queue])
+        (self.folder / "plan").unlink(missing_ok=True)
+        for path in (self.folder / "starts").iterdir():
+            path.unlink()
+
+    # --- change ---
+
+    def plan(self, *exit_codes: int) -> None:
+        """Set the exit codes of the next tasks, which end before they receive."""
+        (self.folder / "plan").write_text(" ".join(map(str, exit_codes)))
 
     @contextmanager
     def without(self, *statements: str) -> Iterator[None]:
         """Remove statements from the state machine's role for a while."""
-        arn = self._machines.describe_state_machine(stateMachineArn=self.outputs["StateMachineArn"])["roleArn"]
-        role = {"RoleName": arn.rsplit("/", 1)[-1], "PolicyName": "run"}
+        arn = self.machines.describe_state_machine(stateMachineArn=self.outputs["StateMachineArn"])["roleArn"]
+        role = {"RoleName": arn.rsplit("/", 1)[-1], "PolicyName": "drain-queue"}
         whole = self.iam.get_role_policy(**role)["PolicyDocument"]
         kept = [one for one in whole["Statement"] if one["Sid"] not in statements]
         assert len(kept) == len(whole["Statement"]) - len(statements)
@@ -115,26 +177,24 @@ class Runs:
             self.iam.put_role_policy(**role, PolicyDocument=json.dumps(whole))
 
     @contextmanager
-    def limit_of_a_task(self, seconds: int) -> Iterator[None]:
-        """Change the time after which a task is stopped."""
+    def definition_with(self, before: str, after: str) -> Iterator[None]:
+        """Change the state machine's definition for a while."""
         machine = self.outputs["StateMachineArn"]
-        whole = self._machines.describe_state_machine(stateMachineArn=machine)["definition"]
-        limit = f'"TimeoutSeconds":{TASK_SECONDS}'
-        assert whole.count(limit) == 1
-        changed = whole.replace(limit, f'"TimeoutSeconds":{seconds}')
-        self._machines.update_state_machine(stateMachineArn=machine, definition=changed)
+        whole = self.machines.describe_state_machine(stateMachineArn=machine)["definition"]
+        assert whole.count(before) == 1, before
+        self.machines.update_state_machine(stateMachineArn=machine, definition=whole.replace(before, after))
         try:
             yield
         finally:
-            self._machines.update_state_machine(stateMachineArn=machine, definition=whole)
+            self.machines.update_state_machine(stateMachineArn=machine, definition=whole)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "plans").mkdir()
-    (folder / "task.py").write_text(TASK)
-    command = f"[python, {folder / 'task.py'}, {folder / 'plans'}]"
+    for name in ("starts", "done"):
+        (folder / name).mkdir()
+    command = f"[python, {HERE / 'draining_task.py'}, {folder}]"
     template = folder / "template.yaml"
     text = TEMPLATE.read_text(encoding="utf-8")
     assert "[python, -m, flows.drain_queue]" in text
@@ -142,220 +202,331 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     parameters = {
         "ImageUri": "sluice:local",
         "PrefectApiUrl": "http://127.0.0.1:4200/api",
-        "MaxAttempts": str(MAX_ATTEMPTS),
-        "MaxConcurrentTasks": "1",
-        "MaxLooks": str(MAX_LOOKS),
-        "LookAgainMaxSeconds": "10",
+        "WindowSeconds": str(WINDOW),
+        "SettleSeconds": str(SETTLE),
+        "VisibilityTimeoutSeconds": str(VISIBILITY),
+        "MaxReceiveCount": str(DELIVERIES),
+        "RetryDelaySeconds": "1",
+        "MaxConcurrentTasks": str(MAX_TASKS),
+        "MessagesPerTask": "4",
         "SweepState": "DISABLED",
     }
-    with LocalCloud(folder / "cloud", with_prefect=False, wait_scale=0.01, emulator_extensions=EXTENSIONS) as cloud:
+    with LocalCloud(folder / "cloud", with_prefect=False, wait_scale=0.05, emulator_extensions=EXTENSIONS) as cloud:
         clients = Clients.made_by(cloud.client)
         outputs = deploy_stack(
             clients,
             stack_name="runs",
             parameters=parameters,
             template=template,
-            timeouts=Timeouts(task_seconds=TASK_SECONDS, drain_seconds=600),
+            timeouts=Timeouts(task_seconds=TASK_SECONDS, drain_seconds=DRAIN_SECONDS),
         )
         with recorded(cloud, "runs"):
-            yield Runs(cloud, outputs, folder / "plans")
+            yield Runs(cloud, outputs, folder)
 
 
 @pytest.fixture
-def run_id(request: pytest.FixtureRequest) -> str:
-    return hashlib.sha256(request.node.name.encode()).hexdigest()[:32]
+def runs(shared_runs: Runs) -> Iterator[Runs]:
+    yield shared_runs
+    shared_runs.be_quiet()
 
 
-def launches(ended: dict[str, Any]) -> int:
-    return int(ended["states"].count("Drain the queue"))
+def next_window() -> None:
+    """Wait until a window begins, so that what follows happens in one."""
+    time.sleep(WINDOW - time.time() % WINDOW + 0.05)
 
 
-# --- a receipt is there ---------------------------------------------------------------------------------------------
+# --- uploads ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_receipt_that_is_there_already_is_reported_without_a_task(runs: Runs, run_id: str) -> None:
-    runs.receipt(run_id, status="published", attempt="0")
-    ended = runs.run(run_id)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 0)
-    assert json.loads(ended["output"]) == {
-        "run_id": run_id,
-        "attempt": 0,
-        "status": "published",
-        "receipt": f"s3://{runs.outputs['PublishedBucket']}/receipts/{run_id}.json",
-    }
+def test_a_lone_file_takes_one_task_which_stays_until_its_window_is_over(runs: Runs) -> None:
+    dispatched = runs.upload("done", "lone")
+    assert dispatched.execution_arn is not None
+    window = int(dispatched.execution_arn.rpartition("-")[2])
+    ended = runs.end(dispatched.execution_arn)
+    (start,) = runs.starts()
+    assert (ended["status"], runs.is_done("lone")) == ("SUCCEEDED", True)
+    assert start["stay_until"] == (window + 1) * WINDOW + 5
+    assert datetime.now(UTC).timestamp() > start["stay_until"]
+    inside_of_the_map = 1
+    assert len(ended["states"]) + inside_of_the_map <= 6
 
 
-def test_a_rejected_file_fails_with_its_reason_in_plain_words(runs: Runs, run_id: str) -> None:
-    reason = "“prix” is missing in 3 of 20 rows (15 %); at most 5 % + 1 é"
-    runs.receipt(run_id, status="rejected", attempt="0", reason=quote(reason))
-    ended = runs.run(run_id)
-    assert (ended["status"], ended["error"], ended["cause"]) == ("FAILED", "DataRejected", reason)
+def test_uploads_of_one_window_share_its_drain_whoever_starts_it(runs: Runs) -> None:
+    """Step Functions returns the running one. Duplicate events cost a message each, and no drain."""
+    next_window()
+    arns = {runs.upload("done", f"shared {number}").execution_arn for number in range(5)}
+    (arn,) = arns
+    assert arn is not None
+    assert runs.end(arn)["status"] == "SUCCEEDED"
+    assert len(runs.starts()) == 1
+    assert all(runs.is_done(f"shared {number}") for number in range(5))
 
 
-def test_the_receipt_of_an_earlier_attempt_does_not_end_a_forced_re_run(runs: Runs, run_id: str) -> None:
-    runs.receipt(run_id, status="rejected", attempt="0", reason="old")
-    runs.plan(run_id, "publish")
-    ended = runs.run(run_id, attempt=1)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 1)
+def test_a_window_whose_drain_has_ended_is_covered(runs: Runs) -> None:
+    """The task stayed until after the window's end: a message that was sent in it was received."""
+    next_window()
+    first = runs.dispatcher()
+    window = int(time.time() // WINDOW)
+    arn = first.dispatch(saying("done", "first")).execution_arn
+    assert arn is not None
+    runs.end(arn)
+    late = runs.dispatcher(clock=lambda: window * WINDOW + 1.0)
+    assert late._start(window) is None
 
 
-def test_the_receipt_of_a_later_attempt_ends_an_earlier_one(runs: Runs, run_id: str) -> None:
-    runs.receipt(run_id, status="published", attempt="2")
-    assert runs.run(run_id, attempt=1)["status"] == "SUCCEEDED"
-
-
-@pytest.mark.parametrize("metadata", [{}, {"status": "published"}, {"status": "published", "attempt": "x"}])
-def test_a_receipt_that_does_not_say_what_it_must_is_no_success(
-    runs: Runs, run_id: str, metadata: dict[str, str]
+@pytest.mark.parametrize("seconds_before_the_end", [0.3, 1.0, 2.0])
+def test_a_file_that_comes_as_the_last_task_leaves_is_not_left_behind(
+    runs: Runs, seconds_before_the_end: float
 ) -> None:
-    runs.receipt(run_id, **metadata)
-    ended = runs.run(run_id)
-    assert (ended["status"], ended["error"]) == ("FAILED", "ReceiptsUnreadable")
+    """In the task's last, empty poll: it takes the file, or the next window's drain does."""
+    next_window()
+    arn = runs.upload("done", f"before {seconds_before_the_end}").execution_arn
+    assert arn is not None
+    (start,) = eventually(runs.starts, seconds=30)
+    time.sleep(max(0.0, start["stay_until"] + 2 - seconds_before_the_end - time.time()))
+    last = runs.upload("done", f"last {seconds_before_the_end}")
+    assert eventually(lambda: runs.is_done(f"last {seconds_before_the_end}"), seconds=60)
+    assert last.drain == "started"
 
 
-def test_a_status_of_another_release_is_named(runs: Runs, run_id: str) -> None:
-    runs.receipt(run_id, status="paused", attempt="0")
-    ended = runs.run(run_id)
-    assert ended["error"] == "ReceiptsUnreadable"
-    assert "paused" in ended["cause"]
+def test_below_the_maximum_each_window_launches_a_task(runs: Runs) -> None:
+    """It does not rely on the task that runs: that one may be in its last receive."""
+    runs.upload("work", "long", seconds=15)
+    eventually(lambda: len(runs.starts()) == 1, seconds=30)
+    next_window()
+    runs.upload("done", "beside")
+    assert eventually(lambda: len(runs.starts()) == 2, seconds=30)
+    assert eventually(lambda: runs.is_done("beside"), seconds=30)
 
 
-# --- a task is launched -----------------------------------------------------------------------------------------------
+def test_at_the_maximum_a_drain_waits_for_its_window_to_end_and_then_relies_on_the_tasks(runs: Runs) -> None:
+    for number in range(MAX_TASKS):
+        runs.upload("work", f"busy {number}", seconds=WINDOW + SETTLE + 14)
+        runs.wait_for_starts(number + 1)
+        next_window()
+    arn = runs.upload("done", "waits").execution_arn
+    assert arn is not None
+    ended = runs.end(arn)
+    assert (ended["status"], ended["states"][-1]) == ("SUCCEEDED", "Other tasks drain")
+    assert "Wait for the window to end" in ended["states"]
+    assert eventually(lambda: runs.is_done("waits"), seconds=60), "by a task that was there"
+    assert len(runs.starts()) == MAX_TASKS
 
 
-def test_the_receipt_counts_and_not_the_exit_code(runs: Runs, run_id: str) -> None:
-    runs.plan(run_id, "publish exit:1")
-    ended = runs.run(run_id)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 1)
+def test_at_the_maximum_a_drain_launches_once_the_tasks_are_gone(runs: Runs) -> None:
+    for number in range(MAX_TASKS):
+        runs.upload("hang", f"hangs {number}")
+        runs.wait_for_starts(number + 1)
+        next_window()
+    arn = runs.upload("done", "launched").execution_arn
+    assert arn is not None
+    eventually(lambda: "Wait for the window to end" in runs.states(arn), seconds=10)
+    for execution in {start["execution"] for start in runs.starts()}:
+        runs.machines.stop_execution(executionArn=execution)  # nobody launches others for them
+    ended = runs.end(arn)
+    assert (ended["states"][-1], len(runs.starts(arn))) == ("Drained", 1)
+    assert runs.is_done("launched")
 
 
-def test_a_task_that_dies_is_followed_by_another(runs: Runs, run_id: str) -> None:
-    runs.plan(run_id, "exit:137", "publish")
-    ended = runs.run(run_id)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 2)
-    assert "Wait before next attempt" in ended["states"]
+def test_a_throttled_start_raises_and_the_next_try_starts_it(runs: Runs) -> None:
+    class Throttled:
+        def start_execution(self, **_: Any) -> Any:
+            raise ClientError({"Error": {"Code": "ThrottlingException"}}, "StartExecution")
+
+    dispatcher = runs.dispatcher(step_functions=Throttled())
+    with pytest.raises(ClientError):
+        dispatcher.dispatch(saying("done", "throttled"))
+    assert runs.upload("done", "again").drain == "started"
+    assert eventually(lambda: runs.is_done("throttled"), seconds=30)
 
 
-def test_a_task_that_hangs_is_stopped_and_followed_by_another(runs: Runs, run_id: str) -> None:
-    runs.plan(run_id, "sleep:600")
-    with runs.limit_of_a_task(seconds=3):
-        ended = runs.run(run_id)
-    assert (ended["error"], launches(ended)) == ("NoReceipt", MAX_ATTEMPTS)
-    assert eventually(lambda: not runs.running_tasks(), seconds=10)
+# --- tasks that die, and uploads that go back ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_without_a_receipt_there_is_no_success_and_the_cause_says_where_to_look(
-    runs: Runs, run_id: str, code: int
-) -> None:
-    runs.plan(run_id, f"exit:{code}")
-    ended = runs.run(run_id)
-    assert (ended["status"], ended["error"], launches(ended)) == ("FAILED", "NoReceipt", MAX_ATTEMPTS)
-    for where in ("QueueUrl", "DeadLetterQueueUrl", "TaskLogGroup"):
-        assert runs.outputs[where] in ended["cause"]
-    assert code == 0 or f'"ExitCode": {code}' in ended["cause"]
-    assert ended["states"][-2:] == ["No receipt yet", "No receipt"], "it looks again after the last wait"
+def test_what_a_killed_task_held_is_received_by_the_task_that_the_drain_launches_next(runs: Runs) -> None:
+    arn = runs.upload("kill", "survivor").execution_arn
+    assert arn is not None
+    ended = runs.end(arn)
+    first, second = runs.starts(arn)
+    assert (ended["status"], runs.is_done("survivor")) == ("SUCCEEDED", True)
+    assert second["stay_until"] >= first["at"] + VISIBILITY, "it stays until the message is visible again"
 
 
-@pytest.fixture
-def busy(runs: Runs, run_id: str) -> Iterator[None]:
-    """The maximum number of tasks of other executions drain the queue."""
-    other = run_id[::-1]
-    runs.plan(other, "sleep:600", "publish")
-    execution = runs.start(other)
-    (task,) = eventually(runs.running_tasks, seconds=20)
-    yield
-    runs.plan(other, "publish")  # should it be stopped before it has read its plan, the next one must not sleep again
-    runs.ecs.stop_task(cluster=runs.outputs["ClusterArn"], task=task)
-    ended = runs.end(execution)
-    assert ended["status"] == "SUCCEEDED", ended
+def test_an_upload_that_goes_back_is_received_again(runs: Runs) -> None:
+    arn = runs.upload("return", "again later", seconds=8).execution_arn
+    assert arn is not None
+    assert runs.end(arn)["status"] == "SUCCEEDED"
+    assert (len(runs.starts(arn)), runs.is_done("again later")) == (2, True)
 
 
-@pytest.mark.usefixtures("busy")
-def test_a_run_waits_while_enough_tasks_drain_and_takes_what_they_publish(runs: Runs, run_id: str) -> None:
-    execution = runs.start(run_id)
-    eventually(lambda: "Wait and look again" in runs.states(execution), seconds=20)
-    runs.receipt(run_id, status="published", attempt="0")
-    ended = runs.end(execution)
-    assert (ended["status"], launches(ended)) == ("SUCCEEDED", 0)
+def test_a_poisonous_file_goes_to_the_dead_letter_queue_and_the_good_ones_beside_it_are_done(runs: Runs) -> None:
+    next_window()
+    arn = runs.upload("kill", "poison", always=True).execution_arn
+    for number in range(5):
+        runs.upload("done", f"good {number}")
+    assert arn is not None
+    assert runs.end(arn)["status"] == "SUCCEEDED"
+    assert all(runs.is_done(f"good {number}") for number in range(5))
+    assert (runs.dead_letters(), len(runs.starts())) == (1, DELIVERIES + 1)
 
 
-@pytest.mark.usefixtures("busy")
-def test_a_run_does_not_wait_for_ever_while_others_drain(runs: Runs, run_id: str) -> None:
-    ended = runs.run(run_id)
-    assert (ended["error"], launches(ended)) == ("NoReceipt", 0)
-    assert f"{MAX_LOOKS} looks" in ended["cause"]
+def test_a_task_that_hangs_is_stopped_and_followed_by_another(runs: Runs) -> None:
+    with runs.definition_with(f'"TimeoutSeconds":{TASK_SECONDS}', '"TimeoutSeconds":8'):
+        arn = runs.upload("hang", "hung").execution_arn
+        assert arn is not None
+        eventually(lambda: len(runs.starts(arn)) == 2, seconds=60)
+    assert eventually(lambda: runs.is_done("hung"), seconds=60)
 
 
-# --- something is refused --------------------------------------------------------------------------------------------
+def test_two_drains_at_once_leave_nothing_behind_and_keep_to_the_maximum(runs: Runs) -> None:
+    for number in range(8):
+        runs.upload("work", f"both {number}", seconds=0.5)
+        time.sleep(1)
+    assert eventually(lambda: all(runs.is_done(f"both {number}") for number in range(8)), seconds=60)
+    assert len(runs.running_tasks()) <= MAX_TASKS
 
 
-@pytest.mark.parametrize("statement", ["CountTasks", "LaunchTask", "PassTaskRoles", "HearOfTheTasksEnd"])
-def test_a_launch_that_is_refused_is_not_called_a_missing_receipt(runs: Runs, run_id: str, statement: str) -> None:
+def test_a_drain_that_times_out_stops_its_tasks_and_the_schedule_goes_on(runs: Runs) -> None:
+    with runs.definition_with(f'"TimeoutSeconds":{DRAIN_SECONDS}', '"TimeoutSeconds":8'):
+        arn = runs.upload("hang", "outlived").execution_arn
+        assert arn is not None
+        assert runs.end(arn)["status"] == "TIMED_OUT"
+    eventually(lambda: not runs.running_tasks(), seconds=30)
+    time.sleep(VISIBILITY)
+    assert runs.sweep()["status"] == "SUCCEEDED"
+    assert runs.is_done("outlived")
+
+
+# --- tasks that are not launched -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ServerException", "InvalidParameterException"])
+def test_a_launch_that_is_refused_for_now_is_tried_again(runs: Runs, code: str) -> None:
+    runs.refusals.add(code, times=3)
+    arn = runs.upload("done", f"after {code}").execution_arn
+    assert arn is not None
+    assert runs.end(arn)["status"] == "SUCCEEDED"
+    assert (runs.is_done(f"after {code}"), runs.refusals.left()) == (True, False)
+
+
+@pytest.mark.parametrize("code", ["ClientException", "BlockedException", "ClusterNotFoundException"])
+def test_a_launch_that_is_refused_for_good_fails_once_for_the_drain_by_name(runs: Runs, code: str) -> None:
+    next_window()
+    runs.refusals.add(code)
+    arns = {runs.upload("done", f"refused {code} {number}").execution_arn for number in range(3)}
+    (arn,) = arns
+    assert arn is not None
+    ended = runs.end(arn)
+    assert (ended["status"], ended["error"]) == ("FAILED", "QueueNotDrained")
+    assert code in ended["cause"] or code.removesuffix("Exception") in ended["cause"]
+    assert runs.outputs["QueueUrl"] in ended["cause"]
+    assert runs.sweep()["status"] == "SUCCEEDED", "nothing is lost"
+    assert runs.is_done(f"refused {code} 0")
+
+
+def test_tasks_that_never_get_anywhere_fail_the_drain_by_name(runs: Runs) -> None:
+    """More are launched than a message has deliveries, but not without end."""
+    runs.plan(*[1] * 10)
+    with runs.definition_with(f"launches >= 20 + {DELIVERIES}", "launches >= 3"):
+        arn = runs.upload("done", "never").execution_arn
+        assert arn is not None
+        ended = runs.end(arn)
+    assert (ended["status"], ended["error"], len(runs.starts(arn))) == ("FAILED", "QueueNotDrained", 3)
+    assert '"ExitCode": 1' in ended["cause"]
+
+
+@pytest.mark.parametrize("statement", ["LaunchTask", "PassTaskRoles", "HearOfTheTasksEnd"])
+def test_a_role_that_may_not_launch_fails_the_drain_by_name(runs: Runs, statement: str) -> None:
     with runs.without(statement):
-        ended = runs.run(run_id)
-    assert (ended["error"], launches(ended) <= 1) == ("TaskNotLaunched", True)
+        arn = runs.upload("done", f"without {statement}").execution_arn
+        assert arn is not None
+        ended = runs.end(arn)
+    assert (ended["error"], runs.starts(arn)) == ("QueueNotDrained", [])
     assert "is not authorized to perform" in ended["cause"]
 
 
-@pytest.mark.parametrize("statement", ["FindReceipt", "ReadReceipt"])
-def test_receipts_that_may_not_be_read_are_not_called_missing(runs: Runs, run_id: str, statement: str) -> None:
-    runs.receipt(run_id, status="published", attempt="0")
+def test_an_upload_whose_drain_cannot_count_tasks_gets_one_all_the_same(runs: Runs) -> None:
+    with runs.without("CountTasks"):
+        arn = runs.upload("done", "not counted").execution_arn
+        assert arn is not None
+        assert runs.end(arn)["status"] == "SUCCEEDED"
+    assert runs.is_done("not counted")
+
+
+@pytest.mark.parametrize("statement", ["CountTasks", "CountMessages", "LookForBatchNotesAndPause"])
+def test_a_schedule_that_cannot_count_fails_by_name_and_launches_nothing(runs: Runs, statement: str) -> None:
     with runs.without(statement):
-        ended = runs.run(run_id)
-    assert (ended["error"], launches(ended)) == ("ReceiptsUnreadable", 0)
+        ended = runs.sweep()
+    assert (ended["status"], ended["error"], runs.starts()) == ("FAILED", "QueueNotDrained", [])
     assert "is not authorized to perform" in ended["cause"]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {},
-        {"run_id": "0" * 32},
-        {"run_id": "../../other", "attempt": 0},
-        {"run_id": "0" * 31 + "g", "attempt": 0},
-        {"run_id": "0" * 33, "attempt": 0},
-        {"run_id": 7, "attempt": 0},
-        {"run_id": "0" * 32, "attempt": "0"},
-    ],
-)
-def test_an_input_that_is_none_is_refused_at_once(runs: Runs, given: dict[str, object]) -> None:
-    ended = runs.end(runs.start_with(given))
-    assert (ended["status"], ended["error"]) == ("FAILED", "InputUnreadable")
+# --- backlog ---------------------------------------------------------------------------------------------------------
 
 
-# --- the sweep -----------------------------------------------------------------------------------------------------
+def test_a_backlog_launches_what_is_missing_at_once(runs: Runs) -> None:
+    for number in range(6):
+        runs.send("work", f"deep {number}", seconds=1)
+    ended = runs.end(runs.start({"source": "backlog", "tasks": 9}))
+    assert (ended["status"], len(runs.starts())) == ("SUCCEEDED", MAX_TASKS)
+    assert all(runs.is_done(f"deep {number}") for number in range(6))
 
 
-@pytest.fixture
-def message(runs: Runs) -> Iterator[None]:
-    """Send a message that no task processes."""
-    runs.sqs.send_message(QueueUrl=runs.outputs["QueueUrl"], MessageBody="{}")
-    yield
-    for received in runs.sqs.receive_message(QueueUrl=runs.outputs["QueueUrl"]).get("Messages", []):
-        runs.sqs.delete_message(QueueUrl=runs.outputs["QueueUrl"], ReceiptHandle=received["ReceiptHandle"])
+def test_a_backlog_that_enough_tasks_drain_launches_none(runs: Runs) -> None:
+    for number in range(MAX_TASKS):
+        runs.upload("work", f"enough {number}", seconds=8)
+        runs.wait_for_starts(number + 1)
+        next_window()
+    ended = runs.end(runs.start({"source": "backlog", "tasks": MAX_TASKS}))
+    assert (ended["states"][-1], len(runs.starts())) == ("Drained", MAX_TASKS)
 
 
-def sweep(runs: Runs) -> dict[str, Any]:
-    return runs.end(runs.start_with({}, machine="SweepStateMachineArn"))
+# --- schedule --------------------------------------------------------------------------------------------------------
 
 
-def test_the_sweep_does_nothing_where_nothing_waits(runs: Runs) -> None:
-    ended = sweep(runs)
-    assert (ended["status"], ended["states"][-1]) == ("SUCCEEDED", "Nothing to do")
-    assert "Start a task" not in ended["states"]
+def test_the_schedule_launches_nothing_where_nothing_waits(runs: Runs) -> None:
+    ended = runs.sweep()
+    assert (ended["status"], ended["states"][-1], runs.starts()) == ("SUCCEEDED", "Nothing to do", [])
 
 
-@pytest.mark.usefixtures("message")
-def test_the_sweep_starts_a_task_for_messages_that_nobody_works_on(runs: Runs, run_id: str) -> None:
-    runs.plan("sweep", f"publish:{run_id}")
-    ended = sweep(runs)
-    assert (ended["status"], ended["states"][-1]) == ("SUCCEEDED", "Started")
-    assert eventually(lambda: runs.has_receipt(run_id), seconds=20)
-    assert eventually(lambda: not runs.running_tasks(), seconds=20)
+@pytest.mark.parametrize(("messages", "tasks"), [(1, 1), (4, 1), (5, 2), (12, MAX_TASKS)])
+def test_the_schedule_launches_as_many_tasks_as_the_count_needs(runs: Runs, messages: int, tasks: int) -> None:
+    for number in range(messages):
+        runs.send("work", f"counted {messages} {number}", seconds=0.5)
+    assert runs.sweep()["status"] == "SUCCEEDED"
+    assert len(runs.starts()) == tasks
+    assert all(runs.is_done(f"counted {messages} {number}") for number in range(messages))
 
 
-@pytest.mark.usefixtures("message", "busy")
-def test_the_sweep_leaves_the_queue_to_a_task_that_drains_it(runs: Runs) -> None:
-    ended = sweep(runs)
-    assert (ended["status"], "Start a task" in ended["states"]) == ("SUCCEEDED", False)
+def test_an_execution_without_input_is_taken_for_the_schedules(runs: Runs) -> None:
+    """Such as one that is started in the console."""
+    runs.send("done", "by hand")
+    assert runs.end(runs.start({}))["status"] == "SUCCEEDED"
+    assert runs.is_done("by hand")
+
+
+def test_an_old_batch_note_gets_a_task_and_a_fresh_one_does_not(runs: Runs) -> None:
+    bucket = runs.outputs["PublishedBucket"]
+    runs.s3.put_object(Bucket=bucket, Key="batches/task/1.json", Body=b"{}")
+    written = runs.s3.head_object(Bucket=bucket, Key="batches/task/1.json")["LastModified"]
+    try:
+        assert runs.sweep()["states"][-1] == "Nothing to do"
+        old = written + timedelta(seconds=VISIBILITY + 2)
+        time.sleep(max(0.0, (old - datetime.now(UTC)).total_seconds()))
+        assert runs.sweep()["states"][-1] == "Drained"
+    finally:
+        runs.s3.delete_object(Bucket=bucket, Key="batches/task/1.json")
+    assert len(runs.starts()) == 1
+
+
+def test_while_a_pause_lasts_uploads_are_queued_and_the_schedule_launches_nothing(runs: Runs) -> None:
+    bucket = runs.outputs["PublishedBucket"]
+    runs.s3.put_object(Bucket=bucket, Key=PAUSE_KEY, Body=b"{}")
+    try:
+        assert runs.upload("done", "paused").drain == "paused"
+        ended = runs.sweep()
+        assert (ended["states"][-1], runs.starts()) == ("Nothing to do", [])
+    finally:
+        runs.s3.delete_object(Bucket=bucket, Key=PAUSE_KEY)
+    assert runs.sweep()["states"][-1] == "Drained"
+    assert runs.is_done("paused")

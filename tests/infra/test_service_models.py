@@ -24,11 +24,10 @@ _SERVICES = {"ecs", "s3", "sqs"}
 
 def calls() -> list[tuple[str, str, Mapping[str, Any]]]:
     """Return the name, the integration and the arguments of every task."""
-    machines = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(DEFINITIONS.glob("*.json"))]
+    states = json.loads((DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8"))["States"]
     return [
         (name, state["Resource"].removeprefix(_PREFIX), state["Arguments"])
-        for machine in machines
-        for name, state in machine["States"].items()
+        for name, state in (states | states["Launch"]["ItemProcessor"]["States"]).items()
         if state["Type"] == "Task"
     ]
 

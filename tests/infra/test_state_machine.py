@@ -1,4 +1,4 @@
-"""The state machines' definitions: valid graphs, bounded, and consistent with the template that fills them in."""
+"""The state machine's definition: valid graphs, bounded, and consistent with the template that fills it in."""
 
 from __future__ import annotations
 
@@ -13,59 +13,75 @@ from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
 from tests.infra.state_machine_graph import placeholders_in, problems_of
 from tests.infra.template import defaults_of, load_template, resource
 
-MACHINES = {"process_upload": "ProcessUpload", "sweep": "Sweep"}
 MAX_HISTORY_EVENTS = 25_000  # docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 
 
-def machine(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((DEFINITIONS / f"{name}.asl.json").read_text(encoding="utf-8"))
+def machine() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8"))
     return loaded
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_every_path_ends_every_task_is_careful_and_every_loop_is_bounded(name: str) -> None:
-    assert problems_of(machine(name)) == []
+def items(states: dict[str, Any]) -> dict[str, Any]:
+    """Return the states that each launched task has."""
+    inside: dict[str, Any] = states["Launch"]["ItemProcessor"]["States"]
+    return inside
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_the_template_fills_in_every_placeholder_and_no_other(name: str) -> None:
-    numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
-    packaged = definition(DEFINITIONS / f"{name}.asl.json", numbers).decode()
-    substitutions = resource(load_template(), MACHINES[name])["Properties"]["DefinitionSubstitutions"]
+def test_every_path_ends_every_task_is_careful_and_every_loop_is_bounded() -> None:
+    assert problems_of(machine()) == []
+
+
+def test_the_template_fills_in_every_placeholder_and_no_other() -> None:
+    packaged = definition(DEFINITIONS / "drain.asl.json", DEFAULT_TIMEOUTS.placeholders).decode()
+    substitutions = resource(load_template(), "DrainMachine")["Properties"]["DefinitionSubstitutions"]
     assert placeholders_in(packaged) == set(substitutions)
 
 
-def test_the_longest_run_stays_within_the_history_limit() -> None:
-    """The worst case that the parameters allow: every look and every launch with every retry."""
-    states = machine("process_upload")["States"]
-    limits = defaults_of(load_template(), "MaxValue")
-    launch = states.pop("Drain the queue")
-    one_look = sum(_events(state) for state in states.values() if state["Type"] not in ("Succeed", "Fail"))
-    worst = limits["MaxLooks"] * one_look + limits["MaxAttempts"] * _events(launch)
-    assert worst < MAX_HISTORY_EVENTS
+def test_there_is_one_machine_and_every_failure_has_the_same_name() -> None:
+    assert [path.name for path in DEFINITIONS.iterdir()] == ["drain.asl.json"]
+    fails = [state for state in machine()["States"].values() if state["Type"] == "Fail"]
+    assert {state["Error"] for state in fails} == {"QueueNotDrained"}
 
 
-def test_whatever_became_of_a_task_the_receipt_is_looked_for_again() -> None:
-    """Also after a failed launch: another task may have published the file in the meantime."""
-    task = machine("process_upload")["States"]["Drain the queue"]
-    assert {task["Next"], *(catcher["Next"] for catcher in task["Catch"])} == {"Look for receipt"}
+def test_the_longest_drain_stays_within_the_history_limit() -> None:
+    """The worst case of the default parameters: every task, each launch with every retry."""
+    defaults = defaults_of(load_template(), "Default")
+    one_launch = sum(_events(state) for state in items(machine()["States"]).values())
+    launches = 20 + defaults["MaxReceiveCount"]
+    assert defaults["MaxConcurrentTasks"] * launches * one_launch < MAX_HISTORY_EVENTS
+
+
+def test_a_lone_upload_takes_at_most_six_transitions() -> None:
+    states = machine()["States"]
+    path = ["Count tasks", "Is a task needed?", "Launch", "Drain the queue", "Was it drained?", "Drained"]
+    assert [states["Count tasks"]["Next"], states["Is a task needed?"]["Default"]] == path[1:3]
+    assert states["Launch"]["ItemProcessor"]["StartAt"] == path[3]
+    assert [states["Launch"]["Next"], states["Was it drained?"]["Default"]] == path[4:]
+
+
+def test_an_item_ends_without_failing_whatever_its_task_does() -> None:
+    """A failed item would stop the tasks of the others."""
+    launch = items(machine()["States"])["Drain the queue"]
+    assert launch["Catch"][-1] | {"Comment": ""} == {
+        "Comment": "",
+        "ErrorEquals": ["States.ALL"],
+        "Output": {"problem": launch["Catch"][-1]["Output"]["problem"]},
+        "Next": "Give up",
+    }
+
+
+def test_a_task_that_ended_badly_is_followed_by_one_that_stays_until_its_messages_are_visible() -> None:
+    caught = items(machine()["States"])["Drain the queue"]["Catch"][0]
+    assert caught["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
+    assert "${VisibilityTimeoutSeconds}, ${RetryDelaySeconds} * ${MaxReceiveCount}" in caught["Output"]["stayUntil"]
 
 
 def _events(state: dict[str, Any]) -> int:
     """Count the events of a state: entered and exited; for each try of a task: scheduled, started, submitted, ended."""
     if state["Type"] != "Task":
         return 2
-    per_try = 4 if state["Resource"].endswith(".sync") else 3
     retries: int = sum(retrier.get("MaxAttempts", 3) for retrier in state["Retry"])
-    return 2 + per_try * (1 + retries)
-
-
-def test_by_default_the_waits_between_attempts_outlast_the_visibility_timeout() -> None:
-    """Otherwise every attempt would find the queue empty, because the message of the dead task becomes visible too
-    late."""
-    defaults = defaults_of(load_template(), "Default")
-    waits = sum(defaults["RetryWaitSeconds"] * 2**attempt for attempt in range(defaults["MaxAttempts"] - 1))
-    assert waits > defaults["VisibilityTimeoutSeconds"]
+    return 2 + 4 * (1 + retries)
 
 
 # --- the check itself -----------------------------------------------------------------------------------------
@@ -85,56 +101,73 @@ def _drop(state: str, field: str) -> Callable[[dict[str, Any]], None]:
     return lambda states: states[state].pop(field)
 
 
+def _inside(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:
+    return _set("Launch", "ItemProcessor", "States", *path, to=to)
+
+
 def _do_not_count(states: dict[str, Any]) -> None:
-    states["Look for receipt"]["Assign"]["looks"] = "{% $looks %}"
+    items(states)["Drain the queue"]["Catch"][0]["Output"]["launches"] = "{% $states.input.launches %}"
 
 
 def _do_not_guard(states: dict[str, Any]) -> None:
-    states["No receipt yet"]["Choices"] = states["No receipt yet"]["Choices"][1:]
+    items(states)["Launch another?"]["Choices"] = []
 
 
 def _guard_too_late(states: dict[str, Any]) -> None:
-    first, *others = states["No receipt yet"]["Choices"]
-    states["No receipt yet"]["Choices"] = [*others, first]
+    choices = items(states)["Launch another?"]["Choices"]
+    choices.insert(0, {"Condition": "{% true %}", "Next": "Wait a little"})
 
 
 def _go_round_the_guard(states: dict[str, Any]) -> None:
-    states["Is there a receipt?"]["Default"] = "Count draining tasks"
+    items(states)["Drain the queue"]["Catch"][0]["Next"] = "Wait a little"
+
+
+def _wait_without_a_clock(states: dict[str, Any]) -> None:
+    states["Is a task needed?"]["Choices"][1]["Condition"] = "{% $running >= 4 %}"
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a next to nowhere": (
-        _set("Remember", "Next", to="Missing"),
-        "'Remember' leads to 'Missing', which does not exist",
+        _set("Count messages", "Next", to="Missing"),
+        "'Count messages' leads to 'Missing', which does not exist",
     ),
-    "a default to nowhere": (_set("Enough tasks?", "Default", to="Missing"), "which does not exist"),
-    "a catch to nowhere": (_set("Read receipt", "Catch", 0, "Next", to="Missing"), "which does not exist"),
+    "a default to nowhere": (_set("Is a task needed?", "Default", to="Missing"), "which does not exist"),
+    "a catch to nowhere": (_set("Count tasks", "Catch", 0, "Next", to="Missing"), "which does not exist"),
+    "a catch to nowhere in a map": (
+        _inside("Drain the queue", "Catch", 0, "Next", to="Missing"),
+        "'Drain the queue' leads to 'Missing', which does not exist",
+    ),
     "a state that nothing leads to": (_set("Orphan", to={"Type": "Succeed"}), "'Orphan' is never reached"),
-    "a task without timeout": (_drop("Drain the queue", "TimeoutSeconds"), "'Drain the queue' has no timeout"),
-    "a task without retry": (_drop("Count draining tasks", "Retry"), "'Count draining tasks' has no retry"),
-    "a task without catch": (_drop("Look for receipt", "Catch"), "'Look for receipt' does not catch every error"),
+    "a task without timeout": (_drop("Count tasks", "TimeoutSeconds"), "'Count tasks' has no timeout"),
+    "a task without retry": (_drop("Count tasks", "Retry"), "'Count tasks' has no retry"),
+    "a task without catch": (_drop("Count messages", "Catch"), "'Count messages' does not catch every error"),
     "retries in step": (
-        _set("Drain the queue", "Retry", 0, "JitterStrategy", to="NONE"),
+        _inside("Drain the queue", "Retry", 0, "JitterStrategy", to="NONE"),
         "without JitterStrategy FULL",
     ),
-    "a choice without default": (_drop("What does it say?", "Default"), "is a choice without a default"),
-    "a failure without a word": (_drop("No receipt", "Cause"), "'No receipt' fails without saying"),
-    "a state that leads nowhere": (_drop("Remember", "Next"), "from 'Remember' no end is reached"),
+    "an item that fails": (
+        _inside("Give up", to={"Type": "Fail", "Error": "E", "Cause": "c"}),
+        "'Give up' fails an item, which stops the others",
+    ),
+    "a choice without default": (_drop("Was it drained?", "Default"), "is a choice without a default"),
+    "a failure without a word": (_drop("Not drained", "Cause"), "'Not drained' fails without saying"),
+    "a state that leads nowhere": (_drop("Launch", "Next"), "from 'Launch' no end is reached"),
     "a loop that is not counted": (_do_not_count, "nothing bounds the loop"),
     "a loop without a guard": (_do_not_guard, "nothing bounds the loop"),
     "a guard behind a way back": (_guard_too_late, "nothing bounds the loop"),
     "a loop round the guard": (_go_round_the_guard, "nothing bounds the loop"),
+    "a wait that no clock ends": (_wait_without_a_clock, "nothing bounds the loop"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_check_finds(name: str) -> None:
     spoil, expected = BROKEN[name]
-    broken = copy.deepcopy(machine("process_upload"))
+    broken = copy.deepcopy(machine())
     spoil(broken["States"])
     assert any(expected in problem for problem in problems_of(broken)), problems_of(broken)
 
 
 def test_the_check_finds_a_start_that_does_not_exist() -> None:
-    broken = machine("sweep") | {"StartAt": "Missing"}
+    broken = machine() | {"StartAt": "Missing"}
     assert "StartAt names 'Missing', which does not exist" in problems_of(broken)

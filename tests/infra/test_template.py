@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from blocks.settings import PipelineSettings
 from deployment.aws.deploy_stack import MAX_STACK_NAME_LENGTH, TEMPLATE
 from deployment.aws.images import DEPLOYED
 from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
@@ -43,11 +44,9 @@ def test_linters_find_nothing_in_the_template() -> None:
     assert cfn_lint(TEMPLATE) == ""
 
 
-@pytest.mark.parametrize("name", ["process_upload", "sweep"])
-def test_linters_find_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
+def test_linters_find_nothing_in_the_definition(tmp_path: Path) -> None:
     """The linters read a definition only if it is inline in the template."""
-    numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
-    whole = definition(DEFINITIONS / f"{name}.asl.json", numbers).decode()
+    whole = definition(DEFINITIONS / "drain.asl.json", DEFAULT_TIMEOUTS.placeholders).decode()
     filled = re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
     properties = {
         "RoleArn": "arn:aws:iam::123456789012:role/run",
@@ -90,7 +89,7 @@ def test_every_parameter_has_its_place_in_the_console() -> None:
 
 def test_only_what_nobody_can_guess_must_be_given() -> None:
     needed = set(TEMPLATE_DATA["Parameters"]) - set(defaults_of(TEMPLATE_DATA, "Default"))
-    packaged = {"ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey"}
+    packaged = {"ArtifactBucket", "LambdaCodeKey", "DrainDefinitionKey"}
     assert needed - packaged == {"ImageUri", "PrefectApiUrl"}
 
 
@@ -158,8 +157,36 @@ def test_the_container_gets_no_secret_in_its_environment() -> None:
         "SLUICE_PUBLISHED_BUCKET",
         "SLUICE_QUEUE_URL",
         "SLUICE_STATE_MACHINE_ARN",
+        "SLUICE_DATASET_METRICS",
+        "SLUICE_DEAD_LETTER_QUEUE_URL",
+        "SLUICE_LIVE_BACKLOG",
+        "SLUICE_MAX_RECEIVE_COUNT",
+        "SLUICE_MAX_TASKS",
+        "SLUICE_MESSAGES_PER_TASK",
+        "SLUICE_RETRY_DELAY_SECONDS",
         "SLUICE_VISIBILITY_TIMEOUT_SECONDS",
+        "SLUICE_WINDOW_SECONDS",
     }
+
+
+def test_every_variable_of_the_container_is_a_setting_and_has_the_parameters_value() -> None:
+    """The machine and the task must agree on them."""
+    ours = {one["Name"]: one["Value"] for one in CONTAINER["Environment"] if one["Name"].startswith("SLUICE_")}
+    assert {name.removeprefix("SLUICE_").lower() for name in ours} <= set(PipelineSettings.model_fields)
+    machine = resource(TEMPLATE_DATA, "DrainMachine")["Properties"]["DefinitionSubstitutions"]
+    names = {"MaxConcurrentTasks": "MAX_TASKS", "WindowSeconds": "WINDOW_SECONDS"} | {
+        name: re.sub("(?<!^)(?=[A-Z])", "_", name).upper()
+        for name in ("MessagesPerTask", "MaxReceiveCount", "RetryDelaySeconds", "VisibilityTimeoutSeconds")
+    }
+    assert all(machine[name] == ours[f"SLUICE_{variable}"] == {"Ref": name} for name, variable in names.items())
+
+
+def test_runs_by_hand_differ_from_drains_in_their_family_only() -> None:
+    """The drains count the tasks of their family, and rely on each of them to drain the queue."""
+    operators = resource(TEMPLATE_DATA, "OperatorTaskDefinition")["Properties"]
+    assert {name for name in TASK if TASK[name] != operators[name]} == {"Family"}
+    assert set(operators) == set(TASK)
+    assert text_of(operators["Family"]) == "${AWS::StackName}-operator"
 
 
 def test_prefects_keys_come_from_secrets_manager() -> None:
@@ -182,15 +209,15 @@ def test_nothing_may_connect_to_a_task() -> None:
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroupIngress")
 
 
-@pytest.mark.parametrize(("name", "state"), [("process_upload", "Drain the queue"), ("sweep", "Start a task")])
-def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused(name: str, state: str) -> None:
+def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused() -> None:
     """ECS raises InvalidParameterException when EC2 throttles it; AWS's own construct-hub retries it for that reason.
 
     github.com/cdklabs/construct-hub (src/backend/orchestration)
     """
-    task = json.loads((DEFINITIONS / f"{name}.asl.json").read_text(encoding="utf-8"))["States"][state]
+    machine = json.loads((DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8"))
+    task = machine["States"]["Launch"]["ItemProcessor"]["States"]["Drain the queue"]
     (retry,) = (one for one in task["Retry"] if "ECS.InvalidParameterException" in one["ErrorEquals"])
-    assert retry["MaxAttempts"] == 5
+    assert retry["MaxAttempts"] == 12
     assert retry["JitterStrategy"] == "FULL"
 
 
@@ -211,6 +238,8 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
         "ecr.api": "ClosedNetwork",
         "ecr.dkr": "ClosedNetwork",
         "logs": "ClosedNetwork",
+        "events": "ClosedNetwork",
+        "monitoring": "ClosedNetwork",
         "states": "ClosedNetwork",
         "ecs": "ClosedNetwork",
         "secretsmanager": "ClosedNetwork",
@@ -427,7 +456,7 @@ def test_every_log_ends_and_every_component_writes_to_its_own() -> None:
         text_of(function["LoggingConfig"]["LogGroup"]),
         text_of(CONTAINER["LogConfiguration"]["Options"]["awslogs-group"]),
         text_of(
-            STATE_MACHINES["ProcessUpload"]["Properties"]["LoggingConfiguration"]["Destinations"][0][
+            STATE_MACHINES["DrainMachine"]["Properties"]["LoggingConfiguration"]["Destinations"][0][
                 "CloudWatchLogsLogGroup"
             ]["LogGroupArn"]
         ).replace(".Arn", ""),
@@ -448,8 +477,8 @@ def test_trouble_is_told() -> None:
         ("ApproximateAgeOfOldestMessage", "${UploadQueue.QueueName}"),
         ("UploadsFailed", "${AWS::StackName}"),
         ("OutcomesNotAnnounced", "${AWS::StackName}"),
-        ("ExecutionsFailed", "${ProcessUpload}"),
-        ("ExecutionsTimedOut", "${ProcessUpload}"),
+        ("ExecutionsFailed", "${DrainMachine}"),
+        ("ExecutionsTimedOut", "${DrainMachine}"),
     }
     for name, alarm in alarms.items():
         assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}], name

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deployment import PROJECT_ROOT
+from lambda_trigger.pause import PAUSE_KEY
 from tests.infra.template import listed, load_template, resources_of, statements_of, text_of
 
 ROLES = resources_of(load_template(), "AWS::IAM::Role")
@@ -30,6 +31,7 @@ _TRACING = {
     "xray:GetSamplingTargets",
 }
 _FAMILY = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/${AWS::StackName}-drain:*"
+_MACHINE = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${AWS::StackName}-drain"
 _TASK_ROLES = {"${TaskRole.Arn}", "${TaskExecutionRole.Arn}"}
 _RESULTS = {f"${{PublishedBucket.Arn}}/{folder}/*" for folder in ("receipts", "data", "quarantine", "index", "docs")}
 _KEY = {"${KmsKeyArn}"}
@@ -40,19 +42,19 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
         "lambda.amazonaws.com",
         {
             "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
-            "StartRun": ({"states:StartExecution"}, {"${ProcessUpload}"}),
+            "StartDrain": ({"states:StartExecution"}, {"${DrainMachine}"}),
+            "LookForPause": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "KeepFailedEvents": ({"sqs:SendMessage"}, {"${TriggerFailures.Arn}"}),
             "Log": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"${TriggerLogs.Arn}"}),
             "Trace": ({"xray:PutTraceSegments", "xray:PutTelemetryRecords"}, {"*"}),
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },
     ),
-    "RunRole": (
+    "DrainRole": (
         "states.amazonaws.com",
         {
-            "FindReceipt": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
-            "ReadReceipt": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
-            "UseKey": ({"kms:Decrypt"}, _KEY),
+            "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
+            "LookForBatchNotesAndPause": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "CountTasks": ({"ecs:ListTasks"}, {"*"}),
             "LaunchTask": ({"ecs:RunTask"}, {_FAMILY}),
             "WatchTask": (
@@ -71,18 +73,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "Trace": (_TRACING, {"*"}),
         },
     ),
-    "SweepRole": (
-        "states.amazonaws.com",
-        {
-            "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
-            "CountTasks": ({"ecs:ListTasks"}, {"*"}),
-            "LaunchTask": ({"ecs:RunTask"}, {_FAMILY}),
-            "PassTaskRoles": ({"iam:PassRole"}, _TASK_ROLES),
-            "DeliverLogs": (_LOG_DELIVERY, {"*"}),
-            "Trace": (_TRACING, {"*"}),
-        },
-    ),
-    "SweepTimerRole": ("scheduler.amazonaws.com", {"StartSweep": ({"states:StartExecution"}, {"${Sweep}"})}),
+    "SweepTimerRole": ("scheduler.amazonaws.com", {"StartDrain": ({"states:StartExecution"}, {"${DrainMachine}"})}),
     "TaskRole": (
         "ecs-tasks.amazonaws.com",
         {
@@ -106,8 +97,19 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                     "sqs:ReceiveMessage",
                     "sqs:ChangeMessageVisibility",
                     "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
                 },
                 {"${UploadQueue.Arn}"},
+            ),
+            "KeepAttemptsAndBatchNotes": (
+                {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"},
+                {"${PublishedBucket.Arn}/attempts/*", "${PublishedBucket.Arn}/batches/*"},
+            ),
+            "GiveUp": ({"sqs:SendMessage"}, {"${DeadLetterQueue.Arn}"}),
+            "AskForMoreTasks": ({"states:StartExecution"}, {_MACHINE}),
+            "Announce": (
+                {"events:PutEvents"},
+                {"arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"},
             ),
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
             "AskWhyATaskStopped": (
@@ -125,12 +127,12 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "LookIntoIndex": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/index/*"}),
             "TakeLeftoversAway": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
             "TellMissingFromForbidden": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
-            "LookForRuns": (
-                {"states:DescribeExecution"},
-                {"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:${ProcessUpload.Name}:*"},
-            ),
+            "LookForBatchNotes": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/batches/*"}),
+            "ReopenAttempts": ({"s3:GetObject", "s3:PutObject"}, {"${PublishedBucket.Arn}/attempts/*"}),
+            "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
+            "AgeOfMessages": ({"cloudwatch:GetMetricStatistics"}, {"*"}),
             "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
-            "StartRun": ({"states:StartExecution"}, {"${ProcessUpload}"}),
+            "StartDrain": ({"states:StartExecution"}, {"${DrainMachine}"}),
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },
     ),
@@ -229,7 +231,6 @@ def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str
     ("role", "services"),
     [
         ("TriggerRole", ["sqs"]),
-        ("RunRole", ["s3"]),
         ("TaskRole", ["s3", "sqs"]),
         ("ReconcileRole", ["s3", "sqs"]),
         ("TaskExecutionRole", ["secretsmanager"]),
@@ -257,8 +258,16 @@ def test_what_has_no_resource_to_name_is_held_by_a_condition(role: str) -> None:
             assert text_of(statements(role)[sid]["Condition"]["ArnEquals"]["ecs:cluster"]) == "${Cluster.Arn}"
 
 
-def test_the_runs_look_for_receipts_and_for_nothing_else() -> None:
-    assert statements("RunRole")["FindReceipt"]["Condition"] == {"StringLike": {"s3:prefix": "receipts/*"}}
+def test_drains_and_the_lambda_list_what_they_look_for_and_nothing_else() -> None:
+    listing = statements("DrainRole")["LookForBatchNotesAndPause"]["Condition"]
+    assert listing == {"StringEquals": {"s3:prefix": ["batches/", PAUSE_KEY]}}
+    assert statements("TriggerRole")["LookForPause"]["Condition"] == {"StringEquals": {"s3:prefix": PAUSE_KEY}}
+
+
+def test_the_tasks_may_start_the_machine_of_their_stack() -> None:
+    """Its ARN is composed: a reference would close a circle."""
+    name = resources_of(load_template(), "AWS::StepFunctions::StateMachine")["DrainMachine"]["Properties"]
+    assert _MACHINE.endswith(f":stateMachine:{text_of(name['StateMachineName'])}")
 
 
 def test_reconciling_lists_uploads_and_nothing_else_of_the_landing_bucket() -> None:
@@ -267,11 +276,12 @@ def test_reconciling_lists_uploads_and_nothing_else_of_the_landing_bucket() -> N
     )
 
 
-def test_the_container_cannot_touch_uploads_start_runs_or_reach_the_dead_letter_queue() -> None:
+def test_the_container_cannot_touch_uploads_start_tasks_or_read_the_dead_letter_queue() -> None:
     allowed = [
         (action, arn) for one in statements("TaskRole").values() for action in actions(one) for arn in resources(one)
     ]
-    assert not [pair for pair in allowed if pair[0].startswith(("states:", "iam:", "lambda:"))]
+    assert not [pair for pair in allowed if pair[0].startswith(("iam:", "lambda:"))]
+    assert [pair for pair in allowed if pair[0].startswith("states:")] == [("states:StartExecution", _MACHINE)]
     assert [pair[0] for pair in allowed if pair[0].startswith("ecs:")] == ["ecs:DescribeTasks"]
-    assert not [pair for pair in allowed if "DeadLetter" in pair[1]]
+    assert [pair[0] for pair in allowed if "DeadLetter" in pair[1]] == ["sqs:SendMessage"]
     assert not [pair for pair in allowed if "${Bucket}" in pair[1] and pair[0].startswith(("s3:Put", "s3:Delete"))]

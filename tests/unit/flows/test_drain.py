@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import boto3
 import pytest
 
-from flows.composition import assemble
-from flows.pipeline.announce import OutcomeNotice, OutcomeStatus
-from flows.pipeline.attempts import Attempt, read_attempt
-from flows.pipeline.closing import Outlets
+from flows.pipeline.announce import OutcomeStatus
+from flows.pipeline.attempts import read_attempt
 from flows.pipeline.commit import index_entry
-from flows.pipeline.drain import Drain
 from flows.pipeline.errors import UploadCancelled
-from flows.pipeline.job import TaskIdentity, UploadJob
+from flows.pipeline.job import UploadJob
 from flows.pipeline.leaving import Poll, may_leave
 from flows.pipeline.protocol import IndexUnreadable, ReceiptConflict
 from flows.pipeline.receipt import Receipt, Status
@@ -25,76 +21,12 @@ from flows.pipeline.stopping import Stopped
 from flows.refinery.errors import TransientError
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
-
-KEY = "incoming/orders/monday.csv"
-TASK = TaskIdentity(execution_arn="arn:execution", task_arn="arn:aws:ecs:r:1:task/sluice/4711")
-NOTHING: frozenset[str] = frozenset()
-
-
-@dataclass
-class World:
-    """EventBridge and Prefect, which take what is reported, and look at S3 at that moment."""
-
-    account: Account
-    is_away: bool = False
-    announced: list[OutcomeNotice] = field(default_factory=list)
-    recorded: list[Receipt] = field(default_factory=list)
-    failures: list[Attempt] = field(default_factory=list)
-    seen: list[tuple[int, int]] = field(default_factory=list)  # messages and notes at each announcement
-
-    def announce(self, notices: Sequence[OutcomeNotice]) -> frozenset[str]:
-        self.seen.append((self.account.messages(), len(self.account.keys("batches/"))))
-        return NOTHING if self.is_away else self._take(self.announced, notices)
-
-    def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
-        return NOTHING if self.is_away else self._take(self.recorded, receipts)
-
-    def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
-        return NOTHING if self.is_away else self._take(self.failures, attempts)
-
-    @property
-    def outlets(self) -> Outlets:
-        return Outlets(self.announce, self.record, self.record_failures)
-
-    @staticmethod
-    def _take(taken: list, reported: Sequence) -> frozenset[str]:  # type: ignore[type-arg]
-        taken.extend(reported)
-        return frozenset(one.run_id for one in reported)
-
-
-class Failing:
-    """Raises errors for the first uploads, and processes the others."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self._errors = list(errors)
-
-    def __call__(self, account: Account, job: UploadJob) -> Receipt:
-        if self._errors:
-            raise self._errors.pop(0)
-        return run_upload(account.parts, job)
-
-
-Process = Callable[[Account, UploadJob], Receipt]
-
-
-def plainly(account: Account, job: UploadJob) -> Receipt:
-    """Process an upload without Prefect."""
-    return run_upload(account.parts, job)
+from tests.unit.flows.world import KEY, TASK, Failing, World, drain, with_settings
 
 
 @pytest.fixture
 def world(account: Account) -> World:
     return World(account)
-
-
-def drain(world: World, process: Process = plainly, **task: object) -> bool:
-    identity = replace(TASK, **task)  # type: ignore[arg-type]
-    parts = world.account.parts
-    return Drain(parts, identity, lambda job: process(world.account, job), world.outlets).run()
-
-
-def with_settings(account: Account, **changes: object) -> Account:
-    return Account(assemble(account.parts.settings.model_copy(update=changes)))
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, tempor
 from flows.observability import heartbeats
 from flows.observability.cancellation import Cancellation
 from flows.observability.flow_run import FlowRunner
+from flows.observability.recorder import Recorder
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.errors import StageBroke, UploadCancelled
 from flows.pipeline.job import Parts, UploadJob
@@ -24,7 +25,7 @@ from flows.pipeline.run import plainly, run_upload
 from tests.chain.files import dirty_orders, good_orders
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.conftest import Account
-from tests.unit.flows.observability.test_recorder import runs_of
+from tests.unit.flows.observability.test_recorder import given_up, runs_of
 
 MOST_REQUESTS = 13
 TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcdef"
@@ -155,3 +156,17 @@ def _restore_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGUSR1)
     yield
     signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "CRASHED", "FAILED"])
+def test_an_upload_that_is_redriven_runs_at_its_first_delivery(
+    account: Account, server: PrefectServer, state: str
+) -> None:
+    """A message that is sent again counts its deliveries from one, and a run that has ended is run by nobody."""
+    upload = account.upload(f"incoming/orders/redriven-{state}.csv", good_orders(2))
+    Recorder(account.parts).record_failures([given_up(upload)])
+    (run,) = runs_of(server, upload)
+    server.call("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": state}, "force": True})
+    receipt = FlowRunner(account.parts).process(UploadJob(upload, Chain(receive_count=1)))
+    assert receipt.chain.flow_run_id == run["id"]
+    assert server.call("GET", f"/flow_runs/{run['id']}")["state_name"] == "Completed"

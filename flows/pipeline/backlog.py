@@ -1,0 +1,71 @@
+"""How many uploads wait: a task asks for more tasks, and shows uploads in Prefect afterwards, when it is many."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from flows.pipeline.job import Parts
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice.drain")
+PERIOD_SECONDS = 30
+_ASK_WITHIN_SECONDS = 20  # of each half minute: the execution's name is that of the half minute in which it starts
+_LOOK_SECONDS = 1.0
+
+
+class Backlog:
+    """The messages that wait in the queue, counted at the start and then once in each half minute.
+
+    Attributes:
+        is_deep: whether more than `live_backlog` waited, and the queue has not been empty since.
+    """
+
+    def __init__(
+        self, parts: Parts, ask_for_tasks: Callable[[int], object], clock: Callable[[], float] = time.time
+    ) -> None:
+        """Args:
+        ask_for_tasks: starts a drain that launches tasks until so many run (blocks/drains.py).
+        """
+        self._queue = parts.queue
+        self._settings = parts.settings
+        self._ask_for_tasks = ask_for_tasks
+        self._clock = clock
+        self._counted: int | None = None
+        self.is_deep = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Count while the block runs, in another thread: a long file must not keep the other tasks from starting."""
+        self.look()
+        done = Event()
+
+        def watch() -> None:
+            while not done.wait(_LOOK_SECONDS):
+                self.look()
+
+        Thread(target=watch, name="backlog", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def look(self) -> None:
+        """Count the messages if that is due, and ask for more tasks if there are many. Never raise AWS's errors."""
+        half_minute, second = divmod(self._clock(), PERIOD_SECONDS)
+        may_ask = second < _ASK_WITHIN_SECONDS
+        if self._counted == half_minute or (self._counted is not None and not may_ask):
+            return
+        self._counted = int(half_minute)
+        try:
+            waiting = self._queue.count_waiting()
+            self.is_deep = self.is_deep or waiting > self._settings.live_backlog
+            tasks = min(self._settings.max_tasks, -(-waiting // self._settings.messages_per_task))
+            if may_ask and tasks > 1:
+                self._ask_for_tasks(tasks)
+                LOG.info("asked for tasks", extra={"fields": {"tasks": tasks, "waiting": waiting}})
+        except SluiceError as error:
+            LOG.warning("backlog not counted", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})

@@ -1,0 +1,156 @@
+"""Process many uploads at once: some threads fetch and publish while the main thread refines.
+
+The stage refine is computing, and only in the main thread can its time be limited, and SIGTERM stop it (signals arrive
+there). The other stages wait for S3 most of the time.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any
+
+from flows.pipeline.delivery import Delivery, process_delivery
+from flows.pipeline.job import Parts, TaskIdentity, UploadJob
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.run import run_upload
+from flows.pipeline.stopping import Stopped
+from flows.pipeline.task_notes import TaskNotes
+
+_WORKERS = 4
+_LOW = 8  # with fewer uploads waiting for a worker, more are received
+_RECEIVE_SECONDS = 3  # how long a stopped task waits for the receive call that is under way
+_LARGE_BYTES = 64 * 1024**2  # of larger files the disk has to hold only one at a time
+
+
+class Bulk:
+    """Processes uploads until no more come."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        task: TaskIdentity,
+        notes: TaskNotes,
+        receive: Callable[[], Sequence[Delivery]],
+        over: Callable[[Delivery], None],
+    ) -> None:
+        """Args:
+        receive: returns more deliveries, whose note is written; none to stop.
+        over: called with each delivery that has its outcome or failed.
+        """
+        self._parts = parts
+        self._task = task
+        self._notes = notes
+        self._receive = receive
+        self._over = over
+        self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._for_main: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._unfinished = 0
+        self._receiving: Thread | None = None
+        self._no_more = False
+        self._stopping = Event()
+        self._large = Lock()
+
+    def run(self, deliveries: Sequence[Delivery]) -> None:
+        """Process the deliveries, and those that come meanwhile. Raise Stopped when SIGTERM arrives."""
+        workers = [Thread(target=self._work, name=f"upload-{n}", daemon=True) for n in range(_WORKERS)]
+        for worker in workers:
+            worker.start()
+        self._take(deliveries)
+        try:
+            while self._unfinished or self._receiving:
+                self._for_main.get()()
+        except BaseException:
+            self._stopping.set()
+            raise
+        finally:
+            for _ in workers:
+                self._waiting.put(None)
+
+    def not_begun(self) -> list[Delivery]:
+        """Take out the deliveries that no worker has begun, and receive no more."""
+        self._no_more = True
+        found: list[Delivery] = []
+        while True:
+            try:
+                delivery = self._waiting.get_nowait()
+            except Empty:
+                self._unfinished -= len(found)
+                return found
+            if delivery is not None:
+                found.append(delivery)
+
+    def end_receiving(self) -> None:
+        """Wait for the receive call that is under way: what it brings has to be returned, too."""
+        if self._receiving:
+            self._receiving.join(_RECEIVE_SECONDS)
+
+    # --- in the main thread -----------------------------------------------------------------------------------
+
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        self._unfinished += len(deliveries)
+        for delivery in deliveries:
+            self._waiting.put(delivery)
+        self._receive_if_few()
+
+    def _receive_if_few(self) -> None:
+        if self._receiving or self._no_more or self._waiting.qsize() >= _LOW:
+            return
+        self._receiving = Thread(target=self._receive_more, name="receive", daemon=True)
+        self._receiving.start()
+
+    def _received(self, deliveries: Sequence[Delivery]) -> None:
+        self._receiving = None
+        self._no_more = self._no_more or not deliveries
+        self._take(deliveries)
+
+    def _finished(self, delivery: Delivery) -> None:
+        self._unfinished -= 1
+        self._over(delivery)
+        self._receive_if_few()
+
+    def _refine(self, delivery: Delivery, stage: Callable[[], Any], answer: Future[Any]) -> None:
+        try:
+            with self._notes.refining(delivery):
+                answer.set_result(stage())
+        except Stopped as stopped:
+            answer.set_exception(stopped)
+            raise
+        except BaseException as error:  # noqa: BLE001 (the worker that waits for it raises it)
+            answer.set_exception(error)
+
+    # --- in other threads -------------------------------------------------------------------------------------
+
+    def _receive_more(self) -> None:
+        deliveries: Sequence[Delivery] = ()
+        try:
+            deliveries = self._receive()
+        finally:
+            self._for_main.put(lambda: self._received(deliveries))
+
+    def _work(self) -> None:
+        while (delivery := self._waiting.get()) is not None and not self._stopping.is_set():
+            alone = self._large if delivery.upload.size_bytes > _LARGE_BYTES else nullcontext()
+            try:
+                with alone:
+                    process_delivery(delivery, self._process_of(delivery), self._parts, self._task)
+            except Stopped:
+                return
+            self._for_main.put(lambda delivery=delivery: self._finished(delivery))  # type: ignore[misc]
+
+    def _process_of(self, delivery: Delivery) -> Callable[[UploadJob], Receipt]:
+        def call(stage: Callable[..., Any], *values: Any) -> Any:
+            if self._stopping.is_set():
+                raise Stopped
+            if stage.__name__ != "refine":
+                return stage(*values)
+            answer: Future[Any] = Future()
+            context = contextvars.copy_context()  # the fields of the log's lines
+            self._for_main.put(lambda: self._refine(delivery, lambda: context.run(stage, *values), answer))
+            return answer.result()
+
+        return lambda job: run_upload(self._parts, job, call)

@@ -1,0 +1,158 @@
+"""Finish what batch notes still list: announce and record outcomes, write why dead tasks did not get there.
+
+Notes stay when a task died, when EventBridge refused, or when Prefect was away. A task does this before it leaves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flows.pipeline.announce import OutcomeNotice, notice_of, notice_of_attempt
+from flows.pipeline.attempts import Attempt, AttemptUnreadable, read_attempt
+from flows.pipeline.batch_notes import (
+    FoundNote,
+    NotedUpload,
+    NoteUnreadable,
+    claim_note,
+    read_note,
+    remove_note,
+    write_note,
+)
+from flows.pipeline.closing import Outlets
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.dead_tasks import DeadTasks
+from flows.pipeline.job import Parts, TaskIdentity
+from flows.pipeline.protocol import is_done
+from flows.pipeline.receipt import Receipt, ReceiptUnreadable
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice.drain")
+_NOTES_AT_ONCE = 10  # a hundred uploads: as many as one call of Prefect takes
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """One upload that a note still lists, with its outcome; without one, it is in the queue again."""
+
+    noted: NotedUpload
+    receipt: Receipt | None = None
+    failure: Attempt | None = None
+
+    @property
+    def has_outcome(self) -> bool:
+        return bool(self.receipt or self.failure)
+
+
+class CatchingUp:
+    """Takes notes over and finishes them."""
+
+    def __init__(self, parts: Parts, task: TaskIdentity, outlets: Outlets, dead_tasks: DeadTasks) -> None:
+        self._parts = parts
+        self._task = task
+        self._outlets = outlets
+        self._dead_tasks = dead_tasks
+
+    def finish(self, own: list[str], until: float) -> None:
+        """Finish this task's own notes and old ones of others, until no outcome is taken. Never raises Sluice's errors.
+
+        Args:
+            own: the keys of notes that this task has left; those that are finished are removed from the list.
+            until: begin nothing more after this time (time.monotonic).
+        """
+        try:
+            notes = itertools.chain(self._own(own), self._of_dead_tasks())
+            while time.monotonic() < until and (some := list(itertools.islice(notes, _NOTES_AT_ONCE))):
+                finished = self._finish(some)
+                own[:] = [key for key in own if key not in finished]
+                if not finished:
+                    return  # EventBridge or Prefect is still away
+        except SluiceError as error:
+            LOG.warning("notes not finished", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+
+    def _own(self, keys: Iterable[str]) -> Iterator[FoundNote]:
+        for key in list(keys):
+            try:
+                found = read_note(self._parts.store, key, datetime.now(UTC))
+            except NoteUnreadable:
+                continue
+            if found:
+                yield found
+
+    def _of_dead_tasks(self) -> Iterator[FoundNote]:
+        for found in self._dead_tasks.notes_of_others(
+            older_than_seconds=self._parts.settings.visibility_timeout_seconds
+        ):
+            mine = found.note.model_copy(update={"taken_over_by": f"{self._task.name} at {time.time()}"})
+            if claim_note(self._parts.store, found, mine):
+                yield found._replace(note=mine)
+
+    def _finish(self, some: list[FoundNote]) -> set[str]:
+        """Finish notes; return the keys of those of which nothing is left."""
+        left = {found.note.key: [self._look_at(noted, found) for noted in found.note.uploads] for found in some}
+        outcomes = [one for each in left.values() for one in each if one.has_outcome]
+        announced = self._announce([one for one in outcomes if not one.noted.announced])
+        recorded = self._record([one for one in outcomes if not one.noted.recorded])
+        finished = set()
+        for found in some:
+            note = found.note.with_uploads(
+                noted
+                for one in left[found.note.key]
+                if one.has_outcome and not _is_finished(noted := _marked(one.noted, announced, recorded))
+            )
+            if note.uploads:
+                write_note(self._parts.store, note)
+            else:
+                remove_note(self._parts.store, note)
+                finished.add(note.key)
+        LOG.info("caught up", extra={"fields": {"notes": len(some), "finished": len(finished)}})
+        return finished
+
+    def _look_at(self, noted: NotedUpload, found: FoundNote) -> _Left:
+        """Return the outcome of an upload. If it has none, write why its task did not get there."""
+        store, attempt = self._parts.store, noted.upload.attempt
+        try:
+            receipt = read_receipt(store, noted.run_id)
+            if receipt and is_done(receipt, attempt):
+                return _Left(noted, receipt=receipt)
+            failure = read_attempt(store, noted.run_id)
+        except (ReceiptUnreadable, AttemptUnreadable):
+            return _Left(noted)  # of a later release
+        if failure and failure.given_up and failure.upload.attempt == attempt:
+            return _Left(noted, failure=failure)
+        end = self._dead_tasks.end_of(found) if found.note.task != self._task.name else None
+        if end:
+            self._dead_tasks.write_reason(noted, found.note, end)
+        return _Left(noted)
+
+    def _announce(self, outcomes: list[_Left]) -> frozenset[str]:
+        return self._outlets.announce([self._notice(one) for one in outcomes]) if outcomes else frozenset()
+
+    def _record(self, outcomes: list[_Left]) -> frozenset[str]:
+        receipts = [one.receipt for one in outcomes if one.receipt]
+        failures = [one.failure for one in outcomes if one.failure]
+        taken = self._outlets.record(receipts) if receipts else frozenset()
+        return taken | (self._outlets.record_failures(failures) if failures else frozenset())
+
+    def _notice(self, one: _Left) -> OutcomeNotice:
+        if one.receipt:
+            return notice_of(one.receipt, self._parts.settings)
+        assert one.failure  # noqa: S101 (it has an outcome)
+        return notice_of_attempt(one.failure, self._parts.settings)
+
+
+def _marked(noted: NotedUpload, announced: frozenset[str], recorded: frozenset[str]) -> NotedUpload:
+    return noted.model_copy(
+        update={
+            "announced": noted.announced or noted.run_id in announced,
+            "recorded": noted.recorded or noted.run_id in recorded,
+        }
+    )
+
+
+def _is_finished(noted: NotedUpload) -> bool:
+    return noted.announced and noted.recorded

@@ -1,0 +1,174 @@
+"""Write why a task ended that held an upload, and give up an upload that two tasks were too small for.
+
+A task that is killed cannot report it. Its batch note lists what it held, and ECS knows why it ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from flows.pipeline.attempts import Attempt, read_attempt, write_attempt
+from flows.pipeline.batch_notes import (
+    BatchNote,
+    FoundNote,
+    NotedUpload,
+    NoteUnreadable,
+    claim_note,
+    list_notes,
+    read_note,
+    remove_note,
+)
+from flows.pipeline.delivery import Delivery, dataset_of, fail
+from flows.pipeline.errors import TaskDied, TaskTooSmall
+from flows.pipeline.job import Parts, TaskIdentity
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice.drain")
+_KILLS_TO_GIVE_UP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How a task ended.
+
+    Attributes:
+        is_over: whether it has ended.
+        cause: a few words; empty if that is not known.
+        lacked_memory: whether it was killed for lack of memory, as far as ECS can tell.
+        memory_mib: how much memory it had.
+    """
+
+    is_over: bool
+    cause: str = ""
+    lacked_memory: bool = False
+    memory_mib: int | None = None
+
+
+EndOfTask = Callable[[str], TaskEnd | None]
+"""Returns how the task with this ARN ended; None when that is not known."""
+
+
+class DeadTasks:
+    """The batch notes that dead tasks left."""
+
+    def __init__(self, parts: Parts, task: TaskIdentity, end_of_task: EndOfTask) -> None:
+        self._parts = parts
+        self._task = task
+        self._end_of_task = end_of_task
+        self._ends: dict[str, TaskEnd] = {}
+
+    def explain(self, deliveries: Sequence[Delivery]) -> None:
+        """Find the last task of each upload that came again. Set a failure where two tasks were too small.
+
+        Never raises Sluice's errors: without an explanation the upload is tried all the same.
+        """
+        again = {delivery.run_id: delivery for delivery in deliveries if delivery.came_again}
+        if not again:
+            return
+        try:
+            for delivery in again.values():
+                delivery.memory_kills = _kills(read_attempt(self._parts.store, delivery.run_id))
+            for found in self.notes_of_others():
+                held = [noted for noted in found.note.uploads if _is_earlier(noted, again)]
+                end = self.end_of(found) if held else None
+                if end:
+                    self._explain_each(held, found, end, again)
+        except SluiceError as error:
+            LOG.warning("dead task not explained", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+
+    def notes_of_others(self, *, older_than_seconds: float = 0) -> Iterator[FoundNote]:
+        """Yield the notes of other tasks, those that cannot be read left out."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        for key, written in list_notes(self._parts.store):
+            if key.split("/")[1] == self._task.name or written > before:
+                continue
+            try:
+                found = read_note(self._parts.store, key, written)
+            except NoteUnreadable as error:
+                LOG.warning("batch note unreadable", extra={"fields": {"key": key, "error": str(error)}})
+                continue
+            if found:
+                yield found
+
+    def end_of(self, found: FoundNote) -> TaskEnd | None:
+        """Return how the task of a note ended; None while it runs. A task that nobody knows died if its note is old."""
+        arn = found.note.task_arn or ""
+        if arn and arn not in self._ends:
+            end = self._end_of_task(arn)
+            if end and not end.is_over:
+                return None
+            if end:
+                self._ends[arn] = end
+        if arn in self._ends:
+            return self._ends[arn]
+        age = datetime.now(UTC) - found.written
+        return TaskEnd(True) if age.total_seconds() > self._parts.settings.visibility_timeout_seconds else None
+
+    def write_reason(self, noted: NotedUpload, note: BatchNote, end: TaskEnd) -> Attempt:
+        """Write why an upload was not done by the task of a note; return the attempt that is stored now."""
+        before = read_attempt(self._parts.store, noted.run_id)
+        if before and (before.task_arn, before.code) == (note.task_arn, TaskDied.code):
+            return before  # written by another task
+        was_refined = note.refining == noted.run_id
+        attempt = Attempt.of(
+            noted.upload,
+            TaskDied(_reason(note, end, was_refined=was_refined)),
+            dataset=dataset_of(noted.upload, self._parts),
+            receive_count=noted.receive_count,
+            task_arn=note.task_arn,
+            memory_kills=_kills(before) + (was_refined and end.lacked_memory),
+        )
+        write_attempt(self._parts.store, attempt)
+        return attempt
+
+    def take_out(self, found: FoundNote, runs: Iterable[str]) -> None:
+        """Remove uploads from a dead task's note, and the note when it lists no more."""
+        gone = set(runs)
+        left = found.note.with_uploads(noted for noted in found.note.uploads if noted.run_id not in gone)
+        left = left.model_copy(update={"taken_over_by": self._task.name})
+        if claim_note(self._parts.store, found, left) and not left.uploads:
+            remove_note(self._parts.store, left)
+
+    def _explain_each(
+        self, held: Sequence[NotedUpload], found: FoundNote, end: TaskEnd, again: dict[str, Delivery]
+    ) -> None:
+        for noted in held:
+            delivery = again[noted.run_id]
+            delivery.memory_kills = self.write_reason(noted, found.note, end).memory_kills
+            fields = {"run_id": noted.run_id, "task": found.note.task, "cause": end.cause}
+            LOG.warning("its last task died", extra={"fields": fields})
+            if delivery.memory_kills >= _KILLS_TO_GIVE_UP and delivery.failure is None:
+                fail(delivery, _too_small(end), self._parts, self._task, give_up=True)
+        self.take_out(found, [noted.run_id for noted in held])
+
+
+def _is_earlier(noted: NotedUpload, again: dict[str, Delivery]) -> bool:
+    """Return whether a note lists an earlier delivery of the same message."""
+    delivery = again.get(noted.run_id)
+    return (
+        delivery is not None
+        and delivery.message.message_id == noted.message_id
+        and delivery.message.receive_count > noted.receive_count
+    )
+
+
+def _kills(attempt: Attempt | None) -> int:
+    """Return how many tasks an upload has cost since it was last given up."""
+    return attempt.memory_kills if attempt and not attempt.given_up else 0
+
+
+def _reason(note: BatchNote, end: TaskEnd, *, was_refined: bool) -> str:
+    doing = "refined this upload" if was_refined else "held this upload"
+    return f"task {note.task} ended while it {doing}: {end.cause or 'the cause is not known'}"
+
+
+def _too_small(end: TaskEnd) -> TaskTooSmall:
+    had = f" of {end.memory_mib:,} MiB" if end.memory_mib else ""
+    need = f"{2 * end.memory_mib:,} MiB" if end.memory_mib else "more memory"
+    return TaskTooSmall(
+        f"two tasks{had} were killed for lack of memory while they refined this upload; give the task {need} "
+        "(the stack's parameter TaskMemory), and redrive the dead-letter queue"
+    )

@@ -1,0 +1,222 @@
+"""When many uploads wait, a task processes them side by side, and keeps every promise that it keeps for one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.pipeline import bulk, run
+from flows.pipeline.attempts import read_attempt
+from flows.pipeline.backlog import Backlog
+from flows.pipeline.stages import fetch as real_fetch
+from flows.pipeline.stages import refine as real_refine
+from flows.pipeline.stopping import Stopped
+from lambda_trigger.message import UploadMessage
+from tests.chain.files import good_orders
+from tests.unit.flows.conftest import Account
+from tests.unit.flows.world import World, drain, with_settings
+
+
+@pytest.fixture
+def world(account: Account) -> World:
+    return World(account, shows_live=False)
+
+
+def send(account: Account, count: int) -> list[UploadMessage]:
+    uploads = [account.upload(f"incoming/orders/{number}.csv", good_orders(2)) for number in range(count)]
+    for upload in uploads:
+        account.send(upload.to_json())
+    return uploads
+
+
+def test_every_upload_has_its_outcome_announced_and_recorded_once(account: Account, world: World) -> None:
+    uploads = send(account, 25)
+    assert drain(world)
+    assert all(account.receipt(upload) for upload in uploads)
+    ids = sorted(upload.run_id for upload in uploads)
+    assert sorted(notice.run_id for notice in world.announced) == ids
+    assert sorted(receipt.run_id for receipt in world.recorded) == ids
+    assert not any(receipt.observed for receipt in world.recorded)
+    assert account.messages() == len(account.keys("batches/")) == 0
+
+
+def test_a_batch_is_announced_in_a_few_calls(account: Account, world: World) -> None:
+    send(account, 20)
+    assert drain(world)
+    assert len(world.seen) <= 10
+
+
+def test_only_the_main_thread_refines(account: Account, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, set[str]] = {"fetch": set(), "refine": set()}
+    for name in threads:
+        stage = getattr(run, name)
+
+        def noted(*values: Any, stage: Any = stage, name: str = name) -> Any:
+            threads[name].add(threading.current_thread().name)
+            return stage(*values)
+
+        noted.__name__ = name
+        monkeypatch.setattr(run, name, noted)
+    send(account, 12)
+    assert drain(world)
+    assert threads["refine"] == {"MainThread"}
+    assert "MainThread" not in threads["fetch"]
+
+
+def test_a_failed_upload_is_returned_and_the_others_are_done(
+    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = send(account, 11)
+    bad = account.upload("incoming/orders/bad.csv", good_orders(7))
+    account.send(bad.to_json())
+
+    def refine(fetched: Any, *more: Any) -> Any:
+        if fetched.facts.size_bytes == bad.size_bytes:
+            raise ValueError("4711 of the data")
+        return real_refine(fetched, *more)
+
+    monkeypatch.setattr(run, "refine", refine)
+    assert not drain(world)
+    assert all(account.receipt(upload) for upload in uploads)
+    attempt = read_attempt(account.parts.store, bad.run_id)
+    assert attempt is not None
+    assert attempt.error == "StageBroke"
+    assert account.messages() == 1
+
+
+def test_sigterm_returns_everything_at_once_and_writes_nothing_more(
+    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(account, 15)
+    begun = threading.Event()
+
+    def refine(*_: Any) -> Any:
+        begun.set()
+        for _moment in range(300):
+            time.sleep(0.1)
+
+    def kill() -> None:
+        begun.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(run, "refine", refine)
+    before = signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=kill, daemon=True).start()
+    try:
+        with pytest.raises(Stopped):
+            drain(world)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert account.parts.queue.count_waiting() == 15
+    time.sleep(0.5)
+    assert account.keys() == []
+
+
+def test_a_task_whose_time_is_over_returns_what_no_worker_has_begun(
+    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = world.account = with_settings(account, max_task_seconds=1)
+    send(account, 15)
+
+    def refine(*values: Any) -> Any:
+        time.sleep(0.4)
+        return real_refine(*values)
+
+    monkeypatch.setattr(run, "refine", refine)
+    assert not drain(world)
+    done = len(account.keys("receipts/"))
+    assert 0 < done < 15
+    assert account.parts.queue.count_waiting() == 15 - done
+    assert account.keys("batches/") == account.keys("attempts/") == []
+
+
+def test_large_files_are_fetched_one_after_the_other(
+    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is large enough for the largest file that is taken, and for small ones next to it."""
+    monkeypatch.setattr(bulk, "_LARGE_BYTES", 10)
+    at_once: list[int] = []
+    inside: list[Path] = []
+
+    def fetch(*values: Any) -> Any:
+        inside.append(values[-1])
+        at_once.append(len([folder for folder in inside if folder.exists()]))
+        return real_fetch(*values)
+
+    monkeypatch.setattr(run, "fetch", fetch)
+    send(account, 6)
+    assert drain(world)
+    assert set(at_once) == {1}
+
+
+# --- the backlog ------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def counts(account: Account, monkeypatch: pytest.MonkeyPatch, *waiting: int) -> list[int]:
+    left = list(waiting)
+    monkeypatch.setattr(account.parts.queue, "count_waiting", lambda: left.pop(0))
+    return left
+
+
+@pytest.mark.parametrize(("waiting", "asked"), [(100, []), (101, [2]), (1_000, [4])])
+def test_a_task_asks_for_as_many_tasks_as_the_backlog_needs(
+    account: Account, monkeypatch: pytest.MonkeyPatch, waiting: int, asked: Sequence[int]
+) -> None:
+    counts(account, monkeypatch, waiting)
+    calls: list[int] = []
+    Backlog(account.parts, calls.append, Clock(3_000)).look()
+    assert calls == asked
+
+
+def test_it_asks_once_in_each_half_minute_and_not_at_its_end(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = counts(account, monkeypatch, 500, 500, 500)
+    calls: list[int] = []
+    clock = Clock(3_025)
+    backlog = Backlog(account.parts, calls.append, clock)
+    for now in (3_025, 3_029, 3_030, 3_040, 3_055, 3_059, 3_061):
+        clock.now = now
+        backlog.look()
+    assert calls == [4, 4], "the first count came too late in its half minute to ask"
+    assert left == []
+
+
+def test_a_deep_backlog_stays_deep_until_the_queue_was_empty(
+    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts(account, monkeypatch, 51, 3)
+    clock = Clock(3_000)
+    backlog = Backlog(account.parts, lambda _: None, clock)
+    backlog.look()
+    clock.now = 3_030
+    backlog.look()
+    assert backlog.is_deep
+
+
+def test_with_many_uploads_waiting_nothing_is_processed_live(account: Account, world: World) -> None:
+    account = world.account = with_settings(account, live_backlog=5)
+    world.shows_live = True
+    send(account, 8)
+    lives: list[object] = []
+    assert drain(world, lambda account, job: lives.append(job) or account.process(job.upload))  # type: ignore[func-returns-value]
+    assert lives == []
+    assert len(world.recorded) == 8

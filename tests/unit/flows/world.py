@@ -1,0 +1,94 @@
+"""EventBridge, Prefect and ECS as a drain sees them, and drains that work at an account's queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from flows.composition import assemble
+from flows.pipeline.announce import OutcomeNotice
+from flows.pipeline.attempts import Attempt
+from flows.pipeline.closing import Outlets
+from flows.pipeline.dead_tasks import TaskEnd
+from flows.pipeline.drain import Drain, Live
+from flows.pipeline.job import TaskIdentity, UploadJob
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.run import run_upload
+from tests.unit.flows.conftest import Account
+
+KEY = "incoming/orders/monday.csv"
+TASK = TaskIdentity(execution_arn="arn:execution", task_arn="arn:aws:ecs:r:1:task/sluice/4711")
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass
+class World:
+    """EventBridge and Prefect, which take what is reported, and look at S3 at that moment."""
+
+    account: Account
+    is_away: bool = False
+    announced: list[OutcomeNotice] = field(default_factory=list)
+    recorded: list[Receipt] = field(default_factory=list)
+    failures: list[Attempt] = field(default_factory=list)
+    shows_live: bool = True
+    asked: list[int] = field(default_factory=list)
+    ends: dict[str, TaskEnd] = field(default_factory=dict)
+    seen: list[tuple[int, int]] = field(default_factory=list)  # messages and notes at each announcement
+
+    def announce(self, notices: Sequence[OutcomeNotice]) -> frozenset[str]:
+        self.seen.append((self.account.messages(), len(self.account.keys("batches/"))))
+        return NOTHING if self.is_away else self._take(self.announced, notices)
+
+    def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
+        return NOTHING if self.is_away else self._take(self.recorded, receipts)
+
+    def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
+        return NOTHING if self.is_away else self._take(self.failures, attempts)
+
+    @property
+    def outlets(self) -> Outlets:
+        return Outlets(self.announce, self.record, self.record_failures)
+
+    @staticmethod
+    def _take(taken: list, reported: Sequence) -> frozenset[str]:  # type: ignore[type-arg]
+        taken.extend(reported)
+        return frozenset(one.run_id for one in reported)
+
+
+Process = Callable[[Account, UploadJob], Receipt]
+
+
+class Failing:
+    """Raises errors for the first uploads, and processes the others."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self._errors = list(errors)
+
+    def __call__(self, account: Account, job: UploadJob) -> Receipt:
+        if self._errors:
+            raise self._errors.pop(0)
+        return run_upload(account.parts, job)
+
+
+def plainly(account: Account, job: UploadJob) -> Receipt:
+    """Process an upload without Prefect."""
+    return run_upload(account.parts, job)
+
+
+def drain(world: World, process: Process = plainly, **task: object) -> bool:
+    """Run a task at the account's queue to its end."""
+    identity = replace(TASK, **task)  # type: ignore[arg-type]
+    parts = world.account.parts
+    return Drain(
+        parts,
+        identity,
+        Live(lambda job: process(world.account, job), lambda: world.shows_live),
+        world.outlets,
+        ask_for_tasks=world.asked.append,
+        end_of_task=world.ends.get,
+    ).run()
+
+
+def with_settings(account: Account, **changes: object) -> Account:
+    """Return the account with other settings of its pipeline."""
+    return Account(assemble(account.parts.settings.model_copy(update=changes)))
