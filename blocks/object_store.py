@@ -6,7 +6,7 @@ What the objects mean is decided elsewhere: flows/pipeline/commit.py acts on the
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 
 from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from blocks.aws import client_of
 from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, explaining_aws_errors, http_status
@@ -24,6 +30,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+_READS = 5  # tries to read a body that breaks off
 _STREAM_CHUNK_BYTES = 1024**2
 JSON = "application/json"
 
@@ -94,41 +101,54 @@ class ObjectStore:
             head = self._s3.head_object(Bucket=bucket, Key=key, **_version(version_id))
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, version_id) from error
-        return ObjectFacts(
-            version_id=None if head.get("VersionId") in (None, "null") else head["VersionId"],
-            etag=head["ETag"].strip('"'),
-            size_bytes=head["ContentLength"],
-            last_modified=head["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        )
+        return _facts(head)
 
     def download(
-        self, bucket: str, key: str, path: Path, version_id: str | None = None, *, size_bytes: int = 0
-    ) -> None:
-        """Write an object version to `path`: in ranged parts, or as one stream from a server that ignores ranges.
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        version_id: str | None = None,
+        *,
+        accept: Callable[[ObjectFacts], None] = lambda _: None,
+    ) -> ObjectFacts:
+        """Write an object version to `path`, and return what S3 knows about it.
+
+        One call for an object of one part; a larger one comes in ranged parts, or as one stream from a server that
+        ignores ranges.
 
         Args:
-            size_bytes: the size of the object version, where it may be larger than one part.
+            accept: called before the object is read; what it raises ends the download.
 
         Raises:
             ObjectGone: there is no such object version.
             ObjectArchived: it must be restored first.
         """
-        version = _version(version_id)
         try:
-            if size_bytes > _TRANSFER.multipart_chunksize:
-                # Where a server ignores ranges, boto3 writes the whole object at the offset of every part.
-                answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **version)
+            for _ in range(_READS):
+                answer = self._s3.get_object(Bucket=bucket, Key=key, **_version(version_id))
+                facts = _facts(answer)
                 with closing(answer["Body"]) as body:
-                    if "ContentRange" not in answer:
-                        with path.open("wb") as file:
-                            shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)
-                        return
-            self._s3.download_file(bucket, key, str(path), ExtraArgs=version, Config=_TRANSFER)
+                    accept(facts)
+                    if facts.size_bytes > _TRANSFER.multipart_chunksize and self._takes_ranges(bucket, key, version_id):
+                        break
+                    if _write(body, path, facts.size_bytes):
+                        return facts
+            else:
+                raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time")
+            self._s3.download_file(bucket, key, str(path), ExtraArgs=_version(version_id), Config=_TRANSFER)
+            return facts
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, version_id) from error
         except RetriesExceededError as error:
             # boto3's class for a body that broke off on every attempt; not a BotoCoreError.
             raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time") from error
+
+    def _takes_ranges(self, bucket: str, key: str, version_id: str | None) -> bool:
+        """Return whether the server answers a range: else boto3 writes the whole object at the offset of every part."""
+        answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **_version(version_id))
+        with closing(answer["Body"]):
+            return "ContentRange" in answer
 
     def versions(self, bucket: str, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
         """Yield every object version under `prefix`, in pages sorted by key, the newest version of a key first;
@@ -187,12 +207,16 @@ class ObjectStore:
         return self._put(key, text, metadata or {}, content_type, **condition)
 
     def upload(self, key: str, path: Path, *, sha256: str) -> None:
-        """Upload a file, unless an object with this content already exists."""
+        """Upload a file, unless it is large and an object with this content already exists."""
         doing = f"writing {self._address(key)}"
+        more = {"Metadata": {"sha256": sha256}}
+        if path.stat().st_size <= _TRANSFER.multipart_threshold:
+            with explaining_aws_errors(doing), path.open("rb") as file:
+                self._s3.put_object(Bucket=self.published_bucket, Key=key, Body=file, **more)
+            return
         if (self._metadata(key) or {}).get("sha256") == sha256:
             return
         try:
-            more = {"Metadata": {"sha256": sha256}}
             self._s3.upload_file(str(path), self.published_bucket, key, ExtraArgs=more, Config=_TRANSFER)
         except Exception as error:
             # boto3 wraps S3's response, and repeats it only in the message.
@@ -246,6 +270,25 @@ class ObjectStore:
 
     def _address(self, key: str) -> str:
         return f"s3://{self.published_bucket}/{key}"
+
+
+def _facts(answer: dict[str, Any]) -> ObjectFacts:
+    return ObjectFacts(
+        version_id=None if answer.get("VersionId") in (None, "null") else answer["VersionId"],
+        etag=answer["ETag"].strip('"'),
+        size_bytes=answer["ContentLength"],
+        last_modified=answer["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    )
+
+
+def _write(body: Any, path: Path, size_bytes: int) -> bool:
+    """Write an answer's body to a file; return False when it broke off."""
+    try:
+        with path.open("wb") as file:
+            shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)
+    except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+        return False
+    return path.stat().st_size == size_bytes
 
 
 def _version(version_id: str | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ STACK_OUTPUTS = {
 }
 """For each setting, the stack output that holds its value."""
 _PREFIX = "SLUICE_"
+_TRANSFER_SECONDS = 1_800  # 10 GiB at 6 MB/s
 
 
 class SettingsMissing(TerminalError):
@@ -64,7 +65,7 @@ class PipelineSettings(BaseModel):
         le=43_200,
         description="How long a received message stays invisible; extended while the upload is processed.",
     )
-    receive_wait_seconds: int = Field(10, ge=0, le=20, description="How long one receive call waits for a message.")
+    receive_wait_seconds: int = Field(5, ge=0, le=20, description="How long one receive call waits for a message.")
     max_task_seconds: int = Field(
         3_000, ge=10, le=86_400, description="After this long a task receives no further message."
     )
@@ -110,6 +111,15 @@ class PipelineSettings(BaseModel):
     def contracts_root(self) -> Path:
         """Return the folder of the contracts on this machine."""
         return self.contracts_folder or CONTRACTS
+
+    @property
+    def task_limit_seconds(self) -> int:
+        """Return after how long a task ends whatever it does.
+
+        From `max_task_seconds` on it begins nothing new, and what it has begun takes at most one `refine` and two
+        transfers of the largest object.
+        """
+        return self.max_task_seconds + self.stage_timeout_seconds + 2 * _TRANSFER_SECONDS
 
     def is_upload(self, bucket: str, key: str) -> bool:
         """Return whether an object with this key in this bucket is an upload."""

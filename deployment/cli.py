@@ -216,6 +216,38 @@ def redrive(
 
 
 @app.command()
+def pause(
+    context: typer.Context,
+    state: StateOption = _DEFAULT_STATE,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Process no more uploads until `sluice resume`: they queue up, and running tasks finish the ones in hand."""
+    from deployment.commands.pause import pause as run
+    from deployment.deployed_stack import selected_stack
+
+    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+        run(new_console(), pipeline)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    state: StateOption = _DEFAULT_STATE,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Process uploads again after `sluice pause`, those that queued up first."""
+    from deployment.commands.pause import resume as run
+    from deployment.deployed_stack import selected_stack
+
+    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+        run(new_console(), pipeline)
+
+
+@app.command()
 def repair(
     context: typer.Context,
     file: Annotated[

@@ -25,9 +25,11 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from blocks.pause import Pause
 from blocks.settings import SettingsMissing
 from flows.composition import drains_of, parts_of_environment, task_identity
 from flows.observability.crashes import end_of_task
+from flows.observability.drain_run import DrainRun
 from flows.observability.flow_run import FlowRunner
 from flows.observability.recorder import Recorder
 from flows.pipeline.announce import Announcer
@@ -45,7 +47,8 @@ EXIT_MISCONFIGURED = 2
 EXIT_MORE_TO_DO = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
-_LEAVE_SECONDS = 15  # how long the process may take to end after its last look at the queue: the drain relies on it
+# With the end of its flow run, a process ends within 15 s after its last look at the queue: the drain relies on that.
+_LEAVE_SECONDS = 12
 
 
 def main() -> int:
@@ -53,10 +56,12 @@ def main() -> int:
     log_json_lines()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        drain = drain_of(parts_of_environment())
+        parts = parts_of_environment()
+        drain, run = drain_of(parts)
     except SettingsMissing as error:
         LOG.error("misconfigured", extra={"fields": {"error": str(error)}})
         return EXIT_MISCONFIGURED
+    _end_later(parts)
     try:
         return 0 if drain.run() else EXIT_MORE_TO_DO
     except Stopped:
@@ -65,11 +70,14 @@ def main() -> int:
     except SluiceError as error:
         LOG.error("cannot go on", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
         return EXIT_MORE_TO_DO
+    finally:
+        run.end()
 
 
-def drain_of(parts: Parts) -> Drain:
+def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
     """Put a task's parts together."""
-    runner, recorder = FlowRunner(parts), Recorder(parts)
+    runner, recorder, task = FlowRunner(parts), Recorder(parts), task_identity()
+    run = DrainRun(parts, task, waiting=lambda: drain.waiting)
 
     def process(job: UploadJob) -> Receipt:
         try:
@@ -77,14 +85,29 @@ def drain_of(parts: Parts) -> Drain:
         except TerminationSignal:  # what Prefect makes of SIGTERM while a flow runs
             raise Stopped from None
 
-    return Drain(
+    drain = Drain(
         parts,
-        task_identity(),
+        task,
         Live(process, runner.is_available),
-        Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures),
+        Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures, run.count),
         ask_for_tasks=drains_of(parts.settings).start_backlog,
+        is_paused=Pause(parts.settings.published_bucket).is_on,
         end_of_task=end_of_task,
     )
+    return drain, run
+
+
+def _end_later(parts: Parts) -> None:
+    """End the process when its time is over, whatever it does then. Its batch note stays for the next task."""
+
+    def end() -> None:
+        LOG.error("the task's time is over", extra={"fields": {"seconds": parts.settings.task_limit_seconds}})
+        parts.queue.release(parts.queue.held)
+        os._exit(EXIT_MORE_TO_DO)
+
+    timer = threading.Timer(parts.settings.task_limit_seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:

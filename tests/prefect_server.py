@@ -50,11 +50,11 @@ class PrefectServer:
                 return found
         raise AssertionError(f"waited {seconds:.0f} s in vain; {self.home / 'server.log'} has the log")
 
-    def deploy(self, deployment: str) -> str:
+    def deploy(self, deployment: str, *tags: str) -> str:
         """Create a deployment, named FLOW/DEPLOYMENT, which nothing runs; return its id."""
         flow, _, name = deployment.partition("/")
         flow_id = self.call("POST", "/flows/", {"name": flow})["id"]
-        return str(self.call("POST", "/deployments/", {"name": name, "flow_id": flow_id})["id"])
+        return str(self.call("POST", "/deployments/", {"name": name, "flow_id": flow_id, "tags": tags})["id"])
 
 
 @contextmanager

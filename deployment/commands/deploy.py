@@ -23,6 +23,7 @@ from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
+from deployment.aws.running_drains import OLD_MACHINES, end_drains
 from deployment.aws.stack import (
     NEVER_CREATED,
     Change,
@@ -129,7 +130,8 @@ def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None,
     if runs["executions"] or tasks["taskArns"]:
         raise NetworkInUse(
             f"{', '.join(changed)} cannot change while uploads are processed: executions keep the subnets that they "
-            f"started with. Stop the uploads, wait until no execution of {machine} and no task runs, then deploy again"
+            f"started with. Run sluice pause, wait until no execution of {machine} and no task runs, deploy again, and "
+            "run sluice resume"
         )
 
 
@@ -160,6 +162,7 @@ class Deployment:
                 self._preview(image_uri)
                 return True
             images.keep(self._ecr, image_uri)
+            self._end_old_executions()
         self._deploy(image_uri)
         target = find_aws_stack(self._access, self._name)
         if not self._options.skip_prefect:
@@ -223,6 +226,18 @@ class Deployment:
         delete_stack(self._clients, stack_name=self._name, on_event=EventLog(self._console))
 
     # --- changing ---
+
+    def _end_old_executions(self) -> None:
+        """End the executions of a release that had one for each upload: they wait for tasks that come no more."""
+        outputs = outputs_of(self._stack.find())
+        if OLD_MACHINES in outputs:
+            end_drains(client_of("stepfunctions"), outputs, self._show_old, reason="an upgrade to drains")
+
+    def _show_old(self, count: int) -> None:
+        self._console.print(
+            f"Ending {count:,} {'execution' if count == 1 else 'executions'} of an earlier release, which followed one "
+            "upload each. Their messages stay in the queue."
+        )
 
     def _preview(self, image_uri: str) -> None:
         self._console.out(f"image  {image_uri}")

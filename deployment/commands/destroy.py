@@ -9,9 +9,11 @@ from rich.console import Console
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
+from blocks.pause import Pause
 from deployment.aws.access import aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack
 from deployment.aws.environments import Environment
+from deployment.aws.running_drains import end_drains
 from deployment.aws.running_tasks import DEADLINE_SECONDS, end_tasks
 from deployment.aws.stack import Stack, StackFailed, outputs_of, parameters_of
 from deployment.commands.deploy_show import Ask, EventLog, show_destination
@@ -44,7 +46,7 @@ def destroy(
 
     Raises:
         DestructionDeclined: nothing was deleted.
-        TasksStillRunning: the stack was not deleted.
+        TasksStillRunning: the stack was not deleted; it is paused.
         StackFailed, StackBusy, BucketNotEmptied: what could not be deleted.
     """
     check_stack_name(environment.stack)
@@ -61,7 +63,6 @@ def destroy(
                 return
             buckets, outputs = stack.buckets(), outputs_of(found)
         _agree(console, environment.stack, buckets, delete_data=delete_data, ask=ask, type_in=type_in)
-        cluster = outputs.get("ClusterArn")  # a stack whose creation failed may have none
         left = delete_without_tasks(
             lambda: delete_stack(
                 clients,
@@ -72,25 +73,25 @@ def destroy(
                     f"          {count:,} object versions deleted in {bucket}"
                 ),
             ),
-            lambda: _end_tasks(console, cluster) if cluster else 0,
+            lambda: _end_work(console, outputs),
         )
         _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
 
-def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_tasks: Callable[[], int]) -> tuple[str, ...]:
+def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_work: Callable[[], int]) -> tuple[str, ...]:
     """Delete the stack once all its tasks have stopped, because a task keeps its cluster from being deleted.
 
     Args:
         delete: deletes the stack; returns the buckets that are left.
-        end_tasks: stops the stack's tasks; returns how many there were.
+        end_work: stops the stack's drains and tasks; returns how many tasks there were.
     """
-    end_tasks()
+    end_work()
     try:
         return delete()
     except StackFailed:
-        # Until the state machines were deleted, one of their executions may have started another task.
-        if not end_tasks():
+        # Somebody may have started a task by hand.
+        if not end_work():
             raise
     return delete()
 
@@ -114,15 +115,32 @@ def _agree(
             raise DestructionDeclined(f"the name of {bucket} was not typed; nothing was deleted")
 
 
-def _end_tasks(console: Console, cluster: str) -> int:
-    def show(count: int) -> None:
+def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
+    """Pause the stack, stop its drains, then its tasks; return the number of tasks.
+
+    In this order nothing is launched meanwhile: the Lambda and the schedule start no drain in a pause, and what a drain
+    started before the pause is stopped with it or after it.
+    """
+
+    def show_drains(count: int) -> None:
+        console.print(f"Stopping {count} running {'drain' if count == 1 else 'drains'}.")
+
+    def show_tasks(count: int) -> None:
         console.print(
             f"Stopping {count} running {'task' if count == 1 else 'tasks'}, which may take "
             f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they process go back to the queue."
         )
 
-    with explaining_aws_errors("stopping the stack's tasks"):
-        return end_tasks(client_of("ecs"), cluster, show, reason="sluice destroy")
+    reason, tasks = "sluice destroy", 0
+    if "PublishedBucket" in outputs:
+        Pause(outputs["PublishedBucket"]).begin()
+    with explaining_aws_errors("stopping the stack's drains and tasks"):
+        while True:
+            drains = end_drains(client_of("stepfunctions"), outputs, show_drains, reason=reason)
+            if cluster := outputs.get("ClusterArn"):  # a stack whose creation failed may have none
+                tasks += end_tasks(client_of("ecs"), cluster, show_tasks, reason=reason)
+            if not drains:  # the Lambda looked for a pause just before there was one, and starts one more at most
+                return tasks
 
 
 def _remove_from_prefect(

@@ -16,7 +16,7 @@ from deployment.commands.show import print_unreadable
 from deployment.commands.uploads import Uploads
 from deployment.deployed_stack import DeployedStack, drains_of
 from flows.pipeline.attempts import FoundAttempt, reopen_attempt
-from flows.pipeline.errors import NoUpload, UploadCancelled
+from flows.pipeline.errors import UploadCancelled
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 from lambda_trigger.pause import is_paused
@@ -48,11 +48,9 @@ class Choice:
 
     def refusal(self, attempt: FoundAttempt | None) -> str:
         """Return why an upload is left where it is; "" if it is redriven. What is asked for by its id is redriven."""
-        code = attempt.attempt.code if attempt else ""
-        if self.run_id is None and code == UploadCancelled.code and not self.cancelled_too:
+        is_cancelled = attempt is not None and attempt.attempt.code == UploadCancelled.code
+        if is_cancelled and self.run_id is None and not self.cancelled_too:
             return "cancelled; --cancelled redrives it, too"
-        if self.run_id is None and code == NoUpload.code:
-            return "it names no upload; --run redrives it all the same"
         return ""
 
 
@@ -85,6 +83,7 @@ class _Redrive:
         self._console, self._uploads, self._choice = console, uploads, choice
         self._sqs, self._queue_url = cloud.client("sqs"), cloud.outputs["QueueUrl"]
         self._letters = DeadLetters(self._sqs, cloud.outputs["DeadLetterQueueUrl"], self._queue_url)
+        self._bucket, self._prefix = cloud.outputs["LandingBucket"], cloud.outputs["IncomingPrefix"]
         self._there: set[str] = set()  # runs with a message in the dead-letter queue
         self.sent = 0
 
@@ -138,6 +137,8 @@ class _Redrive:
         if not self._choice.names(upload):
             return False
         refusal = self._choice.refusal(attempt)
+        if (upload.bucket, upload.key[: len(self._prefix)]) != (self._bucket, self._prefix):
+            refusal = "no object of the landing bucket's incoming prefix; every task refuses it"
         if refusal:
             self._console.out(f"left   {upload.run_id[:8]}  {visible_line(upload.key)}  {refusal}")
         return not refusal

@@ -29,8 +29,8 @@ class StackStatus:
     """What is known of a stack's uploads.
 
     Attributes:
-        in_progress: uploads that a task holds and that have no outcome.
-        unrecorded: number of uploads with an outcome that Prefect does not show yet.
+        in_progress: uploads that a task holds, neither with a receipt nor given up.
+        unrecorded: number of uploads that have a receipt or were given up, and that Prefect does not show so yet.
         more_notes: whether older batch notes were left out of these two.
         failed: the last failed attempts of uploads without an outcome, the newest first.
         failed_count: number of all of these.
@@ -73,10 +73,12 @@ def status_of(uploads: Uploads, *, limit: int) -> StackStatus:
     finished = uploads.runs_with_receipt()
     failed = [run_id for run_id, written in tried.items() if run_id not in finished or finished[run_id] <= written]
     shown = list(_without_outcome(uploads, failed[:limit], finished))
+    tried_and_held = uploads.attempts(run_id for run_id in held.by_run if run_id in tried and run_id not in finished)
+    ended = finished.keys() | {attempt.run_id for attempt in tried_and_held if attempt.given_up}
     return StackStatus(
         queue=queue,
-        in_progress=[upload for run_id, upload in held.by_run.items() if run_id not in finished],
-        unrecorded=sum(run_id in finished and not one.noted.recorded for run_id, one in held.by_run.items()),
+        in_progress=[upload for run_id, upload in held.by_run.items() if run_id not in ended],
+        unrecorded=sum(run_id in ended and not one.noted.recorded for run_id, one in held.by_run.items()),
         more_notes=held.more,
         failed=shown,
         failed_count=len(shown) + len(failed[limit:]),

@@ -46,6 +46,8 @@ def upload(
     console.out(f"uploaded to s3://{followed.message.bucket}/{key}")
     if not folder:
         console.print("No dataset was given, and the file's name matches none: the default contract applies.")
+    if uploads.is_paused():
+        console.print("The stack is paused: the file waits in the queue until: sluice resume")
     if not wait:
         console.print("Follow it with: sluice status")
         return True

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Any
@@ -28,7 +28,7 @@ from flows.pipeline.receipt import Receipt, Status
 
 LOG = logging.getLogger("sluice")
 UPDATE_SECONDS = 10.0
-_ENDS_SECONDS = 5.0
+_ENDS_SECONDS = 3.0
 
 
 @dataclass
@@ -44,10 +44,9 @@ class DatasetCounts:
 
 @dataclass
 class DrainCounts:
-    """What a drain did, by dataset, and how many messages waited when it last asked."""
+    """What a drain did, by dataset."""
 
     datasets: dict[str, DatasetCounts] = field(default_factory=lambda: defaultdict(DatasetCounts))
-    waiting: int = 0
 
     def add(self, receipts: Sequence[Receipt], failed: Sequence[Attempt]) -> None:
         """Count outcomes, and tries that failed."""
@@ -67,10 +66,13 @@ class DrainCounts:
         return sum(int(getattr(counts, name)) for counts in self.datasets.values())
 
     @property
-    def percent(self) -> float:
-        """Return how much is done of what is known so far."""
-        done = sum(self.total(name) for name in ("published", "rejected", "failed"))
-        return round(100 * done / (done + self.waiting), 1) if done + self.waiting else 100.0
+    def done(self) -> int:
+        """Return how many uploads were tried."""
+        return sum(self.total(name) for name in ("published", "rejected", "failed"))
+
+    def percent(self, waiting: int) -> float:
+        """Return how much is done, when `waiting` uploads are left."""
+        return round(100 * self.done / max(1, self.done + waiting), 1)
 
     @property
     def summary(self) -> str:
@@ -93,15 +95,25 @@ class DrainCounts:
 
 
 class DrainRun:
-    """The flow run of one task's drain. Call `started` at the second upload; before that, the other calls only count.
+    """The flow run of one task's drain. It begins with the second upload: one that comes alone has its own run.
 
-    Never raises, and never waits for Prefect, except for a few seconds in `ended`. `requests` counts its requests.
+    Never raises, and never waits for Prefect, except for a few seconds in `end`. `requests` counts its requests.
     """
 
-    def __init__(self, parts: Parts, task: TaskIdentity, *, update_seconds: float = UPDATE_SECONDS) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        task: TaskIdentity,
+        *,
+        waiting: Callable[[], int],
+        update_seconds: float = UPDATE_SECONDS,
+    ) -> None:
+        """Args:
+        waiting: returns how many messages waited in the queue at the last count.
+        """
         self.requests = 0
         self.flow_run_id: str | None = None
-        self._stack, self._task = parts.settings.stack, task
+        self._stack, self._task, self._waiting = parts.settings.stack, task, waiting
         self._update_seconds = update_seconds
         self._counts, self._lock = DrainCounts(), Lock()
         self._over = Event()
@@ -109,26 +121,15 @@ class DrainRun:
         self._began = time.monotonic()
         self._thread: Thread | None = None
 
-    def started(self) -> None:
-        """Show the drain in Prefect from now on."""
-        if self._thread is None:
-            self._thread = Thread(target=outside_of_run(self._show), name="drain-run", daemon=True)
-            self._thread.start()
-
-    def advanced(
-        self, receipts: Sequence[Receipt] = (), failed: Sequence[Attempt] = (), *, waiting: int | None = None
-    ) -> None:
-        """Count outcomes and failed tries.
-
-        Args:
-            waiting: how many messages are visible in the queue, if that was asked.
-        """
+    def count(self, receipts: Sequence[Receipt], failed: Sequence[Attempt]) -> None:
+        """Count outcomes and failed attempts; show the drain in Prefect from the second upload on."""
         with self._lock:
             self._counts.add(receipts, failed)
-            if waiting is not None:
-                self._counts.waiting = waiting
+            if self._thread is None and self._counts.done > 1:
+                self._thread = Thread(target=outside_of_run(self._show), name="drain-run", daemon=True)
+                self._thread.start()
 
-    def ended(self) -> None:
+    def end(self) -> None:
         """Complete the flow run; wait a few seconds for that."""
         if self._thread is not None:
             self._over.set()
@@ -142,7 +143,7 @@ class DrainRun:
                 beat = Heartbeat(str(self.flow_run_id), DRAIN_FLOW_NAME, self._stack)
                 last_beat = time.monotonic()
                 while not self._over.wait(self._update_seconds):
-                    self._update(client)
+                    self._update(client, self._waiting())
                     if time.monotonic() - last_beat >= heartbeats.HEARTBEAT_SECONDS:
                         beat.send()
                         last_beat = time.monotonic()
@@ -163,16 +164,14 @@ class DrainRun:
         run["labels"] = {name: value for name, value in run["labels"].items() if value}
         self.flow_run_id = str(self._request(client, "POST", "/flow_runs/", run)["id"])
 
-    def _update(self, client: SyncPrefectClient) -> None:
+    def _update(self, client: SyncPrefectClient, waiting: int) -> None:
         with self._lock:
-            percent, table, words = self._counts.percent, self._counts.table(), self._counts.summary
+            percent, table, words = self._counts.percent(waiting), self._counts.table(), self._counts.summary
         self._artifact(client, "progress", "progress", percent, words)
         self._artifact(client, "drain", "table", json.dumps(table), words)
 
     def _end(self, client: SyncPrefectClient) -> None:
-        with self._lock:
-            self._counts.waiting = 0
-        self._update(client)
+        self._update(client, 0)
         message = f"{self._counts.summary} in {time.monotonic() - self._began:,.0f} s"
         state = {"state": {"type": "COMPLETED", "message": message}, "force": True}
         self._request(client, "POST", f"/flow_runs/{self.flow_run_id}/set_state", state)

@@ -34,6 +34,7 @@ RUNS_PER_CALL = 100
 """The most that Prefect creates in one call (prefect.server.api.deployments)."""
 
 _LINES_PER_CALL = 1_000
+_RESTS_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _TIMEOUT_SECONDS = 60.0  # a hundred runs take a second, and longer on a busy server
 _LONGEST_REST_SECONDS = 5.0
 _NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
@@ -114,8 +115,17 @@ class Recorder:
 
     def _create(self, runs: list[RecordedRun]) -> dict[str, str]:
         """Create flow runs, or find those with the same idempotency keys; return their ids by key."""
-        if not runs:
-            return {}
+        made: dict[str, str] = {}
+        for rest_seconds in (*_RESTS_SECONDS, None):  # SQLite may be locked by another request, and does not wait
+            left = [run for run in runs if run.key not in made]
+            if not left:
+                break
+            made |= self._create_at_once(left)
+            if rest_seconds is not None and len(made) < len(runs):
+                time.sleep(rest_seconds)
+        return made
+
+    def _create_at_once(self, runs: list[RecordedRun]) -> dict[str, str]:
         wanted = [_with_transition(run.to_create(self._settings), run) for run in runs]
         path = f"/deployments/{self._id_of_deployment()}/create_flow_run"
         if self._has_bulk:
@@ -125,15 +135,15 @@ class Recorder:
                 if error.response.status_code not in _NO_BULK:
                     raise
                 self._has_bulk, self._deployment_id = False, None  # an older server, or the deployment was replaced
-                return self._create(runs)
+                return self._create_at_once(runs)
         else:
             results = [{"flow_run_id": self._create_one(path, one)} for one in wanted]
         refused = [result["error"] for result in results if result.get("error")]
         if refused:
-            fields = {"runs": len(refused), "first": str(refused[0])[:200]}
+            fields = {"runs": len(refused), "first": str(refused[0]).splitlines()[0][:200]}
             LOG.warning("Prefect refused to show some uploads", extra={"fields": fields})
-        made = zip(runs, results, strict=True)
-        return {run.key: result["flow_run_id"] for run, result in made if result["flow_run_id"]}
+        pairs = zip(runs, results, strict=True)
+        return {run.key: result["flow_run_id"] for run, result in pairs if result["flow_run_id"]}
 
     def _create_one(self, path: str, wanted: dict[str, Any]) -> str | None:
         try:

@@ -1,4 +1,7 @@
-"""How many uploads wait: a task asks for more tasks, and shows uploads in Prefect afterwards, when it is many."""
+"""How many uploads wait, and whether the stack is paused, looked up at the start and then once in each half minute.
+
+When many wait, a task asks for more tasks, and shows uploads in Prefect afterwards. In a pause it leaves.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,29 @@ class Backlog:
 
     Attributes:
         is_deep: whether more than `live_backlog` waited, and the queue has not been empty since.
+        waiting: how many waited at the last count.
+        is_paused: whether the stack was paused at the last look.
     """
 
     def __init__(
-        self, parts: Parts, ask_for_tasks: Callable[[int], object], clock: Callable[[], float] = time.time
+        self,
+        parts: Parts,
+        ask_for_tasks: Callable[[int], object],
+        is_paused: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Args:
         ask_for_tasks: starts a drain that launches tasks until so many run (blocks/drains.py).
+        is_paused: looks whether the stack is paused.
         """
+        self._look_for_pause = is_paused
         self._queue = parts.queue
         self._settings = parts.settings
         self._ask_for_tasks = ask_for_tasks
         self._clock = clock
         self._counted: int | None = None
-        self.is_deep = False
+        self.is_deep = self.is_paused = False
+        self.waiting = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -53,6 +65,15 @@ class Backlog:
         finally:
             done.set()
 
+    def is_paused_now(self) -> bool:
+        """Look again after a look that found a pause: a task must not leave for one that is over."""
+        try:
+            self.is_paused = self.is_paused and self._look_for_pause()
+        except SluiceError as error:
+            LOG.warning("pause not looked for", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+            return False
+        return self.is_paused
+
     def look(self) -> None:
         """Count the messages if that is due, and ask for more tasks if there are many. Never raise AWS's errors."""
         half_minute, second = divmod(self._clock(), PERIOD_SECONDS)
@@ -61,10 +82,11 @@ class Backlog:
             return
         self._counted = int(half_minute)
         try:
-            waiting = self._queue.count_waiting()
+            waiting = self.waiting = self._queue.count_waiting()
             self.is_deep = self.is_deep or waiting > self._settings.live_backlog
+            self.is_paused = self._look_for_pause()
             tasks = min(self._settings.max_tasks, -(-waiting // self._settings.messages_per_task))
-            if may_ask and tasks > 1:
+            if may_ask and tasks > 1 and not self.is_paused:
                 self._ask_for_tasks(tasks)
                 LOG.info("asked for tasks", extra={"fields": {"tasks": tasks, "waiting": waiting}})
         except SluiceError as error:

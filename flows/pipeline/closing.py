@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from blocks.upload_queue import MessageLost, Problems, ReceivedMessage, by_reason
 from flows.pipeline.announce import OutcomeNotice, notice_of, notice_of_attempt
 from flows.pipeline.attempts import Attempt, remove_attempt, write_attempt
+from flows.pipeline.data_docs import list_pages
 from flows.pipeline.delivery import Delivery
 from flows.pipeline.job import Parts
 from flows.pipeline.receipt import Receipt
@@ -31,11 +32,13 @@ class Outlets:
         announce: notifies EventBridge (flows/pipeline/announce.py).
         record: shows receipts in Prefect (flows/observability/recorder.py).
         record_failures: shows uploads in Prefect that were given up.
+        count: counts receipts and failed attempts (flows/observability/drain_run.py); its result is not used.
     """
 
     announce: Callable[[Sequence[OutcomeNotice]], frozenset[str]]
     record: Callable[[Sequence[Receipt]], frozenset[str]]
     record_failures: Callable[[Sequence[Attempt]], frozenset[str]]
+    count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None
 
 
 class Closing:
@@ -62,9 +65,14 @@ class Closing:
             self._say_why(delivery)
         self._announce(deliveries)
         self._end_messages(deliveries)
+        self._outlets.count(
+            [each.receipt for each in deliveries if each.receipt and not each.is_duplicate],
+            [each.failure for each in deliveries if each.failure],
+        )
 
     def record(self, deliveries: Sequence[Delivery]) -> None:
         """Show the outcomes in Prefect, and bring the notes up to date."""
+        list_pages(self._parts.store, [each.receipt for each in deliveries if each.receipt and not each.is_duplicate])
         waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.recorded]
         receipts = [delivery.receipt for delivery in waiting if delivery.receipt]
         failures = [delivery.failure for delivery in waiting if delivery.failure]

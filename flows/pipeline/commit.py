@@ -91,7 +91,6 @@ def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt:
         if other:
             settle(parts, job, contract, other, written=receipt)
         raise
-    # A worker with another delivery may have died after writing its outputs, so the first delivery checks as well.
     settle(parts, job, contract, committed, written=receipt)
     return committed
 
@@ -129,7 +128,15 @@ def settle(
     folders = {f"{_DATA}{area_of(each, job.upload, prefix)}/" for each in contracts}
     outputs = [output for source in (receipt, written) if source for output in source.outputs if output.is_retirable]
     folders.update(output.key.rpartition("/")[0] + "/" for output in outputs)
-    _delete_orphaned(parts.store, receipt, folders)
+    if _others_may_have_written(job, receipt, written):
+        _delete_orphaned(parts.store, receipt, folders)
+
+
+def _others_may_have_written(job: UploadJob, receipt: Receipt, written: Receipt | None) -> bool:
+    """Return whether another worker may have died with outputs of this run: not in its first attempt, at the first
+    delivery of its message, when this worker's own result counts. A list costs as much as a write."""
+    is_first = job.chain.receive_count == 1 and job.upload.attempt == 0
+    return not is_first or written is None or receipt.outcome_digest != written.outcome_digest
 
 
 def _named(parts: Parts, dataset: str) -> Contract | None:
@@ -259,9 +266,9 @@ def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObje
 def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
     """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded one.
 
-    Workers clean up after each other, with one exception. A worker hangs, another one takes over the upload, finishes
-    it and deletes the message; then the first one continues, writes its output, and is killed before it reads the
-    receipt. No message is left to start another worker. So the reconcile flow looks for such objects.
+    Workers clean up after each other, with one exception: two workers hold the same message, one of them finishes the
+    upload and deletes the message, and the other one is killed after it has written its output. No message is left to
+    start another worker. So the reconcile flow looks for such objects.
 
     Runs without a receipt are skipped: their workers may be about to commit.
 

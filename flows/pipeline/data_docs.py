@@ -2,17 +2,21 @@
 
 The index page contains its entries as JSON: one object, replaced by compare-and-swap, with no second copy to disagree
 with it. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more, the older half moves to an archive
-page that is written once; each archive page links to the one before it. So an upload costs one small read and one small
-write, however many uploads came before. Monthly pages would grow with the dataset's traffic, and listing the prefix
-costs a request per thousand pages.
+page that is written once; each archive page links to the one before it. So the uploads of a batch cost one small read
+and one small write, however many uploads came before. Monthly pages would grow with the dataset's traffic, and listing
+the prefix costs a request per thousand pages.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import random
 import re
-from collections.abc import Callable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ LOG = logging.getLogger("sluice")
 ENTRIES_PER_PAGE = 200
 _HTML = "text/html; charset=utf-8"
 _ATTEMPTS = 8
+_LONGEST_PAUSE_SECONDS = 1.0
 _MAX_REASON = 200  # characters
 _ENTRIES = re.compile(r'<script type="application/json" id="entries">(.*?)</script>', re.DOTALL)
 
@@ -44,22 +49,29 @@ def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
     return key if written else None
 
 
-def list_page(store: ObjectStore, receipt: Receipt) -> None:
-    """Put the page of a committed receipt into its dataset's index.
+def list_pages(store: ObjectStore, receipts: Iterable[Receipt]) -> None:
+    """Put the pages of committed receipts into the indexes of their datasets, each of which is written once.
 
-    If a worker dies before this, the receipt still names the page; only the list for people lacks a line.
+    If a worker dies before this, the receipts still name the pages; only the list for people lacks some lines.
     """
-    if receipt.docs_page is None:
-        return
-    folder, _, name = receipt.docs_page.rpartition("/")
+    by_dataset: dict[str, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        if receipt.docs_page:
+            by_dataset[receipt.contract.dataset].append(receipt)
+    for dataset, listed in by_dataset.items():
+        _best_effort(partial(_list_in, store, dataset, listed), "index", listed[0])
+
+
+def _list_in(store: ObjectStore, dataset: str, receipts: Sequence[Receipt]) -> None:
+    entries = [Entry.of(receipt, (receipt.docs_page or "").rpartition("/")[2]) for receipt in receipts]
 
     def change(stored: str | None) -> str:
-        index, archive = with_entry(stored, receipt.contract.dataset, Entry.of(receipt, name))
+        index, archive = with_entries(stored, dataset, entries)
         for archive_page, text in archive.items():
-            store.put(f"{folder}/{archive_page}", text, content_type=_HTML)
+            store.put(f"docs/{dataset}/{archive_page}", text, content_type=_HTML)
         return index
 
-    _best_effort(lambda: change_text(store, f"{folder}/index.html", change), "index", receipt)
+    change_text(store, f"docs/{dataset}/index.html", change)
 
 
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
@@ -68,11 +80,12 @@ def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str
     Raises:
         AwsUnavailable: other workers were faster every time.
     """
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         found = store.get(key)
         text = change(found.body.decode("utf-8", "replace") if found else None)
         if store.put_if_unchanged(key, text, found, content_type=_HTML):
             return
+        time.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS) * attempt / _ATTEMPTS)  # noqa: S311 (not a secret)
     raise AwsUnavailable(f"{key} kept changing")
 
 
@@ -138,18 +151,20 @@ def read_index(stored: str | None, dataset: str) -> Index:
     return Index(dataset=dataset)
 
 
-def with_entry(stored: str | None, dataset: str, entry: Entry) -> tuple[str, dict[str, str]]:
-    """Return a dataset's index page with one more upload, and the archive page to write first, if any, by its name.
+def with_entries(stored: str | None, dataset: str, new: Sequence[Entry]) -> tuple[str, dict[str, str]]:
+    """Return a dataset's index page with more uploads, and the archive page to write first, if any, by its name.
 
-    An existing entry for the same page is replaced. Two workers that archive entries at the same time start from the
+    Existing entries for the same pages are replaced. Two workers that archive entries at the same time start from the
     same index, so they write the same archive page; one of them then loses the compare-and-swap and starts again.
 
     Args:
         stored: the stored index page; None, or a page that cannot be read, starts a new index.
+        new: the uploads, the oldest first; at most ENTRIES_PER_PAGE.
     """
     index = read_index(stored, dataset)
     archived, title = index.archived, f"Data Docs of {dataset}"
-    entries = (entry, *(known for known in index.entries if known.page != entry.page))
+    latest = {entry.page: entry for entry in reversed(new)}
+    entries = (*latest.values(), *(known for known in index.entries if known.page not in latest))
     archive = {}
     if len(entries) > 2 * ENTRIES_PER_PAGE:
         entries, moved = entries[:-ENTRIES_PER_PAGE], entries[-ENTRIES_PER_PAGE:]

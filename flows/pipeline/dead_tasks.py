@@ -5,6 +5,7 @@ A task that is killed cannot report it. Its batch note lists what it held, and E
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 _KILLS_TO_GIVE_UP = 2
+_NOTES_READ = 200  # a task that died lately has a young note; an outage of Prefect may leave thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class DeadTasks:
         try:
             for delivery in again.values():
                 delivery.memory_kills = _kills(read_attempt(self._parts.store, delivery.run_id))
-            for found in self.notes_of_others():
+            for found in itertools.islice(self.notes_of_others(newest_first=True), _NOTES_READ):
                 held = [noted for noted in found.note.uploads if _is_earlier(noted, again)]
                 end = self.end_of(found) if held else None
                 if end:
@@ -79,10 +81,11 @@ class DeadTasks:
         except SluiceError as error:
             LOG.warning("dead task not explained", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
 
-    def notes_of_others(self, *, older_than_seconds: float = 0) -> Iterator[FoundNote]:
-        """Yield the notes of other tasks, those that cannot be read left out."""
+    def notes_of_others(self, *, older_than_seconds: float = 0, newest_first: bool = False) -> Iterator[FoundNote]:
+        """Yield the notes of other tasks, those that cannot be read left out; by default the oldest first."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
-        for key, written in list_notes(self._parts.store):
+        listed = sorted(list_notes(self._parts.store), key=lambda note: note[1], reverse=newest_first)
+        for key, written in listed:
             if key.split("/")[1] == self._task.name or written > before:
                 continue
             try:

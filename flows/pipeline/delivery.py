@@ -38,6 +38,7 @@ class Delivery:
         failure: why it was not done.
         announced, recorded: whether that much has been done about the outcome.
         is_closed: whether the message was deleted or returned.
+        is_duplicate: whether the receipt is that of another message, whose task ends the upload.
         memory_kills: how many tasks were killed for lack of memory while they refined the upload.
     """
 
@@ -48,6 +49,7 @@ class Delivery:
     announced: bool = False
     recorded: bool = False
     is_closed: bool = False
+    is_duplicate: bool = False
     memory_kills: int = 0
 
     @property
@@ -79,8 +81,8 @@ class Delivery:
         chain = receipt.chain
         is_ours = (chain.message_id, chain.receive_count) == (self.message.message_id, self.message.receive_count)
         self.receipt = receipt
-        self.announced = not is_ours and not self.came_again
-        self.recorded = self.announced or (is_ours and not self.came_again and receipt.observed)
+        self.is_duplicate = self.announced = not is_ours and not self.came_again
+        self.recorded = self.is_duplicate or (is_ours and not self.came_again and receipt.observed)
 
 
 def delivery_of(message: ReceivedMessage, parts: Parts) -> Delivery:

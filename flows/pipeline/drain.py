@@ -55,17 +55,19 @@ class Drain:
         outlets: Outlets,
         *,
         ask_for_tasks: Callable[[int], object],
+        is_paused: Callable[[], bool],
         end_of_task: EndOfTask,
     ) -> None:
         """Args:
         outlets: where outcomes are reported.
         ask_for_tasks: starts a drain that launches tasks until so many run.
+        is_paused: looks whether the stack is paused.
         end_of_task: asks ECS how a task ended.
         """
         self._parts = parts
         self._task = task
         self._live = live
-        self._backlog = Backlog(parts, ask_for_tasks)
+        self._backlog = Backlog(parts, ask_for_tasks, is_paused)
         self._notes = TaskNotes(parts.store, task)
         self._closing = Closing(parts, outlets, self._notes)
         self._line = ClosingLine(self._closing)
@@ -74,6 +76,11 @@ class Drain:
         self._bulk: Bulk | None = None
         self._is_stopped = False
         self._until = time.monotonic() + parts.settings.max_task_seconds
+
+    @property
+    def waiting(self) -> int:
+        """Return how many messages waited in the queue at the last count."""
+        return self._backlog.waiting
 
     def run(self) -> bool:
         """Work until the task may leave; return whether the queue was empty and everything is done."""
@@ -102,6 +109,11 @@ class Drain:
     def _drain(self) -> None:
         has_finished = False  # since something came last
         while not self._is_over:
+            if self._backlog.is_paused:
+                self._finish()
+                if self._backlog.is_paused_now():  # nothing is held any more, so a drain may rely on this look
+                    LOG.info("paused, leaving")
+                    return
             poll, messages = self._receive()
             if messages:
                 has_finished = False
@@ -154,7 +166,7 @@ class Drain:
 
     def _receive_more(self) -> list[Delivery]:
         """Return the next batch, for work that goes on meanwhile; nothing when it is to end."""
-        if self._is_over or not self._is_bulk:
+        if self._is_over or self._backlog.is_paused or not self._is_bulk:
             return []
         try:
             messages = self._parts.queue.receive(wait_seconds=_PREFETCH_WAIT_SECONDS)

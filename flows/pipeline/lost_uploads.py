@@ -109,10 +109,13 @@ class Finder:
             attempt = read_attempt(self.store, upload.run_id)
         except AttemptUnreadable as error:
             return GivenUp(upload, str(error))
+        if attempt and attempt.given_up:
+            return GivenUp(attempt.upload, attempt.reason)
         sent = max(came, attempt.moved_at) if attempt else came
         may_be_queued = self.none_queued_before is None or sent >= self.none_queued_before
-        if upload.run_id in self.held.by_run or (may_be_queued and not (attempt and attempt.given_up)):
+        if may_be_queued or upload.run_id in self.held.by_run:
             return None
+        # A failed one that is not in the queue was killed at its last delivery: SQS moved its message.
         return GivenUp(attempt.upload, attempt.reason) if attempt else upload
 
     def _without_receipt(

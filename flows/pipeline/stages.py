@@ -11,7 +11,7 @@ from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectFacts, ObjectGone
 from flows import __version__
 from flows.pipeline.commit import commit_and_settle, read_receipt, settle, without_corrections
-from flows.pipeline.data_docs import list_page, publish_page
+from flows.pipeline.data_docs import list_pages, publish_page
 from flows.pipeline.errors import RepairRejected, StageBroke
 from flows.pipeline.job import Fetched, Outcome, Parts, Published, UploadJob
 from flows.pipeline.protocol import is_done
@@ -71,14 +71,16 @@ def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | N
 
 def _download(parts: Parts, upload: UploadMessage, path: Path) -> ObjectFacts:
     store, limit = parts.store, parts.settings.max_object_bytes
-    facts = store.head(upload.bucket, upload.key, upload.version_id)
-    if facts.size_bytes > limit:
-        raise ObjectTooLarge(
-            f"the file has {facts.size_bytes:,} bytes; the limit is {limit:,} (SLUICE_MAX_OBJECT_BYTES)"
-        )
-    if upload.version_id is None and upload.etag and facts.etag != upload.etag:
-        raise ObjectReplaced(_OVERWRITTEN)
-    store.download(upload.bucket, upload.key, path, upload.version_id, size_bytes=facts.size_bytes)
+
+    def accept(facts: ObjectFacts) -> None:
+        if facts.size_bytes > limit:
+            raise ObjectTooLarge(
+                f"the file has {facts.size_bytes:,} bytes; the limit is {limit:,} (SLUICE_MAX_OBJECT_BYTES)"
+            )
+        if upload.version_id is None and upload.etag and facts.etag != upload.etag:
+            raise ObjectReplaced(_OVERWRITTEN)
+
+    facts = store.download(upload.bucket, upload.key, path, upload.version_id, accept=accept)
     with suppress(ObjectGone):  # deleted since then: use what was read
         if not upload.version_id and store.head(upload.bucket, upload.key).etag != facts.etag:
             raise ObjectReplaced(_OVERWRITTEN)
@@ -169,7 +171,8 @@ def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
         raise RepairRejected(receipt.reason)
     receipt = receipt.model_copy(update={"docs_page": publish_page(parts.store, receipt)})
     committed = commit_and_settle(parts, job, outcome.contract, receipt)
-    list_page(parts.store, committed)
+    if job.by_hand:  # a task lists the pages of a batch together (closing.py)
+        list_pages(parts.store, [committed])
     return committed
 
 

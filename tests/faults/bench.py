@@ -108,6 +108,7 @@ class Case:
     queue_url: str
     dead_letter_url: str
     folder: Path
+    max_receives: int = 5
     _workers: int = 0
 
     # --- doing ------------------------------------------------------------------------------------------------
@@ -129,6 +130,7 @@ class Case:
             "TMPDIR": str(home / "tmp"),
             "SLUICE_QUEUE_URL": self.queue_url,
             "SLUICE_DEAD_LETTER_QUEUE_URL": self.dead_letter_url,
+            "SLUICE_MAX_RECEIVE_COUNT": str(self.max_receives),
             **as_variable(plan),
             **(environment or {}),
         }
@@ -264,7 +266,7 @@ class Bench:
         upload = dataclasses.replace(self.chain.upload(key, body or good_orders(3)), sequencer=f"{number:016X}")
         folder = self.folder / f"case-{number}"
         folder.mkdir()
-        case = Case(self, upload, url, dead, folder)
+        case = Case(self, upload, url, dead, folder, max_receives)
         if deliver:
             case.send()
         return case

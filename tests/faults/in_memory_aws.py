@@ -13,8 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from botocore.exceptions import ClientError, ConnectionClosedError
 
@@ -130,22 +129,26 @@ class InMemoryS3:
     put: list[str] = field(default_factory=list)
     wrote: dict[str, list[Stepper | None]] = field(default_factory=dict)
 
-    def put_object(self, *, Key: str, Body: bytes, Metadata: dict[str, str], **conditions: Any) -> dict[str, Any]:  # noqa: N803 (boto3's names)
+    def put_object(
+        self,
+        *,
+        Key: str,  # noqa: N803 (boto3's names)
+        Body: bytes | BinaryIO,  # noqa: N803
+        Metadata: dict[str, str],  # noqa: N803
+        **conditions: Any,
+    ) -> dict[str, Any]:
+        body = Body if isinstance(Body, bytes) else Body.read()
+
         def do() -> dict[str, Any]:
             there = self.objects.get(Key)
             if conditions.get("IfNoneMatch") == "*" and there:
                 raise _error("PreconditionFailed", 412)
             if "IfMatch" in conditions and (there is None or there.etag != conditions["IfMatch"]):
                 raise _error("PreconditionFailed", 412)
-            self._store(Key, _Stored(Body, Metadata))
+            self._store(Key, _Stored(body, Metadata))
             return {}
 
         return dict(_through(do))
-
-    def upload_file(self, path: str, _bucket: str, key: str, *, ExtraArgs: dict[str, Any], Config: object) -> None:  # noqa: N803
-        del Config
-        stored = _Stored(Path(path).read_bytes(), ExtraArgs["Metadata"])
-        _through(lambda: self._store(key, stored))
 
     def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803
         def do() -> dict[str, Any]:

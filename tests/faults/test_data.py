@@ -442,7 +442,15 @@ def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Parts, tmp_
         boto3.client("sqs").send_message(QueueUrl=own.queue.queue_url, MessageBody=upload.to_json())
     outlets = Outlets(lambda _: frozenset(), lambda _: frozenset(), lambda _: frozenset())
     live = Live(partial(run_upload, own), lambda: True)
-    Drain(own, TaskIdentity(), live, outlets, ask_for_tasks=lambda _: None, end_of_task=lambda _: None).run()
+    Drain(
+        own,
+        TaskIdentity(),
+        live,
+        outlets,
+        ask_for_tasks=lambda _: None,
+        is_paused=lambda: False,
+        end_of_task=lambda _: None,
+    ).run()
     receipts = {upload.key: read_receipt(own.store, upload.run_id) for upload in (stuck, fine)}
     assert [receipt.status if receipt else None for receipt in receipts.values()] == ["rejected", "published"]
 

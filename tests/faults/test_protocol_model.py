@@ -77,7 +77,7 @@ class ModelWorker:
 
     Attributes:
         message: None for a run by hand.
-        overtaken: its message became visible to others while it was at work.
+        overtaken: its message became visible to others while it was at work, or was held by another worker, too.
         begin_again: does it all again, as a person does whose run failed; None for a worker.
     """
 
@@ -138,6 +138,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self) -> None:
         self.s3 = InMemoryS3()
         self.queue = InMemorySqs()
+        self.tasks = itertools.count()
         self.queue.watch_deletions(self.has_its_receipt)
         self.store = ObjectStore("landing", "published", client=self.s3)
         self.uploads: list[UploadMessage] = []
@@ -202,7 +203,6 @@ class Protocol(RuleBasedStateMachine):
         """Give two workers the same message, as SQS may deliver it more than once."""
         message = data.draw(st.sampled_from(self.queue.messages(visible=True)))
         self.start(message, result)
-        self.workers[-1].overtaken = True
         self.start(message, other)
 
     @precondition(lambda self: self.queue.messages(visible=False))
@@ -328,8 +328,19 @@ class Protocol(RuleBasedStateMachine):
         received = self.queue.deliver(message)
         live = Live(partial(process, result, self.parts), lambda: True)
         parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # a task's own
-        drain = Drain(parts, TaskIdentity(), live, OUTLETS, ask_for_tasks=lambda _: None, end_of_task=lambda _: None)
-        self.workers.append(ModelWorker(Stepper(lambda: drain.work([received])), received))
+        drain = Drain(
+            parts,
+            TaskIdentity(task_arn=f"arn:aws:ecs:r:1:task/sluice/{next(self.tasks):04}"),
+            live,
+            OUTLETS,
+            ask_for_tasks=lambda _: None,
+            is_paused=lambda: False,
+            end_of_task=lambda _: None,
+        )
+        holders = [each for each in self.workers if each.message and each.message.message_id == message.message_id]
+        for holder in holders:
+            holder.overtaken = True
+        self.workers.append(ModelWorker(Stepper(lambda: drain.work([received])), received, overtaken=bool(holders)))
 
     def start_by_hand(self, upload: UploadMessage, dataset: str, result: str) -> None:
         def work() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,21 +43,26 @@ _AREA: Literal["Queue and task"] = "Queue and task"
     ],
 )
 def test_a_message_that_nobody_can_read_rests_in_the_dead_letter_queue(bench: Bench, body: str, says: str) -> None:
-    case = bench.case(deliver=False, max_receives=2)
+    case = bench.case(deliver=False)
     case.send(body)
     outcome = case.work()
-    assert outcome.exit_code == 75
+    assert outcome.exit_code == 0, "nothing is left that another task could do"
     assert says in outcome.errors
     assert case.count() == {"waiting": 0, "held": 0}
     assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
 
 
-@fault(_AREA, "empty queue and no receipt", expected="the task exits with 75: an empty queue is not a success")
-def test_an_empty_queue_is_no_success(bench: Bench) -> None:
+@fault(_AREA, "empty queue", expected="the task stays until its drain needs it no more, then exits with 0")
+def test_a_task_at_an_empty_queue_stays_as_long_as_its_drain_relies_on_it(bench: Bench) -> None:
     case = bench.case(deliver=False)
-    assert case.work().exit_code == 75
-    assert not bench.chain.has_receipt(case.upload)
+    stay_until = time.time() + 8
+    worker = case.start(environment={"SLUICE_STAY_UNTIL": str(stay_until)})
+    time.sleep(4)
+    case.send()
+    assert worker.ended().exit_code == 0
+    assert time.time() > stay_until
+    case.kept_promises()
 
 
 @fault(_AREA, "the same message to two workers at once", expected="one result; the second finds the receipt")
@@ -75,8 +81,8 @@ _INTERRUPTIONS = {
     "after receive": Sabotage(on="sqs.ReceiveMessage", do="kill_after"),
     "after data": Sabotage(on="s3.PutObject", where="/data/", do="kill_after"),
     "after receipt": Sabotage(on="s3.PutObject", where="/receipts/", do="kill_after"),
-    "before delete": Sabotage(on="sqs.DeleteMessage", do="kill_before"),
-    "after delete": Sabotage(on="sqs.DeleteMessage", do="kill_after"),
+    "before delete": Sabotage(on="sqs.DeleteMessageBatch", do="kill_before"),
+    "after delete": Sabotage(on="sqs.DeleteMessageBatch", do="kill_after"),
 }
 _REFUSED = "delete refused"
 
@@ -189,7 +195,7 @@ def test_sigterm_returns_the_message_at_once(bench: Bench, overtime: dict[str, O
     at_work.worker.signal(signal.SIGTERM)
     outcome = at_work.worker.ended(30)
     assert outcome.exit_code == 143
-    assert outcome.said("stopped, returning the message")
+    assert outcome.said("stopped, returning the messages")
     assert case.count() == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
     assert not [key for key in bench.chain.keys("data/") if case.upload.run_id in key]
@@ -262,8 +268,11 @@ def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) ->
     case = bench.case(max_receives=1)
     refused = Sabotage(on="s3.GetObject", where="/incoming/", do="refuse", times=0, code="InvalidRequest", status=400)
     outcome = case.work(refused)
-    assert outcome.exit_code == 75
+    assert outcome.exit_code == 0, "nothing is left that another task could do"
     assert "InvalidRequest" in outcome.errors
+    attempt = bench.chain.attempt(case.upload)
+    assert attempt is not None
+    assert attempt.given_up
     assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
     sqs = bench.chain.sqs

@@ -159,7 +159,7 @@ def _out_of_memory(story: Story, folder: Path) -> UploadMessage:
 
 def _stopped_by_ecs(story: Story, folder: Path) -> UploadMessage:
     gate = folder / "stop.gate"
-    held = as_variable([Sabotage(on="s3.HeadObject", where="/incoming/", do="hold", gate=str(gate))])
+    held = as_variable([Sabotage(on="s3.GetObject", where="/incoming/", do="hold", gate=str(gate))])
     with story.chain.tasks_that(_SABOTEUR, environment=held):
         upload = story.hand_in()
         story.chain.wait_for(gate.with_suffix(".reached").exists, "the task to be at work")

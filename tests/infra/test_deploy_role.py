@@ -225,9 +225,10 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
         for statement in statements_of(policy["Properties"]["PolicyDocument"]):
             arns = [text_of(arn) for arn in listed(statement["Resource"])]
             if any(action.startswith("s3:GetObject") for action in listed(statement["Action"])):
-                assert all(arn.endswith(("/receipts/*", "-${AWS::Region}/${StackName}/*")) for arn in arns), statement[
-                    "Sid"
-                ]
+                assert all(
+                    arn.endswith(("/receipts/*", "/attempts/*", "/batches/*", "-${AWS::Region}/${StackName}/*"))
+                    for arn in arns
+                ), statement["Sid"]
             if any(action.startswith("iam:") for action in listed(statement["Action"])):
                 assert all(":role/${StackName}-*" in arn or "aws-service-role" in arn for arn in arns), statement["Sid"]
     assert "iam:DeleteRolePermissionsBoundary" not in allowed()

@@ -114,7 +114,7 @@ def settled(state: Path, home: Path) -> dict[str, Any]:
         document = status_of(state, home)
         if not document["queue"]["being_worked_on"] and not document["in_progress"] and not document["unrecorded"]:
             return document
-    raise AssertionError(f"not settled: {document}")
+    raise AssertionError(f"not settled: {document['queue']}, {document['in_progress']}, {document['unrecorded']}")
 
 
 def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def finished_with(message: UploadMessage, state: Path, home: Path) -> dict[str, 
         document = status_of(state, home)
         if message.run_id in [one["run_id"] for one in document["finished"]]:
             return document
-    raise AssertionError(f"no receipt: {document}")
+    raise AssertionError(f"no receipt: {document['queue']}, {document['failed']}")
 
 
 def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: Path) -> None:

@@ -16,6 +16,7 @@ from moto import mock_aws
 from blocks.settings import PipelineSettings
 from flows.composition import assemble
 from flows.pipeline.commit import read_receipt
+from flows.pipeline.data_docs import list_pages
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.run import run_upload
@@ -44,7 +45,9 @@ class Account:
 
     def process(self, upload: UploadMessage, **options: Any) -> Receipt:
         """Take an upload to its end, without Prefect."""
-        return run_upload(self.parts, UploadJob(upload, **options))
+        receipt = run_upload(self.parts, UploadJob(upload, **options))
+        list_pages(self.parts.store, [receipt])
+        return receipt
 
     def receipt(self, upload: UploadMessage) -> Receipt | None:
         """The receipt of an upload."""

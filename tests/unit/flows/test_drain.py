@@ -167,7 +167,7 @@ def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_o
     (key,) = account.keys("attempts/")
     attempt = read_attempt(account.parts.store, key.removeprefix("attempts/").removesuffix(".json"))
     assert attempt is not None
-    assert "ValueError at test_drain.py" in attempt.message
+    assert "ValueError at world.py" in attempt.message
     assert "4711" not in attempt.message
 
 

@@ -178,13 +178,18 @@ def counts(account: Account, monkeypatch: pytest.MonkeyPatch, *waiting: int) -> 
     return left
 
 
+def never() -> bool:
+    """Look for a pause of a stack that is not paused."""
+    return False
+
+
 @pytest.mark.parametrize(("waiting", "asked"), [(100, []), (101, [2]), (1_000, [4])])
 def test_a_task_asks_for_as_many_tasks_as_the_backlog_needs(
     account: Account, monkeypatch: pytest.MonkeyPatch, waiting: int, asked: Sequence[int]
 ) -> None:
     counts(account, monkeypatch, waiting)
     calls: list[int] = []
-    Backlog(account.parts, calls.append, Clock(3_000)).look()
+    Backlog(account.parts, calls.append, never, Clock(3_000)).look()
     assert calls == asked
 
 
@@ -192,7 +197,7 @@ def test_it_asks_once_in_each_half_minute_and_not_at_its_end(account: Account, m
     left = counts(account, monkeypatch, 500, 500, 500)
     calls: list[int] = []
     clock = Clock(3_025)
-    backlog = Backlog(account.parts, calls.append, clock)
+    backlog = Backlog(account.parts, calls.append, never, clock)
     for now in (3_025, 3_029, 3_030, 3_040, 3_055, 3_059, 3_061):
         clock.now = now
         backlog.look()
@@ -205,7 +210,7 @@ def test_a_deep_backlog_stays_deep_until_the_queue_was_empty(
 ) -> None:
     counts(account, monkeypatch, 51, 3)
     clock = Clock(3_000)
-    backlog = Backlog(account.parts, lambda _: None, clock)
+    backlog = Backlog(account.parts, lambda _: None, never, clock)
     backlog.look()
     clock.now = 3_030
     backlog.look()

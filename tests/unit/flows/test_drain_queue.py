@@ -20,6 +20,8 @@ from flows.composition import task_identity
 from flows.drain_queue import EXIT_MISCONFIGURED, EXIT_MORE_TO_DO, EXIT_STOPPED, main
 from flows.pipeline.stopping import Stopped
 from flows.refinery.errors import TransientError
+from tests.looking import looks
+from tests.unit.flows.conftest import Account
 
 
 class Ending:
@@ -39,13 +41,27 @@ class Ending:
     [(True, 0), (False, EXIT_MORE_TO_DO), (Stopped(), EXIT_STOPPED), (TransientError("no queue"), EXIT_MORE_TO_DO)],
 )
 def test_the_exit_code_says_whether_everything_is_done(
-    monkeypatch: pytest.MonkeyPatch, end: bool | BaseException, code: int
+    account: Account, monkeypatch: pytest.MonkeyPatch, end: bool | BaseException, code: int
 ) -> None:
-    monkeypatch.setattr(drain_queue, "parts_of_environment", lambda: None)
+    monkeypatch.setattr(drain_queue, "parts_of_environment", lambda: account.parts)
     monkeypatch.setattr(drain_queue, "drain_of", lambda _: Ending(end))
     monkeypatch.setattr(drain_queue, "log_json_lines", lambda: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert main() == code
+
+
+def test_a_task_ends_when_its_time_is_over_and_returns_its_messages(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    account.send("a")
+    account.parts.queue.receive(wait_seconds=0)
+    monkeypatch.setattr(type(account.parts.settings), "task_limit_seconds", 0)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    drain_queue._end_later(account.parts)
+    assert any(ended for _ in looks(10))
+    assert ended == [EXIT_MORE_TO_DO]
+    assert account.parts.queue.count_waiting() == 1
 
 
 def test_the_drain_that_launched_a_task_says_until_when_it_stays() -> None:

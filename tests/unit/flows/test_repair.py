@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import flows.pipeline.commit
-from blocks.object_store import ObjectStore
+from blocks.object_store import ObjectFacts, ObjectStore
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.errors import RepairRejected
 from flows.pipeline.protocol import IndexEntry, ReceiptConflict, index_key
@@ -244,11 +244,12 @@ def test_a_repair_that_another_attempt_overtakes_is_refused(
     corrections = corrected(dirty, tmp_path, as_it_should_be)
     download = ObjectStore.download
 
-    def download_late(store: ObjectStore, bucket: str, *given: Any, **more: Any) -> None:
-        download(store, bucket, *given, **more)
+    def download_late(store: ObjectStore, bucket: str, *given: Any, **more: Any) -> ObjectFacts:
+        facts = download(store, bucket, *given, **more)
         if bucket == LANDING:
             monkeypatch.setattr(ObjectStore, "download", download)
             again(account, dirty)
+        return facts
 
     monkeypatch.setattr(ObjectStore, "download", download_late)
     with pytest.raises(ReceiptConflict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from blocks.pause import Pause
 from flows.composition import assemble
 from flows.pipeline.announce import OutcomeNotice
 from flows.pipeline.attempts import Attempt
@@ -85,6 +86,7 @@ def drain(world: World, process: Process = plainly, **task: object) -> bool:
         Live(lambda job: process(world.account, job), lambda: world.shows_live),
         world.outlets,
         ask_for_tasks=world.asked.append,
+        is_paused=Pause(parts.settings.published_bucket).is_on,
         end_of_task=world.ends.get,
     ).run()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import boto3
 import pytest
@@ -13,7 +15,7 @@ from blocks import dead_letters
 from deployment.commands import SafeConsole
 from deployment.commands.redrive import Choice, NothingToRedrive, redrive
 from flows.pipeline.attempts import Attempt, find_attempt, read_attempt, write_attempt
-from flows.pipeline.errors import NoUpload, OutOfMemory, UploadCancelled
+from flows.pipeline.errors import OutOfMemory, UploadCancelled
 from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
 from lambda_trigger.pause import PAUSE_KEY
@@ -101,11 +103,9 @@ def test_one_run_is_redriven_by_its_id_and_the_others_stay(dead: Stack) -> None:
     [
         (Choice(), UploadCancelled("cancelled"), False),
         (Choice(cancelled_too=True), UploadCancelled("cancelled"), True),
-        (Choice(), NoUpload("another bucket"), False),
-        (Choice(cancelled_too=True), NoUpload("another bucket"), False),
     ],
 )
-def test_what_was_cancelled_or_is_no_upload_is_left_and_named(
+def test_what_was_cancelled_is_left_and_named_unless_it_is_asked_for(
     dead: Stack, choice: Choice, error: SluiceError, is_sent: bool
 ) -> None:
     upload = give_up(dead, "a.csv", error)
@@ -113,6 +113,16 @@ def test_what_was_cancelled_or_is_no_upload_is_left_and_named(
     assert messages(dead) == ({upload.run_id} if is_sent else set())
     assert messages(dead, "DeadLetterQueueUrl") == (set() if is_sent else {upload.run_id})
     assert f"{'sent' if is_sent else 'left'}   {upload.run_id[:8]}" in printed
+
+
+@pytest.mark.parametrize("fields", [{"bucket": "another"}, {"key": "receipts/a.json"}])
+def test_a_message_that_names_no_upload_is_left_and_named(dead: Stack, fields: dict[str, Any]) -> None:
+    message = replace(dead.message("a.csv"), **fields)
+    dead.queue(message, "DeadLetterQueueUrl")
+    assert f"left   {message.run_id[:8]}" in redriven(dead)
+    with pytest.raises(NothingToRedrive):
+        redriven(dead, Choice(message.run_id))
+    assert messages(dead) == set()
 
 
 def test_what_was_cancelled_is_redriven_when_it_is_asked_for_by_its_id(dead: Stack) -> None:

@@ -181,6 +181,14 @@ def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
     assert upload(console, stack.cloud, file, dataset="orders", wait=True, deadline_seconds=5)
 
 
+def test_an_upload_to_a_paused_stack_says_what_it_waits_for(stack: Stack, tmp_path: Path) -> None:
+    file, printed = tmp_path / "orders.csv", io.StringIO()
+    file.write_text("a\n1\n")
+    stack.uploads.store.put(PAUSE_KEY, "{}")
+    upload(SafeConsole(file=printed), stack.cloud, file, dataset="orders", wait=False, deadline_seconds=5)
+    assert "sluice resume" in printed.getvalue()
+
+
 def test_an_upload_is_recorded_once_no_task_holds_it(stack: Stack) -> None:
     message = stack.message()
     tracked = [TrackedUpload("a.csv", message)]
@@ -231,6 +239,14 @@ def test_status_shows_the_newest_failures_and_counts_the_others(stack: Stack) ->
         stack.fail(stack.message(f"{number}.csv"))
     found = status_of(stack.uploads, limit=2)
     assert (len(found.failed), found.failed_count) == (2, 3)
+
+
+def test_an_upload_that_was_given_up_and_not_recorded_is_not_in_progress(stack: Stack) -> None:
+    message = stack.message()
+    stack.hold(message)
+    stack.fail(message, given_up=True)
+    found = status_of(stack.uploads, limit=5)
+    assert (found.in_progress, found.unrecorded, len(found.failed)) == ([], 1, 1)
 
 
 def test_an_upload_recorded_already_is_not_counted_as_unrecorded(stack: Stack) -> None:

@@ -23,10 +23,11 @@ def test_the_automations_of_a_stack_are_recognised_by_name() -> None:
     assert all(TRIAL.has_automation(name) for name in names)
 
 
-def test_every_automation_looks_at_the_runs_of_its_stack_only() -> None:
+def test_every_automation_looks_at_the_events_or_runs_of_its_stack_only() -> None:
+    of_stack = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.stack:trial"}
     for entry in declared(TRIAL, {"orders": 1}):
-        related = entry["trigger"]["match_related"]
-        assert {"prefect.resource.role": "deployment", "prefect.resource.name": "trial"} in related, entry["name"]
+        trigger = entry["trigger"]
+        assert trigger["match"].get("sluice.stack") == "trial" or of_stack in trigger["match_related"], entry["name"]
 
 
 def test_a_contract_with_a_deadline_has_an_automation_and_one_without_does_not() -> None:
@@ -34,9 +35,7 @@ def test_a_contract_with_a_deadline_has_an_automation_and_one_without_does_not()
     assert deadlines == {"daily": 26}
     (entry,) = (entry for entry in declared(TRIAL, deadlines) if "daily" in entry["name"])
     assert entry["trigger"]["within"] == 26 * 3_600
-    assert {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.daily"} in entry["trigger"][
-        "match_related"
-    ]
+    assert entry["trigger"]["match"]["sluice.dataset"] == "daily"
 
 
 def test_what_names_nothing_is_left_out_and_an_automation_without_any_action_is() -> None:
@@ -47,7 +46,7 @@ def test_what_names_nothing_is_left_out_and_an_automation_without_any_action_is(
     assert missing == ["sluice-trial-notify"]
     assert crashed is not None
     assert [action.type for action in crashed.actions] == ["run-deployment"]
-    assert resolved(inventory, by_name["Sluice: a file was rejected (trial)"]) == (None, ["sluice-trial-notify"])
+    assert resolved(inventory, by_name["Sluice: files were rejected (trial)"]) == (None, ["sluice-trial-notify"])
 
 
 def test_an_automation_that_prefect_does_not_accept_is_named_with_its_field() -> None:

@@ -33,19 +33,19 @@ def given_up() -> Attempt:
 
 
 def test_a_drain_shows_how_far_it_is_and_ends_with_a_table(account: Account, server: PrefectServer) -> None:
-    run = DrainRun(account.parts, TASK, update_seconds=0.2)
-    run.advanced([receipt_of(upload(1))])
+    run = DrainRun(account.parts, TASK, waiting=lambda: 2, update_seconds=0.2)
+    run.count([receipt_of(upload(1))], [])
+    time.sleep(1)
     assert (run.flow_run_id, run.requests) == (None, 0), "a lone upload has its own run"
-    run.started()
-    run.advanced([receipt_of(upload(2), published=False)], waiting=2)
+    run.count([receipt_of(upload(2), published=False)], [])
     artifacts = server.eventually(lambda: artifacts_of(server, run) if run.flow_run_id else None)
     assert artifacts["progress-sluice"]["data"] == 50.0
     flow_run = server.call("GET", f"/flow_runs/{run.flow_run_id}")
     assert flow_run["state_type"] == "RUNNING"
     assert {"drain", "stack:sluice"} <= set(flow_run["tags"])
     quarantined = receipt_of(upload(3), rows=Rows(rows_in=12, published=10, quarantined={"not_null(a)": 2}))
-    run.advanced([quarantined], [given_up()])
-    run.ended()
+    run.count([quarantined], [given_up()])
+    run.end()
     flow_run = server.call("GET", f"/flow_runs/{run.flow_run_id}")
     assert (flow_run["state_name"], flow_run["state"]["message"].split(" in ")[0]) == (
         "Completed",
@@ -65,8 +65,8 @@ def test_a_drain_sends_heartbeats_so_that_one_that_is_killed_is_noticed(
     account: Account, server: PrefectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeats, "HEARTBEAT_SECONDS", 0.2)
-    run = DrainRun(account.parts, TASK, update_seconds=0.1)
-    run.started()
+    run = DrainRun(account.parts, TASK, waiting=lambda: 0, update_seconds=0.1)
+    run.count([receipt_of(upload(1)), receipt_of(upload(2))], [])
 
     def beats() -> list[dict[str, Any]]:
         if not run.flow_run_id:
@@ -76,7 +76,7 @@ def test_a_drain_sends_heartbeats_so_that_one_that_is_killed_is_noticed(
         return [event for event in events if event["event"] == "prefect.flow-run.heartbeat"]
 
     beat, *_ = server.eventually(beats)
-    run.ended()
+    run.end()
     assert {one.get("prefect.resource.name") for one in beat["related"]} >= {"drain-queue"}
     assert {one["prefect.resource.id"] for one in beat["related"]} >= {"prefect.tag.stack:sluice"}
 
@@ -84,8 +84,7 @@ def test_a_drain_sends_heartbeats_so_that_one_that_is_killed_is_noticed(
 def test_without_prefect_a_drain_goes_on(account: Account) -> None:
     nobody = f"http://127.0.0.1:{free_port()}/api"
     with temporary_settings({PREFECT_API_URL: nobody, PREFECT_CLIENT_MAX_RETRIES: 0}):
-        run, began = DrainRun(account.parts, TASK, update_seconds=0.1), time.monotonic()
-        run.started()
-        run.advanced([receipt_of(upload(1))])
-        run.ended()
+        run, began = DrainRun(account.parts, TASK, waiting=lambda: 0, update_seconds=0.1), time.monotonic()
+        run.count([receipt_of(upload(1)), receipt_of(upload(2))], [])
+        run.end()
     assert time.monotonic() - began < 6

@@ -77,7 +77,7 @@ def test_a_page_that_cannot_be_made_holds_no_data_back(
 def test_an_index_that_cannot_be_written_leaves_the_receipt_as_it_is(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.pipeline.data_docs, "with_entry", lambda *_: 1 / 0)
+    monkeypatch.setattr(flows.pipeline.data_docs, "with_entries", lambda *_: 1 / 0)
     receipt = process(account, good_orders(2))
     assert read_receipt(account.parts.store, receipt.run_id) == receipt
     assert receipt.docs_page is not None

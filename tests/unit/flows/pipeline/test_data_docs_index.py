@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flows.pipeline import data_docs
-from flows.pipeline.data_docs import Entry, read_index, with_entry
+from flows.pipeline.data_docs import Entry, read_index, with_entries
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 ENTRIES_PER_PAGE = 5
@@ -26,9 +26,9 @@ def an_entry(number: int, key: str = "incoming/orders/monday.csv") -> Entry:
 
 def after(count: int) -> tuple[str, dict[str, str]]:
     """Return the index after that many uploads, and its archive pages."""
-    index, archive = with_entry(None, "orders", an_entry(1))
+    index, archive = with_entries(None, "orders", [an_entry(1)])
     for number in range(2, count + 1):
-        index, moved = with_entry(index, "orders", an_entry(number))
+        index, moved = with_entries(index, "orders", [an_entry(number)])
         archive |= moved
     return index, archive
 
@@ -66,7 +66,7 @@ def test_from_the_index_every_archive_page_can_be_reached() -> None:
 @pytest.mark.usefixtures("small_pages")
 def test_workers_that_move_entries_at_the_same_time_write_the_same_archive_page() -> None:
     stored, _ = after(2 * ENTRIES_PER_PAGE)
-    one, other = (with_entry(stored, "orders", an_entry(number))[1] for number in (8001, 8002))
+    one, other = (with_entries(stored, "orders", [an_entry(number)])[1] for number in (8001, 8002))
     assert one == other
     assert list(one) == ["archive-000001.html"]
 
@@ -78,20 +78,27 @@ def test_a_full_index_is_some_hundred_kilobytes() -> None:
 
 
 def test_the_same_page_is_listed_once_however_often_it_is_added() -> None:
-    stored = with_entry(None, "orders", an_entry(1))[0]
-    stored = with_entry(stored, "orders", an_entry(2))[0]
-    assert pages_on(with_entry(stored, "orders", an_entry(1))[0]) == ["page-1.html", "page-2.html"]
+    stored = with_entries(None, "orders", [an_entry(1)])[0]
+    stored = with_entries(stored, "orders", [an_entry(2)])[0]
+    assert pages_on(with_entries(stored, "orders", [an_entry(1)])[0]) == ["page-1.html", "page-2.html"]
 
 
 def test_an_unreadable_index_is_replaced_by_a_new_one() -> None:
-    assert pages_on(with_entry("<html>edited by hand</html>", "orders", an_entry(1))[0]) == ["page-1.html"]
-    broken = with_entry(None, "orders", an_entry(1))[0].replace('"dataset"', '"datum"')
-    assert pages_on(with_entry(broken, "orders", an_entry(2))[0]) == ["page-2.html"]
+    assert pages_on(with_entries("<html>edited by hand</html>", "orders", [an_entry(1)])[0]) == ["page-1.html"]
+    broken = with_entries(None, "orders", [an_entry(1)])[0].replace('"dataset"', '"datum"')
+    assert pages_on(with_entries(broken, "orders", [an_entry(2)])[0]) == ["page-2.html"]
 
 
 def test_names_of_files_become_no_markup_and_come_back_as_they_were() -> None:
     key = 'incoming/orders/</script><b>&"\u2028.csv'
-    page = with_entry(None, "orders", an_entry(1, key))[0]
+    page = with_entries(None, "orders", [an_entry(1, key)])[0]
     assert page.count("</script>") == 1
     assert "<b>" not in page
     assert read_index(page, "orders").entries[0].key == key
+
+
+def test_the_uploads_of_a_batch_are_added_at_once() -> None:
+    stored, _ = after(2)
+    index, archive = with_entries(stored, "orders", [an_entry(3), an_entry(4), an_entry(3)])
+    assert pages_on(index) == ["page-3.html", "page-4.html", "page-2.html", "page-1.html"]
+    assert archive == {}

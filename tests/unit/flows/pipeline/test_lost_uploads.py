@@ -117,6 +117,13 @@ def test_a_failed_upload_is_given_up_when_a_task_said_so_or_its_message_is_not_i
     assert reasons == [(upload.run_id, "OutOfMemory: too small")] * given_up_count
 
 
+def test_an_upload_that_was_given_up_is_not_under_way_while_a_note_still_names_it(landing: Landing) -> None:
+    upload = landing.upload("failed.csv")
+    landing.hold(upload)
+    landing.fail(upload, given_up=True)
+    assert (landing.look().given_up_count, landing.look().under_way) == (1, 0)
+
+
 def test_an_upload_whose_attempt_cannot_be_read_is_named_and_not_lost(landing: Landing) -> None:
     upload, lost = landing.upload("a.csv"), landing.upload("b.csv")
     landing.account.parts.store.put(f"attempts/{upload.run_id}.json", "{}")

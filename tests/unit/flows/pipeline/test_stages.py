@@ -15,7 +15,8 @@ import pytest
 
 import flows.pipeline.commit
 import flows.pipeline.stages
-from blocks.object_store import ObjectStore
+from blocks import object_store
+from blocks.object_store import ObjectFacts, ObjectStore
 from flows.composition import assemble
 from flows.pipeline.errors import OutOfMemory, StageBroke
 from flows.pipeline.job import Published, UploadJob
@@ -286,9 +287,10 @@ def after_the_download(patch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None
     """Have something done once the upload was read."""
     download = ObjectStore.download
 
-    def download_and_do(store: ObjectStore, *given: Any, **more: Any) -> None:
-        download(store, *given, **more)
+    def download_and_do(store: ObjectStore, *given: Any, **more: Any) -> ObjectFacts:
+        facts = download(store, *given, **more)
         do()
+        return facts
 
     patch.setattr(ObjectStore, "download", download_and_do)
 
@@ -309,6 +311,6 @@ def test_without_versioning_an_object_that_is_deleted_once_it_was_read_is_not_lo
 
 
 def test_a_file_above_the_limit_is_not_downloaded(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ObjectStore, "download", lambda *_, **__: pytest.fail("it was downloaded"))
+    monkeypatch.setattr(object_store, "_write", lambda *_: pytest.fail("it was downloaded"))
     limited = Account(assemble(account.parts.settings.model_copy(update={"max_object_bytes": 10})))
     assert reasons_of(limited.process(account.upload(KEY, b"x" * 11))) == [ObjectTooLarge.code]

@@ -1,0 +1,46 @@
+"""The pause of a stack: an object in the published bucket, which the Lambda, the drains and the tasks look for."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from blocks.aws import client_of
+from blocks.aws_errors import explaining_aws_errors
+from lambda_trigger.pause import PAUSE_KEY, is_paused
+
+
+class Pause:
+    """Sets, removes and looks for the mark of a pause.
+
+    Every method raises AwsUnavailable or AwsRefused when S3 does not do what was requested.
+    """
+
+    def __init__(self, published_bucket: str, s3: Any = None) -> None:
+        """Args:
+        s3: the client; by default one with this process's credentials.
+        """
+        self._bucket = published_bucket
+        self._given = s3
+
+    @cached_property
+    def _s3(self) -> Any:
+        return self._given or client_of("s3")
+
+    def is_on(self) -> bool:
+        """Return whether the stack is paused."""
+        with explaining_aws_errors("looking for a pause"):
+            return is_paused(self._s3, self._bucket)
+
+    def begin(self) -> None:
+        """Pause the stack: no drain is started, and tasks leave after the uploads in hand."""
+        mark = json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")})
+        with explaining_aws_errors("pausing the stack"):
+            self._s3.put_object(Bucket=self._bucket, Key=PAUSE_KEY, Body=mark.encode(), ContentType="application/json")
+
+    def end(self) -> None:
+        """Remove the mark. Start a drain afterwards: the Lambda may remember one that ended in the pause."""
+        with explaining_aws_errors("ending the pause"):
+            self._s3.delete_object(Bucket=self._bucket, Key=PAUSE_KEY)

@@ -1,0 +1,47 @@
+"""The executions that run on a stack's state machine: one that is stopped stops its tasks, and launches no others.
+
+docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from blocks.aws_errors import aws_error_code
+
+OLD_MACHINES = "SweepStateMachineArn"
+"""An output of releases before 0.3.0, which had an execution for each upload and another machine for the sweep."""
+_OUTPUTS = ("StateMachineArn", OLD_MACHINES)
+
+
+def end_drains(step_functions: Any, outputs: Mapping[str, str], on_stop: Callable[[int], None], *, reason: str) -> int:
+    """Stop every execution of the stack's state machines, and return how many there were.
+
+    Uploads are not lost: their messages are in the queue, or go back to it. A state machine that does not exist has no
+    executions.
+
+    Args:
+        outputs: the stack's.
+        on_stop: called with the number of executions before they are stopped, unless there are none.
+        reason: what Step Functions shows as the executions' cause.
+    """
+    machines = [outputs[name] for name in _OUTPUTS if name in outputs]
+    running = [arn for machine in machines for arn in _running(step_functions, machine)]
+    if running:
+        on_stop(len(running))
+    for arn in running:
+        step_functions.stop_execution(executionArn=arn, error="Stopped", cause=reason)
+    return len(running)
+
+
+def _running(step_functions: Any, machine: str) -> Iterator[str]:
+    pages = step_functions.get_paginator("list_executions")
+    try:
+        for page in pages.paginate(stateMachineArn=machine, statusFilter="RUNNING"):
+            yield from (str(execution["executionArn"]) for execution in page["executions"])
+    except ClientError as error:
+        if aws_error_code(error) != "StateMachineDoesNotExist":
+            raise
