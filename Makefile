@@ -200,7 +200,7 @@ bench-latency: setup ## seconds from upload to receipt, step by step, with no ta
 soak: setup ## 10,000 small uploads under kills, lost responses, refusals and repetitions; must end with lost=0 doubled=0
 	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
 
-bench-prefect: setup ## flow runs per minute of a Prefect server, on SQLite and on PostgreSQL
+bench-prefect: setup ## what an upload costs a Prefect server, live and in bulk: requests and CPU, on SQLite and on PostgreSQL
 	@$(BIN)/python -m tests.benchmarks.bench_prefect
 
 # --- upkeep -----------------------------------------------------------------------------------------------

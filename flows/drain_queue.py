@@ -47,8 +47,7 @@ EXIT_MISCONFIGURED = 2
 EXIT_MORE_TO_DO = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
-# With the end of its flow run, a process ends within 15 s after its last look at the queue: the drain relies on that.
-_LEAVE_SECONDS = 12
+_LEAVE_SECONDS = 15  # how long the process may take to end after its last look at the queue: the drain relies on it
 
 
 def main() -> int:
@@ -62,6 +61,14 @@ def main() -> int:
         LOG.error("misconfigured", extra={"fields": {"error": str(error)}})
         return EXIT_MISCONFIGURED
     _end_later(parts)
+    code = _drain(drain)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is held any more
+    _leave_soon(code)
+    run.end()
+    return code
+
+
+def _drain(drain: Drain) -> int:
     try:
         return 0 if drain.run() else EXIT_MORE_TO_DO
     except Stopped:
@@ -70,8 +77,6 @@ def main() -> int:
     except SluiceError as error:
         LOG.error("cannot go on", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
         return EXIT_MORE_TO_DO
-    finally:
-        run.end()
 
 
 def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
@@ -110,6 +115,13 @@ def _end_later(parts: Parts) -> None:
     timer.start()
 
 
+def _leave_soon(code: int) -> None:
+    """End the process even if Prefect does not take the end of the flow run, or the last logs as the process exits."""
+    leaving = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
+    leaving.daemon = True
+    leaving.start()
+
+
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped
 
@@ -125,8 +137,4 @@ if __name__ == "__main__":
         }
     ):
         code = main()
-    # Prefect sends the last logs while the interpreter exits. When its API is down, that would take minutes.
-    leaving = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
-    leaving.daemon = True
-    leaving.start()
     sys.exit(code)

@@ -19,7 +19,6 @@ from flows.pipeline.attempts import FoundAttempt, reopen_attempt
 from flows.pipeline.errors import UploadCancelled
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
-from lambda_trigger.pause import is_paused
 
 _READS_AT_ONCE = 8
 # A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
@@ -66,12 +65,15 @@ def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
     work.send_dead_letters()
     work.send_expired()
     print_unreadable(console, uploads)
+    if not work.sent and work.left:
+        console.print("Nothing was sent to the queue.")
+        return
     if not work.sent and choice.run_id is not None:
         raise NothingToRedrive(f"no upload of run {choice.run_id} was given up; see: sluice status")
     if not work.sent:
         console.print("Nothing to redrive.")
         return
-    if is_paused(cloud.client("s3"), cloud.outputs["PublishedBucket"]):
+    if uploads.is_paused():
         console.print(f"{work.sent:,} sent to the queue. The stack is paused; start a drain with: sluice resume")
         return
     drains_of(cloud).start()
@@ -85,7 +87,7 @@ class _Redrive:
         self._letters = DeadLetters(self._sqs, cloud.outputs["DeadLetterQueueUrl"], self._queue_url)
         self._bucket, self._prefix = cloud.outputs["LandingBucket"], cloud.outputs["IncomingPrefix"]
         self._there: set[str] = set()  # runs with a message in the dead-letter queue
-        self.sent = 0
+        self.sent = self.left = 0
 
     def send_dead_letters(self) -> None:
         """Send back what is in the dead-letter queue."""
@@ -140,6 +142,7 @@ class _Redrive:
         if (upload.bucket, upload.key[: len(self._prefix)]) != (self._bucket, self._prefix):
             refusal = "no object of the landing bucket's incoming prefix; every task refuses it"
         if refusal:
+            self.left += 1
             self._console.out(f"left   {upload.run_id[:8]}  {visible_line(upload.key)}  {refusal}")
         return not refusal
 

@@ -102,9 +102,12 @@ def print_uploads(console: Console, found: StackStatus) -> None:
         return
     console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim")
     # Lines, not a table: keys and reasons are long, and a table would truncate them on a narrow terminal.
+    before = {attempt.run_id: attempt for attempt in found.failed}
     for held in found.in_progress:
         _print_line(console, held.note.at, held.noted.run_id, "[cyan]running  [/]", held.noted.upload.key, "")
-    for attempt in found.failed:
+        if attempt := before.pop(held.noted.run_id, None):
+            console.out(f"{_INDENT}the attempt before failed: {attempt.reason}", style="dim")
+    for attempt in before.values():
         state = "[bold red]failed   [/]" if attempt.given_up else "[red]retrying [/]"
         _print_line(console, attempt.at, attempt.run_id, state, attempt.upload.key, "")
         console.out(f"{_INDENT}{attempt.reason}", style="dim")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from blocks.aws_errors import explaining_aws_errors
 from blocks.object_store import ObjectStore
+from blocks.pause import Pause
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.attempts import (
     Attempt,
@@ -30,7 +31,6 @@ from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage
-from lambda_trigger.pause import is_paused
 
 _POLL_SECONDS = 0.4
 _RECEIPTS = "receipts/"
@@ -262,8 +262,7 @@ class Uploads:
 
     def is_paused(self) -> bool:
         """Return whether no drain is started for messages in the queue."""
-        with explaining_aws_errors("looking whether the stack is paused"):
-            return is_paused(self._s3, self._cloud.outputs["PublishedBucket"])
+        return Pause(self._cloud.outputs["PublishedBucket"], self._s3).is_on()
 
     def _counts(self, queue: str, *names: str) -> dict[str, int]:
         with explaining_aws_errors("counting the messages"):

@@ -20,7 +20,7 @@ from flows.pipeline.job import TaskIdentity
 from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
-NAMED_AFTER_SECONDS = 0.3
+NAMED_AFTER_SECONDS = 0.5
 
 
 class _Batch:
@@ -73,7 +73,7 @@ class TaskNotes:
         if batch is None or batch.note.refining == delivery.run_id:
             yield
             return
-        if delivery.came_again or batch.note.refining:  # one that may be named wrongly, or was perhaps not named before
+        if delivery.came_again:  # its last task may have died of it before it was named
             self._name(batch, delivery)
             yield
             return

@@ -1,11 +1,12 @@
-"""Measure how many flow runs per minute a Prefect server handles, on SQLite and on PostgreSQL.
+"""Measure what an upload costs a Prefect server, on SQLite and on PostgreSQL: requests, and the server's CPU seconds.
 
-    python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 4] [--runs 15]
+    python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 2] [--runs 15]
 
-The runs are created as Sluice's containers create them. Both servers run at the same time and are measured in turns,
-so that other load on the machine affects both: trust the ratio. A round ends when the server shows every run and task
-run as completed. The work on the data is left out, but the clients share the machine with the server; its CPU seconds
-per run show what it could handle alone.
+Each upload is shown as Sluice's tasks show it: live, as a flow run with its stages, or recorded in bulk. The servers
+run at the same time and are measured in turns, so that other load on the machine affects both: trust the ratio. A round
+ends when the server shows every run and task run as completed. The work on the data is left out, but the clients share
+the machine with the server; its CPU seconds per upload show what it could handle alone. The first upload of a task
+needs a few requests more (tests/unit/flows/observability/test_live_run.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,16 +29,17 @@ import asyncpg
 import httpx
 
 from deployment import PROJECT_ROOT
-from deployment.local.environment import clean_environment
-from deployment.local.ports import free_port
-from deployment.local.prefect_server import ServerOptions, client_environment, database, is_ready, server_environment
+from deployment.local.prefect_server import ServerOptions, database
 from deployment.local.services import Service
 from deployment.project_commands import program
+from tests.benchmarks.flow_run_client import BULK, LIVE
 from tests.benchmarks.processes import cpu_seconds
 from tests.infra.postgresql import programs, running_postgresql
+from tests.prefect_server import running_prefect
 
 _DEADLINE_SECONDS = 600.0
 _TASKS_PER_RUN = 4
+_BULK_FACTOR = 10
 
 
 @dataclass
@@ -47,8 +50,9 @@ class Measured:
         environment: of its clients.
         database_pid: the first process of its database, None when that is the server itself.
         size_bytes: asks how large the database is, and how much of it events are (0 where that is not known).
-        rounds: of each round, runs per minute, and CPU seconds per run of the server and of its database.
-        bytes_per_run: of each round, how much the database grew for a run, and its events alone.
+        live: how many uploads it shows as live runs.
+        rounds: by kind and for each round, per upload: requests, CPU seconds of the server and of its database, uploads
+            per minute, KiB that the database grew by, and its events alone.
     """
 
     name: str
@@ -57,8 +61,8 @@ class Measured:
     server: Service
     database_pid: int | None
     size_bytes: Callable[[], tuple[int, int]]
-    rounds: list[tuple[float, float, float]] = field(default_factory=list)
-    bytes_per_run: list[tuple[float, float]] = field(default_factory=list)
+    live: int = 0
+    rounds: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
 
     def count(self, what: str, state: str) -> int:
         """Return how many flow_runs or task_runs are in a state."""
@@ -74,25 +78,10 @@ class Measured:
 @contextmanager
 def measured(folder: Path, name: str, options: ServerOptions, database_pid: int | None) -> Iterator[Measured]:
     """Run a separate server with Sluice's deployment, automations and limits."""
-    home, port = folder / name, free_port()
-    (home / "home").mkdir(parents=True)
-    clean = clean_environment(home / "home", folder)
-    service = Service(
-        name=f"Prefect on {name}",
-        command=[program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        environment=clean | server_environment(home, port, options),
-        log_path=home / "server.log",
-        records=folder / "processes",
-    )
-    service.start()
-    try:
-        service.wait_until(lambda: is_ready(home, port), 180)
-        environment = clean | client_environment(home, port)
-        _deploy(environment)
-        size = _size_of_postgresql(options.database_url) if database_pid else _size_of_sqlite(database(home))
-        yield Measured(name, f"http://127.0.0.1:{port}/api", environment, service, database_pid, size)
-    finally:
-        service.stop()
+    with running_prefect(folder, name, options) as running:
+        _deploy(running.environment)
+        size = _size_of_postgresql(options.database_url) if database_pid else _size_of_sqlite(database(running.home))
+        yield Measured(name, running.url, running.environment, running.service, database_pid, size)
 
 
 _APPLY_AUTOMATIONS = """
@@ -144,9 +133,9 @@ def _size_of_postgresql(url: str) -> Callable[[], tuple[int, int]]:
     return lambda: asyncio.run(size())
 
 
-def one_round(target: Measured, clients: int, runs: int) -> None:
-    """Run `clients` containers that create `runs` flow runs each, and wait until the server shows all of them."""
-    command = [sys.executable, "-m", "tests.benchmarks.flow_run_client", str(runs)]
+def one_round(target: Measured, kind: str, clients: int, runs: int) -> None:
+    """Run `clients` tasks that show `runs` uploads each, and wait until the server shows all of them."""
+    command = [sys.executable, "-m", "tests.benchmarks.flow_run_client", kind, str(runs)]
     with ExitStack() as stack:
         started = [
             stack.enter_context(
@@ -165,6 +154,7 @@ def one_round(target: Measured, clients: int, runs: int) -> None:
         for client in started:
             while "ready" not in _line_of(client):
                 pass
+        target.live += clients  # each showed one upload to get ready
         _wait_until_recorded(target)
         size, cpu, wanted = target.size_bytes(), target.cpu_seconds(), target.count("flow_runs", "COMPLETED")
         begun = time.perf_counter()
@@ -172,20 +162,28 @@ def one_round(target: Measured, clients: int, runs: int) -> None:
             assert client.stdin is not None
             client.stdin.write("go\n")
             client.stdin.flush()
+        requests = sum(_requests_of(client) for client in started)
         codes = [client.wait(_DEADLINE_SECONDS) for client in started]
         if any(codes):
             raise SystemExit(f"a client of {target.name} failed")
-        wanted += clients * runs
-        _wait_until_recorded(target, wanted)
-    seconds, done = time.perf_counter() - begun, clients * runs
+        done = clients * runs
+        target.live += done if kind == LIVE else 0
+        _wait_until_recorded(target, wanted + done)
+    seconds = time.perf_counter() - begun
     server, backend = _each(cpu, target.cpu_seconds(), done)
-    target.rounds.append((done / seconds * 60, server, backend))
-    target.bytes_per_run.append(_each(size, target.size_bytes(), done))
+    growth, events = _each(size, target.size_bytes(), done)
+    target.rounds[kind].append((requests / done, server, backend, done / seconds * 60, growth / 1024, events / 1024))
     print(
-        f"{target.name:<11} {done / seconds * 60:7.1f} runs/min   CPU seconds per run: server {server:.3f}, "
-        f"database {backend:.3f}",
+        f"{target.name:<11} {kind}: {requests / done:5.2f} requests, CPU seconds {server:.3f} of the server and "
+        f"{backend:.3f} of its database, {done / seconds * 60:7.1f} uploads/min",
         flush=True,
     )
+
+
+def _requests_of(client: subprocess.Popen[str]) -> int:
+    while not (line := _line_of(client)).startswith("requests "):
+        pass
+    return int(line.split()[1])
 
 
 def _each(before: tuple[float, float], after: tuple[float, float], runs: int) -> tuple[float, float]:
@@ -205,34 +203,31 @@ def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while time.monotonic() < deadline:
         over = target.count("flow_runs", "COMPLETED")
-        if over >= (runs or 0) and target.count("task_runs", "COMPLETED") == _TASKS_PER_RUN * over:
+        if over >= (runs or 0) and target.count("task_runs", "COMPLETED") == _TASKS_PER_RUN * target.live:
             return
         time.sleep(0.1)
     raise SystemExit(f"{target.name} does not show every run")
 
 
 def report(targets: list[Measured]) -> None:
-    """Print the medians and the ratio."""
-    medians = []
+    """Print the medians."""
     for target in targets:
-        rate, server, backend = (statistics.median(values) for values in zip(*target.rounds, strict=True))
-        growth, events = (statistics.mean(values) / 1024 for values in zip(*target.bytes_per_run, strict=True))
-        medians.append(rate)
-        print(
-            f"{target.name}: {rate:.0f} runs/min (median of {len(target.rounds)}); {server:.3f} + {backend:.3f} CPU "
-            f"seconds a run, so {60 / server:.0f} runs/min at most; the database grows by {growth:.0f} KiB a run"
-            + (f", {events:.0f} of them events" if events else "")
-        )
-    if len(medians) == 2:
-        print(f"PostgreSQL takes {medians[1] / medians[0]:.2f} x the runs of SQLite")
+        for kind, rounds in target.rounds.items():
+            columns = (statistics.median(values) for values in zip(*rounds, strict=True))
+            requests, server, backend, rate, growth, events = columns
+            print(
+                f"{target.name}, {kind}: {requests:.2f} requests and {server:.3f} + {backend:.3f} CPU seconds an "
+                f"upload (median of {len(rounds)}), {rate:.0f} uploads/min, at most {60 / server:.0f}; "
+                f"the database grows by {growth:.0f} KiB" + (f", {events:.0f} of them events" if events else "")
+            )
 
 
 def main() -> None:
     """Measure both in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of each server, in turns (default: 3)")
-    parser.add_argument("--clients", type=int, default=4, help="containers at the same time (default: 4)")
-    parser.add_argument("--runs", type=int, default=15, help="flow runs of each container in a round (default: 15)")
+    parser.add_argument("--clients", type=int, default=2, help="tasks at the same time (default: 2)")
+    parser.add_argument("--runs", type=int, default=15, help="live uploads of each task in a round (default: 15)")
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
@@ -243,10 +238,14 @@ def main() -> None:
             targets.append(stack.enter_context(measured(folder, "postgresql", options, postgresql.pid)))
         else:
             print("PostgreSQL is not installed: SQLite alone")
-        print(f"{given.rounds} rounds of {given.clients} containers x {given.runs} flow runs, on each server in turns")
+        print(
+            f"{given.rounds} rounds of {given.clients} tasks x {given.runs} live uploads, and {_BULK_FACTOR} times as "
+            "many in bulk"
+        )
         for _ in range(given.rounds):
             for target in targets:
-                one_round(target, given.clients, given.runs)
+                one_round(target, LIVE, given.clients, given.runs)
+                one_round(target, BULK, given.clients, given.runs * _BULK_FACTOR)
         report(targets)
 
 

@@ -76,7 +76,7 @@ def _is_up(port: int) -> bool:
 
 
 def _measure(files: int, rows: int, folder: Path, *, live: bool) -> None:
-    parts, body = _account(), good_orders(rows)
+    parts, body = _account(live=live), good_orders(rows)
     requests: Counter[str] = Counter()
     session = boto3.DEFAULT_SESSION or boto3._get_default_session()
     session.events.register("before-send", lambda event_name, **_: requests.update([_call(event_name)]))
@@ -99,7 +99,7 @@ def _call(event_name: str) -> str:
     return event_name.removeprefix("before-send.")
 
 
-def _account() -> Parts:
+def _account(*, live: bool) -> Parts:
     s3, sqs = boto3.client("s3"), boto3.client("sqs")
     for bucket in ("landing", "published"):
         s3.create_bucket(Bucket=bucket)
@@ -112,7 +112,7 @@ def _account() -> Parts:
             published_bucket="published",
             queue_url=url,
             receive_wait_seconds=1,
-            live_backlog=10,
+            live_backlog=100_000 if live else 10,
         )
     )
 

@@ -1,9 +1,10 @@
-"""The flow runs of one container as Prefect sees them, without the work on the data.
+"""The uploads of one task as Prefect sees them, without the work on the data.
 
-    python -m tests.benchmarks.flow_run_client RUNS
+    python -m tests.benchmarks.flow_run_client live|bulk UPLOADS
 
-The first upload goes through the real stages; the others reuse its outcome. FlowRunner, flow, tasks, states, logs,
-artifacts, tags and events are those of a container. Prints "ready" then, and starts on a line of input.
+The first upload goes through the real stages, as a live flow run; the others reuse its outcome. FlowRunner, flow,
+tasks, states, logs, artifacts, tags and events, and in bulk the recorder, are those of a task. Prints "ready" then,
+starts on a line of input, and prints how many requests it made.
 """
 
 from __future__ import annotations
@@ -11,25 +12,30 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import httpx
 from moto import mock_aws
 
 from blocks.settings import PipelineSettings
 from flows.composition import assemble
 from flows.observability.flow_run import FlowRunner
+from flows.observability.recorder import Recorder
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Chain, Receipt
 from flows.pipeline.run import Call, plainly, run_upload
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import dirty_orders
 
+LIVE, BULK = "live", "bulk"
 _LANDING, _PUBLISHED = "landing", "published"
+_LOGS_REST_SECONDS = 3  # Prefect sends log lines every two seconds
 
 
 class Remembered:
@@ -69,23 +75,62 @@ class Remembered:
         return replace(found)
 
 
-def main(runs: int) -> None:
-    """Create the runs, one after the other."""
+class Requests:
+    """Counts the requests of this process, those of Prefect's threads included."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def count(self) -> None:
+        """Count from now on."""
+        send, send_async = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
+
+        def counted(*call: Any) -> Any:
+            self.made += 1
+            return send(*call)
+
+        def counted_async(*call: Any) -> Any:
+            self.made += 1
+            return send_async(*call)
+
+        setattr(httpx.HTTPTransport, send.__name__, counted)
+        setattr(httpx.AsyncHTTPTransport, send_async.__name__, counted_async)
+
+
+def main(kind: str, uploads: int) -> None:
+    """Show the uploads, one after the other or recorded together."""
+    requests = Requests()
     with mock_aws():
         parts = _parts()
         upload = _upload(parts)
-        runner = FlowRunner(parts, Remembered().run)
-        _process(runner, upload)
+        runner, recorder = FlowRunner(parts, Remembered().run), Recorder(parts)
+        first = _process(runner, upload)
         print("ready", flush=True)
         sys.stdin.readline()
-        for _ in range(runs):
-            _process(runner, replace(upload, version_id=uuid4().hex))
+        time.sleep(_LOGS_REST_SECONDS)
+        requests.count()
+        others = [replace(upload, version_id=uuid4().hex) for _ in range(uploads)]
+        if kind == LIVE:
+            for other in others:
+                _process(runner, other)
+        else:
+            _record(recorder, first, others)
+        time.sleep(_LOGS_REST_SECONDS)
+        print(f"requests {requests.made}", flush=True)
 
 
-def _process(runner: FlowRunner, upload: UploadMessage) -> None:
+def _record(recorder: Recorder, first: Receipt, uploads: Sequence[UploadMessage]) -> None:
+    unseen = first.chain.model_copy(update={"flow_run_id": None})
+    receipts = [first.model_copy(update={"run_id": upload.run_id, "chain": unseen}) for upload in uploads]
+    if len(recorder.record(receipts)) != len(receipts):
+        raise SystemExit("not every upload was recorded; what was measured is worth nothing")
+
+
+def _process(runner: FlowRunner, upload: UploadMessage) -> Receipt:
     receipt = runner.process(UploadJob(upload, Chain(receive_count=1)))
     if receipt.chain.flow_run_id is None:
         raise SystemExit("a run went unobserved; what was measured is worth nothing")
+    return receipt
 
 
 def _parts() -> Parts:
@@ -113,4 +158,4 @@ def _upload(parts: Parts) -> UploadMessage:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -226,6 +226,7 @@ def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 @pytest.fixture
 def runs(shared_runs: Runs) -> Iterator[Runs]:
+    next_window()  # whose drain no other test has started
     yield shared_runs
     shared_runs.be_quiet()
 

@@ -35,6 +35,9 @@ class Ending:
             raise self._end
         return self._end
 
+    def end(self) -> None:
+        """End the drain's flow run."""
+
 
 @pytest.mark.parametrize(
     ("end", "code"),
@@ -44,10 +47,22 @@ def test_the_exit_code_says_whether_everything_is_done(
     account: Account, monkeypatch: pytest.MonkeyPatch, end: bool | BaseException, code: int
 ) -> None:
     monkeypatch.setattr(drain_queue, "parts_of_environment", lambda: account.parts)
-    monkeypatch.setattr(drain_queue, "drain_of", lambda _: Ending(end))
+    left: list[int] = []
+    monkeypatch.setattr(drain_queue, "drain_of", lambda _: (Ending(end), Ending(end)))
+    monkeypatch.setattr(drain_queue, "_leave_soon", left.append)
     monkeypatch.setattr(drain_queue, "log_json_lines", lambda: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert main() == code
+    assert left == [code], "the process ends soon, whatever Prefect does"
+
+
+def test_a_process_that_cannot_end_its_flow_run_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(drain_queue, "_LEAVE_SECONDS", 0)
+    drain_queue._leave_soon(EXIT_MORE_TO_DO)
+    assert any(ended for _ in looks(10))
+    assert ended == [EXIT_MORE_TO_DO]
 
 
 def test_a_task_ends_when_its_time_is_over_and_returns_its_messages(

@@ -241,6 +241,16 @@ def test_status_shows_the_newest_failures_and_counts_the_others(stack: Stack) ->
     assert (len(found.failed), found.failed_count) == (2, 3)
 
 
+def test_an_upload_that_is_tried_again_is_shown_once_with_the_reason_before(stack: Stack) -> None:
+    message = stack.message()
+    stack.fail(message)
+    stack.hold(message)
+    shown = stack.shown()
+    assert (shown.count(message.key), shown.count("S3Busy: try again")) == (1, 1)
+    document = stack.document()
+    assert (len(document["in_progress"]), len(document["failed"])) == (1, 1)
+
+
 def test_an_upload_that_was_given_up_and_not_recorded_is_not_in_progress(stack: Stack) -> None:
     message = stack.message()
     stack.hold(message)

@@ -46,7 +46,7 @@ def test_what_names_nothing_is_left_out_and_an_automation_without_any_action_is(
     assert missing == ["sluice-trial-notify"]
     assert crashed is not None
     assert [action.type for action in crashed.actions] == ["run-deployment"]
-    assert resolved(inventory, by_name["Sluice: files were rejected (trial)"]) == (None, ["sluice-trial-notify"])
+    assert resolved(inventory, by_name["Sluice: a file was rejected (trial)"]) == (None, ["sluice-trial-notify"])
 
 
 def test_an_automation_that_prefect_does_not_accept_is_named_with_its_field() -> None:

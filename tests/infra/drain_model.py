@@ -1,0 +1,227 @@
+"""Explores every interleaving of uploads, windows, drains, tasks and kills around the moment when the last task leaves.
+
+It is untimed: time is only order (a window ends, a message is visible again). The decisions are the real ones, which
+`Rules` holds. At most one task may run besides those that replace a killed one. A message is stranded when it is in the
+queue and nothing is left that would look.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from flows.pipeline.leaving import Poll
+
+LAUNCH, WAIT, COVERED = "Launch", "Wait for the window to end", "Other tasks drain"
+_STAY = 1_000.0  # any time; a poll begins before or after it
+_LAST_WINDOW = 2
+_ALIVE = ("boots", "idle", "polls", "works")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What each part decides.
+
+    Attributes:
+        upload_steps: what the Lambda does for an upload, in its order: "send", "clock", "start".
+        decide: what a drain of an upload does with this many tasks, before or after its window has settled.
+        waits_until_settled: whether its wait lasts until tasks that received before the window's end are gone.
+        stays_for_window: whether a task is launched to stay until the window is over.
+        stays_for_hidden: whether the successor of a killed task stays until what that one held is visible again.
+        relaunches: whether a killed task has a successor.
+        may_leave: the task's own rule.
+    """
+
+    upload_steps: tuple[str, ...]
+    decide: Callable[[int, bool], str]
+    waits_until_settled: bool
+    stays_for_window: bool
+    stays_for_hidden: bool
+    relaunches: bool
+    may_leave: Callable[[Poll, float], bool]
+
+
+@dataclass(frozen=True)
+class Upload:
+    step: int = 0
+    window: int = -1
+
+
+@dataclass(frozen=True)
+class Drain:
+    window: int
+    phase: str  # counts, waits, runs, closed
+    task: int = -1
+
+
+@dataclass(frozen=True)
+class Task:
+    window: int  # until whose end it stays
+    awaited: frozenset[int] = frozenset()  # messages that it stays for
+    phase: str = "boots"
+    began: int = -1  # the window in which its last poll began
+    missed: bool = False  # whether something awaited was still hidden then
+    message: int = -1
+
+
+@dataclass(frozen=True)
+class State:
+    window: int
+    uploads: tuple[Upload, ...]
+    visible: frozenset[int]
+    hidden: frozenset[int]
+    drains: tuple[Drain, ...]
+    tasks: tuple[Task, ...]
+    kills: int
+
+    def with_upload(self, index: int, upload: Upload) -> State:
+        return replace(self, uploads=_put(self.uploads, index, upload))
+
+    def with_drain(self, index: int, drain: Drain) -> State:
+        return replace(self, drains=_put(self.drains, index, drain))
+
+    def with_task(self, index: int, task: Task) -> State:
+        return replace(self, tasks=_put(self.tasks, index, task))
+
+    @property
+    def is_stranded(self) -> bool:
+        moving = (
+            any(task.phase in _ALIVE for task in self.tasks)
+            or any(drain.phase != "closed" for drain in self.drains)
+            or any(upload.step < len(_STEPS) for upload in self.uploads)
+        )
+        return bool(self.visible or self.hidden) and not moving
+
+
+_STEPS = ("send", "clock", "start")
+Move: TypeAlias = tuple[str, State]
+
+
+def explore(rules: Rules, *, kills: int = 0, uploads: int = 2) -> tuple[int, list[str]]:
+    """Return how many states there are, and the moves that strand a message: none if no interleaving does."""
+    first = State(
+        0, (Upload(),) * uploads, frozenset(), frozenset(), (Drain(-1, "runs", 0),), (Task(-1, phase="idle"),), kills
+    )
+    came_from: dict[State, tuple[State, str] | None] = {first: None}
+    fresh = deque([first])
+    while fresh:
+        state = fresh.popleft()
+        if state.is_stranded:
+            return len(came_from), _moves_to(state, came_from)
+        for move, after in _moves(state, rules):
+            if after not in came_from:
+                came_from[after] = (state, move)
+                fresh.append(after)
+    return len(came_from), []
+
+
+def _moves_to(state: State, came_from: dict[State, tuple[State, str] | None]) -> list[str]:
+    moves: list[str] = []
+    while (before := came_from[state]) is not None:
+        state, move = before
+        moves.insert(0, move)
+    return moves
+
+
+def _moves(state: State, rules: Rules) -> Iterator[Move]:
+    if state.window < _LAST_WINDOW:
+        yield "the window ends", replace(state, window=state.window + 1)
+    for message in state.hidden:
+        visible = replace(state, visible=state.visible | {message}, hidden=state.hidden - {message})
+        yield f"message {message} is visible again", visible
+    for index, upload in enumerate(state.uploads):
+        if upload.step < len(_STEPS) and state.window < _LAST_WINDOW:
+            yield _move_upload(state, index, upload, rules)
+    for index, drain in enumerate(state.drains):
+        yield from _move_drain(state, index, drain, rules)
+    for index, task in enumerate(state.tasks):
+        yield from _move_task(state, index, task, rules)
+
+
+def _move_upload(state: State, index: int, upload: Upload, rules: Rules) -> Move:
+    step = rules.upload_steps[upload.step]
+    moved = replace(upload, step=upload.step + 1)
+    if step == "clock":
+        return f"upload {index} reads window {state.window}", state.with_upload(
+            index, replace(moved, window=state.window)
+        )
+    after = state.with_upload(index, moved)
+    if step == "send":
+        return f"upload {index} sends", replace(after, visible=after.visible | {index})
+    if any(drain.window == upload.window for drain in state.drains):
+        return f"upload {index} finds the drain of {upload.window}", after
+    return f"upload {index} starts the drain of {upload.window}", replace(
+        after, drains=(*after.drains, Drain(upload.window, "counts"))
+    )
+
+
+def _move_drain(state: State, index: int, drain: Drain, rules: Rules) -> Iterator[Move]:
+    if drain.phase == "counts":
+        yield _decide(state, index, drain, rules, settled=False)
+    if drain.phase == "waits" and (not rules.waits_until_settled or _is_settled(state, drain)):
+        yield _decide(state, index, drain, rules, settled=True)
+    if drain.phase == "runs" and state.tasks[drain.task].phase == "gone":
+        yield f"the drain of {drain.window} ends", state.with_drain(index, replace(drain, phase="closed"))
+    if drain.phase == "runs" and state.tasks[drain.task].phase == "killed":
+        if not rules.relaunches:
+            yield f"the drain of {drain.window} fails", state.with_drain(index, replace(drain, phase="closed"))
+        else:
+            awaited = state.hidden if rules.stays_for_hidden else frozenset()
+            yield _launch(state, index, drain, rules, awaited)
+
+
+def _is_settled(state: State, drain: Drain) -> bool:
+    """Return whether the window is over, and no listed task had its last receive before that."""
+    return state.window > drain.window and not any(
+        task.phase == "left" and task.began <= drain.window for task in state.tasks
+    )
+
+
+def _decide(state: State, index: int, drain: Drain, rules: Rules, *, settled: bool) -> Move:
+    listed = sum(task.phase not in ("gone", "killed") for task in state.tasks)
+    decision = rules.decide(listed, settled)
+    what = f"the drain of {drain.window} counts {listed}: {decision}"
+    if decision == LAUNCH:
+        return what, _launch(state, index, drain, rules, frozenset())[1]
+    phase = "waits" if decision == WAIT else "closed"
+    return what, state.with_drain(index, replace(drain, phase=phase))
+
+
+def _launch(state: State, index: int, drain: Drain, rules: Rules, awaited: frozenset[int]) -> Move:
+    task = Task(drain.window if rules.stays_for_window else -1, awaited)
+    launched = replace(state, tasks=(*state.tasks, task))
+    running = replace(drain, phase="runs", task=len(state.tasks))
+    return f"the drain of {drain.window} launches", launched.with_drain(index, running)
+
+
+def _move_task(state: State, index: int, task: Task, rules: Rules) -> Iterator[Move]:
+    if task.phase == "boots":
+        yield f"task {index} has started", state.with_task(index, replace(task, phase="idle"))
+    elif task.phase == "idle":
+        polling = replace(task, phase="polls", began=state.window, missed=bool(task.awaited & state.hidden))
+        yield f"task {index} begins to receive", state.with_task(index, polling)
+    elif task.phase == "polls" and state.visible:
+        message = min(state.visible)
+        working = state.with_task(index, replace(task, phase="works", message=message))
+        yield f"task {index} receives {message}", replace(working, visible=state.visible - {message})
+    elif task.phase == "polls":
+        is_early = task.began <= task.window or task.missed
+        may = rules.may_leave(Poll(_STAY - 1 if is_early else _STAY + 1, 0), _STAY)
+        yield (
+            f"task {index} receives nothing and {'leaves' if may else 'stays'}",
+            state.with_task(index, replace(task, phase="left" if may else "idle")),
+        )
+    elif task.phase == "works":
+        yield f"task {index} is done", state.with_task(index, replace(task, phase="idle", message=-1))
+    elif task.phase == "left":
+        yield f"task {index} is gone", state.with_task(index, replace(task, phase="gone"))
+    if state.kills and task.phase in _ALIVE:
+        held = {task.message} if task.phase == "works" else set()
+        killed = state.with_task(index, replace(task, phase="killed", message=-1))
+        yield f"task {index} is killed", replace(killed, hidden=state.hidden | held, kills=state.kills - 1)
+
+
+def _put(values: tuple, index: int, value: object) -> tuple:  # type: ignore[type-arg]
+    return (*values[:index], value, *values[index + 1 :])
