@@ -40,6 +40,7 @@ AWS_WINDOWS = {"WindowSeconds": "60", "SettleSeconds": "30", "SweepState": "DISA
 def running(parameters: dict[str, str]) -> Iterator[Chain]:
     """Run a chain whose requests are counted, as `sluice up` does, in a temporary folder."""
     extensions = [name for name in EXTENSIONS if not name.endswith(("memory_limit", "warm_tasks"))]
+    extensions.append("tests.emulator.lambda_queue")
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
         CountedCloud(Path(folder) / "state", prefect_port=free_port(), emulator_extensions=extensions) as cloud,
