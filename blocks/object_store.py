@@ -179,7 +179,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             if aws_error_code(error) in _GONE:
                 return None
-            raise explain_aws_error(error, f"reading {self._address(key)}") from error
+            raise explain_aws_error(error, f"reading {self.published_address(key)}") from error
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object under `key`."""
@@ -208,7 +208,7 @@ class ObjectStore:
 
     def upload(self, key: str, path: Path, *, sha256: str) -> None:
         """Upload a file, unless it is large and an object with this content already exists."""
-        doing = f"writing {self._address(key)}"
+        doing = f"writing {self.published_address(key)}"
         more = {"Metadata": {"sha256": sha256}}
         if path.stat().st_size <= _TRANSFER.multipart_threshold:
             with explaining_aws_errors(doing), path.open("rb") as file:
@@ -231,9 +231,14 @@ class ObjectStore:
         for page in self._pages("list_objects_v2", self.published_bucket, prefix, page_size):
             yield [(entry["Key"], entry["LastModified"]) for entry in page.get("Contents", [])]
 
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """Yield the folders directly below `prefix`, which ends in a slash."""
+        for page in self._pages("list_objects_v2", self.published_bucket, prefix, 1000, Delimiter="/"):
+            yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
+
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is no error."""
-        with explaining_aws_errors(f"deleting {self._address(key)}"):
+        with explaining_aws_errors(f"deleting {self.published_address(key)}"):
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
 
     def _metadata(self, key: str) -> dict[str, str] | None:
@@ -243,7 +248,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             if http_status(error) == 404:
                 return None
-            raise explain_aws_error(error, f"looking for {self._address(key)}") from error
+            raise explain_aws_error(error, f"looking for {self.published_address(key)}") from error
 
     def _put(self, key: str, text: str, metadata: dict[str, str], content_type: str, **condition: str) -> bool:
         try:
@@ -258,17 +263,18 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             if http_status(error) in (409, 412) or aws_error_code(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False
-            raise explain_aws_error(error, f"writing {self._address(key)}") from error
+            raise explain_aws_error(error, f"writing {self.published_address(key)}") from error
         return True
 
-    def _pages(self, operation: str, bucket: str, prefix: str, page_size: int) -> Iterator[dict[str, Any]]:
+    def _pages(self, operation: str, bucket: str, prefix: str, page_size: int, **more: str) -> Iterator[dict[str, Any]]:
         pages = self._s3.get_paginator(operation).paginate(
-            Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
+            Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}, **more
         )
         with explaining_aws_errors(f"listing s3://{bucket}/{prefix}"):
             yield from pages
 
-    def _address(self, key: str) -> str:
+    def published_address(self, key: str) -> str:
+        """Return the address of an object of the published bucket."""
         return f"s3://{self.published_bucket}/{key}"
 
 

@@ -12,6 +12,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
 
+from blocks.limits import Limits
 from blocks.prefect_names import PrefectNames
 from flows.refinery.errors import TerminalError
 from lambda_trigger.ignored_names import IGNORED_NAMES
@@ -30,7 +31,6 @@ STACK_OUTPUTS = {
 }
 """For each setting, the stack output that holds its value."""
 _PREFIX = "SLUICE_"
-_TRANSFER_SECONDS = 1_800  # 10 GiB at 6 MB/s
 
 
 class SettingsMissing(TerminalError):
@@ -116,10 +116,9 @@ class PipelineSettings(BaseModel):
     def task_limit_seconds(self) -> int:
         """Return after how long a task ends whatever it does.
 
-        From `max_task_seconds` on it begins nothing new, and what it has begun takes at most one `refine` and two
-        transfers of the largest object.
+        From `max_task_seconds` on it begins nothing new (blocks/limits.py).
         """
-        return self.max_task_seconds + self.stage_timeout_seconds + 2 * _TRANSFER_SECONDS
+        return Limits(self.stage_timeout_seconds, self.max_task_seconds, self.max_object_bytes).task_seconds
 
     def is_upload(self, bucket: str, key: str) -> bool:
         """Return whether an object with this key in this bucket is an upload."""

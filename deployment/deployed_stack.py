@@ -17,6 +17,7 @@ from typing import TypeAlias
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from blocks.drains import Drains
+from blocks.settings import STACK_OUTPUTS
 from deployment.aws.access import Access, aws_access
 from deployment.aws.stack import find_stack, outputs_of, parameters_of
 from deployment.local.endpoints import Endpoints
@@ -28,6 +29,10 @@ from flows.refinery.errors import TerminalError
 
 class StackMissing(TerminalError):
     """There is no stack of this name in this account and region, or its creation never succeeded."""
+
+
+class StackOutdated(TerminalError):
+    """The stack was deployed by a release whose outputs are others than this one's."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
 
     Raises:
         StackMissing: it does not exist, or was never created completely.
+        StackOutdated: another release deployed it.
         AwsRefused: stacks may not be listed or described.
     """
     with explaining_aws_errors(f"looking for the stack {stack_name}"):
@@ -132,5 +138,10 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
         raise StackMissing(
             f"the stack {stack_name} {state} in account {access.account_id}, region {access.region}; "
             "make it with: sluice deploy"
+        )
+    if missing := [output for output in STACK_OUTPUTS.values() if output not in outputs]:
+        raise StackOutdated(
+            f"the stack {stack_name} is of another release (it has no outputs {', '.join(missing)}); update it with: "
+            "sluice deploy"
         )
     return AwsStack(access.region, access.endpoint_url, stack_name, outputs, parameters_of(stack))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import threading
 import urllib.request
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPException
 from typing import Any
 
@@ -21,6 +23,7 @@ from flows.pipeline.job import Parts, TaskIdentity, TaskLog
 from flows.refinery.contract.loading import Contracts
 
 LOG = logging.getLogger("sluice")
+_METADATA = "ECS_CONTAINER_METADATA_URI_V4"  # set in an ECS task
 
 
 def assemble(settings: PipelineSettings) -> Parts:
@@ -54,13 +57,30 @@ def parts_of_environment() -> Parts:
     Raises:
         SettingsMissing: neither the environment nor a block has the settings.
     """
+    parts = assemble(_settings_of_environment())
+    if runtime.flow_run.id and os.environ.get(_METADATA):
+        _end_later(parts.settings.task_limit_seconds)
+    return parts
+
+
+def _settings_of_environment() -> PipelineSettings:
     stack = runtime.deployment.name  # a deployment has the name of its stack; None outside of a deployment's run
     if stack and os.environ.get("SLUICE_STACK") != stack:
         from blocks.settings_block import settings_of_stack, use_credentials_of_stack
 
         use_credentials_of_stack(stack)
-        return assemble(settings_of_stack(stack))
-    return assemble(PipelineSettings.from_environment())
+        return settings_of_stack(stack)
+    return PipelineSettings.from_environment()
+
+
+@cache
+def _end_later(seconds: float) -> None:
+    """End the ECS task of a flow when its time is over, first with SIGTERM; the task that drains ends itself."""
+    stop, end_at_once = partial(os.kill, os.getpid(), signal.SIGTERM), partial(os._exit, 143)
+    for after, end in ((seconds, stop), (seconds + 60, end_at_once)):
+        timer = threading.Timer(after, end)
+        timer.daemon = True
+        timer.start()
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
@@ -69,7 +89,7 @@ def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
     Raises:
         SettingsMissing: SLUICE_STAY_UNTIL is not a number.
     """
-    task = _task_metadata(environment.get("ECS_CONTAINER_METADATA_URI_V4"))
+    task = _task_metadata(environment.get(_METADATA))
     try:
         stay_until = float(environment.get("SLUICE_STAY_UNTIL") or 0)
     except ValueError:

@@ -18,6 +18,8 @@ from blocks.object_store import ObjectFacts
 from flows.composition import parts_of_environment, task_identity
 from flows.observability.observed_upload import final_state, run_observed
 from flows.observability.run_identity import run_name
+from flows.pipeline.announce import Announcer
+from flows.pipeline.by_hand import reported
 from flows.pipeline.commit import latest_receipt, read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Chain, Receipt
@@ -71,7 +73,8 @@ def process_upload(
         )
     except ParametersWrong as error:
         return Failed(message=f"Wrong parameters: {error}")
-    return final_state(run_observed(parts, job), dry_run=dry_run)
+    receipt = reported(parts, job, lambda: run_observed(parts, job), Announcer(parts).announce)
+    return final_state(receipt, dry_run=dry_run)
 
 
 def job_by_hand(

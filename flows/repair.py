@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.observability.flow_run import FlowRunner
+from flows.pipeline.announce import Announcer
+from flows.pipeline.by_hand import reported
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import CORRECTIONS, Receipt, Status
@@ -93,7 +95,7 @@ def repair(parts: Parts, plan: RepairPlan) -> Receipt:
         corrections=plan.corrections,
         by_hand=True,
     )
-    return FlowRunner(parts).process(job)
+    return reported(parts, job, lambda: FlowRunner(parts).process(job), Announcer(parts).announce)
 
 
 def _repairable(parts: Parts, run_id: str) -> Receipt:

@@ -12,6 +12,7 @@ from typing import Any
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
+from blocks.limits import Limits
 from deployment.aws.artifact_bucket import (
     artifact_bucket_exists,
     artifact_bucket_name,
@@ -19,7 +20,7 @@ from deployment.aws.artifact_bucket import (
     upload_artifacts,
 )
 from deployment.aws.bucket_notification import forget_bucket, watch_existing_bucket
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, Artifact, Timeouts, artifact, build_artifacts
+from deployment.aws.packaging import Artifact, Timeouts, artifact, build_artifacts
 from deployment.aws.stack import (
     Agree,
     Change,
@@ -29,8 +30,15 @@ from deployment.aws.stack import (
     StackError,
     StackEvent,
     outputs_of,
+    parameters_of,
 )
-from deployment.aws.templates import MAX_INLINE_BYTES, TemplateUnreadable, template_body, without_texts
+from deployment.aws.templates import (
+    MAX_INLINE_BYTES,
+    TemplateUnreadable,
+    default_parameters,
+    template_body,
+    without_texts,
+)
 
 TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
 MAX_STACK_NAME_LENGTH = 32  # the buckets' names begin with it and may have 63 characters
@@ -72,7 +80,7 @@ def deploy_stack(
     stack_name: str,
     parameters: Mapping[str, str],
     template: Path = TEMPLATE,
-    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    timeouts: Timeouts | None = None,
     on_event: Callable[[StackEvent], None] = lambda _: None,
     agree_to: Agree = lambda _: True,
     only: Collection[str] | None = None,
@@ -84,13 +92,14 @@ def deploy_stack(
         parameters: the template's, without those of what is packaged here. One that is left out keeps the value
             it has in the stack, or takes its default.
         template: the template's file.
-        timeouts: of the state machine and its task.
+        timeouts: of the state machine and its task; by default what the parameters' limits need.
         on_event: called for every step as it happens.
         agree_to: shown the changes before they are made; False stops the deployment.
         only: the resources and outputs to make for now; None makes all.
 
     Raises:
         StackError: a subclass for each cause.
+        LimitsInconsistent: a file that is allowed could never be processed.
         PackageIncomplete: something to upload is missing.
         ArtifactBucketUnusable: the artifact bucket is another account's.
         AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
@@ -98,9 +107,10 @@ def deploy_stack(
     check_stack_name(stack_name)
     with explaining_aws_errors(f"deploying the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
+        stack = Stack(clients.cloudformation, stack_name, on_event)
+        timeouts = timeouts or _timeouts_of(template, {**parameters_of(stack.find()), **parameters})
         package = _package(clients, account_id, stack_name, template, timeouts, only)
         package.upload(clients.s3, account_id)
-        stack = Stack(clients.cloudformation, stack_name, on_event)
         stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
         outputs = outputs_of(stack.find())
         if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
@@ -132,12 +142,24 @@ def preview_stack(
     check_stack_name(stack_name)
     with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
-        package = _package(clients, account_id, stack_name, template, DEFAULT_TIMEOUTS, None)
-        location = _preview_location(clients.s3, package, account_id, on_upload)
         stack = Stack(clients.cloudformation, stack_name, lambda _: None)
+        timeouts = _timeouts_of(template, {**parameters_of(stack.find()), **parameters})
+        package = _package(clients, account_id, stack_name, template, timeouts, None)
+        location = _preview_location(clients.s3, package, account_id, on_upload)
         with suppress(ChangesDeclined):
             stack.apply(location, {**parameters, **package.parameters}, decline)
     return changes
+
+
+def _timeouts_of(template: Path, given: Mapping[str, str]) -> Timeouts:
+    """Return the timeouts of the state machine. Raise LimitsInconsistent when the parameters contradict each other."""
+    parameters = {**default_parameters(template), **given}
+    limits = Limits.of_parameters(parameters)
+    limits.check(
+        disk_gib=int(parameters.get("TaskEphemeralStorageGiB", 21)),
+        memory_mib=int(parameters.get("TaskMemory", 2_048)),
+    )
+    return Timeouts.of(limits)
 
 
 def _preview_location(s3: Any, package: _Package, account_id: str, on_upload: Callable[[str], None]) -> dict[str, str]:

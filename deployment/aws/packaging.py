@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocks.limits import Limits
 from deployment import PROJECT_ROOT
 from flows.refinery.errors import TerminalError
 
@@ -39,20 +40,22 @@ class Timeouts:
         drain_seconds: after this long a drain ends, and its tasks are stopped.
     """
 
-    task_seconds: int = 14_400
-    drain_seconds: int = 43_200
+    task_seconds: int
+    drain_seconds: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.task_seconds <= self.drain_seconds <= 31_536_000:
             raise ValueError("a task's timeout must be at least 1 s and no longer than the drain's, of at most a year")
 
+    @classmethod
+    def of(cls, limits: Limits) -> Timeouts:
+        """Return the timeouts that leave a task the time that it may take."""
+        return cls(limits.launch_seconds, limits.drain_seconds)
+
     @property
     def placeholders(self) -> dict[str, int]:
         """Return the placeholders in the definitions and their values."""
         return {"TaskTimeoutSeconds": self.task_seconds, "DrainTimeoutSeconds": self.drain_seconds}
-
-
-DEFAULT_TIMEOUTS = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Artifact:
     body: bytes
 
 
-def build_artifacts(timeouts: Timeouts = DEFAULT_TIMEOUTS) -> tuple[Artifact, ...]:
+def build_artifacts(timeouts: Timeouts) -> tuple[Artifact, ...]:
     """Return everything that the template expects in the artifact bucket.
 
     Raises:

@@ -35,6 +35,16 @@ def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
 _Loader.add_multi_constructor("!", _intrinsic)
 
 
+def default_parameters(path: Path) -> dict[str, str]:
+    """Return the defaults of a template's parameters; none of a file that is no template."""
+    try:
+        template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        return {}  # template_body explains it
+    parameters = template.get("Parameters", {}) if isinstance(template, dict) else {}
+    return {name: str(one["Default"]) for name, one in parameters.items() if "Default" in one}
+
+
 def without_texts(body: str) -> str:
     """Return a template as small as it can be to preview its changes: without outputs and parameters' descriptions.
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deployment.commands.progress import shown_after_a_second
 from deployment.commands.user_paths import written_to
 from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import Check, by_basis
@@ -64,7 +65,8 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
     """
     check_contract(contract)
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        checked = check_file(contract, file, Path(folder))
+        with shown_after_a_second(console, f"checking {escape(file.name)}"):
+            checked = check_file(contract, file, Path(folder))
         show(console, contract, file, checked)
         if output is not None and checked.prepared:
             with written_to(output):

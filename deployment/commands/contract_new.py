@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from deployment.commands.progress import shown_after_a_second
 from deployment.commands.user_paths import written_to
 from flows.refinery.contract.loading import CONTRACT_FILE
 from flows.refinery.contract.model import Contract
@@ -40,7 +41,8 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
             f"a dataset cannot be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
             "hyphens, and begins with a letter or a digit"
         ) from None
-    proposal = propose_contract(sample, dataset)
+    with shown_after_a_second(console, f"reading {escape(sample.name)}") as on_progress:
+        proposal = propose_contract(sample, dataset, on_progress=on_progress)
     path = contracts / dataset / CONTRACT_FILE
     if path.exists() and not force:
         raise ContractExists(f"{path} already exists; --force replaces it")

@@ -21,14 +21,14 @@ def bring_up(
     cloud: LocalCloud,
     *,
     parameters: Mapping[str, str] | None = None,
-    timeouts: Timeouts = Timeouts(),
+    timeouts: Timeouts | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> dict[str, str]:
     """Deploy everything into `cloud`, or update it, and return the stack's outputs.
 
     Args:
         parameters: template parameters, besides the image and Prefect's address.
-        timeouts: the timeouts of the state machine and its task.
+        timeouts: of the state machine and its task; by default what the limits need.
         on_step: called with a short description of each step.
 
     Raises:

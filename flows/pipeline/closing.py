@@ -24,6 +24,10 @@ from flows.refinery.errors import SluiceError
 LOG = logging.getLogger("sluice.drain")
 
 
+Announce = Callable[[Sequence[OutcomeNotice]], frozenset[str]]
+"""Announces outcomes; returns the run ids that were taken, and never raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlets:
     """Where outcomes are reported. Each returns the run ids that were taken, and never raises.
@@ -35,7 +39,7 @@ class Outlets:
         count: counts receipts and failed attempts (flows/observability/drain_run.py); its result is not used.
     """
 
-    announce: Callable[[Sequence[OutcomeNotice]], frozenset[str]]
+    announce: Announce
     record: Callable[[Sequence[Receipt]], frozenset[str]]
     record_failures: Callable[[Sequence[Attempt]], frozenset[str]]
     count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None

@@ -120,6 +120,7 @@ class IndexEntry(BaseModel):
             dataset's contract. Outputs of older versions were deleted when it became current, so none of them can
             become current again.
         retired: data keys that were replaced and still have to be deleted.
+        appended: where re-uploads append, the runs that were published; a run's receipt decides whether it still is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -132,6 +133,7 @@ class IndexEntry(BaseModel):
     latest: IndexedRun
     withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()
+    appended: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> IndexEntry:
@@ -196,6 +198,7 @@ def updated_entry(
             "latest": run if supersedes(run, entry.latest) else entry.latest,
             "withdrawn": run if entry.current is not None and current is None else entry.withdrawn,
             "retired": tuple(sorted((set(entry.retired) | set(retired)) - kept)),
+            "appended": entry.appended if replace else _appended(entry, run),
         }
     )
 
@@ -224,6 +227,11 @@ def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | N
     if run.status is not Status.PUBLISHED:
         return None, current.data_keys
     return run, current.data_keys
+
+
+def _appended(entry: IndexEntry, run: IndexedRun) -> tuple[str, ...]:
+    published = {each.run_id for each in (entry.current, run) if each and each.status is Status.PUBLISHED}
+    return tuple(sorted({*entry.appended, *published}))
 
 
 def entry_without(entry: IndexEntry, receipt: Receipt) -> IndexEntry:

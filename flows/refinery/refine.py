@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
@@ -28,9 +29,11 @@ from flows.refinery.errors import FileRejected, SluiceError, TerminalError
 from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
+from flows.refinery.read.ahead import ahead
 from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
+from flows.refinery.read.partition_spool import PartitionSpool
 from flows.refinery.read.path_columns import Folders, with_path_columns
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
@@ -51,12 +54,14 @@ from flows.refinery.validate.judge_partition import validate
 from flows.refinery.validate.mark_hints import mark_hints
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
-from flows.refinery.validate.rules import rules_of
-from flows.refinery.validate.uniqueness import is_among
+from flows.refinery.validate.rules import Method, rules_of
+from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _T = TypeVar("_T")
+_SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
+_FEW_ROWS = 50_000
 
 REJECTING = (FileRejected, ContractInvalid, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
@@ -164,8 +169,8 @@ class RefinedPartition:
 
     Attributes:
         misfits: rows that could not be decoded, by reason.
-        good: the good rows.
-        bad: the bad rows and misfits, as in the quarantine file; None if there are none.
+        good: the good rows; all rows, if more of them may turn out to be bad at the end of the file.
+        bad: the bad rows and misfits, as in the quarantine file; None if there are none, or in the same case.
         bad_numbers: the numbers of the bad rows, without the misfits.
         bad_masks: row rules x bad rows; true where a row breaks the rule.
         broken: by row rule, the rows that break it.
@@ -208,8 +213,11 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition
         bad = np.flatnonzero(~good)
         bad_masks = masks[:, bad]
     with seconds.of("write"):
-        good_rows = to_batch(frame[good] if len(bad) else frame, numbers[good], plan.kinds)
-        bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
+        is_parted = len(bad) and not plan.waits
+        good_rows = to_batch(frame[good] if is_parted else frame, numbers[good] if is_parted else numbers, plan.kinds)
+        bad_rows = None
+        if not plan.waits:
+            bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
         whole_file_rows = to_batch(frame, numbers, plan.whole_file_kinds)
     refined = RefinedPartition(
         rows_in=partition.rows_in,
@@ -319,28 +327,31 @@ def judge_file(
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
     header, seconds = Header(), _Seconds()
+    size = source.stat().st_size
     while True:
         # A later partition's columns are added to all of them.
         rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, len(header.columns))))
-        partitions = seconds.inside("read", read(rows))
-        first = next(partitions)
-        header = header.joined(first, contract)
-        merge = _Merge(partial(read, rows), contract, header, work_dir, seconds, first.source_format, folders)
-        same = _with_header(header, chain([first], partitions), contract)
-        try:
-            if merge.reasons:
-                merges = map(merge.count, same)
-            else:
-                refined = map_partitions(partial(refine_partition, plan=merge.plan), same)
-                merges = map(merge.take, refined)
-            for _ in merges:
-                if on_progress:
-                    on_progress("validate", merge.rows_in)
-            return merge.finish()
-        except _HeaderGrew as grown:
-            header = grown.header  # the schema of the whole file: a second pass cannot raise this again
-        finally:
-            merge.close()
+        with ahead(seconds.inside("read", read(rows)), is_small=size <= _SMALL_BYTES) as partitions:
+            first = next(partitions)
+            header = header.joined(first, contract)
+            found = first.source_format
+            merge = _Merge(contract, header, work_dir, seconds, found, folders, is_large=size > _LARGE_BYTES)
+            same = _with_header(header, chain([first], partitions), contract)
+            del first
+            try:
+                if merge.reasons:
+                    merges = map(merge.count, same)
+                else:
+                    refined = map_partitions(partial(refine_partition, plan=merge.plan), map(merge.keep, same))
+                    merges = map(merge.take, refined)
+                for _ in merges:
+                    if on_progress:
+                        on_progress("validate", merge.rows_in)
+                return merge.finish()
+            except _HeaderGrew as grown:
+                header = grown.header  # the schema of the whole file: a second pass cannot raise this again
+            finally:
+                merge.forget()
 
 
 def _with_header(header: Header, partitions: Iterator[Partition], contract: Contract) -> Iterator[Partition]:
@@ -358,16 +369,17 @@ class _Merge:
 
     def __init__(
         self,
-        read: Callable[[], Iterator[Partition]],
         contract: Contract,
         header: Header,
         work_dir: Path,
         seconds: _Seconds,
         found: SourceFormat,
         folders: Folders,
+        *,
+        is_large: bool,
     ) -> None:
         self.rows_in = 0
-        self._read, self._contract, self._seconds = read, contract, seconds
+        self._contract, self._seconds = contract, seconds
         rules = rules_of(contract)
         self.plan = plan = HeaderPlan.of(contract, rules, header)
         self._checks, self.reasons = judge_columns(contract, plan, rules)
@@ -379,21 +391,31 @@ class _Merge:
         self._bad_rows: list[tuple[np.ndarray, np.ndarray]] = []  # by partition their numbers, and packed masks
         self._nulls: set[str] = set()
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
-        self._good = ArrowSpool(work_dir / "good.arrow", plan.kinds)
+        self._waiting = PartitionSpool(work_dir / "waiting")
+        self._good = ArrowSpool(work_dir / "good.arrow", plan.kinds, is_large=is_large)
         self._quarantine = QuarantineFile(work_dir / "quarantine.parquet")
         late = plan.judge if plan.whole_file_kinds and not self.reasons else None
-        self._whole_file = WholeFileJudge(late, work_dir / "late.arrow", plan.whole_file_kinds) if late else None
+        path, kinds = work_dir / "late.arrow", plan.whole_file_kinds
+        self._whole_file = WholeFileJudge(late, path, kinds, is_large=is_large) if late else None
 
     def count(self, partition: Partition) -> None:
         """Count the rows of a file that is rejected already."""
         self.rows_in += partition.rows_in
         self._misfits.update(misfit.reason for misfit in partition.misfits)
 
+    def keep(self, partition: Partition) -> Partition:
+        """Keep a partition where its rows may turn out to be bad later, as they are in the file."""
+        if self.plan.waits:
+            with self._seconds.of("write"):
+                self._waiting.append(partition)
+        return partition
+
     def take(self, refined: RefinedPartition) -> None:
         """Merge the next partition."""
         self.rows_in += refined.rows_in
         self._misfits.update(refined.misfits)
-        self._quarantined.update(first_broken(refined.bad_masks, self.plan.row_rules))
+        if not self.plan.waits:
+            self._quarantined.update(first_broken(refined.bad_masks, self.plan.row_rules))
         self._broken += refined.broken
         self._nulls |= refined.nulls
         self._states = merge_states(self._states, refined.states)
@@ -403,6 +425,7 @@ class _Merge:
             self._quarantine.write(refined.bad)
             if self._whole_file:
                 self._whole_file.take(refined.whole_file_rows, refined.key_hashes)
+            if self.plan.waits:
                 self._bad_rows.append((refined.bad_numbers, np.packbits(refined.bad_masks, axis=0)))
 
     def close(self) -> None:
@@ -411,6 +434,11 @@ class _Merge:
         self._quarantine.close()
         if self._whole_file:
             self._whole_file.close()
+
+    def forget(self) -> None:
+        """Delete what waits."""
+        self.close()
+        self._waiting.close()
 
     def finish(self) -> JudgedFile:
         """Reach the verdict.
@@ -450,7 +478,8 @@ class _Merge:
         judge = self.plan.judge
         if judge is None:
             return
-        structure = self.plan.structure(self._nulls)
+        asks_structure = any(rule.method is Method.STRUCTURE for rule in judge.rules)
+        structure = self.plan.structure(self._nulls) if asks_structure else pd.DataFrame()
         late_rows: dict[int, np.ndarray] = {}
         for position, rule in enumerate(judge.rules):
             state = self._states[position]
@@ -464,28 +493,40 @@ class _Merge:
             reason = reason_of(verdict)
             if reason:
                 self.reasons.append(reason)
-        if late_rows and not self.reasons:
-            self._quarantine_late_rows(late_rows)
+        if self.plan.waits:
+            self._quarantine_rows({} if self.reasons else late_rows)
 
-    def _quarantine_late_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
-        """Move rows that turn out to be bad only now. The file is read again, because it has the rows unchanged."""
+    def _quarantine_rows(self, late_rows: Mapping[int, np.ndarray]) -> None:
+        """Part the waiting rows, now that all bad ones are known.
+
+        Args:
+            late_rows: by row rule, the numbers of the rows that break it as the whole file shows.
+        """
         plan = self.plan
         blocking = [numbers for place, numbers in late_rows.items() if plan.row_rules[place].blocking]
-        if not blocking:
-            return
-        self._good = self._good.without(np.unique(np.concatenate(blocking)))
-        self._quarantine = QuarantineFile(self._quarantine.path)
-        self._quarantined.clear()
-        for partition, (numbers, packed) in zip(self._read(), self._bad_rows, strict=True):
-            masks = np.zeros((len(plan.row_rules), len(partition.frame)), dtype=bool)
+        late_rows = late_rows if blocking else {}
+        bad = np.concatenate([*blocking, *(numbers for numbers, _ in self._bad_rows)])
+        if len(bad) and not self.reasons:
+            self._good.exclude(np.unique(bad))
+        with ahead(self._bad_rows_of(late_rows), is_small=self.rows_in <= _FEW_ROWS) as tables:
+            for table in tables:
+                self._quarantine.write(table)
+        self._quarantine.close()
+
+    def _bad_rows_of(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[pa.Table]:
+        """Yield the bad rows of the waiting partitions, as they are quarantined."""
+        rules = self.plan.row_rules
+        for partition, (numbers, packed) in zip(self._waiting.drain(), self._bad_rows, strict=True):
+            masks = np.zeros((len(rules), len(partition.frame)), dtype=bool)
             known = np.unpackbits(packed, axis=0, count=len(masks)).astype(bool)
             masks[:, np.searchsorted(partition.row_numbers, numbers)] = known
             for place, late in late_rows.items():
-                masks[place] |= is_among(partition.row_numbers, late)
-            bad = np.flatnonzero(masks[plan.blocking].any(axis=0))
-            self._quarantined.update(first_broken(masks[:, bad], plan.row_rules))
-            self._quarantine.write(quarantine_table(partition, bad, masks[:, bad], plan.row_rules, plan.file_columns))
-        self._quarantine.close()
+                masks[place, positions_of(late, partition.row_numbers)] = True
+            bad = np.flatnonzero(masks[self.plan.blocking].any(axis=0))
+            self._quarantined.update(first_broken(masks[:, bad], rules))
+            table = quarantine_table(partition, bad, masks[:, bad], rules, self.plan.file_columns)
+            if table is not None:
+                yield table
 
     def _check_rows(self) -> list[str]:
         """Add the checks that rows failed, and return what to write into the contract where that is known."""
@@ -532,10 +573,11 @@ def preprocess_file(
             for step in steps:
                 pipeline.add(step)
         writer = OutputWriter(contract.output, work_dir, pipeline.kinds)
-        for frame in seconds.inside("preprocess", pipeline.frames()):
-            with seconds.of("write"):
-                writer.write(frame)
-            columns = tuple(map(str, frame.columns))
+        with ahead(seconds.inside("preprocess", pipeline.frames()), is_small=judged.rows_in <= _FEW_ROWS) as frames:
+            for frame in frames:
+                with seconds.of("write"):
+                    writer.write(frame)
+                columns = tuple(map(str, frame.columns))
         with seconds.of("write"):
             outputs = writer.close()
         pipeline.close()

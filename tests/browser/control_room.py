@@ -17,9 +17,9 @@ class ControlRoom:
         self.page = page
         self._ui_url = ui_url
 
-    def open_runs(self) -> None:
-        """Go to the list of flow runs."""
-        self.page.goto(f"{self._ui_url}/runs")
+    def open_runs(self, state: str | None = None) -> None:
+        """Go to the list of flow runs; with the name of a state as the page's own filter has it, to those."""
+        self.page.goto(f"{self._ui_url}/runs" + (f"?state={state}" if state else ""))
         expect(self.page.locator(_ENTRY).first).to_be_visible(timeout=_APPEARS_MS)
 
     def listed(self, name: str) -> Locator:

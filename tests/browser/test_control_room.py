@@ -43,6 +43,18 @@ def test_the_list_tells_published_from_rejected(
     expect(room.listed(rejected.run_id[:8])).to_contain_text("rejected")
 
 
+def test_the_filters_by_state_find_every_run(
+    room: ControlRoom, published: UploadMessage, rejected: UploadMessage
+) -> None:
+    """They know Prefect's own names only."""
+    room.open_runs("Completed")
+    expect(room.listed(published.run_id[:8])).to_contain_text("seen.csv")
+    expect(room.listed(rejected.run_id[:8])).to_have_count(0)
+    room.open_runs("Failed")
+    expect(room.listed(rejected.run_id[:8])).to_contain_text("refused.csv")
+    expect(room.listed(published.run_id[:8])).to_have_count(0)
+
+
 def test_a_published_run_shows_its_story_its_summary_and_its_checks(
     room: ControlRoom, published: UploadMessage
 ) -> None:
@@ -102,6 +114,8 @@ def test_a_custom_run_with_changed_parameters_finishes(
 
     room.open_run_of_id(chain.wait_for(finished, "the custom run to finish"))
     expect(room.state()).to_have_text("Completed", timeout=_ENDS_MS)
+    room.open_runs("Completed")
+    expect(room.listed("dry-run")).to_contain_text("seen.csv")
     assert chain.receipt(published) == before
 
 

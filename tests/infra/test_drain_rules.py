@@ -88,7 +88,7 @@ def rules_of_the_parts(change: Change = lambda _: None) -> Rules:
     before, after = now + 5, now - SETTLE - 5  # the window ends soon; the window has settled
     launch = states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]
     dead = {"input": {"launches": 0, "stayUntil": 0}, "errorOutput": {"Error": "States.TaskFailed", "Cause": ""}}
-    caught = launch["Catch"][0]
+    caught = launch["Catch"][1]
     (item,), stay_soon, stay_late, wait = evaluate(
         [
             (states["Launch"]["Items"], {"missing": 1, "source": "upload", "windowEnd": before}),
@@ -159,11 +159,11 @@ def _stay_for_nothing(states: dict[str, Any]) -> None:
 
 
 def _fail_with_the_task(states: dict[str, Any]) -> None:
-    states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]["Catch"][0]["Next"] = "Give up"
+    states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]["Catch"][1]["Next"] = "Give up"
 
 
 def _stay_for_the_window_only(states: dict[str, Any]) -> None:
-    caught = states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]["Catch"][0]
+    caught = states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]["Catch"][1]
     caught["Output"]["stayUntil"] = "{% $windowEnd + 5 %}"
 
 

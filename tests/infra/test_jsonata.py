@@ -115,9 +115,9 @@ def _ended(cause: str, right: str, window_end: int = 0, launches: int = 0) -> Ca
     return Case(
         "Drain the queue",
         {
-            "Catch.0.Output.launches": launches + 1,
-            "Catch.0.Output.stayUntil": stay,
-            "Catch.0.Output.problem": right,
+            "Catch.1.Output.launches": launches + 1,
+            "Catch.1.Output.stayUntil": stay,
+            "Catch.1.Output.problem": right,
         },
         {"windowEnd": window_end},
         {
@@ -235,7 +235,8 @@ CASES = [
             f"{NETWORK}.SecurityGroups": ["sg-1"],
             f"{ENVIRONMENT}.0.Value": "1700000005",
             f"{ENVIRONMENT}.1.Value": UPLOAD["Execution"]["Id"],
-            "Catch.1.Output.problem": PROBLEM,
+            "Catch.0.Output.problem": PROBLEM,
+            "Catch.2.Output.problem": PROBLEM,
         },
         states={
             "context": UPLOAD,

@@ -19,7 +19,7 @@ import yaml
 
 from deployment import PROJECT_ROOT
 from deployment.aws.deploy_stack import TEMPLATE
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.aws.packaging import DEFINITIONS, Timeouts, definition
 from tests.infra.template import load_template
 from tests.infra.test_template import cfn_lint
 from tests.linters.secrets import FILES, LINES, SCANNER, findings
@@ -174,10 +174,9 @@ def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
 # --- state machines: a second validator ---------------------------------------------------------------------------
 
 
-def filled(name: str) -> str:
-    """Return a definition as deployed: every placeholder filled in with a suitable value."""
-    numbers = DEFAULT_TIMEOUTS.placeholders if name == "process_upload" else {}
-    whole = definition(DEFINITIONS / f"{name}.asl.json", numbers).decode()
+def filled() -> str:
+    """Return the definition as deployed: every placeholder filled in with a suitable value."""
+    whole = definition(DEFINITIONS / "drain.asl.json", Timeouts(60, 600).placeholders).decode()
     return re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
 
 
@@ -189,22 +188,23 @@ def asl_validator(path: Path, text: str) -> str:
 
 
 @needs_asl_validator
-@pytest.mark.parametrize("name", ["process_upload", "sweep"])
-def test_a_second_validator_finds_nothing_in_the_definitions(name: str, tmp_path: Path) -> None:
-    assert asl_validator(tmp_path / "machine.json", filled(name)) == ""
+def test_a_second_validator_finds_nothing_in_the_definition(tmp_path: Path) -> None:
+    assert asl_validator(tmp_path / "machine.json", filled()) == ""
 
 
 @needs_asl_validator
 @pytest.mark.parametrize(
     "broken",
     [
-        pytest.param(lambda text: text.replace('"Next":"Remember"', '"Next":"Missing"'), id="a state that is nowhere"),
-        pytest.param(lambda text: text.replace('"{% $runId %}"', '"{% $runId( %}"'), id="JSONata that is none"),
+        pytest.param(
+            lambda text: text.replace('"Next":"Count messages"', '"Next":"Missing"'), id="a state that is nowhere"
+        ),
+        pytest.param(lambda text: text.replace('"{% $paused %}"', '"{% $paused( %}"'), id="JSONata that is none"),
         pytest.param(lambda text: text.replace('"Arguments"', '"Parameters"'), id="JSONPath's field"),
         pytest.param(lambda text: text.replace('"BackoffRate":2', '"BackoffRate":"2"'), id="text for a number"),
     ],
 )
 def test_the_second_validator_knows_jsonata_and_the_graph(broken: Callable[[str], str], tmp_path: Path) -> None:
-    whole = filled("process_upload")
+    whole = filled()
     assert broken(whole) != whole
     assert "is invalid" in asl_validator(tmp_path / "machine.json", broken(whole))

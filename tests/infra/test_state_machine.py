@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.aws.packaging import DEFINITIONS, Timeouts, definition
 from tests.infra.state_machine_graph import placeholders_in, problems_of
 from tests.infra.template import defaults_of, load_template, resource
 
@@ -32,7 +32,7 @@ def test_every_path_ends_every_task_is_careful_and_every_loop_is_bounded() -> No
 
 
 def test_the_template_fills_in_every_placeholder_and_no_other() -> None:
-    packaged = definition(DEFINITIONS / "drain.asl.json", DEFAULT_TIMEOUTS.placeholders).decode()
+    packaged = definition(DEFINITIONS / "drain.asl.json", Timeouts(60, 600).placeholders).decode()
     substitutions = resource(load_template(), "DrainMachine")["Properties"]["DefinitionSubstitutions"]
     assert placeholders_in(packaged) == set(substitutions)
 
@@ -62,16 +62,23 @@ def test_a_lone_upload_takes_at_most_six_transitions() -> None:
 def test_an_item_ends_without_failing_whatever_its_task_does() -> None:
     """A failed item would stop the tasks of the others."""
     launch = items(machine()["States"])["Drain the queue"]
-    assert launch["Catch"][-1] | {"Comment": ""} == {
-        "Comment": "",
-        "ErrorEquals": ["States.ALL"],
-        "Output": {"problem": launch["Catch"][-1]["Output"]["problem"]},
-        "Next": "Give up",
-    }
+    assert {catcher["Next"] for catcher in launch["Catch"]} == {"Launch another?", "Give up"}
+    assert launch["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
+
+
+def test_a_refused_launch_is_not_taken_for_a_task_that_died() -> None:
+    """States.TaskFailed matches every error but a timeout.
+
+    docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+    """
+    launch = items(machine()["States"])["Drain the queue"]
+    refused, died, _ = launch["Catch"]
+    assert set(launch["Retry"][0]["ErrorEquals"]) < set(refused["ErrorEquals"])
+    assert (refused["Next"], died["ErrorEquals"]) == ("Give up", ["States.TaskFailed", "States.Timeout"])
 
 
 def test_a_task_that_ended_badly_is_followed_by_one_that_stays_until_its_messages_are_visible() -> None:
-    caught = items(machine()["States"])["Drain the queue"]["Catch"][0]
+    caught = items(machine()["States"])["Drain the queue"]["Catch"][1]
     assert caught["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
     assert "${VisibilityTimeoutSeconds}, ${RetryDelaySeconds} * ${MaxReceiveCount}" in caught["Output"]["stayUntil"]
 
@@ -106,7 +113,7 @@ def _inside(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:
 
 
 def _do_not_count(states: dict[str, Any]) -> None:
-    items(states)["Drain the queue"]["Catch"][0]["Output"]["launches"] = "{% $states.input.launches %}"
+    items(states)["Drain the queue"]["Catch"][1]["Output"]["launches"] = "{% $states.input.launches %}"
 
 
 def _do_not_guard(states: dict[str, Any]) -> None:
@@ -119,7 +126,7 @@ def _guard_too_late(states: dict[str, Any]) -> None:
 
 
 def _go_round_the_guard(states: dict[str, Any]) -> None:
-    items(states)["Drain the queue"]["Catch"][0]["Next"] = "Wait a little"
+    items(states)["Drain the queue"]["Catch"][1]["Next"] = "Wait a little"
 
 
 def _wait_without_a_clock(states: dict[str, Any]) -> None:
@@ -134,7 +141,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a default to nowhere": (_set("Is a task needed?", "Default", to="Missing"), "which does not exist"),
     "a catch to nowhere": (_set("Count tasks", "Catch", 0, "Next", to="Missing"), "which does not exist"),
     "a catch to nowhere in a map": (
-        _inside("Drain the queue", "Catch", 0, "Next", to="Missing"),
+        _inside("Drain the queue", "Catch", 1, "Next", to="Missing"),
         "'Drain the queue' leads to 'Missing', which does not exist",
     ),
     "a state that nothing leads to": (_set("Orphan", to={"Type": "Succeed"}), "'Orphan' is never reached"),

@@ -16,12 +16,13 @@ import yaml
 from blocks.settings import PipelineSettings
 from deployment.aws.deploy_stack import MAX_STACK_NAME_LENGTH, TEMPLATE
 from deployment.aws.images import DEPLOYED
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, DEFINITIONS, definition
+from deployment.aws.packaging import DEFINITIONS, Timeouts, definition
 from deployment.aws.templates import MAX_INLINE_BYTES, template_body, without_texts
 from flows.pipeline.announce import EVENT_SOURCE, OutcomeStatus
 from lambda_trigger.ignored_names import IGNORED_NAMES
 from tests.infra.template import defaults_of, listed, load_template, resource, resources_of, statements_of, text_of
 
+TIMEOUTS = Timeouts(60, 600)
 TEMPLATE_DATA = load_template()
 BUCKETS = resources_of(TEMPLATE_DATA, "AWS::S3::Bucket")
 QUEUES = resources_of(TEMPLATE_DATA, "AWS::SQS::Queue")
@@ -46,7 +47,7 @@ def test_linters_find_nothing_in_the_template() -> None:
 
 def test_linters_find_nothing_in_the_definition(tmp_path: Path) -> None:
     """The linters read a definition only if it is inline in the template."""
-    whole = definition(DEFINITIONS / "drain.asl.json", DEFAULT_TIMEOUTS.placeholders).decode()
+    whole = definition(DEFINITIONS / "drain.asl.json", TIMEOUTS.placeholders).decode()
     filled = re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
     properties = {
         "RoleArn": "arn:aws:iam::123456789012:role/run",
@@ -160,7 +161,10 @@ def test_the_container_gets_no_secret_in_its_environment() -> None:
         "SLUICE_DATASET_METRICS",
         "SLUICE_DEAD_LETTER_QUEUE_URL",
         "SLUICE_LIVE_BACKLOG",
+        "SLUICE_MAX_OBJECT_BYTES",
         "SLUICE_MAX_RECEIVE_COUNT",
+        "SLUICE_MAX_TASK_SECONDS",
+        "SLUICE_STAGE_TIMEOUT_SECONDS",
         "SLUICE_MAX_TASKS",
         "SLUICE_MESSAGES_PER_TASK",
         "SLUICE_RETRY_DELAY_SECONDS",

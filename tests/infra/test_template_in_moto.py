@@ -18,7 +18,7 @@ import pytest
 from moto import mock_aws
 
 from deployment.aws.deploy_stack import TEMPLATE
-from deployment.aws.packaging import DEFAULT_TIMEOUTS, build_artifacts
+from deployment.aws.packaging import Timeouts, build_artifacts
 from tests.infra.template import load_template, resources_of, statements_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS.*not supported by moto:UserWarning")
@@ -81,7 +81,7 @@ def artifacts() -> Iterator[dict[str, str]]:
             environment.setenv(name, "testing")
         # Not through deploy_stack: its bucket refuses plain HTTP, and moto refuses everything then.
         client("s3").create_bucket(Bucket="artifacts", CreateBucketConfiguration={"LocationConstraint": REGION})
-        packaged = build_artifacts(DEFAULT_TIMEOUTS)
+        packaged = build_artifacts(Timeouts(60, 600))
         for one in packaged:
             client("s3").put_object(Bucket="artifacts", Key=one.key, Body=one.body)
         yield {"ArtifactBucket": "artifacts", **{one.parameter: one.key for one in packaged}}

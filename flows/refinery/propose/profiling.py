@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.model import Column, ColumnType
+from flows.refinery.propose.compound_keys import compound_key
 from flows.refinery.propose.file_format import FoundFormat, find_format, read_sample
 from flows.refinery.propose.identifiers import identifier_regex
+from flows.refinery.propose.meanings import words_of
 from flows.refinery.propose.thousands import with_thousands
 from flows.refinery.read.columns import EXACT_FLOAT
 from flows.refinery.read.csv_numbers import CODE, MANY_DIGITS, MARKED, is_ambiguous_number, is_kept_by_float
@@ -27,6 +30,13 @@ _TEXTS_FOR_SHAPE = 5_000
 _HEAD_ROWS = 200  # enough to exclude most types before a whole column is tried
 _DEFAULT_LIMITS = Limits()
 
+OnProgress = Callable[[str], None]
+
+
+def _say_nothing(_doing: str) -> None:
+    """Report no progress."""
+
+
 # Texts that mean a missing value in a column whose other values are numbers, dates or flags.
 MISSING_MARKS = frozenset(
     {
@@ -39,17 +49,23 @@ _DATE_FORMATS = ("%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d
 _TIMESTAMP_FORMATS = tuple(
     f"{day} {time}" for day in ("%d.%m.%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y") for time in ("%H:%M", "%H:%M:%S")
 )
+_COMPACT_DATE = "%Y%m%d"
+_COMPACT_DAY = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
+_DATE_WORDS = frozenset({"date", "day", "datum", "dt", "ymd", "yyyymmdd", "dob", "birthday"})
+_MIN_COMPACT_DATES = 10  # so many different numbers that are all dates are no chance, whatever the name
 _PLAIN_TYPES: tuple[ColumnType, ...] = ("integer", "number", "boolean", "date", "timestamp", "time", "json")
 _CANDIDATES: tuple[Column, ...] = (
     *(Column(type=plain) for plain in _PLAIN_TYPES),
     *(Column(type="date", format=written) for written in _DATE_FORMATS),
     *(Column(type="timestamp", format=written) for written in _TIMESTAMP_FORMATS),
+    Column(type="date", format=_COMPACT_DATE),
 )
 _AS_TEXT = Column(type="string")
 _TWO_READINGS = "numbers in which a mark is for decimals or for thousands: write `decimal` or `thousands` under format"
 _MYSQL_NULL = "\\N"
 _MORE_THAN_VALUE = re.compile(f"{MARKED}|{CODE}")
 _DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
+_EXPONENT, _POINT = re.compile(r"[+-]?[1-9]e[0-9]{1,2}"), re.compile(r"[0-9][.,][0-9]")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _ISO_BEGINNING = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _THOUSANDS_MARK = re.compile(r"[,.\s](?=[0-9]{3}(?:[,.\s]|$))")
@@ -68,6 +84,7 @@ class ColumnProfile:
         low, high: the least and greatest value of numbers, dates and timestamps.
         values: the distinct values with their counts, most frequent first; None above MAX_DISTINCT.
         is_unique: whether all values are different.
+        may_be_clock: whether the last two digits of every number are below 60, as in 1430 for 14:30.
         regex: a regex that all values match, and a description of them.
         note: a remark on the choice of the type.
     """
@@ -80,6 +97,7 @@ class ColumnProfile:
     high: Any = None
     values: tuple[tuple[Any, int], ...] | None = None
     is_unique: bool = False
+    may_be_clock: bool = False
     regex: tuple[str, str] | None = None
     note: str = ""
 
@@ -91,6 +109,7 @@ class FileProfile:
     Attributes:
         misfits: the rows that could not be decoded, by reason.
         found: the options of `format` that the file does not prove.
+        key: two or three columns in which no two rows are alike, where no single column is.
     """
 
     source_format: SourceFormat
@@ -98,36 +117,60 @@ class FileProfile:
     misfits: dict[str, int]
     columns: tuple[ColumnProfile, ...]
     found: FoundFormat
+    key: tuple[str, ...] = ()
 
 
-def profile_file(path: Path, *, limits: Limits = _DEFAULT_LIMITS) -> FileProfile:
+def profile_file(
+    path: Path, *, limits: Limits = _DEFAULT_LIMITS, on_progress: OnProgress = _say_nothing
+) -> FileProfile:
     """Read a file three times, partition by partition: for its columns, their types, and their values.
+
+    Args:
+        on_progress: is called with what is done now, for every partition.
 
     Raises:
         FileRejected: the file cannot be read as a table.
     """
+    on_progress("finding out how it is written")
     found = with_thousands(path, find_format(path, limits), limits)
     names, source_format = _header(path, found, limits)
-    choices = {name: _TypeChoice() for name in names}
+    choices = {name: _TypeChoice(name) for name in names}
     # Texts of CSV are typed here; the other formats have types.
     declared = dict.fromkeys(names, _AS_TEXT) if source_format.type == "csv" else {}
+    rows = 0
     for partition in read_sample(path, found, declared, limits):
+        rows += partition.rows_in
+        on_progress(f"finding the types: {rows:,} rows")
         for name in partition.frame.columns:
             choices[str(name)].add(partition.frame[name], source_format)
     chosen = {name: choice.decide() for name, choice in choices.items()}
     columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
     stats = {name: _Stats(column) for name, column in columns.items()}
-    rows, misfits = 0, Counter[str]()
+    all_rows, rows, misfits = rows, 0, Counter[str]()
     for partition in read_sample(path, found, columns, limits):
         rows += partition.rows_in
+        on_progress(f"looking at the values: {rows:,} of {all_rows:,} rows")
         misfits.update(misfit.reason for misfit in partition.misfits)
         source_format = partition.source_format
         for name, stat in stats.items():
             if name in partition.frame.columns:
                 stat.add(partition.frame[name], source_format)
     decoded = rows - misfits.total()
-    profiles = tuple(stat.profile(name, decoded, chosen[name][1]) for name, stat in stats.items())
-    return FileProfile(source_format, rows, dict(misfits), profiles, found)
+    on_progress("looking for keys")
+    key = compound_key({name: stat.hashes for name, stat in stats.items() if stat.may_be_in_key(decoded)})
+    notes = {name: chosen[name][1] or _kept_marks(columns[name], choices[name], source_format) for name in names}
+    profiles = tuple(stat.profile(name, decoded, notes[name]) for name, stat in stats.items())
+    return FileProfile(source_format, rows, dict(misfits), profiles, found, key)
+
+
+def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat) -> str:
+    """Return a note on the texts of a text column that often mean "missing", and the line that makes them so."""
+    kept = sorted(choice.marks - {_MYSQL_NULL})
+    if column.type != "string" or not kept or source_format.type == "parquet":
+        return ""
+    counts = ", ".join(f"{choice.marked[mark]:,} times {mark}" for mark in kept)
+    marks = ", ".join(f"'{mark}'" for mark in ["", *sorted(choice.marks)])
+    return f"{counts}: kept as text; if it means missing, add missing_values: [{marks}]"
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
@@ -164,22 +207,32 @@ class _TypeChoice:
     """The types that fit all values of a column so far, the narrowest first.
 
     Attributes:
-        marks: texts that usually mean "missing"; in a column of text they are values.
+        name: of the column.
+        marked: texts that usually mean "missing", with their counts; in a column of text they are values.
+        days: some of its numbers that may be dates, such as 20240131.
         flags: the values in lower case, as long as they may be a pair of flags.
         has_two_readings: whether the values are numbers, and nothing shows what their one mark is for.
     """
 
+    name: str
     candidates: list[Column] = field(default_factory=lambda: list(_CANDIDATES))
-    marks: set[str] = field(default_factory=set)
+    marked: Counter[str] = field(default_factory=Counter)
+    days: set[str] = field(default_factory=set)
     has_values: bool = False
     flags: set[str] = field(default_factory=set)
     has_two_readings: bool = False
 
+    @property
+    def marks(self) -> set[str]:
+        """Return the texts that usually mean "missing"."""
+        return set(self.marked)
+
     def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
+        """Exclude the types that some of these values do not have."""
         if pd.api.types.is_object_dtype(raw.dtype) or isinstance(raw.dtype, pd.StringDtype):
             marked = raw.isin(MISSING_MARKS)
             if marked.any():
-                self.marks.update(map(str, raw[marked].unique()))
+                self.marked.update(map(str, raw[marked]))
                 raw = raw[~marked]
         raw = raw.dropna()
         if raw.empty:
@@ -200,6 +253,8 @@ class _TypeChoice:
             return False
         if column.type == "boolean" and not self._are_flags(raw):
             return False
+        if column.format == _COMPACT_DATE and not self._are_days(raw):
+            return False
         raw = raw.reset_index(drop=True)
         if coerce(raw, column, source_format).unreadable.any():
             return False
@@ -215,6 +270,14 @@ class _TypeChoice:
             self.flags |= {text.strip().lower() for text in as_text(raw).unique()}
         return any(self.flags <= pair for pair in _FLAGS)
 
+    def _are_days(self, raw: pd.Series) -> bool:
+        texts = as_text(raw).unique()
+        self.days.update(texts[:_MIN_COMPACT_DATES])
+        return all(map(_COMPACT_DAY.fullmatch, texts))
+
+    def _means_days(self) -> bool:
+        return bool(_DATE_WORDS & set(words_of(self.name))) or len(self.days) >= _MIN_COMPACT_DATES
+
     def decide(self) -> tuple[Column, str]:
         """Return the narrowest type that fits, and a note if the choice is ambiguous."""
         # A flag with one value of one letter is half a pair, which is not enough; `true` and `yes` are.
@@ -222,6 +285,10 @@ class _TypeChoice:
         candidates = [column for column in self.candidates if column.type != "boolean" or not is_half_a_pair]
         if not self.has_values or not candidates:
             return _AS_TEXT, _TWO_READINGS if self.has_two_readings else ""
+        if candidates[-1].format == _COMPACT_DATE and self._means_days():
+            return candidates[-1], ""
+        if candidates[0].format == _COMPACT_DATE:
+            return _AS_TEXT, ""
         written = {column.format for column in candidates}
         if candidates[0].format in _DAY_FIRST and written & set(_MONTH_FIRST):
             return _AS_TEXT, "dates, but no value shows whether day or month comes first: set type and format"
@@ -237,7 +304,8 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return kind in ("date", "timestamp") and column.format is None
     if pd.api.types.is_numeric_dtype(dtype) or all(type(value) in (int, float) for value in raw):
-        return kind == "integer" or (kind == "number" and _are_kept_by_float(raw))
+        is_number = kind == "integer" or (kind == "number" and _are_kept_by_float(raw))
+        return is_number or column.format == _COMPACT_DATE
     return _is_natural_text(column, as_text(raw))
 
 
@@ -252,7 +320,9 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
         plain = (_THOUSANDS_MARK.sub("", text.strip()) for text in texts)
         return not any(map(_is_code, texts)) and all(map(_WHOLE.fullmatch, plain))
     if column.type == "number":
-        return not any(map(_is_code, texts))
+        codes = [text.strip() for text in texts if _is_code(text)]
+        # Among decimal numbers 1e3 is one: R writes 1000 so. 12E3 is a code everywhere.
+        return not codes or (all(map(_EXPONENT.fullmatch, codes)) and any(map(_POINT.search, texts)))
     if column.type == "json":
         return all(text.lstrip()[:1] in ("{", "[") for text in texts)
     if column.type in ("date", "timestamp") and column.format is None:
@@ -284,6 +354,7 @@ class _Stats:
         self._high: Any = None
         self._counts: Counter[Any] | None = Counter()
         self._hashes: list[np.ndarray] = []
+        self._may_be_clock = column.type in ("integer", "number")
         self._texts: list[str] = []
 
     def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
@@ -296,6 +367,8 @@ class _Stats:
             low, high = values.min(), values.max()
             self._low = low if self._low is None else min(self._low, low)
             self._high = high if self._high is None else max(self._high, high)
+        if self._may_be_clock:
+            self._may_be_clock = bool(((values % 100) < 60).all())
         if self._counts is not None:
             for value, count in values.value_counts().head(MAX_DISTINCT + 1).items():
                 self._counts[value] += int(count)
@@ -304,8 +377,18 @@ class _Stats:
         if self._column.type == "string" and len(self._texts) < _TEXTS_FOR_SHAPE:
             self._texts += map(str, values.head(_TEXTS_FOR_SHAPE))
 
+    @property
+    def hashes(self) -> np.ndarray:
+        """Return the hash of every value, in the order of the rows."""
+        return np.concatenate(self._hashes) if self._hashes else np.empty(0, dtype=np.uint64)
+
+    def may_be_in_key(self, rows: int) -> bool:
+        """Return whether every row has a value, of a type that keys have."""
+        return self._values_seen == rows and self._column.type in ("string", "integer", "date", "timestamp")
+
     def profile(self, name: str, rows: int, note: str) -> ColumnProfile:
-        hashes = np.concatenate(self._hashes) if self._hashes else np.empty(0, dtype=np.uint64)
+        """Return what was collected."""
+        hashes = self.hashes
         return ColumnProfile(
             name=name,
             column=self._column,
@@ -315,6 +398,7 @@ class _Stats:
             high=self._high,
             values=tuple(self._counts.most_common()) if self._counts is not None else None,
             is_unique=len(np.unique(hashes)) == len(hashes),
+            may_be_clock=self._may_be_clock,
             regex=identifier_regex(self._texts),
             note=note,
         )

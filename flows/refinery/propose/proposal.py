@@ -22,20 +22,15 @@ from flows.refinery.contract.loading import CONTRACT_FILE, load_contract
 from flows.refinery.contract.model import Contract, FileFormat
 from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.preprocess.table_steps import clean_name
-from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, profile_file
+from flows.refinery.propose.expectations import ProposedExpectation, expectations_of
+from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, OnProgress, profile_file
+from flows.refinery.propose.words import counted, shown
 from flows.refinery.read.partition import Limits
 from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
 
-MAX_SET_VALUES = 20
-_MIN_ROWS_PER_SET_VALUE = 3
-_MAX_SET_TEXT = 60  # characters
-_MIN_ROWS_FOR_UNIQUE = 5
 _MAX_COMMENT = 160  # characters
 _ROUNDS = 12
-_EXACT_FLOAT = 2.0**53
-_TINY = 1e-9
-_KEY_NAME = re.compile(r"(?i)(^|[^a-z])(id|key|uuid|guid|code|sku|isbn|no|nr|number)$|[a-z](Id|ID|Key|Code)$")
 _DEFAULT_LIMITS = Limits()
 
 
@@ -45,21 +40,6 @@ class SampleUnfit(TerminalError):
 
 class NothingDecoded(FileRejected):
     """`sluice contract new`: no row of the sample can be decoded, so there is nothing to propose from."""
-
-
-@dataclass(frozen=True)
-class ProposedExpectation:
-    """One expectation, with a comment on the evidence."""
-
-    name: str
-    arguments: Mapping[str, Any]
-    comment: str
-
-    @property
-    def rule(self) -> str:
-        """Return the id of the expectation's rule, as in the checks."""
-        column = self.arguments.get("column")
-        return f"{self.name}({column})" if column is not None else self.name
 
 
 @dataclass(frozen=True)
@@ -81,17 +61,22 @@ class Proposal:
     validated: JudgedFile
 
 
-def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LIMITS) -> Proposal:
+def propose_contract(
+    sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LIMITS, on_progress: OnProgress = lambda _: None
+) -> Proposal:
     """Propose a contract that a sample file passes without quarantined rows, except for those that cannot be decoded.
+
+    Args:
+        on_progress: is called with what is done now.
 
     Raises:
         FileRejected: the sample cannot be read as a table.
         NothingDecoded: none of its rows can be decoded.
         ContractInvalid: no dataset can have this name.
     """
-    profile = profile_file(sample, limits=limits)
+    profile = profile_file(sample, limits=limits, on_progress=on_progress)
     if profile.rows and profile.rows == sum(profile.misfits.values()):
-        reasons = ", ".join(f"{reason} ({_count(rows, 'row')})" for reason, rows in sorted(profile.misfits.items()))
+        reasons = ", ".join(f"{reason} ({counted(rows, 'row')})" for reason, rows in sorted(profile.misfits.items()))
         raise NothingDecoded(
             f"no row of {sample.name} can be decoded: {reasons}; give a sample with good rows"
             f" (`sluice contract check default {sample.name}` shows what is wrong)"
@@ -101,12 +86,13 @@ def propose_contract(sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LI
         sample_name=sample.name,
         profile=profile,
         columns=tuple(map(_column, profile.columns)),
-        expectations=tuple(_expectations(profile)),
+        expectations=tuple(expectations_of(profile)),
         cleans_names=any(clean_name(column.name) != column.name for column in profile.columns),
     )
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         work_dir = Path(folder)
         for _ in range(_ROUNDS):
+            on_progress(f"trying the contract: {counted(profile.rows, 'row')}")
             text = draft.render()
             contract = _loaded(text, dataset, work_dir)
             judged, broken = _try_on(sample, contract, work_dir, limits)
@@ -170,11 +156,11 @@ class _Draft:
         profile = self.profile
         yield _comment(
             f"Proposed from the sample {self.sample_name}:"
-            f" {_count(profile.rows, 'row')}, {_count(len(self.columns), 'column')}."
+            f" {counted(profile.rows, 'row')}, {counted(len(self.columns), 'column')}."
         )
         yield "# The comments describe the sample; the rules allow a little more. Edit what you know better."
         for reason, rows in sorted(profile.misfits.items()):
-            yield _comment(f"{_count(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
+            yield _comment(f"{counted(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
         yield f"dataset: {_flow(self.dataset)}"
         yield f"source: [{_flow(f'incoming/{self.dataset}/**')}]"
         fields = _format_fields(profile)
@@ -189,7 +175,11 @@ class _Draft:
             yield _comment(f"No file can prove {' and '.join(map(_option, guessed))}: check that the values are right.")
         if profile.found.columns:
             yield "# The file does not name its columns: give them their names below, in their order."
-        yield f"format: {written}{_remark('; '.join(filter(None, (found.encoding, found.compression))))}"
+        how = ", ".join(filter(None, (found.encoding, found.compression)))
+        if len(fields) == 1:
+            yield f"# format: {written}{f' ({how})' if how else ''} is open: a file of another format is read as well."
+        else:
+            yield f"format: {written}{_remark(how)}"
 
     def _rules(self) -> Iterator[str]:
         if self.columns:
@@ -257,7 +247,7 @@ def _column_comment(profile: ColumnProfile) -> str:
     if profile.column.type in ("date", "timestamp"):
         words.append(f"{_moment(profile.low)} to {_moment(profile.high)}")
     elif profile.low is not None:
-        words.append(f"{_shown(profile.low)} to {_shown(profile.high)}")
+        words.append(f"{shown(profile.low)} to {shown(profile.high)}")
     if profile.note:
         words.append(profile.note)
     return ", ".join(words)
@@ -272,95 +262,6 @@ def _missing_comment(profile: ColumnProfile) -> str:
 def _moment(value: Any) -> str:
     moment = pd.Timestamp(value)
     return str(moment.date()) if moment == moment.normalize() else moment.isoformat(" ", "seconds")
-
-
-# --- expectations -----------------------------------------------------------------------------------------------------
-
-
-def _expectations(profile: FileProfile) -> Iterator[ProposedExpectation]:
-    rows = _count(profile.rows, "row")
-    if profile.rows:
-        name, arguments = "expect_table_row_count_to_be_between", {"min_value": 1, "severity": "critical"}
-        yield ProposedExpectation(name, arguments, f"saw {rows}")
-    for place, column in enumerate(profile.columns):
-        yield from _uniqueness(column, is_first=place == 0)
-        yield from _set_or_range(column)
-        if column.regex and column.column.type == "string" and not _is_set(column):
-            regex, what = column.regex
-            arguments = {"column": column.name, "regex": regex}
-            yield ProposedExpectation("expect_column_values_to_match_regex", arguments, f"saw {what}")
-
-
-def _uniqueness(column: ColumnProfile, *, is_first: bool) -> Iterator[ProposedExpectation]:
-    """Propose uniqueness only for keys, by name or position: in other columns, distinct values are mostly chance."""
-    may_be_key = is_first or _KEY_NAME.search(column.name) is not None
-    if may_be_key and _is_unique(column) and not column.missing and column.column.type in ("string", "integer"):
-        name = "expect_column_values_to_be_unique"
-        yield ProposedExpectation(name, {"column": column.name}, f"saw {column.rows:,} different values")
-
-
-def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
-    if _is_set(column) and column.values:
-        values = sorted(value for value, _ in column.values)
-        counts = ", ".join(f"{value} {count:,} times" for value, count in column.values[:5])
-        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
-        arguments = {"column": column.name, "value_set": [_as_python(value) for value in values]}
-        yield ProposedExpectation("expect_column_values_to_be_in_set", arguments, f"saw {counts}{more}")
-        return
-    if column.column.type not in ("integer", "number") or column.low == column.high:
-        return
-    if _is_unique(column) and _KEY_NAME.search(column.name):
-        return  # a range means nothing for numbers that identify something
-    bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
-    if bounds:
-        between = {"column": column.name, "min_value": bounds[0], "max_value": bounds[1]}
-        comment = f"saw {_shown(column.low)} to {_shown(column.high)}"
-        yield ProposedExpectation("expect_column_values_to_be_between", between, comment)
-
-
-def _is_unique(column: ColumnProfile) -> bool:
-    return column.is_unique and column.rows >= _MIN_ROWS_FOR_UNIQUE
-
-
-def _is_set(column: ColumnProfile) -> bool:
-    """Return whether a column has few values that recur; integers count only if they look like flags or grades.
-
-    A single value may differ in the next file, such as a date or the name of a shop.
-    """
-    if not column.values or len(column.values) == 1:
-        return False
-    seen = column.rows - column.missing
-    distinct = [value for value, _ in column.values]
-    if column.column.type == "string":
-        short = all(len(str(value)) <= _MAX_SET_TEXT for value in distinct)
-        return short and len(distinct) <= MAX_SET_VALUES and seen >= _MIN_ROWS_PER_SET_VALUE * len(distinct)
-    if column.column.type == "integer":
-        small = len(distinct) <= 3 and all(-1 <= value <= 5 for value in distinct)
-        return small and seen >= 2 * _MIN_ROWS_PER_SET_VALUE * len(distinct)
-    return False
-
-
-def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
-    """Return round bounds, a tenth wider than the values seen. They cross neither zero nor the range 0 to 1.
-
-    None if the numbers are so large or so close together that rounding is not useful.
-    """
-    spread = high - low or abs(high)
-    if max(abs(low), abs(high)) >= _EXACT_FLOAT or 0 < spread < _TINY:
-        return None
-    if not whole and low >= 0 and high <= 1:
-        return 0, 1
-    unit = 10.0 ** math.floor(math.log10(spread)) / 2 if spread else 1.0
-    unit = max(unit, 1.0) if whole else unit
-    bottom = round(math.floor((low - spread / 10) / unit) * unit, 12)
-    top = round(math.ceil((high + spread / 10) / unit) * unit, 12)
-    bottom = max(bottom, 0.0) if low >= 0 else bottom
-    top = min(top, 0.0) if high <= 0 else top
-    if whole and low == 1:
-        bottom = 1.0
-    if not (bottom <= low <= high <= top):
-        return None
-    return (int(bottom), int(top)) if float(bottom).is_integer() and float(top).is_integer() else (bottom, top)
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
@@ -413,19 +314,3 @@ def _dumped(value: Any, **options: Any) -> str:
     """Return a scalar as PyYAML writes it inside brackets, where more characters need quotes."""
     listed: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True, **options)
     return listed.strip()[1:-1]
-
-
-def _shown(value: Any) -> str:
-    """Return a number for people, with six significant digits."""
-    plain = _as_python(value)
-    return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _as_python(value: Any) -> Any:
-    """Return a NumPy value as a Python value; a whole float as an integer."""
-    python = value.item() if hasattr(value, "item") else value
-    return int(python) if isinstance(python, float) and python.is_integer() and abs(python) < _EXACT_FLOAT else python

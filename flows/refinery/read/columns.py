@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.read.rejections import TooManyRows
 
+_TEXT = pd.StringDtype(na_value=np.nan)
 EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 # What a contract declares so is kept as text: reading it as a number would lose zeros in front.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
@@ -59,6 +61,11 @@ class RowBuffer:
         self.total += 1
         if self.total > self._limits.max_rows:
             raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
+
+
+def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
+    """Return Arrow's texts as a column of a frame, without a copy."""
+    return pd.Series(pd.array(texts, dtype=_TEXT), copy=False)
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:

@@ -1,32 +1,28 @@
-"""CSV to partitions: pandas's C parser over whole blocks, record by record only where a block has a fault."""
+"""CSV to partitions of texts: Arrow's parser over whole blocks, record by record only where a block has a fault."""
 
 from __future__ import annotations
 
 import io
 import re
-import warnings
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
 
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
-from flows.refinery.read.columns import missing_texts, missing_unless_text
+from flows.refinery.read.columns import missing_texts, text_column
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, shows_decimal
 from flows.refinery.read.csv_layout import layout_fault, require_table
-from flows.refinery.read.csv_numbers import (
-    columns_with_marked_numbers,
-    is_ambiguous_number,
-    may_differ_as_floats,
-)
+from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
-    Plain,
     has_line,
     is_clean_text,
     lines_of,
@@ -52,8 +48,7 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.text_source import TextSource
 
 _SMALLEST_BLOCK_BYTES = 64 * 1024
-_EXACT_FLOAT = 2**53  # from here on not every integer is a float64
-_SENTINEL = "sluice:text"
+_BLANK_LINE = re.compile(rb"^[ \t]+\r?$", re.MULTILINE)
 _MARK = "\ufeff"
 _QUOTE_HINT = (
     "close it, or double it within a field; where quotes are signs like any other, write one that is not in the file"
@@ -72,19 +67,17 @@ class _Block:
         size: how many of the pending bytes they take.
         rows: how many there are, misfits included.
         lines: how many lines they take.
-        first_row: the fields of the first that is no misfit.
         row_numbers: of those that are no misfits.
-        ends: where each record ends in `content`; None where the records were looked at one by one.
+        is_plain: whether the records were not looked at one by one.
     """
 
     content: bytes
     size: int
     rows: int
     lines: int
-    first_row: list[str]
     row_numbers: npt.NDArray[np.int64]
     misfits: list[Misfit] = field(default_factory=list)
-    ends: npt.NDArray[np.int64] | None = None
+    is_plain: bool = False
 
 
 def read_csv(
@@ -129,70 +122,6 @@ def read_rows(
     return _CsvReader(io.BytesIO(content), changed, max(1, len(rows)), limits, found.compression).partitions()
 
 
-@dataclass(frozen=True)
-class _BlockParser:
-    """Parses blocks with pandas. It can be pickled, so that another process can judge a partition.
-
-    Attributes:
-        missing: by column the texts that mean missing.
-        missing_unless_text: the same where no other value of the column is a text.
-    """
-
-    columns: list[str]
-    dialect: CsvDialect
-    missing: dict[str, list[str]]
-    missing_unless_text: dict[str, list[str]]
-
-    def parse(self, block: _Block, text_columns: Collection[str]) -> pd.DataFrame:
-        """Parse a block; a last row of text is added and taken off, so that text columns are not taken for numbers.
-
-        That is several times faster than `dtype=str`, which makes a Python object of every value.
-        """
-        sentinel = b""
-        if text_columns:
-            row = [
-                _SENTINEL if name in text_columns else value
-                for name, value in zip(self.columns, block.first_row, strict=True)
-            ]
-            sentinel = written_again([row], self.dialect.delimiter, self.dialect.quote)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            text: Any = _Utf8(block.content + sentinel)
-            frame: pd.DataFrame = pd.read_csv(
-                text,
-                sep=self.dialect.delimiter,
-                quotechar=self.dialect.quote,
-                decimal=self.dialect.decimal,
-                header=None,
-                names=self.columns,
-                index_col=False,
-                engine="c",
-                low_memory=False,  # one type per column and block, and so the texts as they were
-                keep_default_na=False,
-                na_values={name: texts for name, texts in self.missing_unless_text.items() if name not in text_columns},
-                on_bad_lines="error",
-            )
-        frame = frame.iloc[:-1] if sentinel else frame
-        return frame.apply(self._with_missing) if len(frame) else frame
-
-    def texts(self, block: _Block, positions: Any) -> pd.DataFrame:
-        """Some rows as text. A few of many are cut out and parsed alone."""
-        if block.ends is None or len(positions) > len(block.ends) // 2:
-            chosen_rows: pd.DataFrame = self.parse(block, self.columns).iloc[positions]
-            return chosen_rows.reset_index(drop=True)
-        starts = np.concatenate([[0], block.ends[:-1] + 1])[positions]
-        pieces = zip(starts.tolist(), block.ends[positions].tolist(), strict=True)
-        chosen = b"".join(block.content[start : end + 1] for start, end in pieces)
-        return self.parse(replace(block, content=chosen), self.columns)
-
-    def _with_missing(self, values: pd.Series[Any]) -> pd.Series[Any]:
-        """Return the column with its missing values missing: pandas 3.1 leaves texts among integers beyond 64 bits."""
-        if not isinstance(values.dtype, pd.StringDtype):
-            return values
-        is_missing = values.isin(self.missing[str(values.name)])
-        return values.mask(is_missing) if is_missing.any() else values
-
-
 class _CsvReader:
     def __init__(
         self,
@@ -219,18 +148,12 @@ class _CsvReader:
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._marks = self._dialect.delimiter, self._dialect.quote
-        # What is written for pandas has a delimiter of one sign, whatever the file has.
-        parsed = self._dialect if self._is_one_sign else replace(self._dialect, delimiter=",")
-        self._block_marks = parsed.delimiter, parsed.quote
+        # What is written for Arrow has a delimiter of one sign, whatever the file has.
+        self._block_marks = self._dialect.delimiter if self._is_one_sign else ",", self._dialect.quote
         self._columns = self._read_header()
-        missing = {name: list(missing_texts(contract, name)) for name in self._columns}
-        unless_text = {
-            name: list(missing_unless_text(contract)) for name in self._columns if name not in contract.columns
-        }
-        self._parser = _BlockParser(self._columns, parsed, missing, missing | unless_text)
-        # Of numbers pandas would take 0.0 for a missing 0.
-        by_text = {name for name, texts in missing.items() if any(map(_is_number, texts))}
-        self._text_columns = self._dialect.text_columns & set(self._columns) | by_text
+        self._places = list(map(str, range(len(self._columns))))
+        self._missing = {name: frozenset(missing_texts(contract, name)) for name in self._columns}
+        self._missing_everywhere = frozenset.intersection(*self._missing.values())
         self._block_bytes = self._first_block_bytes()
         self._source_format = SourceFormat(
             type="csv",
@@ -326,20 +249,20 @@ class _CsvReader:
     def partitions(self) -> Iterator[Partition]:
         while (block := self._next_block()) is not None:
             frame = self._to_frame(block)
-            if frame is None and block.ends is not None:
-                # As many fields as in a regular block, but not in every row: one is long and one short, or blank.
-                block = self._cut_record_by_record(self._pending[: block.size], is_last=False) or block
+            if frame is None and block.is_plain:
+                # As many records as in a regular block, but not every one has as many fields, or one is blank.
+                block = self._cut_records(self._pending[: block.size], is_last=False) or block
                 frame = self._to_frame(block)
             if frame is None:
-                raise AssertionError(f"pandas did not find the {len(block.row_numbers)} rows that a block has")
+                raise AssertionError(f"Arrow did not find the {len(block.row_numbers)} rows that a block has")
+            self._look_at_marks(block, frame)
             self._has_backslash |= self._escape is None and b"\\" in block.content
             self._advance(block.size, block.lines)
             self._rows += block.rows
             if self._rows > self._limits.max_rows:
                 raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
             if block.rows:
-                texts = partial(self._parser.texts, block) if len(frame) else None
-                yield Partition(frame, block.row_numbers, block.misfits, self._source_format, texts)
+                yield Partition(frame, block.row_numbers, block.misfits, self._source_format)
         if self._escaped_quote and self._has_backslash:
             raise QuoteMisplaced(
                 f"{self._escaped_quote}: text follows a closing quote with \\ before it, and other rows have \\, too;"
@@ -369,7 +292,7 @@ class _CsvReader:
             wanted = 2 * len(window)
 
     def _cut_plain(self, window: bytes) -> _Block | None:
-        """Return a block from the window's beginning that pandas can read as it is; None where it is not so plain."""
+        """Return a block from the window's beginning that Arrow can read as it is; None where it is not so plain."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
             return None
@@ -381,24 +304,19 @@ class _CsvReader:
         self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
         rows = min(len(structure.newlines), self._rows_per_partition)
         end = int(structure.newlines[rows - 1]) + 1
-        trailing = self._dialect.trailing
-        if np.count_nonzero(structure.delimiters[:end]) != rows * (len(self._columns) - 1 + trailing):
-            return None
         content = window[:end]
         if has_line(content, structure.newlines[:rows], self._repeated_headers):
             return None
+        if len(self._columns) == 1 and _BLANK_LINE.search(content):
+            return None
         lines = content.count(b"\n") if structure.has_quotes else rows
-        if trailing:
-            structure = Plain(structure.newlines[:rows], structure.delimiters[:end], structure.has_quotes)
-            shorter = without_trailing(content, structure, trailing)
+        if self._dialect.trailing:
+            shorter = without_trailing(content, structure.newlines[:rows], *self._marks, self._dialect.trailing)
             if shorter is None:
                 return None
-            content, structure = shorter
-        first = next(split_records(_lines(content[: int(structure.newlines[0]) + 1]), *self._marks), None)
-        if first is None or first.fields is None or len(first.fields) != len(self._columns):
-            return None
+            content = shorter
         numbers = np.arange(self._rows + 1, self._rows + 1 + rows)
-        return _Block(content, end, rows, lines, first.fields, numbers, ends=structure.newlines[:rows])
+        return _Block(content, end, rows, lines, numbers, is_plain=True)
 
     def _cut_records(self, window: bytes, is_last: bool) -> _Block | None:
         """Look at no more text than one record may have: many short lines take far more memory than their bytes."""
@@ -442,7 +360,7 @@ class _CsvReader:
         size = len("".join(lines[:used_lines]).encode("utf-8", errors="surrogateescape"))
         content = written_again(good, *self._block_marks)
         numbers = np.array(good_rows, dtype=np.int64)
-        return _Block(content, size, rows, used_lines, good[0] if good else [], numbers, misfits)
+        return _Block(content, size, rows, used_lines, numbers, misfits)
 
     def _fault_of(self, fields: list[str]) -> str | None:
         """Why a record is no row although it can be read."""
@@ -474,101 +392,48 @@ class _CsvReader:
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """Return the frame of a block; None where pandas does not find the rows that it should have."""
+        """Return the texts of a block; None where Arrow does not find the rows that it should have."""
         if not len(block.row_numbers):
             return self._no_rows()
+        delimiter, quote = self._block_marks
         try:
-            frame = self._parser.parse(block, self._text_columns)
-            lossy = {name for name in frame.columns if self._loses_value(name, frame[name])}
-            lossy |= self._losing_signs(block, frame, lossy)
-            lossy |= self._ambiguous_columns(block, frame)
-            lossy |= self._losing_texts(frame) | self._losing_digits(block, frame, lossy)
-            if lossy:
-                self._text_columns |= lossy
-                frame = self._parser.parse(block, self._text_columns)
-        except pd.errors.ParserError:
+            table = arrow_csv.read_csv(
+                pa.py_buffer(block.content),
+                arrow_csv.ReadOptions(
+                    column_names=self._places, use_threads=False, block_size=max(1, len(block.content))
+                ),
+                arrow_csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=True),
+                arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(self._places, pa.string()),
+                    null_values=sorted(self._missing_everywhere),
+                    strings_can_be_null=True,
+                ),
+            )
+        except pa.ArrowInvalid:
             return None
-        return frame if len(frame) == len(block.row_numbers) else None
+        if table.num_rows != len(block.row_numbers):
+            return None
+        return pd.DataFrame(dict(zip(self._columns, map(self._column, self._columns, table.columns), strict=True)))
+
+    def _column(self, name: str, texts: pa.ChunkedArray) -> pd.Series[str]:
+        missing = self._missing[name] - self._missing_everywhere
+        if missing:
+            texts = pc.if_else(pc.is_in(texts, pa.array(sorted(missing))), None, texts)
+        return text_column(texts)
 
     def _no_rows(self) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
-    def _loses_value(self, name: str, values: pd.Series[Any]) -> bool:
-        """Return whether float64 may lose what the file has: large integers among missing values, and overflows."""
-        if values.dtype != np.float64:
-            return False
-        numbers = values.to_numpy()
-        great = np.abs(numbers[~np.isnan(numbers)])
-        if not len(great) or great.max() < _EXACT_FLOAT:
-            return False
-        if np.isinf(great).any():
-            return True
-        declared = self._contract.columns.get(name)
-        return declared is None or declared.type == "integer"
-
-    def _losing_signs(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
-        """Return columns of numbers that the contract does not name, and that lose zeros or a plus in front of one.
-
-        The file's beginning shows some; the first such number may come much later.
-        """
-        known = {*self._contract.columns, *self._text_columns, *lossy}
-        in_question = [
-            place
-            for place, name in enumerate(self._columns)
-            if name not in known and pd.api.types.is_numeric_dtype(frame[name].dtype)
-        ]
-        if not in_question:
-            return set()
-        size = (len(self._columns), len(frame))
-        found = columns_with_marked_numbers(block.content, *self._block_marks, in_question, *size)
-        return {self._columns[place] for place in found}
-
-    def _losing_texts(self, frame: pd.DataFrame) -> set[str]:
-        """Return columns that the contract does not name, and whose missing values may be texts as others are."""
-        if not self._contract.format.missing_unless_text:
-            return set()
-        return {
-            name
-            for name in self._undeclared(frame)
-            if (isinstance(frame[name].dtype, pd.StringDtype) and frame[name].hasnans) or frame[name].isna().all()
-        }
-
-    def _losing_digits(self, block: _Block, frame: pd.DataFrame, lossy: Collection[str]) -> set[str]:
-        """Return undeclared columns of numbers where some number may have more digits than a float
-        keeps, or be a code.
-
-        They are read as texts from then on: looking for the one column would take as long in every block.
-        """
-        names = {name for name in self._undeclared(frame) if frame[name].dtype == np.float64 and name not in lossy}
-        return names if names and may_differ_as_floats(block.content, self._dialect.decimal) else set()
-
-    def _undeclared(self, frame: pd.DataFrame) -> list[str]:
-        """Return the columns that the contract does not name, and that are not kept as text yet."""
-        return [name for name in frame.columns if name not in self._contract.columns and name not in self._text_columns]
-
-    def _ambiguous_columns(self, block: _Block, frame: pd.DataFrame) -> set[str]:
-        """Return undeclared columns with numbers such as 1.250 where nothing shows the decimal mark.
-
-        In columns that it declares as numbers, what they show about the mark is noted for the file's end.
-        """
+    def _look_at_marks(self, block: _Block, frame: pd.DataFrame) -> None:
+        """Note, for the file's end, what the columns that the contract declares as numbers show about their mark."""
         if self._dialect.is_decimal_proven or b"." not in block.content:
-            return set()
-        declared = {name for name, column in self._contract.columns.items() if column.type in ("number", "integer")}
-        found: set[str] = set()
-        texts: pd.DataFrame | None = None
+            return
         for name in self._columns:
-            is_float = frame[name].dtype == np.float64
-            if name in self._text_columns or not (is_float or name in declared):
-                continue
-            texts = self._parser.parse(block, self._columns) if texts is None else texts
-            values = texts[name].dropna().unique().tolist()
-            is_ambiguous = any(map(is_ambiguous_number, values))
-            if name not in declared:
-                found |= {name} if is_ambiguous else set()
-                continue
-            self._ambiguous |= is_ambiguous
-            self._shown_decimals |= {mark for mark in ".," if any(shows_decimal(value, mark) for value in values)}
-        return found
+            column = self._contract.columns.get(name)
+            if column is not None and column.type in ("number", "integer"):
+                values = frame[name].dropna().unique().tolist()
+                self._ambiguous |= any(map(is_ambiguous_number, values))
+                self._shown_decimals |= {mark for mark in ".," if any(shows_decimal(value, mark) for value in values)}
 
     # --- bytes --------------------------------------------------------------------------------------------
 
@@ -603,24 +468,5 @@ class _CsvReader:
         return max(_SMALLEST_BLOCK_BYTES, min(wanted, self._limits.max_block_bytes))
 
 
-class _Utf8:
-    """UTF-8 bytes for pandas's C parser, which would decode and encode them again from a BytesIO."""
-
-    mode = "r"
-
-    def __init__(self, content: bytes) -> None:
-        self.read = io.BytesIO(content).read
-
-    def __iter__(self) -> Iterator[bytes]:  # pandas asks for it, to tell a file from a path, and never calls it
-        raise NotImplementedError
-
-
 def _lines(content: bytes) -> list[str]:
     return lines_of(content.decode("utf-8", errors="surrogateescape"))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False

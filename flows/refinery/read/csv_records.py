@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE, is_utf8
+from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE
 
 TEXT_AFTER_QUOTE = "text_after_quote"
 _NEWLINE = 10
@@ -140,40 +140,39 @@ class Plain:
 
     Attributes:
         newlines: positions of the line ends that end a record.
-        delimiters: for each byte whether it is a delimiter, outside of quotes.
         has_quotes: whether there is any quote.
     """
 
     newlines: npt.NDArray[np.int64]
-    delimiters: npt.NDArray[np.bool_]
     has_quotes: bool
 
 
 def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
     """Return the structure of a block that begins with a record, or None where it must be read record by record."""
     content = np.frombuffer(block, dtype=np.uint8)
-    newline = content == _NEWLINE
-    mark = content == ord(delimiter)
-    has_quotes = quote.encode() in block
-    if has_quotes:
-        is_quote = content == ord(quote)
-        if not _quotes_are_regular(content, is_quote, delimiter, quote):
-            return None
-        outside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)) == 0
-        newline &= outside
-        mark &= outside
-    return Plain(np.flatnonzero(newline), mark, has_quotes)
+    newlines = np.flatnonzero(content == _NEWLINE)
+    if quote.encode() not in block:
+        return Plain(newlines, has_quotes=False)
+    quotes = np.flatnonzero(content == ord(quote))
+    if not _quotes_are_regular(content, quotes, delimiter, quote):
+        return None
+    return Plain(newlines[_is_outside(newlines, quotes)], has_quotes=True)
+
+
+def _is_outside(places: npt.NDArray[np.int64], quotes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which places have an even number of quotes before them."""
+    outside: npt.NDArray[np.bool_] = np.searchsorted(quotes, places) % 2 == 0
+    return outside
 
 
 def _quotes_are_regular(
-    content: npt.NDArray[np.uint8], is_quote: npt.NDArray[np.bool_], delimiter: str, quote: str
+    content: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], delimiter: str, quote: str
 ) -> bool:
     """Return whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair).
 
     The last quote may be open: its field then reaches beyond the block.
     """
-    places = np.flatnonzero(is_quote)
-    opening, closing = places[0::2], places[1::2]
+    opening, closing = quotes[0::2], quotes[1::2]
     before = content[np.maximum(opening - 1, 0)]
     begins = (before == ord(delimiter)) | (before == _NEWLINE) | (before == ord(quote)) | (opening == 0)
     closing = closing[closing < len(content) - 1]
@@ -206,26 +205,26 @@ def _begins_with(signs: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], li
     return bool(len(starts))
 
 
-def without_trailing(content: bytes, structure: Plain, count: int) -> tuple[bytes, Plain] | None:
+def without_trailing(
+    content: bytes, newlines: npt.NDArray[np.int64], delimiter: str, quote: str, count: int
+) -> bytes | None:
     """Return a block without the last delimiters of each record; None where some record has a value after them."""
     signs = np.frombuffer(content, dtype=np.uint8)
-    ends = structure.newlines - (signs[np.maximum(structure.newlines - 1, 0)] == _RETURN)
+    ends = newlines - (signs[np.maximum(newlines - 1, 0)] == _RETURN)
     places = np.concatenate([ends - place for place in range(1, count + 1)])
-    if places.min() < 0 or not structure.delimiters[places].all():
+    quotes = np.flatnonzero(signs == ord(quote))
+    if places.min() < 0 or not (signs[places] == ord(delimiter)).all() or not _is_outside(places, quotes).all():
         return None
     kept = np.ones(len(signs), dtype=bool)
     kept[places] = False
-    newlines = structure.newlines - count * np.arange(1, len(structure.newlines) + 1)
-    return signs[kept].tobytes(), Plain(newlines, structure.delimiters[kept], structure.has_quotes)
+    return signs[kept].tobytes()
 
 
 def is_clean_text(block: bytes) -> bool:
-    """Return whether a block is UTF-8 without NUL bytes and without carriage returns other than in line ends."""
+    """Return whether a block has no NUL bytes, and no carriage returns other than in line ends."""
     if b"\0" in block or (b"\x1b" in block and SHIFTS_TO_KANJI.search(block)):
         return False
-    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
-        return False
-    return is_utf8(block)
+    return b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:

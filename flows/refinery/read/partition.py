@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -82,8 +81,7 @@ class SourceFormat:
         is_delimiter_proven: whether the contract or the file shows it.
         trailing_delimiters: how many each CSV record ends with.
         header_line: the line of a CSV file on which the header begins, from 1; None without one.
-        decimal, thousands: marks in the numbers of CSV. A column that could not be read as numbers keeps its
-            texts, and these are the marks to read the good ones with.
+        decimal, thousands: marks in the numbers of CSV.
         is_decimal_proven: whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that
             the contract does not name.
         sheet: the sheet that was read; None for other formats than XLSX.
@@ -116,20 +114,17 @@ class Partition:
 
     Attributes:
         frame: the decoded rows under a RangeIndex, with the file's own column names, in the file's order. A column
-            that the contract declares as string holds its text as it was. A column with a value that does not fit
-            the others keeps all its texts (str) or, from typed formats, its values (object).
+            of CSV holds its texts as they are in the file. From typed formats, a column with a value that does not fit
+            the others keeps its values (object).
         row_numbers: for each row of the frame its place among the file's data rows, from 1.
         misfits: the rows between them that could not be decoded.
         source_format: how the file is written; the same for all of its partitions.
-        texts: gives rows of the frame, by position, as the texts that they are in the file, which a number that was
-            read has lost ("1e3", "007"); None for formats whose values are typed.
     """
 
     frame: pd.DataFrame
     row_numbers: npt.NDArray[np.int64]
     misfits: list[Misfit] = field(default_factory=list)
     source_format: SourceFormat = field(default_factory=lambda: SourceFormat(type="csv"))
-    texts: Callable[[npt.NDArray[np.int64]], pd.DataFrame] | None = field(default=None, compare=False)
 
     @property
     def rows_in(self) -> int:

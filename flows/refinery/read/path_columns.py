@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from urllib.parse import unquote
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from flows.refinery.contract.model import Contract
@@ -16,7 +13,6 @@ from flows.refinery.read.columns import missing_texts
 from flows.refinery.read.partition import Partition
 from flows.refinery.read.rejections import PathColumnUnusable
 
-Positions = npt.NDArray[np.int64]
 _MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 Folders = Sequence[tuple[str, str]]
@@ -42,8 +38,7 @@ def with_path_columns(partitions: Iterator[Partition], contract: Contract, folde
                 f"the file itself has the column {twice[0]!r}; remove it from the file, or from `path_columns` in the"
                 " contract"
             )
-        texts = partial(_texts, found.texts, values) if found.texts else None
-        yield replace(found, frame=_with(found.frame, values), texts=texts) if values else found
+        yield replace(found, frame=_with(found.frame, values)) if values else found
 
 
 def _value_of(name: str, folders: Folders, contract: Contract) -> str | None:
@@ -59,12 +54,6 @@ def _value_of(name: str, folders: Folders, contract: Contract) -> str | None:
     except UnicodeDecodeError:
         raise PathColumnUnusable(f"the folder `{name}=…/` of the file's key has escapes that are no UTF-8") from None
     return None if value == _MISSING or value in missing_texts(contract, name) else value
-
-
-def _texts(
-    texts: Callable[[Positions], pd.DataFrame], values: dict[str, str | None], positions: Positions
-) -> pd.DataFrame:
-    return _with(texts(positions), values)
 
 
 def _with(frame: pd.DataFrame, values: dict[str, str | None]) -> pd.DataFrame:

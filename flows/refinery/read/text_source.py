@@ -163,7 +163,7 @@ def _utf8_by_proof(head: bytes) -> str | None:
     if SHIFTS_TO_KANJI.search(head):
         return None
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(head)
-    bad = sum("\udc80" <= character <= "\udcff" for character in text) if not text.isascii() else 0
+    bad = len(SURROGATE.findall(text))
     good = sum(character >= "\x80" for character in text) - bad if bad else 0
     # A few broken bytes among proper UTF-8 are broken rows of a UTF-8 file, not another encoding.
     return "utf-8" if not bad or good > bad else None

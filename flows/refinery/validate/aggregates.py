@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.errors import FileRejected
+from flows.refinery.validate.column_text import text_array
 from flows.refinery.validate.exact_sums import ExactMoments
+from flows.refinery.validate.text_hashes import text_hashes
 
 DISTINCT_LIMIT = 1_000_000  # values; about 100 MB of text
 
@@ -196,6 +198,8 @@ class ValueCounts:
 
 def hashes_of(keys: pd.DataFrame) -> np.ndarray:
     """One 64-bit hash per row; equal rows have equal hashes, in every partition and every process."""
+    if len(keys.columns) == 1 and isinstance(keys.dtypes.iloc[0], pd.StringDtype):
+        return text_hashes(text_array(keys.iloc[:, 0]))
     plain = {name: _hashable(keys[name]) for name in keys.columns}
     hashed: np.ndarray = pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
     return hashed

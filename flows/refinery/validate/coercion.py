@@ -118,10 +118,11 @@ def _read_boolean(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
     if pd.api.types.is_bool_dtype(raw.dtype):
         flags = pa.array(raw, from_pandas=True)
     else:
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(text_array(raw)))
+        texts = text_array(raw).dictionary_encode()  # each text once
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(texts.dictionary))
         yes = pc.is_in(text, pa.array(_TRUE))
         no = pc.is_in(text, pa.array(_FALSE))
-        flags = pc.if_else(pc.or_(yes, no), yes, None)
+        flags = pc.if_else(pc.or_(yes, no), yes, None).take(texts.indices)
     return pandas_column(flags, "boolean" if flags.null_count else "bool")
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flows.refinery.read.columns import text_column
+
+_SAMPLED = 5_000
+_SET_ASIDE = 32
 EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
 
 
@@ -39,11 +45,38 @@ def arrow_array(values: pd.Series) -> pa.Array:
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
     """Return an Arrow column as a pandas column of a dtype."""
     if dtype == "str":
-        return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
+        return text_column(array.cast(pa.string()))
     if dtype in ("Int64", "boolean"):
         return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
     column: pd.Series = array.to_pandas().astype(dtype)
     return column
+
+
+def read_texts(
+    text: pa.Array, at_once: Callable[[pa.Array], pa.Array | None], each: Callable[[pa.Array], pa.Array]
+) -> pa.Array:
+    """Return texts in another type, null where one cannot be read.
+
+    Args:
+        at_once: reads texts several times faster than `each`, to the same values; None where it cannot read all.
+    """
+    read = at_once(text)
+    if read is None and len(text) > _SAMPLED:
+        sample = text.slice(0, _SAMPLED)
+        unreadable = sample.filter(pc.and_(sample.is_valid(), each(sample).is_null())).unique()
+        if 0 < len(unreadable) <= _SET_ASIDE:  # the same few signs for a missing value, as a rule
+            read = at_once(pc.if_else(pc.is_in(text, unreadable), None, text))
+    return each(text) if read is None else read
+
+
+def has_only(text: pa.Array, signs: bytes) -> bool:
+    """Return whether texts have no other characters than some of ASCII."""
+    _, offsets, content = pc.fill_null(text, "").buffers()  # what is missing may still have characters
+    if content is None:
+        return True
+    start = text.offset if not text.null_count else 0
+    start, end = np.frombuffer(offsets, dtype=np.int32)[[start, start + len(text)]].tolist()
+    return not bytes(content[start:end]).translate(None, signs)
 
 
 def whole_numbers(numbers: pa.Array) -> pa.Array:

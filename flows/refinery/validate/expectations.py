@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,7 +25,6 @@ from flows.refinery.validate.aggregates import AGGREGATES, Counts, InOrder, Valu
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import Method, Rule
 
-_BATCH = "rows"
 _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC", "partial_unexpected_count": 0}}
 
 
@@ -77,16 +77,27 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
 
 
 class Judge:
-    """Judges partitions by a list of rules. Holds one GX engine; not for several threads at once."""
+    """Judges partitions by a list of rules. Several threads may use it; they wait for each other.
+
+    What depends on the rules alone is built once: GX's objects, their metrics, and the order to compute them in.
+    """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         _register_metrics()
-        self._engine = gx().PandasExecutionEngine()
-        self._expectations = [_domain_object(rule) for rule in self.rules]
-        self._graph: Any = None
-        self._wanted: dict[tuple[int, str], Any] = {}
+        self._engine = gx().PandasExecutionEngine(caching=False)
+        self._batches = [_batch_of(rule) for rule in self.rules]
+        self._expectations = [
+            _domain_object(rule, rule.arguments, batch) for rule, batch in zip(self.rules, self._batches, strict=True)
+        ]
+        self._metrics = [
+            {name: _metric(expectation, name) for name in _partition_metrics(rule, expectation)}
+            for rule, expectation in zip(self.rules, self._expectations, strict=True)
+        ]
+        self._dependencies: dict[int, Any] = {}
+        self._order: list[list[Any]] | None = None
         self._domains: dict[int, Any] = {}
+        self._lock = threading.RLock()
 
     def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> tuple[RuleFinding, ...]:
         """Return what every rule finds in one partition.
@@ -98,13 +109,15 @@ class Judge:
         Raises:
             ExpectationRaised: with the expectation and its columns.
         """
-        self._engine.load_batch_data(_BATCH, frame)
-        metrics = self._resolve_partition()
-        findings = []
-        for rule, expectation in zip(self.rules, self._expectations, strict=True):
-            with _raises_named(rule):
-                findings.append(self._finding(rule, expectation, metrics, row_numbers))
-        return tuple(findings)
+        with self._loaded(frame, self.rules):
+            if self._order is None:
+                self._order = self._order_of([metric for metrics in self._metrics for metric in metrics.values()])
+            found = self._resolve(self._order)
+            findings = []
+            for position, rule in enumerate(self.rules):
+                with _raises_named(rule):
+                    findings.append(self._finding(position, found, row_numbers))
+            return tuple(findings)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> Verdict:
         """GX's verdict on one rule from the merged state of all partitions.
@@ -115,15 +128,13 @@ class Judge:
         rule, expectation = self.rules[position], self._expectations[position]
         with _raises_named(rule):
             if rule.method is Method.STRUCTURE:
-                return _verdict(rule, self._validate(expectation, structure))
+                return self._validate(rule, expectation, structure)
             if rule.method is Method.DISTINCT:
-                return _verdict(rule, self._validate_distinct(rule, state))
-            self._engine.load_batch_data(_BATCH, structure)
+                return self._validate_distinct(position, state)
             if isinstance(state, Counts | InOrder):
                 counts = state if isinstance(state, Counts) else state.counts
-                return self._verdict_on_counts(rule, expectation, counts)
-            result = self._inject(expectation, {expectation.metric_dependencies[0]: state.metric()})
-            return _verdict(rule, result)
+                return self._verdict_on_counts(position, counts)
+            return self._verdict_on(position, {expectation.metric_dependencies[0]: state.metric()})
 
     def judge_entire(self, position: int, frame: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
         """Judge a rule on all rows at once, for what cannot be merged.
@@ -135,46 +146,47 @@ class Judge:
         nothing = np.empty(0, dtype=np.int64)
         with _raises_named(rule):
             if rule.level == "table":
-                return _verdict(rule, self._validate(expectation, frame)), nothing
-            self._engine.load_batch_data(_BATCH, frame)
-            names = (f"{expectation.map_metric}.condition", *_count_metrics(expectation))
-            wanted = {name: _metric(expectation, name) for name in names}
-            metrics = self._resolve(self._build(list(wanted.values())))
-            failing = _failing_rows(metrics[wanted[names[0]].id])
-            counts = _counts(expectation, lambda name: metrics[wanted[name].id], len(failing))
-            return self._verdict_on_counts(rule, expectation, counts), failing
+                return self._validate(rule, expectation, frame), nothing
+            condition = f"{expectation.map_metric}.condition"
+            wanted = {name: _metric(expectation, name) for name in (condition, *_count_metrics(expectation))}
+            with self._loaded(frame, [rule]):
+                found = self._resolve(self._order_of(list(wanted.values())))
+            failing = _failing_rows(found[wanted[condition].id])
+            counts = _counts(expectation, lambda name: found[wanted[name].id], len(failing))
+            return self._verdict_on_counts(position, counts), failing
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the rows and key columns of `frame` that a uniqueness rule compares; the index is the position."""
-        self._engine.load_batch_data(_BATCH, frame)
-        return self._keys(self.rules[position], self._expectations[position])
+        with self._loaded(frame, [self.rules[position]]):
+            return self._keys(position)
 
     # --- one partition ----------------------------------------------------------------------------------------
 
-    def _resolve_partition(self) -> Callable[[Any, str], Any]:
-        """Resolve all rules' metrics on the loaded partition; gives a look-up by expectation and metric name."""
-        if self._graph is None:
-            self._wanted = {
-                (id(expectation), name): _metric(expectation, name)
-                for rule, expectation in zip(self.rules, self._expectations, strict=True)
-                for name in _partition_metrics(rule, expectation)
-            }
-            self._graph = self._build(list(self._wanted.values()))
-        resolved = self._resolve(self._graph)
-        return lambda expectation, name: resolved[self._wanted[id(expectation), name].id]
+    @contextmanager
+    def _loaded(self, frame: pd.DataFrame, rules: Sequence[Rule]) -> Iterator[None]:
+        """Give GX a batch for each set of columns that rules read: it filters every column of a batch for each rule."""
+        names = list(frame.columns)
+        series = dict(frame.items())
+        with self._lock:
+            for batch, rule in {_batch_of(rule): rule for rule in rules}.items():
+                needed = {name: series[name] for name in rule.columns_needed(names)}
+                self._engine.load_batch_data(batch, pd.DataFrame(needed, index=frame.index, copy=False))
+            try:
+                yield
+            finally:
+                self._engine.batch_manager.batch_data_cache.clear()  # a judge outlives the file
 
-    def _finding(
-        self, rule: Rule, expectation: Any, metrics: Callable[[Any, str], Any], row_numbers: np.ndarray
-    ) -> RuleFinding:
-        metric = functools.partial(metrics, expectation)
-        values: Callable[[], pd.Series] = lambda: self._domain(expectation)[rule.columns[0]]  # noqa: E731
+    def _finding(self, position: int, found: Mapping[Any, Any], row_numbers: np.ndarray) -> RuleFinding:
+        rule, expectation, metrics = self.rules[position], self._expectations[position], self._metrics[position]
+        metric: Callable[[str], Any] = lambda name: found[metrics[name].id]  # noqa: E731
+        values: Callable[[], pd.Series] = lambda: self._domain(position)[rule.columns[0]]  # noqa: E731
         if rule.method in (Method.ROWS, Method.ORDER):
             failing = _failing_rows(metric(f"{expectation.map_metric}.condition"))
             counts = _counts(expectation, metric, len(failing))
             in_order = rule.method is Method.ORDER
-            return RuleFinding(failing, self._in_order(rule, expectation, counts, row_numbers) if in_order else counts)
+            return RuleFinding(failing, self._in_order(position, counts, row_numbers) if in_order else counts)
         if rule.method is Method.UNIQUE:
-            keys = self._keys(rule, expectation)
+            keys = self._keys(position)
             counts = Counts(int(metric("table.row_count")), len(keys), 0)
             return RuleFinding(state=counts, key_hashes=hashes_of(keys))
         if rule.method is Method.MERGED:
@@ -184,8 +196,9 @@ class Judge:
             return RuleFinding(state=ValueCounts.of(values()))
         return RuleFinding()
 
-    def _in_order(self, rule: Rule, expectation: Any, counts: Counts, row_numbers: np.ndarray) -> InOrder:
-        values = self._domain(expectation)[rule.columns[0]].dropna()
+    def _in_order(self, position: int, counts: Counts, row_numbers: np.ndarray) -> InOrder:
+        rule = self.rules[position]
+        values = self._domain(position)[rule.columns[0]].dropna()
         in_order = functools.partial(
             _is_in_order,
             rising="increasing" in rule.name,
@@ -195,82 +208,127 @@ class Judge:
             return InOrder(counts, in_order)
         return InOrder(counts, in_order, values.iloc[0], values.iloc[-1], int(row_numbers[values.index[0]]))
 
-    def _keys(self, rule: Rule, expectation: Any) -> pd.DataFrame:
+    def _keys(self, position: int) -> pd.DataFrame:
         """Return the rows of the loaded partition that a uniqueness rule compares, and their key columns."""
-        keys = self._domain(expectation)[list(rule.columns)]
+        rule = self.rules[position]
+        keys = self._domain(position)[list(rule.columns)]
         return keys.dropna() if "column" in rule.arguments else keys
 
-    def _domain(self, expectation: Any) -> pd.DataFrame:
+    def _domain(self, position: int) -> pd.DataFrame:
         """Return the rows of the loaded partition that row_condition and ignore_row_if leave."""
-        domain_kwargs = self._domains.get(id(expectation))
+        domain_kwargs = self._domains.get(position)
         if domain_kwargs is None:
+            expectation = self._expectations[position]
             map_metric = getattr(expectation, "map_metric", None)
             name = f"{map_metric}.condition" if map_metric else "column.max"
-            domain_kwargs = self._domains[id(expectation)] = _metric(expectation, name).metric_domain_kwargs
+            domain_kwargs = self._domains[position] = _metric(expectation, name).metric_domain_kwargs
         rows: pd.DataFrame = self._engine.get_domain_records(domain_kwargs=domain_kwargs)
         return rows
 
     # --- GX's graph ---------------------------------------------------------------------------------------------
 
-    def _build(self, configurations: list[Any]) -> Any:
-        calculator = gx().MetricsCalculator(self._engine)
-        return calculator.build_metric_dependency_graph(configurations, dict(_RUNTIME))
+    def _order_of(self, configurations: list[Any]) -> list[list[Any]]:
+        """Return the metrics and all that they need in steps, of which each needs only the steps before it."""
+        graph = gx().MetricsCalculator(self._engine).build_metric_dependency_graph(configurations, dict(_RUNTIME))
+        metrics = {edge.left.id: edge.left for edge in graph.edges}
+        needs: dict[Any, set[Any]] = {key: set() for key in metrics}
+        for edge in graph.edges:
+            needs[edge.left.id] |= {edge.right.id} if edge.right else set()
+        order = []
+        while needs:
+            ready = [key for key, needed in needs.items() if not needed & needs.keys()]
+            order.append([metrics[key] for key in ready])
+            for key in ready:
+                del needs[key]
+        return order
 
-    def _resolve(self, graph: Any) -> Mapping[Any, Any]:
+    def _resolve(self, order: list[list[Any]]) -> Mapping[Any, Any]:
+        found: dict[Any, Any] = {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                calculator = gx().MetricsCalculator(self._engine)
-                resolved, _ = calculator.resolve_validation_graph(graph, dict(_RUNTIME))
+                for step in order:
+                    found.update(self._engine.resolve_metrics(step, found, dict(_RUNTIME)))
         except gx().MetricResolutionError as error:
             self._blame(error)
-        metrics: Mapping[Any, Any] = resolved
-        return metrics
+        return found
 
     def _blame(self, error: Any) -> NoReturn:
         """Find the rule that a metric belongs to, and raise in its name."""
         failed = {metric.id for metric in error.failed_metrics}
-        for rule, expectation in zip(self.rules, self._expectations, strict=True):
-            for name in _partition_metrics(rule, expectation):
-                graph = self._build([_metric(expectation, name)])
-                if failed & {part.id for edge in graph.edges for part in (edge.left, edge.right) if part}:
+        for rule, metrics in zip(self.rules, self._metrics, strict=True):
+            for metric in metrics.values():
+                if any(part.id in failed for step in self._order_of([metric]) for part in step):
                     _raise_named(rule, error)
         why, cause_type = _kind_of(error)
         raise ExpectationRaised(f"Great Expectations could not compute a metric: {why}", cause_type) from None
 
-    def _validate(self, expectation: Any, frame: pd.DataFrame) -> Any:
+    def _validate(self, rule: Rule, expectation: Any, frame: pd.DataFrame) -> Verdict:
         """Run one expectation on one frame as GX itself does."""
-        self._engine.load_batch_data(_BATCH, frame)
-        configurations = expectation.get_validation_dependencies(**self._run).get_metric_configurations()
-        return expectation.metrics_validate(metrics=self._resolve(self._build(configurations)), **self._run)
+        with self._lock:
+            self._engine.load_batch_data(_batch_of(rule), frame)
+            try:
+                configurations = expectation.get_validation_dependencies(**self._run).get_metric_configurations()
+                metrics = dict(self._resolve(self._order_of(configurations)))
+                result = expectation.metrics_validate(metrics=metrics, **self._run)
+            finally:
+                self._engine.batch_manager.batch_data_cache.clear()
+        return Verdict(rule, bool(result.success), dict(result.result))
 
-    def _validate_distinct(self, rule: Rule, state: ValueCounts) -> Any:
+    def _validate_distinct(self, position: int, state: ValueCounts) -> Verdict:
+        rule = self.rules[position]
         # The row_condition was applied in each partition; the union holds only what passed it.
         arguments = {k: v for k, v in rule.arguments.items() if k not in ("row_condition", "condition_parser")}
-        expectation = _domain_object(rule, arguments)
-        frame = pd.DataFrame({rule.columns[0]: state.distinct_values()})
-        return self._validate(expectation, frame)
+        expectation = _domain_object(rule, arguments, self._batches[position])
+        return self._validate(rule, expectation, pd.DataFrame({rule.columns[0]: state.distinct_values()}))
 
-    def _verdict_on_counts(self, rule: Rule, expectation: Any, counts: Counts) -> Verdict:
+    def _verdict_on_counts(self, position: int, counts: Counts) -> Verdict:
+        map_metric = self._expectations[position].map_metric
         values = {
             "table.row_count": counts.rows,
             "column_values.nonnull.unexpected_count": counts.rows - counts.evaluated,
-            f"{expectation.map_metric}.filtered_row_count": counts.evaluated,
-            f"{expectation.map_metric}.unexpected_count": counts.failing,
-            f"{expectation.map_metric}.unexpected_values": [],
+            f"{map_metric}.filtered_row_count": counts.evaluated,
+            f"{map_metric}.unexpected_count": counts.failing,
+            f"{map_metric}.unexpected_values": [],
         }
-        result = self._inject(expectation, values)
-        return _verdict(rule, result, rows_evaluated=counts.evaluated, rows_failing=counts.failing)
+        verdict = self._verdict_on(position, values)
+        return replace(verdict, rows_evaluated=counts.evaluated, rows_failing=counts.failing)
 
-    def _inject(self, expectation: Any, values: Mapping[str, Any]) -> Any:
-        """GX's verdict from metrics that were computed elsewhere."""
-        dependencies = expectation.get_validation_dependencies(**self._run)
-        metrics = {configuration.id: values[name] for name, configuration in dependencies.metric_configurations.items()}
-        return expectation.metrics_validate(metrics=metrics, **self._run)
+    def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
+        """GX's verdict from metrics that were computed elsewhere, by their names.
+
+        GX's `metrics_validate` would build all metrics of the expectation again. `_validate` is what each of them has.
+        """
+        expectation = self._expectations[position]
+        needed = self._dependencies.get(position)
+        if needed is None:
+            needed = self._dependencies[position] = expectation.get_validation_dependencies(**self._run)
+        given = {name: values[name] for name in needed.metric_configurations}
+        runtime = {**_RUNTIME, "result_format": needed.result_format}
+        found = expectation._validate(metrics=given, runtime_configuration=runtime, execution_engine=self._engine)
+        return Verdict(self.rules[position], bool(found["success"]), dict(found.get("result") or {}))
 
     @property
     def _run(self) -> dict[str, Any]:
         return {"execution_engine": self._engine, "runtime_configuration": dict(_RUNTIME)}
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Rules that can be the key of a cache: equal where all of their arguments are written alike."""
+
+    written: str
+    rules: tuple[Rule, ...] = field(compare=False)
+
+
+def judge_of(rules: tuple[Rule, ...]) -> Judge:
+    """Return a judge by some rules, the same one for the same rules: a task judges many files by a few contracts."""
+    return _judge_of(_Rules(repr(rules), rules))
+
+
+@functools.lru_cache(maxsize=64)
+def _judge_of(rules: _Rules) -> Judge:
+    return Judge(rules.rules)
 
 
 # --- metrics of an expectation ------------------------------------------------------------------------------------
@@ -287,9 +345,14 @@ def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
         return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
 
 
-def _domain_object(rule: Rule, arguments: Mapping[str, Any] | None = None) -> Any:
+def _batch_of(rule: Rule) -> str:
+    """Return the name of the batch that has the columns which a rule reads, and no others."""
+    return f"{rule.columns} where {rule.arguments.get('row_condition')!r}"
+
+
+def _domain_object(rule: Rule, arguments: Mapping[str, Any], batch: str) -> Any:
     try:
-        return gx_expectation(rule.name, rule.arguments if arguments is None else arguments)
+        return gx_expectation(rule.name, {**arguments, "batch_id": batch})
     except gx().ExpectationNotFoundError:
         raise ContractInvalid(f"{rule.id}: the installed Great Expectations does not have it") from None
     except ValueError as error:  # pydantic's ValidationError is one
@@ -360,11 +423,7 @@ def _is_in_order(before: Any, after: Any, *, rising: bool, strictly: bool) -> bo
     return bool(after > before) if rising else bool(after < before)
 
 
-# --- results --------------------------------------------------------------------------------------------------------
-
-
-def _verdict(rule: Rule, result: Any, rows_evaluated: int | None = None, rows_failing: int | None = None) -> Verdict:
-    return Verdict(rule, bool(result.success), dict(result.result), rows_evaluated, rows_failing)
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

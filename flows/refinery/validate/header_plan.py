@@ -14,7 +14,7 @@ from flows.refinery.contract.model import Column, Contract
 from flows.refinery.read.columns import missing_texts, missing_unless_text
 from flows.refinery.read.partition import Partition
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES, dtype_of
-from flows.refinery.validate.expectations import Judge
+from flows.refinery.validate.expectations import Judge, judge_of
 from flows.refinery.validate.inference import Inferred, infer_kind, join_kinds, settled_kind
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
@@ -92,7 +92,7 @@ class HeaderPlan:
     @cached_property
     def judge(self) -> Judge | None:
         """GX with the rules that are judged; None where there are none."""
-        return Judge(self.judged) if self.judged else None
+        return judge_of(self.judged) if self.judged else None
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -103,6 +103,12 @@ class HeaderPlan:
     def blocking(self) -> np.ndarray:
         """Return the places of the row rules that send a row to quarantine."""
         return np.array([place for place, rule in enumerate(self.row_rules) if rule.blocking], dtype=np.int64)
+
+    @cached_property
+    def waits(self) -> bool:
+        """Return whether rows may turn out to be bad when the whole file was seen."""
+        late = {rule.id for rule in self.judged if rule.is_late}
+        return any(rule.blocking and rule.id in late for rule in self.row_rules)
 
     @cached_property
     def whole_file_kinds(self) -> dict[str, str]:

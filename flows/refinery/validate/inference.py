@@ -23,6 +23,7 @@ Inferred = Kind | Literal["great_integer"]
 
 _MORE_THAN_VALUE = rf"^({MARKED}|{CODE})$"  # what such a text holds
 _LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
+_FLAGS = ("true", "True", "TRUE", "false", "False", "FALSE")
 _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
@@ -107,6 +108,8 @@ def _infer_objects(values: pd.Series) -> Inferred:
 
 def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collection[str]) -> Inferred:
     """Return the type of texts in CSV, each taken for what it would be by itself."""
+    if values.iloc[0].strip() in _FLAGS:
+        return "boolean" if values.isin([*_FLAGS, *marks]).all() else "string"
     if not _LIKE_NUMBER.match(values.iloc[0]):
         return "string"  # decided at once for most columns
     decimal = source_format.decimal

@@ -11,8 +11,6 @@ from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES, coerce, e
 from flows.refinery.validate.expectations import RuleFinding
 from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, HeaderPlan
 
-_NUMERIC = ("integer", "number")
-
 
 def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.ndarray, tuple[RuleFinding, ...]]:
     """Coerce and judge one partition.
@@ -39,7 +37,7 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.n
     for name in plan.unknown:
         if name in partition.frame.columns:
             plan.flag(masks, UNKNOWN_COLUMN, partition.frame[name].notna().to_numpy())
-    frame = pd.DataFrame(columns, index=pd.RangeIndex(rows))
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(rows), copy=False)
     findings = plan.judge.judge(frame, partition.row_numbers) if plan.judge else ()
     for rule, finding in zip(plan.judged, findings, strict=True):
         if finding.failing is not None:
@@ -48,22 +46,8 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.n
 
 
 def _coerced(partition: Partition, name: str, column: Column, plan: HeaderPlan, masks: np.ndarray) -> pd.Series:
-    coerced = coerce(_as_written(partition, name, column), column, partition.source_format)
+    coerced = coerce(partition.frame[name], column, partition.source_format)
     plan.flag(masks, f"{TYPE_RULES[column.type]}({name})", coerced.unreadable)
     if not column.nullable:
         plan.flag(masks, f"{MISSING_RULE}({name})", coerced.missing)
     return coerced.values
-
-
-def _as_written(partition: Partition, name: str, column: Column) -> pd.Series:
-    """Return a raw column; texts as they are in the file where the text is what counts.
-
-    "007" and "1e3" were read as 7 and 1000.0, and "FALSE" in a column with missing values as an object.
-    Only true and false may be read as flags: "+1" is none.
-    """
-    raw: pd.Series = partition.frame[name]
-    if column.type in _NUMERIC or partition.texts is None or isinstance(raw.dtype, pd.StringDtype):
-        return raw
-    if column.type == "boolean" and pd.api.types.is_bool_dtype(raw.dtype):
-        return raw
-    return partition.texts(np.arange(len(raw)))[name] if raw.notna().any() else raw

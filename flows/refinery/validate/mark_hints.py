@@ -39,17 +39,21 @@ def mark_hints(quarantine: Path, rules: Collection[str], found: SourceFormat) ->
     types = {rule: kind for rule in rules for kind in ("integer", "number") if rule.startswith(f"{TYPE_RULES[kind]}(")}
     if found.type != "csv" or not types:
         return {}
-    values: defaultdict[str, list[str]] = defaultdict(list)
+    values: defaultdict[str, dict[str, None]] = defaultdict(dict)
     with pq.ParquetFile(quarantine) as file:
         rows = next(file.iter_batches(_ROWS, columns=[RULES, VALUES])).to_pylist()
     for row in rows:
         for rule, value in zip(row[RULES], row[VALUES], strict=True):
             if rule in types:
-                values[rule].append(value)
-    return {rule: hint for rule, texts in values.items() if (hint := _hint(texts, Column(type=types[rule]), found))}
+                values[rule][value] = None
+    return {
+        rule: hint for rule, texts in values.items() if (hint := _hint(list(texts), Column(type=types[rule]), found))
+    }
 
 
 def _hint(texts: list[str], column: Column, found: SourceFormat) -> str:
+    if not all(any(sign.isdigit() for sign in text) for text in texts):
+        return ""  # no mark makes a number of a word
     lines: list[dict[str, Any]] = []
     for marks in _MARKS:
         form = replace(found, **marks)

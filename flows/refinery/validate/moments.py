@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from flows.refinery.contract.model import Column
 from flows.refinery.contract.time_formats import EPOCHS, names_a_zone
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import as_text, pandas_column, text_array
+from flows.refinery.validate.column_text import arrow_array, as_text, pandas_column, read_texts, text_array
 from flows.refinery.validate.numbers import plain_numbers
 
 _TIME = r"^([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
@@ -49,7 +49,7 @@ def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat) 
         return in_utc
     if column.format is not None:
         return moments if names_a_zone(column.format) else in_utc
-    zoned = pc.match_substring_regex(_iso_text(raw), _ZONE)
+    zoned = pc.match_substring_regex(_iso_text(text_array(raw)), _ZONE)
     has_zone = zoned.fill_null(False).to_numpy(zero_copy_only=False)
     read: pd.Series = in_utc.where(~has_zone, moments)
     return read
@@ -106,32 +106,35 @@ def _moments(raw: pd.Series, written: str | None, source_format: SourceFormat = 
         moments = _since_epoch(raw, EPOCHS[written], source_format)
     elif written is not None:
         moments = _read_by_format(as_text(raw), written)
-    elif (plain := _plain_moments(raw)) is not None:
-        return plain
     else:
-        # One value with nanoseconds would narrow the range of years of all the others.
-        short = pc.replace_substring_regex(_iso_text(raw), r"(\.[0-9]{6})[0-9]+", r"\1")
-        # pandas also takes a year alone for a moment, and "-3" for a year.
-        text = pandas_column(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
-        moments = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+        moments = pandas_column(read_texts(text_array(raw), _plain_moments, _iso_moments), "datetime64[us]")
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
     return _within_calendar(moments).astype("datetime64[us]")
 
 
-def _iso_text(raw: pd.Series) -> pa.Array:
+def _iso_text(text: pa.Array) -> pa.Array:
     """Texts whose only other forms than ISO 8601's are `2024-07-01 7:05` and `… UTC`, in ISO 8601's."""
-    text = pc.replace_substring_regex(text_array(raw), _UTC, r"\1Z")
+    text = pc.replace_substring_regex(text, _UTC, r"\1Z")
     return pc.replace_substring_regex(text, _SHORT_HOUR, r"\10\2")
 
 
-def _plain_moments(raw: pd.Series) -> pd.Series | None:
+def _plain_moments(text: pa.Array) -> pa.Array | None:
     """Return all values at once, ten times faster, where all of them are ISO 8601 without a zone; else None."""
     try:
-        array = text_array(raw).cast(pa.timestamp("us"))
+        return text.cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
         return None
-    return _within_calendar(pandas_column(array, "datetime64[us]"))
+
+
+def _iso_moments(text: pa.Array) -> pa.Array:
+    # One value with nanoseconds would narrow the range of years of all the others.
+    short = pc.replace_substring_regex(_iso_text(text), r"(\.[0-9]{6})[0-9]+", r"\1")
+    # pandas also takes a year alone for a moment, and "-3" for a year.
+    days = pandas_column(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
+    moments = pd.to_datetime(days, format="ISO8601", errors="coerce", utc=True)
+    in_utc = moments.dt.tz_convert("UTC").dt.tz_localize(None)
+    return arrow_array(_within_calendar(in_utc).astype("datetime64[us]")).cast(pa.timestamp("us"))
 
 
 def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> pd.Series:
@@ -204,7 +207,7 @@ def _zone_names() -> set[str]:
 def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.Series:
     """Moments in UTC as the clock showed them where they were written."""
     if written is None:
-        text = _iso_text(raw)
+        text = _iso_text(text_array(raw))
         if (pc.max(pc.utf8_length(text)).as_py() or 0) <= len("2024-01-01"):
             return moments
         zoned = pc.match_substring_regex(text, _ZONE).fill_null(False).to_numpy(zero_copy_only=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from flows.refinery.contract.model import SAME_MARKS, Column
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import pandas_column, text_array, whole_numbers
+from flows.refinery.validate.column_text import has_only, pandas_column, read_texts, text_array, whole_numbers
 
 INTEGER = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
@@ -25,7 +26,22 @@ def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.S
         return _integers(pa.array(raw, from_pandas=True).cast(pa.int64()))
     if pd.api.types.is_float_dtype(dtype):
         return _integers(whole_numbers(pa.array(raw, from_pandas=True)))
-    text = plain_numbers(raw, source_format)
+    return _integers(read_texts(text_array(raw), _integers_at_once, partial(_each_integer, source_format)))
+
+
+def _integers_at_once(text: pa.Array) -> pa.Array | None:
+    """Return integers that are written as digits, in which Arrow and INTEGER agree; None where some are not."""
+    longest = pc.max(pc.binary_length(text)).as_py() or 0
+    if longest > _SAFE_INTEGER_DIGITS or not has_only(text, b"0123456789-"):
+        return None
+    try:
+        return text.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+
+
+def _each_integer(source_format: SourceFormat, text: pa.Array) -> pa.Array:
+    text = _with_plain_marks(text, source_format)
     short = pc.and_(
         pc.match_substring_regex(text, INTEGER),
         pc.less_equal(pc.utf8_length(text), _SAFE_INTEGER_DIGITS),
@@ -33,24 +49,40 @@ def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.S
     integers = pc.if_else(short, text, None).cast(pa.int64())
     rest = pc.if_else(pc.fill_null(short, False), None, text)
     if rest.null_count == len(rest):
-        return _integers(integers)
-    return _integers(pc.coalesce(integers, _long_integers(rest), whole_numbers(_numbers(rest))))
+        return integers
+    return pc.coalesce(integers, _long_integers(rest), whole_numbers(_numbers(rest)))
 
 
 def read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Series:
     if pd.api.types.is_numeric_dtype(raw.dtype) and not pd.api.types.is_bool_dtype(raw.dtype):
         numbers = pa.array(raw, from_pandas=True).cast(pa.float64(), safe=False)
     else:
-        numbers = _numbers(plain_numbers(raw, source_format))
+        at_once = partial(_numbers_at_once, source_format)
+        numbers = read_texts(text_array(raw), at_once, lambda text: _numbers(_with_plain_marks(text, source_format)))
     if source_format.type == "csv":
         numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 among fractions
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
     return pandas_column(finite, "float64")
 
 
+def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
+    """Return numbers that are written as digits and a point, in which Arrow and NUMBER agree; else None."""
+    has_marks = source_format.decimal != "." or source_format.thousands
+    if has_marks or not has_only(text, b"0123456789.-"):
+        return None
+    try:
+        return text.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None
+
+
 def plain_numbers(raw: pd.Series, source_format: SourceFormat) -> pa.Array:
-    """Numbers as text without thousands marks, with a point as the decimal mark."""
-    text = pc.utf8_trim_whitespace(text_array(raw))
+    """Return a raw column's numbers as text without thousands marks, with a point as the decimal mark."""
+    return _with_plain_marks(text_array(raw), source_format)
+
+
+def _with_plain_marks(text: pa.Array, source_format: SourceFormat) -> pa.Array:
+    text = pc.utf8_trim_whitespace(text)
     if source_format.thousands:
         mark = source_format.thousands
         if mark in SAME_MARKS:

@@ -112,9 +112,7 @@ class _Overlay:
 
     def _texts(self, partition: Partition, names: Sequence[str]) -> dict[int, list[str]]:
         """Return the decoded rows by their number, as they are written in the file."""
-        if partition.texts is None:
-            return {}
-        texts = partition.texts(np.arange(len(partition.frame)))
+        texts = partition.frame
         columns = []
         for name in names:
             if name in texts.columns:

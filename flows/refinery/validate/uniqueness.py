@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.validate.aggregates import hashes_of
+from flows.refinery.validate.sorted_numbers import is_among
 
 _CONFIRMED_AT_ONCE = 2_000_000  # suspects whose values are held in memory together
 _FIRST_CAPACITY = 1 << 16
@@ -78,10 +79,3 @@ def _confirmed(
     duplicated = pd.concat(suspects, ignore_index=True).duplicated(keep=keep).to_numpy()
     found: np.ndarray = np.concatenate(rows)[duplicated]
     return found
-
-
-def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which of some values are among others, of which there is at least one and which are sorted."""
-    place = np.minimum(np.searchsorted(others, values), len(others) - 1)
-    same: np.ndarray = others[place] == values
-    return same

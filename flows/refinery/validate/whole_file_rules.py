@@ -26,9 +26,9 @@ class TooManyRowsToJudge(FileRejected):
 class WholeFileJudge:
     """Collects what rules need until the end of the file, then gives every verdict."""
 
-    def __init__(self, judge: Judge, path: Path, kinds: dict[str, str]) -> None:
+    def __init__(self, judge: Judge, path: Path, kinds: dict[str, str], *, is_large: bool) -> None:
         self._judge = judge
-        self._rows = ArrowSpool(path, kinds)
+        self._rows = ArrowSpool(path, kinds, is_large=is_large)
         self._collectors = {
             position: HashCollector() for position, rule in enumerate(judge.rules) if rule.method is Method.UNIQUE
         }

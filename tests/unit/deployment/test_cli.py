@@ -16,7 +16,7 @@ from deployment.commands import clean
 from deployment.environment_variables import only
 from flows import __version__
 
-LOCAL_COMMANDS = ("demo", "up", "upload", "status", "redrive", "pause", "resume", "repair", "clean")
+LOCAL_COMMANDS = ("demo", "up", "upload", "status", "read", "redrive", "pause", "resume", "repair", "clean")
 COMMANDS = (*LOCAL_COMMANDS, "deploy", "destroy")
 # What a user may have, and what must make no difference.
 _USERS_OWN = {

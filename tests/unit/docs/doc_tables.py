@@ -272,7 +272,7 @@ def _state_rows(states: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         caught = [catch["Next"] for catch in body.get("Catch", ())]
         then = ", ".join(dict.fromkeys(target for target in targets if target))
         if caught:
-            then += f"; on errors: {', '.join(dict.fromkeys(caught))}"
+            then = f"{then or 'succeeds'}; on errors: {', '.join(dict.fromkeys(caught))}"
         if kind == "Fail":
             then = f"fails with {_code(body['Error'])}"
         yield state, kind, then or "succeeds"

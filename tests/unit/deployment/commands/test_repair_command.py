@@ -36,6 +36,8 @@ def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> AwsStack:
         "IncomingPrefix": "incoming/",
         "StateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:uploads",
         "StackName": "sluice",
+        "DeadLetterQueueUrl": account.parts.queue.dead_letter_queue_url,
+        "WindowSeconds": "60",
     }
     return AwsStack("us-east-1", "", "sluice", outputs, {"PrefectApiUrl": ""})
 

@@ -14,7 +14,7 @@ from blocks.settings_block import PipelineSettingsBlock
 from deployment.prefect_setup.blocks import blocks_of, notification_block
 
 TRIAL = PrefectNames("trial")
-OUTPUTS = {output: f"{field}/" for field, output in STACK_OUTPUTS.items()}
+OUTPUTS = {output: f"{field}/" for field, output in STACK_OUTPUTS.items()} | {"WindowSeconds": "60"}
 
 
 def test_a_stacks_blocks_have_its_name_and_its_outputs() -> None:

@@ -194,6 +194,15 @@ def test_appending_retires_nothing(case: tuple[dict[int, bool], list[Receipt]]) 
     assert retired == set()
 
 
+@given(deliveries())
+def test_appending_lists_every_run_that_was_published_in_any_order(case: tuple[dict[int, bool], list[Receipt]]) -> None:
+    outcome, receipts = case
+    entry, _ = apply(receipts, replace=False)
+    assert entry.appended == tuple(
+        sorted(upload(version).run_id for version, published in outcome.items() if published)
+    )
+
+
 def test_a_rejected_reupload_leaves_the_last_good_output_in_place() -> None:
     entry, retired = apply([receipt_of(upload(1)), receipt_of(upload(2), published=False)])
     assert entry.current is not None

@@ -12,6 +12,8 @@ from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Misfit, Partition
 from flows.refinery.refine import JudgedFile
 from flows.refinery.validate.arrow_spool import ArrowSpool
+from flows.refinery.validate.header_plan import Header, HeaderPlan
+from flows.refinery.validate.judge_partition import validate
 
 
 def a_contract(**fields: Any) -> Contract:
@@ -50,6 +52,15 @@ def read_bytes(folder: Path, content: bytes, contract: Contract | None = None, *
 def whole(partitions: list[Partition]) -> pd.DataFrame:
     """The rows of all partitions together."""
     return pd.concat([partition.frame for partition in partitions], ignore_index=True)
+
+
+def typed(partitions: list[Partition], contract: Contract | None = None) -> pd.DataFrame:
+    """The rows of all partitions together, in the types of the contract or those that the file shows."""
+    contract, header = contract or a_contract(unknown_columns="evolve"), Header()
+    for partition in partitions:
+        header = header.joined(partition, contract)
+    plan = HeaderPlan.of(contract, (), header)
+    return pd.concat([validate(partition, plan)[0] for partition in partitions], ignore_index=True)
 
 
 def numbers(partitions: list[Partition]) -> list[int]:

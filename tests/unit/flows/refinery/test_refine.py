@@ -26,7 +26,7 @@ def refine(folder: Path, content: str | bytes, contract: Contract, rows_per_part
 
 def good(validated: JudgedFile) -> pd.DataFrame:
     """The good rows."""
-    return pd.DataFrame(pa.ipc.open_file(good_of(validated).path).read_all().to_pydict(), dtype=object)
+    return pd.DataFrame(pa.Table.from_batches(good_of(validated).batches()).to_pydict(), dtype=object)
 
 
 def quarantine(validated: JudgedFile) -> dict[int, dict[str, str | None]]:

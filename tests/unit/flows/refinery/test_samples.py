@@ -10,7 +10,7 @@ import pytest
 from deployment.samples import orders
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import FileRejected
-from tests.unit.flows.refinery.tables import misfits, numbers, read, whole
+from tests.unit.flows.refinery.tables import misfits, numbers, read, typed
 
 ROOT = Path(__file__).parents[4]
 CONTRACTS = Contracts.load(ROOT / "flows" / "contracts")
@@ -19,7 +19,7 @@ PENGUINS = ROOT / "deployment" / "samples" / "penguins.csv"
 
 def test_the_penguins_are_all_there_with_their_gaps() -> None:
     contract = CONTRACTS.named("penguins")
-    frame = whole(read(PENGUINS, contract))
+    frame = typed(read(PENGUINS, contract), contract)
     assert len(frame) == 344
     assert frame.isna().sum().sum() == 19
     assert set(frame.columns) == set(contract.columns)
@@ -31,7 +31,7 @@ def test_the_penguins_are_all_there_with_their_gaps() -> None:
 
 def test_the_penguins_fit_their_contract() -> None:
     contract = CONTRACTS.named("penguins")
-    frame = whole(read(PENGUINS, contract))
+    frame = typed(read(PENGUINS, contract), contract)
     for expectation in contract.expectations:
         given = expectation.arguments
         if expectation.name == "expect_column_values_to_be_between":
@@ -42,7 +42,9 @@ def test_the_penguins_fit_their_contract() -> None:
 
 def test_the_default_contract_reads_the_penguins_as_pandas_does_but_keeps_na_among_texts() -> None:
     by_pandas = pd.read_csv(PENGUINS).fillna({"sex": "NA"})
-    pd.testing.assert_frame_equal(whole(read(PENGUINS, CONTRACTS.named("default"))), by_pandas)
+    default = CONTRACTS.named("default")
+    read_by_us = typed(read(PENGUINS, default), default)
+    pd.testing.assert_frame_equal(read_by_us.astype(by_pandas.dtypes), by_pandas)
 
 
 @pytest.mark.parametrize("flavour", orders.FLAVOURS)

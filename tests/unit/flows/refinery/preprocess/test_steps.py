@@ -53,7 +53,7 @@ def column(folder: Path, name: str, *steps: Any, **options: Any) -> list[Any]:
 def test_every_step_that_a_contract_may_name_is_there() -> None:
     from flows.refinery.contract.model import BUILT_IN_STEPS
 
-    assert set(BUILT_IN) == set(BUILT_IN_STEPS)
+    assert set(BUILT_IN) == set(BUILT_IN_STEPS), "list it in flows/refinery/contract/model.py: BUILT_IN_STEPS"
 
 
 # --- columns and rows -------------------------------------------------------------------------------------------------

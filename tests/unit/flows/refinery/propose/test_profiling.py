@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows.refinery.contract.loading import ContractInvalid, load_contract
+from flows.refinery.propose.expectations import wider
 from flows.refinery.propose.identifiers import identifier_regex
-from flows.refinery.propose.proposal import Proposal, propose_contract, wider
+from flows.refinery.propose.proposal import Proposal, propose_contract
 from flows.refinery.read.rejections import EmptyFile
 from flows.refinery.refine import judge_file
 from tests.unit.flows.refinery.tables import good_of
@@ -186,6 +187,10 @@ def test_a_name_that_no_dataset_can_have_is_refused(tmp_path: Path) -> None:
         (["01/31/2024", "02/01/2024"], {"type": "date", "nullable": False, "format": "%m/%d/%Y"}),
         (["01/02/2024", "02/01/2024"], {"type": "string", "nullable": False}),
         (["08:00", "23:59:59"], {"type": "time", "nullable": False}),
+        (["1012", "1e3", "998.5"], {"type": "number", "nullable": False}),
+        (["1012", "1e3"], {"type": "string", "nullable": False}),
+        (["998.5", "12E3"], {"type": "string", "nullable": False}),
+        (["998.5", "1e3", "007"], {"type": "string", "nullable": False}),
         (["2024", "2025"], {"type": "integer", "nullable": False}),
         (["", ""], {"type": "string"}),
         (["NA", "x"], {"type": "string", "nullable": False}),
@@ -226,7 +231,51 @@ def test_json_lines_keep_their_own_types(tmp_path: Path) -> None:
         "ok": "boolean",
         "more": "json",
     }
-    assert proposal.contract.format.type == "jsonl"
+    assert proposal.profile.source_format.type == "jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("date", [19580329, 19600101], "date"),
+        ("birthDay", [19580329, 19600101], "date"),
+        ("order", [19580329, 19600101], "integer"),
+        ("order", range(20240101, 20240111), "date"),
+        ("date", [19580329, 19601301], "integer"),
+        ("date", [19580329, 30000101], "integer"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_dates_written_as_digits_are_dates(
+    tmp_path: Path, name: str, values: Sequence[int], kind: str, form: str
+) -> None:
+    path = tmp_path / "sample"
+    frame = pd.DataFrame({name: values, "n": 1.5})
+    if form == "parquet":
+        frame.to_parquet(path)
+    else:
+        path.write_text(frame.to_csv(index=False) if form == "csv" else frame.to_json(orient="records", lines=True))
+    column = propose_contract(path, "things").contract.columns[name]
+    assert (column.type, column.format) == (kind, "%Y%m%d" if kind == "date" else None)
+
+
+def test_a_comment_says_which_texts_may_mean_missing_and_what_to_write(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(id=range(3), tail=["N1", "NA", "NA"], code=["-", "x", "NA"]))
+    notes = {column.name: column.note for column in proposal.profile.columns}
+    assert notes["tail"].startswith("2 times NA")
+    assert notes["tail"].endswith("missing_values: ['', 'NA']")
+    assert notes["code"].startswith("1 times -, 1 times NA")
+    assert notes["id"] == ""
+
+
+def test_the_format_is_open_unless_options_need_it(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, "id,n\n1,2\n")
+    assert "format" not in proposal.contract.model_fields_set
+    assert "# format: csv" in proposal.text
+    (tmp_path / "other.jsonl").write_text('{"id": 3, "n": 4}\n')
+    judged = judge_file(tmp_path / "other.jsonl", proposal.contract, tmp_path)
+    assert (judged.rejected, judged.quarantined, judged.rows_in) == ((), {}, 1)
+    assert propose(tmp_path, "id;price\n1;2,5\n").contract.format.type == "csv"
 
 
 # --- expectations -----------------------------------------------------------------------------------------------------
@@ -250,6 +299,74 @@ def test_values_that_are_all_different_by_chance_are_no_key(tmp_path: Path) -> N
 def test_identifiers_of_one_make_get_a_regex(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(order=[f"ORD-{number:08d}" for number in range(9)], n=range(9)))
     assert expected_of(proposal, "order")["match_regex"] == {"regex": "^ORD-[0-9]{8}$"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "bounds"),
+    [
+        ("month", [2, 3], (1, 12)),
+        ("birthMonth", [2, 3], (1, 12)),
+        ("day", [28, 3], (1, 31)),
+        ("orders_per_day", [20, 3], (0, 25)),
+        ("day", [320, 3], (0, 400)),
+        ("hour", [1, 22], (0, 23)),
+        ("minute", [5, 45], (0, 59)),
+        ("discount_pct", [5.5, 20], (0, 100)),
+        ("share %", [5.5, 20], (0, 100)),
+        ("pct", [0.1, 0.7], (0, 1)),
+        ("humidity", [20, 80], (0, 100)),
+        ("pct_change", [-20, 80], (-50, 100)),
+        ("lat", [47.1, 47.9], (-90, 90)),
+        ("Longitude", [8.1, 8.9], (-180, 180)),
+        ("lat", [4700.5, 4790.5], (4690, 4800)),
+        ("dep_time", [517, 1830], (0, 2359)),
+        ("dep_time", [517, 2400], (0, 2400)),
+        ("dep_time", [517, 1861], (0, 2000)),
+        ("air_time", [20, 650], (0, 750)),
+    ],
+)
+def test_a_range_is_the_one_that_is_meant(
+    tmp_path: Path, name: str, values: list[float], bounds: tuple[float, float]
+) -> None:
+    proposal = propose(tmp_path, f"id,{name}\n" + "".join(f"{place},{value}\n" for place, value in enumerate(values)))
+    between = expected_of(proposal, name)["be_between"]
+    assert (between["min_value"], between["max_value"]) == bounds
+
+
+def test_a_month_has_its_range_also_where_the_sample_has_few_of_them(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, csv_of(id=range(12), month=[1] * 6 + [2] * 6, year=[2013] * 12))
+    assert expected_of(proposal, "month") == {"be_between": {"min_value": 1, "max_value": 12}}
+    assert expected_of(proposal, "year") == {}
+
+
+def compound_of(proposal: Proposal) -> list[list[str]]:
+    name = "expect_compound_columns_to_be_unique"
+    return [one.arguments["column_list"] for one in proposal.contract.expectations if one.name == name]
+
+
+def test_columns_that_are_a_key_together_are_found(tmp_path: Path) -> None:
+    pairs = [(order, line) for order in range(30) for line in range(1, 4)]
+    table = csv_of(order=[100 + a for a, _ in pairs], line=[b for _, b in pairs], amount=[a % 7 for a, _ in pairs])
+    assert compound_of(propose(tmp_path, table)) == [["order", "line"]]
+    triples = [(day, shop, till) for day in range(1, 11) for shop in "ABC" for till in range(5)]
+    days, shops, tills = zip(*triples, strict=True)
+    table = csv_of(sold=[day % 3 for day in days], day=days, shop=shops, till=tills)
+    assert compound_of(propose(tmp_path, table)) == [["day", "shop", "till"]]
+
+
+def test_columns_that_are_different_together_by_chance_are_no_key(tmp_path: Path) -> None:
+    table = csv_of(a=[1, 2, 3, 4, 5, 1], b=[1, 2, 3, 4, 1, 5], c=["x"] * 6)
+    assert compound_of(propose(tmp_path, table)) == []
+
+
+def test_a_single_key_needs_no_other_column(tmp_path: Path) -> None:
+    table = csv_of(id=range(90), a=[n // 3 for n in range(90)], b=[n % 3 for n in range(90)])
+    assert compound_of(propose(tmp_path, table)) == []
+
+
+def test_first_names_that_differ_by_chance_are_no_key(tmp_path: Path) -> None:
+    names = [f"{first}{second}" for first in "ABCDEFG" for second in ("nna", "ertha", "lara")]
+    assert expected_of(propose(tmp_path, csv_of(first_name=names, n=[1.5] * len(names))), "first_name") == {}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""`sluice read`: shows or exports what a dataset has published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from blocks.object_store import ObjectStore
+from deployment.commands import visible_line
+from deployment.commands.user_paths import written_to
+from deployment.deployed_stack import DeployedStack
+from flows.published.export import export_rows
+from flows.published.rows import PublishedRows, Selection, published_rows
+
+SHOWN_ROWS = 20
+_LONGEST_CELL = 40  # characters, on a terminal
+
+
+def read(console: Console, cloud: DeployedStack, dataset: str, selection: Selection, export: Path | None) -> bool:
+    """Show or export the current rows of a dataset; return False if some of them cannot be read.
+
+    Raises:
+        NothingProcessed: no file of the dataset was processed.
+        RunNotCurrent: the selected run has no rows to read.
+        ColumnsDiffer: a column has types in several runs that cannot be joined.
+        ExportUnknown, WorkbookTooSmall, PathUnwritable: the rows cannot be written to `export`.
+    """
+    outputs = cloud.outputs
+    store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"], client=cloud.client("s3"))
+    with published_rows(store, dataset, selection) as rows:
+        if export is None:
+            _show(console, rows, selection)
+        else:
+            with written_to(export):
+                written = export_rows(rows, export)
+            console.out(f"wrote {written:,} of {_counted(rows.rows, 'row')} to {export}")
+    for address, reason in rows.unreadable.items():
+        console.out(
+            f"unreadable {visible_line(address)}: {visible_line(reason)}; its rows are missing", style="bold red"
+        )
+    return not rows.unreadable
+
+
+def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
+    """Print rows as a table. The values are data: they go to this terminal only."""
+    table = rows.table()
+    columns = [_cells(table, name, console.is_terminal) for name in table.column_names]
+    widths = [max(map(len, column)) for column in columns]
+    shown = _columns_that_fit(widths, console.width) if console.is_terminal else len(columns)
+    for place, line in enumerate(zip(*columns[:shown], strict=True) if table.num_rows else ()):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=False))
+        console.out("  ".join(cells).rstrip(), style=None if place else "dim")
+    where = "in quarantine" if selection.quarantine else "published"
+    console.out(
+        f"{table.num_rows:,} of {_counted(rows.rows, 'row')} {where}, of {_counted(rows.files, 'file')}", style="dim"
+    )
+    if shown < len(columns):
+        names = ", ".join(visible_line(name) for name in table.column_names[shown:])
+        console.out(f"and {_counted(len(columns) - shown, 'more column')}: {names}", style="dim")
+    if table.num_rows < rows.rows:
+        option = " --quarantine" if selection.quarantine else ""
+        console.out(f"All of them: sluice read {rows.dataset}{option} --export {rows.dataset}.csv", style="dim")
+
+
+def _cells(table: pa.Table, name: str, is_terminal: bool) -> list[str]:
+    """Return a column's name and values as they are shown."""
+    cells = [visible_line(name), *(visible_line(_text(value)) for value in table.column(name).to_pylist())]
+    return [_cut(cell) for cell in cells] if is_terminal else cells
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= _LONGEST_CELL else f"{cell[: _LONGEST_CELL - 1]}…"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(_text, value))
+    return "" if value is None else str(value)
+
+
+def _columns_that_fit(widths: list[int], room: int) -> int:
+    used = 0
+    for place, width in enumerate(widths):
+        used += width + 2
+        if used - 2 > room:
+            return max(place, 1)
+    return len(widths)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -1,0 +1,65 @@
+"""Runs that a person starts leave the same traces as a task's: an announcement of the outcome, or why there is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+from flows.pipeline.announce import notice_of
+from flows.pipeline.attempts import Attempt, remove_attempt, write_attempt
+from flows.pipeline.batch_notes import BatchNote, NotedUpload, write_note
+from flows.pipeline.closing import Announce
+from flows.pipeline.delivery import dataset_of
+from flows.pipeline.errors import RepairRejected, UploadCancelled
+from flows.pipeline.job import Parts, UploadJob
+from flows.pipeline.protocol import ReceiptConflict
+from flows.pipeline.receipt import Receipt
+from flows.refinery.errors import SluiceError
+
+LOG = logging.getLogger("sluice")
+_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # the receipt that was there counts
+
+
+def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce: Announce) -> Receipt:
+    """Run a job and announce its outcome, or write why it failed. A dry run leaves nothing.
+
+    Raises:
+        SluiceError: as `run` does.
+    """
+    if job.dry_run:
+        return run()
+    try:
+        receipt = run()
+    except SluiceError as error:
+        if not isinstance(error, _NOTHING_FAILED):
+            _try(partial(_write_attempt, parts, job, error))
+        raise
+    if receipt.attempt == job.upload.attempt:  # else nothing was done
+        _try(lambda: remove_attempt(parts.store, receipt.run_id))
+        if not announce([notice_of(receipt, parts.settings)]):
+            _try(lambda: _leave_note(parts, job))
+    return receipt
+
+
+def _write_attempt(parts: Parts, job: UploadJob, error: SluiceError) -> None:
+    dataset = job.contract.dataset if job.contract else dataset_of(job.upload, parts)
+    attempt = Attempt.of(job.upload, error, dataset=dataset, receive_count=1, task_arn=job.chain.task_arn)
+    write_attempt(parts.store, attempt)
+
+
+def _leave_note(parts: Parts, job: UploadJob) -> None:
+    """Leave a batch note, so that a task announces the outcome later."""
+    noted = NotedUpload(upload=job.upload, message_id="", recorded=True)
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    note = BatchNote(task=f"by-hand-{uuid4().hex}", number=1, task_arn=job.chain.task_arn, uploads=(noted,), at=at)
+    write_note(parts.store, note)
+
+
+def _try(do: Callable[[], None]) -> None:
+    try:
+        do()
+    except SluiceError as error:
+        LOG.warning("not reported", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})

@@ -1,0 +1,113 @@
+"""Read what was published, from a notebook or a program; docs/reading.md explains it.
+
+from flows.published import read_frame
+orders = read_frame("orders")
+"""
+
+from __future__ import annotations
+
+import contextvars
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pyarrow as pa
+
+from blocks.object_store import ObjectStore
+from blocks.prefect_names import PRODUCT
+from flows.published.rows import Selection, published_rows
+
+if TYPE_CHECKING:
+    from prefect_aws import AwsCredentials
+
+_T = TypeVar("_T")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_FRAME_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+
+class IncompleteRead(UserWarning):
+    """An index entry, a receipt or an output could not be read, so its rows are missing from the result."""
+
+
+def read_table(
+    dataset: str,
+    *,
+    stack: str = PRODUCT,
+    bucket: str | None = None,
+    client: Any = None,
+    run: str | None = None,
+    quarantine: bool = False,
+    with_source: bool = False,
+    limit: int | None = None,
+) -> pa.Table:
+    """Return the current rows of a dataset as an Arrow table.
+
+    Args:
+        stack: the stack's name; its blocks in the Prefect server of PREFECT_API_URL say where its data is.
+        bucket: the published bucket, to read without Prefect.
+        client: a boto3 client for S3; None: one with the keys of the stack's AWS Credentials block, or your own.
+        run: only this run's rows: its id, or its first 8 characters or more.
+        quarantine: the rows in quarantine, not the published ones.
+        with_source: adds the columns `_sluice_run_id` and `_sluice_source_key`.
+        limit: the most rows to return.
+
+    Raises:
+        NothingProcessed: no file of the dataset was processed.
+        RunNotCurrent: the run has no rows to read.
+        ColumnsDiffer: a column has types in several runs that cannot be joined.
+        SettingsMissing: Prefect has no blocks of the stack.
+
+    Warns:
+        IncompleteRead: names what could not be read.
+    """
+    if bucket is None:
+        store = _outside_of_event_loops(lambda: _store_of_stack(stack, client))
+    else:
+        store = ObjectStore("", bucket, client=client)
+    selection = Selection(run=run, quarantine=quarantine, with_source=with_source, limit=limit)
+    with published_rows(store, dataset, selection) as rows:
+        table = rows.table()
+    for address, reason in rows.unreadable.items():
+        warnings.warn(f"{address}: {reason}; its rows are missing", IncompleteRead, stacklevel=2)
+    return table
+
+
+def read_frame(dataset: str, **options: Any) -> pd.DataFrame:
+    """Return the current rows of a dataset as a DataFrame; the arguments are those of `read_table`.
+
+    Integers are Int64 and flags boolean, so that a missing value changes no other; dates are datetime64.
+    """
+    frame: pd.DataFrame = read_table(dataset, **options).to_pandas(types_mapper=_FRAME_TYPES.get, date_as_object=False)
+    return frame
+
+
+def _store_of_stack(stack: str, client: Any) -> ObjectStore:
+    from blocks.settings_block import credentials_of_stack, settings_of_stack  # importing Prefect takes seconds
+
+    settings = settings_of_stack(stack)
+    return ObjectStore("", settings.published_bucket, client=client or _client_with(credentials_of_stack(stack)))
+
+
+def _client_with(block: AwsCredentials | None) -> Any:
+    """Return a client with the keys of a stack's block; else with the caller's own, in the block's region."""
+    import boto3
+
+    if block is None:
+        return None
+    endpoint = block.aws_client_parameters.endpoint_url
+    if block.aws_access_key_id:
+        return block.get_boto3_session().client("s3", endpoint_url=endpoint)
+    keys: dict[str, Any] = {}
+    if urlsplit(endpoint or "").hostname in _LOOPBACK:
+        # The local cloud: the caller's keys are for AWS, and nobody else may see them.
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}  # its root user
+    return boto3.Session(region_name=block.region_name, **keys).client("s3", endpoint_url=endpoint)
+
+
+def _outside_of_event_loops(function: Callable[[], _T]) -> _T:
+    """Call a function in another thread: a notebook has an event loop in its own, where Prefect returns coroutines."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(contextvars.copy_context().run, function).result()

@@ -1,0 +1,143 @@
+"""Find which runs of a dataset are current: the index lists its files, and receipts name the outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+from blocks.object_store import ObjectStore
+from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key
+from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
+from flows.refinery.errors import TerminalError
+from flows.refinery.suggestions import did_you_mean
+
+LOOKS_AT_ONCE = 8
+_INDEX = "index/"
+_RUN_ID = re.compile(r"[0-9a-f]{8,32}")
+
+
+class NothingProcessed(TerminalError):
+    """No file of a dataset was processed yet, or there is no dataset of this name."""
+
+
+class RunNotCurrent(TerminalError):
+    """A run has no rows to read: there is none of this id in the dataset, it was rejected, or it was replaced."""
+
+
+@dataclass
+class CurrentFile:
+    """What readers see of one source key.
+
+    Attributes:
+        index_key: the key of its index entry.
+        receipts: of its published runs, the oldest first: one, or several where re-uploads append.
+        unreadable: what could not be read, by address, and why.
+    """
+
+    index_key: str
+    receipts: tuple[Receipt, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
+    """Return what readers see of every file of a dataset, sorted by the source key.
+
+    Raises:
+        NothingProcessed: the index has no file of this dataset.
+    """
+    keys = list(_listed(store, f"{_INDEX}{dataset}/"))
+    if not keys:
+        raise _nothing_processed(store, dataset)
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        found = list(pool.map(partial(current_file, store, dataset), keys))
+    return sorted(found, key=lambda file: (file.receipts[0].source.key if file.receipts else "", file.index_key))
+
+
+def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
+    """Return what readers see of the file with this index entry."""
+    file = CurrentFile(key)
+    stored = store.get(key)
+    if stored is None:
+        return file
+    try:
+        entry = IndexEntry.from_json(stored.body)
+    except IndexUnreadable as error:
+        file.unreadable[store.published_address(key)] = str(error)
+        return file
+    runs = {entry.current.run_id} if entry.current else set()
+    receipts = (_receipt(store, run_id, file.unreadable) for run_id in sorted(runs | set(entry.appended)))
+    # The receipt counts: a run that was repeated since may be rejected, or belong to another dataset.
+    visible = [each for each in receipts if each and _is_visible(each, dataset)]
+    file.receipts = tuple(sorted(visible, key=lambda each: (each.source.last_modified or "", each.created_at)))
+    return file
+
+
+def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
+    """Return one run of a dataset, as readers see it.
+
+    Args:
+        run: the run id, or its first 8 characters or more.
+
+    Raises:
+        RunNotCurrent: its rows cannot be read; the message gives the reason.
+        ReceiptUnreadable: its receipt is not one that this release reads.
+    """
+    run_id = _whole_run_id(store, run)
+    stored = store.get(receipt_key(run_id))
+    if stored is None:
+        raise RunNotCurrent(f"there is no receipt of run {run_id}; `sluice status` lists the runs")
+    receipt = Receipt.from_json(stored.body)
+    if receipt.contract.dataset != dataset:
+        raise RunNotCurrent(f"run {run_id} belongs to the dataset {receipt.contract.dataset!r}, not to {dataset!r}")
+    if receipt.status is not Status.PUBLISHED:
+        raise RunNotCurrent(f"run {run_id} was rejected: {receipt.reason}")
+    file = current_file(store, dataset, index_key(dataset, receipt.source.bucket, receipt.source.key))
+    same = tuple(each for each in file.receipts if each.run_id == run_id)
+    if not same:
+        newer = f" by run {file.receipts[-1].run_id}" if file.receipts else ""
+        raise RunNotCurrent(f"the output of run {run_id} was replaced{newer}; its rows are no longer there")
+    return CurrentFile(file.index_key, same)
+
+
+def _whole_run_id(store: ObjectStore, run: str) -> str:
+    if not _RUN_ID.fullmatch(run):
+        raise RunNotCurrent(f"{run!r} is not a run id: 8 to 32 characters of 0-9 and a-f")
+    if len(run) == 32:
+        return run
+    found = [key.removeprefix("receipts/").removesuffix(".json") for key in _listed(store, f"receipts/{run}")]
+    if len(found) == 1:
+        return found[0]
+    several = f"several runs begin with {run}: {', '.join(found[:5])}"
+    raise RunNotCurrent(several if found else f"no run begins with {run}; `sluice status` lists the runs")
+
+
+def _receipt(store: ObjectStore, run_id: str, unreadable: dict[str, str]) -> Receipt | None:
+    """Return a run's receipt; if that is impossible, say why in `unreadable`."""
+    key = receipt_key(run_id)
+    stored = store.get(key)
+    try:
+        if stored is not None:
+            return Receipt.from_json(stored.body)
+        unreadable[store.published_address(key)] = "the index names it, and it does not exist"
+    except ReceiptUnreadable as error:
+        unreadable[store.published_address(key)] = str(error)
+    return None
+
+
+def _is_visible(receipt: Receipt, dataset: str) -> bool:
+    return receipt.status is Status.PUBLISHED and receipt.contract.dataset == dataset
+
+
+def _nothing_processed(store: ObjectStore, dataset: str) -> NothingProcessed:
+    known = sorted(folder.removeprefix(_INDEX).strip("/") for folder in store.list_folders(_INDEX))
+    there_are = f"datasets with files: {', '.join(known)}" if known else "no dataset has a file yet"
+    return NothingProcessed(
+        f"no file of the dataset {dataset!r} was processed{did_you_mean(dataset, known)} ({there_are})"
+    )
+
+
+def _listed(store: ObjectStore, prefix: str) -> Iterator[str]:
+    return (key for page in store.list_keys(prefix) for key, _ in page)

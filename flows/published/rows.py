@@ -1,0 +1,277 @@
+"""Read the rows of published outputs: fetched to a temporary folder, joined by column names, in bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from blocks.object_store import ObjectGone, ObjectStore
+from flows.pipeline.receipt import Output, Receipt
+from flows.published.current import LOOKS_AT_ONCE, CurrentFile, current_file, current_files, file_of_run
+from flows.published.schemas import ColumnsDiffer, SchemaOfRun, joined_schema
+
+RUN_ID, SOURCE_KEY = "_sluice_run_id", "_sluice_source_key"
+_BATCH_ROWS = 65_536
+_TRIES = 5  # a file may be replaced while it is fetched
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_EMPTY = pa.schema([])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a dataset to read.
+
+    Attributes:
+        run: one run's, by its id or its first 8 characters or more; None: those of all current runs.
+        quarantine: the rows in quarantine, not the published ones.
+        with_source: whether to add the columns `_sluice_run_id` and `_sluice_source_key`.
+        limit: the most rows to read; None: all.
+    """
+
+    run: str | None = None
+    quarantine: bool = False
+    with_source: bool = False
+    limit: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of output that has these rows."""
+        return "quarantine" if self.quarantine else "data"
+
+    @property
+    def source_columns(self) -> SchemaOfRun:
+        """Return the columns that are there even when no file has rows."""
+        return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
+
+    def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
+        """Return the outputs of a file that have these rows."""
+        return [
+            (receipt, output) for receipt in file.receipts for output in receipt.outputs if output.kind == self.kind
+        ]
+
+    def rows_of(self, file: CurrentFile) -> int:
+        """Return how many of these rows a file has."""
+        return sum(output.rows for _, output in self.outputs(file))
+
+
+@dataclass
+class PublishedRows:
+    """Rows of a dataset, ready to be read.
+
+    Attributes:
+        dataset: its name.
+        schema: the columns of all rows.
+        rows: how many rows there are, the limit aside.
+        files: how many files they come from.
+        unreadable: what could not be read, by address, and why; its rows are missing.
+    """
+
+    dataset: str
+    rows: int
+    files: int
+    unreadable: dict[str, str]
+    schema: pa.Schema = _EMPTY
+    _parts: list[_Part] = field(default_factory=list)
+    _limit: int | None = None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in batches: by file in the order of source keys, and in each file in its own order.
+
+        Raises:
+            ColumnsDiffer: a number of one run does not fit the type that the column has in the others.
+        """
+        left = self.rows if self._limit is None else self._limit
+        for part in self._parts:
+            for batch in part.batches(self.dataset, self.schema):
+                if left <= 0:
+                    return
+                yield batch.slice(0, left)
+                left -= batch.num_rows
+
+    def table(self) -> pa.Table:
+        """Return all rows in memory."""
+        return pa.Table.from_batches(self.batches(), self.schema)
+
+
+@contextmanager
+def published_rows(store: ObjectStore, dataset: str, selection: Selection = Selection()) -> Iterator[PublishedRows]:
+    """Provide the rows of a dataset that are current, fetched to a temporary folder.
+
+    Raises:
+        NothingProcessed: no file of the dataset was processed.
+        RunNotCurrent: the selected run has no rows to read.
+        ColumnsDiffer: a column has types in several runs that cannot be joined.
+    """
+    run = selection.run
+    files = current_files(store, dataset) if run is None else [file_of_run(store, dataset, run)]
+    with tempfile.TemporaryDirectory(prefix="sluice-read-") as folder:
+        fetch = _Fetch(store, dataset, selection, Path(folder))
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+            parts = [part for found in pool.map(fetch.parts_of, _needed(files, selection)) for part in found]
+        yield PublishedRows(
+            dataset=dataset,
+            rows=sum(map(selection.rows_of, files)),
+            files=sum(bool(selection.outputs(file)) for file in files),
+            unreadable={address: why for file in files for address, why in file.unreadable.items()},
+            schema=joined_schema(dataset, [*(part.schema_of_run for part in parts), selection.source_columns]),
+            _parts=parts,
+            _limit=selection.limit,
+        )
+
+
+def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[CurrentFile]:
+    """Yield the first files that have as many rows as are wanted."""
+    rows = 0
+    for file in files:
+        if selection.limit is not None and rows >= selection.limit:
+            return
+        rows += selection.rows_of(file)
+        yield file
+
+
+class _Fetch:
+    """Fetches the outputs of files into a folder."""
+
+    def __init__(self, store: ObjectStore, dataset: str, selection: Selection, folder: Path) -> None:
+        self._store, self._dataset, self._selection, self._folder = store, dataset, selection, folder
+        self._numbers = count()
+
+    def parts_of(self, file: CurrentFile) -> list[_Part]:
+        """Fetch the outputs of a file. If it was replaced in the meantime, fetch those that are current now."""
+        for _ in range(_TRIES):
+            outputs = self._selection.outputs(file)
+            try:
+                return [self._part(receipt, output) for receipt, output in outputs]
+            except ObjectGone:
+                now = current_file(self._store, self._dataset, file.index_key)
+                if self._selection.run is not None or self._selection.outputs(now) == outputs:
+                    break
+                file.receipts = now.receipts
+        for _, output in self._selection.outputs(file):
+            file.unreadable[self._store.published_address(output.key)] = "its receipt names it, and it does not exist"
+        return []
+
+    def _part(self, receipt: Receipt, output: Output) -> _Part:
+        path = self._folder / f"{next(self._numbers)}{Path(output.key).suffix}"
+        bucket = self._store.published_bucket
+        self._store.download(bucket, output.key, path)
+        constants = _folder_values(output.key) if output.kind == "data" else {}
+        if self._selection.with_source:
+            constants |= {RUN_ID: receipt.run_id, SOURCE_KEY: receipt.source.key}
+        return _Part(path, receipt.run_id, output.key.partition(".csv")[1] != "", constants)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One fetched output.
+
+    Attributes:
+        constants: columns that the output does not have: of its folders, and of its source.
+    """
+
+    path: Path
+    run_id: str
+    is_csv: bool
+    constants: dict[str, str | None]
+
+    @property
+    def schema_of_run(self) -> SchemaOfRun:
+        """Return its columns; one of text without any value fits every type."""
+        names = pa.schema([(name, pa.string()) for name in self.constants])
+        if self.is_csv:
+            return SchemaOfRun(self.run_id, _with(self._csv_schema(), names))
+        with pq.ParquetFile(self.path) as file:
+            schema = file.schema_arrow.remove_metadata()
+            for place in _columns_without_values(file.metadata, schema):
+                schema = schema.set(place, schema.field(place).with_type(pa.null()))
+            return SchemaOfRun(self.run_id, _with(schema, names))
+
+    def batches(self, dataset: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield its rows with the columns of `schema`."""
+        for batch in self._csv_batches() if self.is_csv else self._parquet_batches():
+            yield pa.record_batch([self._column(dataset, batch, each) for each in schema], schema)
+
+    def _column(self, dataset: str, batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
+        if wanted.name in self.constants:
+            return pa.repeat(pa.scalar(self.constants[wanted.name], pa.string()), batch.num_rows)
+        if wanted.name not in batch.schema.names:
+            return pa.nulls(batch.num_rows, wanted.type)
+        column = batch.column(wanted.name)
+        if column.null_count == len(column):
+            return pa.nulls(len(column), wanted.type)
+        try:
+            return column.cast(wanted.type)
+        except pa.ArrowInvalid:
+            raise ColumnsDiffer(
+                f"dataset {dataset}: a number of column {wanted.name!r} in run {self.run_id} does not fit"
+                f" {wanted.type}, which the column has with the other runs; read this run alone"
+            ) from None
+
+    def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(_BATCH_ROWS)
+
+    def _csv_batches(self) -> Iterator[pa.RecordBatch]:
+        yield from self._open_csv(self._csv_schema()) if len(self._csv_schema()) else ()
+
+    def _csv_schema(self) -> pa.Schema:
+        try:
+            names = self._open_csv(_EMPTY).schema.names
+        except pa.ArrowInvalid:  # a file without columns
+            return _EMPTY
+        return pa.schema([(name, pa.string()) for name in names])
+
+    def _open_csv(self, schema: pa.Schema) -> pa_csv.CSVStreamingReader:
+        """Open a published CSV file. All values are text: CSV has no types."""
+        source = pa.input_stream(str(self.path), compression=_COMPRESSIONS.get(self.path.suffix))
+        return pa_csv.open_csv(
+            source,
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+            ),
+        )
+
+
+def _with(schema: pa.Schema, more: pa.Schema) -> pa.Schema:
+    if taken := set(schema.names) & set(more.names):
+        raise ColumnsDiffer(f"the data itself has the column {min(taken)!r}; read it without its source")
+    return pa.schema([*schema, *more])
+
+
+def _columns_without_values(metadata: pq.FileMetaData, schema: pa.Schema) -> list[int]:
+    """Return the places of text columns whose statistics show that no row has a value."""
+    if len(schema) != metadata.num_columns:  # nested columns have several
+        return []
+    return [
+        place
+        for place, each in enumerate(schema)
+        if pa.types.is_string(each.type)
+        and all(_has_no_value(metadata.row_group(group), place) for group in range(metadata.num_row_groups))
+    ]
+
+
+def _has_no_value(group: pq.RowGroupMetaData, place: int) -> bool:
+    statistics = group.column(place).statistics
+    return statistics is not None and statistics.has_null_count and statistics.null_count == group.num_rows
+
+
+def _folder_values(key: str) -> dict[str, str | None]:
+    """Return the columns that the folders of an output name, as output.partition_by wrote them."""
+    parts = (folder.partition("=") for folder in key.split("/")[:-1])
+    return {unquote(name): _folder_value(value) for name, mark, value in parts if mark}
+
+
+def _folder_value(label: str) -> str | None:
+    return None if label == _NO_VALUE else "" if label == "%00" else unquote(label)

@@ -1,0 +1,63 @@
+"""Join the columns of several runs: by name, without changing a value."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from flows.refinery.errors import TerminalError
+
+
+class ColumnsDiffer(TerminalError):
+    """A column has types in several runs of a dataset that cannot be joined without changing values."""
+
+
+@dataclass(frozen=True)
+class SchemaOfRun:
+    """The columns of one output of a run; a column of type null has no values there."""
+
+    run_id: str
+    schema: pa.Schema
+
+
+def joined_schema(dataset: str, schemas: Iterable[SchemaOfRun]) -> pa.Schema:
+    """Return the columns of all runs, in the order in which they are first seen.
+
+    A column that a run lacks has no values there. Whole and decimal numbers become decimal numbers. Other types are
+    not joined.
+
+    Raises:
+        ColumnsDiffer: names the dataset, the column, its types, and a run with each.
+    """
+    runs_by_type: dict[str, dict[pa.DataType, str]] = defaultdict(dict)
+    for each in schemas:
+        for column in each.schema:
+            runs_by_type[column.name].setdefault(column.type, each.run_id)
+    return pa.schema([(name, _joined_type(dataset, name, runs)) for name, runs in runs_by_type.items()])
+
+
+def _joined_type(dataset: str, name: str, runs: dict[pa.DataType, str]) -> pa.DataType:
+    types = [each for each in runs if not pa.types.is_null(each)]
+    if not types:
+        return pa.string()
+    if len(types) == 1:
+        return types[0]
+    if all(map(_is_number, types)):
+        return _joined_number(types)
+    found = ", ".join(f"{each} in run {runs[each]}" for each in types)
+    raise ColumnsDiffer(
+        f"dataset {dataset}: column {name!r} is {found}; read the runs one by one, or process the older files again"
+        " under today's contract"
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _joined_number(types: Sequence[pa.DataType]) -> pa.DataType:
+    same = pa.unify_schemas([pa.schema([("number", each)]) for each in types], promote_options="permissive")
+    return same.field(0).type

@@ -1,0 +1,49 @@
+"""Partitions that wait until the whole file was seen: in memory while they are small, then on local disk."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.refinery.read.partition import Partition
+
+_IN_MEMORY_BYTES = 64 << 20
+
+
+class PartitionSpool:
+    """Partitions that are returned in the order in which they came.
+
+    Args:
+        path: of the file that holds those for which there is no room in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._in_memory: list[Partition] = []
+        self._bytes = self._on_disk = 0
+
+    def append(self, partition: Partition) -> None:
+        """Keep a partition."""
+        self._bytes += int(partition.frame.memory_usage(deep=True).sum())
+        if not self._on_disk and self._bytes <= _IN_MEMORY_BYTES:
+            self._in_memory.append(partition)
+            return
+        with self._path.open("ab") as file:
+            pickle.dump(partition, file, pickle.HIGHEST_PROTOCOL)
+        self._on_disk += 1
+
+    def drain(self) -> Iterator[Partition]:
+        """Yield each partition once, and drop it."""
+        self._in_memory.reverse()
+        while self._in_memory:
+            yield self._in_memory.pop()
+        if self._on_disk:
+            with self._path.open("rb") as file:
+                for _ in range(self._on_disk):
+                    yield pickle.load(file)  # noqa: S301 written above
+
+    def close(self) -> None:
+        """Delete them."""
+        self._in_memory.clear()
+        self._path.unlink(missing_ok=True)

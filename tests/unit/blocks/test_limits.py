@@ -1,0 +1,65 @@
+"""The limits of stage, upload, task, message and drain contain each other; contradictions are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from blocks.limits import MAX_MESSAGE_SECONDS, Limits, LimitsInconsistent
+from blocks.settings import PipelineSettings
+from deployment.aws.deploy_stack import TEMPLATE
+from deployment.aws.packaging import Timeouts
+from deployment.aws.templates import default_parameters
+
+DISK, MEMORY = 21, 2_048
+
+
+def test_each_limit_contains_the_one_before() -> None:
+    limits = Limits()
+    limits.check(disk_gib=DISK, memory_mib=MEMORY)
+    order = [
+        limits.stage_seconds,
+        limits.upload_seconds,
+        limits.task_seconds,
+        limits.launch_seconds,
+        limits.drain_seconds,
+    ]
+    assert order == sorted(set(order))
+    assert limits.lifetime_seconds + limits.upload_seconds < limits.task_seconds <= MAX_MESSAGE_SECONDS
+
+
+def test_the_template_the_settings_and_the_state_machine_have_the_same_limits() -> None:
+    parameters = default_parameters(TEMPLATE)
+    fields = PipelineSettings.model_fields
+    assert Limits.of_parameters(parameters) == Limits()
+    assert Limits(
+        *(fields[name].default for name in ("stage_timeout_seconds", "max_task_seconds", "max_object_bytes"))
+    ) == (Limits())
+    assert Timeouts.of(Limits()).task_seconds > Limits().task_seconds, "a task ends itself first"
+
+
+@pytest.mark.parametrize(
+    ("limits", "disk_gib", "memory_mib", "parameters"),
+    [
+        (Limits(stage_seconds=40_000), DISK, MEMORY, ["TaskLifetimeSeconds", "StageTimeoutSeconds"]),
+        (Limits(lifetime_seconds=42_000), DISK, MEMORY, ["TaskLifetimeSeconds"]),
+        (Limits(max_object_bytes=60 * 1024**3), DISK, MEMORY, ["MaxObjectBytes", "TaskEphemeralStorageGiB=121"]),
+        (Limits(), 20, MEMORY, ["TaskEphemeralStorageGiB=21"]),
+        (Limits(), DISK, 512, ["TaskMemory=1024"]),
+    ],
+)
+def test_what_no_upload_could_keep_to_is_refused_with_the_parameter_and_the_fix(
+    limits: Limits, disk_gib: int, memory_mib: int, parameters: list[str]
+) -> None:
+    with pytest.raises(LimitsInconsistent) as refused:
+        limits.check(disk_gib=disk_gib, memory_mib=memory_mib)
+    assert all(parameter in str(refused.value) for parameter in parameters)
+
+
+def test_the_advice_for_the_lifetime_is_enough() -> None:
+    limits = Limits(lifetime_seconds=42_000)
+    excess = limits.task_seconds - MAX_MESSAGE_SECONDS
+    Limits(lifetime_seconds=42_000 - excess).check(disk_gib=DISK, memory_mib=MEMORY)
+
+
+def test_a_stack_of_an_earlier_release_has_the_defaults() -> None:
+    assert Limits.of_parameters({"TaskMemory": "4096"}) == Limits()

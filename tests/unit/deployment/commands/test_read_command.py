@@ -1,0 +1,92 @@
+"""`sluice read`, as typed: rows on the terminal, exports, the exit code."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from blocks.object_store import ObjectStore
+from blocks.settings import PipelineSettings
+from deployment.commands import SafeConsole
+from deployment.commands.read import read
+from deployment.commands.user_paths import PathUnwritable
+from deployment.deployed_stack import AwsStack
+from flows.composition import assemble
+from flows.pipeline.job import UploadJob
+from flows.pipeline.receipt import Receipt, receipt_key
+from flows.pipeline.run import run_upload
+from flows.published.rows import Selection
+from lambda_trigger.message import UploadMessage
+
+BUCKETS = {"LandingBucket": "landing", "PublishedBucket": "published"}
+STACK = AwsStack("us-east-1", "", "sluice", BUCKETS, {})
+
+
+def publish(key: str) -> Receipt:
+    """Publish the sample file under this key."""
+    body = Path("deployment/samples/penguins.csv").read_bytes()
+    etag = boto3.client("s3").put_object(Bucket="landing", Key=key, Body=body)["ETag"].strip('"')
+    settings = PipelineSettings(stack="sluice", landing_bucket="landing", published_bucket="published", queue_url="")
+    message = UploadMessage(bucket="landing", key=key, version_id=None, etag=etag, size_bytes=len(body))
+    return run_upload(assemble(settings), UploadJob(message))
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receipt]:
+    """Publish a file of the sample dataset penguins; return its receipt."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        for bucket in BUCKETS.values():
+            boto3.client("s3").create_bucket(Bucket=bucket)
+        yield publish("incoming/penguins/penguins.csv")
+
+
+def shown(selection: Selection, *, width: int = 0, export: Path | None = None, complete: bool = True) -> list[str]:
+    """Read the dataset as a command; a width makes the output a terminal."""
+    output = io.StringIO()
+    console = SafeConsole(file=output, soft_wrap=True, highlight=False, force_terminal=width > 0, width=width or None)
+    console.no_color = True
+    assert read(console, STACK, "penguins", selection, export) is complete
+    return output.getvalue().splitlines()
+
+
+def test_rows_are_shown_with_how_many_there_are(published: Receipt) -> None:
+    header, first, second, counted, more = shown(Selection(limit=2))
+    assert header.split()[:2] == ["species", "island"]
+    assert first.split()[:2] == second.split()[:2] == ["Adelie", "Torgersen"]
+    assert counted.startswith("2 of 342 rows published, of 1 file")
+    assert more.endswith("sluice read penguins --export penguins.csv")
+
+
+def test_a_terminal_gets_the_columns_that_fit_and_the_names_of_the_others(published: Receipt) -> None:
+    lines = shown(Selection(limit=2), width=40)
+    assert "island" in lines[0]
+    assert "sex" not in lines[0]
+    (others,) = (line for line in lines if "more column" in line)
+    assert "sex" in others
+
+
+def test_control_characters_of_a_value_do_not_reach_the_terminal(published: Receipt) -> None:
+    publish("incoming/penguins/\x1b[31mred.csv")
+    assert not any("\x1b[31m" in line for line in shown(Selection(limit=400, with_source=True)))
+
+
+def test_an_export_says_how_many_rows_it_has(published: Receipt, tmp_path: Path) -> None:
+    path = tmp_path / "penguins.parquet"
+    assert shown(Selection(), export=path) == [f"wrote 342 of 342 rows to {path}"]
+
+
+def test_an_export_that_cannot_be_written_names_the_path(published: Receipt, tmp_path: Path) -> None:
+    with pytest.raises(PathUnwritable, match=r"nowhere/penguins\.csv"):
+        shown(Selection(), export=tmp_path / "nowhere" / "penguins.csv")
+
+
+def test_what_is_unreadable_is_listed_and_the_command_fails(published: Receipt) -> None:
+    ObjectStore("landing", "published").put(receipt_key(published.run_id), "{}")
+    *_, last = shown(Selection(), complete=False)
+    assert last.startswith(f"unreadable s3://published/{receipt_key(published.run_id)}")

@@ -1,0 +1,76 @@
+"""A run by hand announces its outcome or writes why it failed; a dry run leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from flows.pipeline.announce import OutcomeNotice
+from flows.pipeline.attempts import read_attempt
+from flows.pipeline.by_hand import reported
+from flows.pipeline.errors import RepairRejected
+from flows.pipeline.job import UploadJob
+from flows.pipeline.receipt import Receipt
+from flows.pipeline.run import run_upload
+from flows.refinery.errors import SluiceError, TransientError
+from tests.chain.files import good_orders
+from tests.unit.flows.conftest import Account
+from tests.unit.flows.world import KEY, World, drain, with_settings
+
+
+@pytest.fixture
+def world(account: Account) -> World:
+    return World(account)
+
+
+def by_hand(account: Account, world: World, dry_run: bool = False) -> Receipt:
+    job = UploadJob(account.upload(KEY, good_orders(2)), by_hand=True, dry_run=dry_run)
+    return reported(account.parts, job, lambda: run_upload(account.parts, job), world.announce)
+
+
+def failing(account: Account, world: World, error: SluiceError) -> str:
+    job = UploadJob(account.upload(KEY, good_orders(2)), by_hand=True)
+
+    def run() -> Receipt:
+        raise error
+
+    with pytest.raises(type(error)):
+        reported(account.parts, job, run, world.announce)
+    return job.upload.run_id
+
+
+def test_its_outcome_is_announced(account: Account, world: World) -> None:
+    receipt = by_hand(account, world)
+    assert [notice.run_id for notice in world.announced] == [receipt.run_id]
+    assert account.keys("batches/") == []
+
+
+def test_a_dry_run_leaves_nothing(account: Account, world: World) -> None:
+    by_hand(account, world, dry_run=True)
+    assert world.announced == []
+    assert account.keys() == []
+
+
+def test_why_it_failed_is_written_down(account: Account, world: World) -> None:
+    attempt = read_attempt(account.parts.store, failing(account, world, TransientError("S3 is busy")))
+    assert attempt is not None
+    assert (attempt.code, attempt.dataset, attempt.given_up) == ("transient_error", "orders", False)
+
+
+def test_a_repair_that_changed_nothing_is_no_failed_upload(account: Account, world: World) -> None:
+    assert read_attempt(account.parts.store, failing(account, world, RepairRejected("as bad as before"))) is None
+
+
+def test_what_eventbridge_does_not_take_a_task_announces_later(account: Account, world: World) -> None:
+    def refuse(_: Sequence[OutcomeNotice]) -> frozenset[str]:
+        return frozenset()
+
+    job = UploadJob(account.upload(KEY, good_orders(2)), by_hand=True)
+    reported(account.parts, job, lambda: run_upload(account.parts, job), refuse)
+    older = world.account = with_settings(account, visibility_timeout_seconds=-60)
+    older.parts.queue.visibility_timeout_seconds = 30
+    assert drain(world)
+    assert [notice.run_id for notice in world.announced] == [job.upload.run_id]
+    assert not world.recorded
+    assert not account.keys("batches/")
