@@ -56,7 +56,7 @@ class Counts:
         seconds: from the first upload to the last receipt.
         asked: the most tasks that one drain was asked for.
         tasks: every task that was launched.
-        transitions: of state machines.
+        states_entered: by the executions, without those inside a Map, of which the emulator writes no history.
         executions: drains that were started.
         starts: calls of StartExecution, also for windows that had their drain.
         history_events: of the executions; each is a line of their log, which the emulator does not write.
@@ -74,7 +74,7 @@ class Counts:
     seconds: float
     asked: int
     tasks: tuple[TaskTimes, ...]
-    transitions: int
+    states_entered: int
     executions: int
     starts: int
     history_events: int
@@ -90,6 +90,11 @@ class Counts:
     def aws_requests(self, *actions: str) -> int:
         """Return how many requests there were of these actions; "sqs:" means all of a service."""
         return sum(count for name, count in self.aws.items() if name in actions or f"{name.split(':')[0]}:" in actions)
+
+    @property
+    def transitions(self) -> int:
+        """Return the state transitions that AWS bills; inside the Map each launch of a task is one."""
+        return self.states_entered + self.aws_requests("ecs:RunTask")
 
     @property
     def events(self) -> int:
@@ -154,7 +159,7 @@ class Meter:
             seconds=round(seconds, 1),
             asked=max((int(json.loads(drain["input"]).get("tasks", 1)) for drain in drains), default=0),
             tasks=tuple(self._tasks(decisions)),
-            transitions=sum(event["type"].endswith("StateEntered") for event in history),  # those in a Map, too
+            states_entered=sum(event["type"].endswith("StateEntered") for event in history),
             executions=len(drains),
             history_events=len(history),
             starts=aws["states:StartExecution"],

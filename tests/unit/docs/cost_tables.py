@@ -30,7 +30,7 @@ def cost_together() -> str:
 
 def cost_a_month() -> str:
     """Return months of 30 days with so many files a day."""
-    alone, together = (prices.total(prices.bill(Counts.recorded(name))) for name in ("alone", "burst"))
+    alone, together = (sum(line.dollars for line in prices.bill(Counts.recorded(name))) for name in ("alone", "burst"))
     base = prices.total(rest()) + METRICS * prices.METRIC_MONTH
     cases = (("1,000, each alone", alone), ("1,000, at once", together), ("1,000,000, in bursts", 1_000 * together))
     return _table(

@@ -292,23 +292,6 @@ def test_the_readme_names_only_actions_that_some_role_may_do() -> None:
     assert named <= set(re.findall(r"`(\w+:\w+)`", roles()))
 
 
-def test_the_cost_of_a_file_counts_the_states_that_it_passes() -> None:
-    """Count the states of one file whose task starts at once, by the list in docs/architecture.md."""
-    way = [
-        "Check input",
-        "Remember",
-        "Look for receipt",
-        "Is there a receipt?",
-        "No receipt yet",
-        "Count draining tasks",
-    ]
-    way += ["Enough tasks?", "Drain the queue", "Look for receipt", "Is there a receipt?", "Read receipt"]
-    way += ["What does it say?", "Published"]
-    states = read(PROJECT_ROOT / "docs" / "architecture.md")
-    assert all(f"| {state} |" in states for state in way)
-    assert f"| state transitions: {len(way)} a file | {len(way)},000 |" in read(PRODUCTION)
-
-
 # --- output -------------------------------------------------------------------------------------------------
 
 
