@@ -187,7 +187,7 @@ cases: setup ## inputs as people really send them, compared with their right res
 round-trip: setup ## random files of all formats: what is published is what was written (FILES=20000 SEED=1)
 	@$(BIN)/python -m tests.cases.round_trip --files $(FILES) --seed $(SEED)
 
-bench-refine: setup ## rows per second of refine, compared with hand-written pandas and stock GX
+bench-refine: setup ## CPU, wall time and memory of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine
 
 soak: setup ## 10,000 small uploads under kills, lost responses, refusals and repetitions; must end with lost=0 doubled=0

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
@@ -28,6 +29,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TerminalError
 from flows.refinery.preprocess.step_base import FittedStep, StepFailed
 from flows.refinery.preprocess.step_pipeline import StepPipeline
 from flows.refinery.preprocess.steps import compile_steps
+from flows.refinery.read.ahead import ahead
 from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
@@ -52,13 +54,14 @@ from flows.refinery.validate.judge_partition import validate
 from flows.refinery.validate.mark_hints import mark_hints
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import QuarantineFile, first_broken, quarantine_table
-from flows.refinery.validate.rules import rules_of
-from flows.refinery.validate.sorted_numbers import is_among
+from flows.refinery.validate.rules import Method, rules_of
+from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _T = TypeVar("_T")
-_LARGE_BYTES = 1 << 30
+_SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
+_FEW_ROWS = 50_000
 
 REJECTING = (FileRejected, ContractInvalid, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
@@ -166,9 +169,8 @@ class RefinedPartition:
 
     Attributes:
         misfits: rows that could not be decoded, by reason.
-        good: the good rows.
-        bad: the bad rows and misfits, as in the quarantine file; None if there are none, or if more rows may turn out
-            to be bad at the end of the file.
+        good: the good rows; all rows, if more of them may turn out to be bad at the end of the file.
+        bad: the bad rows and misfits, as in the quarantine file; None if there are none, or in the same case.
         bad_numbers: the numbers of the bad rows, without the misfits.
         bad_masks: row rules x bad rows; true where a row breaks the rule.
         broken: by row rule, the rows that break it.
@@ -211,7 +213,8 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> RefinedPartition
         bad = np.flatnonzero(~good)
         bad_masks = masks[:, bad]
     with seconds.of("write"):
-        good_rows = to_batch(frame[good] if len(bad) else frame, numbers[good], plan.kinds)
+        is_parted = len(bad) and not plan.waits
+        good_rows = to_batch(frame[good] if is_parted else frame, numbers[good] if is_parted else numbers, plan.kinds)
         bad_rows = None
         if not plan.waits:
             bad_rows = quarantine_table(partition, bad, bad_masks, plan.row_rules, plan.file_columns)
@@ -324,29 +327,31 @@ def judge_file(
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
     header, seconds = Header(), _Seconds()
+    size = source.stat().st_size
     while True:
         # A later partition's columns are added to all of them.
         rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, len(header.columns))))
-        partitions = seconds.inside("read", read(rows))
-        first = next(partitions)
-        header = header.joined(first, contract)
-        is_large = source.stat().st_size > _LARGE_BYTES
-        merge = _Merge(contract, header, work_dir, seconds, first.source_format, folders, is_large=is_large)
-        same = _with_header(header, chain([first], partitions), contract)
-        try:
-            if merge.reasons:
-                merges = map(merge.count, same)
-            else:
-                refined = map_partitions(partial(refine_partition, plan=merge.plan), map(merge.keep, same))
-                merges = map(merge.take, refined)
-            for _ in merges:
-                if on_progress:
-                    on_progress("validate", merge.rows_in)
-            return merge.finish()
-        except _HeaderGrew as grown:
-            header = grown.header  # the schema of the whole file: a second pass cannot raise this again
-        finally:
-            merge.forget()
+        with ahead(seconds.inside("read", read(rows)), is_small=size <= _SMALL_BYTES) as partitions:
+            first = next(partitions)
+            header = header.joined(first, contract)
+            found = first.source_format
+            merge = _Merge(contract, header, work_dir, seconds, found, folders, is_large=size > _LARGE_BYTES)
+            same = _with_header(header, chain([first], partitions), contract)
+            del first
+            try:
+                if merge.reasons:
+                    merges = map(merge.count, same)
+                else:
+                    refined = map_partitions(partial(refine_partition, plan=merge.plan), map(merge.keep, same))
+                    merges = map(merge.take, refined)
+                for _ in merges:
+                    if on_progress:
+                        on_progress("validate", merge.rows_in)
+                return merge.finish()
+            except _HeaderGrew as grown:
+                header = grown.header  # the schema of the whole file: a second pass cannot raise this again
+            finally:
+                merge.forget()
 
 
 def _with_header(header: Header, partitions: Iterator[Partition], contract: Contract) -> Iterator[Partition]:
@@ -473,7 +478,8 @@ class _Merge:
         judge = self.plan.judge
         if judge is None:
             return
-        structure = self.plan.structure(self._nulls)
+        asks_structure = any(rule.method is Method.STRUCTURE for rule in judge.rules)
+        structure = self.plan.structure(self._nulls) if asks_structure else pd.DataFrame()
         late_rows: dict[int, np.ndarray] = {}
         for position, rule in enumerate(judge.rules):
             state = self._states[position]
@@ -498,20 +504,29 @@ class _Merge:
         """
         plan = self.plan
         blocking = [numbers for place, numbers in late_rows.items() if plan.row_rules[place].blocking]
-        if blocking:
-            self._good.exclude(np.unique(np.concatenate(blocking)))
-        else:
-            late_rows = {}
+        late_rows = late_rows if blocking else {}
+        bad = np.concatenate([*blocking, *(numbers for numbers, _ in self._bad_rows)])
+        if len(bad) and not self.reasons:
+            self._good.exclude(np.unique(bad))
+        with ahead(self._bad_rows_of(late_rows), is_small=self.rows_in <= _FEW_ROWS) as tables:
+            for table in tables:
+                self._quarantine.write(table)
+        self._quarantine.close()
+
+    def _bad_rows_of(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[pa.Table]:
+        """Yield the bad rows of the waiting partitions, as they are quarantined."""
+        rules = self.plan.row_rules
         for partition, (numbers, packed) in zip(self._waiting.drain(), self._bad_rows, strict=True):
-            masks = np.zeros((len(plan.row_rules), len(partition.frame)), dtype=bool)
+            masks = np.zeros((len(rules), len(partition.frame)), dtype=bool)
             known = np.unpackbits(packed, axis=0, count=len(masks)).astype(bool)
             masks[:, np.searchsorted(partition.row_numbers, numbers)] = known
             for place, late in late_rows.items():
-                masks[place] |= is_among(partition.row_numbers, late)
-            bad = np.flatnonzero(masks[plan.blocking].any(axis=0))
-            self._quarantined.update(first_broken(masks[:, bad], plan.row_rules))
-            self._quarantine.write(quarantine_table(partition, bad, masks[:, bad], plan.row_rules, plan.file_columns))
-        self._quarantine.close()
+                masks[place, positions_of(late, partition.row_numbers)] = True
+            bad = np.flatnonzero(masks[self.plan.blocking].any(axis=0))
+            self._quarantined.update(first_broken(masks[:, bad], rules))
+            table = quarantine_table(partition, bad, masks[:, bad], rules, self.plan.file_columns)
+            if table is not None:
+                yield table
 
     def _check_rows(self) -> list[str]:
         """Add the checks that rows failed, and return what to write into the contract where that is known."""
@@ -558,10 +573,11 @@ def preprocess_file(
             for step in steps:
                 pipeline.add(step)
         writer = OutputWriter(contract.output, work_dir, pipeline.kinds)
-        for frame in seconds.inside("preprocess", pipeline.frames()):
-            with seconds.of("write"):
-                writer.write(frame)
-            columns = tuple(map(str, frame.columns))
+        with ahead(seconds.inside("preprocess", pipeline.frames()), is_small=judged.rows_in <= _FEW_ROWS) as frames:
+            for frame in frames:
+                with seconds.of("write"):
+                    writer.write(frame)
+                columns = tuple(map(str, frame.columns))
         with seconds.of("write"):
             outputs = writer.close()
         pipeline.close()

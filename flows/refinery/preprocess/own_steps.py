@@ -33,7 +33,7 @@ class OwnStep:
         row_numbers = frame.index
         given = frame.reset_index(drop=True)
         try:
-            result = self._function(given.copy(), **self._arguments)
+            result = self._function(given.copy(deep=False), **self._arguments)  # pandas copies on write
         except MemoryError:
             raise  # the task's fault, not the file's
         except Exception as error:  # noqa: BLE001 it is the user's function: anything may come

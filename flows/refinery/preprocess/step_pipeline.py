@@ -176,5 +176,5 @@ def good_rows(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: Collection
             array = time_text(array)
         # One type per file, not per partition: the output must not depend on which rows share a partition.
         columns[name] = pandas_column(array, dtype_of(kind, nulls=name in nulls))
-    frame = pd.DataFrame(columns)
+    frame = pd.DataFrame(columns, copy=False)
     return frame.set_axis(pd.Index(batch.column(ROW_NUMBER).to_numpy()), axis=0)

@@ -15,6 +15,7 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.read.rejections import TooManyRows
 
+_TEXT = pd.StringDtype(na_value=np.nan)
 EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 # What a contract declares so is kept as text: reading it as a number would lose zeros in front.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
@@ -64,7 +65,7 @@ class RowBuffer:
 
 def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
     """Return Arrow's texts as a column of a frame, without a copy."""
-    return pd.Series(pd.array(texts, dtype="str"))
+    return pd.Series(pd.array(texts, dtype=_TEXT), copy=False)
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:

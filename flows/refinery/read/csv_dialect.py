@@ -6,6 +6,7 @@ import csv
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -123,11 +124,16 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
     return max(candidates, key=lambda mark: scores[mark])
 
 
-def sample_records(sample: str, delimiter: str, written: FileFormat) -> list[SampleRecord]:
+def sample_records(sample: str, delimiter: str, written: FileFormat) -> tuple[SampleRecord, ...]:
     """Return the first records of a file's beginning, as far as they can be read."""
-    records = split_records(lines_of(sample), delimiter, written.quote, written.escape)
+    return _sample_records(sample, delimiter, written.quote, written.escape)
+
+
+@lru_cache(maxsize=16)  # asked several times about one file
+def _sample_records(sample: str, delimiter: str, quote: str, escape: str | None) -> tuple[SampleRecord, ...]:
+    records = split_records(lines_of(sample), delimiter, quote, escape)
     found = (SampleRecord(record.first_line, record.fields) for record in records if record.fields)
-    return list(islice(found, _SAMPLED_RECORDS))
+    return tuple(islice(found, _SAMPLED_RECORDS))
 
 
 def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:

@@ -251,7 +251,7 @@ class _CsvReader:
             frame = self._to_frame(block)
             if frame is None and block.is_plain:
                 # As many records as in a regular block, but not every one has as many fields, or one is blank.
-                block = self._cut_record_by_record(self._pending[: block.size], is_last=False) or block
+                block = self._cut_records(self._pending[: block.size], is_last=False) or block
                 frame = self._to_frame(block)
             if frame is None:
                 raise AssertionError(f"Arrow did not find the {len(block.row_numbers)} rows that a block has")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE, is_utf8
+from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE
 
 TEXT_AFTER_QUOTE = "text_after_quote"
 _NEWLINE = 10
@@ -221,12 +221,10 @@ def without_trailing(
 
 
 def is_clean_text(block: bytes) -> bool:
-    """Return whether a block is UTF-8 without NUL bytes and without carriage returns other than in line ends."""
+    """Return whether a block has no NUL bytes, and no carriage returns other than in line ends."""
     if b"\0" in block or (b"\x1b" in block and SHIFTS_TO_KANJI.search(block)):
         return False
-    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
-        return False
-    return is_utf8(block)
+    return b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:

@@ -1,10 +1,12 @@
-"""Coerced rows on local disk: Arrow IPC files that are written and read partition by partition."""
+"""Coerced rows that wait: in memory while they are few, then in an Arrow IPC file."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +16,10 @@ from flows.refinery.read.header import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, to_arrow
 from flows.refinery.validate.column_text import pandas_column
 from flows.refinery.validate.moments import time_text
-from flows.refinery.validate.sorted_numbers import is_among
+from flows.refinery.validate.sorted_numbers import positions_of
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
+_IN_MEMORY_BYTES = 16 << 20
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -36,7 +39,10 @@ class ArrowSpool:
         self.rows = 0
         self._nulls: Counter[str] = Counter()
         self._excluded: np.ndarray | None = None
-        self._writer = pa.ipc.new_file(str(path), _schema(kinds), options=_COMPRESSED if is_large else None)
+        self._options = _COMPRESSED if is_large else None
+        self._in_memory: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._writer: Any = None
 
     @property
     def nulls(self) -> set[str]:
@@ -46,22 +52,38 @@ class ArrowSpool:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows, as `to_batch` gives them."""
         self._nulls.update({name: batch.column(name).null_count for name in self.kinds})
-        self._writer.write_batch(batch)
         self.rows += batch.num_rows
+        self._bytes += batch.nbytes
+        if self._bytes <= _IN_MEMORY_BYTES:
+            self._in_memory.append(batch)
+            return
+        if self._writer is None:
+            self._writer = pa.ipc.new_file(str(self.path), _schema(self.kinds), options=self._options)
+        self._writer.write_batch(batch)
 
     def close(self) -> None:
         """Finish the file. May be called again."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read the finished file as it was written, one batch at a time, without the excluded rows."""
+        """Yield the rows as they were written, one batch at a time, without the excluded ones."""
+        for batch in chain(self._in_memory, self._batches_on_disk()):
+            yield batch if self._excluded is None else self._without(batch, self._excluded)
+
+    def _batches_on_disk(self) -> Iterator[pa.RecordBatch]:
+        if self._writer is None:
+            return
         with pa.OSFile(str(self.path)) as source:
             reader = pa.ipc.open_file(source)
             for index in range(reader.num_record_batches):
-                batch = reader.get_batch(index)
-                if self._excluded is not None:
-                    batch = batch.filter(pa.array(~is_among(_numbers(batch), self._excluded)))
-                yield batch
+                yield reader.get_batch(index)
+
+    @staticmethod
+    def _without(batch: pa.RecordBatch, excluded: np.ndarray) -> pa.RecordBatch:
+        kept = np.ones(batch.num_rows, dtype=bool)
+        kept[positions_of(excluded, _numbers(batch))] = False
+        return batch if kept.all() else batch.filter(pa.array(kept))
 
     def exclude(self, row_numbers: np.ndarray) -> None:
         """Leave out some rows from now on.
@@ -70,7 +92,7 @@ class ArrowSpool:
             row_numbers: sorted.
         """
         for batch in self.batches():
-            left_out = batch.filter(pa.array(is_among(_numbers(batch), row_numbers)))
+            left_out = batch.take(pa.array(positions_of(row_numbers, _numbers(batch))))
             self._nulls.subtract({name: left_out.column(name).null_count for name in self.kinds})
             self.rows -= left_out.num_rows
         self._excluded = row_numbers
@@ -107,4 +129,4 @@ def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.D
         elif kind == "time":
             array = time_text(array)
         columns[name] = pandas_column(array, dtype_of(kind, nulls=array.null_count > 0))
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(data)))
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)

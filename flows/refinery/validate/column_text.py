@@ -11,7 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_SAMPLED = 10_000
+from flows.refinery.read.columns import text_column
+
+_SAMPLED = 5_000
 _SET_ASIDE = 32
 EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
 
@@ -43,7 +45,7 @@ def arrow_array(values: pd.Series) -> pa.Array:
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
     """Return an Arrow column as a pandas column of a dtype."""
     if dtype == "str":
-        return pd.Series(pd.array(array.cast(pa.string()), dtype="str"))
+        return text_column(array.cast(pa.string()))
     if dtype in ("Int64", "boolean"):
         return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
     column: pd.Series = array.to_pandas().astype(dtype)
@@ -69,10 +71,11 @@ def read_texts(
 
 def has_only(text: pa.Array, signs: bytes) -> bool:
     """Return whether texts have no other characters than some of ASCII."""
-    _, offsets, content = text.buffers()
+    _, offsets, content = pc.fill_null(text, "").buffers()  # what is missing may still have characters
     if content is None:
         return True
-    start, end = np.frombuffer(offsets, dtype=np.int32)[[text.offset, text.offset + len(text)]].tolist()
+    start = text.offset if not text.null_count else 0
+    start, end = np.frombuffer(offsets, dtype=np.int32)[[start, start + len(text)]].tolist()
     return not bytes(content[start:end]).translate(None, signs)
 
 

@@ -166,9 +166,11 @@ class Judge:
     def _loaded(self, frame: pd.DataFrame, rules: Sequence[Rule]) -> Iterator[None]:
         """Give GX a batch for each set of columns that rules read: it filters every column of a batch for each rule."""
         names = list(frame.columns)
+        series = dict(frame.items())
         with self._lock:
             for batch, rule in {_batch_of(rule): rule for rule in rules}.items():
-                self._engine.load_batch_data(batch, frame[rule.columns_needed(names)])
+                needed = {name: series[name] for name in rule.columns_needed(names)}
+                self._engine.load_batch_data(batch, pd.DataFrame(needed, index=frame.index, copy=False))
             try:
                 yield
             finally:

@@ -37,7 +37,7 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.n
     for name in plan.unknown:
         if name in partition.frame.columns:
             plan.flag(masks, UNKNOWN_COLUMN, partition.frame[name].notna().to_numpy())
-    frame = pd.DataFrame(columns, index=pd.RangeIndex(rows))
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(rows), copy=False)
     findings = plan.judge.judge(frame, partition.row_numbers) if plan.judge else ()
     for rule, finding in zip(plan.judged, findings, strict=True):
         if finding.failing is not None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from flows.refinery.read.header import QUARANTINE_COLUMNS
 from flows.refinery.read.partition import Misfit, Partition
 from flows.refinery.validate.column_text import text_array
+from flows.refinery.validate.parquet_file import parquet_writer
 
 ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 
@@ -51,7 +52,7 @@ class QuarantineFile:
         if table is None:
             return
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+            self._writer = parquet_writer(self.path, table, "zstd")
         self._writer.write_table(table)
 
     def close(self) -> None:

@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
 from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.column_text import arrow_array, pandas_column
+from flows.refinery.validate.parquet_file import parquet_writer
 
 MAX_FOLDERS = 500  # each is an open file, and an object in S3
 _MAX_FOLDER_CHARACTERS = 150
@@ -70,23 +70,23 @@ class OutputWriter:
         table = as_table(frame, self._kinds)
         self._schema = self._schema or self._published(table).schema
         for folder, part in self._parts(frame, table):
-            self._file(folder).write(self._published(part).cast(self._schema))
+            part = self._published(part).cast(self._schema)
+            self._file(folder, part).write(part)
 
     def close(self) -> tuple[OutputFile, ...]:
         """Finish all files, in the order of their folders; without rows, write one empty file."""
         if not self._files:
-            self._file("")
+            self._file("", (self._schema or pa.schema([])).empty_table())
         return tuple(self._files[folder].close(folder) for folder in sorted(self._files))
 
-    def _file(self, folder: str) -> _OneFile:
+    def _file(self, folder: str, first: pa.Table) -> _OneFile:
         if folder not in self._files:
             if len(self._files) >= MAX_FOLDERS:
                 raise OutputImpossible(
                     f"output.partition_by {list(self._output.partition_by)} gives more than {MAX_FOLDERS} folders"
                 )
             path = self._folder / f"data-{len(self._files):04d}"
-            schema = self._schema if self._schema is not None else pa.schema([])
-            self._files[folder] = _OneFile(path, schema, self._output)
+            self._files[folder] = _OneFile(path, first, self._output)
         return self._files[folder]
 
     def _parts(self, frame: pd.DataFrame, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -110,17 +110,17 @@ class OutputWriter:
 class _OneFile:
     """A Parquet or CSV file, written table by table."""
 
-    def __init__(self, path: Path, schema: pa.Schema, output: OutputOptions) -> None:
+    def __init__(self, path: Path, first: pa.Table, output: OutputOptions) -> None:
         self._path, self._rows = path, 0
         self._sink: Any = None
         compression = output.effective_compression
         if output.format == "parquet":
             self._extension = ".parquet"
-            self._writer = pq.ParquetWriter(path, schema, compression=compression)
+            self._writer = parquet_writer(path, first, compression)
             return
         self._extension = f".csv{_EXTENSIONS[compression]}"
         self._sink = pa.output_stream(str(path), compression=None if compression == "none" else compression)
-        self._writer = pa_csv.CSVWriter(self._sink, schema)
+        self._writer = pa_csv.CSVWriter(self._sink, first.schema)
 
     def write(self, table: pa.Table) -> None:
         self._writer.write_table(table)

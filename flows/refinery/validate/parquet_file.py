@@ -1,0 +1,33 @@
+"""Parquet files as Sluice writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+_SAMPLED = 20_000
+
+
+def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetWriter:
+    """Begin a Parquet file of tables that are like the first one.
+
+    Only columns whose values repeat get a dictionary: in the others, looking for each value costs time and space.
+    """
+    sample = first.slice(0, _SAMPLED)
+    repeating = []
+    for field in first.schema:
+        if pa.types.is_list(field.type):
+            repeating.append(f"{field.name}.list.element")
+        elif not pa.types.is_nested(field.type) and _repeats(sample[field.name]):
+            repeating.append(field.name)
+    return pq.ParquetWriter(path, first.schema, compression=compression, use_dictionary=repeating or False)
+
+
+def _repeats(values: pa.ChunkedArray) -> bool:
+    try:
+        return bool(pc.count_distinct(values).as_py() * 4 <= len(values))
+    except pa.ArrowNotImplementedError:
+        return True

@@ -1,0 +1,20 @@
+"""The work as Sluice does it: with reasons per bad row, checks, digests, and in bounded memory."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from flows.refinery.contract.loading import load_contract
+from flows.refinery.contract.model import Contract
+from flows.refinery.refine import refine_file
+
+
+def refine(source: Path, folder: Path) -> int:
+    """Write the files; return the number of good rows."""
+    return refine_file(source, _contract(), folder).rows_published
+
+
+@cache
+def _contract() -> Contract:
+    return load_contract(Path(__file__).parent)
