@@ -159,7 +159,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             if aws_error_code(error) in _GONE:
                 return None
-            raise explain_aws_error(error, f"reading {self.published_address(key)}") from error
+            raise explain_aws_error(error, f"reading {self._address(key)}") from error
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object under `key`."""
@@ -188,7 +188,7 @@ class ObjectStore:
 
     def upload(self, key: str, path: Path, *, sha256: str) -> None:
         """Upload a file, unless an object with this content already exists."""
-        doing = f"writing {self.published_address(key)}"
+        doing = f"writing {self._address(key)}"
         if (self._metadata(key) or {}).get("sha256") == sha256:
             return
         try:
@@ -214,7 +214,7 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is no error."""
-        with explaining_aws_errors(f"deleting {self.published_address(key)}"):
+        with explaining_aws_errors(f"deleting {self._address(key)}"):
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
 
     def _metadata(self, key: str) -> dict[str, str] | None:
@@ -224,7 +224,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             if http_status(error) == 404:
                 return None
-            raise explain_aws_error(error, f"looking for {self.published_address(key)}") from error
+            raise explain_aws_error(error, f"looking for {self._address(key)}") from error
 
     def _put(self, key: str, text: str, metadata: dict[str, str], content_type: str, **condition: str) -> bool:
         try:
@@ -239,7 +239,7 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             if http_status(error) in (409, 412) or aws_error_code(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False
-            raise explain_aws_error(error, f"writing {self.published_address(key)}") from error
+            raise explain_aws_error(error, f"writing {self._address(key)}") from error
         return True
 
     def _pages(self, operation: str, bucket: str, prefix: str, page_size: int, **more: str) -> Iterator[dict[str, Any]]:
@@ -249,8 +249,7 @@ class ObjectStore:
         with explaining_aws_errors(f"listing s3://{bucket}/{prefix}"):
             yield from pages
 
-    def published_address(self, key: str) -> str:
-        """Return the address of an object of the published bucket."""
+    def _address(self, key: str) -> str:
         return f"s3://{self.published_bucket}/{key}"
 
 
