@@ -18,8 +18,8 @@ from flows.refinery.refine import refine_file, refine_partition
 
 # Each step is a function and what its code calls next. The stages are called through `call`, which is a TaskCalls.
 PATH: tuple[tuple[Callable[..., Any], str, Callable[..., Any]], ...] = (
-    (Drain.run, "self.work(", Drain.work),
-    (Drain.work, "process_delivery(", process_delivery),
+    (Drain.work, "self._work_live(", Drain._work_live),
+    (Drain._work_live, "process_delivery(", process_delivery),
     (drain_of, "runner.process", FlowRunner.process),
     (FlowRunner._run, "run_observed(", run_observed),
     (run_observed, "run(parts", run_upload),
