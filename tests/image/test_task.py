@@ -78,7 +78,8 @@ def test_it_ran_as_its_task_definition_says(chain: Chain, engine: Engine, publis
     assert [(mount["Type"], mount["Destination"], mount["RW"]) for mount in ran["Mounts"]] == [("volume", "/tmp", True)]  # noqa: S108
     environment = dict(entry.split("=", 1) for entry in ran["Config"]["Env"])
     assert {entry["name"]: entry["value"] for entry in wanted["environment"]}.items() <= environment.items()
-    assert environment["SLUICE_RUN_ID"] == published.run_id
+    assert environment["SLUICE_EXECUTION_ARN"] == chain.receipt(published).chain.execution_arn
+    assert environment["SLUICE_STAY_UNTIL"].isdecimal()
 
 
 def inspected(engine: Engine, task_arn: str) -> dict[str, Any]:

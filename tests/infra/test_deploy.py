@@ -79,7 +79,7 @@ class Checkout:
             "--parameter",
             f"PrefectApiUrl={self.cloud.endpoints.prefect_api_url}",
             "--parameter",
-            "LookAgainSeconds=1",
+            "WindowSeconds=5",
         )
         quick = ("--skip-prefect", "--no-smoke-test")
         return self.sluice("deploy", "--stack", stack, *self.here, *parameters, *quick, "--yes", *more, **environment)
@@ -154,7 +154,7 @@ def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
         "--parameter",
         f"PrefectApiUrl={checkout.cloud.endpoints.prefect_api_url}",
         "--parameter",
-        "LookAgainSeconds=1",
+        "WindowSeconds=5",
     )
     return checkout.sluice("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
 

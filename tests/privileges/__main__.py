@@ -19,9 +19,7 @@ _TRACING = "Step Functions itself, when it traces: docs.aws.amazon.com/step-func
 # What AWS does in a role's name and the local cloud does not show: (role, statement) → who does it.
 EXCEPTIONS = {
     ("RunRole", "DeliverLogs"): _DELIVERY,
-    ("SweepRole", "DeliverLogs"): _DELIVERY,
     ("RunRole", "Trace"): _TRACING,
-    ("SweepRole", "Trace"): _TRACING,
     ("TriggerRole", "Trace"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/services-xray.html",
     ("TriggerRole", "Log"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
     ("TriggerRole", "KeepFailedEvents"): (
