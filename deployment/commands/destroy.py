@@ -75,6 +75,8 @@ def destroy(
             ),
             lambda: _end_work(console, outputs),
         )
+        if outputs.get("PublishedBucket") in left:
+            Pause(outputs["PublishedBucket"]).end()  # or a stack that adopts a copy of the bucket would be paused
         _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
