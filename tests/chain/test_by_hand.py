@@ -63,7 +63,7 @@ def test_a_forced_run_is_a_new_attempt_that_replaces_receipt_and_output(
 def test_a_dry_run_shows_the_outcome_and_writes_nothing(chain: Chain) -> None:
     upload = chain.upload("incoming/_archive/dry.csv", good_orders(2))
     run = _ended(chain, chain.schedule(key=upload.key, dataset="orders", dry_run=True))
-    assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Dry run")
+    assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Completed")
     assert not chain.has_receipt(upload)
     assert not [key for key in chain.keys("data/") if upload.run_id in key]
 
@@ -120,7 +120,7 @@ def test_wrong_parameters_end_in_a_failed_run_that_names_the_fault(chain: Chain)
     runs = {says: chain.schedule(**parameters) for says, parameters in wrong.items()}
     for says, run_id in runs.items():
         run = _ended(chain, run_id)
-        assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Wrong parameters")
+        assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Failed")
         assert says in run["state"]["message"]
 
 
