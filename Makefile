@@ -192,7 +192,7 @@ bench-refine: setup ## CPU, wall time and memory of refine, compared with hand-w
 
 bench-burst: FILES = 1000
 bench-burst: setup ## one file, then 1,000 at once: tasks, transitions, requests, seconds, dollars (FILES=1000, about 15 minutes)
-	@$(BIN)/python -m tests.benchmarks.bench_burst --files $(FILES)
+	@$(BIN)/python -m tests.benchmarks.bench_burst --files $(FILES) --floor $(if $(RECORD),--record)
 
 bench-latency: setup ## seconds from upload to receipt, step by step, with no task there and with one (about 8 minutes)
 	@$(BIN)/python -m tests.benchmarks.bench_latency

@@ -274,7 +274,6 @@ class ObjectStore:
             yield from pages
 
     def published_address(self, key: str) -> str:
-        """Return the address of an object of the published bucket."""
         return f"s3://{self.published_bucket}/{key}"
 
 

@@ -187,49 +187,6 @@ def status(
 
 
 @app.command()
-def read(
-    context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="The dataset.", show_default=False)],
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most rows; by default 20 are shown and all are exported.")
-    ] = None,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the rows to this file instead: .parquet, which keeps types, .csv or .xlsx.",
-            dir_okay=False,
-            show_default=False,
-        ),
-    ] = None,
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="The rows in quarantine instead.")] = False,
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run", help="Only the rows of this run: its id, or 8 characters of it.", show_default=False),
-    ] = None,
-    with_source: Annotated[
-        bool, typer.Option("--with-source", help="Add the run and the key of the file that each row came from.")
-    ] = False,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
-) -> None:
-    """Show or export what a dataset has published: the rows that are current, by its receipts.
-
-    The exit code is 1 if some of them cannot be read.
-    """
-    from deployment.commands import read as command
-    from deployment.deployed_stack import selected_stack
-    from flows.published.rows import Selection
-
-    rows = command.SHOWN_ROWS if limit is None and export is None else limit
-    selection = Selection(run=run_id, quarantine=quarantine, with_source=with_source, limit=rows)
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
-        complete = command.read(new_console(), pipeline, dataset, selection, export)
-    raise typer.Exit(0 if complete else EXIT_NOT_AS_EXPECTED)
-
-
-@app.command()
 def redrive(
     context: typer.Context,
     run_id: Annotated[
@@ -352,6 +309,49 @@ def repair(
             raise typer.Exit(0 if done else EXIT_NOT_AS_EXPECTED)
         if export is not None and run_id is not None:
             command.export_run(new_console(), pipeline, run_id, export)
+
+
+@app.command()
+def read(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="The dataset.", show_default=False)],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The most rows; by default 20 are shown and all are exported.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the rows to this file instead: .parquet, which keeps types, .csv or .xlsx.",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="The rows in quarantine instead.")] = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run", help="Only the rows of this run: its id, or 8 characters of it.", show_default=False),
+    ] = None,
+    with_source: Annotated[
+        bool, typer.Option("--with-source", help="Add the run and the key of the file that each row came from.")
+    ] = False,
+    state: StateOption = _DEFAULT_STATE,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Show or export what a dataset has published: the rows that are current, by its receipts.
+
+    The exit code is 1 if some of them cannot be read.
+    """
+    from deployment.commands import read as command
+    from deployment.deployed_stack import selected_stack
+    from flows.published.rows import Selection
+
+    rows = command.SHOWN_ROWS if limit is None and export is None else limit
+    selection = Selection(run=run_id, quarantine=quarantine, with_source=with_source, limit=rows)
+    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+        complete = command.read(new_console(), pipeline, dataset, selection, export)
+    raise typer.Exit(0 if complete else EXIT_NOT_AS_EXPECTED)
 
 
 @app.command()

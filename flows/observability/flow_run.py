@@ -226,10 +226,18 @@ class FlowRunner:
 
 
 def _known_to_events(deployment: DeploymentResponse) -> UUID:
-    """Spare Prefect's events client the questions for deployment and flow of the runs; return the deployment's id."""
-    flow = Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})
-    for kind, found in (("deployment", deployment), ("flow", flow)):
-        cast("Any", RESOURCE_CACHE)[f"{kind}.{found.id}"] = ({"kind": kind, "object": found}, datetime.now(UTC))
+    """Spare Prefect's events client four questions about the runs; return the deployment's id.
+
+    The events of their tasks name flow and deployment, but not work pool and work queue, which did not run them.
+    """
+    related = {
+        "deployment": (deployment.id, deployment),
+        "flow": (deployment.flow_id, Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})),
+        "work-queue": (deployment.work_queue_id, None),
+        "work-pool": (deployment.work_pool_name, None),
+    }
+    for kind, (identity, found) in related.items():
+        cast("Any", RESOURCE_CACHE)[f"{kind}.{identity}"] = ({"kind": kind, "object": found}, datetime.now(UTC))
     return deployment.id
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -50,17 +50,6 @@ def run_observed(
         TransientError: nothing was committed; the same upload can be tried again.
         TerminalError: the upload would fail again in the same way.
     """
-    try:
-        return _run_observed(parts, job, run, cancellation)
-    except UploadCancelled:
-        raise
-    except SluiceError as error:
-        if not job.dry_run:
-            emit_outcome(_failed_event(parts, job, error))
-        raise
-
-
-def _run_observed(parts: Parts, job: UploadJob, run: RunUpload, cancellation: Cancellation | None) -> Receipt:
     log, upload, progress = get_run_logger(), job.upload, ProgressBar()
     again = f", again (attempt {upload.attempt})" if upload.attempt else ""
     log.info("The file is s3://%s/%s (%s bytes)%s.", upload.bucket, upload.key, f"{upload.size_bytes:,}", again)
@@ -68,7 +57,7 @@ def _run_observed(parts: Parts, job: UploadJob, run: RunUpload, cancellation: Ca
     flow_run_id = str(runtime.flow_run.id) if runtime.flow_run.id else None
     chain = job.chain.model_copy(update={"flow_run_id": flow_run_id})
     on_cancelled = cancellation.ask if cancellation else None
-    with heartbeat(settings.stack, on_cancelled), upload_slot(limit_of(parts, job)):
+    with _failure_event(parts, job), heartbeat(settings.stack, on_cancelled), upload_slot(limit_of(parts, job)):
         receipt = run(parts, replace(job, chain=chain), calls, progress.moved, _log_judged)
         if not calls.made:
             log.info("This object version already has a receipt (attempt %s): nothing is left to do.", receipt.attempt)
@@ -99,6 +88,19 @@ def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
     )
     notice, stack = notice_of_attempt(attempt, parts.settings), parts.settings.stack
     return outcome_event(notice, stack, runtime.flow_run.id, what=ATTEMPT_FAILED, at=attempt.at)
+
+
+@contextmanager
+def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
+    """Emit the outcome's event if the block ends without a receipt, unless a person cancelled the upload."""
+    try:
+        yield
+    except UploadCancelled:
+        raise
+    except SluiceError as error:
+        if not job.dry_run:
+            emit_outcome(_failed_event(parts, job, error))
+        raise
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:

@@ -8,6 +8,7 @@ never waits, and what was not recorded stays in the batch note for a later call.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,7 @@ class Recorder:
                 break
             made |= self._create_at_once(left)
             if rest_seconds is not None and len(made) < len(runs):
-                time.sleep(rest_seconds)
+                time.sleep(rest_seconds * random.uniform(0.5, 1.5))  # noqa: S311 (several tasks record at once)
         return made
 
     def _create_at_once(self, runs: list[RecordedRun]) -> dict[str, str]:

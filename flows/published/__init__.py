@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from blocks.object_store import ObjectStore
 from blocks.prefect_names import PRODUCT
+from blocks.settings import SettingsMissing
 from flows.published.rows import Selection, published_rows
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def read_table(
         NothingProcessed: no file of the dataset was processed.
         RunNotCurrent: the run has no rows to read.
         ColumnsDiffer: a column has types in several runs that cannot be joined.
-        SettingsMissing: Prefect has no blocks of the stack.
+        SettingsMissing: no Prefect server is named, or it has no blocks of the stack.
 
     Warns:
         IncompleteRead: names what could not be read.
@@ -85,8 +86,15 @@ def read_frame(dataset: str, **options: Any) -> pd.DataFrame:
 
 
 def _store_of_stack(stack: str, client: Any) -> ObjectStore:
-    from blocks.settings_block import credentials_of_stack, settings_of_stack  # importing Prefect takes seconds
+    from prefect.settings import PREFECT_API_URL  # importing Prefect takes seconds
 
+    from blocks.settings_block import credentials_of_stack, settings_of_stack
+
+    if not PREFECT_API_URL.value():  # Prefect would start a temporary server, which has no blocks
+        raise SettingsMissing(
+            "PREFECT_API_URL is not set; set it to the address of your Prefect server (that of `make up` is"
+            " http://127.0.0.1:4200/api) before the import, or name the published bucket: bucket=..."
+        )
     settings = settings_of_stack(stack)
     return ObjectStore("", settings.published_bucket, client=client or _client_with(credentials_of_stack(stack)))
 
@@ -94,17 +102,18 @@ def _store_of_stack(stack: str, client: Any) -> ObjectStore:
 def _client_with(block: AwsCredentials | None) -> Any:
     """Return a client with the keys of a stack's block; else with the caller's own, in the block's region."""
     import boto3
+    from botocore.config import Config
 
     if block is None:
         return None
     endpoint = block.aws_client_parameters.endpoint_url
     if block.aws_access_key_id:
         return block.get_boto3_session().client("s3", endpoint_url=endpoint)
-    keys: dict[str, Any] = {}
-    if urlsplit(endpoint or "").hostname in _LOOPBACK:
-        # The local cloud: the caller's keys are for AWS, and nobody else may see them.
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}  # its root user
-    return boto3.Session(region_name=block.region_name, **keys).client("s3", endpoint_url=endpoint)
+    if urlsplit(endpoint or "").hostname not in _LOOPBACK:
+        return boto3.Session(region_name=block.region_name).client("s3", endpoint_url=endpoint)
+    # The local cloud: the caller's keys are for AWS, and nobody else may see them. Its root user is test.
+    session = boto3.Session("test", "test", region_name=block.region_name)
+    return session.client("s3", endpoint_url=endpoint, config=Config(proxies={}))
 
 
 def _outside_of_event_loops(function: Callable[[], _T]) -> _T:

@@ -65,7 +65,7 @@ def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
     try:
         entry = IndexEntry.from_json(stored.body)
     except IndexUnreadable as error:
-        file.unreadable[store.published_address(key)] = str(error)
+        file.unreadable[address_of(store, key)] = str(error)
         return file
     runs = {entry.current.run_id} if entry.current else set()
     receipts = (_receipt(store, run_id, file.unreadable) for run_id in sorted(runs | set(entry.appended)))
@@ -102,6 +102,11 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
     return CurrentFile(file.index_key, same)
 
 
+def address_of(store: ObjectStore, key: str) -> str:
+    """Return the address of a published object."""
+    return f"s3://{store.published_bucket}/{key}"
+
+
 def _whole_run_id(store: ObjectStore, run: str) -> str:
     if not _RUN_ID.fullmatch(run):
         raise RunNotCurrent(f"{run!r} is not a run id: 8 to 32 characters of 0-9 and a-f")
@@ -121,9 +126,9 @@ def _receipt(store: ObjectStore, run_id: str, unreadable: dict[str, str]) -> Rec
     try:
         if stored is not None:
             return Receipt.from_json(stored.body)
-        unreadable[store.published_address(key)] = "the index names it, and it does not exist"
+        unreadable[address_of(store, key)] = "the index names it, and it does not exist"
     except ReceiptUnreadable as error:
-        unreadable[store.published_address(key)] = str(error)
+        unreadable[address_of(store, key)] = str(error)
     return None
 
 

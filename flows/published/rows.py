@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from blocks.object_store import ObjectGone, ObjectStore
 from flows.pipeline.receipt import Output, Receipt
-from flows.published.current import LOOKS_AT_ONCE, CurrentFile, current_file, current_files, file_of_run
+from flows.published.current import LOOKS_AT_ONCE, CurrentFile, address_of, current_file, current_files, file_of_run
 from flows.published.schemas import ColumnsDiffer, SchemaOfRun, joined_schema
 
 RUN_ID, SOURCE_KEY = "_sluice_run_id", "_sluice_source_key"
@@ -159,13 +159,12 @@ class _Fetch:
                     break
                 file.receipts = now.receipts
         for _, output in self._selection.outputs(file):
-            file.unreadable[self._store.published_address(output.key)] = "its receipt names it, and it does not exist"
+            file.unreadable[address_of(self._store, output.key)] = "its receipt names it, and it does not exist"
         return []
 
     def _part(self, receipt: Receipt, output: Output) -> _Part:
         path = self._folder / f"{next(self._numbers)}{Path(output.key).suffix}"
-        bucket = self._store.published_bucket
-        self._store.download(bucket, output.key, path)
+        self._store.download(self._store.published_bucket, output.key, path)
         constants = _folder_values(output.key) if output.kind == "data" else {}
         if self._selection.with_source:
             constants |= {RUN_ID: receipt.run_id, SOURCE_KEY: receipt.source.key}

@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from deployment.local.pipeline import STACK_NAME, bring_up
 from deployment.local.ports import free_port
+from flows.pipeline.receipt import receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.benchmarks import prices
-from tests.benchmarks.counts import CountedCloud, Counts, Meter, seconds_of
+from tests.benchmarks.counts import CountedCloud, Counts, Meter
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 from tests.emulator.records import EXTENSIONS
@@ -38,6 +40,7 @@ AWS_WINDOWS = {"WindowSeconds": "60", "SettleSeconds": "30", "SweepState": "DISA
 def running(parameters: dict[str, str]) -> Iterator[Chain]:
     """Run a chain whose requests are counted, as `sluice up` does, in a temporary folder."""
     extensions = [name for name in EXTENSIONS if not name.endswith(("memory_limit", "warm_tasks"))]
+    extensions.append("tests.emulator.lambda_queue")
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
         CountedCloud(Path(folder) / "state", prefect_port=free_port(), emulator_extensions=extensions) as cloud,
@@ -53,6 +56,24 @@ def say(text: str) -> None:
 def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
     """Upload files at once, wait until all is at rest, and return what they caused."""
     meter = Meter(chain)
+    uploads, took = _receipts_of(chain, meter, files, rows, seconds)
+    _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
+    counts = meter.counts(uploads, seconds=took, unrecorded=meter.unrecorded(uploads), unrecorded_later=0)
+    return replace(counts, unrecorded_later=_caught_up(chain, meter, uploads))
+
+
+def measure_floor(chain: Chain, files: int, rows: int, seconds: float) -> float:
+    """Return the files per second of tasks that only fetch each file and write a receipt."""
+    with chain.tasks_that(["python", "-m", "tests.benchmarks.fetch_only"]):
+        _, took = _receipts_of(chain, Meter(chain), files, rows, seconds)
+        _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
+    return files / took
+
+
+def _receipts_of(
+    chain: Chain, meter: Meter, files: int, rows: int, seconds: float
+) -> tuple[list[UploadMessage], float]:
+    """Upload files at once; return them, and the seconds from the first upload to the last receipt."""
     bodies = [good_orders(rows, start=1 + rows * number) for number in range(files)]
     began = time.time()
     with ThreadPoolExecutor(_UPLOADERS) as pool:
@@ -60,25 +81,12 @@ def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
         uploads = list(pool.map(chain.upload, names, bodies))
     say(f"uploaded {files} in {time.time() - began:.0f} s")
     _wait(lambda: _receipts(chain, uploads), files, "receipts", seconds)
-    done = max(seconds_of(chain.receipt(upload).created_at) for upload in _last(chain, uploads))
-    _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
-    unrecorded = meter.unrecorded(uploads)
-    counts = meter.counts(uploads, seconds=done - began, unrecorded=unrecorded, unrecorded_later=0)
-    return Counts(**{**vars(counts), "unrecorded_later": _caught_up(chain, meter, uploads)})
+    return uploads, meter.last_receipt() - began
 
 
 def _receipts(chain: Chain, uploads: Sequence[UploadMessage]) -> int:
     written = set(chain.keys("receipts/"))
-    return sum(f"receipts/{upload.run_id}.json" in written for upload in uploads)
-
-
-def _last(chain: Chain, uploads: Sequence[UploadMessage]) -> list[UploadMessage]:
-    """Return the uploads whose receipts were written last, so that not all have to be read."""
-    pages = chain.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=chain.outputs["PublishedBucket"], Prefix="receipts/"
-    )
-    written = {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", [])}
-    return sorted(uploads, key=lambda upload: written[f"receipts/{upload.run_id}.json"])[-20:]
+    return sum(receipt_key(upload.run_id) in written for upload in uploads)
 
 
 def _at_rest(chain: Chain) -> bool:
@@ -140,22 +148,36 @@ def _rows(alone: Counts, burst: Counts) -> Iterator[tuple[str, str, str, str]]:
     yield row("$ per 1,000 files", lambda c: f"{prices.total(prices.bill(c)):.2f}", "1.20; 0.10")
 
 
+def measure_sweep(chain: Chain) -> Counts:
+    """Start the sweep when there is nothing to do, and return what it caused."""
+    meter = Meter(chain)
+    chain.sweep()
+    _wait(lambda: int(_at_rest(chain)), 1, "sweep over", _CATCH_UP_SECONDS)
+    return meter.counts([], seconds=0, unrecorded=0, unrecorded_later=0)
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_000, help="uploads at once (default: 1000)")
     parser.add_argument("--rows", type=int, default=1_000, help="of each file (default: 1000)")
     parser.add_argument("--seconds", type=float, default=3_600, help="when to give up waiting (default: 3600)")
+    parser.add_argument("--floor", action="store_true", help="also measure tasks that only fetch and write receipts")
     parser.add_argument("--record", action="store_true", help="keep the counts for the cost page")
     given = parser.parse_args()
     with running(AWS_WINDOWS) as chain:
         say(f"the stack {STACK_NAME} is up; {os.cpu_count()} cores")
+        sweep = measure_sweep(chain)
         alone = measure(chain, 1, given.rows, given.seconds)
         say("the lone file is done")
         burst = measure(chain, given.files, given.rows, given.seconds)
+        floor = measure_floor(chain, given.files, given.rows, given.seconds) if given.floor else 0.0
     print(table(alone, burst), flush=True)
+    if floor:
+        print(f"files per second of tasks that only fetch and write receipts: {floor:.2f}")
     if given.record:
-        print(*(counts.record(name) for name, counts in (("alone", alone), ("burst", burst))), sep="\n")
+        measured = {"sweep": sweep, "alone": alone, "burst": burst}
+        print(*(counts.record(name) for name, counts in measured.items()), sep="\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -34,6 +34,20 @@ _QUERIED_AT_ONCE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskTimes:
+    """How long a task ran on this machine, in seconds from its launch.
+
+    Attributes:
+        busy: until it deleted or returned its last message; 0 if it got none.
+        stay: until when it had to stay; 0 for one that is not kept.
+    """
+
+    seconds: float
+    busy: float
+    stay: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """What a number of uploads caused.
 
@@ -41,8 +55,8 @@ class Counts:
         files: uploads, all of which have a receipt.
         seconds: from the first upload to the last receipt.
         asked: the most tasks that one drain was asked for.
-        tasks: how long each task ran, in seconds, on this machine.
-        transitions: of state machines.
+        tasks: every task that was launched.
+        states_entered: by the executions, without those inside a Map, of which the emulator writes no history.
         executions: drains that were started.
         starts: calls of StartExecution, also for windows that had their drain.
         history_events: of the executions; each is a line of their log, which the emulator does not write.
@@ -59,8 +73,8 @@ class Counts:
     files: int
     seconds: float
     asked: int
-    tasks: tuple[float, ...]
-    transitions: int
+    tasks: tuple[TaskTimes, ...]
+    states_entered: int
     executions: int
     starts: int
     history_events: int
@@ -76,6 +90,11 @@ class Counts:
     def aws_requests(self, *actions: str) -> int:
         """Return how many requests there were of these actions; "sqs:" means all of a service."""
         return sum(count for name, count in self.aws.items() if name in actions or f"{name.split(':')[0]}:" in actions)
+
+    @property
+    def transitions(self) -> int:
+        """Return the state transitions that AWS bills; inside the Map each launch of a task is one."""
+        return self.states_entered + self.aws_requests("ecs:RunTask")
 
     @property
     def events(self) -> int:
@@ -95,7 +114,7 @@ class Counts:
     def recorded(cls, name: str) -> Self:
         """Return counts that a benchmark has recorded."""
         fields = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
-        return cls(**{**fields, "tasks": tuple(fields["tasks"])})
+        return cls(**{**fields, "tasks": tuple(TaskTimes(**task) for task in fields["tasks"])})
 
     def record(self, name: str) -> Path:
         """Keep the counts for the pages that are made of them."""
@@ -133,13 +152,14 @@ class Meter:
         cpu, before = self._cpu_seconds(), self._cpu
         prefect = Counter(self._prefect_requests())
         prefect.subtract(self._prefect)
-        aws = Counter(decision["action"] for decision in decisions_of(self._chain.cloud.state_dir)[self._decisions :])
+        decisions = decisions_of(self._chain.cloud.state_dir)[self._decisions :]
+        aws = Counter(decision["action"] for decision in decisions)
         return Counts(
             files=len(list(uploads)),
             seconds=round(seconds, 1),
             asked=max((int(json.loads(drain["input"]).get("tasks", 1)) for drain in drains), default=0),
-            tasks=tuple(self._task_seconds()),
-            transitions=sum(event["type"].endswith("StateEntered") for event in history),  # those in a Map, too
+            tasks=tuple(self._tasks(decisions)),
+            states_entered=sum(event["type"].endswith("StateEntered") for event in history),
             executions=len(drains),
             history_events=len(history),
             starts=aws["states:StartExecution"],
@@ -153,6 +173,14 @@ class Meter:
             unrecorded_later=unrecorded_later,
         )
 
+    def last_receipt(self) -> float:
+        """Return when the last receipt was written."""
+        return max(
+            seconds_of(decision["time"])
+            for decision in decisions_of(self._chain.cloud.state_dir)[self._decisions :]
+            if decision["action"] == "s3:PutObject" and "/receipts/" in decision["resource"]
+        )
+
     # --- AWS --------------------------------------------------------------------------------------------------
 
     def _drains(self) -> list[dict[str, Any]]:
@@ -163,16 +191,31 @@ class Meter:
         for page in pages:
             yield from page["events"]
 
-    def _task_seconds(self) -> Iterator[float]:
+    def _tasks(self, decisions: Sequence[Mapping[str, Any]]) -> Iterator[TaskTimes]:
+        """Yield the times of the tasks that were launched; a task's id is the name of its role's session."""
+        last_message = {
+            decision["principal"].rpartition("/")[2]: seconds_of(decision["time"])
+            for decision in decisions
+            if decision["action"] in ("sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
+        }
+        for task in self._described_tasks():
+            created = task["createdAt"].timestamp()
+            if created >= self._since:
+                ended = task["stoppedAt"].timestamp() if "stoppedAt" in task else time.time()
+                busy = last_message.get(task["taskArn"].rpartition("/")[2], created)
+                yield TaskTimes(
+                    seconds=round(ended - created, 1),
+                    busy=round(busy - created, 1),
+                    stay=round(max(0.0, _stay_until(task) - created), 1),
+                )
+
+    def _described_tasks(self) -> Iterator[dict[str, Any]]:
         ecs, cluster = self._chain.ecs, self._chain.outputs["ClusterArn"]
         for status in ("RUNNING", "STOPPED"):
             pages = ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus=status)
             arns = [arn for page in pages for arn in page["taskArns"]]
             for first in range(0, len(arns), 100):
-                for task in ecs.describe_tasks(cluster=cluster, tasks=arns[first : first + 100])["tasks"]:
-                    if task["createdAt"].timestamp() >= self._since:
-                        ended = task["stoppedAt"].timestamp() if "stoppedAt" in task else time.time()
-                        yield round(ended - task["createdAt"].timestamp(), 1)
+                yield from ecs.describe_tasks(cluster=cluster, tasks=arns[first : first + 100])["tasks"]
 
     def _log_bytes(self, group: str) -> int:
         return sum(len(event["message"].encode()) + _LOG_EVENT_BYTES for event in self._log_events(group))
@@ -219,6 +262,15 @@ class Meter:
             }
             found += int(self._client.post("/flow_runs/count", json={"flow_runs": wanted}).raise_for_status().json())
         return len(run_ids) - found
+
+
+def _stay_until(task: Mapping[str, Any]) -> float:
+    variables = [
+        variable
+        for container in task.get("overrides", {}).get("containerOverrides", [])
+        for variable in container.get("environment", [])
+    ]
+    return float(next((one["value"] for one in variables if one["name"] == "SLUICE_STAY_UNTIL"), 0))
 
 
 def seconds_of(moment: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.benchmarks.counts import Counts
+from tests.benchmarks.counts import Counts, TaskTimes
 
 TASK_VCPUS, TASK_GB = 1, 2  # the template's defaults
 START_SECONDS = 30  # Fargate bills the pull of the image too: 20 to 70 s from RunTask to running, mostly the pull
@@ -26,6 +26,9 @@ EVENT = 0.000001  # aws.amazon.com/eventbridge/pricing/: a custom event of up to
 LOG_GB = 0.50  # aws.amazon.com/cloudwatch/pricing/
 METRIC_MONTH, ALARM_MONTH = 0.30, 0.10  # the same page
 TRACE = 0.000005  # aws.amazon.com/xray/pricing/
+IMAGE_GB_MONTH = 0.10  # aws.amazon.com/ecr/pricing/
+SECRET_MONTH = 0.40  # aws.amazon.com/secrets-manager/pricing/
+SWEEPS_A_MONTH = 30 * 24 * 12
 
 _S3_WRITES = ("s3:PutObject", "s3:ListBucket", "s3:ListBucketVersions")
 _S3_FREE = ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload")
@@ -45,9 +48,18 @@ class Line:
         return self.count * self.each
 
 
+def billed_seconds(task: TaskTimes) -> float:
+    """Return what Fargate bills for a task: from the pull of its image, which takes no time here, to its end.
+
+    For a task that has to stay, the pull is part of that time.
+    """
+    last_poll = task.seconds - max(task.busy, task.stay)
+    return max(MINIMUM_SECONDS, max(START_SECONDS + task.busy, task.stay) + last_poll)
+
+
 def task_hours(counts: Counts) -> float:
-    """Return the hours of tasks that Fargate bills: with the start of each, and at least a minute for each."""
-    return sum(max(MINIMUM_SECONDS, START_SECONDS + seconds) for seconds in counts.tasks) / 3_600
+    """Return the hours of tasks that Fargate bills."""
+    return sum(map(billed_seconds, counts.tasks)) / 3_600
 
 
 def bill(counts: Counts, files: int = 1_000) -> list[Line]:
@@ -72,6 +84,74 @@ def bill(counts: Counts, files: int = 1_000) -> list[Line]:
     ]
 
 
+def at_rest(sweep: Counts, alarms: int, has_secret: bool = True) -> list[Line]:
+    """Return what a month without uploads costs, given the counts of one sweep."""
+    return [
+        Line("alarms", alarms, ALARM_MONTH),
+        Line("state transitions of the sweep, every five minutes", sweep.transitions * SWEEPS_A_MONTH, TRANSITION),
+        Line("its logs, in GB", sweep.history_events * STATE_LOG_BYTES / 1e9 * SWEEPS_A_MONTH, LOG_GB),
+        Line("its traces", sweep.executions * SWEEPS_A_MONTH, TRACE),
+        Line("images in ECR, in GB: three of 0.25, sharing nothing", 0.75, IMAGE_GB_MONTH),
+        Line("Prefect's secret", int(has_secret), SECRET_MONTH),
+    ]
+
+
 def total(lines: Sequence[Line]) -> float:
-    """Return the sum of a bill."""
-    return sum(line.dollars for line in lines)
+    """Return the sum of a bill, in whole cents as it is printed."""
+    return sum(round(line.dollars, 2) for line in lines)
+
+
+# --- quotas -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quota:
+    """One quota of AWS, and what a file takes of it.
+
+    Attributes:
+        limit: a second, in the regions with the lowest.
+        each: how much of it one file takes.
+    """
+
+    name: str
+    limit: float
+    each: float
+    remark: str
+
+    @property
+    def files_per_second(self) -> float:
+        """Return the rate at which it binds."""
+        return self.limit / self.each
+
+
+def quotas(burst: Counts) -> list[Quota]:
+    """Return the quotas that files meet, with the rate at which each binds in a burst like the counted one."""
+    task_seconds = sum(task.busy for task in burst.tasks) / burst.files
+    return [
+        Quota(
+            "Fargate On-Demand vCPUs (Spot has another)",
+            6,
+            task_seconds * TASK_VCPUS,
+            "6 in a new account; twice `MaxConcurrentTasks` times the vCPUs of a task, then raise `MaxConcurrentTasks`",
+        ),
+        Quota(
+            "Lambda concurrent executions",
+            10,
+            FUNCTION_SECONDS,
+            "10 in a new account, 1,000 else; a burst above it is not lost, but starts later",
+        ),
+        Quota("Step Functions StartExecution", 150, burst.starts / burst.files, "300 in the largest three regions"),
+        Quota(
+            "Step Functions state transitions",
+            800,
+            burst.transitions / burst.files,
+            "5,000 in the largest three regions; fewer in a new account",
+        ),
+        Quota(
+            "EventBridge PutEvents",
+            600,
+            burst.aws_requests("events:PutEvents") / burst.files,
+            "up to 10,000 in larger regions",
+        ),
+        Quota("S3 writes below one prefix", 3_500, 1, "grows by itself; `receipts/` gets one object for each file"),
+    ]

@@ -20,12 +20,16 @@ class Gateway:
     Attributes:
         delay_seconds: how long each answer is held up.
         refuse_next: a part of a path; the next request for it gets status 409.
+        unknown: the end of a path; requests for it get status 405, as from a server of another release.
+        is_busy: every request gets status 503, as from a server that has more to do than it can.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream.removesuffix("/api")
         self.delay_seconds = 0.0
         self.refuse_next = ""
+        self.unknown = ""
+        self.is_busy = False
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -34,6 +38,12 @@ class Gateway:
         if self.refuse_next and self.refuse_next in handler.path:
             self.refuse_next = ""
             _send(handler, 409, {}, b"")
+            return
+        if self.unknown and handler.path.endswith(self.unknown):
+            _send(handler, 405, {}, b"")
+            return
+        if self.is_busy:
+            _send(handler, 503, {"Retry-After": "1"}, b"")
             return
         time.sleep(self.delay_seconds)
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP_BY_HOP}

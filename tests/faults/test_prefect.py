@@ -20,11 +20,13 @@ from tests.chain.chain import Chain
 from tests.faults.bench import Bench, Case, Outcome
 from tests.faults.catalogue import fault
 from tests.faults.gateway import gateway_to
+from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
 _AREA: Literal["Prefect"] = "Prefect"
 _START_SECONDS = 90
+_CANCEL_SECONDS, _LEAVE_SECONDS = 45, 20
 
 
 def _set_state(bench: Bench, flow_run_id: str, kind: str, name: str) -> dict[str, Any]:
@@ -188,7 +190,55 @@ def test_a_locked_database_does_not_hold_data_back(bench: Bench) -> None:
 
 @fault(
     _AREA,
-    "flow run cancelled from the UI",
+    "server answers 503 for some minutes while many files come",
+    expected="each file is processed at once; when it is back, each is recorded in exactly one flow run",
+)
+def test_a_busy_server_neither_holds_data_back_nor_loses_a_run(bench: Bench) -> None:
+    case = bench.case()
+    others = [bench.case(deliver=False) for _ in range(4)]
+    for other in others:
+        case.send(other.upload.to_json())
+    uploads = [case.upload, *(other.upload for other in others)]
+    chain = bench.chain
+    with gateway_to(chain.cloud.endpoints.prefect_api_url) as gateway:
+        gateway.is_busy = True
+        environment = {"PREFECT_API_URL": gateway.url}
+        assert case.work(environment=environment).exit_code == 0
+        assert [chain.receipt(upload).observed for upload in uploads] == [False] * len(uploads)
+        gateway.is_busy = False
+
+        def shown() -> bool:
+            assert case.work(environment=environment).exit_code == 0  # takes over notes that are old enough
+            return all(chain.flow_runs(upload) for upload in uploads)
+
+        chain.wait_for(shown, "a task to record what the server did not take", 120)
+    runs = [chain.flow_runs(upload) for upload in uploads]
+    assert [[run["state"]["name"] for run in found] for found in runs] == [["Completed"]] * len(uploads)
+
+
+@pytest.mark.slow  # a heartbeat notices it
+@fault(
+    _AREA,
+    "flow run cancelled from the UI while a step does not end",
+    expected="the work stops within 45 s; nothing is published, Cancelled, the message in the dead-letter queue",
+)
+def test_a_cancelled_flow_run_stops_the_work(bench: Bench) -> None:
+    case = bench.case()
+    gate = case.folder / "step.gate"
+    worker = case.start(environment=slow_contracts(case.copy_contracts()) | {GATE_VARIABLE: str(gate)})
+    case.held_at(gate)
+    _set_state(bench, _flow_run(case)["id"], "CANCELLING", "Cancelling")
+    worker.ended(_CANCEL_SECONDS + _LEAVE_SECONDS)
+    assert not bench.chain.has_receipt(case.upload)
+    assert case.count() == {"waiting": 0, "held": 0}
+    assert sum(case.count(case.dead_letter_url).values()) == 1
+    run = _flow_run(case)
+    assert (run["state"]["name"], "given-up" in run["tags"]) == ("Cancelled", True)
+
+
+@fault(
+    _AREA,
+    "flow run cancelled from the UI when the work is nearly done",
     expected="the display follows the data: the upload is published, and its flow run shows that",
 )
 def test_a_cancelled_flow_run_does_not_lose_its_upload(bench: Bench) -> None:

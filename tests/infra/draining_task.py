@@ -69,7 +69,9 @@ def _handle(queue: Any, message: dict[str, Any], done: Path) -> bool:
     if told["do"] == "return" and first:
         queue.change_message_visibility(**of_message, VisibilityTimeout=int(told["seconds"]))
         return True
-    time.sleep(float(told.get("seconds", 0)) if told["do"] == "work" else 0)
+    if told["do"] == "work":
+        queue.change_message_visibility(**of_message, VisibilityTimeout=int(told["seconds"]) + 10)
+        time.sleep(float(told["seconds"]))
     (done / told["name"]).write_text(str(time.time()))
     queue.delete_message(**of_message)
     return False

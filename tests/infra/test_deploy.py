@@ -29,6 +29,7 @@ from deployment.local.environment import aws_environment
 from deployment.local.pipeline import settings_of
 from deployment.local.ports import free_port
 from deployment.project_commands import run_command
+from lambda_trigger.pause import PAUSE_KEY
 from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 
@@ -248,12 +249,12 @@ def test_an_update_that_fails_is_undone_and_the_chain_works_as_before(
 ) -> None:
     before = checkout.outputs("shared")
     template = (checkout.folder / "deployment" / "aws" / "template.yaml").read_text()
-    checkout.change("deployment/aws/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
+    checkout.change("deployment/aws/template.yaml", "Key: !Ref DrainDefinitionKey", "Key: missing.json")
     checkout.change("deployment/aws/template.yaml", "MemorySize: 256", "MemorySize: 512")
     failed = checkout.deploy("shared")
     (checkout.folder / "deployment" / "aws" / "template.yaml").write_text(template)
     assert failed.returncode == 3
-    assert "ended in UPDATE_ROLLBACK_COMPLETE: Sweep" in failed.stdout
+    assert "ended in UPDATE_ROLLBACK_COMPLETE: DrainMachine" in failed.stdout
     assert checkout.stack("shared")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert checkout.outputs("shared") == before
     published = checkout.upload("shared", "readings", "again.csv", b"a,b\n1,1\n")
@@ -303,7 +304,7 @@ def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_
 
 def test_a_stack_whose_creation_failed_is_made_again(checkout: Checkout) -> None:
     template = (checkout.folder / "deployment" / "aws" / "template.yaml").read_text()
-    checkout.change("deployment/aws/template.yaml", "Key: !Ref SweepDefinitionKey", "Key: missing.json")
+    checkout.change("deployment/aws/template.yaml", "Key: !Ref DrainDefinitionKey", "Key: missing.json")
     failed = checkout.deploy("broken", "--image", "registry.example/sluice:1")
     (checkout.folder / "deployment" / "aws" / "template.yaml").write_text(template)
     assert failed.returncode == 3
@@ -377,7 +378,7 @@ def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> 
     assert checkout.deploy("working", "--image", "registry.example/sluice:1").returncode == 0
     outputs, ecs = checkout.outputs("working"), checkout.cloud.client("ecs")
     sleep = {"containerOverrides": [{"name": outputs["ContainerName"], "command": ["sleep", "3600"]}]}
-    task = ecs.run_task(cluster=outputs["ClusterArn"], taskDefinition=outputs["TaskFamily"], overrides=sleep)
+    task = ecs.run_task(cluster=outputs["ClusterArn"], taskDefinition=outputs["OperatorTaskFamily"], overrides=sleep)
     arn = task["tasks"][0]["taskArn"]
 
     def described() -> dict[str, Any]:
@@ -389,6 +390,24 @@ def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> 
     assert gone.returncode == 0, gone.stdout
     assert "Stopping 1 running task," in gone.stdout
     assert "The stack working is gone" in gone.stdout
+
+
+def test_nothing_is_launched_while_a_stack_is_destroyed_during_a_drain(checkout: Checkout) -> None:
+    """The stack is paused first: the Lambda starts no drain, and what was started before is stopped."""
+    assert checkout.deploy("draining", "--image", "registry.example/sluice:1").returncode == 0
+    outputs, s3 = checkout.outputs("draining"), checkout.cloud.client("s3")
+    for number in range(3):
+        s3.put_object(Bucket=outputs["LandingBucket"], Key=f"incoming/orders/{number}.csv", Body=b"a,b\n1,2\n")
+    states, machine = checkout.cloud.client("stepfunctions"), outputs["StateMachineArn"]
+    started = eventually(
+        lambda: states.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"],
+        seconds=_MOMENT_SECONDS,
+    )
+    gone = checkout.sluice("destroy", "--stack", "draining", *checkout.here, "--yes")
+    assert gone.returncode == 0, gone.stdout
+    assert gone.stdout.index("running drain") < gone.stdout.index("The stack draining is gone")
+    assert states.describe_execution(executionArn=started[0]["executionArn"])["status"] in ("ABORTED", "SUCCEEDED")
+    assert s3.list_objects_v2(Bucket=outputs["PublishedBucket"], Prefix=PAUSE_KEY)["KeyCount"] == 1
 
 
 def test_data_is_deleted_only_when_every_buckets_name_is_typed(checkout: Checkout) -> None:

@@ -272,9 +272,9 @@ def test_an_environment_that_is_wrong_names_file_and_field(written: str, named: 
 
 def test_numbers_and_truths_become_the_text_that_cloudformation_takes(tmp_path: Path) -> None:
     file = tmp_path / "right.yaml"
-    file.write_text("parameters: {MaxAttempts: 3, UseSpot: true, SubnetIds: [subnet-1, subnet-2]}")
+    file.write_text("parameters: {MaxReceiveCount: 3, UseSpot: true, SubnetIds: [subnet-1, subnet-2]}")
     assert load_environment(str(file)).parameters == {
-        "MaxAttempts": "3",
+        "MaxReceiveCount": "3",
         "UseSpot": "true",
         "SubnetIds": "subnet-1,subnet-2",
     }
@@ -361,7 +361,7 @@ def test_a_taken_bucket_name_ends_the_update_and_puts_everything_back(cloud: Loc
     stranger = cloud.client("s3", aws_access_key_id="111111111111", aws_secret_access_key="test")
     stranger.create_bucket(Bucket="taken-by-another", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     template = tmp_path / "template.yaml"
-    names = ("ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey")
+    names = ("ArtifactBucket", "LambdaCodeKey", "DrainDefinitionKey")
     template.write_text(
         "Parameters:\n"
         + "".join(f"  {name}: {{Type: String}}\n" for name in names)
@@ -378,7 +378,7 @@ def test_a_stack_in_rollback_complete_is_offered_to_be_deleted_and_left_on_no(
     cloud: LocalCloud, users: dict[str, str], tmp_path: Path
 ) -> None:
     template = tmp_path / "template.yaml"
-    names = ("ArtifactBucket", "LambdaCodeKey", "ProcessUploadDefinitionKey", "SweepDefinitionKey")
+    names = ("ArtifactBucket", "LambdaCodeKey", "DrainDefinitionKey")
     template.write_text(
         "Parameters:\n"
         + "".join(f"  {name}: {{Type: String}}\n" for name in names)

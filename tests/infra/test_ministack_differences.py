@@ -18,7 +18,16 @@ _FOLDERS = (PROJECT_ROOT / "deployment" / "local" / "emulator", PROJECT_ROOT / "
 # Helpers of patches, and what only prepares or records: no difference from AWS.
 # Not patches: what tests record, measure or speed up.
 _NO_DIFFERENCE = {
-    *("decision_record", "jsonata_engine", "memory_use", "permissions", "records", "run_task_answers", "unpatched"),
+    *(
+        "decision_record",
+        "jsonata_engine",
+        "lambda_queue",
+        "memory_use",
+        "permissions",
+        "records",
+        "run_task_answers",
+        "unpatched",
+    ),
     *("warm_process", "warm_tasks"),
 }
 

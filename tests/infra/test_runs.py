@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from blocks.drains import Drains
+from blocks.pause import Pause
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
@@ -102,6 +104,16 @@ class Runs:
 
     def sweep(self) -> dict[str, Any]:
         return self.end(self.start({"source": "schedule"}))
+
+    def drains(self) -> Drains:
+        clients = {"sqs": self.sqs, "stepfunctions": self.machines, "s3": self.s3}
+        return Drains(
+            state_machine_arn=self.outputs["StateMachineArn"],
+            queue_url=self.outputs["QueueUrl"],
+            published_bucket=self.outputs["PublishedBucket"],
+            window_seconds=WINDOW,
+            client=clients.__getitem__,
+        )
 
     # --- look ---
 
@@ -531,3 +543,18 @@ def test_while_a_pause_lasts_uploads_are_queued_and_the_schedule_launches_nothin
         runs.s3.delete_object(Bucket=bucket, Key=PAUSE_KEY)
     assert runs.sweep()["states"][-1] == "Drained"
     assert runs.is_done("paused")
+
+
+def test_after_a_pause_a_drain_takes_what_waits_and_stays_for_what_comes_in_its_window(runs: Runs) -> None:
+    """In the window of a pause the Lambda may remember a drain whose task has left: the drain of resume covers it."""
+    pause = Pause(runs.outputs["PublishedBucket"], runs.s3)
+    pause.begin()
+    runs.upload("done", "before resume")
+    pause.end()
+    execution = runs.drains().start()
+    start = eventually(lambda: runs.starts(execution), seconds=30)[0]
+    assert start["stay_until"] >= start["at"] - WINDOW
+    runs.send("done", "after resume")
+    assert runs.end(execution)["status"] == "SUCCEEDED"
+    assert runs.is_done("before resume")
+    assert runs.is_done("after resume")

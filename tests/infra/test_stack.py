@@ -48,8 +48,7 @@ FAILING = """
 Parameters:
   ArtifactBucket: {Type: String}
   LambdaCodeKey: {Type: String}
-  ProcessUploadDefinitionKey: {Type: String}
-  SweepDefinitionKey: {Type: String}
+  DrainDefinitionKey: {Type: String}
 Resources:
   Queue:
     Type: AWS::SQS::Queue
@@ -298,13 +297,13 @@ def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients
 def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_path: Path) -> None:
     before = deploy_stack(clients, stack_name="undone", parameters=PARAMETERS)
     spoilt = tmp_path / "template.yaml"
-    spoilt.write_text(TEMPLATE.read_text(encoding="utf-8").replace("Key: !Ref SweepDefinitionKey", "Key: missing"))
+    spoilt.write_text(TEMPLATE.read_text(encoding="utf-8").replace("Key: !Ref DrainDefinitionKey", "Key: missing"))
     with pytest.raises(StackFailed) as raised:
         deploy_stack(clients, stack_name="undone", parameters={}, template=spoilt)
     assert raised.value.status == "UPDATE_ROLLBACK_COMPLETE"
-    assert "Sweep" in raised.value.failures[0].resource
+    assert "DrainMachine" in raised.value.failures[0].resource
     assert outputs_of(find_stack(clients.cloudformation, "undone")) == before
-    assert deploy_stack(clients, stack_name="undone", parameters={"MaxAttempts": "6"}) == before
+    assert deploy_stack(clients, stack_name="undone", parameters={"MessagesPerTask": "6"}) == before
 
 
 class CloudFormationIn:

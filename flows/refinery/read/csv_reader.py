@@ -261,8 +261,12 @@ class _CsvReader:
             self._rows += block.rows
             if self._rows > self._limits.max_rows:
                 raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
-            if block.rows:
-                yield Partition(frame, block.row_numbers, block.misfits, self._source_format)
+            if not block.rows:
+                continue
+            partition = Partition(frame, block.row_numbers, block.misfits, self._source_format)
+            del block, frame  # the consumer may keep the partition, or drop it
+            yield partition
+            del partition
         if self._escaped_quote and self._has_backslash:
             raise QuoteMisplaced(
                 f"{self._escaped_quote}: text follows a closing quote with \\ before it, and other rows have \\, too;"

@@ -6,8 +6,6 @@ import codecs
 import re
 from itertools import chain
 
-from charset_normalizer import from_bytes
-
 from flows.refinery.read.byte_source import ByteSource
 from flows.refinery.read.rejections import EncodingUnknown, TextUndecodable
 
@@ -171,6 +169,8 @@ def _utf8_by_proof(head: bytes) -> str | None:
 
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
     """Return the rejection, with the likely encodings, and how each reads the first line that is no ASCII."""
+    from charset_normalizer import from_bytes  # hardly ever needed, and slow to import
+
     lines = head.split(b"\n")
     if shift := SHIFTS_TO_KANJI.search(head):
         line = head.count(b"\n", 0, shift.start()) + 1

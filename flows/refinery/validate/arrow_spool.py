@@ -19,7 +19,7 @@ from flows.refinery.validate.moments import time_text
 from flows.refinery.validate.sorted_numbers import positions_of
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
-_IN_MEMORY_BYTES = 16 << 20
+_IN_MEMORY_BYTES = 32 << 20
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 

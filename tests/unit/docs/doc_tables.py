@@ -31,6 +31,7 @@ from flows.refinery.read.partition import Limits
 from flows.refinery.validate.expectation_faults import gx_arguments
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
 from tests.infra.template import listed, load_template, statements_of
+from tests.unit.docs import cost_tables
 
 _MARKED = re.compile(r"(?P<begin><!-- made: (?P<name>[a-z_]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 _SERVICE_ROLES = {
@@ -271,7 +272,7 @@ def _state_rows(states: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         caught = [catch["Next"] for catch in body.get("Catch", ())]
         then = ", ".join(dict.fromkeys(target for target in targets if target))
         if caught:
-            then += f"; on errors: {', '.join(dict.fromkeys(caught))}"
+            then = f"{then or 'succeeds'}; on errors: {', '.join(dict.fromkeys(caught))}"
         if kind == "Fail":
             then = f"fails with {_code(body['Error'])}"
         yield state, kind, then or "succeeds"
@@ -393,6 +394,12 @@ TABLES: dict[str, Callable[[], str]] = {
         settings,
         flow_parameters,
         reconcile_parameters,
+        cost_tables.cost_at_rest,
+        cost_tables.cost_alone,
+        cost_tables.cost_together,
+        cost_tables.cost_a_month,
+        cost_tables.cost_of_metrics,
+        cost_tables.quotas,
     )
 }
 

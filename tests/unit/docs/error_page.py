@@ -36,7 +36,7 @@ wrong, where, and what to do; it never contains a value from the data.
 _KINDS = (
     (
         "The file is rejected",
-        "The receipt contains the reasons, the execution fails with `DataRejected` and the reason, and the flow run is "
+        "The receipt contains the reasons, and the flow run is "
         "*Rejected*. No row is published and the message is deleted. Correct the file (or its contract) and upload it "
         "again.",
     ),

@@ -30,7 +30,6 @@ from deployment.commands.uploads import TrackedUpload, UploadState
 from flows.composition import assemble
 from flows.process_upload import process_upload
 from flows.reconcile import reconcile
-from tests.infra.template import load_template
 from tests.unit.docs.doc_tables import TABLES, pages, roles, tables_of, with_tables
 from tests.unit.flows.conftest import Account, account  # noqa: F401 (a fixture is used by its name)
 
@@ -291,33 +290,6 @@ def test_the_readme_names_only_actions_that_some_role_may_do() -> None:
     named = set(re.findall(r"`((?:s3|sqs|ecs|states|iam):\w+)`", read(README)))
     assert named
     assert named <= set(re.findall(r"`(\w+:\w+)`", roles()))
-
-
-def test_the_cost_of_a_file_counts_the_states_that_it_passes() -> None:
-    """Count the states of one file whose task starts at once, by the list in docs/architecture.md."""
-    way = [
-        "Check input",
-        "Remember",
-        "Look for receipt",
-        "Is there a receipt?",
-        "No receipt yet",
-        "Count draining tasks",
-    ]
-    way += ["Enough tasks?", "Drain the queue", "Look for receipt", "Is there a receipt?", "Read receipt"]
-    way += ["What does it say?", "Published"]
-    states = read(PROJECT_ROOT / "docs" / "architecture.md")
-    assert all(f"| {state} |" in states for state in way)
-    assert f"| state transitions: {len(way)} a file | {len(way)},000 |" in read(PRODUCTION)
-
-
-def test_the_cost_at_rest_counts_the_alarms_that_the_template_has() -> None:
-    kinds = [resource["Type"] for resource in load_template()["Resources"].values()]
-    assert f"| alarms | {kinds.count('AWS::CloudWatch::Alarm')} |" in read(PRODUCTION)
-
-
-def test_the_readme_quotes_the_estimates_of_the_page() -> None:
-    at_rest, alone, _together = re.findall(r"\| \*\*together\*\* \| \| \| \*\*([\d.]+)\*\* \|", read(PRODUCTION))
-    assert f"${at_rest} a month at rest, ${alone} for 1,000 small files" in read(README)
 
 
 # --- output -------------------------------------------------------------------------------------------------

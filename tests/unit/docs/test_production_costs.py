@@ -1,60 +1,116 @@
-"""The cost estimate in docs/production.md is right: products, sums, and the numbers taken from the template."""
+"""The costs in docs/production.md are those of the recorded counts, and these counts keep the promises."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from blocks.settings import PipelineSettings
 from deployment import PROJECT_ROOT
+from tests.benchmarks import prices
+from tests.benchmarks.counts import Counts, TaskTimes
 from tests.infra.template import defaults_of, load_template, resources_of
+from tests.unit.docs.cost_tables import rest
 
 PAGE = (PROJECT_ROOT / "docs" / "production.md").read_text(encoding="utf-8")
-_TABLE = re.compile(r"^<!-- cost: (\w+) -->\n\n((?:\|.*\n)+)", re.MULTILINE)
-TABLES = {
-    name: [line.strip("| ").split(" | ") for line in text.splitlines()[2:]] for name, text in _TABLE.findall(PAGE)
-}
+ALONE, BURST = Counts.recorded("alone"), Counts.recorded("burst")
 
 
-def number(text: str) -> float:
-    return float(text.replace(",", "").strip("*| "))
+def task(seconds: float, busy: float, stay: float = 0.0) -> TaskTimes:
+    return TaskTimes(seconds=seconds, busy=busy, stay=stay)
 
 
-def test_there_are_tables() -> None:
-    assert set(TABLES) == {"rest", "alone", "together"}
+# --- the counts -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_every_product_and_every_sum_is_right(name: str) -> None:
-    *rows, total = TABLES[name]
-    for what, count, each, dollars in rows:
-        assert number(dollars) == pytest.approx(number(count) * number(each), abs=0.0051), what
-    assert number(total[-1]) == pytest.approx(sum(number(row[-1]) for row in rows), abs=0.0001)
+def test_a_lone_file_takes_one_task_and_few_transitions() -> None:
+    assert (ALONE.files, len(ALONE.tasks)) == (1, 1)
+    assert ALONE.transitions <= 6
 
 
-def test_a_task_for_one_file_is_billed_for_fargates_minute_and_no_more() -> None:
+def test_a_burst_takes_few_tasks_transitions_and_starts() -> None:
+    assert BURST.files == 1_000
+    assert len(BURST.tasks) <= 2 * BURST.asked
+    assert BURST.transitions <= 50
+    assert BURST.starts / BURST.files <= 0.5
+
+
+def test_every_upload_is_recorded_in_the_end() -> None:
+    assert (ALONE.unrecorded_later, BURST.unrecorded_later) == (0, 0)
+
+
+def test_a_thousand_files_cost_no_more_than_promised() -> None:
+    assert prices.total(prices.bill(ALONE)) <= 1.20
+    assert prices.total(prices.bill(BURST)) <= 0.10
+
+
+# --- the bill ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("billed", "times"),
+    [
+        (60, task(12, busy=5)),
+        (65, task(65, busy=5, stay=55)),  # it stays, and its image is pulled meanwhile
+        (60 + prices.START_SECONDS, task(60, busy=50)),
+        (58 + prices.START_SECONDS, task(60, busy=48, stay=50)),  # the pull ends in the time that it stays
+    ],
+)
+def test_a_task_is_billed_from_the_pull_of_its_image_and_for_a_minute_at_least(billed: float, times: TaskTimes) -> None:
     """aws.amazon.com/fargate/pricing: by the second, from the image's pull to the task's end, and at least a minute."""
-    pull_and_start, work = 30, 10
-    assert pull_and_start + work + PipelineSettings.model_fields["receive_wait_seconds"].default < 60
-    assert number(TABLES["alone"][0][1]) == pytest.approx(1_000 * 60 / 3_600, abs=0.01)
+    assert prices.billed_seconds(times) == pytest.approx(billed)
+
+
+def test_every_request_that_aws_bills_is_on_the_bill() -> None:
+    counts = replace(
+        BURST,
+        files=1_000,
+        aws={"s3:PutObject": 2_000, "s3:GetObject": 3_000, "s3:DeleteObject": 500, "sqs:SendMessage": 1_000},
+    )
+    lines = {line.what: line for line in prices.bill(counts)}
+    assert lines["S3 writes and lists"].dollars == pytest.approx(2_000 * 0.000005)
+    assert lines["S3 reads"].dollars == pytest.approx(3_000 * 0.0000004)
+    assert lines["SQS requests"].dollars == pytest.approx(1_000 * 0.0000004)
+
+
+def test_the_counted_requests_are_of_services_that_the_bill_knows() -> None:
+    """ECS, IAM, the log driver and Step Functions' own rule are free, or billed as tasks, transitions and logs."""
+    billed = {"s3", "sqs", "events", "states"}
+    free = {"ecs", "iam", "logs", "xray", "secretsmanager", "ecr"}
+    assert {action.split(":")[0] for action in (*ALONE.aws, *BURST.aws)} <= billed | free
+
+
+def test_the_prices_of_a_task_are_for_the_templates_size() -> None:
+    defaults = defaults_of(load_template(), "Default")
+    assert int(defaults["TaskCpu"]) == prices.TASK_VCPUS * 1_024
+    assert int(defaults["TaskMemory"]) == prices.TASK_GB * 1_024
+    function = load_template()["Resources"]["TriggerFunction"]["Properties"]
+    assert function["MemorySize"] == prices.FUNCTION_GB * 1_024
+    assert function["Architectures"] == ["arm64"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_names_the_quotas_of_a_new_account_that_the_defaults_meet() -> None:
     """docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html (Fargate On-Demand vCPUs: 6)"""
     defaults = defaults_of(load_template(), "Default")
     vcpus = defaults["MaxConcurrentTasks"] * int(defaults["TaskCpu"]) / 1_024
-    quotas = {
-        row.split(" | ")[0].strip("| "): int(row.split(" | ")[1])
-        for row in re.findall(r"^\|.* \| \d+ \|.*$", PAGE, re.M)
-    }
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \|.*$", PAGE, re.M)
+    quotas = {name: int(value) for name, value in rows}
     assert quotas["Fargate On-Demand vCPU resource count (with `UseSpot`, the one for Spot)"] >= vcpus
     assert quotas["Lambda concurrent executions"] - 10 >= defaults["LambdaReservedConcurrency"]
 
 
-def test_the_alarms_and_endpoints_are_the_templates() -> None:
-    template = load_template()
-    assert number(TABLES["rest"][0][1]) == len(resources_of(template, "AWS::CloudWatch::Alarm"))
-    endpoints = [one["Condition"] for one in resources_of(template, "AWS::EC2::VPCEndpoint").values()]
+def test_the_page_counts_the_endpoints_of_the_template() -> None:
+    endpoints = [one["Condition"] for one in resources_of(load_template(), "AWS::EC2::VPCEndpoint").values()]
     hours, zones, price = 730, 2, 0.01
     assert f"{endpoints.count('ClosedNetwork') * zones * hours * price:.2f}" in PAGE
+
+
+def test_the_readme_quotes_the_estimates_of_the_page() -> None:
+    at_rest, alone, together = (prices.total(lines) for lines in (rest(), prices.bill(ALONE), prices.bill(BURST)))
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"${at_rest:.2f} a month at rest, ${alone:.2f} for 1,000 small files" in readme
+    assert f"${together:.2f} for 1,000 at once" in readme

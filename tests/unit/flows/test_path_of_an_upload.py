@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from flows.drain_queue import _drain as drain_and_exit
 from flows.drain_queue import drain_of
 from flows.observability.flow_run import FlowRunner
-from flows.observability.observed_upload import TaskCalls, _run_observed, run_observed
+from flows.observability.observed_upload import TaskCalls, run_observed
 from flows.pipeline.commit import commit_and_settle
 from flows.pipeline.delivery import process_delivery
 from flows.pipeline.drain import Drain
@@ -19,15 +18,11 @@ from flows.refinery.refine import refine_file, refine_partition
 
 # Each step is a function and what its code calls next. The stages are called through `call`, which is a TaskCalls.
 PATH: tuple[tuple[Callable[..., Any], str, Callable[..., Any]], ...] = (
-    (drain_and_exit, "drain.run(", Drain.run),
-    (Drain.run, "self._drain(", Drain._drain),
-    (Drain._drain, "self.work(", Drain.work),
     (Drain.work, "self._work_live(", Drain._work_live),
     (Drain._work_live, "process_delivery(", process_delivery),
     (drain_of, "runner.process", FlowRunner.process),
     (FlowRunner._run, "run_observed(", run_observed),
-    (run_observed, "_run_observed(", _run_observed),
-    (_run_observed, "run(parts", run_upload),
+    (run_observed, "run(parts", run_upload),
     (run_upload, "do(fetch", fetch),
     (run_upload, "do(refine", refine),
     (refine, "refine_file(", refine_file),
@@ -52,9 +47,9 @@ def test_every_step_of_the_path_is_in_the_code() -> None:
     assert callable(refine_partition)
 
 
-def test_the_path_climbs_at_most_six_times_and_has_at_most_nineteen_names() -> None:
+def test_the_path_climbs_at_most_six_times_and_has_at_most_fifteen_names() -> None:
     climbs = sum(_rank(callee) > _rank(caller) for caller, _, callee in PATH)
     climbs += len(STAGES)  # run_upload calls each stage through TaskCalls, in flows.observability
     assert _rank(TaskCalls.__call__) > _rank(run_upload)
     assert climbs <= 6
-    assert len({function for caller, _, callee in PATH for function in (caller, callee)} | {TaskCalls}) <= 19
+    assert len({function for caller, _, callee in PATH for function in (caller, callee)} | {TaskCalls}) <= 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from deployment.commands import SafeConsole, demo
 from deployment.commands.clean import clean
 from deployment.commands.show import _table, details_of, rows_of, shown_progress
 from deployment.commands.status import StackStatus, print_uploads
+from deployment.commands.up import _news
 from deployment.commands.upload import DatasetUnknown, NameIgnored, dataset_of, datasets, upload
 from deployment.commands.uploads import QueueLengths, TrackedUpload, UploadState
 from deployment.deployed_stack import AwsStack
@@ -243,3 +245,13 @@ def test_a_file_that_the_stack_ignores_is_not_uploaded(tmp_path: Path) -> None:
     stack = AwsStack("us-east-1", "", "sluice", {"IncomingPrefix": "incoming/", "IgnoredNames": "*.tmp"}, {})
     with pytest.raises(NameIgnored):
         upload(Console(), stack, tmp_path / "orders.tmp", dataset=None, wait=False, deadline_seconds=1)
+
+
+def test_what_was_written_since_is_news_with_the_oldest_first_and_not_all_of_it() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    before = {"same": at, "again": at}
+    now = {"new": at + timedelta(seconds=2), "again": at + timedelta(seconds=1), "same": at}
+    assert _news(before, now) == ["again", "new"]
+    assert _news({}, {}) == []
+    many = {str(number): at for number in range(30)}
+    assert _news({}, many) == [str(number) for number in reversed(range(20))]

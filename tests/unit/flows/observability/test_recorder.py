@@ -17,6 +17,7 @@ from flows.pipeline.attempts import Attempt
 from flows.pipeline.errors import StageBroke
 from flows.pipeline.receipt import Chain, Receipt
 from lambda_trigger.message import UploadMessage
+from tests.faults.gateway import gateway_to
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.conftest import Account
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
@@ -146,7 +147,7 @@ def test_a_run_that_shows_its_receipt_already_stays_as_it_is(server: PrefectServ
     flow_run_id = existing(server, message, "COMPLETED", "published")
     assert recorder.record([receipt_of(message, chain=Chain(flow_run_id=flow_run_id))]) == {message.run_id}
     (run,) = runs_of(server, message)
-    assert run["tags"] == ["published"]
+    assert "orders" not in run["tags"]
     assert not log_of(server, run)
 
 
@@ -200,10 +201,22 @@ def test_the_outcomes_are_events_with_stack_and_dataset(server: PrefectServer, r
 
 
 def test_a_server_without_the_bulk_route_gets_one_request_for_each_run(account: Account, server: PrefectServer) -> None:
-    recorder, messages = Recorder(account.parts), [new_upload(), new_upload()]
-    recorder._has_bulk = False
-    assert recorder.record([receipt_of(message) for message in messages]) == {message.run_id for message in messages}
-    assert {run["state_type"] for run in runs_of(server, *messages)} == {"COMPLETED"}
+    messages = [new_upload(), new_upload()]
+    with gateway_to(server.url) as gateway, temporary_settings({PREFECT_API_URL: gateway.url}):
+        gateway.unknown = "/create_flow_run/bulk"
+        recorded = Recorder(account.parts).record([receipt_of(message) for message in messages])
+    assert recorded == {message.run_id for message in messages}
+    assert [run["state_type"] for run in runs_of(server, *messages)] == ["COMPLETED"] * 2
+
+
+def test_a_run_that_prefect_refuses_is_no_outage(account: Account, server: PrefectServer) -> None:
+    """The others of the call are recorded, and the next call asks again."""
+    refused, taken = new_upload(), new_upload()
+    with gateway_to(server.url) as gateway, temporary_settings({PREFECT_API_URL: gateway.url}):
+        recorder, gateway.unknown, gateway.refuse_next = Recorder(account.parts), "/bulk", ""
+        assert recorder.record([receipt_of(taken)]) == {taken.run_id}
+        gateway.refuse_next = "/create_flow_run"
+        assert recorder.record([receipt_of(refused)]) == {refused.run_id}, "asked again at once"
 
 
 def test_nothing_is_recorded_and_nothing_is_raised_while_prefect_is_down(account: Account) -> None:

@@ -11,12 +11,16 @@ import boto3
 import pandas as pd
 import pyarrow as pa
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_aws import AwsCredentials
+from pydantic import SecretStr
 
 from blocks.object_store import ObjectStore
+from blocks.settings import SettingsMissing
 from flows.pipeline.commit import index_entry
 from flows.pipeline.protocol import index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
-from flows.published import IncompleteRead, read_frame, read_table
+from flows.published import IncompleteRead, _client_with, read_frame, read_table
 from flows.published.current import NothingProcessed, RunNotCurrent
 from flows.published.rows import RUN_ID, SOURCE_KEY, PublishedRows, Selection, published_rows
 from flows.published.schemas import ColumnsDiffer
@@ -360,3 +364,26 @@ def test_reading_by_bucket_and_client_takes_them(account: Account, declare: Decl
     stock(account, "a.csv", "bolt,1")
     assert rows(client=boto3.client("s3"))
     assert isinstance(read_table("stock", bucket=PUBLISHED, client=boto3.client("s3")), pa.Table)
+
+
+def test_without_a_prefect_server_the_variable_to_set_is_named() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(SettingsMissing) as refused:
+        read_table("stock")
+    assert "PREFECT_API_URL" in str(refused.value)
+
+
+def block(**fields: Any) -> AwsCredentials:
+    return AwsCredentials(region_name="eu-central-1", aws_client_parameters=fields)
+
+
+def keys_of(client: Any) -> str:
+    return str(client._request_signer._credentials.access_key)
+
+
+def test_the_local_cloud_never_sees_the_keys_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACALLER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert keys_of(_client_with(block(endpoint_url="http://127.0.0.1:4566"))) == "test"
+    assert keys_of(_client_with(block())) == "AKIACALLER"
+    kept = block().model_copy(update={"aws_access_key_id": "AKIABLOCK", "aws_secret_access_key": SecretStr("s")})
+    assert keys_of(_client_with(kept)) == "AKIABLOCK"
