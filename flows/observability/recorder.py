@@ -20,6 +20,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from flows.observability.outcome_events import outcome_event
 from flows.observability.prefect_connection import Connection, is_refusal, shorten_patience, why
@@ -66,6 +67,8 @@ class Recorder:
         return self._record(run_of_attempt(attempt, self._settings) for attempt in attempts)
 
     def _record(self, runs: Iterable[RecordedRun]) -> frozenset[str]:
+        if not PREFECT_API_URL.value():
+            return frozenset(run.run_id for run in runs)  # there is no Prefect that could lack them
         recorded: set[str] = set()
         with self._lock, self._best_effort():
             wanted = list({run.key: run for run in runs}.values())
