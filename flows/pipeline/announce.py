@@ -21,7 +21,7 @@ from blocks.event_bus import Event, EventBus
 from blocks.settings import PipelineSettings
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.job import Parts
-from flows.pipeline.json_log import print_unwrapped
+from flows.pipeline.json_log import print_line
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.refinery.errors import SluiceError
 
@@ -150,7 +150,7 @@ class Announcer:
             taken = [notice for notice, refusal in zip(notices, refusals, strict=True) if refusal is None]
             self._report(refusals)
             for line in metric_lines(taken, len(notices) - len(taken), self._settings):
-                print_unwrapped(line)
+                print_line(LOG.name, "outcomes counted", line)
         except Exception as error:  # noqa: BLE001 (an outcome that is not announced now must not stop the work)
             LOG.error("outcomes not announced", extra={"fields": {"error": type(error).__name__}})
             return frozenset()
@@ -163,7 +163,9 @@ class Announcer:
             LOG.warning("outcomes not announced", extra={"fields": {"uploads": len(refused), "error": error}})
 
 
-def metric_lines(notices: Sequence[OutcomeNotice], refused: int, settings: PipelineSettings) -> Iterator[str]:
+def metric_lines(
+    notices: Sequence[OutcomeNotice], refused: int, settings: PipelineSettings
+) -> Iterator[dict[str, Any]]:
     """Yield lines in the embedded metric format for the notices that were taken, and the number that was not."""
     if refused:
         yield _line({"Stack": settings.stack}, [["Stack"]], {"OutcomesNotAnnounced": refused})
@@ -191,13 +193,13 @@ def _metrics(notices: Sequence[OutcomeNotice]) -> dict[str, int | list[float]]:
     return {**happened, **({"SecondsFromUploadToReceipt": waited} if waited else {})}
 
 
-def _line(names: dict[str, str], dimensions: list[list[str]], metrics: dict[str, Any]) -> str:
+def _line(names: dict[str, str], dimensions: list[list[str]], metrics: dict[str, Any]) -> dict[str, Any]:
     definitions = [{"Name": name, "Unit": "Seconds" if "Seconds" in name else "Count"} for name in metrics]
     about = {
         "Timestamp": int(time.time() * 1000),
         "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": definitions}],
     }
-    return json.dumps({"_aws": about, **names, **metrics})
+    return {"_aws": about, **names, **metrics}
 
 
 def _rejection_of(receipt: Receipt) -> OutcomeError:

@@ -56,10 +56,7 @@ class JsonLines(logging.Formatter):
         """Format the record."""
         fields = getattr(record, "fields", None)
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "event": record.getMessage(),
+            **_heading(datetime.fromtimestamp(record.created, UTC), record.levelname, record.name, record.getMessage()),
             **_CONTEXT.get(),
             **(fields if isinstance(fields, dict) else {}),
         }
@@ -70,6 +67,11 @@ class JsonLines(logging.Formatter):
             line["exception"] = record.exc_info[0].__name__
             line["place"] = place_of(record.exc_info[2])
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _heading(time: datetime, level: str, logger: str, event: str) -> dict[str, str]:
+    """Return the fields that every line has."""
+    return {"time": time.isoformat(timespec="milliseconds"), "level": level, "logger": logger, "event": event}
 
 
 class RedactedStream(io.TextIOBase):
@@ -91,10 +93,11 @@ class RedactedStream(io.TextIOBase):
         return len(text)
 
 
-def print_unwrapped(line: str) -> None:
-    """Print a line of JSON to standard output as it is. It must quote no data."""
+def print_line(logger: str, event: str, fields: Mapping[str, Any]) -> None:
+    """Print a line to standard output whatever level is logged, without the context's fields. It must quote no data."""
+    line = {**_heading(datetime.now(UTC), "INFO", logger, event), **fields}
     stream = sys.__stdout__ or sys.stdout
-    stream.write(f"{line}\n")
+    stream.write(f"{json.dumps(line)}\n")
     stream.flush()
 
 

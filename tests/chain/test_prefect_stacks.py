@@ -33,6 +33,8 @@ TEMPLATE = {
             "LandingBucket": {"Ref": "Landing"},
             "PublishedBucket": {"Ref": "Published"},
             "QueueUrl": "https://sqs.example/trial",
+            "DeadLetterQueueUrl": "https://sqs.example/trial-dead",
+            "WindowSeconds": "60",
             "IncomingPrefix": "incoming/",
             "IgnoredNames": "_*",
             "StateMachineArn": "arn:aws:states:eu-central-1:000000000000:stateMachine:trial",

@@ -44,9 +44,7 @@ FILLED = {
     "RetryDelaySeconds": "30",
     "MaxReceiveCount": "5",
 }
-NOW = int(time.time())
-WINDOW = NOW // 60
-PAST, FUTURE = NOW - 1_000, NOW + 1_000  # ends of windows
+WINDOW = 29_932_285
 REFUSED = {"Error": "S3.S3Exception", "Cause": "Access Denied " + "x" * 2_000}
 PROBLEM = ("S3.S3Exception: " + "Access Denied " + "x" * 2_000)[: len("S3.S3Exception: ") + 1_000]
 KILLED = {
@@ -80,7 +78,7 @@ def _execution(source: str | None, name: str, **given: object) -> dict[str, Any]
     }
 
 
-UPLOAD, BACKLOG = _execution("upload", f"upload-{WINDOW}"), _execution("backlog", f"backlog-{NOW // 30}", tasks=6)
+UPLOAD, BACKLOG = _execution("upload", f"upload-{WINDOW}"), _execution("backlog", "backlog-59864571", tasks=6)
 SCHEDULE = _execution("schedule", "0f6c")
 NETWORK = "Arguments.NetworkConfiguration.AwsvpcConfiguration"
 ENVIRONMENT = "Arguments.Overrides.ContainerOverrides.0.Environment"
@@ -109,9 +107,8 @@ def _need(choice: int, right: bool, **variables: object) -> Case:
     return Case("Is a task needed?", {f"Choices.{choice}.Condition": right}, variables)
 
 
-def _ended(cause: str, right: str, window_end: int = 0, launches: int = 0) -> Case:
+def _ended(cause: str, right: str, stay: int | range, window_end: int = 0, launches: int = 0) -> Case:
     """A task ended badly."""
-    stay = range(NOW + 155, NOW + 300) if window_end < NOW else window_end + 5
     return Case(
         "Drain the queue",
         {
@@ -128,157 +125,165 @@ def _ended(cause: str, right: str, window_end: int = 0, launches: int = 0) -> Ca
     )
 
 
-def _note(seconds_ago: int) -> dict[str, Any]:
-    when = datetime.fromtimestamp(NOW - seconds_ago, UTC).isoformat().replace("+00:00", "Z")
+def _note(now: int, seconds_ago: int) -> dict[str, Any]:
+    when = datetime.fromtimestamp(now - seconds_ago, UTC).isoformat().replace("+00:00", "Z")
     return {"Key": f"batches/task/{seconds_ago}.json", "LastModified": when}
 
 
-CASES = [
-    _count(UPLOAD, 0, source="upload", windowEnd=(WINDOW + 1) * 60, missing=1),
-    _count(UPLOAD, 4, source="upload", windowEnd=(WINDOW + 1) * 60, missing=1),
-    _count(_execution("upload", "upload-7-0123abcd"), 0, source="upload", windowEnd=480, missing=1),
-    _count(_execution("upload", "upload"), 0, source="upload", windowEnd=0, missing=1),
-    _count(BACKLOG, 0, source="backlog", windowEnd=0, missing=4),
-    _count(BACKLOG, 3, source="backlog", windowEnd=0, missing=1),
-    _count(BACKLOG, 6, source="backlog", windowEnd=0, missing=0),
-    _count(_execution("backlog", "backlog-1", tasks=2), 1, source="backlog", windowEnd=0, missing=1),
-    _count(SCHEDULE, 1, source="schedule", windowEnd=0, missing=0),
-    _count(_execution(None, "by-hand"), 1, source="schedule", windowEnd=0, missing=0),
-    *(
-        Case("Is a task needed for certain?", {"Choices.0.Condition": source == "upload"}, {"source": source})
-        for source in ("upload", "backlog", "schedule")
-    ),
-    *(
-        _need(0, source not in ("upload", "backlog"), source=source, running=0, windowEnd=0)
-        for source in ("upload", "backlog", "schedule", "other")
-    ),
-    _need(1, True, source="upload", running=4, windowEnd=FUTURE),
-    _need(1, True, source="upload", running=5, windowEnd=NOW - 5),
-    _need(1, False, source="upload", running=3, windowEnd=FUTURE),
-    _need(1, False, source="upload", running=4, windowEnd=PAST),
-    _need(1, False, source="backlog", running=4, windowEnd=0),
-    _need(2, True, source="upload", running=1, windowEnd=PAST),
-    _need(2, False, source="upload", running=0, windowEnd=PAST),
-    _need(2, False, source="upload", running=4, windowEnd=FUTURE),
-    _need(2, False, source="backlog", running=4, windowEnd=0),
-    Case("Wait for the window to end", {"Seconds": range(900, 1_031)}, {"windowEnd": FUTURE}),
-    Case("Wait for the window to end", {"Seconds": 1}, {"windowEnd": PAST}),
-    *(
+def cases() -> list[Case]:
+    """Return the cases of now: the engines read the clock, and a long run imports this module many minutes before."""
+    now = int(time.time())
+    past, future = now - 1_000, now + 1_000  # ends of windows
+    after_a_rest = range(now + 155, now + 300)
+    return [
+        _count(UPLOAD, 0, source="upload", windowEnd=(WINDOW + 1) * 60, missing=1),
+        _count(UPLOAD, 4, source="upload", windowEnd=(WINDOW + 1) * 60, missing=1),
+        _count(_execution("upload", "upload-7-0123abcd"), 0, source="upload", windowEnd=480, missing=1),
+        _count(_execution("upload", "upload"), 0, source="upload", windowEnd=0, missing=1),
+        _count(BACKLOG, 0, source="backlog", windowEnd=0, missing=4),
+        _count(BACKLOG, 3, source="backlog", windowEnd=0, missing=1),
+        _count(BACKLOG, 6, source="backlog", windowEnd=0, missing=0),
+        _count(_execution("backlog", "backlog-1", tasks=2), 1, source="backlog", windowEnd=0, missing=1),
+        _count(SCHEDULE, 1, source="schedule", windowEnd=0, missing=0),
+        _count(_execution(None, "by-hand"), 1, source="schedule", windowEnd=0, missing=0),
+        *(
+            Case("Is a task needed for certain?", {"Choices.0.Condition": source == "upload"}, {"source": source})
+            for source in ("upload", "backlog", "schedule")
+        ),
+        *(
+            _need(0, source not in ("upload", "backlog"), source=source, running=0, windowEnd=0)
+            for source in ("upload", "backlog", "schedule", "other")
+        ),
+        _need(1, True, source="upload", running=4, windowEnd=future),
+        _need(1, True, source="upload", running=5, windowEnd=now - 1),
+        _need(1, False, source="upload", running=3, windowEnd=future),
+        _need(1, False, source="upload", running=4, windowEnd=past),
+        _need(1, False, source="backlog", running=4, windowEnd=0),
+        _need(2, True, source="upload", running=1, windowEnd=past),
+        _need(2, False, source="upload", running=0, windowEnd=past),
+        _need(2, False, source="upload", running=4, windowEnd=future),
+        _need(2, False, source="backlog", running=4, windowEnd=0),
+        Case("Wait for the window to end", {"Seconds": range(900, 1_031)}, {"windowEnd": future}),
+        Case("Wait for the window to end", {"Seconds": 1}, {"windowEnd": past}),
+        *(
+            Case(
+                "Count messages",
+                {"Assign.missing": missing, "Catch.0.Assign.problem": PROBLEM},
+                {"running": running},
+                {"result": {"Attributes": {"ApproximateNumberOfMessages": waiting}}, "errorOutput": REFUSED},
+            )
+            for waiting, running, missing in (
+                ("0", 0, 0),
+                ("1", 0, 1),
+                ("100", 0, 1),
+                ("101", 0, 2),
+                ("101", 1, 1),
+                ("9999", 0, 4),
+                ("9999", 3, 1),
+                ("9999", 5, 0),
+            )
+        ),
+        *(
+            Case(
+                "Look for old batch notes",
+                {"Assign.missing": missing, "Catch.0.Assign.problem": PROBLEM},
+                {"running": running, "missing": before},
+                {"result": listing, "errorOutput": REFUSED},
+            )
+            for listing, running, before, missing in (
+                ({"KeyCount": 0}, 0, 0, 0),
+                ({"Contents": [_note(now, 10)]}, 0, 0, 0),
+                ({"Contents": [_note(now, 10), _note(now, 200)]}, 0, 0, 1),
+                ({"Contents": [_note(now, 200)]}, 1, 0, 0),
+                ({"Contents": [_note(now, 200), _note(now, 300)]}, 0, 3, 3),
+            )
+        ),
+        *(Case("Is anything to do?", {"Choices.0.Condition": missing > 0}, {"missing": missing}) for missing in (0, 1)),
+        *(
+            Case(
+                "Look for a pause",
+                {"Assign.paused": paused, "Catch.0.Assign.problem": PROBLEM},
+                states={"result": listing, "errorOutput": REFUSED},
+            )
+            for listing, paused in (
+                ({"Contents": [{"Key": "control/paused.json"}]}, True),
+                ({"KeyCount": 0}, False),
+            )
+        ),
+        *(Case("Is it paused?", {"Choices.0.Condition": paused}, {"paused": paused}) for paused in (True, False)),
         Case(
-            "Count messages",
-            {"Assign.missing": missing, "Catch.0.Assign.problem": PROBLEM},
-            {"running": running},
-            {"result": {"Attributes": {"ApproximateNumberOfMessages": waiting}}, "errorOutput": REFUSED},
-        )
-        for waiting, running, missing in (
-            ("0", 0, 0),
-            ("1", 0, 1),
-            ("100", 0, 1),
-            ("101", 0, 2),
-            ("101", 1, 1),
-            ("9999", 0, 4),
-            ("9999", 3, 1),
-            ("9999", 5, 0),
-        )
-    ),
-    *(
+            "Not counted",
+            {
+                "Cause": "It could not be determined how many tasks https://queue needs (x). Nothing was launched; the "
+                "next run of the schedule tries again."
+            },
+            {"problem": "x"},
+        ),
+        Case("Launch", {"Items": []}, {"missing": 0, "source": "schedule", "windowEnd": 0}),
         Case(
-            "Look for old batch notes",
-            {"Assign.missing": missing, "Catch.0.Assign.problem": PROBLEM},
-            {"running": running, "missing": before},
-            {"result": listing, "errorOutput": REFUSED},
-        )
-        for listing, running, before, missing in (
-            ({"KeyCount": 0}, 0, 0, 0),
-            ({"Contents": [_note(10)]}, 0, 0, 0),
-            ({"Contents": [_note(10), _note(200)]}, 0, 0, 1),
-            ({"Contents": [_note(200)]}, 1, 0, 0),
-            ({"Contents": [_note(200), _note(300)]}, 0, 3, 3),
-        )
-    ),
-    *(Case("Is anything to do?", {"Choices.0.Condition": missing > 0}, {"missing": missing}) for missing in (0, 1)),
-    *(
+            "Launch",
+            {"Items": [{"launches": 0, "stayUntil": 485}]},
+            {"missing": 1, "source": "upload", "windowEnd": 480},
+        ),
         Case(
-            "Look for a pause",
-            {"Assign.paused": paused, "Catch.0.Assign.problem": PROBLEM},
-            states={"result": listing, "errorOutput": REFUSED},
-        )
-        for listing, paused in (
-            ({"Contents": [{"Key": "control/paused.json"}]}, True),
-            ({"KeyCount": 0}, False),
-        )
-    ),
-    *(Case("Is it paused?", {"Choices.0.Condition": paused}, {"paused": paused}) for paused in (True, False)),
-    Case(
-        "Not counted",
-        {
-            "Cause": "It could not be determined how many tasks https://queue needs (x). Nothing was launched; the "
-            "next run of the schedule tries again."
-        },
-        {"problem": "x"},
-    ),
-    Case("Launch", {"Items": []}, {"missing": 0, "source": "schedule", "windowEnd": 0}),
-    Case(
-        "Launch",
-        {"Items": [{"launches": 0, "stayUntil": 485}]},
-        {"missing": 1, "source": "upload", "windowEnd": 480},
-    ),
-    Case(
-        "Launch",
-        {"Items": [{"launches": 0, "stayUntil": 0}] * 3},
-        {"missing": 3, "source": "backlog", "windowEnd": 0},
-    ),
-    Case(
-        "Drain the queue",
-        {
-            f"{NETWORK}.Subnets": ["subnet-1", "subnet-2"],
-            f"{NETWORK}.SecurityGroups": ["sg-1"],
-            f"{ENVIRONMENT}.0.Value": "1700000005",
-            f"{ENVIRONMENT}.1.Value": UPLOAD["Execution"]["Id"],
-            "Catch.0.Output.problem": PROBLEM,
-            "Catch.2.Output.problem": PROBLEM,
-        },
-        states={
-            "context": UPLOAD,
-            "input": {"launches": 0, "stayUntil": 1_700_000_005},
-            "errorOutput": REFUSED,
-        },
-    ),
-    _ended(
-        KILLED["Cause"],
-        'States.TaskFailed: "ExitCode":137, "Reason":"OutOfMemoryError: container killed", "TaskArn":"arn:task", '
-        '"StoppedReason":"Essential container in task exited"',
-    ),
-    _ended('{"Containers":[{"ExitCode": 75}]}', 'States.TaskFailed: "ExitCode": 75', FUTURE, launches=3),
-    _ended("nothing that is known", "States.TaskFailed: nothing that is known", PAST),
-    *(
-        Case("Launch another?", {"Choices.0.Condition": launches >= 25}, states={"input": {"launches": launches}})
-        for launches in (1, 24, 25)
-    ),
-    *(
-        Case("Wait a little", {"Seconds": seconds}, states={"input": {"launches": launches}})
-        for launches, seconds in ((1, range(2, 5)), (3, range(8, 17)), (20, range(30, 61)))
-    ),
-    *(
-        Case("Was it drained?", {"Choices.0.Condition": failed}, states={"input": outputs})
-        for outputs, failed in (
-            ([], False),
-            ([{}], False),
-            ([{}, {}], False),
-            ([{"problem": "x"}], True),
-            ([{}, {"launches": 25, "problem": "x"}], True),
-        )
-    ),
-    Case(
-        "Not drained",
-        {
-            "Cause": "Uploads may wait in https://queue with no task to drain it (x; y). Nothing is lost: the next "
-            "upload or the next run of the schedule tries again. Look for the cause in the log group "
-            "/sluice/sluice/task."
-        },
-        states={"input": [{"problem": "x"}, {}, {"problem": "y"}, {"problem": "x"}]},
-    ),
-]
+            "Launch",
+            {"Items": [{"launches": 0, "stayUntil": 0}] * 3},
+            {"missing": 3, "source": "backlog", "windowEnd": 0},
+        ),
+        Case(
+            "Drain the queue",
+            {
+                f"{NETWORK}.Subnets": ["subnet-1", "subnet-2"],
+                f"{NETWORK}.SecurityGroups": ["sg-1"],
+                f"{ENVIRONMENT}.0.Value": "1700000005",
+                f"{ENVIRONMENT}.1.Value": UPLOAD["Execution"]["Id"],
+                "Catch.0.Output.problem": PROBLEM,
+                "Catch.2.Output.problem": PROBLEM,
+            },
+            states={
+                "context": UPLOAD,
+                "input": {"launches": 0, "stayUntil": 1_700_000_005},
+                "errorOutput": REFUSED,
+            },
+        ),
+        _ended(
+            KILLED["Cause"],
+            'States.TaskFailed: "ExitCode":137, "Reason":"OutOfMemoryError: container killed", "TaskArn":"arn:task", '
+            '"StoppedReason":"Essential container in task exited"',
+            after_a_rest,
+        ),
+        _ended(
+            '{"Containers":[{"ExitCode": 75}]}', 'States.TaskFailed: "ExitCode": 75', future + 5, future, launches=3
+        ),
+        _ended("nothing that is known", "States.TaskFailed: nothing that is known", after_a_rest, past),
+        *(
+            Case("Launch another?", {"Choices.0.Condition": launches >= 25}, states={"input": {"launches": launches}})
+            for launches in (1, 24, 25)
+        ),
+        *(
+            Case("Wait a little", {"Seconds": seconds}, states={"input": {"launches": launches}})
+            for launches, seconds in ((1, range(2, 5)), (3, range(8, 17)), (20, range(30, 61)))
+        ),
+        *(
+            Case("Was it drained?", {"Choices.0.Condition": failed}, states={"input": outputs})
+            for outputs, failed in (
+                ([], False),
+                ([{}], False),
+                ([{}, {}], False),
+                ([{"problem": "x"}], True),
+                ([{}, {"launches": 25, "problem": "x"}], True),
+            )
+        ),
+        Case(
+            "Not drained",
+            {
+                "Cause": "Uploads may wait in https://queue with no task to drain it (x; y). Nothing is lost: the next "
+                "upload or the next run of the schedule tries again. Look for the cause in the log group "
+                "/sluice/sluice/task."
+            },
+            states={"input": [{"problem": "x"}, {}, {"problem": "y"}, {"problem": "x"}]},
+        ),
+    ]
 
 
 def expressions() -> dict[tuple[str, str], str]:
@@ -319,7 +324,7 @@ def questions() -> list[Question]:
             {**case.variables, "states": case.states},
             right,
         )
-        for case in CASES
+        for case in cases()
         for path, right in case.values.items()
     ]
 
@@ -348,5 +353,5 @@ def test_the_emulator_gives_every_expression_its_right_value() -> None:
 
 
 def test_every_expression_is_evaluated() -> None:
-    evaluated = {(case.state, path) for case in CASES for path in case.values}
+    evaluated = {(case.state, path) for case in cases() for path in case.values}
     assert evaluated == set(expressions())

@@ -303,7 +303,7 @@ def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_
     assert raised.value.status == "UPDATE_ROLLBACK_COMPLETE"
     assert "DrainMachine" in raised.value.failures[0].resource
     assert outputs_of(find_stack(clients.cloudformation, "undone")) == before
-    assert deploy_stack(clients, stack_name="undone", parameters={"MessagesPerTask": "6"}) == before
+    assert deploy_stack(clients, stack_name="undone", parameters={"SettleSeconds": "31"}) == before
 
 
 class CloudFormationIn:

@@ -200,5 +200,5 @@ def test_a_key_a_boundary_and_a_closed_network_are_a_matter_of_parameters(guarde
     mine = [{"Name": "vpc-id", "Values": [guarded.ids["Vpc"]]}]
     doors = client("ec2").describe_vpc_endpoints(Filters=mine)["VpcEndpoints"]
     assert sorted(door["ServiceName"].removeprefix(f"com.amazonaws.{REGION}.") for door in doors) == [
-        *("ecr.api", "ecr.dkr", "ecs", "logs", "s3", "secretsmanager", "sqs", "states")
+        *("ecr.api", "ecr.dkr", "ecs", "events", "logs", "monitoring", "s3", "secretsmanager", "sqs", "states")
     ]

@@ -18,8 +18,8 @@ _DELIVERY = (
 _TRACING = "Step Functions itself, when it traces: docs.aws.amazon.com/step-functions/latest/dg/xray-iam.html"
 # What AWS does in a role's name and the local cloud does not show: (role, statement) → who does it.
 EXCEPTIONS = {
-    ("RunRole", "DeliverLogs"): _DELIVERY,
-    ("RunRole", "Trace"): _TRACING,
+    ("DrainRole", "DeliverLogs"): _DELIVERY,
+    ("DrainRole", "Trace"): _TRACING,
     ("TriggerRole", "Trace"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/services-xray.html",
     ("TriggerRole", "Log"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
     ("TriggerRole", "KeepFailedEvents"): (

@@ -34,8 +34,7 @@ def test_the_page_lists_every_metric_with_its_unit() -> None:
     assert rows
     everything = [replace(published(), rows=replace(rows, quarantined=1)), rejected(), failed()]
     directives = [
-        json.loads(line)["_aws"]["CloudWatchMetrics"][0]
-        for line in metric_lines(everything, refused=1, settings=SETTINGS)
+        line["_aws"]["CloudWatchMetrics"][0] for line in metric_lines(everything, refused=1, settings=SETTINGS)
     ]
     made = {(metric["Name"], metric["Unit"]) for directive in directives for metric in directive["Metrics"]}
     listed = re.findall(r"^\| `(\w+)` \| (Count|Seconds) \|", PAGE, re.MULTILINE)

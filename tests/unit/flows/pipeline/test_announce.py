@@ -68,7 +68,7 @@ def failed(version: int = 1, message: str = "give the task 4096 MiB") -> Outcome
 
 
 def metrics_of(notices: Sequence[OutcomeNotice], refused: int = 0, settings: PipelineSettings = SETTINGS) -> list[Any]:
-    return [json.loads(line) for line in metric_lines(notices, refused, settings)]
+    return list(metric_lines(notices, refused, settings))
 
 
 def declared(line: dict[str, Any]) -> list[str]:
@@ -176,6 +176,7 @@ def test_what_eventbridge_refused_is_not_announced_and_counts_as_that(
     assert taken == {upload(1).run_id}
     assert [json.loads(event.detail)["run_id"] for event in bus.taken] == [upload(1).run_id]
     assert [line.get("OutcomesNotAnnounced", line.get("UploadsPublished")) for line in lines] == [1, 1]
+    assert all({"_aws", "time", "level", "logger", "event"} <= set(line) for line in lines)
 
 
 def test_announcing_goes_through_the_default_bus(account: Account) -> None:
