@@ -112,7 +112,8 @@ class Chain:
         memory_mib: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[None]:
-        """Change the command, memory or variables of tasks launched within the context."""
+        """Change the command, memory or variables of tasks launched within the context; no others run meanwhile."""
+        self.settle()  # a task stays for a while, and would take what is uploaded within the context
         family = self.outputs["TaskFamily"]
         before = self.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
         names = ("networkMode", "cpu", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
