@@ -83,8 +83,10 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_i
 ) -> None:
     with chain.tasks_that(environment=one_at_a_time):
         with slot_taken(chain):
-            burst = [chain.upload(f"incoming/orders/burst-{number}.csv", good_orders(3)) for number in range(4)]
-            # At least two tasks run at the same time, and each has an upload in hand.
+            burst = [chain.upload("incoming/orders/burst.csv", good_orders(3))]
+            chain.wait_for(lambda: is_waiting(chain, burst[0]), "the first upload to wait", 120)
+            # Another window, hence another task: both have an upload in hand.
+            burst += [chain.upload(f"incoming/orders/burst-{number}.csv", good_orders(3)) for number in range(3)]
             chain.wait_for(lambda: sum(is_waiting(chain, upload) for upload in burst) >= 2, "uploads to wait", 120)
             assert not any(chain.has_receipt(upload) for upload in burst)
         for upload in burst:
