@@ -46,7 +46,8 @@ def test_an_upload_is_reported_to_a_server_on_postgresql_with_a_password(chain: 
     receipt = chain.receipt(upload)
     assert receipt.observed
     (flow_run,) = chain.flow_runs(upload)
-    assert flow_run["state"]["name"] == "Completed"
+    ended = chain.wait_for(lambda: chain.final(flow_run["id"]), "the flow run's end, which follows the receipt")
+    assert ended["state"]["name"] == "Completed"
     of_run = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
     tasks = chain.ask_prefect("task_runs", **of_run)
     assert {task["name"] for task in tasks} == {"fetch", "refine", "publish", "record"}
