@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from flows.pipeline.attempts import Attempt, attempt_key
 from flows.pipeline.receipt import Receipt, receipt_key
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import UploadMessage
+from lambda_trigger.windows import window_of
 from tests.chain.boundary import make_boundary
 from tests.emulator.records import EXTENSIONS
 from tests.looking import looks
@@ -206,6 +208,10 @@ class Chain:
             for page in pages
             for execution in page["executions"]
         ]
+
+    def window(self) -> int:
+        """Return the number of the present window: uploads of one window share a drain."""
+        return window_of(time.time(), int(self.outputs["WindowSeconds"]))
 
     def done(self, upload: UploadMessage, seconds: float = END_SECONDS) -> Receipt:
         """Wait until the upload has its receipt, no matter which task wrote it, and return it."""

@@ -85,7 +85,9 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_i
         with slot_taken(chain):
             burst = [chain.upload("incoming/orders/burst.csv", good_orders(3))]
             chain.wait_for(lambda: is_waiting(chain, burst[0]), "the first upload to wait", 120)
-            # Another window, hence another task: both have an upload in hand.
+            # In another window, hence for another task: then both have an upload in hand.
+            window = chain.window()
+            chain.wait_for(lambda: chain.window() > window, "the next window")
             burst += [chain.upload(f"incoming/orders/burst-{number}.csv", good_orders(3)) for number in range(3)]
             chain.wait_for(lambda: sum(is_waiting(chain, upload) for upload in burst) >= 2, "uploads to wait", 120)
             assert not any(chain.has_receipt(upload) for upload in burst)
