@@ -72,7 +72,8 @@ def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_f
         _give_up(chain)
     assert "the pipeline failed" in told["subject"]
     assert "aws_refused" in told["body"]
-    (run,) = chain.flow_runs(upload)
+    (begun,) = chain.flow_runs(upload)
+    run = chain.wait_for(lambda: chain.final(begun["id"]), "the end of the run, which comes after its event")
     assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Failed")
     assert "rejected" not in run["tags"], "the file is well"
     chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
