@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deployment.local.pipeline import settings_of
+from flows.pipeline.batch_notes import BatchNote, NotedUpload
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
@@ -91,7 +92,16 @@ def test_what_an_overtaken_worker_left_behind_is_deleted(chain: Chain, bench: Be
     (own,) = [output.key for output in chain.receipt(upload).outputs]
     left = own.replace(own.rsplit("-", 1)[-1], f"{'0' * 16}.parquet")
     chain.s3.put_object(Bucket=chain.outputs["PublishedBucket"], Key=left, Body=b"rows of another release")
+    # Somebody holds a message, and there is a note: its role may look at their age, too.
+    chain.settle()
+    queue = chain.outputs["QueueUrl"]
+    chain.sqs.send_message(QueueUrl=queue, MessageBody=upload.to_json())
+    (held,) = chain.sqs.receive_message(QueueUrl=queue, VisibilityTimeout=120)["Messages"]
+    noted = NotedUpload(upload=upload, message_id="m", announced=True, recorded=True)
+    note = BatchNote(task="overtaken", number=1, uploads=(noted,), at="2026-01-01T00:00:00Z")
+    chain.s3.put_object(Bucket=chain.outputs["PublishedBucket"], Key=note.key, Body=note.to_json().encode())
     _reconcile_as_its_role(chain, bench)
+    chain.sqs.delete_message(QueueUrl=queue, ReceiptHandle=held["ReceiptHandle"])
     there = chain.keys("data/")
     assert own in there
     assert left not in there

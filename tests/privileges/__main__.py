@@ -28,6 +28,7 @@ EXCEPTIONS = {
     ),
     ("TaskExecutionRole", "LogInToRegistry"): "ECS itself, to pull the image; the local cloud starts processes",
     ("TaskExecutionRole", "PullImage"): "ECS itself, to pull the image; the local cloud starts processes",
+    ("TaskRole", "AskForMoreTasks"): "a task that finds more messages than MessagesPerTask, as in make bench-burst",
     ("TaskRole", "ReadItsLastWords"): "explain-crash, on a worker of type ecs; a local worker is no task with a log",
     (
         "TaskRole",
@@ -36,6 +37,9 @@ EXCEPTIONS = {
 }
 # Single actions of statements that are used otherwise: (role, statement, action, which of its resources) → why.
 SINGLE_EXCEPTIONS = {
+    ("TaskRole", "ReadAndWriteResults", "s3:GetObject", 1): (
+        "a task that has an output of more than one part looks whether an earlier one uploaded it"
+    ),
     ("TaskRole", "TellMissingFromForbidden", "s3:ListBucket", 1): (
         "S3 checks the permission before it answers that an upload is gone: "
         "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
