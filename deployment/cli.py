@@ -12,18 +12,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from deployment import PROJECT_ROOT
 from deployment.commands import new_console, print_error
 from deployment.commands.contract import contract_app
+from deployment.commands.options import (
+    DEFAULT_STATE,
+    STATE_VARIABLE,
+    Connect,
+    StateOption,
+    on_selected_stack,
+    state_in_use,
+    users_of,
+)
 from deployment.environment_variables import only
-from deployment.stack_options import ProfileOption, RegionOption, StackOption, StackSelection, users_environment
+from deployment.stack_options import ProfileOption, RegionOption, users_environment
 from flows import __version__
 from flows.refinery.errors import SluiceError, TerminalError
 
@@ -36,17 +43,6 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-_DEFAULT_STATE = PROJECT_ROOT / ".sluice"
-_STATE_VARIABLE = "SLUICE_STATE"
-_state_in_use: ContextVar[Path | None] = ContextVar("state folder of the command that runs", default=None)
-
-
-def _remember(state: Path) -> Path:
-    """Remember the folder for `main`, which writes the details of an unexpected error into it."""
-    _state_in_use.set(state.resolve())
-    return state
-
-
 app = typer.Typer(
     name="sluice",
     help="A file lands in S3; clean, validated data comes out, with a receipt.",
@@ -58,16 +54,6 @@ app = typer.Typer(
 
 app.add_typer(contract_app)
 
-StateOption = Annotated[
-    Path,
-    typer.Option(
-        help="The folder of the local cloud's state.",
-        envvar=_STATE_VARIABLE,
-        show_default=".sluice",
-        file_okay=False,
-        callback=_remember,
-    ),
-]
 AwsPort = Annotated[
     int | None,
     typer.Option(min=1, max=65_535, help="Port of the embedded cloud; by default the usual one, or any free one."),
@@ -110,7 +96,7 @@ class QuestionUnanswered(TerminalError):
 
 @app.command()
 def demo(
-    state: StateOption = _DEFAULT_STATE,
+    state: StateOption = DEFAULT_STATE,
     aws_port: AwsPort = None,
     prefect_port: PrefectPort = None,
     deadline: Deadline = 300,
@@ -130,7 +116,7 @@ def demo(
 
 
 @app.command()
-def up(state: StateOption = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
+def up(state: StateOption = DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
     """Keep the embedded cloud, the Prefect server and a Prefect worker running until Ctrl-C.
 
     Uploads and results are kept for the next start; `sluice clean` deletes them.
@@ -142,8 +128,9 @@ def up(state: StateOption = _DEFAULT_STATE, aws_port: AwsPort = None, prefect_po
 
 
 @app.command()
+@on_selected_stack
 def upload(
-    context: typer.Context,
+    connect: Connect,
     file: Annotated[Path, typer.Argument(help="The file to upload.", show_default=False)],
     dataset: Annotated[
         str | None,
@@ -151,44 +138,36 @@ def upload(
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the outcome; --no-wait returns at once.")] = True,
     deadline: Deadline = 300,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
 ) -> None:
     """Upload a file to the local cloud of `sluice up`, or to a stack on AWS, and wait for its receipt.
 
     The exit code is 0 if the file was published and 1 if not.
     """
     from deployment.commands.upload import upload as run
-    from deployment.deployed_stack import selected_stack
 
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         published = run(new_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
 @app.command()
+@on_selected_stack
 def status(
-    context: typer.Context,
-    state: StateOption = _DEFAULT_STATE,
+    connect: Connect,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
 ) -> None:
     """Show recent and running uploads, the queues and the addresses of the local cloud or of a stack on AWS."""
     from deployment.commands.status import status as run
-    from deployment.deployed_stack import selected_stack
 
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         run(new_console(), pipeline, limit=limit, as_json=as_json)
 
 
 @app.command()
+@on_selected_stack
 def redrive(
-    context: typer.Context,
+    connect: Connect,
     run_id: Annotated[
         str | None,
         typer.Option("--run", help="Only this run: its id, or how it starts in `sluice status`.", show_default=False),
@@ -196,10 +175,6 @@ def redrive(
     cancelled: Annotated[
         bool, typer.Option("--cancelled", help="Also uploads that were cancelled in Prefect.")
     ] = False,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
 ) -> None:
     """Try uploads again that were given up: move their messages from the dead-letter queue back, and start a drain.
 
@@ -207,49 +182,41 @@ def redrive(
     """
     from deployment.commands.redrive import Choice
     from deployment.commands.redrive import redrive as run
-    from deployment.deployed_stack import selected_stack
 
     if run_id is not None and not re.fullmatch(r"[0-9a-f]{8,32}", run_id):
         raise typer.BadParameter("a run id has 32 characters of 0-9 and a-f; the first 8 are enough")
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         run(new_console(), pipeline, Choice(run_id, cancelled_too=cancelled))
 
 
 @app.command()
+@on_selected_stack
 def pause(
-    context: typer.Context,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
+    connect: Connect,
 ) -> None:
     """Process no more uploads until `sluice resume`: they queue up, and running tasks finish the ones in hand."""
     from deployment.commands.pause import pause as run
-    from deployment.deployed_stack import selected_stack
 
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         run(new_console(), pipeline)
 
 
 @app.command()
+@on_selected_stack
 def resume(
-    context: typer.Context,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
+    connect: Connect,
 ) -> None:
     """Process uploads again after `sluice pause`, those that queued up first."""
     from deployment.commands.pause import resume as run
-    from deployment.deployed_stack import selected_stack
 
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         run(new_console(), pipeline)
 
 
 @app.command()
+@on_selected_stack
 def repair(
-    context: typer.Context,
+    connect: Connect,
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -277,10 +244,6 @@ def repair(
         typer.Option("--allow-other-changes", help="Also change cells that no rule found bad."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before publishing.")] = False,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
 ) -> None:
     """Publish a file again with corrected quarantine rows.
 
@@ -288,15 +251,13 @@ def repair(
     --export nothing changes: the rows are written to a workbook or a CSV file.
     """
     from deployment.commands import repair as command
-    from deployment.deployed_stack import selected_stack
 
-    place = StackSelection(stack, region, profile)
     if export is not None and file is not None:
         command.export(new_console(), file, export, run_id)
         return
     if file is None and (export is None or run_id is None):
         raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
-    with selected_stack(place, state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         if file is not None:
             done = command.repair(
                 new_console(),
@@ -312,8 +273,9 @@ def repair(
 
 
 @app.command()
+@on_selected_stack
 def read(
-    context: typer.Context,
+    connect: Connect,
     dataset: Annotated[str, typer.Argument(help="The dataset.", show_default=False)],
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most rows; by default 20 are shown and all are exported.")
@@ -334,22 +296,17 @@ def read(
     with_source: Annotated[
         bool, typer.Option("--with-source", help="Add the run and the key of the file that each row came from.")
     ] = False,
-    state: StateOption = _DEFAULT_STATE,
-    stack: StackOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
 ) -> None:
     """Show or export what a dataset has published: the rows that are current, by its receipts.
 
     The exit code is 1 if some of them cannot be read.
     """
     from deployment.commands import read as command
-    from deployment.deployed_stack import selected_stack
     from flows.published.rows import Selection
 
     rows = command.SHOWN_ROWS if limit is None and export is None else limit
     selection = Selection(run=run_id, quarantine=quarantine, with_source=with_source, limit=rows)
-    with selected_stack(StackSelection(stack, region, profile), state.resolve(), _users(context)) as pipeline:
+    with connect() as pipeline:
         complete = command.read(new_console(), pipeline, dataset, selection, export)
     raise typer.Exit(0 if complete else EXIT_NOT_AS_EXPECTED)
 
@@ -397,9 +354,9 @@ def deploy(
         skip_prefect=skip_prefect,
         smoke_test=smoke_test,
         smoke_test_seconds=deadline,
-        home=_DEFAULT_STATE / "aws" / "prefect",
+        home=DEFAULT_STATE / "aws" / "prefect",
     )
-    published = run(new_console(), options, _users(context), _ask(yes=yes))
+    published = run(new_console(), options, users_of(context), _ask(yes=yes))
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -422,17 +379,17 @@ def destroy(
     run(
         new_console(),
         wanted,
-        _users(context),
+        users_of(context),
         delete_data=delete_data,
         ask=_ask(yes=yes),
         type_in=lambda question: str(typer.prompt(question, default="", show_default=False)),
-        home=_DEFAULT_STATE / "aws" / "prefect",
+        home=DEFAULT_STATE / "aws" / "prefect",
     )
 
 
 @app.command()
 def clean(
-    state: StateOption = _DEFAULT_STATE,
+    state: StateOption = DEFAULT_STATE,
     cache: Annotated[
         bool, typer.Option("--cache", help="Also delete the cache that speeds up the first start.")
     ] = False,
@@ -447,13 +404,13 @@ def main() -> None:
     """Run the command; the console script's entry point."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
-    given = os.environ.get(_STATE_VARIABLE)
-    _state_in_use.set(Path(given).resolve() if given else None)
+    given = os.environ.get(STATE_VARIABLE)
+    state_in_use.set(Path(given).resolve() if given else None)
     try:
         # Most commands are local and must not use the user's AWS and Prefect variables. Commands that work on AWS get
         # them back.
         users = users_environment()
-        with only({name: os.environ[name] for name in (_STATE_VARIABLE, "SLUICE_DOCKER") if name in os.environ}):
+        with only({name: os.environ[name] for name in (STATE_VARIABLE, "SLUICE_DOCKER") if name in os.environ}):
             app(standalone_mode=True, obj=users)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -496,14 +453,8 @@ def _ask(*, yes: bool) -> Callable[[str], bool]:
     return ask
 
 
-def _users(context: typer.Context) -> dict[str, str]:
-    """Return the user's AWS variables, which `main` removed from the environment."""
-    users: dict[str, str] = context.obj or {}
-    return users
-
-
 def _kept_details() -> str:
-    path = (_state_in_use.get() or _DEFAULT_STATE) / "logs" / "sluice-error.log"
+    path = (state_in_use.get() or DEFAULT_STATE) / "logs" / "sluice-error.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(traceback.format_exc())

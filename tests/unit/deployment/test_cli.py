@@ -83,7 +83,7 @@ def test_a_fault_of_ours_is_a_sentence_with_the_details_in_a_file(
 
     monkeypatch.delenv("SLUICE_STATE", raising=False)
     monkeypatch.setattr(cli, "app", lambda **_: broken())
-    monkeypatch.setattr(cli, "_DEFAULT_STATE", tmp_path)
+    monkeypatch.setattr(cli, "DEFAULT_STATE", tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as stopped:
         cli.main()
@@ -104,7 +104,7 @@ def test_the_details_of_a_fault_are_kept_in_the_state_folder_that_was_given(
     state = tmp_path / "state"
     arguments = ["--state", str(state)] if given == "option" else []
     monkeypatch.setattr(clean, "clean", broken)
-    monkeypatch.setattr(cli, "_DEFAULT_STATE", tmp_path / "elsewhere")
+    monkeypatch.setattr(cli, "DEFAULT_STATE", tmp_path / "elsewhere")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["sluice", "clean", *arguments])
     if given == "variable":
