@@ -33,11 +33,8 @@ class DeadLetters:
         self._from, self._to = dead_letter_queue_url, queue_url
 
     def hold_all(self) -> Iterator[list[DeadLetter]]:
-        """Yield the messages in batches, each message once; they stay hidden from others for five minutes.
-
-        Raises:
-            AwsUnavailable, AwsRefused: SQS did not deliver them.
-        """
+        """Yield the messages in batches, each message once; they stay hidden from others for five minutes. Raise
+        AwsUnavailable or AwsRefused if SQS did not deliver them."""
         seen: set[str] = set()
         while True:
             with explaining_aws_errors(f"receiving from {self._from}"):

@@ -154,11 +154,8 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
-        """Read the settings that the stack decides from its outputs; the others have their defaults.
-
-        Raises:
-            SettingsMissing: names the outputs that are missing.
-        """
+        """Read the settings that the stack decides from its outputs; the others have their defaults. Raise
+        SettingsMissing, naming the outputs that are missing."""
         missing = [output for output in STACK_OUTPUTS.values() if output not in outputs]
         if missing:
             raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?", missing)

@@ -26,40 +26,25 @@ _ALREADY_STARTED = "ExecutionAlreadyExists"
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """What was done for an upload.
+    """What was done for an upload."""
 
-    Attributes:
-        message_id: the id of its message.
-        drain: what drains it: "started" by this call, "covered" by an execution that exists, or "paused" for none.
-        execution_arn: the execution; None unless this call started it or found it running.
-    """
-
-    message_id: str
-    drain: str
-    execution_arn: str | None = None
+    message_id: str  # the id of its message
+    drain: str  # what drains it: "started" by this call, "covered" by an execution that exists, or "paused" for none
+    execution_arn: str | None = None  # the execution; None unless this call started it or found it running
 
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """Dispatches uploads.
+    """Dispatches uploads."""
 
-    Attributes:
-        sqs, step_functions, s3: the boto3 clients.
-        queue_url: takes one message for each upload.
-        state_machine_arn: drains the queue.
-        published_bucket: holds the mark of a pause.
-        window_seconds: how long all uploads share one execution.
-        clock: returns the seconds since 1970.
-    """
-
-    sqs: Any
+    sqs: Any  # the boto3 clients
     step_functions: Any
     s3: Any
-    queue_url: str
-    state_machine_arn: str
-    published_bucket: str
-    window_seconds: int
-    clock: Callable[[], float] = time.time
+    queue_url: str  # takes one message for each upload
+    state_machine_arn: str  # drains the queue
+    published_bucket: str  # holds the mark of a pause
+    window_seconds: int  # how long all uploads share one execution
+    clock: Callable[[], float] = time.time  # returns the seconds since 1970
     _started: set[int] = field(default_factory=set, repr=False)
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:

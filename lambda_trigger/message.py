@@ -19,27 +19,17 @@ class MessageUnreadable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadMessage:
-    """One object version to process.
+    """One object version to process."""
 
-    Attributes:
-        bucket: the landing bucket.
-        key: the object's key, decoded (S3 events carry it URL-encoded).
-        version_id: the object version; None on a bucket without versioning.
-        etag: the object's ETag without quotes.
-        size_bytes: the object's size.
-        sequencer: S3's hexadecimal order of events of one key; None where the trigger was not an S3 event.
-        event_time: when S3 saw the upload, ISO 8601, UTC; None where the trigger was not an S3 event.
-        attempt: 0 for the upload itself, n for the n-th forced re-run of the same version.
-    """
-
-    bucket: str
-    key: str
-    version_id: str | None
-    etag: str
-    size_bytes: int
+    bucket: str  # the landing bucket
+    key: str  # the object's key, decoded (S3 events carry it URL-encoded)
+    version_id: str | None  # the object version; None on a bucket without versioning
+    etag: str  # the object's ETag without quotes
+    size_bytes: int  # the object's size
+    # S3's hexadecimal order of events of one key; None where the trigger was not an S3 event
     sequencer: str | None = None
-    event_time: str | None = None
-    attempt: int = 0
+    event_time: str | None = None  # when S3 saw the upload, ISO 8601, UTC; None where the trigger was not an S3 event
+    attempt: int = 0  # 0 for the upload itself, n for the n-th forced re-run of the same version
 
     @property
     def run_id(self) -> str:
@@ -52,11 +42,7 @@ class UploadMessage:
 
     @classmethod
     def from_json(cls, text: str) -> UploadMessage:
-        """Read a message back.
-
-        Raises:
-            MessageUnreadable: with the field that is wrong.
-        """
+        """Read a message back. Raise MessageUnreadable with the field that is wrong."""
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:

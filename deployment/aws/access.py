@@ -24,19 +24,12 @@ _ASKING = "asking AWS whose credentials these are"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where a command works.
+    """Where a command works."""
 
-    Attributes:
-        account_id: the account, twelve digits.
-        region: the region.
-        caller: the ARN of the user or role that the credentials belong to.
-        endpoint_url: what answers instead of AWS; "" on AWS.
-    """
-
-    account_id: str
-    region: str
-    caller: str
-    endpoint_url: str
+    account_id: str  # the account, twelve digits
+    region: str  # the region
+    caller: str  # the ARN of the user or role that the credentials belong to
+    endpoint_url: str  # what answers instead of AWS; "" on AWS
 
 
 def environment_for(users: Mapping[str, str], *, region: str | None, profile: str | None) -> dict[str, str]:
@@ -55,11 +48,8 @@ def environment_for(users: Mapping[str, str], *, region: str | None, profile: st
 
 @contextmanager
 def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | None) -> Iterator[Access]:
-    """Yield the account and the region; inside the block boto3 works there.
-
-    Raises:
-        AwsRefused, AwsUnavailable: with a subclass for each cause, before anything was done.
-    """
+    """Yield the account and the region; inside the block boto3 works there. Raise AwsRefused or AwsUnavailable with a
+    subclass for each cause, before anything was done."""
     asked_for = environment_for(users, region=region, profile=profile)
     with own_session(asked_for), explaining_aws_errors(_ASKING):
         chosen = boto3.Session().region_name

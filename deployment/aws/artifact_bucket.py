@@ -30,11 +30,8 @@ def artifact_bucket_name(account_id: str, region: str) -> str:
 
 
 def upload_artifacts(s3: Any, bucket: str, artifacts: Iterable[Artifact], *, account_id: str, region: str) -> None:
-    """Put `artifacts` into the bucket, which is made when it does not exist.
-
-    Raises:
-        ArtifactBucketUnusable: the bucket belongs to another account, or these credentials may not use it.
-    """
+    """Put `artifacts` into the bucket, which is made when it does not exist. Raise ArtifactBucketUnusable if the bucket
+    belongs to another account, or these credentials may not use it."""
     if not artifact_bucket_exists(s3, bucket, account_id=account_id):
         _make_bucket(s3, bucket, region)
     for artifact in artifacts:
@@ -42,11 +39,8 @@ def upload_artifacts(s3: Any, bucket: str, artifacts: Iterable[Artifact], *, acc
 
 
 def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
-    """Return whether the account has its artifact bucket yet.
-
-    Raises:
-        ArtifactBucketUnusable: the bucket belongs to another account, or these credentials may not use it.
-    """
+    """Return whether the account has its artifact bucket yet. Raise ArtifactBucketUnusable if the bucket belongs to
+    another account, or these credentials may not use it."""
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
     except ClientError as error:

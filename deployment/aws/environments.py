@@ -75,12 +75,8 @@ def _text(value: object) -> object:
 
 
 def load_environment(name: str | None, folder: Path = FOLDER) -> Environment:
-    """Return the environment of this name, or in the file of this path; defaults where None is named.
-
-    Raises:
-        EnvironmentUnknown: there is no such file.
-        EnvironmentInvalid: naming file and field.
-    """
+    """Return the environment of this name, or in the file of this path; defaults where None is named. Raise
+    EnvironmentUnknown if there is no such file, EnvironmentInvalid, naming file and field."""
     if name is None:
         return Environment()
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"

@@ -68,15 +68,10 @@ class ImageElsewhere(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A program that builds and pushes images.
+    """A program that builds and pushes images."""
 
-    Attributes:
-        name: docker, podman or buildah.
-        path: its executable.
-    """
-
-    name: str
-    path: str
+    name: str  # docker, podman or buildah
+    path: str  # its executable
 
     def run(self, *arguments: str, secret: str = "") -> None:
         """Run a command of the engine and wait until it ends.
@@ -106,11 +101,7 @@ class Engine:
 
 
 def find_engine(names: Iterable[str] = ENGINES) -> Engine:
-    """Return the first engine that is installed and answers.
-
-    Raises:
-        ContainerEngineMissing: there is none.
-    """
+    """Return the first engine that is installed and answers. Raise ContainerEngineMissing if there is none."""
     installed = [Engine(name, path) for name in names if (path := shutil.which(name))]
     answering = (engine for engine in installed if engine.answers())
     if engine := next(answering, None):
@@ -120,17 +111,11 @@ def find_engine(names: Iterable[str] = ENGINES) -> Engine:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an image is built from.
+    """What an image is built from."""
 
-    Attributes:
-        architecture: X86_64 or ARM64, as in the template's TaskCpuArchitecture.
-        build_arguments: the Dockerfile's ARGs, such as BASE_IMAGE.
-        root: the folder that is the build's context.
-    """
-
-    architecture: str
-    build_arguments: Mapping[str, str]
-    root: Path = PROJECT_ROOT
+    architecture: str  # X86_64 or ARM64, as in the template's TaskCpuArchitecture
+    build_arguments: Mapping[str, str]  # the Dockerfile's ARGs, such as BASE_IMAGE
+    root: Path = PROJECT_ROOT  # the folder that is the build's context
 
     @property
     def tag(self) -> str:
@@ -225,11 +210,7 @@ def keep(ecr: Any, uri: str) -> None:
 
 
 def build(engine: Engine, recipe: Recipe, name: str) -> None:
-    """Build the image under `name`.
-
-    Raises:
-        ImageBuildFailed: with the end of the engine's output.
-    """
+    """Build the image under `name`. Raise ImageBuildFailed with the end of the engine's output."""
     arguments = [f"--build-arg={key}={value}" for key, value in sorted(recipe.build_arguments.items())]
     options = ("--platform", _PLATFORMS[recipe.architecture], "-f", str(recipe.root / DOCKERFILE), "-t", name)
     try:
@@ -239,11 +220,8 @@ def build(engine: Engine, recipe: Recipe, name: str) -> None:
 
 
 def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
-    """Log in to the registry and push the image that was built as `repository_uri:tag`.
-
-    Raises:
-        ImagePushRefused: with the end of the engine's output.
-    """
+    """Log in to the registry and push the image that was built as `repository_uri:tag`. Raise ImagePushRefused with the
+    end of the engine's output."""
     registry, insecure = _registry_of(ecr, repository_uri)
     login = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(login).decode().partition(":")

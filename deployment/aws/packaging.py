@@ -34,14 +34,10 @@ class Timeouts:
     """The numbers that the state machine's definition must hold as numbers.
 
     CloudFormation substitutes text only, so these are written in here while all other placeholders are left to it.
-
-    Attributes:
-        task_seconds: after this long a task that still drains is stopped, and another is launched.
-        drain_seconds: after this long a drain ends, and its tasks are stopped.
     """
 
-    task_seconds: int
-    drain_seconds: int
+    task_seconds: int  # after this long a task that still drains is stopped, and another is launched
+    drain_seconds: int  # after this long a drain ends, and its tasks are stopped
 
     def __post_init__(self) -> None:
         if not 1 <= self.task_seconds <= self.drain_seconds <= 31_536_000:
@@ -60,25 +56,16 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One object to upload.
+    """One object to upload."""
 
-    Attributes:
-        parameter: the template's parameter that takes its key.
-        key: its key in the artifact bucket, which names its content.
-        body: its bytes.
-    """
-
-    parameter: str
-    key: str
-    body: bytes
+    parameter: str  # the template's parameter that takes its key
+    key: str  # its key in the artifact bucket, which names its content
+    body: bytes  # its bytes
 
 
 def build_artifacts(timeouts: Timeouts) -> tuple[Artifact, ...]:
-    """Return everything that the template expects in the artifact bucket.
-
-    Raises:
-        PackageIncomplete: with the file that is missing or wrong.
-    """
+    """Return everything that the template expects in the artifact bucket. Raise PackageIncomplete with the file that is
+    missing or wrong."""
     return (
         artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
         artifact(
@@ -96,11 +83,8 @@ def artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
 
 
 def lambda_zip(package: Path = LAMBDA_PACKAGE) -> bytes:
-    """Return the Lambda's zip: the package's Python files, sorted, without times, owners or caches.
-
-    Raises:
-        PackageIncomplete: there is no handler to package.
-    """
+    """Return the Lambda's zip: the package's Python files, sorted, without times, owners or caches. Raise
+    PackageIncomplete if there is no handler to package."""
     files = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
     if package / "handler.py" not in files:
         raise PackageIncomplete(f"{package} has no handler.py to package")
@@ -115,11 +99,8 @@ def lambda_zip(package: Path = LAMBDA_PACKAGE) -> bytes:
 
 
 def definition(path: Path, numbers: Mapping[str, int]) -> bytes:
-    """Return a state machine's definition as compact JSON, with `numbers` in place of their placeholders.
-
-    Raises:
-        PackageIncomplete: the file is missing or no JSON, or has no such placeholder.
-    """
+    """Return a state machine's definition as compact JSON, with `numbers` in place of their placeholders. Raise
+    PackageIncomplete if the file is missing or no JSON, or has no such placeholder."""
     try:
         states = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

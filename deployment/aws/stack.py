@@ -42,19 +42,12 @@ _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")  # pl
 
 @dataclass(frozen=True, slots=True)
 class StackEvent:
-    """One step of an operation, as CloudFormation reports it.
+    """One step of an operation, as CloudFormation reports it."""
 
-    Attributes:
-        resource: the logical id in the template, or the stack's own name.
-        resource_type: such as AWS::SQS::Queue.
-        status: such as CREATE_IN_PROGRESS.
-        reason: CloudFormation's ResourceStatusReason; "" where it gives none.
-    """
-
-    resource: str
-    resource_type: str
-    status: str
-    reason: str
+    resource: str  # the logical id in the template, or the stack's own name
+    resource_type: str  # such as AWS::SQS::Queue
+    status: str  # such as CREATE_IN_PROGRESS
+    reason: str  # CloudFormation's ResourceStatusReason; "" where it gives none
 
 
 class StackError(TerminalError):
@@ -93,23 +86,14 @@ class StackFailed(StackError):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change that a change set would make.
+    """One change that a change set would make."""
 
-    Attributes:
-        action: Add, Modify, Remove or Import.
-        resource: the logical id in the template.
-        resource_type: such as AWS::SQS::Queue.
-        replaces: True where a new resource is created and the old one deleted.
-        may_replace: True where CloudFormation decides on a replacement only while it makes the change.
-        what: the properties that change, as far as CloudFormation reports them.
-    """
-
-    action: str
-    resource: str
-    resource_type: str
-    replaces: bool
-    may_replace: bool = False
-    what: tuple[str, ...] = ()
+    action: str  # Add, Modify, Remove or Import
+    resource: str  # the logical id in the template
+    resource_type: str  # such as AWS::SQS::Queue
+    replaces: bool  # True where a new resource is created and the old one deleted
+    may_replace: bool = False  # True where CloudFormation decides on a replacement only while it makes the change
+    what: tuple[str, ...] = ()  # the properties that change, as far as CloudFormation reports them
 
 
 Agree = Callable[[Sequence[Change]], bool]
@@ -185,12 +169,8 @@ class Stack:
         return status
 
     def delete(self, stack: Mapping[str, Any]) -> None:
-        """Delete the stack that `find` returned.
-
-        Raises:
-            StackFailed: with what could not be deleted.
-            StackBusy: another operation is in progress.
-        """
+        """Delete the stack that `find` returned. Raise StackFailed with what could not be deleted, StackBusy if another
+        operation is in progress."""
         self.refuse_busy(stack)
         stack_id = str(stack["StackId"])
         self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))

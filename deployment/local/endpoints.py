@@ -26,27 +26,17 @@ _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The addresses of one local cloud.
+    """The addresses of one local cloud."""
 
-    Attributes:
-        state_dir: its state folder, absolute.
-        region: the AWS region that it emulates.
-        aws_endpoint_url: the address of every AWS service.
-        prefect_api_url: Prefect's API; empty for a cloud without Prefect.
-        prefect_auth_string: USER:PASSWORD of Prefect's API; empty if it needs none.
-        outputs: the outputs of the deployed stack; empty before it is deployed.
-        owner_pid: the process that runs it.
-        ready: whether the pipeline was deployed since it was started.
-    """
-
-    state_dir: Path
-    region: str
-    aws_endpoint_url: str
-    prefect_api_url: str = ""
-    prefect_auth_string: str = field(default="", repr=False)
+    state_dir: Path  # its state folder, absolute
+    region: str  # the AWS region that it emulates
+    aws_endpoint_url: str  # the address of every AWS service
+    prefect_api_url: str = ""  # Prefect's API; empty for a cloud without Prefect
+    prefect_auth_string: str = field(default="", repr=False)  # USER:PASSWORD of Prefect's API; empty if it needs none
+    # the outputs of the deployed stack; empty before it is deployed
     outputs: dict[str, str] = field(default_factory=dict)
-    owner_pid: int = 0
-    ready: bool = False
+    owner_pid: int = 0  # the process that runs it
+    ready: bool = False  # whether the pipeline was deployed since it was started
 
     @property
     def prefect_ui_url(self) -> str:

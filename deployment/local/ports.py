@@ -34,11 +34,8 @@ def free_port() -> int:
 
 
 def choose(asked: int | None, preferred: list[int], purpose: str) -> int:
-    """Return `asked` if it is free; if None, the first free one of `preferred`, else any free port.
-
-    Raises:
-        PortTaken: `asked` is in use.
-    """
+    """Return `asked` if it is free; if None, the first free one of `preferred`, else any free port. Raise PortTaken if
+    `asked` is in use."""
     if asked is not None:
         if is_free(asked):
             return asked

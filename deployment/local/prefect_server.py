@@ -20,15 +20,10 @@ _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of a team's server that the local one does not need.
+    """Options of a team's server that the local one does not need."""
 
-    Attributes:
-        database_url: of a separate database, as postgresql+asyncpg://...; empty for SQLite in its home.
-        auth_string: USER:PASSWORD that every client must send; empty for none.
-    """
-
-    database_url: str = ""
-    auth_string: str = ""
+    database_url: str = ""  # of a separate database, as postgresql+asyncpg://...; empty for SQLite in its home
+    auth_string: str = ""  # USER:PASSWORD that every client must send; empty for none
 
 
 def server_environment(home: Path, port: int, options: ServerOptions = ServerOptions()) -> dict[str, str]:

@@ -20,17 +20,11 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One of our processes; it leads its session.
+    """One of our processes; it leads its session."""
 
-    Attributes:
-        pid: its process id, which is also its group's.
-        started: when it started; comparable only on this machine, until it reboots.
-        what: its description, shown to people.
-    """
-
-    pid: int
-    started: str
-    what: str
+    pid: int  # its process id, which is also its group's
+    started: str  # when it started; comparable only on this machine, until it reboots
+    what: str  # its description, shown to people
 
     def is_alive(self) -> bool:
         """Return whether this process still runs (a zombie does not)."""

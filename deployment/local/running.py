@@ -21,11 +21,8 @@ LOCAL_PARAMETERS = {
 
 
 def running_cloud(state_dir: Path) -> Endpoints:
-    """Return the addresses of the local cloud that runs on `state_dir`.
-
-    Raises:
-        LocalCloudNotRunning: none is running, or it is still starting.
-    """
+    """Return the addresses of the local cloud that runs on `state_dir`. Raise LocalCloudNotRunning if none is running,
+    or it is still starting."""
     if not StateLock(state_dir).is_taken():
         raise LocalCloudNotRunning(f"No local cloud is running on {state_dir}. Start one in another terminal: make up")
     endpoints = load_endpoints(state_dir)

@@ -21,23 +21,14 @@ _KEEPER_SECONDS = 10
 
 @dataclass
 class Service:
-    """One process with its log, run by a keeper (keeper.py).
+    """One process with its log, run by a keeper (keeper.py)."""
 
-    Attributes:
-        name: shown to people and in the process records.
-        command: runs with the project's root as working directory.
-        environment: its complete environment.
-        log_path: its output; replaced at each start, the previous log is kept next to it.
-        records: the folder of process records (processes.py).
-        grace_seconds: how long it may take to end after SIGTERM.
-    """
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    log_path: Path
-    records: Path
-    grace_seconds: float = 10
+    name: str  # shown to people and in the process records
+    command: list[str]  # runs with the project's root as working directory
+    environment: dict[str, str]  # its complete environment
+    log_path: Path  # its output; replaced at each start, the previous log is kept next to it
+    records: Path  # the folder of process records (processes.py)
+    grace_seconds: float = 10  # how long it may take to end after SIGTERM
     _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -75,12 +66,8 @@ class Service:
             )
 
     def wait_until(self, ready: Callable[[], bool], deadline_seconds: float) -> None:
-        """Wait until `ready` returns true.
-
-        Raises:
-            ServiceDied: it ended instead.
-            ServiceNotReady: neither happened within `deadline_seconds`.
-        """
+        """Wait until `ready` returns true. Raise ServiceDied if it ended instead, ServiceNotReady if neither happened
+        within `deadline_seconds`."""
         deadline = time.monotonic() + deadline_seconds
         while not ready():
             self.check()

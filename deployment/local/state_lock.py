@@ -23,11 +23,7 @@ class StateLock:
         return self._file is not None
 
     def acquire(self) -> None:
-        """Acquire the lock; create the folder if missing.
-
-        Raises:
-            LocalCloudBusy: another process holds the lock.
-        """
+        """Acquire the lock; create the folder if missing. Raise LocalCloudBusy if another process holds the lock."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="utf-8")
         if not _lock(file):

@@ -12,11 +12,8 @@ _WRITTEN_BY_EVERY_VERSION = ("cloud.json", "cloud")
 
 
 def claim_state(state_dir: Path, version: str = __version__) -> None:
-    """Mark a new state folder with this version.
-
-    Raises:
-        StateOutdated: another minor version made it, or one that left no mark.
-    """
+    """Mark a new state folder with this version. Raise StateOutdated if another minor version made it, or one that left
+    no mark."""
     marker, wanted = state_dir / FILE_NAME, ".".join(version.split(".")[:2])
     if any((state_dir / name).exists() for name in _WRITTEN_BY_EVERY_VERSION):
         found = marker.read_text().strip() if marker.exists() else ""

@@ -13,17 +13,11 @@ from blocks.aws_errors import explaining_aws_errors
 
 @dataclass(frozen=True, slots=True)
 class PrefectAccess:
-    """How to reach a Prefect API.
+    """How to reach a Prefect API."""
 
-    Attributes:
-        api_url: its address, ending in /api or in a Prefect Cloud workspace.
-        api_key: a key of Prefect Cloud; "" for none.
-        auth_string: "user:password" of a self-hosted server; "" for none.
-    """
-
-    api_url: str
-    api_key: str = field(default="", repr=False)
-    auth_string: str = field(default="", repr=False)
+    api_url: str  # its address, ending in /api or in a Prefect Cloud workspace
+    api_key: str = field(default="", repr=False)  # a key of Prefect Cloud; "" for none
+    auth_string: str = field(default="", repr=False)  # "user:password" of a self-hosted server; "" for none
 
     @property
     def environment(self) -> dict[str, str]:

@@ -78,11 +78,8 @@ def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, floa
 
 
 def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Create or update every automation that `declared` returned, by its name; yield a line for each.
-
-    Raises:
-        AutomationsInvalid: Prefect does not accept one of them.
-    """
+    """Create or update every automation that `declared` returned, by its name; yield a line for each. Raise
+    AutomationsInvalid if Prefect does not accept one of them."""
     with get_client(sync_client=True) as client:
         known, inventory = present(client, names), PrefectInventory.of(client, names)
         for entry in entries:
@@ -100,15 +97,10 @@ def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]]) -> Iterator
 
 @dataclass(frozen=True)
 class PrefectInventory:
-    """The ids of the objects that automations' actions name.
+    """The ids of the objects that automations' actions name."""
 
-    Attributes:
-        blocks: by name.
-        deployments: by FLOW/DEPLOYMENT.
-    """
-
-    blocks: Mapping[str, str] = field(default_factory=dict)
-    deployments: Mapping[str, str] = field(default_factory=dict)
+    blocks: Mapping[str, str] = field(default_factory=dict)  # by name
+    deployments: Mapping[str, str] = field(default_factory=dict)  # by FLOW/DEPLOYMENT
 
     @classmethod
     def of(cls, client: SyncPrefectClient, names: PrefectNames) -> PrefectInventory:

@@ -31,11 +31,8 @@ class PrefectSetupFailed(TransientError):
 
 
 def check_prefect(access: PrefectAccess) -> None:
-    """Check the connection with a request that needs permission.
-
-    Raises:
-        PrefectUnreachable, PrefectUnauthorised: with what to do.
-    """
+    """Check the connection with a request that needs permission. Raise PrefectUnreachable or PrefectUnauthorised with
+    what to do."""
     url = f"{access.api_url.rstrip('/')}/work_pools/filter"
     try:
         answer = httpx.post(url, json={"limit": 1}, headers=access.headers, timeout=_REQUEST_SECONDS)
@@ -59,11 +56,8 @@ def check_prefect(access: PrefectAccess) -> None:
 
 
 def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Register a deployed stack, with a work pool of ECS tasks; `home` replaces ~/.prefect.
-
-    Raises:
-        PrefectSetupFailed: the same command can be run again.
-    """
+    """Register a deployed stack, with a work pool of ECS tasks; `home` replaces ~/.prefect. After PrefectSetupFailed
+    the same command can be run again."""
     try:
         _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
     except PrefectSetupFailed as error:
@@ -74,11 +68,8 @@ def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home:
 
 
 def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Remove from Prefect what `register_stack` made; the arguments are the same.
-
-    Raises:
-        PrefectSetupFailed: the same command can be run again.
-    """
+    """Remove from Prefect what `register_stack` made; the arguments are the same. After PrefectSetupFailed the same
+    command can be run again."""
     _run(["remove", stack_name], access, region=region, home=home)
 
 

@@ -32,17 +32,11 @@ EXPLAINED = "Explained: "
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What is known about a crash.
+    """What is known about a crash."""
 
-    Attributes:
-        cause: a few words.
-        reported: what ECS reports, in sentences; empty if it reports nothing.
-        lines: the last lines of the log, oldest first.
-    """
-
-    cause: str = ""
-    reported: str = ""
-    lines: tuple[str, ...] = ()
+    cause: str = ""  # a few words
+    reported: str = ""  # what ECS reports, in sentences; empty if it reports nothing
+    lines: tuple[str, ...] = ()  # the last lines of the log, oldest first
 
     @property
     def summary(self) -> str:

@@ -44,25 +44,17 @@ class LogLine(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What Prefect is to show of one upload.
-
-    Attributes:
-        state_type: Prefect's type of the final state, which has Prefect's name for it.
-        tags: of the outcome; `run_tags` are those of every run of the upload.
-        summary: an artifact in Markdown; None for a small file that was published.
-        flow_run_id: the run that showed the upload live, if one did.
-        event_key: distinguishes events of one attempt that have the same name.
-    """
+    """What Prefect is to show of one upload."""
 
     notice: OutcomeNotice
-    state_type: str
+    state_type: str  # Prefect's type of the final state, which has Prefect's name for it
     message: str
-    tags: frozenset[str]
+    tags: frozenset[str]  # of the outcome; `run_tags` are those of every run of the upload
     labels: dict[str, str]
     log: tuple[LogLine, ...]
-    summary: str | None = None
-    flow_run_id: str | None = None
-    event_key: str = ""
+    summary: str | None = None  # an artifact in Markdown; None for a small file that was published
+    flow_run_id: str | None = None  # the run that showed the upload live, if one did
+    event_key: str = ""  # distinguishes events of one attempt that have the same name
 
     @property
     def run_id(self) -> str:

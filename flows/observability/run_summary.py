@@ -22,16 +22,11 @@ _SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLinks:
-    """Links to the AWS console for what a receipt names.
+    """Links to the AWS console for what a receipt names."""
 
-    Attributes:
-        region: the AWS region; None in the embedded cloud, which has no console.
-        task_log: where the task logs; None outside of a task.
-    """
-
-    region: str | None
+    region: str | None  # the AWS region; None in the embedded cloud, which has no console
     published_bucket: str
-    task_log: TaskLog | None = None
+    task_log: TaskLog | None = None  # where the task logs; None outside of a task
 
     @classmethod
     def of(cls, queue_url: str, published_bucket: str, task_log: TaskLog | None = None) -> ConsoleLinks:

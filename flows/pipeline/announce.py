@@ -72,15 +72,7 @@ class OutcomeError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeNotice:
-    """The outcome of one upload, as its event reports it.
-
-    Attributes:
-        attempt: 0 for the upload itself, n for its n-th forced re-run.
-        rows: None when it failed.
-        receipt_uri: None when it failed.
-        error: None when it was published.
-        waited_seconds: from the upload to its receipt; None for a re-run, and where a time is not known.
-    """
+    """The outcome of one upload, as its event reports it."""
 
     status: OutcomeStatus
     dataset: str
@@ -88,10 +80,11 @@ class OutcomeNotice:
     key: str
     version_id: str | None
     run_id: str
-    attempt: int
-    rows: RowCounts | None = None
-    receipt_uri: str | None = None
-    error: OutcomeError | None = None
+    attempt: int  # 0 for the upload itself, n for its n-th forced re-run
+    rows: RowCounts | None = None  # None when it failed
+    receipt_uri: str | None = None  # None when it failed
+    error: OutcomeError | None = None  # None when it was published
+    # from the upload to its receipt; None for a re-run, and where a time is not known
     waited_seconds: float | None = None
 
 

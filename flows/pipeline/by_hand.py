@@ -24,11 +24,8 @@ _NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # the rece
 
 
 def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce: Announce) -> Receipt:
-    """Run a job and announce its outcome, or write why it failed. A dry run leaves nothing.
-
-    Raises:
-        SluiceError: as `run` does.
-    """
+    """Run a job and announce its outcome, or write why it failed. A dry run leaves nothing. Raise SluiceError as `run`
+    does."""
     if job.dry_run:
         return run()
     try:

@@ -30,18 +30,12 @@ Announce = Callable[[Sequence[OutcomeNotice]], frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """Where outcomes are reported. Each returns the run ids that were taken, and never raises.
+    """Where outcomes are reported. Each returns the run ids that were taken, and never raises."""
 
-    Attributes:
-        announce: notifies EventBridge (flows/pipeline/announce.py).
-        record: shows receipts in Prefect (flows/observability/recorder.py).
-        record_failures: shows uploads in Prefect that were given up.
-        count: counts receipts and failed attempts (flows/observability/drain_run.py); its result is not used.
-    """
-
-    announce: Announce
-    record: Callable[[Sequence[Receipt]], frozenset[str]]
-    record_failures: Callable[[Sequence[Attempt]], frozenset[str]]
+    announce: Announce  # notifies EventBridge (flows/pipeline/announce.py)
+    record: Callable[[Sequence[Receipt]], frozenset[str]]  # shows receipts in Prefect (flows/observability/recorder.py)
+    record_failures: Callable[[Sequence[Attempt]], frozenset[str]]  # shows uploads in Prefect that were given up
+    # counts receipts and failed attempts (flows/observability/drain_run.py); its result is not used
     count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None
 
 

@@ -76,11 +76,8 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
 
 
 def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
-    """Commit a receipt, update the index, and delete what the receipt replaces; return the receipt that counts.
-
-    Raises:
-        ReceiptConflict: a different result for the same attempt was committed first, or one without the corrections.
-    """
+    """Commit a receipt, update the index, and delete what the receipt replaces; return the receipt that counts. Raise
+    ReceiptConflict if a different result for the same attempt was committed first, or one without the corrections."""
     try:
         committed = commit(parts.store, receipt)
         if job.corrections and committed.attempt > receipt.attempt:

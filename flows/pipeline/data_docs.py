@@ -75,11 +75,8 @@ def _list_in(store: ObjectStore, dataset: str, receipts: Sequence[Receipt]) -> N
 
 
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
-    """Replace a page with what `change` returns for it; start again when another worker was faster.
-
-    Raises:
-        AwsUnavailable: other workers were faster every time.
-    """
+    """Replace a page with what `change` returns for it; start again when another worker was faster. Raise
+    AwsUnavailable if other workers were faster every time."""
     for attempt in range(_ATTEMPTS):
         found = store.get(key)
         text = change(found.body.decode("utf-8", "replace") if found else None)

@@ -34,19 +34,12 @@ _NOTES_READ = 200  # a task that died lately has a young note; an outage of Pref
 
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
-    """How a task ended.
+    """How a task ended."""
 
-    Attributes:
-        is_over: whether it has ended.
-        cause: a few words; empty if that is not known.
-        lacked_memory: whether it was killed for lack of memory, as far as ECS can tell.
-        memory_mib: how much memory it had.
-    """
-
-    is_over: bool
-    cause: str = ""
-    lacked_memory: bool = False
-    memory_mib: int | None = None
+    is_over: bool  # whether it has ended
+    cause: str = ""  # a few words; empty if that is not known
+    lacked_memory: bool = False  # whether it was killed for lack of memory, as far as ECS can tell
+    memory_mib: int | None = None  # how much memory it had
 
 
 EndOfTask = Callable[[str], TaskEnd | None]

@@ -31,26 +31,17 @@ _GIVEN_UP_AT_ONCE = (UploadCancelled,)
 
 @dataclass(eq=False)
 class Delivery:
-    """One delivery.
-
-    Attributes:
-        receipt: the upload's receipt, once there is one.
-        failure: why it was not done.
-        announced, recorded: whether that much has been done about the outcome.
-        is_closed: whether the message was deleted or returned.
-        is_duplicate: whether the receipt is that of another message, whose task ends the upload.
-        memory_kills: how many tasks were killed for lack of memory while they refined the upload.
-    """
+    """One delivery."""
 
     message: ReceivedMessage
     upload: UploadMessage
-    receipt: Receipt | None = None
-    failure: Attempt | None = None
-    announced: bool = False
+    receipt: Receipt | None = None  # the upload's receipt, once there is one
+    failure: Attempt | None = None  # why it was not done
+    announced: bool = False  # whether that much has been done about the outcome
     recorded: bool = False
-    is_closed: bool = False
-    is_duplicate: bool = False
-    memory_kills: int = 0
+    is_closed: bool = False  # whether the message was deleted or returned
+    is_duplicate: bool = False  # whether the receipt is that of another message, whose task ends the upload
+    memory_kills: int = 0  # how many tasks were killed for lack of memory while they refined the upload
 
     @property
     def run_id(self) -> str:
@@ -86,12 +77,8 @@ class Delivery:
 
 
 def delivery_of(message: ReceivedMessage, parts: Parts) -> Delivery:
-    """Return the delivery of a message.
-
-    Raises:
-        MessageUnreadable: it is not an upload's message.
-        NoUpload: it names an object that is no upload.
-    """
+    """Return the delivery of a message. Raise MessageUnreadable if it is not an upload's message, NoUpload if it names
+    an object that is no upload."""
     upload, settings = UploadMessage.from_json(message.body), parts.settings
     if not settings.is_upload(upload.bucket, upload.key):
         raise NoUpload(f"s3://{upload.bucket}/{upload.key} is not below {settings.uploads_uri}")

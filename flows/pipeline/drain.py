@@ -33,15 +33,10 @@ _PREFETCH_WAIT_SECONDS = 1  # 0 would ask only some of SQS's servers
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """How an upload is processed so that Prefect shows it meanwhile.
+    """How an upload is processed so that Prefect shows it meanwhile."""
 
-    Attributes:
-        process: processes it.
-        is_possible: whether Prefect answers quickly at present.
-    """
-
-    process: Process
-    is_possible: Callable[[], bool]
+    process: Process  # processes it
+    is_possible: Callable[[], bool]  # whether Prefect answers quickly at present
 
 
 class Drain:

@@ -29,17 +29,12 @@ class HeldUpload:
 
 @dataclass
 class HeldUploads:
-    """What the batch notes list.
+    """What the batch notes list."""
 
-    Attributes:
-        by_run: the uploads by run id; of several notes with the same run, the newest counts.
-        unreadable: keys of notes that could not be read, and why.
-        more: whether older notes were left out.
-    """
-
+    # the uploads by run id; of several notes with the same run, the newest counts
     by_run: dict[str, HeldUpload] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    more: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)  # keys of notes that could not be read, and why
+    more: bool = False  # whether older notes were left out
 
 
 def read_held_uploads(store: ObjectStore, *, max_notes: int = MAX_NOTES) -> HeldUploads:

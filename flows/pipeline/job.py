@@ -46,15 +46,12 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class TaskIdentity:
-    """The drain that started this container, and the ECS task it is; None outside of the chain.
-
-    Attributes:
-        stay_until: the drain relies on this task for what arrives until then (seconds since 1970); 0: for nothing.
-    """
+    """The drain that started this container, and the ECS task it is; None outside of the chain."""
 
     execution_arn: str | None = None
     task_arn: str | None = None
     log: TaskLog | None = None
+    # the drain relies on this task for what arrives until then (seconds since 1970); 0: for nothing
     stay_until: float = 0.0
 
     @cached_property
@@ -65,42 +62,27 @@ class TaskIdentity:
 
 @dataclass(frozen=True)
 class UploadJob:
-    """One attempt at one upload.
-
-    Attributes:
-        chain: the identifiers of the message, task and flow run that this attempt belongs to.
-        contract: replaces the contract that matches the key.
-        corrections: values that a repair puts into some rows, on top of earlier repairs.
-        by_hand: whether a person started the attempt.
-        dry_run: whether to stop before anything is written to S3.
-        log: where the process logs, for the links in the UI.
-    """
+    """One attempt at one upload."""
 
     upload: UploadMessage
+    # the identifiers of the message, task and flow run that this attempt belongs to
     chain: Chain = field(default_factory=Chain)
-    contract: Contract | None = None
-    corrections: Corrections | None = None
-    by_hand: bool = False
-    dry_run: bool = False
-    log: TaskLog | None = None
+    contract: Contract | None = None  # replaces the contract that matches the key
+    corrections: Corrections | None = None  # values that a repair puts into some rows, on top of earlier repairs
+    by_hand: bool = False  # whether a person started the attempt
+    dry_run: bool = False  # whether to stop before anything is written to S3
+    log: TaskLog | None = None  # where the process logs, for the links in the UI
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What the stage fetch returns.
+    """What the stage fetch returns."""
 
-    Attributes:
-        path: the local copy of the object version; the other stages write into its folder.
-        contract: the contract that judges the file.
-        folders: those of the object's key that may become columns.
-        corrections: values that this repair and earlier ones put into some rows.
-    """
-
-    path: Path
+    path: Path  # the local copy of the object version; the other stages write into its folder
     facts: ObjectFacts
-    contract: Contract
-    corrections: Corrections | None = None
-    folders: Folders = ()
+    contract: Contract  # the contract that judges the file
+    corrections: Corrections | None = None  # values that this repair and earlier ones put into some rows
+    folders: Folders = ()  # those of the object's key that may become columns
 
 
 @dataclass(frozen=True)
@@ -113,18 +95,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the stages before `record`: everything that the receipt needs. A stage that did not run has None.
-
-    Attributes:
-        earlier: the receipt of an earlier attempt.
-        error: why the file cannot be published.
-        seconds: how long each stage took.
-    """
+    """The results of the stages before `record`: all that the receipt needs. A stage that did not run has None."""
 
     contract: Contract
-    earlier: Receipt | None = None
+    earlier: Receipt | None = None  # the receipt of an earlier attempt
     fetched: Fetched | None = None
     refined: Refined | None = None
     published: Published | None = None
-    error: TerminalError | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: TerminalError | None = None  # why the file cannot be published
+    seconds: Mapping[str, float] = field(default_factory=dict)  # how long each stage took

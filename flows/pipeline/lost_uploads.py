@@ -42,41 +42,27 @@ class GivenUp(NamedTuple):
 
 @dataclass
 class FoundUploads:
-    """The uploads in the window, by state.
+    """The uploads in the window, by state."""
 
-    Attributes:
-        looked_at: number of object versions in the window.
-        under_way: number of uploads without an outcome that a task holds, or that may be queued.
-        lost: uploads that no message exists for, at most `max_found`.
-        given_up: uploads that failed and are not tried again; the first `max_found`.
-        given_up_count: number of all given-up uploads.
-        unidentified: number of uploads made while the bucket had no versioning; only S3's event identifies their run.
-        more: whether the search stopped because `max_found` lost uploads were found.
-    """
-
-    looked_at: int = 0
-    under_way: int = 0
-    lost: list[UploadMessage] = field(default_factory=list)
+    looked_at: int = 0  # number of object versions in the window
+    under_way: int = 0  # number of uploads without an outcome that a task holds, or that may be queued
+    lost: list[UploadMessage] = field(default_factory=list)  # uploads that no message exists for, at most `max_found`
+    # uploads that failed and are not tried again; the first `max_found`
     given_up: list[GivenUp] = field(default_factory=list)
-    given_up_count: int = 0
+    given_up_count: int = 0  # number of all given-up uploads
+    # number of uploads made while the bucket had no versioning; only S3's event identifies their run
     unidentified: int = 0
-    more: bool = False
+    more: bool = False  # whether the search stopped because `max_found` lost uploads were found
 
 
 @dataclass(frozen=True)
 class Finder:
-    """Compares the landing bucket with receipts, attempts, batch notes and the queue.
-
-    Attributes:
-        held: what tasks hold.
-        none_queued_before: uploads that came before are in no message; None if that is unknown.
-        is_data: whether the trigger dispatches a key.
-    """
+    """Compares the landing bucket with receipts, attempts, batch notes and the queue."""
 
     store: ObjectStore
-    held: HeldUploads
-    none_queued_before: datetime | None
-    is_data: Callable[[str], bool]
+    held: HeldUploads  # what tasks hold
+    none_queued_before: datetime | None  # uploads that came before are in no message; None if that is unknown
+    is_data: Callable[[str], bool]  # whether the trigger dispatches a key
     page_size: int = 1000
 
     def find(self, window: Window, prefix: str, max_found: int) -> FoundUploads:

@@ -41,11 +41,8 @@ def is_done(existing: Receipt | None, attempt: int) -> bool:
 
 
 def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
-    """Return the stored receipt after S3 refused ours because one exists (412).
-
-    Raises:
-        ReceiptConflict: the stored receipt has another result for the same attempt.
-    """
+    """Return the stored receipt after S3 refused ours because one exists (412). Raise ReceiptConflict if the stored
+    receipt has another result for the same attempt."""
     if theirs.attempt > ours.attempt or theirs.outcome_digest == ours.outcome_digest:
         return theirs
     raise ReceiptConflict(
@@ -111,17 +108,7 @@ class IndexedRun(BaseModel):
 
 
 class IndexEntry(BaseModel):
-    """The current state of one source key. Derived from receipts, so it can be rebuilt from them at any time.
-
-    Attributes:
-        current: the published run whose data readers see; None when nothing was published yet.
-        latest: the run of the newest object version, published or rejected.
-        withdrawn: the newest run that was current until a forced re-run rejected its file, or judged it by another
-            dataset's contract. Outputs of older versions were deleted when it became current, so none of them can
-            become current again.
-        retired: data keys that were replaced and still have to be deleted.
-        appended: where re-uploads append, the runs that were published; a run's receipt decides whether it still is.
-    """
+    """The current state of one source key. Derived from receipts, so it can be rebuilt from them at any time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -129,19 +116,18 @@ class IndexEntry(BaseModel):
     bucket: str
     key: str
     dataset: str
-    current: IndexedRun | None = None
-    latest: IndexedRun
+    current: IndexedRun | None = None  # the published run whose data readers see; None when nothing was published yet
+    latest: IndexedRun  # the run of the newest object version, published or rejected
+    # the newest run that was current until a forced re-run rejected its file, or judged it by another dataset's
+    # contract. Outputs of older versions were deleted when it became current, so none of them can become current again.
     withdrawn: IndexedRun | None = None
-    retired: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()  # data keys that were replaced and still have to be deleted
+    # where re-uploads append, the runs that were published; a run's receipt decides whether it still is
     appended: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> IndexEntry:
-        """Read an entry back.
-
-        Raises:
-            IndexUnreadable: naming the field that is wrong.
-        """
+        """Read an entry back. Raise IndexUnreadable, naming the field that is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -53,11 +53,8 @@ class ObjectTooLarge(FileRejected):
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
-    """Download the object version into `work_dir`, and the corrections that earlier repairs made to its rows.
-
-    Raises:
-        ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
-    """
+    """Download the object version into `work_dir`, and the corrections that earlier repairs made to its rows. Raise
+    ObjectGone, ObjectReplaced or ObjectTooLarge if the file cannot be processed."""
     path = work_dir / "source"
     facts = _download(parts, job.upload, path)
     corrections = job.corrections
@@ -115,11 +112,8 @@ def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJ
 
 
 def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined) -> Published:
-    """Upload the outputs under keys of this run; readers trust them once the receipt names them.
-
-    Raises:
-        ReceiptConflict: this is a repair, and another attempt with its number was committed first.
-    """
+    """Upload the outputs under keys of this run; readers trust them once the receipt names them. Raise ReceiptConflict
+    if this is a repair, and another attempt with its number was committed first."""
     other = read_receipt(parts.store, job.upload.run_id)
     if is_done(other, job.upload.attempt):
         if job.corrections:

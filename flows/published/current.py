@@ -29,25 +29,17 @@ class RunNotCurrent(TerminalError):
 
 @dataclass
 class CurrentFile:
-    """What readers see of one source key.
+    """What readers see of one source key."""
 
-    Attributes:
-        index_key: the key of its index entry.
-        receipts: of its published runs, the oldest first: one, or several where re-uploads append.
-        unreadable: what could not be read, by address, and why.
-    """
-
-    index_key: str
+    index_key: str  # the key of its index entry
+    # of its published runs, the oldest first: one, or several where re-uploads append
     receipts: tuple[Receipt, ...] = ()
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)  # what could not be read, by address, and why
 
 
 def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
-    """Return what readers see of every file of a dataset, sorted by the source key.
-
-    Raises:
-        NothingProcessed: the index has no file of this dataset.
-    """
+    """Return what readers see of every file of a dataset, sorted by the source key. Raise NothingProcessed if the index
+    has no file of this dataset."""
     keys = list(_listed(store, f"{_INDEX}{dataset}/"))
     if not keys:
         raise _nothing_processed(store, dataset)

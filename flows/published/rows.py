@@ -30,19 +30,12 @@ _EMPTY = pa.schema([])
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of a dataset to read.
+    """Which rows of a dataset to read."""
 
-    Attributes:
-        run: one run's, by its id or its first 8 characters or more; None: those of all current runs.
-        quarantine: the rows in quarantine, not the published ones.
-        with_source: whether to add the columns `_sluice_run_id` and `_sluice_source_key`.
-        limit: the most rows to read; None: all.
-    """
-
-    run: str | None = None
-    quarantine: bool = False
-    with_source: bool = False
-    limit: int | None = None
+    run: str | None = None  # one run's, by its id or its first 8 characters or more; None: those of all current runs
+    quarantine: bool = False  # the rows in quarantine, not the published ones
+    with_source: bool = False  # whether to add the columns `_sluice_run_id` and `_sluice_source_key`
+    limit: int | None = None  # the most rows to read; None: all
 
     @property
     def kind(self) -> str:
@@ -67,30 +60,19 @@ class Selection:
 
 @dataclass
 class PublishedRows:
-    """Rows of a dataset, ready to be read.
+    """Rows of a dataset, ready to be read."""
 
-    Attributes:
-        dataset: its name.
-        schema: the columns of all rows.
-        rows: how many rows there are, the limit aside.
-        files: how many files they come from.
-        unreadable: what could not be read, by address, and why; its rows are missing.
-    """
-
-    dataset: str
-    rows: int
-    files: int
-    unreadable: dict[str, str]
-    schema: pa.Schema = _EMPTY
+    dataset: str  # its name
+    rows: int  # how many rows there are, the limit aside
+    files: int  # how many files they come from
+    unreadable: dict[str, str]  # what could not be read, by address, and why; its rows are missing
+    schema: pa.Schema = _EMPTY  # the columns of all rows
     _parts: list[_Part] = field(default_factory=list)
     _limit: int | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches: by file in the order of source keys, and in each file in its own order.
-
-        Raises:
-            ColumnsDiffer: a number of one run does not fit the type that the column has in the others.
-        """
+        """Yield the rows in batches: by file in the order of source keys, and in each file in its own order. Raise
+        ColumnsDiffer if a number of one run does not fit the type that the column has in the others."""
         left = self.rows if self._limit is None else self._limit
         for part in self._parts:
             for batch in part.batches(self.dataset, self.schema):
@@ -173,16 +155,12 @@ class _Fetch:
 
 @dataclass(frozen=True)
 class _Part:
-    """One fetched output.
-
-    Attributes:
-        constants: columns that the output does not have: of its folders, and of its source.
-    """
+    """One fetched output."""
 
     path: Path
     run_id: str
     is_csv: bool
-    constants: dict[str, str | None]
+    constants: dict[str, str | None]  # columns that the output does not have: of its folders, and of its source
 
     @property
     def schema_of_run(self) -> SchemaOfRun:

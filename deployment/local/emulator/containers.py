@@ -59,11 +59,7 @@ class Container:
         self._created, self._finished = _now(), _NEVER
 
     def start(self, command: list[str] | None, environment: dict[str, str]) -> None:
-        """Start the process.
-
-        Raises:
-            APIError: there is no command, or it cannot be run.
-        """
+        """Start the process. Raise APIError if there is no command, or it cannot be run."""
         if not command:
             raise APIError("the task definition's container has no command, and there is no image to ask for one")
         home, temporary = self._folder / "home", self._folder / "tmp"
@@ -171,11 +167,8 @@ class Container:
             self._ended.wait()
 
     def remove(self, v: bool = False, force: bool = False, **_: Any) -> None:  # noqa: ARG002 (docker-py's names)
-        """Delete it and its files; its output is kept, as it may still be read.
-
-        Raises:
-            APIError: it runs, and `force` is false.
-        """
+        """Delete it and its files; its output is kept, as it may still be read. Raise APIError if it runs, and `force`
+        is false."""
         if self.status == "running":
             if not force:
                 raise APIError(f"{self.name} is running: stop it before removing it, or force it")
@@ -208,18 +201,12 @@ class Container:
 
 @dataclass
 class Containers:
-    """The engine's containers: `client.containers` of docker-py.
+    """The engine's containers: `client.containers` of docker-py."""
 
-    Attributes:
-        state: the local cloud's state folder, for the containers' files, outputs and process records.
-        path: the PATH of every container.
-        region: AWS_REGION, which Fargate sets.
-        code_of: returns the folder with an image's code; None for the working directory, the project's root.
-    """
-
-    state: Path
-    path: str
-    region: str
+    state: Path  # the local cloud's state folder, for the containers' files, outputs and process records
+    path: str  # the PATH of every container
+    region: str  # AWS_REGION, which Fargate sets
+    # returns the folder with an image's code; None for the working directory, the project's root
     code_of: Callable[[str], Path | None] = lambda _: None
     _known: dict[str, Container] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -238,11 +225,7 @@ class Containers:
         environment: dict[str, str] | None = None,
         **options: Any,
     ) -> Container:
-        """Start a container and return at once (docker-py's `detach=True`).
-
-        Raises:
-            APIError: it cannot be started.
-        """
+        """Start a container and return at once (docker-py's `detach=True`). Raise APIError if it cannot be started."""
         if self._closed:
             raise APIError("the embedded cloud is shutting down")
         container = Container(self, image, options)
@@ -256,11 +239,7 @@ class Containers:
         return container
 
     def get(self, container_id: str) -> Container | types.SimpleNamespace:
-        """Return a container by id, by the beginning of an id, or by name.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return a container by id, by the beginning of an id, or by name. Raise NotFound if there is none."""
         if container_id == OWN_HOST_NAME:
             # MiniStack gives tasks the address of "its own container" on this network.
             return types.SimpleNamespace(attrs={"NetworkSettings": _ON_LOOPBACK})

@@ -43,32 +43,21 @@ _FIRST_COLUMN = "row_name"
 
 @dataclass(frozen=True)
 class FoundFormat:
-    """How to read a sample.
+    """How to read a sample."""
 
-    Attributes:
-        options: for `format` of the contract, as far as the file does not prove them.
-        columns: the names of all columns; None if the file has them.
-        doubt: why the file may be no table, if no option helps.
-    """
-
-    options: Mapping[str, Any]
-    columns: tuple[str, ...] | None = None
-    doubt: str = ""
+    options: Mapping[str, Any]  # for `format` of the contract, as far as the file does not prove them
+    columns: tuple[str, ...] | None = None  # the names of all columns; None if the file has them
+    doubt: str = ""  # why the file may be no table, if no option helps
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A sample's beginning, read with some options.
-
-    Attributes:
-        partition: its first rows; None if the file is rejected.
-        error: why it is rejected.
-    """
+    """A sample's beginning, read with some options."""
 
     options: Mapping[str, Any]
     columns: tuple[str, ...] | None = None
-    partition: Partition | None = None
-    error: FileRejected | None = None
+    partition: Partition | None = None  # its first rows; None if the file is rejected
+    error: FileRejected | None = None  # why it is rejected
 
     @property
     def decoded(self) -> int:

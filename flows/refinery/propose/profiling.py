@@ -76,48 +76,32 @@ _FLAGS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """The content of one column, read as the type that fits.
-
-    Attributes:
-        column: the type that fits, with the format of its values and the texts that mean "missing".
-        rows: all rows of the file; missing: those without a value in this column.
-        low, high: the least and greatest value of numbers, dates and timestamps.
-        values: the distinct values with their counts, most frequent first; None above MAX_DISTINCT.
-        is_unique: whether all values are different.
-        may_be_clock: whether the last two digits of every number are below 60, as in 1430 for 14:30.
-        regex: a regex that all values match, and a description of them.
-        note: a remark on the choice of the type.
-    """
+    """The content of one column, read as the type that fits."""
 
     name: str
-    column: Column
-    rows: int
-    missing: int
-    low: Any = None
+    column: Column  # the type that fits, with the format of its values and the texts that mean "missing"
+    rows: int  # all rows of the file
+    missing: int  # those without a value in this column
+    low: Any = None  # the least and greatest value of numbers, dates and timestamps
     high: Any = None
+    # the distinct values with their counts, most frequent first; None above MAX_DISTINCT
     values: tuple[tuple[Any, int], ...] | None = None
-    is_unique: bool = False
-    may_be_clock: bool = False
-    regex: tuple[str, str] | None = None
-    note: str = ""
+    is_unique: bool = False  # whether all values are different
+    may_be_clock: bool = False  # whether the last two digits of every number are below 60, as in 1430 for 14:30
+    regex: tuple[str, str] | None = None  # a regex that all values match, and a description of them
+    note: str = ""  # a remark on the choice of the type
 
 
 @dataclass(frozen=True)
 class FileProfile:
-    """The content of a file.
-
-    Attributes:
-        misfits: the rows that could not be decoded, by reason.
-        found: the options of `format` that the file does not prove.
-        key: two or three columns in which no two rows are alike, where no single column is.
-    """
+    """The content of a file."""
 
     source_format: SourceFormat
     rows: int
-    misfits: dict[str, int]
+    misfits: dict[str, int]  # the rows that could not be decoded, by reason
     columns: tuple[ColumnProfile, ...]
-    found: FoundFormat
-    key: tuple[str, ...] = ()
+    found: FoundFormat  # the options of `format` that the file does not prove
+    key: tuple[str, ...] = ()  # two or three columns in which no two rows are alike, where no single column is
 
 
 def profile_file(
@@ -204,23 +188,16 @@ def _header(path: Path, found: FoundFormat, limits: Limits) -> tuple[list[str], 
 
 @dataclass
 class _TypeChoice:
-    """The types that fit all values of a column so far, the narrowest first.
+    """The types that fit all values of a column so far, the narrowest first."""
 
-    Attributes:
-        name: of the column.
-        marked: texts that usually mean "missing", with their counts; in a column of text they are values.
-        days: some of its numbers that may be dates, such as 20240131.
-        flags: the values in lower case, as long as they may be a pair of flags.
-        has_two_readings: whether the values are numbers, and nothing shows what their one mark is for.
-    """
-
-    name: str
+    name: str  # of the column
     candidates: list[Column] = field(default_factory=lambda: list(_CANDIDATES))
+    # texts that usually mean "missing", with their counts; in a column of text they are values
     marked: Counter[str] = field(default_factory=Counter)
-    days: set[str] = field(default_factory=set)
+    days: set[str] = field(default_factory=set)  # some of its numbers that may be dates, such as 20240131
     has_values: bool = False
-    flags: set[str] = field(default_factory=set)
-    has_two_readings: bool = False
+    flags: set[str] = field(default_factory=set)  # the values in lower case, as long as they may be a pair of flags
+    has_two_readings: bool = False  # whether the values are numbers, and nothing shows what their one mark is for
 
     @property
     def marks(self) -> set[str]:

@@ -53,11 +53,8 @@ class ByteSource:
             raise CompressionBroken("the file is compressed twice; compress it once")
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes; fewer only at the end.
-
-        Raises:
-            CompressionBroken, ExpandsTooMuch, FileTooLarge
-        """
+        """Return the next `size` bytes; fewer only at the end. Raises CompressionBroken, ExpandsTooMuch,
+        FileTooLarge."""
         if self._ahead:
             taken, self._ahead = self._ahead[:size], self._ahead[size:]
             return taken if len(taken) == size else taken + self.read(size - len(taken))
@@ -118,11 +115,7 @@ class ByteSource:
 
 @contextmanager
 def open_bytes(path: Path, limits: Limits) -> Iterator[ByteSource]:
-    """Open a file for reading once through.
-
-    Raises:
-        EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch
-    """
+    """Open a file for reading once through. Raises EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch."""
     size = os.stat(path).st_size  # noqa: PTH116 a missing file is the caller's error, not the uploader's
     if size == 0:
         raise EmptyFile("the file is empty (0 bytes)")

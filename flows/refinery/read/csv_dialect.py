@@ -42,24 +42,17 @@ class SampleRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How the file is written.
-
-    Attributes:
-        is_delimiter_proven: whether the contract, the file's own line or its header shows the delimiter, or no other
-            one could be it.
-        trailing: how many delimiters at the end of each record have no value after them.
-        is_decimal_proven: whether the contract or an unambiguous number shows the decimal mark.
-        text_columns: columns that must not be read as numbers, as far as the file's beginning shows.
-    """
+    """How the file is written."""
 
     delimiter: str
+    # whether the contract, the file's own line or its header shows the delimiter, or no other one could be it
     is_delimiter_proven: bool
-    trailing: int
+    trailing: int  # how many delimiters at the end of each record have no value after them
     quote: str
     decimal: str
     thousands: str | None
-    is_decimal_proven: bool
-    text_columns: frozenset[str]
+    is_decimal_proven: bool  # whether the contract or an unambiguous number shows the decimal mark
+    text_columns: frozenset[str]  # columns that must not be read as numbers, as far as the file's beginning shows
 
 
 def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = None) -> CsvDialect:
@@ -174,11 +167,8 @@ def shows_decimal(text: str, mark: str) -> bool:
 
 
 def _detect_decimal(values: list[str], delimiter: str) -> str | None:
-    """Return the mark that unambiguous numbers show; None where there is none.
-
-    Raises:
-        MarksContradict: some numbers show one mark, others the other.
-    """
+    """Return the mark that unambiguous numbers show; None where there is none. Raise MarksContradict if some numbers
+    show one mark, others the other."""
     has_point = any(shows_decimal(value, ".") for value in values)
     has_comma = delimiter != "," and any(shows_decimal(value, ",") for value in values)
     if has_point and has_comma:

@@ -60,24 +60,15 @@ _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's 
 
 @dataclass(slots=True)
 class _Block:
-    """Whole records, ready to be parsed.
+    """Whole records, ready to be parsed."""
 
-    Attributes:
-        content: their text, without the misfits'.
-        size: how many of the pending bytes they take.
-        rows: how many there are, misfits included.
-        lines: how many lines they take.
-        row_numbers: of those that are no misfits.
-        is_plain: whether the records were not looked at one by one.
-    """
-
-    content: bytes
-    size: int
-    rows: int
-    lines: int
-    row_numbers: npt.NDArray[np.int64]
+    content: bytes  # their text, without the misfits'
+    size: int  # how many of the pending bytes they take
+    rows: int  # how many there are, misfits included
+    lines: int  # how many lines they take
+    row_numbers: npt.NDArray[np.int64]  # of those that are no misfits
     misfits: list[Misfit] = field(default_factory=list)
-    is_plain: bool = False
+    is_plain: bool = False  # whether the records were not looked at one by one
 
 
 def read_csv(

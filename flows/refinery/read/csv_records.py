@@ -25,20 +25,13 @@ _RETURN = 13
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as csv reads it.
+    """One record as csv reads it."""
 
-    Attributes:
-        fields: its fields; None where it cannot be read.
-        fault: why not, in snake_case.
-        first_line, end_line: the lines of the block that it spans, from 0, end exclusive.
-        is_open: whether the block ends before a quoted field of it does.
-    """
-
-    fields: list[str] | None
-    fault: str | None
-    first_line: int
+    fields: list[str] | None  # its fields; None where it cannot be read
+    fault: str | None  # why not, in snake_case
+    first_line: int  # the lines of the block that it spans, from 0, end exclusive
     end_line: int
-    is_open: bool
+    is_open: bool  # whether the block ends before a quoted field of it does
 
 
 def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str | None = None) -> Iterator[Record]:
@@ -136,15 +129,10 @@ def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """What is known about a block whose quotes are all regular.
+    """What is known about a block whose quotes are all regular."""
 
-    Attributes:
-        newlines: positions of the line ends that end a record.
-        has_quotes: whether there is any quote.
-    """
-
-    newlines: npt.NDArray[np.int64]
-    has_quotes: bool
+    newlines: npt.NDArray[np.int64]  # positions of the line ends that end a record
+    has_quotes: bool  # whether there is any quote
 
 
 def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:

@@ -53,11 +53,8 @@ def check_header(
 
 
 def require_free_names(names: Iterable[str]) -> None:
-    """Refuse columns whose values would be taken for Sluice's own, or be overwritten by them.
-
-    Raises:
-        HeaderInvalid: with the columns to be renamed.
-    """
+    """Refuse columns whose values would be taken for Sluice's own, or be overwritten by them. Raise HeaderInvalid with
+    the columns to be renamed."""
     taken = [repr(name) for name in names if name in RESERVED_NAMES]
     if taken:
         raise HeaderInvalid(f"rename the columns {', '.join(taken)}: Sluice writes its own columns under these names")

@@ -317,11 +317,8 @@ class _Document:
         return self._line_of_value
 
     def parts(self, end: str) -> Iterator[str]:
-        """Yield the first character of each part of an array or object; the caller takes the part.
-
-        Raises:
-            JsonBroken: it is not closed.
-        """
+        """Yield the first character of each part of an array or object; the caller takes the part. Raise JsonBroken if
+        it is not closed."""
         self.skip()
         if self.peek() == end:
             self.skip()
@@ -365,11 +362,8 @@ class _Document:
         return self._line, self._at - self._line_start + 1
 
     def value(self) -> str:
-        """Return the text of the next value.
-
-        Raises:
-            JsonBroken: it is malformed, so that where the next one begins cannot be known.
-        """
+        """Return the text of the next value. Raise JsonBroken if it is malformed, so that where the next one begins
+        cannot be known."""
         self.peek()
         self._line_of_value, _ = self._position()
         end = self._end_of_value()

@@ -36,10 +36,7 @@ _MAGIC = b"PAR1"
 
 def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compression: Any) -> Iterator[Partition]:
     """Read a Parquet file. Nested values come as JSON text; integers with missing ones as float64 where it is exact.
-
-    Raises:
-        ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText
-    """
+    Raises ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText."""
     _require_end(file)
     found = SourceFormat(type="parquet", compression=compression)
     batches = _batches(file, rows_per_partition, limits)
@@ -302,11 +299,7 @@ def _json_of(value: Any, name: str) -> str | None:
 
 
 def _text_of(value: Any, name: str) -> str:
-    """Return what is no JSON, as a date, a decimal or bytes.
-
-    Raises:
-        BytesWithoutText
-    """
+    """Return what is no JSON, as a date, a decimal or bytes. Raises BytesWithoutText."""
     if not isinstance(value, bytes):
         return str(value)
     if not is_utf8(value) or CONTROLS.search(text := value.decode()):

@@ -47,19 +47,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A row that could not be decoded. It belongs in quarantine.
+    """A row that could not be decoded. It belongs in quarantine."""
 
-    Attributes:
-        row_number: its place among the file's data rows, from 1.
-        reason: why, in snake_case.
-        raw: its text as it was, at most 1 KiB of it, bytes that are no UTF-8 as backslash escapes.
-        line: the line of the file on which it begins, from 1; None where the format has no lines.
-    """
-
-    row_number: int
-    reason: str
-    raw: str
-    line: int | None = None
+    row_number: int  # its place among the file's data rows, from 1
+    reason: str  # why, in snake_case
+    raw: str  # its text as it was, at most 1 KiB of it, bytes that are no UTF-8 as backslash escapes
+    line: int | None = None  # the line of the file on which it begins, from 1; None where the format has no lines
 
     @classmethod
     def of(cls, row_number: int, reason: str, text: str, line: int | None = None) -> Misfit:
@@ -71,59 +64,40 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True)
 class SourceFormat:
-    """How the file turned out to be written: given by the contract or found out.
+    """How the file turned out to be written: given by the contract or found out."""
 
-    Attributes:
-        type: the file format.
-        compression: what was around it.
-        encoding: of text formats; None for others.
-        delimiter: between CSV fields; None for others.
-        is_delimiter_proven: whether the contract or the file shows it.
-        trailing_delimiters: how many each CSV record ends with.
-        header_line: the line of a CSV file on which the header begins, from 1; None without one.
-        decimal, thousands: marks in the numbers of CSV.
-        is_decimal_proven: whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that
-            the contract does not name.
-        sheet: the sheet that was read; None for other formats than XLSX.
-        other_sheets: the workbook's other visible ones.
-        merged_ranges: ranges of merged cells in the sheet.
-        padding_formats: number formats of the workbook that show zeros in front, which the cells do not hold.
-        layout_fault: the one cause why most rows of a CSV do not fit its header, or the header not the contract.
-    """
-
-    type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]
-    compression: Literal["gzip", "zstd"] | None = None
-    encoding: str | None = None
-    delimiter: str | None = None
-    is_delimiter_proven: bool = True
-    trailing_delimiters: int = 0
-    header_line: int | None = None
-    decimal: str = "."
+    type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]  # the file format
+    compression: Literal["gzip", "zstd"] | None = None  # what was around it
+    encoding: str | None = None  # of text formats; None for others
+    delimiter: str | None = None  # between CSV fields; None for others
+    is_delimiter_proven: bool = True  # whether the contract or the file shows it
+    trailing_delimiters: int = 0  # how many each CSV record ends with
+    header_line: int | None = None  # the line of a CSV file on which the header begins, from 1; None without one
+    decimal: str = "."  # marks in the numbers of CSV
     thousands: str | None = None
+    # whether the contract or the file shows the decimal mark. Else 1.250 is text in a column that the contract does not
+    # name.
     is_decimal_proven: bool = True
-    sheet: str | None = None
-    other_sheets: tuple[str, ...] = ()
-    merged_ranges: int = 0
+    sheet: str | None = None  # the sheet that was read; None for other formats than XLSX
+    other_sheets: tuple[str, ...] = ()  # the workbook's other visible ones
+    merged_ranges: int = 0  # ranges of merged cells in the sheet
+    # number formats of the workbook that show zeros in front, which the cells do not hold
     padding_formats: tuple[str, ...] = ()
+    # the one cause why most rows of a CSV do not fit its header, or the header not the contract
     layout_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Some consecutive rows of a file.
+    """Some consecutive rows of a file."""
 
-    Attributes:
-        frame: the decoded rows under a RangeIndex, with the file's own column names, in the file's order. A column
-            of CSV holds its texts as they are in the file. From typed formats, a column with a value that does not fit
-            the others keeps its values (object).
-        row_numbers: for each row of the frame its place among the file's data rows, from 1.
-        misfits: the rows between them that could not be decoded.
-        source_format: how the file is written; the same for all of its partitions.
-    """
-
+    # the decoded rows under a RangeIndex, with the file's own column names, in the file's order. A column of CSV holds
+    # its texts as they are in the file. From typed formats, a column with a value that does not fit the others keeps
+    # its values (object).
     frame: pd.DataFrame
-    row_numbers: npt.NDArray[np.int64]
-    misfits: list[Misfit] = field(default_factory=list)
+    row_numbers: npt.NDArray[np.int64]  # for each row of the frame its place among the file's data rows, from 1
+    misfits: list[Misfit] = field(default_factory=list)  # the rows between them that could not be decoded
+    # how the file is written; the same for all of its partitions
     source_format: SourceFormat = field(default_factory=lambda: SourceFormat(type="csv"))
 
     @property

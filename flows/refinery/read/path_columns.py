@@ -26,11 +26,7 @@ def folders_of(key: str) -> Folders:
 
 
 def with_path_columns(partitions: Iterator[Partition], contract: Contract, folders: Folders) -> Iterator[Partition]:
-    """Add the columns of the contract's `path_columns` to each partition, as texts.
-
-    Raises:
-        PathColumnUnusable
-    """
+    """Add the columns of the contract's `path_columns` to each partition, as texts. Raises PathColumnUnusable."""
     values = {name: _value_of(name, folders, contract) for name in contract.path_columns}
     for found in partitions:
         if twice := [name for name in values if name in found.frame.columns]:

@@ -43,12 +43,8 @@ class _Died(Exception):
 
 
 def read_apart(read: Read, path: Path, *values: Any) -> Iterator[Partition]:
-    """Yield what `read(path, *values)` yields, from another process. One that is killed is replaced once.
-
-    Raises:
-        ReaderKilled: both were killed, or ran out of memory.
-        Exception: what `read` raises.
-    """
+    """Yield what `read(path, *values)` yields, from another process. One that is killed is replaced once. Raise
+    what `read` raises, and ReaderKilled if both were killed, or ran out of memory."""
     done = 0
     for is_last in (False, True):
         try:

@@ -60,11 +60,7 @@ class TextSource:
         self._line, self._column = 1, 1  # of the next character
 
     def read(self, size: int) -> bytes:
-        """Return the next UTF-8 bytes, about `size` of them; none only at the end.
-
-        Raises:
-            TextUndecodable
-        """
+        """Return the next UTF-8 bytes, about `size` of them; none only at the end. Raises TextUndecodable."""
         content = self._source.read(size)
         if self._decoder is not None:
             content = self._decode(self._decoder, content, is_last=not content) or (
@@ -107,10 +103,7 @@ def is_utf8(content: bytes) -> bool:
 
 def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
     """Return the byte order mark, if any, and the encoding that it, the contract or the text itself proves; else None.
-
-    Raises:
-        TextUndecodable: the mark contradicts the contract.
-    """
+    Raise TextUndecodable if the mark contradicts the contract."""
     for mark, name in _BOMS:
         if head.startswith(mark):
             if declared is not None and not _same_family(declared, name):

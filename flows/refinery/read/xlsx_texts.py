@@ -48,11 +48,7 @@ class SharedTexts:
         self._add(len(text) - at)
 
     def require_honest_claim(self) -> None:
-        """Refuse a claim of more texts than there are.
-
-        Raises:
-            ExpandsTooMuch
-        """
+        """Refuse a claim of more texts than there are. Raises ExpandsTooMuch."""
         if self._claimed > len(self._sizes) + _FREE_CLAIM:
             raise ExpandsTooMuch(
                 f"the workbook claims to have {self._claimed} shared texts, and has {len(self._sizes)};"
@@ -60,11 +56,8 @@ class SharedTexts:
             )
 
     def require_few(self, pieces: Iterator[bytes], max_bytes: int) -> None:
-        """Refuse a sheet in which the shared texts are used so often that no memory holds them.
-
-        Raises:
-            ExpandsTooMuch
-        """
+        """Refuse a sheet in which the shared texts are used so often that no memory holds them. Raises
+        ExpandsTooMuch."""
         spread, tail = 0, b""
         for piece in pieces:
             text = tail + piece

@@ -23,17 +23,13 @@ class OtherCellsChanged(TerminalError):
 
 @dataclass(frozen=True)
 class Change:
-    """One cell that changed. `before` and `after` are data: they may be shown in a terminal, and never logged.
-
-    Attributes:
-        was_bad: whether a rule that the row broke concerns the column.
-    """
+    """One cell that changed. `before` and `after` are data: they may be shown in a terminal, and never logged."""
 
     row_number: int
     column: str
     before: str | None
     after: str | None
-    was_bad: bool
+    was_bad: bool  # whether a rule that the row broke concerns the column
 
 
 def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[Change, ...]:
@@ -54,11 +50,7 @@ def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[C
 
 
 def require_only_bad_cells(changes: tuple[Change, ...]) -> None:
-    """Refuse changes to cells that were not bad.
-
-    Raises:
-        OtherCellsChanged: with rows and columns.
-    """
+    """Refuse changes to cells that were not bad. Raise OtherCellsChanged with rows and columns."""
     others = [change for change in changes if not change.was_bad]
     if others:
         names = list(dict.fromkeys(change.column for change in others))

@@ -31,15 +31,11 @@ _HOW_TO_SAVE = (
 
 @dataclass(frozen=True)
 class CorrectedFile:
-    """The rows of a corrected file by number; each cell as the file has it, None where it is empty.
-
-    Attributes:
-        may_be_protected: whether texts may be written as `protected` writes them, also by a program that opened an
-            export.
-    """
+    """The rows of a corrected file by number; each cell as the file has it, None where it is empty."""
 
     columns: tuple[str, ...]
     rows: Rows
+    # whether texts may be written as `protected` writes them, also by a program that opened an export
     may_be_protected: bool = True
 
 

@@ -22,17 +22,11 @@ WORKBOOK = ".xlsx"
 
 @dataclass(frozen=True)
 class QuarantinedRow:
-    """One row of a quarantine file.
+    """One row of a quarantine file."""
 
-    Attributes:
-        values: by column of the upload, the text; None where a value is missing.
-        rules: the ids of the rules that it broke.
-        is_decoded: whether the row has values; if not, none of them is known.
-    """
-
-    values: Mapping[str, str | None]
-    rules: Sequence[str] = ()
-    is_decoded: bool = True
+    values: Mapping[str, str | None]  # by column of the upload, the text; None where a value is missing
+    rules: Sequence[str] = ()  # the ids of the rules that it broke
+    is_decoded: bool = True  # whether the row has values; if not, none of them is known
 
     def is_bad(self, column: str) -> bool:
         """Return whether the column may be the one that is wrong: a rule names it, or names no column."""
@@ -40,11 +34,8 @@ class QuarantinedRow:
 
 
 def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
-    """Read the rows of a quarantine file by their number.
-
-    Raises:
-        CorrectionsUnusable: the file is not a quarantine file.
-    """
+    """Read the rows of a quarantine file by their number. Raise CorrectionsUnusable if the file is not a quarantine
+    file."""
     return {
         row[ROW_NUMBER]: QuarantinedRow(
             {name: value for name, value in row.items() if name not in QUARANTINE_COLUMNS},

@@ -17,11 +17,7 @@ class WorkbookTooSmall(TerminalError):
 
 
 def write_text_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a header and rows of texts.
-
-    Raises:
-        WorkbookTooSmall: they do not fit.
-    """
+    """Write a header and rows of texts. Raise WorkbookTooSmall if they do not fit."""
     from xlsxwriter import Workbook
 
     with Workbook(str(path), {"constant_memory": True}) as workbook:
