@@ -23,7 +23,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -189,6 +189,9 @@ round-trip: setup ## random files of all formats: what is published is what was 
 
 bench-refine: setup ## CPU, wall time and memory of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine
+
+bench-start: setup ## CPU and wall time from a task's start to its first upload, compared with bare imports
+	@$(BIN)/python -m tests.benchmarks.bench_start
 
 bench-burst: FILES = 1000
 bench-burst: setup ## one file, then 1,000 at once: tasks, transitions, requests, seconds, dollars (FILES=1000, about 15 minutes)

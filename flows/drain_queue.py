@@ -8,11 +8,18 @@ Exit codes: 0 when the queue was empty and everything is done, 2 when the enviro
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # imports make hundreds of thousands of objects, and none of them is garbage
+
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -40,6 +47,7 @@ from flows.pipeline.json_log import log_json_lines
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.stopping import Stopped
 from flows.refinery.errors import SluiceError
+from flows.refinery.validate.gx import gx
 
 LOG = logging.getLogger("sluice.drain")
 
@@ -47,11 +55,14 @@ EXIT_MISCONFIGURED = 2
 EXIT_MORE_TO_DO = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
+_AT_ONCE_SECONDS = 0.2  # a message that waits in the queue is received within this time
 _LEAVE_SECONDS = 15  # how long the process may take to end after its last look at the queue: the drain relies on it
 
 
 def main() -> int:
     """Drain the queue that the environment names; return the exit code."""
+    gc.freeze()  # what was imported stays
+    gc.enable()
     log_json_lines()
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -98,8 +109,25 @@ def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
         ask_for_tasks=drains_of(parts.settings).start_backlog,
         is_paused=Pause(parts.settings.published_bucket).is_on,
         end_of_task=end_of_task,
+        during_first_wait=_importing_the_rest,
     )
     return drain, run
+
+
+@contextmanager
+def _importing_the_rest() -> Iterator[None]:
+    """Import Great Expectations while the block waits for a message; if one comes at once, it comes first."""
+    received = threading.Event()
+
+    def import_it() -> None:
+        if not received.wait(_AT_ONCE_SECONDS):
+            gx()
+
+    threading.Thread(target=import_it, name="imports", daemon=True).start()
+    try:
+        yield
+    finally:
+        received.set()
 
 
 def _end_later(parts: Parts) -> None:

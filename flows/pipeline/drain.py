@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from blocks.upload_queue import ReceivedMessage
@@ -52,12 +53,14 @@ class Drain:
         ask_for_tasks: Callable[[int], object],
         is_paused: Callable[[], bool],
         end_of_task: EndOfTask,
+        during_first_wait: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Args:
         outlets: where outcomes are reported.
         ask_for_tasks: starts a drain that launches tasks until so many run.
         is_paused: looks whether the stack is paused.
         end_of_task: asks ECS how a task ended.
+        during_first_wait: a context for the first receive call.
         """
         self._parts = parts
         self._task = task
@@ -69,6 +72,7 @@ class Drain:
         self._dead_tasks = DeadTasks(parts, task, end_of_task)
         self._catching_up = CatchingUp(parts, task, outlets, self._dead_tasks)
         self._bulk: Bulk | None = None
+        self._during_wait = during_first_wait
         self._is_stopped = False
         self._until = time.monotonic() + parts.settings.max_task_seconds
 
@@ -155,8 +159,10 @@ class Drain:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def _receive(self) -> tuple[Poll, list[ReceivedMessage]]:
-        began = time.time()
-        messages = self._parts.queue.receive(wait_seconds=self._parts.settings.receive_wait_seconds)
+        began, waiting = time.time(), self._during_wait()
+        with waiting:
+            messages = self._parts.queue.receive(wait_seconds=self._parts.settings.receive_wait_seconds)
+        self._during_wait = nullcontext
         return Poll(began, len(messages)), messages
 
     def _receive_more(self) -> list[Delivery]:

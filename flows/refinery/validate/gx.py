@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import sys
+from threading import Lock
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -35,9 +36,18 @@ _NAMES_BY_MODULE = {
 }
 
 
-@functools.cache
+_IMPORTING = Lock()  # a task imports GX in another thread while it waits for its first upload
+
+
 def gx() -> Any:
-    """Return the names of GX that Sluice uses. The first call takes one to three seconds.
+    """Return the names of GX that Sluice uses. The first call takes one to three seconds."""
+    with _IMPORTING:
+        return _imported()
+
+
+@functools.cache
+def _imported() -> Any:
+    """Import GX.
 
     Nothing is sent anywhere and nothing is written: no data context is made, and analytics are off.
     """

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from http.client import IncompleteRead
 from io import BytesIO
@@ -111,3 +112,28 @@ def test_a_task_without_settings_says_which_in_one_json_line_and_exits_2(tmp_pat
     line = json.loads(task.stdout)
     assert line["event"] == "misconfigured"
     assert "SLUICE_LANDING_BUCKET" in line["error"]
+
+
+def test_a_task_that_waits_for_its_first_message_imports_meanwhile(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = threading.Event()
+    monkeypatch.setattr(drain_queue, "gx", imported.set)
+    monkeypatch.setattr(account.parts.queue, "receive", lambda **_: [] if imported.wait(30) else ["never imported"])
+    drain, _ = drain_queue.drain_of(account.parts)
+    assert drain._receive()[1] == []
+
+
+def test_a_message_that_waits_for_the_task_is_received_before_it_imports(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[None] = []
+    monkeypatch.setattr(drain_queue, "gx", lambda: imported.append(None))
+    monkeypatch.setattr(drain_queue, "_AT_ONCE_SECONDS", 30)
+    account.send("a")
+    drain, _ = drain_queue.drain_of(account.parts)
+    assert len(drain._receive()[1]) == 1
+    for thread in threading.enumerate():
+        if thread.name == "imports":
+            thread.join(30)
+    assert not imported

@@ -1,0 +1,117 @@
+"""Serve the embedded cloud for benchmarks, with objects in the landing bucket that may be larger than any disk.
+
+    python -m tests.benchmarks.cloud PORT FOLDER MINISTACK_PORT
+
+A request for an object of the landing bucket is answered from a file of FOLDER, named by the last part of its key. The
+object `…/200x-NAME` is the file NAME with all but its first line 200 times. Parts of multipart uploads are counted and
+thrown away. All else goes to MiniStack. GET /counted returns the bytes that were read and uploaded.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import ClassVar
+
+LANDING, PUBLISHED = "landing", "published"
+VERSION_ID = "1"
+_CHUNK_BYTES = 1 << 20
+_REPEATED = re.compile(r"(\d+)x-(.+)")
+_HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "server", "date"}
+
+
+class LandingObject:
+    """A file, or a file with its lines repeated, that is read by ranges."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        found = _REPEATED.fullmatch(name)
+        self._path = folder / (found[2] if found else name)
+        with self._path.open("rb") as file:
+            self._header = len(file.readline()) if found else 0
+        self._body = self._path.stat().st_size - self._header
+        self.size = self._header + (int(found[1]) if found else 1) * self._body
+
+    def read(self, first: int, last: int) -> Iterator[bytes]:
+        """Yield the bytes from `first` to `last`, which is included."""
+        with self._path.open("rb") as file:
+            while first <= last:
+                place = first if first < self._header else self._header + (first - self._header) % self._body
+                end = self._header if place < self._header else self._header + self._body
+                file.seek(place)
+                found = file.read(min(_CHUNK_BYTES, last + 1 - first, end - place))
+                first += len(found)
+                yield found
+
+
+class Cloud(BaseHTTPRequestHandler):
+    """Answers one connection's requests."""
+
+    protocol_version = "HTTP/1.1"
+    folder, ministack_port = Path(), 0
+    counted: ClassVar[Counter[str]] = Counter()
+    lock = Lock()
+
+    def _answer(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path == "/counted":
+            self._send(200, {}, json.dumps(self.counted).encode())
+        elif path.startswith(f"/{LANDING}/") and self.command in ("GET", "HEAD"):
+            self._send_object(LandingObject(self.folder, path.rpartition("/")[2]))
+        elif self.command == "PUT" and "partNumber=" in query:
+            left = int(self.headers["Content-Length"])
+            self._count("uploaded", left)
+            while left:
+                left -= len(self.rfile.read(min(left, _CHUNK_BYTES)))
+            self._forward(b"x", {})
+        else:
+            self._forward(self.rfile.read(int(self.headers.get("Content-Length") or 0)), dict(self.headers))
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 (http.server's names)
+
+    def _send_object(self, stored: LandingObject) -> None:
+        first, last, status = 0, stored.size - 1, 200
+        headers = {"ETag": '"e"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "x-amz-version-id": VERSION_ID}
+        if "Range" in self.headers:
+            begin, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
+            first, last, status = int(begin), min(last, int(end or last)), 206
+            headers["Content-Range"] = f"bytes {first}-{last}/{stored.size}"
+        self._send(status, headers, size=last + 1 - first)
+        if self.command == "GET":
+            for chunk in stored.read(first, last):
+                self._count("read", len(chunk))
+                self.wfile.write(chunk)
+
+    def _forward(self, body: bytes, headers: dict[str, str]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ministack_port, timeout=60)
+        connection.request(self.command, self.path, body, headers)
+        answer = connection.getresponse()
+        found = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
+        self._send(answer.status, found, answer.read(), int(answer.headers.get("Content-Length") or 0))
+        connection.close()
+
+    def _send(self, status: int, headers: dict[str, str], body: bytes = b"", size: int = 0) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) or size))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _count(self, what: str, size: int) -> None:
+        with self.lock:
+            self.counted[what] += size
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+if __name__ == "__main__":
+    Cloud.folder, Cloud.ministack_port = Path(sys.argv[2]), int(sys.argv[3])
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Cloud).serve_forever()

@@ -1,0 +1,163 @@
+"""Run the container's process, with its queue, its buckets and a Prefect server, and look at what it costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+
+from deployment import PROJECT_ROOT
+from deployment.local.environment import aws_environment, clean_environment
+from deployment.local.ports import free_port
+from lambda_trigger.message import UploadMessage
+from tests.benchmarks.cloud import LANDING, PUBLISHED, VERSION_ID, LandingObject
+from tests.benchmarks.processes import cpu_seconds
+from tests.looking import looks
+from tests.prefect_server import running_prefect
+
+_STACK, _REGION = "bench", "us-east-1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task logged and cost.
+
+    Attributes:
+        lines: its log lines.
+        first_upload: CPU and wall seconds from its start until it began its first upload.
+        cpu: its CPU seconds, and `peak_mb` its highest resident memory.
+    """
+
+    code: int
+    lines: list[dict[str, Any]]
+    first_upload: tuple[float, float]
+    cpu: float
+    wall: float
+    peak_mb: float
+
+    def done(self) -> list[dict[str, Any]]:
+        """Return the log lines of uploads that have a receipt."""
+        return [line for line in self.lines if line["event"] == "done"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The queue, buckets and Prefect server around a task; `files` is the folder of the landing bucket's objects."""
+
+    files: Path
+    url: str
+    environment: dict[str, str]
+
+    def counted(self) -> dict[str, int]:
+        """Return the bytes that were read from the landing bucket and uploaded in parts."""
+        return dict(httpx.get(f"{self.url}/counted").json())
+
+    def run(self, keys: list[str], settings: Mapping[str, str] = {}, *, nice: int = 0) -> Outcome:
+        """Put a message for each key into the queue, and run a task until it ends."""
+        sqs, queue_url = self._client("sqs"), self.environment["SLUICE_QUEUE_URL"]
+        for number, key in enumerate(keys):
+            size = LandingObject(self.files, key.rpartition("/")[2]).size
+            message = UploadMessage(
+                bucket=LANDING,
+                key=key,
+                version_id=VERSION_ID,
+                etag="e",
+                size_bytes=size,
+                sequencer=f"{time.time_ns() + number:016X}",
+                event_time="2026-01-01T00:00:00.000Z",
+            )
+            sqs.send_message(QueueUrl=queue_url, MessageBody=message.to_json())
+        command = ["nice", f"-n{nice}", sys.executable, "-m", "flows.drain_queue"]
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=PROJECT_ROOT, env=self.environment | dict(settings), stdout=subprocess.PIPE, text=True
+        )
+        return _watched(process, began)
+
+    def _client(self, service: str) -> Any:
+        make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
+        return make_client(
+            service,
+            endpoint_url=self.url,
+            region_name=_REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    """Run the cloud and a Prefect server with Sluice's deployment."""
+    with ExitStack() as stack:
+        prefect = stack.enter_context(running_prefect(folder, "prefect"))
+        prefect.deploy(f"process-upload/{_STACK}")
+        (files := folder / "landing").mkdir()
+        ministack, port = free_port(), free_port()
+        clean = clean_environment(folder, folder)
+        for command, more in (
+            ([PROJECT_ROOT / ".venv-cloud" / "bin" / "ministack"], {"GATEWAY_PORT": str(ministack)}),
+            ([sys.executable, "-m", "tests.benchmarks.cloud", str(port), str(files), str(ministack)], {}),
+        ):
+            log = stack.enter_context((folder / "cloud.log").open("a"))
+            environment = clean | {"IOT_MTLS_ENABLED": "0", "PYTHONPATH": str(PROJECT_ROOT)} | more
+            process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        url = f"http://127.0.0.1:{port}"
+        for _ in looks(120):
+            if _is_up(url):
+                break
+        environment = prefect.environment | aws_environment(url, _REGION)
+        found = Stage(files, url, environment)
+        for bucket in (LANDING, PUBLISHED):
+            found._client("s3").create_bucket(Bucket=bucket)
+        queue_url = found._client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
+        environment |= {
+            "PYTHONPATH": str(PROJECT_ROOT),
+            "SLUICE_STACK": _STACK,
+            "SLUICE_LANDING_BUCKET": LANDING,
+            "SLUICE_PUBLISHED_BUCKET": PUBLISHED,
+            "SLUICE_QUEUE_URL": queue_url,
+            "SLUICE_RECEIVE_WAIT_SECONDS": "1",
+            "SLUICE_LIVE_BACKLOG": "1000",
+        }
+        yield found
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
+def _watched(process: subprocess.Popen[str], began: float) -> Outcome:
+    lines, first, cpu, peak = [], (0.0, 0.0), 0.0, 0.0
+    assert process.stdout is not None
+    for text in process.stdout:
+        line = json.loads(text)
+        lines.append(line)
+        if line["event"] == "received" and first == (0.0, 0.0):
+            first = cpu_seconds(process.pid), time.monotonic() - began
+        # The last lines come just before the end.
+        cpu, peak = max(cpu, cpu_seconds(process.pid)), max(peak, peak_mb(process.pid))
+    code = process.wait()
+    return Outcome(code, lines, first, cpu, time.monotonic() - began, peak)
+
+
+def peak_mb(pid: int) -> float:
+    """Return the most memory that a process has had, in MB; 0 when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return int((status.partition("VmHWM:")[2].split() or ["0"])[0]) * 1024 / 1e6
