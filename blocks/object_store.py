@@ -236,6 +236,19 @@ class ObjectStore:
         for page in self._pages("list_objects_v2", self.published_bucket, prefix, 1000, Delimiter="/"):
             yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
 
+    def kept_days(self, folder: str) -> int | None:
+        """Return after how many days a lifecycle rule of the published bucket removes what is below `folder`.
+
+        None: no rule does, or these credentials may not look (s3:GetLifecycleConfiguration).
+        """
+        with explaining_aws_errors(f"looking for the retention of {self.published_address(folder)}"):
+            try:
+                rules = self._s3.get_bucket_lifecycle_configuration(Bucket=self.published_bucket)["Rules"]
+            except ClientError:
+                return None
+        days = (rule.get("Expiration", {}).get("Days") for rule in rules if _is_about(rule, folder))
+        return min(filter(None, days), default=None)
+
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is no error."""
         with explaining_aws_errors(f"deleting {self.published_address(key)}"):
@@ -275,6 +288,12 @@ class ObjectStore:
 
     def published_address(self, key: str) -> str:
         return f"s3://{self.published_bucket}/{key}"
+
+
+def _is_about(rule: dict[str, Any], folder: str) -> bool:
+    """Return whether a lifecycle rule is about all objects below a folder."""
+    chosen = rule.get("Filter", {"Prefix": rule.get("Prefix", "")})
+    return rule["Status"] == "Enabled" and chosen.keys() <= {"Prefix"} and folder.startswith(chosen.get("Prefix", ""))
 
 
 def _facts(answer: dict[str, Any]) -> ObjectFacts:

@@ -12,12 +12,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocks.object_store import ObjectGone
 from flows.observability.flow_run import FlowRunner
 from flows.pipeline.announce import Announcer
 from flows.pipeline.by_hand import reported
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.job import Parts, UploadJob
-from flows.pipeline.receipt import CORRECTIONS, Receipt, Status
+from flows.pipeline.receipt import CORRECTIONS, Output, Receipt, Status
 from flows.refinery.errors import TerminalError
 from flows.refinery.repair.changes import Change, changes_in, corrections_of, require_only_bad_cells
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, read_corrections
@@ -26,7 +27,7 @@ from lambda_trigger.message import UploadMessage
 
 
 class NothingToRepair(TerminalError):
-    """The run has no receipt, was rejected as a whole, or has no rows in quarantine."""
+    """The run has no receipt, was rejected as a whole, or has no rows in quarantine, perhaps no longer."""
 
 
 def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
@@ -34,7 +35,7 @@ def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
     receipt = _repairable(parts, run_id)
     for output in receipt.outputs:
         if output.kind == "quarantine":
-            parts.store.download(parts.store.published_bucket, output.key, path)
+            _download(parts, receipt, output, path)
             return
     raise NothingToRepair(f"run {run_id} has no rows in quarantine")
 
@@ -107,6 +108,16 @@ def _repairable(parts: Parts, run_id: str) -> Receipt:
     return receipt
 
 
+def _download(parts: Parts, receipt: Receipt, output: Output, path: Path) -> None:
+    try:
+        parts.store.download(parts.store.published_bucket, output.key, path)
+    except ObjectGone:
+        raise NothingToRepair(
+            f"the {output.kind} of run {receipt.run_id} is not there any more: it has expired, or was deleted "
+            f"(it was {output.key})"
+        ) from None
+
+
 def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> dict[int, QuarantinedRow]:
     """Return the rows in quarantine, and those that were corrected before, of which nothing is bad any more."""
     corrected: dict[int, QuarantinedRow] = {}
@@ -115,9 +126,9 @@ def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> dict[int, Quarantine
         for place, output in enumerate(receipt.outputs):
             path = Path(folder) / f"{place}.parquet"
             if output.kind == "quarantine":
-                parts.store.download(parts.store.published_bucket, output.key, path)
+                _download(parts, receipt, output, path)
                 quarantined = read_quarantine(path)
             elif output.kind == CORRECTIONS:
-                parts.store.download(parts.store.published_bucket, output.key, path)
+                _download(parts, receipt, output, path)
                 corrected = {number: QuarantinedRow(row) for number, row in read_corrections(path).rows.items()}
     return {**corrected, **quarantined}

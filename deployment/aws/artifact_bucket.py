@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -29,11 +29,19 @@ def artifact_bucket_name(account_id: str, region: str) -> str:
     return f"sluice-artifacts-{account_id}-{region}"
 
 
-def upload_artifacts(s3: Any, bucket: str, artifacts: Iterable[Artifact], *, account_id: str, region: str) -> None:
-    """Put `artifacts` into the bucket, which is made when it does not exist. Raise ArtifactBucketUnusable if the bucket
-    belongs to another account, or these credentials may not use it."""
+def upload_artifacts(
+    s3: Any,
+    bucket: str,
+    artifacts: Iterable[Artifact],
+    *,
+    account_id: str,
+    region: str,
+    tags: Mapping[str, str] = {},
+) -> None:
+    """Put `artifacts` into the bucket, which is made, with `tags`, when it does not exist. Raise ArtifactBucketUnusable
+    if the bucket belongs to another account, or these credentials may not use it."""
     if not artifact_bucket_exists(s3, bucket, account_id=account_id):
-        _make_bucket(s3, bucket, region)
+        _make_bucket(s3, bucket, region, tags)
     for artifact in artifacts:
         s3.put_object(Bucket=bucket, Key=artifact.key, Body=artifact.body, ExpectedBucketOwner=account_id)
 
@@ -55,7 +63,7 @@ def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
     return True
 
 
-def _make_bucket(s3: Any, bucket: str, region: str) -> None:
+def _make_bucket(s3: Any, bucket: str, region: str, tags: Mapping[str, str]) -> None:
     """Make the bucket; S3 itself encrypts it and blocks public access."""
     options = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
@@ -65,6 +73,9 @@ def _make_bucket(s3: Any, bucket: str, region: str) -> None:
     except s3.exceptions.BucketAlreadyOwnedByYou:
         pass  # another deployment was quicker by a moment
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only(bucket, s3.meta.partition)))
+    if tags:
+        tag_set = [{"Key": name, "Value": value} for name, value in sorted(tags.items())]
+        s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tag_set})
 
 
 def _tls_only(bucket: str, partition: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from deployment.aws.artifact_bucket import (
 )
 from deployment.aws.bucket_notification import forget_bucket, watch_existing_bucket
 from deployment.aws.packaging import Artifact, Timeouts, artifact, build_artifacts
+from deployment.aws.retention import Retentions
 from deployment.aws.stack import (
     Agree,
     Change,
@@ -54,6 +55,10 @@ class TemplateTooLarge(StackError):
     """The template is too large for a dry run while there is no artifact bucket for CloudFormation to read it from."""
 
 
+class RetentionElsewhere(StackError):
+    """Uploads are to expire in a landing bucket that does not belong to the stack."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clients:
     """The AWS clients that a deployment uses."""
@@ -79,6 +84,8 @@ def deploy_stack(
     *,
     stack_name: str,
     parameters: Mapping[str, str],
+    tags: Mapping[str, str] | None = None,
+    retentions: Retentions = {},  # noqa: B006 (only read)
     template: Path = TEMPLATE,
     timeouts: Timeouts | None = None,
     on_event: Callable[[StackEvent], None] = lambda _: None,
@@ -91,6 +98,8 @@ def deploy_stack(
         stack_name: lower-case letters, digits and hyphens; it begins the names of buckets.
         parameters: the template's, without those of what is packaged here. One that is left out keeps the value
             it has in the stack, or takes its default.
+        tags: of the stack, which CloudFormation gives to what it makes; None leaves them as they are.
+        retentions: how long the objects of datasets are kept.
         template: the template's file.
         timeouts: of the state machine and its task; by default what the parameters' limits need.
         on_event: called for every step as it happens.
@@ -100,6 +109,7 @@ def deploy_stack(
     Raises:
         StackError: a subclass for each cause.
         LimitsInconsistent: a file that is allowed could never be processed.
+        RetentionElsewhere: the landing bucket that uploads are to expire in is not the stack's.
         PackageIncomplete: something to upload is missing.
         ArtifactBucketUnusable: the artifact bucket is another account's.
         AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
@@ -108,10 +118,12 @@ def deploy_stack(
     with explaining_aws_errors(f"deploying the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         stack = Stack(clients.cloudformation, stack_name, on_event)
-        timeouts = timeouts or _timeouts_of(template, {**parameters_of(stack.find()), **parameters})
-        package = _package(clients, account_id, stack_name, template, timeouts, only)
-        package.upload(clients.s3, account_id)
-        stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to)
+        wanted = {**parameters_of(stack.find()), **parameters}
+        check_retentions(retentions, wanted)
+        timeouts = timeouts or _timeouts_of(template, wanted)
+        package = _package(clients, account_id, stack_name, template, timeouts, only, retentions)
+        package.upload(clients.s3, account_id, tags)
+        stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to, tags)
         outputs = outputs_of(stack.find())
         if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
             watch_existing_bucket(clients.s3, clients.functions, stack_name, outputs)
@@ -123,6 +135,8 @@ def preview_stack(
     *,
     stack_name: str,
     parameters: Mapping[str, str],
+    tags: Mapping[str, str] | None = None,
+    retentions: Retentions = {},  # noqa: B006 (only read)
     template: Path = TEMPLATE,
     on_upload: Callable[[str], None] = lambda _: None,
 ) -> list[Change]:
@@ -143,12 +157,24 @@ def preview_stack(
     with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
         account_id = str(clients.sts.get_caller_identity()["Account"])
         stack = Stack(clients.cloudformation, stack_name, lambda _: None)
-        timeouts = _timeouts_of(template, {**parameters_of(stack.find()), **parameters})
-        package = _package(clients, account_id, stack_name, template, timeouts, None)
+        wanted = {**parameters_of(stack.find()), **parameters}
+        check_retentions(retentions, wanted)
+        timeouts = _timeouts_of(template, wanted)
+        package = _package(clients, account_id, stack_name, template, timeouts, None, retentions)
         location = _preview_location(clients.s3, package, account_id, on_upload)
         with suppress(ChangesDeclined):
-            stack.apply(location, {**parameters, **package.parameters}, decline)
+            stack.apply(location, {**parameters, **package.parameters}, decline, tags)
     return changes
+
+
+def check_retentions(retentions: Retentions, parameters: Mapping[str, str]) -> None:
+    """Raise RetentionElsewhere when uploads are to expire in a bucket that does not belong to the stack."""
+    bucket = parameters.get("ExistingLandingBucket", "")
+    if bucket and (named := sorted(dataset for dataset, kept in retentions.items() if kept.uploads)):
+        raise RetentionElsewhere(
+            f"the uploads of {', '.join(named)} are in {bucket}, which does not belong to the stack: remove `uploads` "
+            "from `retention`, and add lifecycle rules to that bucket yourself"
+        )
 
 
 def _timeouts_of(template: Path, given: Mapping[str, str]) -> Timeouts:
@@ -234,9 +260,9 @@ class _Package:
     def parameters(self) -> dict[str, str]:
         return {"ArtifactBucket": self.bucket, **{one.parameter: one.key for one in self.artifacts}}
 
-    def upload(self, s3: Any, account_id: str) -> None:
-        region = str(s3.meta.region_name)
-        upload_artifacts(s3, self.bucket, (self.template, *self.artifacts), account_id=account_id, region=region)
+    def upload(self, s3: Any, account_id: str, tags: Mapping[str, str] | None = None) -> None:
+        region, artifacts = str(s3.meta.region_name), (self.template, *self.artifacts)
+        upload_artifacts(s3, self.bucket, artifacts, account_id=account_id, region=region, tags=tags or {})
 
     def location(self, s3: Any) -> dict[str, str]:
         """Return where CloudFormation reads the template, as its calls take it."""
@@ -244,12 +270,18 @@ class _Package:
 
 
 def _package(
-    clients: Clients, account_id: str, stack_name: str, template: Path, timeouts: Timeouts, only: Collection[str] | None
+    clients: Clients,
+    account_id: str,
+    stack_name: str,
+    template: Path,
+    timeouts: Timeouts,
+    only: Collection[str] | None,
+    retentions: Retentions,
 ) -> _Package:
     """Package under the stack's name: who may deploy one stack (github_role.yaml) must not change another's code."""
     bucket = artifact_bucket_name(account_id, str(clients.s3.meta.region_name))
     try:
-        body = template_body(template, only=only).encode()
+        body = template_body(template, only=only, retentions=retentions).encode()
     except TemplateUnreadable as error:
         raise ChangesRefused(f"the template is not valid: {error}") from error
     packaged = (artifact("", "template", "json", body), *build_artifacts(timeouts))

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from deployment.aws.retention import DatasetName, Retention
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 
@@ -49,6 +50,12 @@ class Environment(BaseModel):
     )
     build_arguments: dict[str, str] = Field({}, description="The Dockerfile's ARGs, such as BASE_IMAGE.")
     parameters: dict[str, str] = Field({}, description="The template's parameters.")
+    tags: dict[str, str] | None = Field(
+        None, description="Tags of the stack and of all that it makes; without them the stack's stay as they are."
+    )
+    retention: dict[DatasetName, Retention] = Field(
+        {}, description="How many days the objects of each dataset are kept; * is all of them."
+    )
 
     @field_validator("parameters")
     @classmethod
@@ -57,7 +64,7 @@ class Environment(BaseModel):
             raise ValueError(f"{', '.join(ours)} is set by the deployment itself; an image is named with `image`")
         return given
 
-    @field_validator("parameters", "build_arguments", mode="before")
+    @field_validator("parameters", "build_arguments", "tags", mode="before")
     @classmethod
     def _as_text(cls, given: object) -> object:
         """CloudFormation takes text only; YAML reads 10 and true as something else."""

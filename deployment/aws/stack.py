@@ -117,19 +117,26 @@ class Stack:
         """Return the stack as CloudFormation describes it, or None where there is none of this name."""
         return find_stack(self._cloudformation, self._name)
 
-    def apply(self, template: Mapping[str, str], parameters: Mapping[str, str], agree_to: Agree) -> None:
+    def apply(
+        self,
+        template: Mapping[str, str],
+        parameters: Mapping[str, str],
+        agree_to: Agree,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Create or update the stack; nothing to change is success.
 
         Args:
             template: TemplateBody or TemplateURL, as CloudFormation's calls take it.
             parameters: one that is left out keeps its value in the stack, or takes its default.
             agree_to: shown the changes before they are made; False stops.
+            tags: of the stack and of what it makes; None leaves them as they are.
 
         Raises:
             StackError: a subclass for each cause.
         """
         existing = self._updatable()
-        stack_id, change_set_id = self._create_change_set(template, parameters, existing)
+        stack_id, change_set_id = self._create_change_set(template, parameters, existing, tags)
         agreed = False
         try:
             changes = self._changes(change_set_id)
@@ -204,9 +211,14 @@ class Stack:
         return stack
 
     def _create_change_set(
-        self, template: Mapping[str, str], given: Mapping[str, str], existing: Mapping[str, Any] | None
+        self,
+        template: Mapping[str, str],
+        given: Mapping[str, str],
+        existing: Mapping[str, Any] | None,
+        tags: Mapping[str, str] | None,
     ) -> tuple[str, str]:
         """Return the ids of the stack and of the change set."""
+        tagged = [{"Key": name, "Value": value} for name, value in sorted((tags or {}).items())]
         try:
             summary = self._cloudformation.get_template_summary(**template)
             declared = {parameter["ParameterKey"] for parameter in summary.get("Parameters", [])}
@@ -222,6 +234,7 @@ class Stack:
                     *({"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)),
                 ],
                 Capabilities=["CAPABILITY_IAM"],
+                **({} if tags is None else {"Tags": tagged}),
                 **template,
             )
         except ClientError as error:

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from deployment.aws.retention import Retentions, with_retention
+
 MAX_INLINE_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
 
 
@@ -57,12 +59,13 @@ def without_texts(body: str) -> str:
     return json.dumps(template, separators=(",", ":"), ensure_ascii=False)
 
 
-def template_body(path: Path, *, only: Collection[str] | None = None) -> str:
+def template_body(path: Path, *, only: Collection[str] | None = None, retentions: Retentions = {}) -> str:  # noqa: B006 (only read)
     """Return a template as compact JSON, without its notes for linters and readers.
 
     Args:
         path: its file.
         only: the logical ids of the resources and outputs to keep; None keeps all.
+        retentions: how long the objects of datasets are kept.
 
     Raises:
         TemplateUnreadable: it is no template.
@@ -82,6 +85,7 @@ def template_body(path: Path, *, only: Collection[str] | None = None) -> str:
         if only is not None:
             kept = {name: one for name, one in kept.items() if name in only}
         template[section] = {name: _without_notes(one) for name, one in kept.items()}
+    template["Resources"] = with_retention(template["Resources"], retentions)
     if not template["Outputs"]:
         del template["Outputs"]
     return json.dumps(template, separators=(",", ":"), ensure_ascii=False)

@@ -245,6 +245,8 @@ class Deployment:
             self._clients,
             stack_name=self._name,
             parameters={**self._environment.parameters, "ImageUri": image_uri},
+            tags=self._environment.tags,
+            retentions=self._environment.retention,
             on_upload=lambda address: self._console.out(
                 f"uploaded  {address}, for CloudFormation to read; no stack uses it before it is deployed"
             ),
@@ -297,6 +299,8 @@ class Deployment:
                 self._clients,
                 stack_name=self._name,
                 parameters={**self._environment.parameters, "ImageUri": image_uri},
+                tags=self._environment.tags,
+                retentions=self._environment.retention,
                 on_event=EventLog(self._console),
                 agree_to=agree,
                 only=only,

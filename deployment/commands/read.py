@@ -37,6 +37,9 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
             with written_to(export):
                 written = export_rows(rows, export)
             console.out(f"wrote {written:,} of {_counted(rows.rows, 'row')} to {export}")
+    if rows.expired:
+        kept = f"{'quarantine' if selection.quarantine else 'data'}/{dataset}/ is kept for {rows.kept_days} days"
+        console.out(f"{_counted(rows.expired, 'more file')}: the rows have expired, {kept}", style="dim")
     for address, reason in rows.unreadable.items():
         console.out(
             f"unreadable {visible_line(address)}: {visible_line(reason)}; its rows are missing", style="bold red"

@@ -28,7 +28,7 @@ from flows.pipeline.receipt import (
 )
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
-from flows.refinery.errors import FileRejected
+from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.refine import OnJudged, Progress, Refined, refine_file
 from flows.refinery.repair.corrections import read_corrections
@@ -49,18 +49,31 @@ class ObjectTooLarge(FileRejected):
     """The object is larger than the pipeline's limit."""
 
 
+class CorrectionsGone(TerminalError):
+    """Corrections that a repair made have expired, or were deleted: processing the file again would lose them.
+
+    The receipt that is there still counts. To process the file without them, upload it again.
+    """
+
+
 # --- fetch ------------------------------------------------------------------------------------------------------------
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
     """Download the object version into `work_dir`, and the corrections that earlier repairs made to its rows. Raise
-    ObjectGone, ObjectReplaced or ObjectTooLarge if the file cannot be processed."""
+    ObjectGone, ObjectReplaced or ObjectTooLarge if the file cannot be processed, CorrectionsGone if they are gone."""
     path = work_dir / "source"
     facts = _download(parts, job.upload, path)
     corrections = job.corrections
     for place, output in enumerate(reversed(_corrections_of(earlier))):
         local = work_dir / f"corrections-{place}.parquet"
-        parts.store.download(parts.store.published_bucket, output.key, local)
+        try:
+            parts.store.download(parts.store.published_bucket, output.key, local)
+        except ObjectGone:
+            raise CorrectionsGone(
+                f"run {job.upload.run_id} was repaired, and its corrections ({output.key}) have expired or were "
+                "deleted; its receipt still counts. To process the file without them, upload it again"
+            ) from None
         kept = read_corrections(local)
         corrections = corrections.over(kept) if corrections else kept
     return Fetched(path, facts, contract, corrections, folders_of(job.upload.key))

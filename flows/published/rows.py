@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,7 +18,15 @@ import pyarrow.parquet as pq
 
 from blocks.object_store import ObjectGone, ObjectStore
 from flows.pipeline.receipt import Output, Receipt
-from flows.published.current import LOOKS_AT_ONCE, CurrentFile, address_of, current_file, current_files, file_of_run
+from flows.published.current import (
+    LOOKS_AT_ONCE,
+    CurrentFile,
+    RunNotCurrent,
+    address_of,
+    current_file,
+    current_files,
+    file_of_run,
+)
 from flows.published.schemas import ColumnsDiffer, SchemaOfRun, joined_schema
 
 RUN_ID, SOURCE_KEY = "_sluice_run_id", "_sluice_source_key"
@@ -66,6 +75,8 @@ class PublishedRows:
     rows: int  # how many rows there are, the limit aside
     files: int  # how many files they come from
     unreadable: dict[str, str]  # what could not be read, by address, and why; its rows are missing
+    expired: int = 0  # how many more files had rows, which have expired
+    kept_days: int | None = None  # after how many days rows expire; None: never
     schema: pa.Schema = _EMPTY  # the columns of all rows
     _parts: list[_Part] = field(default_factory=list)
     _limit: int | None = None
@@ -97,8 +108,12 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
     """
     run = selection.run
     files = current_files(store, dataset) if run is None else [file_of_run(store, dataset, run)]
+    kept = _Kept(selection.kind, store.kept_days(f"{selection.kind}/{dataset}/"))
+    expired = sum(map(kept.leave, files))
+    if run is not None and expired:
+        raise RunNotCurrent(f"the rows of run {run} have expired: {kept.kind}/{dataset}/ is kept for {kept.days} days")
     with tempfile.TemporaryDirectory(prefix="sluice-read-") as folder:
-        fetch = _Fetch(store, dataset, selection, Path(folder))
+        fetch = _Fetch(store, dataset, selection, kept, Path(folder))
         with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
             parts = [part for found in pool.map(fetch.parts_of, _needed(files, selection)) for part in found]
         yield PublishedRows(
@@ -106,6 +121,8 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
             rows=sum(map(selection.rows_of, files)),
             files=sum(bool(selection.outputs(file)) for file in files),
             unreadable={address: why for file in files for address, why in file.unreadable.items()},
+            expired=expired,
+            kept_days=kept.days,
             schema=joined_schema(dataset, [*(part.schema_of_run for part in parts), selection.source_columns]),
             _parts=parts,
             _limit=selection.limit,
@@ -122,11 +139,29 @@ def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[Curr
         yield file
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """How long outputs of a kind are kept. S3 deletes expired ones at any time: nobody sees them from then on."""
+
+    kind: str
+    days: int | None
+
+    def leave(self, file: CurrentFile) -> bool:
+        """Leave only receipts whose outputs have not expired; return whether there were others."""
+        if self.days is None:
+            return False
+        oldest = (datetime.now(UTC) - timedelta(days=self.days)).isoformat()
+        had = [receipt for receipt in file.receipts if any(output.kind == self.kind for output in receipt.outputs)]
+        file.receipts = tuple(receipt for receipt in file.receipts if receipt.created_at > oldest)
+        return any(receipt not in file.receipts for receipt in had)
+
+
 class _Fetch:
     """Fetches the outputs of files into a folder."""
 
-    def __init__(self, store: ObjectStore, dataset: str, selection: Selection, folder: Path) -> None:
-        self._store, self._dataset, self._selection, self._folder = store, dataset, selection, folder
+    def __init__(self, store: ObjectStore, dataset: str, selection: Selection, kept: _Kept, folder: Path) -> None:
+        self._store, self._dataset, self._selection, self._kept = store, dataset, selection, kept
+        self._folder = folder
         self._numbers = count()
 
     def parts_of(self, file: CurrentFile) -> list[_Part]:
@@ -137,6 +172,7 @@ class _Fetch:
                 return [self._part(receipt, output) for receipt, output in outputs]
             except ObjectGone:
                 now = current_file(self._store, self._dataset, file.index_key)
+                self._kept.leave(now)
                 if self._selection.run is not None or self._selection.outputs(now) == outputs:
                     break
                 file.receipts = now.receipts

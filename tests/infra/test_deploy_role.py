@@ -86,6 +86,7 @@ NOT_USED = {
     "s3:PutObjectAcl": "access lists, which the buckets refuse",
     "s3:DeleteBucketEncryption": "buckets that are not encrypted",
     "s3:DeleteBucketLifecycle": "buckets that keep remains",
+    "s3:DeleteBucketTagging": "no action of S3's: removing tags takes s3:PutBucketTagging",
     "s3:DeleteObject": "emptying a bucket",
     "s3:GetObjectVersion": "artifacts by version: their names tell their content",
     "sns:PutDataProtectionPolicy": "masking of notices",
@@ -101,7 +102,11 @@ def needed() -> dict[str, set[str]]:
         schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if schema["typeName"] in types:
             handlers = {name: one for name, one in schema.get("handlers", {}).items() if name != "list"}
-            found[schema["typeName"]] = {action for one in handlers.values() for action in one.get("permissions", ())}
+            found[schema["typeName"]] = {
+                action
+                for one in (*handlers.values(), schema.get("tagging", {}))
+                for action in one.get("permissions", ())
+            }
     assert set(found) == types
     return found
 

@@ -13,10 +13,11 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from blocks.aws_errors import CredentialsExpired, CredentialsMissing, RegionUnusable
-from deployment.aws.artifact_bucket import ArtifactBucketUnusable, artifact_bucket_name
+from deployment.aws.artifact_bucket import ArtifactBucketUnusable, artifact_bucket_name, upload_artifacts
 from deployment.aws.deploy_stack import (
     TEMPLATE,
     Clients,
+    RetentionElsewhere,
     StackNameInvalid,
     TemplateTooLarge,
     delete_stack,
@@ -24,6 +25,7 @@ from deployment.aws.deploy_stack import (
     preview_stack,
 )
 from deployment.aws.packaging import Timeouts
+from deployment.aws.retention import Retention
 from deployment.aws.stack import (
     Change,
     ChangesDeclined,
@@ -330,6 +332,44 @@ class CloudFormationIn:
 def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         Stack(CloudFormationIn(status), "busy", print).apply({}, {}, lambda _: True)
+
+
+# --- tags and retention ----------------------------------------------------------------------------------------
+
+
+def test_tags_reach_what_is_made_and_stay_until_others_are_given(clients: Clients, cloud: LocalCloud) -> None:
+    outputs = deploy_stack(clients, stack_name="tagged", parameters=PARAMETERS, tags={"cost-center": "4711"})
+
+    def tags_of_queue() -> str | None:
+        tags: dict[str, str] = cloud.client("sqs").list_queue_tags(QueueUrl=outputs["QueueUrl"])["Tags"]
+        return tags.get("cost-center")
+
+    assert tags_of_queue() == "4711"
+    logs = cloud.client("logs").list_tags_log_group(logGroupName=outputs["TaskLogGroup"])["tags"]
+    images = cloud.client("ecr").describe_repositories(repositoryNames=["tagged/drain"])["repositories"][0]
+    ecr = cloud.client("ecr").list_tags_for_resource(resourceArn=images["repositoryArn"])["tags"]
+    assert logs["cost-center"] == "4711"
+    assert {"Key": "cost-center", "Value": "4711"} in ecr
+    deploy_stack(clients, stack_name="tagged", parameters={"LiveBacklog": "9"})
+    assert tags_of_queue() == "4711"
+    deploy_stack(clients, stack_name="tagged", parameters={}, tags={"cost-center": "4712"})
+    assert tags_of_queue() == "4712"
+
+
+def test_the_artifact_bucket_has_the_tags_of_the_deployment_that_makes_it(clients: Clients) -> None:
+    upload_artifacts(
+        clients.s3, "sluice-tagged", (), account_id=ACCOUNT_ID, region="eu-central-1", tags={"team": "data"}
+    )
+    assert clients.s3.get_bucket_tagging(Bucket="sluice-tagged")["TagSet"] == [{"Key": "team", "Value": "data"}]
+
+
+def test_uploads_do_not_expire_in_a_bucket_that_is_not_the_stacks(clients: Clients, own_bucket: str) -> None:
+    parameters = PARAMETERS | {"ExistingLandingBucket": own_bucket}
+    with pytest.raises(RetentionElsewhere, match="orders"):
+        deploy_stack(
+            clients, stack_name="elsewhere", parameters=parameters, retentions={"orders": Retention(uploads=30)}
+        )
+    assert find_stack(clients.cloudformation, "elsewhere") is None
 
 
 # --- an existing landing bucket --------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cfnlint
 import pytest
 import yaml
 
@@ -119,6 +120,28 @@ def test_fixed_names_fit_with_the_longest_stack_name() -> None:
         for one in resources_of(TEMPLATE_DATA, kind).values():
             text = text_of(one["Properties"][name]).replace("${Unique}", "0" * 8)
             assert len(text.replace("${AWS::StackName}", "s" * MAX_STACK_NAME_LENGTH)) <= limit, kind
+
+
+def test_the_stacks_tags_reach_all_that_it_makes_and_all_that_it_launches() -> None:
+    """CloudFormation gives a stack's tags to every resource that takes tags; tasks take those of their definition."""
+    no_tags = {
+        "AWS::EC2::Route",
+        "AWS::EC2::SubnetRouteTableAssociation",
+        "AWS::EC2::VPCGatewayAttachment",
+        "AWS::Lambda::EventInvokeConfig",
+        "AWS::Lambda::Permission",
+        "AWS::S3::BucketPolicy",
+        "AWS::SNS::Subscription",
+        "AWS::SNS::TopicPolicy",
+        "AWS::SQS::QueuePolicy",
+        "AWS::Scheduler::Schedule",
+    }
+    types = {one["Type"] for one in TEMPLATE_DATA["Resources"].values()}
+    schemas = (Path(cfnlint.__file__).parent / "data" / "schemas" / "resources").glob("*.json")
+    read = (json.loads(path.read_text(encoding="utf-8")) for path in schemas)
+    assert {one["typeName"] for one in read if not one.get("tagging", {}).get("taggable")} & types == no_tags
+    launched = re.findall(r'"PropagateTags": *"(\w+)"', (DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8"))
+    assert launched == ["TASK_DEFINITION"]
 
 
 def test_every_output_is_described() -> None:

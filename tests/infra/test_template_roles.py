@@ -57,6 +57,10 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "LookForBatchNotesAndPause": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "CountTasks": ({"ecs:ListTasks"}, {"*"}),
             "LaunchTask": ({"ecs:RunTask"}, {_FAMILY}),
+            "TagTask": (
+                {"ecs:TagResource"},
+                {"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task/${Cluster}/*"},
+            ),
             "WatchTask": (
                 {"ecs:DescribeTasks", "ecs:StopTask"},
                 {"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task/${Cluster}/*"},

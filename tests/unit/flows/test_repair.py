@@ -20,6 +20,7 @@ from flows.pipeline.commit import read_receipt
 from flows.pipeline.errors import RepairRejected
 from flows.pipeline.protocol import IndexEntry, ReceiptConflict, index_key
 from flows.pipeline.receipt import Receipt, Status
+from flows.pipeline.stages import CorrectionsGone
 from flows.refinery.contract.loading import Contracts, overridden
 from flows.refinery.contract.model import BadRows
 from flows.refinery.repair.changes import OtherCellsChanged
@@ -145,6 +146,34 @@ def test_what_has_nothing_in_quarantine_cannot_be_repaired(account: Account, tmp
     for run_id, why in ((clean.run_id, "no rows in quarantine"), (rejected.run_id, "rejected"), ("0" * 32, "receipt")):
         with pytest.raises(NothingToRepair, match=why):
             published_again(account, run_id, some)
+
+
+def test_a_quarantine_that_has_expired_cannot_be_repaired(account: Account, tmp_path: Path) -> None:
+    receipt = process(account, orders(*DIRTY))
+    path = corrected(receipt, tmp_path, lambda row: row.update(quantity="1"))
+    account.parts.store.delete(next(output.key for output in receipt.outputs if output.kind == "quarantine"))
+    with pytest.raises(NothingToRepair, match="expired"):
+        published_again(account, receipt.run_id, path)
+
+
+def test_an_upload_that_has_expired_cannot_be_repaired_and_its_rows_stay(account: Account, tmp_path: Path) -> None:
+    receipt = process(account, orders(*DIRTY))
+    path = corrected(receipt, tmp_path, lambda row: row.update(quantity="1", unit_price="1"))
+    boto3.client("s3").delete_object(Bucket=LANDING, Key=KEY, VersionId=str(receipt.source.version_id))
+    with pytest.raises(RepairRejected, match="does not exist"):
+        published_again(account, receipt.run_id, path, allow_other_changes=True)
+    assert read_receipt(account.parts.store, receipt.run_id) == receipt
+
+
+def test_a_rerun_whose_corrections_have_expired_changes_nothing(account: Account, tmp_path: Path) -> None:
+    """Without them, it would publish fewer rows; rejected, it would withdraw those that are there."""
+    receipt = process(account, orders(*DIRTY))
+    path = corrected(receipt, tmp_path, lambda row: row.update(quantity="1", unit_price="1"))
+    repaired = published_again(account, receipt.run_id, path, allow_other_changes=True)
+    account.parts.store.delete(next(output.key for output in repaired.outputs if output.kind == "corrections"))
+    with pytest.raises(CorrectionsGone):
+        account.process(UploadMessage(**repaired.source.model_dump(exclude={"last_modified"}), attempt=2))
+    assert read_receipt(account.parts.store, receipt.run_id) == repaired
 
 
 def test_only_rows_in_quarantine_can_be_changed(account: Account, tmp_path: Path) -> None:

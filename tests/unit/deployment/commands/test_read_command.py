@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -84,6 +85,17 @@ def test_an_export_says_how_many_rows_it_has(published: Receipt, tmp_path: Path)
 def test_an_export_that_cannot_be_written_names_the_path(published: Receipt, tmp_path: Path) -> None:
     with pytest.raises(PathUnwritable, match=r"nowhere/penguins\.csv"):
         shown(Selection(), export=tmp_path / "nowhere" / "penguins.csv")
+
+
+def test_rows_that_have_expired_are_no_error(published: Receipt) -> None:
+    rule: Any = {"ID": "all", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 5}}
+    s3 = boto3.client("s3")
+    s3.put_bucket_lifecycle_configuration(Bucket="published", LifecycleConfiguration={"Rules": [rule]})
+    old = published.model_copy(update={"created_at": "2026-01-01T00:00:00.000000Z"})
+    s3.put_object(Bucket="published", Key=receipt_key(old.run_id), Body=old.to_json())
+    counted, expired = shown(Selection())[-2:]
+    assert counted == "0 of 0 rows published, of 0 files"
+    assert expired == "1 more file: the rows have expired, data/penguins/ is kept for 5 days"
 
 
 def test_what_is_unreadable_is_listed_and_the_command_fails(published: Receipt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -48,6 +49,25 @@ def items(**options: Any) -> list[str]:
 def opened(account: Account, **options: Any) -> Iterator[PublishedRows]:
     with published_rows(account.parts.store, "stock", Selection(**options)) as read:
         yield read
+
+
+def kept_for(days: int, *folders: str) -> None:
+    """Make objects below these folders of the published bucket expire, as `sluice deploy` does."""
+    rules: Any = [
+        {"ID": folder, "Status": "Enabled", "Filter": {"Prefix": folder}, "Expiration": {"Days": days}}
+        for folder in folders
+    ]
+    boto3.client("s3").put_bucket_lifecycle_configuration(Bucket=PUBLISHED, LifecycleConfiguration={"Rules": rules})
+
+
+def aged(account: Account, receipt: Receipt, days: int) -> Receipt:
+    """Rewrite a receipt as one of this age, whose outputs S3 has removed; return it."""
+    created = datetime.now(UTC) - timedelta(days=days)
+    old = receipt.model_copy(update={"created_at": created.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
+    account.parts.store.put(receipt_key(receipt.run_id), old.to_json())
+    for output in receipt.outputs:
+        account.parts.store.delete(output.key)
+    return old
 
 
 # --- what is current --------------------------------------------------------------------------------------------------
@@ -227,6 +247,46 @@ def test_each_row_names_its_run_and_its_file_on_request(account: Account, declar
         (runs[0], "incoming/stock/a.csv"),
         (runs[1], "incoming/stock/b.csv"),
     ]
+
+
+def test_rows_that_have_expired_are_counted_and_nothing_is_missing(account: Account, declare: Declare) -> None:
+    declare("stock", STOCK)
+    aged(account, stock(account, "a.csv", "bolt,1"), days=31)
+    stock(account, "b.csv", "nut,2")
+    kept_for(30, "data/stock/")
+    assert items(limit=1) == ["nut"], "a limit is filled by files that have rows"
+    with opened(account) as read:
+        assert (read.rows, read.files, read.expired, read.kept_days, read.unreadable) == (1, 1, 1, 30, {})
+
+
+def test_a_run_whose_rows_have_expired_is_refused_with_the_days(account: Account, declare: Declare) -> None:
+    declare("stock", STOCK)
+    old = aged(account, stock(account, "a.csv", "bolt,1"), days=31)
+    kept_for(30, "data/")
+    with pytest.raises(RunNotCurrent, match="data/stock/ is kept for 30 days"):
+        rows(run=old.run_id)
+
+
+def test_a_quarantine_that_has_expired_hides_no_published_rows(account: Account, declare: Declare) -> None:
+    declare("stock", f"{STOCK}bad_rows: {{policy: quarantine, max_fraction: 0.9}}\n")
+    receipt = stock(account, "a.csv", "bolt,1", "nut,none")
+    kept_for(1, "quarantine/stock/", "data/other/")
+    (bad,) = (output for output in receipt.outputs if output.kind == "quarantine")
+    account.parts.store.put(
+        receipt_key(receipt.run_id), receipt.model_copy(update={"created_at": "2026-01-01T00:00:00.000000Z"}).to_json()
+    )
+    account.parts.store.delete(bad.key)
+    assert items() == ["bolt"]
+    with opened(account, quarantine=True) as read:
+        assert (read.rows, read.expired, read.unreadable) == (0, 1, {})
+
+
+def test_what_is_missing_before_its_time_is_unreadable(account: Account, declare: Declare) -> None:
+    declare("stock", STOCK)
+    aged(account, stock(account, "a.csv", "bolt,1"), days=29)
+    kept_for(30, "data/stock/")
+    with opened(account) as read:
+        assert (read.expired, len(read.unreadable)) == (0, 1)
 
 
 def test_a_column_of_the_data_is_not_replaced_by_its_source(account: Account, declare: Declare) -> None:

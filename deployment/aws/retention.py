@@ -1,0 +1,69 @@
+"""How long the objects of a dataset are kept: rules of S3's lifecycle, added to the template's buckets.
+
+An object that has expired is deleted, and in a versioned bucket its versions stay until they expire, too: so each rule
+removes old versions soon. Delete markers and aborted uploads are removed by the template's own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EVERY_DATASET = "*"
+_LONGEST_DAYS = 36_500
+# A message may wait for 14 days (the dead-letter queue's retention), and its upload must still be there.
+_MESSAGE_DAYS = 15
+
+DatasetName = Annotated[str, Field(pattern=r"^(\*|[a-z0-9][a-z0-9_-]{0,62})$")]
+
+
+class Retention(BaseModel):
+    """How many days the objects of one dataset are kept; without a number they do not expire."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uploads: int | None = Field(
+        None, ge=_MESSAGE_DAYS, le=_LONGEST_DAYS, description="Uploads, below the incoming prefix in its folder."
+    )
+    data: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Published rows.")
+    quarantine: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Bad rows, and corrections of them.")
+
+
+Retentions = Mapping[str, Retention]
+"""By dataset; `*` is every dataset."""
+
+
+def with_retention(resources: dict[str, Any], retentions: Retentions) -> dict[str, Any]:
+    """Return a template's resources with a lifecycle rule for each kind of object of each dataset."""
+    changed = dict(resources)
+    for bucket, rule in _rules(retentions):
+        if bucket in changed:  # a first deployment makes the image's repository only
+            made = changed[bucket]["Properties"]
+            rules = [*made["LifecycleConfiguration"]["Rules"], rule]
+            properties = {**made, "LifecycleConfiguration": {"Rules": rules}}
+            changed[bucket] = {**changed[bucket], "Properties": properties}
+    return changed
+
+
+def _rules(retentions: Retentions) -> Iterator[tuple[str, dict[str, Any]]]:
+    for dataset, kept in sorted(retentions.items()):
+        folder = "" if dataset == EVERY_DATASET else f"{dataset}/"
+        if kept.uploads:
+            prefix = {"Fn::Sub": f"${{IncomingPrefix}}{folder}"}
+            yield "LandingBucket", _rule(f"uploads-{dataset}", prefix, kept.uploads, _MESSAGE_DAYS)
+        if kept.data:
+            yield "PublishedBucket", _rule(f"data-{dataset}", f"data/{folder}", kept.data)
+        if kept.quarantine:
+            yield "PublishedBucket", _rule(f"quarantine-{dataset}", f"quarantine/{folder}", kept.quarantine)
+
+
+def _rule(name: str, prefix: object, days: int, old_versions_days: int = 1) -> dict[str, Any]:
+    return {
+        "Id": f"retention-{name}",
+        "Status": "Enabled",
+        "Prefix": prefix,
+        "ExpirationInDays": days,
+        "NoncurrentVersionExpiration": {"NoncurrentDays": old_versions_days},
+    }
