@@ -1,7 +1,5 @@
 """Create boto3 clients with the same settings for every part of Sluice."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from threading import Lock
 from typing import Any

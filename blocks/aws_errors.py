@@ -4,8 +4,6 @@ Codes that every service shares: docs.aws.amazon.com/general/latest/gr/CommonErr
 docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

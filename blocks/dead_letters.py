@@ -1,7 +1,5 @@
 """The dead-letter queue: look at its messages, and send some of them back to the queue of uploads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Dispatch uploads the way the Lambda does, and start drains of the queue."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

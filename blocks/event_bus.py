@@ -3,8 +3,6 @@
 Limits: docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ The template's parameters decide the first numbers; the state machine, the tasks
 from here, so they cannot disagree. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self

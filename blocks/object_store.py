@@ -3,8 +3,6 @@
 What the objects mean is decided elsewhere: flows/pipeline/commit.py acts on the commit protocol.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing

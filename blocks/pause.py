@@ -1,7 +1,5 @@
 """The pause of a stack: an object in the published bucket, which the Lambda, the drains and the tasks look for."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from functools import cached_property

@@ -3,8 +3,6 @@
 This module does not import Prefect, whose import creates a folder in the user's home.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 PRODUCT = "sluice"

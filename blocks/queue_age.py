@@ -1,7 +1,5 @@
 """How long messages have waited in a queue: what is older than all of them is in no message."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

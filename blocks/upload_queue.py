@@ -1,7 +1,5 @@
 """The queue of uploads: receive, keep invisible, return, acknowledge, give up; each for up to ten messages at once."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ The order is the promise: the message is sent before the clock is read, so the e
 over before the message is there. docs/architecture.md has the rules.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The event's form: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus

@@ -1,7 +1,5 @@
 """The Lambda that S3 calls for every upload: environment -> clients -> parse -> dispatch."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Names of objects that are not data: markers, and files that a program is still writing. Pure."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 
 # _SUCCESS and _temporary of Spark and Hive, .DS_Store, Office's lock files, partial transfers, Hadoop's checksums.

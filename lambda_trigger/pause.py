@@ -1,7 +1,5 @@
 """Shows whether the stack is paused: while an object exists in the published bucket, no drain is started."""
 
-from __future__ import annotations
-
 from typing import Any
 
 PAUSE_KEY = "control/paused.json"

@@ -1,7 +1,5 @@
 """Names of drains: every upload of one window of time asks for the same execution, so that it is started once. Pure."""
 
-from __future__ import annotations
-
 BACKLOG_SECONDS = 30  # at most one request for more tasks in half a minute, however many tasks ask
 
 

@@ -4,8 +4,6 @@ boto3 reads the environment at many moments, so a command that works on AWS runs
 AWS variables, with the profile and the region that were asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The bucket that CloudFormation reads code and definitions from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus

@@ -6,8 +6,6 @@ that is gone: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-
 docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any

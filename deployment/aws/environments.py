@@ -11,8 +11,6 @@
 Keys and passwords do not belong in it: they are in Secrets Manager, and the file names the secret.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import yaml

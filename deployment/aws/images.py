@@ -4,8 +4,6 @@ docker, podman or buildah builds it, whichever answers first. The tag is a hash 
 copies, so an image that was pushed before is found again: by an interrupted deployment, on another machine, in CI.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

@@ -3,8 +3,6 @@
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """CloudFormation templates as CloudFormation takes them: a YAML file for people becomes compact JSON for the call."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from pathlib import Path

@@ -7,8 +7,6 @@ It reads and writes nothing outside its state folder: not ~/.aws, not ~/.prefect
 variables.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

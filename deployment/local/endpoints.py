@@ -1,7 +1,5 @@
 """The addresses of a local cloud, and clients that use none of the user's configuration."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

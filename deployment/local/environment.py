@@ -3,8 +3,6 @@
 The user's own credentials, profiles, endpoints and Prefect server must not be used or visible here.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

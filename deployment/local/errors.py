@@ -1,7 +1,5 @@
 """Errors of the local cloud. Each message is for the person who typed the command."""
 
-from __future__ import annotations
-
 from flows.refinery.errors import SluiceError, TerminalError
 
 

@@ -7,8 +7,6 @@ the service gets SIGTERM, and SIGKILL after the grace period, with its whole ses
 few modules as possible: one keeper runs per service.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -6,8 +6,6 @@ Prefect nor MiniStack has a setting for this. Standard library only: the embedde
 https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Origin
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Deploys the pipeline into a running local cloud: the stack, the blocks, the work pool, the deployments."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from blocks.prefect_names import PrefectNames

@@ -1,7 +1,5 @@
 """Chooses the loopback ports of the local cloud."""
 
-from __future__ import annotations
-
 import socket
 
 from deployment.local.errors import PortTaken

@@ -1,7 +1,5 @@
 """Settings of the local Prefect server, and a template of its migrated database."""
 
-from __future__ import annotations
-
 import base64
 import importlib.metadata
 import json

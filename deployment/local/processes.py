@@ -4,8 +4,6 @@ The system reuses process ids, so each record also has the process's start time,
 Standard library only: the embedded cloud's environment uses this as well.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Finds the running local cloud, or starts one for the duration of a command."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -6,8 +6,6 @@
 a file, and when a notification fails that includes the webhook's address, which is a secret.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import TextIO

@@ -1,7 +1,5 @@
 """Starts a process of the local cloud, waits until it is ready, and stops it. Every wait has a deadline."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """One local cloud per state folder: a lock that the system releases when its holder ends for any reason."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Marks a state folder with the version of Sluice that made it; state of another minor version is not read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from deployment.local.errors import StateOutdated

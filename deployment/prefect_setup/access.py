@@ -1,7 +1,5 @@
 """Find a stack's Prefect API: its address, and the key or password from the environment or Secrets Manager."""
 
-from __future__ import annotations
-
 import base64
 import os
 from collections.abc import Mapping

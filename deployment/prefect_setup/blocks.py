@@ -5,8 +5,6 @@ e-mail for sendgrid://KEY:SENDER/RECEIVER/..., otherwise a webhook that gets {"s
 channel create a notification block of that name in Prefect's UI.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Registers one stack in Prefect, and removes exactly what it registered."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator

@@ -3,8 +3,6 @@
 Prefect reads its environment when it is imported, so the address and the key must be in it before.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -6,8 +6,6 @@ own, whose tasks are counted. A worker starts them:
     prefect worker start --pool sluice-ecs --type ecs
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stops an upload's work when a person cancels its flow run in Prefect."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A process that is killed cannot report it. The task that takes over the upload d
 (flows/explain_crash.py).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

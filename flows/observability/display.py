@@ -1,7 +1,5 @@
 """Show a run in Prefect while it runs and when it has ended. Every call is best effort: the data never waits."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ A background thread sends everything, so no upload waits for Prefect. Its runs h
 `sluice resume` starts a drain, not Prefect's pages.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """Process an upload so that Prefect shows it; when Prefect is down, process it without Prefect."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time

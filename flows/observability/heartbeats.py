@@ -5,8 +5,6 @@ PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread delays t
 which is longer than a small file takes. These events do not depend on the run's environment either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread

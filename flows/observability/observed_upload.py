@@ -1,7 +1,5 @@
 """One upload as Prefect shows it: its stages as tasks, its progress, its outcome. Runs inside a flow run."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress

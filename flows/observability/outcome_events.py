@@ -3,8 +3,6 @@
 The resource is the upload, with the stack and the dataset as labels; the dataset is a related resource, too.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from uuid import NAMESPACE_URL, UUID, uuid5
 

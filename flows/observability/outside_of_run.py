@@ -1,7 +1,5 @@
 """Calls Prefect without the context of the current flow run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextvars import Context, copy_context
 

@@ -1,7 +1,5 @@
 """Whether Prefect's API can be used at present, and what its errors mean."""
 
-from __future__ import annotations
-
 import logging
 import time
 from http import HTTPStatus

@@ -4,8 +4,6 @@ Prefect refuses a state with a given time (422), so a recorded run begins and en
 times are in labels, in the state's message and in the log lines.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

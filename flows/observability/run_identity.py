@@ -1,7 +1,5 @@
 """What identifies the flow run of an upload: the same whether it runs live, is recorded later, or runs again. Pure."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any
 

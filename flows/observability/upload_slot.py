@@ -11,8 +11,6 @@ each limit at both ends. The server decides how long it pauses (up to 30 s, whil
 the API is down.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -5,8 +5,6 @@ announced again later. They are lines of the log in CloudWatch's embedded metric
 docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -3,8 +3,6 @@
 When many wait, a task asks for more tasks, and shows uploads in Prefect afterwards. In a pause it leaves.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator

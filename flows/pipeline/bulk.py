@@ -4,8 +4,6 @@ The stage refine is computing, and only in the main thread can its time be limit
 there). The other stages wait for S3 most of the time.
 """
 
-from __future__ import annotations
-
 import contextvars
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future

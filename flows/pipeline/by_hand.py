@@ -1,7 +1,5 @@
 """Runs that a person starts leave the same traces as a task's: an announcement of the outcome, or why there is none."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime

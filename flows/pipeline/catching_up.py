@@ -3,8 +3,6 @@
 Notes stay when a task died, when EventBridge refused, or when Prefect was away. A task does this before it leaves.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import time

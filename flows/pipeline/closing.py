@@ -4,8 +4,6 @@ An outcome is announced before its message is deleted. If EventBridge does not t
 lists it as not announced.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence

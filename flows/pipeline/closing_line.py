@@ -3,8 +3,6 @@
 So neither EventBridge nor a slow Prefect delays the next upload, and each call is about many uploads.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

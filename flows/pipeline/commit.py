@@ -3,8 +3,6 @@
 Everything here can be repeated after a crash, with the same result.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -8,8 +8,6 @@ The page shows no value of the data except what GX shows as observed: aggregates
 values of a column when an expectation is about them. It shows no quarantined rows or values.
 """
 
-from __future__ import annotations
-
 import functools
 import html
 from collections.abc import Sequence

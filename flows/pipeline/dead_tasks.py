@@ -3,8 +3,6 @@
 A task that is killed cannot report it. Its batch note lists what it held, and ECS knows why it ended.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """One delivery of an upload's message to this task, and what came of it: a receipt or a failed attempt."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ When few uploads wait, they are processed one by one, each as a live flow run. W
 they are processed side by side (flows/pipeline/bulk.py) and recorded in Prefect afterwards.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

@@ -1,8 +1,6 @@
 """Errors that end an upload's run and are not the file's fault. Messages name the exception's type and place, never its
 text: pandas quotes values in its messages."""
 
-from __future__ import annotations
-
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
 
 

@@ -1,7 +1,5 @@
 """Uploads that tasks hold, by their batch notes, for commands and flows that only read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The values that an upload passes from stage to stage. They are immutable."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -5,8 +5,6 @@ exception that ends a thread or the process. Text from outside Sluice may quote 
 exceptions, warnings and printed text are logged.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging

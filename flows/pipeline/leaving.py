@@ -5,8 +5,6 @@ message to any consumer at any time, so a task may leave only when a receive cal
 everything that the task is relied on for had been sent (docs/decisions names the rules and how they were checked).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

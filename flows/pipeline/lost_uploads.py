@@ -4,8 +4,6 @@ An upload is lost if it has neither a receipt nor a failed attempt, no task hold
 message in the queue was sent. Nothing else shows whether it has a message: SQS does not list what is queued.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ It is the same for uploads of the chain, manual runs, dry runs and repairs, with
 in the job, and in how a stage is called.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import tempfile

@@ -1,7 +1,5 @@
 """The four stages of an upload, fetch, refine, publish and record: functions from values to values."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from datetime import UTC, datetime

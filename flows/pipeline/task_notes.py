@@ -5,8 +5,6 @@ knows which upload to blame. Most uploads take no time: the note names only thos
 NAMED_AFTER_SECONDS or were delivered before.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A time limit for code that has none, such as a dataset's custom step."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Find which runs of a dataset are current: the index lists its files, and receipts name the outputs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

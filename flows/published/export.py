@@ -1,7 +1,5 @@
 """Write published rows to a file: CSV, Parquet or a workbook, by its ending, batch by batch."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import math

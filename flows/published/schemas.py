@@ -1,7 +1,5 @@
 """Join the columns of several runs: by name, without changing a value."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.core import iam_actions

@@ -4,8 +4,6 @@ docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandac
 docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.core import iam_actions

@@ -4,8 +4,6 @@ It also gets user, read-only root, init process, memory and CPU limits, volumes 
 machine's network, because the embedded cloud and Prefect listen on loopback only.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ start again from their first state, which is safe for a state machine that looks
 continue; MiniStack would list them as running.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -4,8 +4,6 @@ tasks, and change its status in the end.
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.services import stepfunctions

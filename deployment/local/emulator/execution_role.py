@@ -3,8 +3,6 @@
 docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region

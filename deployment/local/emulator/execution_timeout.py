@@ -3,8 +3,6 @@
 docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html
 """
 
-from __future__ import annotations
-
 import contextvars
 import json
 import threading

@@ -4,8 +4,6 @@ As in AWS, a redriven message is a new one, with a new id and receive count. Unl
 returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks with IAM what AWS does in a role's name; MiniStack checks only requests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ gives up after 600 looks, and leaves the task running when the execution is stop
 docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html
 """
 
-from __future__ import annotations
-
 import json
 import time
 from typing import Any

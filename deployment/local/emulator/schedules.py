@@ -1,7 +1,5 @@
 """Makes EventBridge Scheduler start executions as the schedule's role; MiniStack starts them as root."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -4,8 +4,6 @@ answers that it exists already.
 docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, json_response

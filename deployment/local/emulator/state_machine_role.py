@@ -4,8 +4,6 @@ So a missing permission is found here, and not first on AWS.
 docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

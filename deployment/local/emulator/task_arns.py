@@ -3,8 +3,6 @@
 docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

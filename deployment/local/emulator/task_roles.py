@@ -5,8 +5,6 @@ account's root user gets any role's credentials there, by the root user's secret
 as on ECS.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import threading

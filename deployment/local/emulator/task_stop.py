@@ -4,8 +4,6 @@ MiniStack answers STOPPED and exit code 0 at once, stops the container afterward
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -3,8 +3,6 @@
 docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-resource-iam-role.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.services import iam

@@ -4,8 +4,6 @@ It turns a template's container definitions into the API's, all but their secret
 docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-ecs-taskdefinition-secret.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.services.cloudformation import provisioners

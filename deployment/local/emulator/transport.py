@@ -1,7 +1,5 @@
 """Treats requests over loopback as TLS; MiniStack treats them as plain HTTP, which policies refuse."""
 
-from __future__ import annotations
-
 from contextvars import ContextVar
 
 from ministack import app

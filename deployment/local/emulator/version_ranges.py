@@ -3,8 +3,6 @@
 docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ministack.services import s3

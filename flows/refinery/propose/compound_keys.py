@@ -1,7 +1,5 @@
 """Find two or three columns that are a key together, where that can hardly be chance."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations

@@ -4,8 +4,6 @@ Made by `sluice contract schema --output docs/contract.schema.json`; a test comp
 Put `# yaml-language-server: $schema=<path or URL of it>` on a contract's first line to use it.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, Literal, get_args, get_origin
 

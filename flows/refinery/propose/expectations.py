@@ -1,7 +1,5 @@
 """Propose expectations from the profile of a sample: keys, sets, ranges, patterns."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping

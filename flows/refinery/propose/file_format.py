@@ -1,7 +1,5 @@
 """Find how a sample is written where the file itself does not prove it: options are tried, and the best is proposed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Find a regex for the identifiers in a column, if all of them follow one pattern."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Find what a column's numbers mean, from its name and its values. What they mean has a range."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Find the thousands mark of a sample's numbers, where some number of a column proves it for the column."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Numbers and counts as comments show them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 EXACT_FLOAT = 2.0**53

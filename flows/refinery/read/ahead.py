@@ -1,7 +1,5 @@
 """Produce the next item in a thread: pyarrow reads, casts and writes without holding Python's lock."""
 
-from __future__ import annotations
-
 import contextvars
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

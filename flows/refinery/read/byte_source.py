@@ -1,7 +1,5 @@
 """The bytes of a file, decompressed on the way, under limits that hold before memory or time are spent."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re

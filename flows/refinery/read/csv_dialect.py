@@ -1,7 +1,5 @@
 """How a CSV file is written: its delimiter, decimal and thousands marks, where the contract does not say."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Whether the rows of a CSV fit its header; if not, the one cause, with the line to write into a contract."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

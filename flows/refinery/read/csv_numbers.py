@@ -1,8 +1,6 @@
 """Numbers in CSV whose text holds more than their value: zeros or a plus in front, as in postcodes and telephones,
 codes such as 12E3, or more digits than a float keeps."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 

@@ -4,8 +4,6 @@ Plain blocks are recognised with a few passes of NumPy, so that pandas's C parse
 Python's csv module decides record by record; both read quotes in the same way, but csv shows where a record begins.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import io

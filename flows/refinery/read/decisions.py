@@ -1,7 +1,5 @@
 """What a reader decided about how a file is written, and why: for receipts and for people."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from flows.refinery.checks import Basis, Decision

@@ -1,7 +1,5 @@
 """What a file is, by its content: an allow-list of five table formats, and a name for what is refused."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickletools

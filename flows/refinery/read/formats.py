@@ -1,7 +1,5 @@
 """From the bytes of a file to partitions of rows: finds out what the file is, and reads it with the right reader."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

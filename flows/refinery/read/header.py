@@ -1,7 +1,5 @@
 """What a file's header may be: every column has a name, no two the same, and none is a name of Sluice's own columns."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 

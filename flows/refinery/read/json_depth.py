@@ -1,7 +1,5 @@
 """How deep a JSON value may be nested: Python's own limit is another in every place that it is read or written."""
 
-from __future__ import annotations
-
 from typing import Any
 
 MAX_LEVELS = 200

@@ -1,7 +1,5 @@
 """Other forms of tables in JSON than objects as rows: found where a file is a single object."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Partitions that wait until the whole file was seen: in memory while they are small, then on local disk."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Columns from the folders of a file's key that Hive and Spark write, such as `dt=2024-01-01/`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import unquote

@@ -4,8 +4,6 @@ A file might take over the process that reads it. So of what comes back, only pa
 they consist of are unpickled: a message that names anything else is refused.
 """
 
-from __future__ import annotations
-
 import builtins
 import pickle  # every name in what is loaded is checked
 from typing import Any

@@ -4,8 +4,6 @@ A server that has imported the libraries forks a process for each file, which ta
 come back over a socket.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import importlib

@@ -1,7 +1,5 @@
 """Why a file cannot be read as a table: one error class per cause. No message holds a value of the data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from flows.refinery.errors import FileRejected

@@ -1,7 +1,5 @@
 """The bytes of a text file as UTF-8, whatever encoding it came in, with `\\n` line ends where it had only `\\r`."""
 
-from __future__ import annotations
-
 import codecs
 import re
 from itertools import chain

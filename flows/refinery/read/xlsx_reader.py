@@ -1,7 +1,5 @@
 """XLSX to partitions. A workbook is read as a whole, so what it unpacks to is measured first."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 import struct

@@ -3,8 +3,6 @@
 The reader allocates as many as the file claims, which ends the process, and copies a text into each cell that has it.
 """
 
-from __future__ import annotations
-
 import re
 from array import array
 from collections.abc import Iterator

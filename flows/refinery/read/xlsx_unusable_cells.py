@@ -2,8 +2,6 @@
 calculated, and dates that do not exist. It reads the XML, because the workbook's reader gives them as empty or as
 another value."""
 
-from __future__ import annotations
-
 import html
 import re
 from array import array

@@ -1,7 +1,5 @@
 """Compare a corrected file with what was exported: every cell that changed, and the corrections that they make."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation

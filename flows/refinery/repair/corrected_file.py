@@ -1,7 +1,5 @@
 """Read the file that comes back after correction: Parquet, XLSX, or CSV as editors and spreadsheet programs save it."""
 
-from __future__ import annotations
-
 import csv
 import datetime as dt
 import io

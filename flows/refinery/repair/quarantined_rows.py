@@ -1,7 +1,5 @@
 """Read a quarantine file, and export it for correction in an editor or a spreadsheet program."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Write texts so that a spreadsheet program that opens a CSV file keeps them, and read them back as they were."""
 
-from __future__ import annotations
-
 import re
 
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")

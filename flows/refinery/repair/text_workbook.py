@@ -1,7 +1,5 @@
 """Write an XLSX workbook of one sheet in which every cell is text, in cells with the format Text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
