@@ -28,7 +28,6 @@ class Pause:
         return self._given or client_of("s3")
 
     def is_on(self) -> bool:
-        """Return whether the stack is paused."""
         with explaining_aws_errors("looking for a pause"):
             return is_paused(self._s3, self._bucket)
 

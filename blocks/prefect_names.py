@@ -25,7 +25,6 @@ class PrefectNames:
 
     @property
     def settings_block(self) -> str:
-        """Return the name of the block with the pipeline's settings."""
         return self.stack
 
     def deployment(self, flow: str) -> str:
@@ -34,7 +33,6 @@ class PrefectNames:
 
     @property
     def credentials_block(self) -> str:
-        """Return the name of the block with the AWS credentials."""
         return f"{self.prefix}-aws"
 
     @property

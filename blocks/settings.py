@@ -124,12 +124,10 @@ class PipelineSettings(BaseModel):
 
     @property
     def uploads_uri(self) -> str:
-        """Return where uploads are, as an S3 URI."""
         return f"s3://{self.landing_bucket}/{self.incoming_prefix}"
 
     @property
     def prefect_names(self) -> PrefectNames:
-        """Return the names of the stack's objects in Prefect."""
         return PrefectNames(self.stack)
 
     @classmethod

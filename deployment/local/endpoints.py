@@ -38,7 +38,6 @@ class Endpoints:
 
     @property
     def prefect_ui_url(self) -> str:
-        """Return the address of Prefect's UI."""
         return self.prefect_api_url.removesuffix("/api")
 
     @property

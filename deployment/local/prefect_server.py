@@ -72,7 +72,6 @@ def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
 
 
 def database(home: Path) -> Path:
-    """Return the path of the server's database."""
     return home / "prefect.db"
 
 

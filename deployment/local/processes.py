@@ -84,7 +84,6 @@ def remember(folder: Path, pid: int, what: str) -> None:
 
 
 def forget(folder: Path, pid: int) -> None:
-    """Delete the record of a process."""
     (folder / f"{pid}.json").unlink(missing_ok=True)
 
 

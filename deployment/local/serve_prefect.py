@@ -32,7 +32,6 @@ class RedactedStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write `text` to the stream."""
         return self._stream.write(without_secrets(text))
 
     def __getattr__(self, name: str) -> object:

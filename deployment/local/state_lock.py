@@ -9,15 +9,12 @@ from deployment.local.errors import LocalCloudBusy
 
 
 class StateLock:
-    """A lock on a state folder."""
-
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "lock"
         self._file: TextIO | None = None
 
     @property
     def held(self) -> bool:
-        """Return whether this object holds the lock."""
         return self._file is not None
 
     def acquire(self) -> None:
@@ -38,7 +35,6 @@ class StateLock:
         self._file = file
 
     def release(self) -> None:
-        """Release the lock if it is held."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -29,7 +29,6 @@ class PrefectAccess:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the headers that a request needs."""
         if self.api_key:
             return {"Authorization": f"Bearer {self.api_key}"}
         if self.auth_string:

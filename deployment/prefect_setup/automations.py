@@ -148,7 +148,6 @@ def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[Aut
 
 
 def present(client: SyncPrefectClient, names: PrefectNames) -> dict[str, UUID]:
-    """Return the stack's automations on the server, by name."""
     found: list[dict[str, Any]] = []
     while True:
         page = client.request("POST", "/automations/filter", json={"limit": _PAGE, "offset": len(found)}).json()

@@ -133,7 +133,6 @@ def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tupl
 
 
 def _limits(client: SyncPrefectClient, names: PrefectNames) -> list[str]:
-    """Return the names of the stack's concurrency limits."""
     found: list[str] = []
     while True:
         page = [limit.name for limit in client.read_global_concurrency_limits(limit=_PAGE, offset=len(found))]

@@ -30,15 +30,12 @@ EXPLAINED = "Explained: "
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What is known about a crash."""
-
     cause: str = ""  # a few words
     reported: str = ""  # what ECS reports, in sentences; empty if it reports nothing
     lines: tuple[str, ...] = ()  # the last lines of the log, oldest first
 
     @property
     def summary(self) -> str:
-        """Return the cause, as far as it is known."""
         return self.cause or "killed"
 
     def explanation(self, before: str) -> str:
@@ -51,7 +48,6 @@ class Crash:
         return "\n".join(part for part in (before, self.reported, last) if part)
 
     def markdown(self, before: str) -> str:
-        """Return the text for an artifact, in Markdown."""
         lines = "\n".join(line.replace("`", "'") for line in self.lines) or "(none)"
         # Both may quote log lines, which may contain file names.
         texts = [escape_markdown(text) for text in (before, self.reported) if text]

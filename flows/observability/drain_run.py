@@ -47,7 +47,6 @@ class DrainCounts:
     datasets: dict[str, DatasetCounts] = field(default_factory=lambda: defaultdict(DatasetCounts))
 
     def add(self, receipts: Sequence[Receipt], failed: Sequence[Attempt]) -> None:
-        """Count outcomes, and tries that failed."""
         for receipt in receipts:
             counts = self.datasets[receipt.contract.dataset]
             counts.rows_published += receipt.rows.published
@@ -74,11 +73,9 @@ class DrainCounts:
 
     @property
     def summary(self) -> str:
-        """Return the counts in a few words."""
         return ", ".join(f"{self.total(name):,} {name}" for name in ("published", "rejected", "failed"))
 
     def table(self) -> list[dict[str, Any]]:
-        """Return a row for each dataset."""
         return [
             {
                 "dataset": dataset,

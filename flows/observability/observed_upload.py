@@ -152,7 +152,6 @@ class TaskCalls:
         self._cancellation = cancellation
 
     def __call__(self, stage: Callable[..., Any], *values: Any) -> Any:
-        """Call a stage."""
         name = stage.__name__
         self.made.append(name)
 

@@ -34,7 +34,6 @@ class Connection:
         self._pause_seconds = SHORTEST_PAUSE_SECONDS
 
     def is_open(self) -> bool:
-        """Return whether to use Prefect now."""
         if not self._closed_until:
             return True
         if time.monotonic() < self._closed_until:

@@ -56,7 +56,6 @@ class RecordedRun:
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run."""
         return self.notice.run_id
 
     @property
@@ -108,7 +107,6 @@ class RecordedRun:
 
 
 def run_of_receipt(receipt: Receipt, settings: PipelineSettings) -> RecordedRun:
-    """Return the run that shows a receipt."""
     ended = datetime.fromisoformat(receipt.created_at)
     started = ended - timedelta(seconds=sum(receipt.timings_seconds.values()))
     rejected = receipt.status is Status.REJECTED

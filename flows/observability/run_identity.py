@@ -38,5 +38,4 @@ def artifact_name(dataset: str) -> str:
 
 
 def stack_tag(stack: str) -> str:
-    """Return the tag of every flow run of a stack."""
     return f"stack:{stack}"

@@ -120,15 +120,12 @@ def notice_of_attempt(attempt: Attempt, settings: PipelineSettings) -> OutcomeNo
 
 
 def event_of(notice: OutcomeNotice, stack: str) -> Event:
-    """Return the event of a notice."""
     detail = {"schema": EVENT_SCHEMA_VERSION, "stack": stack, **asdict(notice)}
     del detail["waited_seconds"]
     return Event(EVENT_SOURCE, notice.status.detail_type, json.dumps(detail, ensure_ascii=False))
 
 
 class Announcer:
-    """Announces the outcomes of one stack."""
-
     def __init__(self, parts: Parts, bus: EventBus | None = None) -> None:
         self._settings = parts.settings
         self._bus = bus or EventBus()

@@ -121,7 +121,6 @@ class Closing:
             self.give_back(messages, after_seconds=delay)
 
     def give_up(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Move messages to the dead-letter queue."""
         problems = self._parts.queue.give_up(messages)
         self.returned |= {message.message_id for message in problems}
         report("message not moved to the dead-letter queue", problems)

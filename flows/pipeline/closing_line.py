@@ -30,7 +30,6 @@ class ClosingLine:
         self._threads: list[Thread] = []
 
     def put(self, delivery: Delivery) -> None:
-        """Add a delivery."""
         if not self._threads:
             self._start("announcing", self._over, _AT_ONCE_ANNOUNCED, self._announce)
             self._start("recording", self._announced, _AT_ONCE_RECORDED, self._closing.record)

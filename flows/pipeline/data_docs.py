@@ -115,7 +115,6 @@ class Entry(BaseModel):
 
     @classmethod
     def of(cls, receipt: Receipt, page: str) -> Entry:
-        """Return the index entry of a receipt."""
         return cls(
             page=page,
             key=receipt.source.key,

@@ -29,8 +29,6 @@ _GIVEN_UP_AT_ONCE = (UploadCancelled,)
 
 @dataclass(eq=False)
 class Delivery:
-    """One delivery."""
-
     message: ReceivedMessage
     upload: UploadMessage
     receipt: Receipt | None = None  # the upload's receipt, once there is one
@@ -43,7 +41,6 @@ class Delivery:
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run."""
         return self.upload.run_id
 
     @property

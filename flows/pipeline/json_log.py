@@ -51,7 +51,6 @@ class JsonLines(logging.Formatter):
     """Formats a record as one line of JSON; `extra={"fields": {...}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record."""
         fields = getattr(record, "fields", None)
         line = {
             **_heading(datetime.fromtimestamp(record.created, UTC), record.levelname, record.name, record.getMessage()),

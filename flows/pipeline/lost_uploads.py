@@ -27,7 +27,6 @@ class Window:
     until: datetime
 
     def holds(self, moment: datetime) -> bool:
-        """Return whether `moment` is in the window."""
         return self.since <= moment <= self.until
 
 

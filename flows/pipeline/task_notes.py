@@ -45,7 +45,6 @@ class TaskNotes:
         self.left: list[str] = []
 
     def open(self, deliveries: Sequence[Delivery]) -> None:
-        """Write the note of a batch."""
         with self._lock:
             self._count += 1
             log, only = self._task.log, deliveries[0].run_id if len(deliveries) == 1 else None

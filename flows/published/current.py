@@ -93,7 +93,6 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
 
 
 def address_of(store: ObjectStore, key: str) -> str:
-    """Return the address of a published object."""
     return f"s3://{store.published_bucket}/{key}"
 
 

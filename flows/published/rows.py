@@ -57,13 +57,11 @@ class Selection:
         return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
 
     def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
-        """Return the outputs of a file that have these rows."""
         return [
             (receipt, output) for receipt in file.receipts for output in receipt.outputs if output.kind == self.kind
         ]
 
     def rows_of(self, file: CurrentFile) -> int:
-        """Return how many of these rows a file has."""
         return sum(output.rows for _, output in self.outputs(file))
 
 
@@ -93,7 +91,6 @@ class PublishedRows:
                 left -= batch.num_rows
 
     def table(self) -> pa.Table:
-        """Return all rows in memory."""
         return pa.Table.from_batches(self.batches(), self.schema)
 
 

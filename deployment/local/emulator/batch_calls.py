@@ -11,7 +11,6 @@ _BATCHES = ("sqs:ChangeMessageVisibilityBatch", "sqs:DeleteMessageBatch", "sqs:S
 
 
 def install() -> None:
-    """Replace the action that IAM gets."""
     by_name = iam_actions.extract_iam_action
 
     def by_message(*request: Any, **more: Any) -> Any:

@@ -21,7 +21,6 @@ _PRECONDITIONS = ("if-match", "if-none-match")
 
 
 def install() -> None:
-    """Add the keys to what MiniStack reads from a request."""
     tags_of, s3_context_of = iam_actions.request_tag_context, iam_actions.s3_service_context
 
     def with_boundary(service: str, action: str, body: bytes, params: dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,6 @@ class Container:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """Return the part of `docker inspect` that MiniStack reads."""
         return {
             "Id": self.id,
             "Created": self._created,
@@ -148,7 +147,6 @@ class Container:
         return {"StatusCode": self.exit_code or 0, "Error": None}
 
     def kill(self, signal: str = "SIGKILL") -> None:
-        """Send a signal to the main process."""
         if self._process is None or self._ended.is_set():
             raise APIError(f"{self.name} is not running")
         self._process.send_signal(Signals[signal])
@@ -214,7 +212,6 @@ class Containers:
 
     @property
     def records(self) -> Path:
-        """Return the folder of process records (deployment/local/processes.py)."""
         return self.state / "processes"
 
     def run(
@@ -264,7 +261,6 @@ class Containers:
         ]
 
     def drop(self, container: Container) -> None:
-        """Remove a container from the list."""
         with self._lock:
             self._known.pop(container.id, None)
 

@@ -23,7 +23,6 @@ _interrupted: list[tuple[str, str, str]] = []
 
 
 def install() -> None:
-    """Patch the loading of state, and remember the running executions for `resume_executions`."""
     restore = stepfunctions._restore_state
 
     def restore_and_remember(data: dict[str, Any]) -> None:
@@ -62,7 +61,6 @@ def _end_restored_tasks() -> None:
 
 
 def resume_executions() -> None:
-    """Run interrupted executions again."""
     for account, region, execution_arn in _interrupted:
         LOG.info("resuming %s", execution_arn)
         with request_scope(account, region):

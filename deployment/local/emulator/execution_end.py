@@ -12,7 +12,6 @@ from deployment.local.emulator.state_machine_role import current_state
 
 
 def install() -> None:
-    """Replace how MiniStack begins a task and fails an execution."""
     execute, invoke, fail = (
         stepfunctions._execute_task,
         stepfunctions._invoke_resource,

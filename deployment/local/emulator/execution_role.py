@@ -19,7 +19,6 @@ class ExecutionRoleRefused(Exception):
 
 
 def install() -> None:
-    """Replace how MiniStack prepares a container."""
     build = ecs._build_run_kwargs
 
     def prepared(container: dict[str, Any], definition: dict[str, Any], *rest: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from ministack.services import stepfunctions
 
 
 def install() -> None:
-    """Replace how MiniStack runs an execution."""
     run = stepfunctions._run_execution
 
     def run_in_time(execution_arn: str) -> None:

@@ -14,7 +14,6 @@ _tasks: list[dict[str, Any]] = []
 
 
 def install() -> None:
-    """Add the two actions to SQS."""
     sqs._HANDLERS["StartMessageMoveTask"] = _start
     sqs._HANDLERS["ListMessageMoveTasks"] = _list
 

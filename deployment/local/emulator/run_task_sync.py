@@ -33,7 +33,6 @@ _RUN_TASK_ERRORS = frozenset(
 
 
 def install() -> None:
-    """Replace the integration."""
     stepfunctions._SERVICE_DISPATCH["arn:aws:states:::ecs:runTask"] = _run_task
 
 

@@ -11,7 +11,6 @@ LOG = logging.getLogger("sluice.schedules")
 
 
 def install() -> None:
-    """Replace how MiniStack calls a target."""
     invoke = eventbridge._invoke_target
 
     def invoke_as_role(target: dict[str, Any], event: Any, rule: dict[str, Any], *rest: Any) -> None:

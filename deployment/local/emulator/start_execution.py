@@ -11,7 +11,6 @@ from ministack.services import stepfunctions
 
 
 def install() -> None:
-    """Replace the action."""
     start = stepfunctions._start_execution
 
     def start_or_return(request: dict[str, Any]) -> Any:

@@ -46,7 +46,6 @@ def freeze() -> None:
 
 
 def install() -> None:
-    """Replace how MiniStack runs Task states."""
     execute, invoke, invoke_in_time = (
         stepfunctions._execute_task,
         stepfunctions._invoke_resource,

@@ -12,7 +12,6 @@ _ABOUT_TASKS = ("DescribeTasks", "StopTask")
 
 
 def install() -> None:
-    """Replace the ARN that IAM gets."""
     by_cluster = iam_actions.extract_resource_arn
 
     def by_task(service: str, method: str, path: str, headers: dict[str, str], body: bytes, *rest: Any) -> str:

@@ -33,7 +33,6 @@ _lock = threading.Lock()
 
 
 def install() -> None:
-    """Replace a container's credential variables and the answers of the credential endpoint."""
     register_metadata, handle_request = ecs._register_metadata, imds.handle_request
 
     def with_credentials(

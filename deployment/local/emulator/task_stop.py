@@ -20,7 +20,6 @@ LOG = logging.getLogger("sluice.task_stop")
 
 
 def install() -> None:
-    """Replace StopTask, and label each container with its timeout."""
     stop_at_once, build = ecs._stop_task, ecs._build_run_kwargs
 
     def labelled(container: dict[str, Any], *rest: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from ministack.services.cloudformation import provisioners
 
 
 def install() -> None:
-    """Replace how CloudFormation makes and changes a role."""
     role = provisioners._RESOURCE_HANDLERS["AWS::IAM::Role"]
     create, update = role["create"], role["update"]
 

@@ -10,7 +10,6 @@ from ministack.services.cloudformation import provisioners
 
 
 def install() -> None:
-    """Replace how CloudFormation makes a task definition."""
     normalize = provisioners._normalize_container_defs
 
     def normalized(definitions: Any) -> list[dict[str, Any]]:

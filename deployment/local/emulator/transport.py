@@ -9,7 +9,6 @@ _LOOPBACK = "127.0.0.1"
 
 
 def install() -> None:
-    """Make aws:SecureTransport true for every request."""
     pin = iam_evaluator.pin_request_origin
 
     def pin_as_secure(source_ip: str, secure_transport: bool) -> None:  # noqa: ARG001 (MiniStack's signature)

@@ -9,7 +9,6 @@ from ministack.services import s3
 
 
 def install() -> None:
-    """Replace how S3 answers GetObject."""
     get_object = s3._get_object
 
     def get(bucket: str, key: str, headers: dict[str, str], query_params: dict[str, Any] | None = None) -> Any:

@@ -364,7 +364,6 @@ class _Stats:
         return self._values_seen == rows and self._column.type in ("string", "integer", "date", "timestamp")
 
     def profile(self, name: str, rows: int, note: str) -> ColumnProfile:
-        """Return what was collected."""
         hashes = self.hashes
         return ColumnProfile(
             name=name,

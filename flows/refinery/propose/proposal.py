@@ -149,7 +149,6 @@ class _Draft:
         )
 
     def render(self) -> str:
-        """Return the text of contract.yaml."""
         return "\n".join([*self._head(), *self._rules(), *self._tail(), ""])
 
     def _head(self) -> Iterator[str]:

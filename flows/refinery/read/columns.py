@@ -40,13 +40,11 @@ class RowBuffer:
         return len(self.rows) + len(self._misfits)
 
     def add(self, row: Any) -> None:
-        """Add a decoded row."""
         self._count()
         self.rows.append(row)
         self._row_numbers.append(self.total)
 
     def add_misfit(self, reason: str, text: str, line: int | None = None) -> None:
-        """Add a row that could not be decoded."""
         self._count()
         self._misfits.append(Misfit.of(self.total, reason, text, line))
 

@@ -111,7 +111,6 @@ class _JsonRows:
 
     @property
     def total(self) -> int:
-        """Return all rows so far."""
         return self._rows.total
 
     def rest(self) -> Iterator[Partition]:

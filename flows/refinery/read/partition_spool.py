@@ -22,7 +22,6 @@ class PartitionSpool:
         self._bytes = self._on_disk = 0
 
     def append(self, partition: Partition) -> None:
-        """Keep a partition."""
         self._bytes += int(partition.frame.memory_usage(deep=True).sum())
         if not self._on_disk and self._bytes <= _IN_MEMORY_BYTES:
             self._in_memory.append(partition)
@@ -42,6 +41,5 @@ class PartitionSpool:
                     yield pickle.load(file)  # noqa: S301 written above
 
     def close(self) -> None:
-        """Delete them."""
         self._in_memory.clear()
         self._path.unlink(missing_ok=True)

@@ -92,7 +92,6 @@ class TextSource:
 
 
 def is_utf8(content: bytes) -> bool:
-    """Return whether bytes can be decoded."""
     try:
         return content.isascii() or bool(content.decode("utf-8"))
     except UnicodeDecodeError:
