@@ -62,7 +62,7 @@ class UploadQueue:
         client: Any = None,
     ) -> None:
         """Args:
-        dead_letter_queue_url: where `give_up` sends messages; empty: it returns them.
+        dead_letter_queue_url: where `give_up` sends messages.
         visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
         client: a boto3 client for SQS; None: the default one, made at the first call.
         """
@@ -132,7 +132,7 @@ class UploadQueue:
         return self._for_each("delete_message_batch", messages, "deleting messages")
 
     def give_up(self, messages: Iterable[ReceivedMessage]) -> Problems:
-        """Move messages to the dead-letter queue; those that cannot be moved are returned to the queue."""
+        """Move messages to the dead-letter queue; those that cannot be moved are still held."""
         problems: Problems = {}
         for message in messages:
             try:
@@ -140,7 +140,6 @@ class UploadQueue:
                     self._sqs.send_message(QueueUrl=self.dead_letter_queue_url, MessageBody=message.body)
             except SluiceError as error:
                 problems[message] = error
-                self.release([message])
             else:
                 self.acknowledge([message])  # delivered again, it is given up again
         return problems

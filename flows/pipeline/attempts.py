@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from blocks.object_store import ObjectStore, StoredObject
+from flows.pipeline.document import Document
 from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import SluiceError, TerminalError, TransientError
 from lambda_trigger.message import UploadMessage
 
-ATTEMPT_SCHEMA_VERSION = 1
 PREFIX = "attempts/"
 _MAX_MESSAGE_CHARACTERS = 2_000
 
@@ -25,7 +23,7 @@ class AttemptUnreadable(TerminalError):
     """An object under attempts/ is not an attempt of a schema that this release reads."""
 
 
-class Attempt(BaseModel):
+class Attempt(Document):
     """The last failed try at an upload.
 
     Attributes:
@@ -39,11 +37,11 @@ class Attempt(BaseModel):
         given_up: whether the message moved, or is about to move, to the dead-letter queue.
         at: when the try ended, ISO 8601, UTC.
         sent_again_at: when its message was sent again by hand since; None if it was not.
+        message_id: its SQS message; a redriven message is another one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    noun, unreadable = "an attempt", AttemptUnreadable
 
-    schema_version: int = Field(ATTEMPT_SCHEMA_VERSION, alias="schema")
     upload: UploadMessage
     dataset: str
     error: str
@@ -56,6 +54,7 @@ class Attempt(BaseModel):
     task_arn: str | None = None
     at: str
     sent_again_at: str | None = None
+    message_id: str | None = None
 
     @classmethod
     def of(
@@ -68,6 +67,7 @@ class Attempt(BaseModel):
         task_arn: str | None,
         given_up: bool = False,
         memory_kills: int = 0,
+        message_id: str | None = None,
     ) -> Self:
         """Describe a try that ended in `error`, now."""
         return cls(
@@ -82,6 +82,7 @@ class Attempt(BaseModel):
             given_up=given_up,
             task_arn=task_arn,
             at=_now(),
+            message_id=message_id,
         )
 
     @property
@@ -106,25 +107,6 @@ class Attempt(BaseModel):
     def to_json(self) -> str:
         """Serialise for S3."""
         return self.model_dump_json(by_alias=True, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read an attempt back.
-
-        Raises:
-            AttemptUnreadable: names the field that is wrong.
-        """
-        try:
-            attempt = cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise AttemptUnreadable(f"not an attempt: {where}: {first['msg']}") from error
-        if attempt.schema_version != ATTEMPT_SCHEMA_VERSION:
-            raise AttemptUnreadable(
-                f"the attempt has schema {attempt.schema_version}; this release reads schema {ATTEMPT_SCHEMA_VERSION}"
-            )
-        return attempt
 
 
 class FoundAttempt(NamedTuple):

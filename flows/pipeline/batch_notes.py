@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from blocks.object_store import ObjectStore, StoredObject
+from flows.pipeline.document import Document
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage
 
-NOTE_SCHEMA_VERSION = 1
 PREFIX = "batches/"
 
 
@@ -47,7 +47,7 @@ class NotedUpload(BaseModel):
         return self.upload.run_id
 
 
-class BatchNote(BaseModel):
+class BatchNote(Document):
     """What one batch of a task holds.
 
     Attributes:
@@ -59,9 +59,8 @@ class BatchNote(BaseModel):
         at: when the batch was received, ISO 8601, UTC.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    noun, unreadable = "a batch note", NoteUnreadable
 
-    schema_version: int = Field(NOTE_SCHEMA_VERSION, alias="schema")
     task: str
     number: int
     task_arn: str | None = None
@@ -85,25 +84,6 @@ class BatchNote(BaseModel):
     def to_json(self) -> str:
         """Serialise for S3."""
         return self.model_dump_json(by_alias=True)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read a note back.
-
-        Raises:
-            NoteUnreadable: names the field that is wrong.
-        """
-        try:
-            note = cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise NoteUnreadable(f"not a batch note: {where}: {first['msg']}") from error
-        if note.schema_version != NOTE_SCHEMA_VERSION:
-            raise NoteUnreadable(
-                f"the batch note has schema {note.schema_version}; this release reads schema {NOTE_SCHEMA_VERSION}"
-            )
-        return note
 
 
 class FoundNote(NamedTuple):

@@ -12,9 +12,9 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from flows.pipeline.delivery import Delivery, process_delivery
-from flows.pipeline.job import Parts, TaskIdentity, UploadJob
-from flows.pipeline.receipt import Receipt
+from flows.pipeline.delivery import Delivery, Process, process_delivery
+from flows.pipeline.job import Parts, TaskIdentity
+from flows.pipeline.json_log import log_context
 from flows.pipeline.run import run_upload
 from flows.pipeline.stopping import Stopped
 from flows.pipeline.task_notes import TaskNotes
@@ -34,16 +34,19 @@ class Bulk:
         task: TaskIdentity,
         notes: TaskNotes,
         receive: Callable[[], Sequence[Delivery]],
+        live: Callable[[Delivery], Process | None],
         over: Callable[[Delivery], None],
     ) -> None:
         """Args:
         receive: returns more deliveries, whose note is written; none to stop.
+        live: returns what processes an upload in the main thread, as a whole; None where only its stage refine is.
         over: called with each delivery that has its outcome or failed.
         """
         self._parts = parts
         self._task = task
         self._notes = notes
         self._receive = receive
+        self._live = live
         self._over = over
         self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()
         self._for_main: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -111,10 +114,10 @@ class Bulk:
         self._over(delivery)
         self._receive_if_few()
 
-    def _refine(self, delivery: Delivery, stage: Callable[[], Any], answer: Future[Any]) -> None:
+    def _do(self, delivery: Delivery, work: Callable[[], Any], answer: Future[Any]) -> None:
         try:
-            with self._notes.refining(delivery):
-                answer.set_result(stage())
+            with self._notes.refining(delivery), log_context(run_id=delivery.run_id):
+                answer.set_result(work())
         except Stopped as stopped:
             answer.set_exception(stopped)
             raise
@@ -140,15 +143,22 @@ class Bulk:
                 return
             self._for_main.put(lambda delivery=delivery: self._finished(delivery))  # type: ignore[misc]
 
-    def _process_of(self, delivery: Delivery) -> Callable[[UploadJob], Receipt]:
+    def _process_of(self, delivery: Delivery) -> Process:
+        live = self._live(delivery)
+        if live:
+            return lambda job: self._in_main_thread(delivery, lambda: live(job))
+
         def call(stage: Callable[..., Any], *values: Any) -> Any:
             if self._stopping.is_set():
                 raise Stopped
             if stage.__name__ != "refine":
                 return stage(*values)
-            answer: Future[Any] = Future()
             context = contextvars.copy_context()  # the fields of the log's lines
-            self._for_main.put(lambda: self._refine(delivery, lambda: context.run(stage, *values), answer))
-            return answer.result()
+            return self._in_main_thread(delivery, lambda: context.run(stage, *values))
 
         return lambda job: run_upload(self._parts, job, call)
+
+    def _in_main_thread(self, delivery: Delivery, work: Callable[[], Any]) -> Any:
+        answer: Future[Any] = Future()
+        self._for_main.put(lambda: self._do(delivery, work, answer))
+        return answer.result()

@@ -121,9 +121,10 @@ class Closing:
             self.give_back(messages, after_seconds=delay)
 
     def give_up(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Move messages to the dead-letter queue. One that SQS does not take is delivered again, and moved then."""
         problems = self._parts.queue.give_up(messages)
-        self.returned |= {message.message_id for message in problems}
         report("message not moved to the dead-letter queue", problems)
+        self.give_back(list(problems), after_seconds=self._parts.settings.retry_delay_seconds)
 
     def give_back(self, messages: Sequence[ReceivedMessage], *, after_seconds: int = 0) -> None:
         """Return messages, to be tried again."""

@@ -20,6 +20,7 @@ from flows.pipeline.batch_notes import (
     read_note,
     remove_note,
 )
+from flows.pipeline.commit import read_receipt
 from flows.pipeline.delivery import Delivery, dataset_of, fail
 from flows.pipeline.errors import TaskDied, TaskTooSmall
 from flows.pipeline.job import Parts, TaskIdentity
@@ -63,7 +64,7 @@ class DeadTasks:
             return
         try:
             for delivery in again.values():
-                delivery.memory_kills = _kills(read_attempt(self._parts.store, delivery.run_id))
+                self._remember(delivery)
             for found in itertools.islice(self.notes_of_others(newest_first=True), _NOTES_READ):
                 held = [noted for noted in found.note.uploads if _is_earlier(noted, again)]
                 end = self.end_of(found) if held else None
@@ -71,6 +72,14 @@ class DeadTasks:
                     self._explain_each(held, found, end, again)
         except SluiceError as error:
             LOG.warning("dead task not explained", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+
+    def _remember(self, delivery: Delivery) -> None:
+        """Set what earlier deliveries came to; one that was given up is not tried again, its message is only moved."""
+        attempt = read_attempt(self._parts.store, delivery.run_id)
+        delivery.memory_kills = _kills(attempt)
+        if attempt and attempt.given_up and attempt.message_id == delivery.message.message_id:
+            receipt = read_receipt(self._parts.store, delivery.run_id)
+            delivery.failure = None if attempt.is_superseded_by(receipt) else attempt
 
     def notes_of_others(self, *, older_than_seconds: float = 0, newest_first: bool = False) -> Iterator[FoundNote]:
         """Yield the notes of other tasks, those that cannot be read left out; by default the oldest first."""
@@ -131,10 +140,12 @@ class DeadTasks:
     ) -> None:
         for noted in held:
             delivery = again[noted.run_id]
+            if delivery.failure:
+                continue  # given up before
             delivery.memory_kills = self.write_reason(noted, found.note, end).memory_kills
             fields = {"run_id": noted.run_id, "task": found.note.task, "cause": end.cause}
             LOG.warning("its last task died", extra={"fields": fields})
-            if delivery.memory_kills >= _KILLS_TO_GIVE_UP and delivery.failure is None:
+            if delivery.memory_kills >= _KILLS_TO_GIVE_UP:
                 fail(delivery, _too_small(end), self._parts, self._task, give_up=True)
         self.take_out(found, [noted.run_id for noted in held])
 

@@ -123,6 +123,7 @@ def fail(
         task_arn=task.task_arn,
         given_up=last or isinstance(error, _GIVEN_UP_AT_ONCE) if give_up is None else give_up,
         memory_kills=delivery.memory_kills,
+        message_id=delivery.message.message_id,
     )
     _log(
         logging.WARNING if isinstance(error, TransientError) else logging.ERROR,
@@ -137,6 +138,13 @@ def dataset_of(upload: UploadMessage, parts: Parts) -> str:
     with suppress(ContractInvalid):
         return parts.contracts.for_key(upload.key).dataset
     return folder_of(upload.key, parts.settings.incoming_prefix) or "default"
+
+
+def has_limit(upload: UploadMessage, parts: Parts) -> bool:
+    """Return whether the dataset of an upload limits how many of its uploads are processed at once."""
+    with suppress(ContractInvalid):
+        return parts.contracts.for_key(upload.key).max_concurrent_uploads is not None
+    return False
 
 
 def _end_by_other(delivery: Delivery, conflict: ReceiptConflict, parts: Parts, task: TaskIdentity) -> None:

@@ -1,7 +1,8 @@
 """Drain the queue: receive up to ten messages, process their uploads, announce, delete, record, until nothing comes.
 
 When few uploads wait, they are processed one by one, each as a live flow run. When many wait, or while Prefect is away,
-they are processed side by side (flows/pipeline/bulk.py) and recorded in Prefect afterwards.
+they are processed side by side (flows/pipeline/bulk.py) and recorded in Prefect afterwards, except those of a dataset
+that limits how many of its uploads are processed at once: only a live flow run can hold a slot of the limit.
 """
 
 import logging
@@ -17,7 +18,7 @@ from flows.pipeline.catching_up import CatchingUp
 from flows.pipeline.closing import Closing, Outlets
 from flows.pipeline.closing_line import ClosingLine
 from flows.pipeline.dead_tasks import DeadTasks, EndOfTask
-from flows.pipeline.delivery import Delivery, Process, delivery_of, process_delivery
+from flows.pipeline.delivery import Delivery, Process, delivery_of, has_limit, process_delivery
 from flows.pipeline.errors import NoUpload
 from flows.pipeline.job import Parts, TaskIdentity
 from flows.pipeline.leaving import Poll, may_leave
@@ -151,8 +152,12 @@ class Drain:
             if self._is_over:
                 self._give_back(bulk.not_begun())
 
-        bulk = self._bulk = Bulk(self._parts, self._task, self._notes, self._receive_more, over)
+        bulk = self._bulk = Bulk(self._parts, self._task, self._notes, self._receive_more, self._live_if_limited, over)
         bulk.run(deliveries)
+
+    def _live_if_limited(self, delivery: Delivery) -> Process | None:
+        is_limited = has_limit(delivery.upload, self._parts) and self._live.is_possible()
+        return self._live.process if is_limited else None
 
     # --- messages ----------------------------------------------------------------------------------------------------
 

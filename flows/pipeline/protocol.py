@@ -15,12 +15,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from flows.pipeline.document import Document
 from flows.pipeline.receipt import Receipt, Status
 from flows.refinery.errors import TerminalError
 
-INDEX_SCHEMA_VERSION = 1
 _OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f]{16}\.")
 
 
@@ -32,7 +32,10 @@ class ReceiptConflict(TerminalError):
 
 
 class IndexUnreadable(TerminalError):
-    """An object under index/ is not an index entry of a schema that this release reads."""
+    """An object under index/ is not an index entry of a schema that this release reads.
+
+    Restore its previous version.
+    """
 
 
 def is_done(existing: Receipt | None, attempt: int) -> bool:
@@ -107,12 +110,11 @@ class IndexedRun(BaseModel):
         return (mine > theirs) - (mine < theirs)
 
 
-class IndexEntry(BaseModel):
+class IndexEntry(Document):
     """The current state of one source key. Derived from receipts, so it can be rebuilt from them at any time."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    noun, unreadable = "an index entry", IndexUnreadable
 
-    schema_version: int = Field(INDEX_SCHEMA_VERSION, alias="schema")
     bucket: str
     key: str
     dataset: str
@@ -124,18 +126,6 @@ class IndexEntry(BaseModel):
     retired: tuple[str, ...] = ()  # data keys that were replaced and still have to be deleted
     # where re-uploads append, the runs that were published; a run's receipt decides whether it still is
     appended: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> IndexEntry:
-        """Read an entry back. Raise IndexUnreadable, naming the field that is wrong."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise IndexUnreadable(
-                f"not an index entry: {where}: {first['msg']}; restore its previous version"
-            ) from error
 
 
 def index_key(dataset: str, bucket: str, key: str) -> str:

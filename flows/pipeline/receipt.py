@@ -8,14 +8,14 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from flows.pipeline.document import Document
 from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage, folder_of
 
-RECEIPT_SCHEMA_VERSION = 1
 MAX_REASON_CHARACTERS = 300
 _MAX_REASON_BYTES = 1500  # S3 allows 2 KB of user metadata in total
 _MAX_CHECKS = 500  # keeps a receipt far below what Step Functions can carry (256 KiB)
@@ -111,10 +111,11 @@ class Chain(_Part):
     flow_run_id: str | None = Field(None, description="the Prefect flow run")
 
 
-class Receipt(_Part):
+class Receipt(Document):
     """The outcome of one object version. Its existence is the commit: readers trust it and nothing else."""
 
-    schema_version: int = Field(RECEIPT_SCHEMA_VERSION, alias="schema", description="of the receipt itself")
+    noun, unreadable = "a receipt", ReceiptUnreadable
+
     status: Status = Field(description="published or rejected")
     run_id: str = Field(description="32 hexadecimal characters from bucket, key and version")
     attempt: int = Field(description="0 for the upload itself, n for its n-th forced re-run")
@@ -135,8 +136,6 @@ class Receipt(_Part):
     chain: Chain = Field(Chain(), description="what ties the services together; null where a part was not involved")
     created_at: str = Field(description="ISO 8601, UTC")
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
     @property
     def reason(self) -> str:
         """Why the file was rejected, in one line; empty when it was published."""
@@ -156,26 +155,6 @@ class Receipt(_Part):
         """Serialise for S3."""
         kept = self.model_copy(update={"checks": self.checks[:_MAX_CHECKS]})
         return kept.model_dump_json(by_alias=True, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Receipt:
-        """Read a receipt back.
-
-        Raises:
-            ReceiptUnreadable: naming the field that is wrong.
-        """
-        try:
-            receipt = cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise ReceiptUnreadable(f"not a receipt: {where}: {first['msg']}") from error
-        if receipt.schema_version != RECEIPT_SCHEMA_VERSION:
-            raise ReceiptUnreadable(
-                f"receipt {receipt.run_id} has schema {receipt.schema_version}; "
-                f"this release reads schema {RECEIPT_SCHEMA_VERSION}"
-            )
-        return receipt
 
     def metadata(self) -> dict[str, str]:
         """Return the S3 user metadata, ASCII only, which the state machine reads without downloading the body."""

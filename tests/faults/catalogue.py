@@ -65,11 +65,17 @@ For speed, these parts are not included: Prefect (the container promises to work
 and the Lambda runtime, ECS, IAM, large and unusual files, and the definition of the state machine, whose role the
 soak takes: it starts tasks until the queue is empty. The chain tests and the faults above cover these parts.
 
-One thing no worker can clean up: a worker stalls between looking for a receipt and writing its output, another worker
-processes the upload and deletes its message, and the first one continues, writes, and is killed before it can see the
-other's receipt. No receipt references its output, so readers that use receipts or the index never see it. The output
-stays under `data/` until the next attempt at that object version, or the next run of `reconcile`, which deletes it.
-The soak does the same once everything is quiet. `left_behind` counts these outputs; if there are more than killed
+What a killed worker wrote is deleted when its message comes again. The first delivery of a message looks for nothing,
+because a list costs as much as a write. So two things are left to `reconcile`, which deletes the outputs that no receipt
+references, and to the next forced re-run of the upload:
+
+- A worker stalls between looking for a receipt and writing its output, another worker processes the upload and deletes its
+  message, and the first one continues, writes, and is killed before it can see the other's receipt.
+- A worker writes its output and is killed, its message is given up, and the message that is redriven is published with
+  other bytes, because the contract or the release changed meanwhile.
+
+Until then the output is under `data/`; readers that use receipts or the index never see it. The soak does what `reconcile`
+does once everything is quiet. `left_behind` counts these outputs; if there are more than killed
 workers can explain, the soak fails.
 """
 

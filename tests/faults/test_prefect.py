@@ -20,6 +20,7 @@ from tests.chain.chain import Chain
 from tests.faults.bench import Bench, Case, Outcome
 from tests.faults.catalogue import fault
 from tests.faults.gateway import gateway_to
+from tests.faults.saboteur import Sabotage
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 from tests.restart import restart_prefect
 
@@ -216,16 +217,36 @@ def test_a_busy_server_neither_holds_data_back_nor_loses_a_run(bench: Bench) -> 
     assert [[run["state"]["name"] for run in found] for found in runs] == [["Completed"]] * len(uploads)
 
 
+_REFUSED = Sabotage(on="sqs.SendMessage", do="refuse", code="AccessDenied", status=403, times=2)
+
+
 @pytest.mark.slow  # a heartbeat notices it
-@fault(
-    _AREA,
-    "flow run cancelled from the UI while a step does not end",
-    expected="the work stops within 45 s; nothing is published, Cancelled, the message in the dead-letter queue",
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(
+            [],
+            marks=fault(
+                _AREA,
+                "flow run cancelled from the UI while a step does not end",
+                expected="the work stops within 45 s; nothing is published, Cancelled, "
+                "the message in the dead-letter queue",
+            ),
+        ),
+        pytest.param(
+            [_REFUSED],
+            marks=fault(
+                _AREA,
+                "flow run cancelled from the UI, and the dead-letter queue refuses the message twice",
+                expected="the upload stays cancelled: the message comes again, is not processed, and is moved",
+            ),
+        ),
+    ],
 )
-def test_a_cancelled_flow_run_stops_the_work(bench: Bench) -> None:
+def test_a_cancelled_flow_run_stops_the_work(bench: Bench, plan: list[Sabotage]) -> None:
     case = bench.case()
     gate = case.folder / "step.gate"
-    worker = case.start(environment=slow_contracts(case.copy_contracts()) | {GATE_VARIABLE: str(gate)})
+    worker = case.start(*plan, environment=slow_contracts(case.copy_contracts()) | {GATE_VARIABLE: str(gate)})
     case.held_at(gate)
     _set_state(bench, _flow_run(case)["id"], "CANCELLING", "Cancelling")
     worker.ended(_CANCEL_SECONDS + _LEAVE_SECONDS)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 import boto3
 import pytest
 
+from blocks.aws_errors import AwsRefused
+from blocks.upload_queue import Problems, ReceivedMessage
 from flows.pipeline.announce import OutcomeStatus
 from flows.pipeline.attempts import read_attempt
-from flows.pipeline.commit import index_entry
+from flows.pipeline.commit import find_orphaned, index_entry
 from flows.pipeline.errors import UploadCancelled
 from flows.pipeline.job import UploadJob
 from flows.pipeline.leaving import Poll, may_leave
@@ -196,6 +199,52 @@ def test_a_cancelled_upload_is_given_up_at_once(account: Account, world: World) 
     assert attempt is not None
     assert (attempt.code, attempt.given_up) == ("upload_cancelled", True)
     assert [notice.status for notice in world.announced] == [OutcomeStatus.FAILED]
+
+
+@pytest.mark.parametrize("refusals", [1, 9])
+def test_a_cancelled_upload_stays_cancelled_while_sqs_does_not_take_its_message(
+    account: Account, world: World, refusals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = world.account = with_settings(account, retry_delay_seconds=0)
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    give_up, refused = account.parts.queue.give_up, [AwsRefused("SQS refuses")] * refusals
+
+    def refusing(messages: Iterable[ReceivedMessage]) -> Problems:
+        return dict.fromkeys(messages, refused.pop()) if refused else give_up(messages)
+
+    monkeypatch.setattr(account.parts.queue, "give_up", refusing)
+    cancelled = Failing(UploadCancelled("cancelled in Prefect"))
+    assert drain(world, cancelled), "the last delivery is moved by SQS itself"
+    assert (account.messages(), account.dead_letters()) == (0, 1)
+    assert account.keys("receipts/") == account.keys("data/") == account.keys("batches/") == []
+    attempt = read_attempt(account.parts.store, upload.run_id)
+    assert attempt is not None
+    assert (attempt.code, attempt.given_up) == ("upload_cancelled", True)
+
+
+def test_a_cancelled_upload_whose_message_is_redriven_is_processed(account: Account, world: World) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    account.send(upload.to_json())
+    assert drain(world, Failing(UploadCancelled("cancelled in Prefect")))
+    account.send(upload.to_json())
+    account.parts.queue.release(account.parts.queue.receive(wait_seconds=0))
+    assert drain(world), "another message, also if its first task died"
+    assert account.receipt(upload)
+
+
+@pytest.mark.parametrize("came_again", [True, False])
+def test_what_a_killed_task_wrote_is_deleted_when_its_message_comes_again_else_by_reconcile(
+    account: Account, world: World, *, came_again: bool
+) -> None:
+    upload = account.upload(KEY, good_orders(2))
+    left = f"data/orders/{upload.run_id}-0-{'0' * 16}.parquet"
+    boto3.client("s3").put_object(Bucket=PUBLISHED, Key=left, Body=b"rows")
+    account.send(upload.to_json())
+    if came_again:
+        account.parts.queue.release(account.parts.queue.receive(wait_seconds=0))
+    assert drain(world)
+    assert list(find_orphaned(account.parts, lambda _: True)) == ([] if came_again else [left])
 
 
 # --- what cannot be reported ----------------------------------------------------------------------------------------

@@ -15,13 +15,16 @@ import pytest
 from flows.pipeline import bulk, run
 from flows.pipeline.attempts import read_attempt
 from flows.pipeline.backlog import Backlog
+from flows.pipeline.job import UploadJob
+from flows.pipeline.receipt import Receipt
 from flows.pipeline.stages import fetch as real_fetch
 from flows.pipeline.stages import refine as real_refine
 from flows.pipeline.stopping import Stopped
+from flows.refinery.contract.loading import Contracts
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import Account
-from tests.unit.flows.world import World, drain, with_settings
+from tests.unit.flows.world import World, drain, plainly, with_settings
 
 
 @pytest.fixture
@@ -45,6 +48,30 @@ def test_every_upload_has_its_outcome_announced_and_recorded_once(account: Accou
     assert sorted(receipt.run_id for receipt in world.recorded) == ids
     assert not any(receipt.observed for receipt in world.recorded)
     assert account.messages() == len(account.keys("batches/")) == 0
+
+
+@pytest.mark.parametrize(("is_there", "live"), [(True, 3), (False, 0)])
+def test_uploads_of_a_dataset_with_a_limit_stay_live_while_prefect_is_there_to_keep_it(
+    account: Account, world: World, is_there: bool, live: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = world.account = with_settings(account, live_backlog=2)
+    world.shows_live = is_there
+    limited = account.parts.contracts.named("penguins").model_copy(update={"max_concurrent_uploads": 1})
+    for_key = Contracts.for_key
+    monkeypatch.setattr(Contracts, "for_key", lambda self, key: limited if "penguins" in key else for_key(self, key))
+    uploads = send(account, 6)
+    for number in range(3):
+        uploads.append(account.upload(f"incoming/penguins/{number}.csv", b"species\n"))
+        account.send(uploads[-1].to_json())
+    seen: list[tuple[str, str]] = []
+
+    def process(account: Account, job: UploadJob) -> Receipt:
+        seen.append((job.upload.key.split("/")[1], threading.current_thread().name))
+        return plainly(account, job)
+
+    assert drain(world, process)
+    assert seen == [("penguins", "MainThread")] * live
+    assert all(account.receipt(upload) for upload in uploads)
 
 
 def test_a_batch_is_announced_in_a_few_calls(account: Account, world: World) -> None:

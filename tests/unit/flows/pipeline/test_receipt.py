@@ -65,5 +65,5 @@ def test_what_is_no_receipt_is_refused_by_its_field(text: str, says: str) -> Non
 
 def test_a_receipt_of_a_later_release_is_refused() -> None:
     later = receipt_of(upload()).to_json().replace('"schema": 1', '"schema": 2')
-    with pytest.raises(ReceiptUnreadable, match="schema 2"):
+    with pytest.raises(ReceiptUnreadable, match="schema: "):
         Receipt.from_json(later)
