@@ -261,9 +261,9 @@ def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObje
 def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
     """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded one.
 
-    A worker cleans up after an earlier delivery of its message. Nobody comes when two workers hold the same message, one
-    of them finishes the upload and deletes the message, and the other one is killed after it has written its output; nor
-    does the first delivery of a redriven message look. So the reconcile flow looks for such objects.
+    A worker cleans up after an earlier delivery of its message. Nobody comes when two workers hold the same message,
+    one of them finishes the upload and deletes the message, and the other one is killed after it has written its
+    output; and the first delivery of a redriven message does not look. So the reconcile flow looks for such objects.
 
     Runs without a receipt are skipped: their workers may be about to commit.
 

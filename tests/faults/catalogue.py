@@ -66,16 +66,16 @@ and the Lambda runtime, ECS, IAM, large and unusual files, and the definition of
 soak takes: it starts tasks until the queue is empty. The chain tests and the faults above cover these parts.
 
 What a killed worker wrote is deleted when its message comes again. The first delivery of a message looks for nothing,
-because a list costs as much as a write. So two things are left to `reconcile`, which deletes the outputs that no receipt
-references, and to the next forced re-run of the upload:
+because a list costs as much as a write. So two things are left to `reconcile`, which deletes the outputs that no
+receipt references, and to the next forced re-run of the upload:
 
-- A worker stalls between looking for a receipt and writing its output, another worker processes the upload and deletes its
-  message, and the first one continues, writes, and is killed before it can see the other's receipt.
+- A worker stalls between looking for a receipt and writing its output, another worker processes the upload and deletes
+  its message, and the first one continues, writes, and is killed before it can see the other's receipt.
 - A worker writes its output and is killed, its message is given up, and the message that is redriven is published with
   other bytes, because the contract or the release changed meanwhile.
 
-Until then the output is under `data/`; readers that use receipts or the index never see it. The soak does what `reconcile`
-does once everything is quiet. `left_behind` counts these outputs; if there are more than killed
+Until then the output is under `data/`; readers that use receipts or the index never see it. The soak does what
+`reconcile` does once everything is quiet. `left_behind` counts these outputs; if there are more than killed
 workers can explain, the soak fails.
 """
 
