@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Literal
 import pytest
 
 from tests.chain.files import good_orders
-from tests.faults.bench import Bench, Case, Outcome, Worker, eventually
+from tests.faults.bench import Bench, Case, Outcome, Worker, arn_of, eventually
 from tests.faults.catalogue import fault
 from tests.faults.saboteur import Sabotage
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
@@ -239,6 +240,24 @@ def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dic
     assert case.kept_promises().chain.receive_count == 1
 
 
+@fault(
+    _AREA,
+    "more messages wait than a task is meant to take",
+    expected="with only the permissions of its role it asks for more tasks, which a drain launches",
+)
+def test_a_task_that_finds_too_much_asks_for_more_tasks(bench: Bench) -> None:
+    case, other = bench.case(), bench.case(deliver=False)
+    case.send(other.upload.to_json())
+    hold, gate = case.gate("s3.GetObject", "/incoming/")
+    worker = case.start(hold, environment={"SLUICE_MESSAGES_PER_TASK": "1"})
+    assert eventually(lambda: worker.has_said("asked for tasks"))
+    gate.touch()
+    assert worker.ended().exit_code == 0
+    asked = [drain for drain in bench.chain.drains() if json.loads(drain["input"])["source"] == "backlog"]
+    assert [json.loads(drain["input"])["tasks"] for drain in asked] == [2]
+    bench.chain.wait_for(lambda: not bench.chain.drains("RUNNING"), "its tasks to leave")
+
+
 # --- a worker that runs out of something ------------------------------------------------------------------------
 
 
@@ -275,11 +294,29 @@ def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) ->
     assert attempt.given_up
     assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
-    sqs = bench.chain.sqs
-    dead = sqs.get_queue_attributes(QueueUrl=case.dead_letter_url, AttributeNames=["QueueArn"])["Attributes"]
-    sqs.start_message_move_task(SourceArn=dead["QueueArn"])  # as in docs/operations.md
-    case.wait_until_visible()
-    (moved,) = sqs.list_message_move_tasks(SourceArn=dead["QueueArn"])["Results"]
-    assert (moved["Status"], moved["ApproximateNumberOfMessagesMoved"]) == ("COMPLETED", 1)
+    assert _redriven_by_sqs(case) == ("COMPLETED", 1)
+    assert case.work().exit_code == 0
+    case.kept_promises()
+
+
+def _redriven_by_sqs(case: Case, **destination: str) -> tuple[str, int]:
+    """Redrive the case's dead-letter queue as the AWS console does; return the status and how many were moved."""
+    sqs, dead = case.bench.chain.sqs, arn_of(case.bench.chain, case.dead_letter_url)
+    sqs.start_message_move_task(SourceArn=dead, **destination)
+    (moved,) = sqs.list_message_move_tasks(SourceArn=dead)["Results"]
+    return moved["Status"], moved["ApproximateNumberOfMessagesMoved"]
+
+
+@fault(
+    _AREA,
+    "redrive by SQS itself of a message that a task moved to the dead-letter queue",
+    expected="SQS does not know its source queue, so the redrive fails; with the queue as destination it is processed",
+)
+def test_sqs_itself_redrives_what_a_task_gave_up_to_the_queue_that_is_named(bench: Bench) -> None:
+    case = bench.case(deliver=False)
+    bench.chain.sqs.send_message(QueueUrl=case.dead_letter_url, MessageBody=case.upload.to_json())
+    assert _redriven_by_sqs(case) == ("FAILED", 0)
+    assert case.count(case.dead_letter_url) == {"waiting": 1, "held": 0}
+    assert _redriven_by_sqs(case, DestinationArn=case.queue_arn) == ("COMPLETED", 1)  # as in docs/operations.md
     assert case.work().exit_code == 0
     case.kept_promises()

@@ -32,7 +32,6 @@ EXCEPTIONS = {
     ),
     ("TaskExecutionRole", "LogInToRegistry"): "ECS itself, to pull the image; the local cloud starts processes",
     ("TaskExecutionRole", "PullImage"): "ECS itself, to pull the image; the local cloud starts processes",
-    ("TaskRole", "AskForMoreTasks"): "a task that finds more messages than MessagesPerTask, as in make bench-burst",
     ("TaskRole", "ReadItsLastWords"): "explain-crash, on a worker of type ecs; a local worker is no task with a log",
     (
         "TaskRole",

@@ -1,7 +1,8 @@
 """Redrives a dead-letter queue, which MiniStack's SQS cannot: StartMessageMoveTask and ListMessageMoveTasks.
 
-As in AWS, a redriven message is a new one, with a new id and receive count. Unlike AWS, all are moved before the call
-returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+As in AWS, a redriven message is a new one, with a new id and receive count, and one that was sent to the dead-letter
+queue directly has no source: it moves only to a destination that the call names. Unlike AWS, all are moved before the
+call returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
 
 import time
@@ -31,9 +32,10 @@ def _start(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
         moved = [message for message in waiting if _move(message, wanted)]
         source["messages"] = [message for message in source["messages"] if message not in moved]
     sqs.esm_wake.set()
+    failed = {"Status": "FAILED", "FailureReason": "CouldNotDetermineMessageSource"}
     task = {
         "TaskHandle": uuid.uuid4().hex,
-        "Status": "COMPLETED",
+        **({"Status": "COMPLETED"} if len(moved) == len(waiting) else failed),
         "SourceArn": source_arn,
         "ApproximateNumberOfMessagesMoved": len(moved),
         "ApproximateNumberOfMessagesToMove": len(waiting),
