@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deployment import PROJECT_ROOT
+from deployment.aws.templates import default_parameters
 from deployment.commands.progress import shown_after_a_second
 from deployment.commands.user_paths import written_to
 from flows.refinery.check_contract import check_contract
@@ -22,6 +26,8 @@ from flows.refinery.checks import Check, by_basis
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
+from flows.refinery.preprocess.own_steps import OwnStep
+from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
@@ -30,6 +36,9 @@ from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters
 _QUARANTINE_BATCH_ROWS = 10_000
+_TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
+_LEAST_GROWTH_BYTES = 64 * 10**6  # less than that is as much chance as need
+_WHOLE_TABLE_FACTOR = 5  # memory for each byte of a CSV file, as measured (docs/performance.md)
 
 
 @dataclass(frozen=True)
@@ -64,10 +73,13 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         PathUnwritable: `output` cannot be written.
     """
     check_contract(contract)
+    before = _peak_bytes()
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         with shown_after_a_second(console, f"checking {escape(file.name)}"):
             checked = check_file(contract, file, Path(folder))
         show(console, contract, file, checked)
+        if checked.prepared:
+            _show_memory(console, contract, file, before)
         if output is not None and checked.prepared:
             with written_to(output):
                 copied = copy_outputs(checked.prepared, file, output)
@@ -140,6 +152,35 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
     console.print(f"{verdict}  {escape(file.name)} by {contract.dataset}")
     for reason in checked.reasons:
         console.out(f"          {reason}")
+
+
+def _show_memory(console: Console, contract: Contract, file: Path, before: int) -> None:
+    """Warn of steps on the whole table: which files fit into a task, by the memory that this one took here.
+
+    Args:
+        before: the most bytes that this process had before it read the file.
+    """
+    steps = [step for step in compile_steps(contract) if isinstance(step, OwnStep) and step.needs_whole_table]
+    if not steps:
+        return
+    size, peak = file.stat().st_size, _peak_bytes()
+    task = int(default_parameters(_TEMPLATE)["TaskMemory"]) * 2**20
+    growth = peak - before
+    factor = growth / size if growth >= _LEAST_GROWTH_BYTES else _WHOLE_TABLE_FACTOR
+    fits = (task - before) / factor
+    labels = ", ".join(step.label for step in steps)
+    is_too_large = size > fits
+    console.print(
+        f"{'[bold red]memory[/]' if is_too_large else '[yellow]memory[/]'}    {escape(labels)} gets all rows at once."
+        f" Such a file {'does not fit' if is_too_large else 'fits'} into a task with TaskMemory {task >> 20}, which is"
+        f" enough for about {fits / 1e6:,.0f} MB; this one has {size / 1e6:,.1f} MB."
+    )
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _rules(validated: JudgedFile, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:

@@ -126,8 +126,9 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
         return _too_long(stage, job, limit_seconds or 0)
     if isinstance(error, MemoryError):
         return OutOfMemory(
-            f"stage {stage} ran out of memory ({_place_of(error)}). A custom step of the dataset gets all rows at "
-            "once; give the task more memory (the stack's parameter TaskMemory) and redrive the dead-letter queue"
+            f"stage {stage} ran out of memory ({_place_of(error)}). A custom step that is marked with @whole_table "
+            "gets all rows at once; give the task more memory (the stack's parameter TaskMemory) and redrive the "
+            "dead-letter queue"
         )
     if isinstance(error, SluiceError) or not isinstance(error, Exception):
         return error

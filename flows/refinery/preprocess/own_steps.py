@@ -1,4 +1,4 @@
-"""A dataset's own steps: functions of its steps.py, DataFrame -> DataFrame, on all rows at once."""
+"""A dataset's own steps: functions of its steps.py, DataFrame -> DataFrame."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.preprocess.step_base import StepFailed
+from flows.refinery.validate.coercion import holds_only
 
 _HERE = Path(__file__).parent
 
 
 class OwnStep:
-    """A function of the dataset's steps.py: DataFrame -> DataFrame, on all rows at once."""
+    """A function of the dataset's steps.py: DataFrame -> DataFrame, on the rows of one partition or on all at once.
+
+    Attributes:
+        needs_whole_table: whether the function is marked with @whole_table.
+    """
 
     def __init__(self, label: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         self.label = label
+        self.needs_whole_table = bool(getattr(function, "needs_whole_table", False))
         self._function = function
         self._arguments = dict(arguments)
+        self._types: dict[Any, Any] | None = None  # of the first result's columns
+        self._kinds: dict[str, str] | None = None
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Call the function.
 
         Raises:
-            StepFailed: it raised, did not return a DataFrame, or returned more rows than it got.
+            StepFailed: it raised, did not return a DataFrame, returned more rows than it got, or returned other columns
+                or types than for the rows before.
         """
         row_numbers = frame.index
         given = frame.reset_index(drop=True)
@@ -44,7 +53,43 @@ class OwnStep:
             raise StepFailed(f"step {self.label} returned {len(result)} rows for {len(given)}; it may not add rows")
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
+        result = self._as_before(result)
         return result.set_axis(_row_numbers_of(result, row_numbers), axis=0)
+
+    def kinds_after(self, kinds: Mapping[str, str], result: pd.DataFrame) -> dict[str, str]:
+        """Return the columns that are still published as dates or times, as the first result shows.
+
+        Raises:
+            StepFailed: a later result has other values there.
+        """
+        if self._kinds is None:
+            there = {name: kind for name, kind in kinds.items() if name in result.columns}
+            self._kinds = {name: kind for name, kind in there.items() if holds_only(kind, result[name])}
+            return self._kinds
+        for name, kind in self._kinds.items():
+            if not holds_only(kind, result[name]):
+                raise self._differs(f"more than a {kind} in the column {name!r}, and {kind}s")
+        return self._kinds
+
+    def _as_before(self, result: pd.DataFrame) -> pd.DataFrame:
+        """Return the result with the columns' types as in the first result: each partition has the same."""
+        if self._types is None:
+            self._types = {name: _type_of(result[name]) for name in result.columns}
+        if list(result.columns) != list(self._types):
+            raise self._differs("other columns")
+        for name, before in self._types.items():
+            if (found := _type_of(result[name])) != before:
+                cast = _cast(result[name], before)
+                if cast is None:
+                    raise self._differs(f"{found} in the column {name!r}, and {before}")
+                result = result.assign(**{name: cast}) if isinstance(name, str) else result
+        return result
+
+    def _differs(self, how: str) -> StepFailed:
+        return StepFailed(
+            f"step {self.label} returned {how} for earlier rows of the file: it gets the rows in pieces, so it must"
+            " return the same columns and types for any rows; if it needs all rows at once, mark it with @whole_table"
+        )
 
     def _failure(self, error: Exception, given: pd.DataFrame, row_numbers: pd.Index) -> StepFailed:
         where = _place_in_function(error)
@@ -90,6 +135,23 @@ def load_own_steps(path: Path) -> ModuleType:
             f"{path.name} of {path.parent.name} raised {type(error).__name__} when it was imported"
         ) from None
     return module
+
+
+def _type_of(values: pd.Series) -> Any:
+    """Return a column's dtype; of Python objects, what they are."""
+    return pd.api.types.infer_dtype(values) if values.dtype == object else values.dtype
+
+
+def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:
+    """Return the same values in another dtype; None if it cannot hold them."""
+    if isinstance(dtype, str):  # Python objects
+        return values.astype(object) if values.isna().all() else None
+    try:
+        cast = values.astype(dtype)
+        is_same = (cast == values) | (cast.isna() & values.isna())
+    except (TypeError, ValueError):
+        return None
+    return cast if is_same.all() else None
 
 
 def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:

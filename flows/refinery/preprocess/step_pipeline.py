@@ -14,12 +14,13 @@ from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed, re
 from flows.refinery.preprocess.table_steps import DropDuplicates
 from flows.refinery.validate.aggregates import hashes_of
 from flows.refinery.validate.arrow_spool import ROW_NUMBER, ArrowSpool
-from flows.refinery.validate.coercion import dtype_of, holds_only
+from flows.refinery.validate.coercion import dtype_of
 from flows.refinery.validate.column_text import pandas_column
 from flows.refinery.validate.moments import time_text
 from flows.refinery.validate.uniqueness import HashCollector
 
 MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
+_ROWS_AT_ONCE = 250_000
 _IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to this size stay in memory
 
 Frames = Callable[[], Iterator[pd.DataFrame]]
@@ -40,14 +41,14 @@ class StepPipeline:
         self.kinds = {name: kind for name, kind in good.kinds.items() if kind in ("date", "time")}
         self.dropped: Counter[str] = Counter()
         self._source: Frames = lambda: _good_frames(good, on_progress)
-        self._waiting: list[Step] = []
+        self._waiting: list[Step | OwnStep] = []
         self._folder = folder
         self._spools: list[Spool] = []
 
     def add(self, step: Step | OwnStep) -> None:
         """Add a step after the others."""
-        if isinstance(step, OwnStep):
-            self._run_own(step)
+        if isinstance(step, OwnStep) and step.needs_whole_table:
+            self._run_on_whole_table(step)
             return
         if isinstance(step, DropDuplicates):
             collector = HashCollector()
@@ -60,17 +61,42 @@ class StepPipeline:
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """Yield the rows after all steps. Call this only once: it counts the rows that the steps drop."""
-        for number, frame in enumerate(self._source()):
-            for step in self._waiting:
-                if number == 0:
-                    self._follow_kinds(step.kinds_after(self.kinds, list(frame.columns)))
-                before = frame
-                frame = step.apply(before)
-                require_a_column(step.label, before, frame)
-                self.dropped[step.label] += len(before) - len(frame)
-                if number == 0:
-                    self._follow_kinds({name: kind for name, kind in self.kinds.items() if name in frame.columns})
+        given, without_rows = False, None
+        for before in self._source():
+            frame = self._stepped(before, is_first=not given)
+            if frame is not None:
+                yield frame
+                given = True
+            elif without_rows is None:
+                without_rows = before.iloc[:0]
+        if not given and without_rows is not None:
+            frame = self._stepped(without_rows, is_first=True, is_only=True)
+            assert frame is not None  # noqa: S101 for the type checker
             yield frame
+
+    def _stepped(self, frame: pd.DataFrame, *, is_first: bool, is_only: bool = False) -> pd.DataFrame | None:
+        """Return some rows after the collected steps; None if no row is left for a dataset's own function.
+
+        Args:
+            is_only: whether no other rows come, so that the function shows its columns on a table without rows.
+        """
+        kinds = dict(self.kinds)
+        for step in self._waiting:
+            before = frame
+            if isinstance(step, OwnStep):
+                if not len(before) and not is_only:
+                    return None
+                frame = step.apply(before)
+                kinds = step.kinds_after(kinds, frame)
+            else:
+                kinds = step.kinds_after(kinds, list(frame.columns)) if is_first else kinds
+                frame = step.apply(before)
+            require_a_column(step.label, before, frame)
+            self.dropped[step.label] += len(before) - len(frame)
+            kinds = {name: kind for name, kind in kinds.items() if name in frame.columns}
+        if is_first:
+            self._follow_kinds(kinds)
+        return frame
 
     def close(self) -> None:
         """Delete the files with intermediate rows."""
@@ -89,7 +115,7 @@ class StepPipeline:
         self._waiting = []
         self._source = spool.frames
 
-    def _run_own(self, step: OwnStep) -> None:
+    def _run_on_whole_table(self, step: OwnStep) -> None:
         frames, size = [], 0
         for frame in self.frames():
             frames.append(frame)
@@ -99,13 +125,15 @@ class StepPipeline:
                     f"step {step.label} gets all rows at once, and they take more than {MAX_OWN_STEP_BYTES >> 30} GiB"
                 )
         entire = pd.concat(frames)
+        frames.clear()
         result = step.apply(entire)
         require_a_column(step.label, entire, result)
         self.dropped[step.label] += len(entire) - len(result)
+        del entire
         self._waiting = []
-        self._source = lambda: iter((result,))
-        there = {name: kind for name, kind in self.kinds.items() if name in result.columns}
-        self._follow_kinds({name: kind for name, kind in there.items() if holds_only(kind, result[name])})
+        starts = range(0, max(1, len(result)), _ROWS_AT_ONCE)
+        self._source = lambda: (result.iloc[start : start + _ROWS_AT_ONCE] for start in starts)
+        self._follow_kinds(step.kinds_after(self.kinds, result))
 
     def _follow_kinds(self, kinds: Mapping[str, str]) -> None:
         self.kinds.clear()

@@ -156,6 +156,16 @@ def test_check_rejects_what_cannot_be_read(tmp_path: Path) -> None:
     assert "rejected" in checked.output
 
 
+def test_check_warns_of_a_step_that_gets_all_rows_at_once(tmp_path: Path) -> None:
+    shutil.copytree(CONTRACTS / "orders", tmp_path / "orders")
+    file, steps = a_file(tmp_path, good_orders(2)), tmp_path / "orders" / "steps.py"
+    assert "TaskMemory" not in sluice("check", tmp_path / "orders", file).output
+    mark = "from flows.refinery.preprocess import whole_table\n\n\n@whole_table\ndef add_revenue"
+    steps.write_text(steps.read_text().replace("def add_revenue", mark))
+    warned = line_of(sluice("check", tmp_path / "orders", file).output, "memory", "steps.add_revenue")
+    assert "TaskMemory 2048" in warned
+
+
 def test_check_writes_nothing_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = a_file(tmp_path, dirty_orders())

@@ -313,10 +313,60 @@ def prepare_with(folder: Path, code: str, *steps: Any, **options: Any) -> Refine
     return prepare(folder, list(steps), folder=folder, **options)
 
 
-def test_an_own_function_sees_all_rows_at_once(tmp_path: Path) -> None:
-    code = "def rank(rows, by):\n    return rows.assign(rank=rows[by].rank())\n"
+WHOLE_TABLE = "from flows.refinery.preprocess import whole_table\n\n\n@whole_table\n"
+
+
+def test_an_own_function_that_asks_for_the_whole_table_sees_all_rows_at_once(tmp_path: Path) -> None:
+    code = f"{WHOLE_TABLE}def rank(rows, by):\n    return rows.assign(rank=rows[by].rank())\n"
     prepared = prepare_with(tmp_path, code, {"steps.rank": {"by": "age"}}, rows_per_partition=1)
     assert published(prepared)["rank"] == [1.0, None, 3.0, 2.0]
+
+
+def test_an_own_function_gets_the_rows_of_one_partition_after_the_other(tmp_path: Path) -> None:
+    code = "def count(rows):\n    return rows.assign(rows=len(rows))\n"
+    steps = ["drop_duplicates", "steps.count", {"fill_missing": {"column": "age", "strategy": "mean"}}]
+    prepared = prepare_with(tmp_path, code, *steps, rows_per_partition=3)
+    assert published(prepared)["rows"] == [3, 3, 3, 1]
+    assert published(prepared)["age"] == [30.0, 40.0, 50.0, 40.0]
+
+
+def test_an_own_function_gets_no_table_without_rows_unless_there_is_none_with_rows(tmp_path: Path) -> None:
+    code = "def kind(rows):\n    return rows.assign(kind=rows['age'].map({30: 'a', 50: 'b'}))\n"
+    for subset, kinds in ({"age"}, ["a", "b", None]), ({"age", "city"}, ["a", None]):
+        drop = {"drop_missing": {"subset": sorted(subset)}}
+        prepared = prepare_with(tmp_path, code, drop, "steps.kind", rows_per_partition=1)
+        assert published(prepared)["kind"] == kinds
+        assert prepared.dropped == {"drop_missing": 4 - len(kinds)}
+    nobody = PEOPLE.splitlines()[0] + "\n1,x,,,\n"
+    prepared = prepare_with(tmp_path, code, {"drop_missing": {"subset": ["age"]}}, "steps.kind", content=nobody)
+    assert published(prepared)["kind"] == []
+    assert prepared.dropped == {"drop_missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ("rows['age'] * 1.5 if (rows['age'] == 30).any() else 'x'", "in the column 'new', and"),
+        ("range(len(rows)) if (rows['age'] == 30).any() else 1.5", "float64 in the column 'new', and int64"),
+        ("[None] if (rows['age'] == 30).any() else 1.5", "float64 in the column 'new', and"),
+        ("rows['joined'] + pd.Timedelta(hours=int(rows['id'].iloc[0] > 1))", None),
+    ],
+)
+def test_an_own_function_that_returns_other_types_for_later_rows_is_named(
+    tmp_path: Path, values: str, fault: str | None
+) -> None:
+    code = f"def new(rows):\n    return rows.assign(new={values})\n"
+    if fault is None:
+        column = "joined"
+        code, fault = code.replace("new=", "joined="), f"more than a date in the column {column!r}"
+    with pytest.raises(StepFailed, match="whole_table") as raised:
+        prepare_with(tmp_path, code, "steps.new", rows_per_partition=1)
+    assert fault in str(raised.value)
+
+
+def test_types_of_later_rows_that_hold_the_same_values_are_those_of_the_first(tmp_path: Path) -> None:
+    code = "def new(rows):\n    return rows.assign(new=0.5 if (rows['age'] == 30).any() else 1)\n"
+    assert published(prepare_with(tmp_path, code, "steps.new", rows_per_partition=1))["new"] == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_steps_that_leave_no_column_are_named(tmp_path: Path) -> None:
@@ -345,7 +395,7 @@ def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_va
 def test_an_own_function_must_return_a_table_of_no_more_rows(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="NoneType"):
         prepare_with(tmp_path, "def f(rows):\n    rows['x'] = 1\n", "steps.f")
-    with pytest.raises(StepFailed, match="8 rows for 4"):
+    with pytest.raises(StepFailed, match="4 rows for 2"):
         prepare_with(tmp_path, "def f(rows):\n    return pd.concat([rows, rows])\n", "steps.f")
 
 
