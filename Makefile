@@ -12,6 +12,7 @@ SOAK_UPLOADS ?= 10000
 SOAK_SEED    ?= 1
 FILES        ?= 20000
 SEED         ?= 1
+LARGE        ?= 0
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 # What checkov reads.
@@ -23,7 +24,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -192,6 +193,9 @@ bench-refine: setup ## CPU, wall time and memory of refine, compared with hand-w
 
 bench-start: setup ## CPU and wall time from a task's start to its first upload, compared with bare imports
 	@$(BIN)/python -m tests.benchmarks.bench_start
+
+bench-memory: setup ## the highest memory of the task's process, by format and size of the file (LARGE=10000 adds 10 GB of CSV)
+	@$(BIN)/python -m tests.benchmarks.bench_memory --large $(LARGE)
 
 bench-burst: FILES = 1000
 bench-burst: setup ## one file, then 1,000 at once: tasks, transitions, requests, seconds, dollars (FILES=1000, about 15 minutes)

@@ -141,7 +141,8 @@ def _is_up(url: str) -> bool:
 
 
 def _watched(process: subprocess.Popen[str], began: float) -> Outcome:
-    lines, first, cpu, peak = [], (0.0, 0.0), 0.0, 0.0
+    lines: list[dict[str, Any]] = []
+    first, cpu, peak = (0.0, 0.0), 0.0, 0.0
     assert process.stdout is not None
     for text in process.stdout:
         line = json.loads(text)

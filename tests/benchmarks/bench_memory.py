@@ -1,0 +1,113 @@
+"""Measure the highest memory of the container's process, by format and size of the file, with Prefect.
+
+    python -m tests.benchmarks.bench_memory [--megabytes 10 100 1000] [--files 50] [--large 10000]
+
+The task's process runs with its queue, its buckets and a Prefect server, one process for each size. A last one takes
+many files one after another. `--large` adds one CSV file of so many megabytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from tests.benchmarks.task_process import Outcome, Stage, stage
+from tests.benchmarks.yardstick.orders import write_orders
+
+_YARDSTICK = Path(__file__).parent / "yardstick"
+_BLOCK_ROWS = 100_000
+_BAR_MB = 20
+_LINE = "{:<14}{:>9}{:>8}{:>9}{:>10}  {}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1_000])
+    parser.add_argument("--files", type=int, default=50)
+    parser.add_argument("--large", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, stage(Path(name)) as around:
+        block = Path(name) / "block.csv"
+        contracts = _write_contracts(Path(name) / "contracts")
+        write_orders(block, _BLOCK_ROWS)
+        print(_LINE.format("format", "MB", "files", "CPU s", "peak MB", ""))
+        for kind, write in _WRITERS.items():
+            for megabytes in [*given.megabytes, *([given.large] if kind == "csv" and given.large else [])]:
+                print_line(kind, megabytes, [write(around.files, block, megabytes)], around, contracts)
+        size = given.megabytes[0]
+        names = [write(around.files, block, size) for write in _WRITERS.values()]
+        print_line(
+            "all, in turns", size, [names[number % len(names)] for number in range(given.files)], around, contracts
+        )
+
+
+def _write_contracts(folder: Path) -> Path:
+    """Write the yardstick's contract without its rule on unique values: the benchmark repeats its rows."""
+    for dataset in ("default", "bench"):
+        (folder / dataset).mkdir(parents=True)
+    (folder / "default" / "contract.yaml").write_text("dataset: default\n")
+    lines = (_YARDSTICK / "contract.yaml").read_text().replace("yardstick", "bench").splitlines()
+    lines = [line for line in lines if "to_be_unique" not in line]
+    (folder / "bench" / "contract.yaml").write_text("\n".join([*lines, "source: incoming/bench/**", ""]))
+    shutil.copyfile(_YARDSTICK / "steps.py", folder / "bench" / "steps.py")
+    return folder
+
+
+def print_line(kind: str, megabytes: int, names: list[str], around: Stage, contracts: Path) -> None:
+    """Run one task with these files, and print its line."""
+    keys = [f"incoming/bench/{number}/{kind}-{megabytes}/{name}" for number, name in enumerate(names)]
+    done = around.run(keys, {"SLUICE_CONTRACTS_FOLDER": str(contracts), "SLUICE_STAGE_TIMEOUT_SECONDS": "43200"})
+    _require(done, len(names))
+    bar = "#" * round(done.peak_mb / _BAR_MB)
+    print(_LINE.format(kind, megabytes, len(names), f"{done.cpu:.0f}", f"{done.peak_mb:.0f}", bar), flush=True)
+
+
+def _require(done: Outcome, files: int) -> None:
+    published = [line for line in done.done() if line["status"] == "published"]
+    if done.code or len(published) != files:
+        raise SystemExit(f"the task ended with {done.code}: {done.lines[-3:]}")
+
+
+def _csv(folder: Path, block: Path, megabytes: int) -> str:
+    (folder / "block.csv").write_bytes(block.read_bytes())
+    return f"{_times(block, megabytes)}x-block.csv"
+
+
+def _json_lines(folder: Path, block: Path, megabytes: int) -> str:
+    path = folder / "block.jsonl"
+    if not path.exists():
+        _table(block).to_pandas().to_json(path, orient="records", lines=True, date_format="iso")
+    return f"{_times(path, megabytes)}x-block.jsonl"
+
+
+def _parquet(folder: Path, block: Path, megabytes: int) -> str:
+    """Write a Parquet file with the rows of a CSV file of this size."""
+    path, table = folder / f"{megabytes}.parquet", _table(block)
+    if not path.exists():
+        with pq.ParquetWriter(path, table.schema) as writer:
+            for _ in range(_times(block, megabytes)):
+                writer.write_table(table)
+    return path.name
+
+
+_WRITERS: dict[str, Callable[[Path, Path, int], str]] = {"csv": _csv, "json lines": _json_lines, "parquet": _parquet}
+
+
+def _table(block: Path) -> pa.Table:
+    return pa_csv.read_csv(block)
+
+
+def _times(path: Path, megabytes: int) -> int:
+    return max(1, round(megabytes * 1e6 / path.stat().st_size))
+
+
+if __name__ == "__main__":
+    main()
