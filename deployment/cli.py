@@ -7,7 +7,6 @@ message explains; 70 a bug in Sluice; 130 and 143 stopped by Ctrl-C and SIGTERM.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import traceback
@@ -131,22 +130,32 @@ def up(state: StateOption = DEFAULT_STATE, aws_port: AwsPort = None, prefect_por
 @on_selected_stack
 def upload(
     connect: Connect,
-    file: Annotated[Path, typer.Argument(help="The file to upload.", show_default=False)],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders (all files below them), patterns such as 'data/*.csv', and ZIP files (each member).",
+            show_default=False,
+        ),
+    ],
     dataset: Annotated[
         str | None,
-        typer.Option(help="The dataset; by default the one whose name the file's name starts with."),
+        typer.Option(
+            help="The dataset; by default the one whose name a file's name starts with, or that of its folder.",
+            show_default=False,
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait for the outcome; --no-wait returns at once.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait for the outcomes; --no-wait returns at once.")] = True,
     deadline: Deadline = 300,
 ) -> None:
-    """Upload a file to the local cloud of `sluice up`, or to a stack on AWS, and wait for its receipt.
+    """Upload files to the local cloud of `sluice up`, or to a stack on AWS, and wait for their receipts.
 
-    The exit code is 0 if the file was published and 1 if not.
+    A file keeps its path below the folder that was given; a ZIP file counts as a folder. Exit codes: 0 all files were
+    published; 1 a file was rejected or failed, or is not finished at the deadline; 3 nothing was uploaded.
     """
     from deployment.commands.upload import upload as run
 
     with connect() as pipeline:
-        published = run(new_console(), pipeline, file, dataset=dataset, wait=wait, deadline_seconds=deadline)
+        published = run(new_console(), pipeline, files, dataset=dataset, wait=wait, deadline_seconds=deadline)
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -170,7 +179,7 @@ def redrive(
     connect: Connect,
     run_id: Annotated[
         str | None,
-        typer.Option("--run", help="Only this run: its id, or how it starts in `sluice status`.", show_default=False),
+        typer.Option("--run", help="Only this run: its id, or 8 characters of it.", show_default=False),
     ] = None,
     cancelled: Annotated[
         bool, typer.Option("--cancelled", help="Also uploads that were cancelled in Prefect.")
@@ -183,8 +192,6 @@ def redrive(
     from deployment.commands.redrive import Choice
     from deployment.commands.redrive import redrive as run
 
-    if run_id is not None and not re.fullmatch(r"[0-9a-f]{8,32}", run_id):
-        raise typer.BadParameter("a run id has 32 characters of 0-9 and a-f; the first 8 are enough")
     with connect() as pipeline:
         run(new_console(), pipeline, Choice(run_id, cancelled_too=cancelled))
 
@@ -228,7 +235,11 @@ def repair(
     ] = None,
     run_id: Annotated[
         str | None,
-        typer.Option("--run", help="The run of the rows; by default the one in the file's name.", show_default=False),
+        typer.Option(
+            "--run",
+            help="The run of the rows: its id, or 8 characters of it; by default the one in the file's name.",
+            show_default=False,
+        ),
     ] = None,
     export: Annotated[
         Path | None,

@@ -1,6 +1,7 @@
 """The commands of `sluice`: one module each, and what they share."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,11 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """Return `text` as `visible` does, with line feeds and tabs escaped too: a key cannot forge a line."""
     return visible(text.replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def first_of(lines: Sequence[str], shown: int) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    return [*lines[:shown], *([f"and {len(lines) - shown:,} more"] if len(lines) > shown else [])]
 
 
 class SafeConsole(Console):

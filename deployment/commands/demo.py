@@ -13,11 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from deployment.commands.options import DEFAULT_STATE
 from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.local.cloud import LocalCloud
 from deployment.local.endpoints import Endpoints
 from deployment.local.running import some_cloud
+from deployment.local.state_lock import StateLock
 from deployment.samples import orders
 from deployment.samples.orders import ExpectedOutcome
 
@@ -69,25 +71,30 @@ def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: 
         LocalCloudError: the local cloud could not be started, or a part of it died.
         StackError: the stack could not be deployed.
     """
-    begun = time.monotonic()
+    begun, was_running = time.monotonic(), StateLock(local.state_dir).is_taken()
     with ExitStack() as running:
-        with shown_steps(console) as on_step:
+        with shown_steps(console, begun) as on_step:
             cloud = running.enter_context(some_cloud(local, on_step))
         console.print(f"Watch the runs at {cloud.prefect_ui_url}")
-        as_expected = _run_samples(console, cloud, deadline_seconds)
-        bucket = cloud.outputs["PublishedBucket"]
-        console.print(f"Receipts, data and quarantine: s3://{bucket}/, kept in {cloud.folder_of_bucket(bucket)}")
-        console.print(f"Prefect UI: {cloud.prefect_ui_url} (`make up` shows these runs again)")
-        if stay:
-            console.print(f"Running until Ctrl-C: {cloud.prefect_ui_url}")
+        as_expected = _run_samples(console, cloud, begun, deadline_seconds)
+        here = "" if local.state_dir == DEFAULT_STATE.resolve() else f" --state {local.state_dir}"
+        read = f".venv/bin/sluice read penguins{here}"
+        if was_running:
+            console.print(f"Read what was published: {read}")
+        elif stay:
+            console.print(f"Running until Ctrl-C: {cloud.prefect_ui_url}. In another terminal: {read}")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-        console.print("Stopping ...")
+        if not was_running:
+            console.print("Stopping ...")
     console.print(f"Done in {time.monotonic() - begun:.0f} seconds.")
+    if not was_running and not stay:
+        up = "`make up`" if not here else f"`.venv/bin/sluice up{here}`"
+        console.print(f"Read what was published: {up}, then in another terminal: {read}")
     return as_expected
 
 
-def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) -> bool:
+def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seconds: float) -> bool:
     """Upload every sample and follow them; return whether all ended as expected."""
     uploads, prefix = Uploads(cloud), cloud.outputs["IncomingPrefix"]
     folder = cloud.state_dir / "demo"
@@ -97,7 +104,7 @@ def _run_samples(console: Console, cloud: Endpoints, deadline_seconds: float) ->
     for sample in SAMPLES:
         name = f"{sample.dataset}/{sample.file_name}"
         followed.append(uploads.upload(folder / sample.file_name, f"{prefix}{name}", name))
-    with shown_progress(console, followed) as on_look:
+    with shown_progress(console, followed, begun) as on_look:
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
     # A task writes the receipt first. Stopping it now would leave runs in Prefect that never end.
     if not uploads.wait_until_recorded(followed, deadline_seconds=_RECORDED_WITHIN_SECONDS):

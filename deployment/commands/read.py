@@ -24,6 +24,7 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
 
     Raises:
         NothingProcessed: no file of the dataset was processed.
+        RunUnknown: there is no such run.
         RunNotCurrent: the selected run has no rows to read.
         ColumnsDiffer: a column has types in several runs that cannot be joined.
         ExportUnknown, WorkbookTooSmall, PathUnwritable: the rows cannot be written to `export`.

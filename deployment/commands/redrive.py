@@ -16,7 +16,9 @@ from deployment.commands.show import print_unreadable
 from deployment.commands.uploads import Uploads
 from deployment.deployed_stack import DeployedStack, drains_of
 from flows.pipeline.attempts import FoundAttempt, reopen_attempt
+from flows.pipeline.commit import has_receipt
 from flows.pipeline.errors import UploadCancelled
+from flows.pipeline.run_ids import require_run_id
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
@@ -41,9 +43,13 @@ class Choice:
     run_id: str | None = None
     cancelled_too: bool = False
 
-    def names(self, upload: UploadMessage) -> bool:
-        """Return whether an upload was asked for."""
-        return self.run_id is None or upload.run_id.startswith(self.run_id)
+    def __post_init__(self) -> None:
+        if self.run_id is not None:
+            require_run_id(self.run_id)
+
+    def names(self, run_id: str) -> bool:
+        """Return whether a run was asked for."""
+        return run_id.startswith(self.run_id or "")
 
     def refusal(self, attempt: FoundAttempt | None) -> str:
         """Return why an upload is left where it is; "" if it is redriven. What is asked for by its id is redriven."""
@@ -122,21 +128,21 @@ class _Redrive:
 
     def send_expired(self) -> None:
         """Send uploads that were given up and whose messages have expired in the dead-letter queue."""
-        finished, moved = self._uploads.runs_with_receipt(), datetime.now(UTC) - _MOVED_WITHIN
-        tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and run not in finished]
+        moved = datetime.now(UTC) - _MOVED_WITHIN
+        tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and self._choice.names(run)]
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
             attempts = list(filter(None, pool.map(self._uploads.find_attempt, tried)))
         for found in attempts:
             if not found.attempt.given_up or found.attempt.moved_at > moved:
                 continue
             upload = found.attempt.upload
-            if self._is_chosen(upload, found):
+            if not has_receipt(self._uploads.store, upload.run_id) and self._is_chosen(upload, found):
                 with explaining_aws_errors(f"sending to {self._queue_url}"):
                     self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=upload.to_json())
                 self._note(upload, found)
 
     def _is_chosen(self, upload: UploadMessage, attempt: FoundAttempt | None) -> bool:
-        if not self._choice.names(upload):
+        if not self._choice.names(upload.run_id):
             return False
         refusal = self._choice.refusal(attempt)
         if (upload.bucket, upload.key[: len(self._prefix)]) != (self._bucket, self._prefix):

@@ -18,20 +18,16 @@ from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import DeployedStack
 from deployment.environment_variables import pipeline_settings
 from flows.pipeline.receipt import Receipt
-from flows.refinery.errors import TerminalError
+from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.repair.changes import Change, require_only_bad_cells
 from flows.refinery.repair.quarantined_rows import export_quarantine
 
 if TYPE_CHECKING:
     from flows.pipeline.job import Parts
 
-_RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_IN_A_NAME = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 # The command prints a short summary; Prefect keeps the full log.
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR", "PREFECT_CLIENT_MAX_RETRIES": "3"}
-
-
-class RunUnknown(TerminalError):
-    """Neither --run nor the file's name contains a run id."""
 
 
 def export(console: Console, quarantine: Path, destination: Path, run_id: str | None = None) -> None:
@@ -43,7 +39,7 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
         WorkbookTooSmall: the rows do not fit a workbook.
         PathUnwritable: nothing can be written to `destination`.
     """
-    run = run_id_from(quarantine, run_id)
+    run = run_id or _run_in_name(quarantine)
     with written_to(destination):
         rows = export_quarantine(quarantine, destination)
     console.out(f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:")
@@ -54,15 +50,14 @@ def export_run(console: Console, cloud: DeployedStack, run_id: str, destination:
     """Fetch the quarantine of a run and write it as a workbook or as CSV.
 
     Raises:
-        RunUnknown: not a run id.
+        RunUnknown: there is no such run.
         NothingToRepair: the run has no rows in quarantine.
         PathUnwritable: nothing can be written to `destination`.
     """
-    run = run_id_from(None, run_id)
     with _parts(cloud) as parts, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         from flows.repair import fetch_quarantine
 
-        path = Path(folder) / "quarantine.parquet"
+        run, path = find_run(parts.store, run_id), Path(folder) / "quarantine.parquet"
         fetch_quarantine(parts, run, path)
         export(console, path, destination, run)
 
@@ -82,12 +77,12 @@ def repair(
         RunUnknown, NothingToRepair, CorrectionsUnusable, OtherCellsChanged, RepairRejected, ReceiptConflict: nothing
             was changed.
     """
-    run = run_id_from(file, run_id)
+    given = run_id or _run_in_name(file)
     with _parts(cloud) as parts:
         from flows.repair import plan_repair
         from flows.repair import repair as do
 
-        plan = plan_repair(parts, run, file, allow_other_changes=True)
+        plan = plan_repair(parts, find_run(parts.store, given), file, allow_other_changes=True)
         _show(console, plan.changes)
         if not allow_other_changes:
             require_only_bad_cells(plan.changes)
@@ -114,16 +109,11 @@ def _show(console: Console, changes: Sequence[Change]) -> None:
         console.out(f"  row {change.row_number}, {visible_line(change.column)}: {before} -> {after}{other}")
 
 
-def run_id_from(file: Path | None, named: str | None) -> str:
-    """Return the named run, else the one in the file's name.
-
-    Raises:
-        RunUnknown: there is none, or the name is not a run id.
-    """
-    found = _RUN_ID.search(named if named is not None else file.name if file else "")
+def _run_in_name(file: Path) -> str:
+    """Return the run id in a file's name. Raise RunUnknown if there is none."""
+    found = _IN_A_NAME.search(file.name)
     if found is None:
-        what = f"{named!r} is not a run id" if named is not None or file is None else f"{file.name} contains no run id"
-        raise RunUnknown(f"{what}; give the run with --run (32 characters of 0-9 and a-f)")
+        raise RunUnknown(f"{file.name} contains no run id; give the run with --run")
     return found.group()
 
 

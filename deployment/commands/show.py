@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from deployment.commands import visible_line
+from deployment.commands.progress import FIRST_SECONDS
+from deployment.commands.upload_files import LocalFile
 from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.receipt import Receipt, receipt_key
+from flows.refinery.errors import SluiceError
 
 _STYLES = {
     UploadState.UPLOADED: "dim",
@@ -28,9 +34,12 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 
 @contextmanager
-def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
-    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins."""
-    begun = time.monotonic()
+def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callable[[str], None]]:
+    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins.
+
+    Lines have the seconds since `begun`, on the monotonic clock; by default since now.
+    """
+    begun = begun or time.monotonic()
     if not console.is_terminal:
         yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
         return
@@ -39,10 +48,43 @@ def shown_steps(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[Callable[[], None]]:
-    """Show uploads in a live table or as one line per change; yield the function to call after each poll."""
+def shown_bars(console: Console, files: Iterable[LocalFile]) -> Iterator[None]:
+    """Show a bar for each file that is being sent, on a terminal, once that takes longer than a second."""
+    if not console.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bars = Progress(*columns, console=console, transient=True)
+
+    def moved(bar: TaskID, total_bytes: int, sent_bytes: int) -> None:
+        bars.advance(bar, sent_bytes)
+        bars.update(bar, visible=0 < bars.tasks[bar].completed < total_bytes)
+
+    for file in files:
+        bar = bars.add_task(escape(visible_line(file.name)), total=file.size_bytes, visible=False)
+        file.on_bytes = partial(moved, bar, file.size_bytes)
+    later = threading.Timer(FIRST_SECONDS, bars.start)
+    later.start()
+    try:
+        yield
+    finally:
+        later.cancel()
+        later.join()
+        bars.stop()
+
+
+@contextmanager
+def shown_progress(
+    console: Console, uploads: list[TrackedUpload], begun: float | None = None
+) -> Iterator[Callable[[], None]]:
+    """Show uploads in a live table or as one line per change; yield the function to call after each poll.
+
+    Lines have the seconds since `begun`, on the monotonic clock; by default since the upload.
+    """
     if console.is_terminal:
-        with Live(get_renderable=lambda: _table(uploads), console=console, refresh_per_second=8) as live:
+        with Live(
+            get_renderable=lambda: _table(uploads, console.height), console=console, refresh_per_second=8
+        ) as live:
             yield live.refresh
         return
     printed: dict[str, tuple[UploadState, str]] = {}
@@ -53,23 +95,32 @@ def shown_progress(console: Console, uploads: list[TrackedUpload]) -> Iterator[C
             if printed.get(upload.message.run_id) != news:
                 printed[upload.message.run_id] = news
                 more = upload.note or rows_of(upload.receipt)
-                console.out(f"{upload.seconds:5.1f} s  {upload.stage:<9}  {visible_line(upload.name)}  {more}".rstrip())
+                seconds = upload.seconds if begun is None else time.monotonic() - begun
+                console.out(f"{seconds:5.1f} s  {upload.stage:<9}  {visible_line(upload.name)}  {more}".rstrip())
 
     yield print_changes
 
 
-def _table(uploads: list[TrackedUpload]) -> Table:
+def _table(uploads: list[TrackedUpload], lines: int) -> Table:
+    """Return a table of at most `lines` lines; those that are done are left out first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("file", "state", "rows"):
         table.add_column(column, no_wrap=column != "rows")
     table.add_column("time", justify="right", no_wrap=True)
-    for upload in uploads:
+    rows = max(lines - 3, 1)
+    shown = uploads if len(uploads) <= rows else sorted(uploads, key=lambda one: one.done)[:rows]
+    for upload in shown:
         style = _STYLES[upload.stage]
         table.add_row(
             escape(visible_line(upload.name)),
             f"[{style}]{_marks(upload.stage)} {upload.stage}[/]",
             upload.note or rows_of(upload.receipt),
             f"{upload.seconds:.1f} s",
+        )
+    if len(shown) < len(uploads):
+        done = sum(one.done for one in uploads)
+        table.add_row(
+            f"and {len(uploads) - len(shown):,} more", f"{done:,} of {len(uploads):,} done", "", "", style="dim"
         )
     return table
 
@@ -106,12 +157,18 @@ def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[Tra
     """Print the outcome of each upload, the reasons, and its receipt's address."""
     for upload in uploads:
         style, rows = _STYLES[upload.stage], rows_of(upload.receipt)
-        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(visible_line(upload.name))}[/]  {rows}")
-        lines = details_of(upload.receipt) if upload.receipt else [upload.problem or "no receipt"]
+        console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(visible_line(upload.name))}[/]  {rows}".rstrip())
+        lines = details_of(upload.receipt) if upload.receipt else [upload.problem or upload.note or "no receipt yet"]
         if upload.stage in _FINISHED_WELL:
             lines.append(receipt_address(cloud, upload.message.run_id))
         for line in lines:
             console.out(f"           {line}", style="dim")
+
+
+def print_problems(console: Console, problems: Mapping[str, SluiceError]) -> None:
+    """Print which files were not uploaded, and why."""
+    for name, error in problems.items():
+        console.out(f"not uploaded  {visible_line(name)}: {error}", style="bold red")
 
 
 def print_unreadable(console: Console, uploads: Uploads) -> None:

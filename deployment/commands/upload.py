@@ -1,86 +1,117 @@
-"""`sluice upload`: uploads one file to a stack's landing bucket and waits for its receipt."""
+"""`sluice upload`: uploads files to a stack's landing bucket and waits for their receipts."""
 
-from __future__ import annotations
-
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from blocks.settings import CONTRACTS
-from deployment.commands.show import print_outcomes, shown_progress
-from deployment.commands.uploads import Uploads, UploadState
+from deployment.commands import first_of, visible_line
+from deployment.commands.show import print_outcomes, print_problems, shown_bars, shown_progress
+from deployment.commands.upload_files import (
+    LocalFile,
+    dataset_of,
+    datasets,
+    files_to_upload,
+    require_dataset,
+    require_different_keys,
+    words_of,
+)
+from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
 from flows.refinery.errors import TerminalError
-from flows.refinery.suggestions import did_you_mean
 from lambda_trigger.ignored_names import is_ignored
 
-_DEFAULT_CONTRACT = "default"
-
-
-class DatasetUnknown(TerminalError):
-    """The named dataset has no contract."""
+_NAMES_SHOWN = 3
 
 
 class NameIgnored(TerminalError):
-    """The stack ignores files of this name: they are not data."""
+    """The stack ignores files of these names: they are not data."""
 
 
 def upload(
-    console: Console, cloud: DeployedStack, file: Path, *, dataset: str | None, wait: bool, deadline_seconds: float
+    console: Console,
+    cloud: DeployedStack,
+    given: Sequence[str],
+    *,
+    dataset: str | None,
+    wait: bool,
+    deadline_seconds: float,
 ) -> bool:
-    """Upload `file`. With `wait`, return whether it was published; without it, return True at once.
+    """Upload files, the files of folders, and the members of ZIP files.
+
+    With `wait`, return whether all were published; without it, whether all were uploaded.
 
     Raises:
-        FileUnusable: the file cannot be read.
+        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: nothing was uploaded.
         DatasetUnknown: the dataset has no contract.
-        NameIgnored: nothing would be started for a file of this name.
+        NameIgnored: nothing would be started for files of these names.
     """
-    folder = dataset_of(file, dataset, CONTRACTS)
-    prefix = cloud.outputs["IncomingPrefix"]
-    key = f"{prefix}{folder}/{file.name}" if folder else f"{prefix}{file.name}"
-    ignored = cloud.outputs["IgnoredNames"]
-    if is_ignored(key, prefix, ignored):
-        raise NameIgnored(f"{file.name}: the stack ignores names like {ignored}; rename it, or change IgnoredNames")
+    files, in_default = _files_by_key(console, cloud, given, dataset)
     uploads = Uploads(cloud)
-    followed = uploads.upload(file, key)
-    console.out(f"uploaded to s3://{followed.message.bucket}/{key}")
-    if not folder:
-        console.print("No dataset was given, and the file's name matches none: the default contract applies.")
+    with shown_bars(console, files.values()):
+        sent, problems = uploads.send(files)
+    if not sent:
+        raise next(iter(problems.values()))
+    _print_destination(console, sent, cloud.outputs["IncomingPrefix"])
+    print_problems(console, problems)
+    _explain_default(console, in_default)
     if uploads.is_paused():
-        console.print("The stack is paused: the file waits in the queue until: sluice resume")
+        console.print("The stack is paused: what is uploaded waits in the queue until: sluice resume")
     if not wait:
-        console.print("Follow it with: sluice status")
-        return True
-    with shown_progress(console, [followed]) as on_look:
-        in_time = uploads.follow([followed], deadline_seconds=deadline_seconds, on_look=on_look)
+        console.print("Follow with: sluice status")
+        return not problems
+    with shown_progress(console, sent) as on_look:
+        in_time = uploads.follow(sent, deadline_seconds=deadline_seconds, on_look=on_look)
+    print_outcomes(console, cloud, sent)
     if not in_time:
         console.print(f"Not finished after {deadline_seconds:.0f} seconds; processing continues. See: sluice status")
-        if followed.note:
-            console.out(followed.note)
-        return False
-    print_outcomes(console, cloud, [followed])
-    return followed.stage is UploadState.PUBLISHED
+    if len(files) > 1:
+        states = Counter([*(one.stage for one in sent), *(UploadState.FAILED for _ in problems)])
+        console.print(f"{len(files):,} files: {', '.join(f'{count:,} {state}' for state, count in states.items())}")
+    return not problems and all(one.stage is UploadState.PUBLISHED for one in sent)
 
 
-def dataset_of(file: Path, named: str | None, contracts: Path) -> str | None:
-    """Return a file's dataset: the named one, else the one whose name the file's name starts with.
-
-    Raises:
-        DatasetUnknown: the named one has no contract.
-    """
-    known = datasets(contracts)
-    if named is not None:
-        if named in known:
-            return named
-        raise DatasetUnknown(
-            f"There is no contract for dataset {named!r}: a new one goes into {contracts}, and without --dataset the "
-            f"default contract applies; known: {', '.join(known)}{did_you_mean(named, known)}"
+def _files_by_key(
+    console: Console, cloud: DeployedStack, given: Sequence[str], dataset: str | None
+) -> tuple[dict[str, LocalFile], list[LocalFile]]:
+    """Return the files by the key that each gets, and those that only the default contract is for."""
+    known = [require_dataset(dataset, CONTRACTS)] if dataset else datasets(CONTRACTS)
+    prefix, patterns = cloud.outputs["IncomingPrefix"], cloud.outputs["IgnoredNames"]
+    files, ignored = files_to_upload(given, lambda name: is_ignored(name, "", patterns))
+    if not files:
+        raise NameIgnored(
+            f"{', '.join(given)}: the stack ignores names like {patterns}; rename, or change IgnoredNames"
         )
-    stem = file.name.lower()
-    return next((name for name in known if stem.startswith((f"{name}.", f"{name}-", f"{name}_"))), None)
+    if ignored:
+        console.print(f"{ignored:,} not uploaded: the stack ignores names like {patterns}")
+    chosen = [dataset or dataset_of(file, known) for file in files]
+    keys = [
+        f"{prefix}{one}/{file.name}" if one else prefix + file.name for one, file in zip(chosen, files, strict=True)
+    ]
+    require_different_keys(keys)
+    return dict(zip(keys, files, strict=True)), [file for one, file in zip(chosen, files, strict=True) if not one]
 
 
-def datasets(contracts: Path) -> list[str]:
-    """Return the datasets that have a contract, without the default one."""
-    found = {path.parent.name for path in contracts.glob("*/contract.yaml")}
-    return sorted(found - {_DEFAULT_CONTRACT})
+def _print_destination(console: Console, sent: Sequence[TrackedUpload], prefix: str) -> None:
+    """Print where the files are, or for several of them how many are in each folder."""
+    first = sent[0].message
+    if len(sent) == 1:
+        console.out(f"uploaded to s3://{first.bucket}/{first.key}")
+        return
+    folders = Counter(one.message.key.removeprefix(prefix).removesuffix(one.name) for one in sent)
+    counts = ", ".join(f"{count:,} to {prefix}{folder}" for folder, count in folders.items())
+    console.out(f"uploaded {len(sent):,} files to s3://{first.bucket}/: {counts}")
+
+
+def _explain_default(console: Console, files: Sequence[LocalFile]) -> None:
+    if not files:
+        return
+    name = words_of(files[0].name.rsplit("/", 1)[-1].split(".", 1)[0]) or "NAME"
+    console.out(
+        "No dataset has a name that these begin with, so the default contract judges them, which takes any table: "
+        + ", ".join(first_of([visible_line(file.name) for file in files], _NAMES_SHOWN)),
+        f"To give them rules: sluice contract new {name} {visible_line(str(files[0].path))}, then upload again; "
+        "for those of a dataset that is there: --dataset",
+        sep="\n",
+    )

@@ -6,17 +6,20 @@ What is known of an upload is in S3: its receipt, its last failed attempt, and t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from heapq import nsmallest
 from pathlib import Path
 from typing import NamedTuple
 
 from blocks.aws_errors import explaining_aws_errors
 from blocks.object_store import ObjectStore
 from blocks.pause import Pause
+from deployment.commands.sending import send
+from deployment.commands.upload_files import LocalFile
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.attempts import (
     Attempt,
@@ -28,20 +31,14 @@ from flows.pipeline.attempts import (
     runs_with_attempt,
 )
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
-from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
-from flows.refinery.errors import TerminalError
+from flows.pipeline.receipt import RECEIPTS, Receipt, ReceiptUnreadable, Status, receipt_key
+from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
-_RECEIPTS = "receipts/"
 _READS_AT_ONCE = 8
 _NEWEST_NOTES = 100  # a note of an upload that is followed is among the newest
-# docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
-_MAX_SINGLE_PUT_BYTES = 5 * 1024**3
-
-
-class FileUnusable(TerminalError):
-    """The file to upload does not exist, is not a file, cannot be read, or is too large for one upload call."""
+_LOOKS_AT_ONCE = 64  # uploads that one poll looks at, those first that nobody has looked at for longest
 
 
 class UploadState(StrEnum):
@@ -72,6 +69,7 @@ class TrackedUpload:
         problem: why it was given up, or why its receipt cannot be read.
         note: why the last attempt failed, while others follow.
         ended: when it ended, on the monotonic clock.
+        looked_at: when its state was last looked at, on the monotonic clock.
     """
 
     name: str
@@ -82,6 +80,7 @@ class TrackedUpload:
     problem: str = ""
     note: str = ""
     ended: float | None = None
+    looked_at: float = 0
 
     @property
     def done(self) -> bool:
@@ -122,32 +121,33 @@ class Uploads:
         self._s3, self._sqs = cloud.client("s3"), cloud.client("sqs")
         self.store = ObjectStore(cloud.outputs["LandingBucket"], cloud.outputs["PublishedBucket"], client=self._s3)
 
+    def send(self, files: Mapping[str, LocalFile]) -> tuple[list[TrackedUpload], dict[str, SluiceError]]:
+        """Upload files to their keys; return the uploads, and by file name why the others were not uploaded."""
+        started = time.monotonic()
+        outcomes = send(self._s3, self._cloud.outputs["LandingBucket"], files)
+        uploads = [
+            TrackedUpload(files[key].name, message, started)
+            for key, message in outcomes.items()
+            if isinstance(message, UploadMessage)
+        ]
+        problems = {files[key].name: error for key, error in outcomes.items() if isinstance(error, SluiceError)}
+        return uploads, problems
+
     def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
-        """Upload a file.
+        """Upload one file.
 
         Raises:
-            FileUnusable: it cannot be read, or is larger than 5 GiB.
+            FileUnusable: it cannot be read.
         """
-        bucket = self._cloud.outputs["LandingBucket"]
-        size_bytes = _size_of(path)
-        started = time.monotonic()
-        try:
-            with path.open("rb") as body, explaining_aws_errors(f"uploading to s3://{bucket}/{key}"):
-                answer = self._s3.put_object(Bucket=bucket, Key=key, Body=body)
-        except OSError as error:
-            raise FileUnusable(f"{path} cannot be read: {error.strerror}") from error
-        message = UploadMessage(
-            bucket=bucket,
-            key=key,
-            version_id=answer.get("VersionId"),
-            etag=answer["ETag"].strip('"'),
-            size_bytes=size_bytes,
-        )
-        return TrackedUpload(name or path.name, message, started)
+        file = LocalFile(path, name or path.name, (), path.stat().st_size, str(path))
+        uploads, problems = self.send({key: file})
+        for problem in problems.values():
+            raise problem
+        return uploads[0]
 
     def look(self, uploads: Iterable[TrackedUpload]) -> None:
         """Update the state of the unfinished uploads."""
-        unfinished = [upload for upload in uploads if not upload.done]
+        unfinished = nsmallest(_LOOKS_AT_ONCE, (one for one in uploads if not one.done), key=lambda one: one.looked_at)
         if not unfinished:
             return
         held = read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run
@@ -155,6 +155,7 @@ class Uploads:
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
             list(pool.map(self._look_for_outcome, unfinished))
         for upload in unfinished:
+            upload.looked_at = time.monotonic()
             if upload.message.run_id in held:
                 upload.reach(UploadState.RUNNING)
             elif queue.waiting or queue.being_worked_on:
@@ -213,9 +214,9 @@ class Uploads:
 
     def runs_with_receipt(self) -> dict[str, datetime]:
         """Return the ids of all runs that have a receipt, and when it was written, the newest first."""
-        listed = [one for page in self.store.list_keys(_RECEIPTS) for one in page]
+        listed = [one for page in self.store.list_keys(RECEIPTS) for one in page]
         listed.sort(key=lambda one: one[1], reverse=True)
-        return {key.removeprefix(_RECEIPTS).removesuffix(".json"): written for key, written in listed}
+        return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
         """Return the receipts of these runs, without those that have none or an unreadable one."""
@@ -271,14 +272,3 @@ class Uploads:
 
     def _address(self, key: str) -> str:
         return f"s3://{self._cloud.outputs['PublishedBucket']}/{key}"
-
-
-def _size_of(path: Path) -> int:
-    if not path.exists():
-        raise FileUnusable(f"{path} does not exist.")
-    if not path.is_file():
-        raise FileUnusable(f"{path} is not a file; upload one file at a time.")
-    size_bytes = path.stat().st_size
-    if size_bytes > _MAX_SINGLE_PUT_BYTES:
-        raise FileUnusable(f"{path} has {size_bytes / 1024**3:.1f} GiB; S3 takes at most 5 GiB in one call.")
-    return size_bytes

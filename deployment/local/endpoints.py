@@ -79,10 +79,6 @@ class Endpoints:
         options.setdefault("config", config)
         return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
 
-    def folder_of_bucket(self, bucket: str) -> Path:
-        """Return the folder of a bucket's objects: plain files named by their keys."""
-        return self.state_dir / "cloud" / "s3" / ACCOUNT_ID / bucket
-
     def save(self) -> None:
         """Save these addresses in the state folder, for other commands and the next start."""
         text = json.dumps(asdict(self) | {"state_dir": str(self.state_dir)}, indent=2)

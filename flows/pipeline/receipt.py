@@ -16,6 +16,7 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage, folder_of
 
+RECEIPTS = "receipts/"
 MAX_REASON_CHARACTERS = 300
 _MAX_REASON_BYTES = 1500  # S3 allows 2 KB of user metadata in total
 _MAX_CHECKS = 500  # keeps a receipt far below what Step Functions can carry (256 KiB)
@@ -176,7 +177,7 @@ def _escaped(text: str) -> str:
 
 def receipt_key(run_id: str) -> str:
     """Return the key of a run's receipt in the published bucket."""
-    return f"receipts/{run_id}.json"
+    return f"{RECEIPTS}{run_id}.json"
 
 
 def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> str:

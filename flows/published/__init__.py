@@ -57,6 +57,7 @@ def read_table(
 
     Raises:
         NothingProcessed: no file of the dataset was processed.
+        RunUnknown: there is no such run.
         RunNotCurrent: the run has no rows to read.
         ColumnsDiffer: a column has types in several runs that cannot be joined.
         SettingsMissing: no Prefect server is named, or it has no blocks of the stack.

@@ -1,6 +1,5 @@
 """Find which runs of a dataset are current: the index lists its files, and receipts name the outputs."""
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,12 +8,12 @@ from functools import partial
 from blocks.object_store import ObjectStore
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
+from flows.pipeline.run_ids import find_run
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 
 LOOKS_AT_ONCE = 8
 _INDEX = "index/"
-_RUN_ID = re.compile(r"[0-9a-f]{8,32}")
 
 
 class NothingProcessed(TerminalError):
@@ -22,7 +21,7 @@ class NothingProcessed(TerminalError):
 
 
 class RunNotCurrent(TerminalError):
-    """A run has no rows to read: there is none of this id in the dataset, it was rejected, or it was replaced."""
+    """A run has no rows to read: it has no receipt, is of another dataset, was rejected, or was replaced."""
 
 
 @dataclass
@@ -72,10 +71,11 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
         run: the run id, or its first 8 characters or more.
 
     Raises:
+        RunUnknown: there is no such run.
         RunNotCurrent: its rows cannot be read; the message gives the reason.
         ReceiptUnreadable: its receipt is not one that this release reads.
     """
-    run_id = _whole_run_id(store, run)
+    run_id = find_run(store, run)
     stored = store.get(receipt_key(run_id))
     if stored is None:
         raise RunNotCurrent(f"there is no receipt of run {run_id}; `sluice status` lists the runs")
@@ -94,18 +94,6 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
 
 def address_of(store: ObjectStore, key: str) -> str:
     return f"s3://{store.published_bucket}/{key}"
-
-
-def _whole_run_id(store: ObjectStore, run: str) -> str:
-    if not _RUN_ID.fullmatch(run):
-        raise RunNotCurrent(f"{run!r} is not a run id: 8 to 32 characters of 0-9 and a-f")
-    if len(run) == 32:
-        return run
-    found = [key.removeprefix("receipts/").removesuffix(".json") for key in _listed(store, f"receipts/{run}")]
-    if len(found) == 1:
-        return found[0]
-    several = f"several runs begin with {run}: {', '.join(found[:5])}"
-    raise RunNotCurrent(several if found else f"no run begins with {run}; `sluice status` lists the runs")
 
 
 def _receipt(store: ObjectStore, run_id: str, unreadable: dict[str, str]) -> Receipt | None:

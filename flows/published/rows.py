@@ -100,6 +100,7 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
 
     Raises:
         NothingProcessed: no file of the dataset was processed.
+        RunUnknown: there is no such run.
         RunNotCurrent: the selected run has no rows to read.
         ColumnsDiffer: a column has types in several runs that cannot be joined.
     """

@@ -176,12 +176,17 @@ def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: 
     shown = sluice("demo", state=state, home=home)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "All 8 files ended as expected." in shown.stdout
-    for promised in ("published", "quarantined", "rejected", "s3://", "Prefect UI: http://127.0.0.1:"):
+    for promised in ("published", "quarantined", "rejected", "s3://", "Watch the runs at http://127.0.0.1:"):
         assert promised in shown.stdout
-    receipts = re.search(r"kept in (\S+)", shown.stdout)
-    assert receipts is not None
-    assert len(list(Path(receipts[1], "receipts").glob("*.json"))) >= 8
+    times = [float(line.split()[0]) for line in shown.stdout.splitlines() if re.match(r" *[0-9.]+ s  ", line)]
+    assert times == sorted(times), "one clock"
     assert recorded(state / "processes") == []
+    start, read = re.fullmatch(r".*`(.+)`, then in another terminal: (.+)", shown.stdout.splitlines()[-1]).groups()  # type: ignore[union-attr]
+    assert start == f".venv/bin/sluice up --state {state}"
+    with up(state, home):
+        rows = sluice(*read.split()[1:3], state=state, home=home)
+        assert rows.returncode == 0, rows.stdout + rows.stderr
+        assert "342 rows published" in rows.stdout
     assert list(home.iterdir()) == []
 
 

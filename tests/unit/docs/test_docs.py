@@ -25,7 +25,7 @@ from rich.console import Console
 from deployment import PROJECT_ROOT, cli
 from deployment.commands.demo import SAMPLES
 from deployment.commands.show import print_outcomes
-from deployment.commands.upload import dataset_of
+from deployment.commands.upload_files import LocalFile, dataset_of, datasets
 from deployment.commands.uploads import TrackedUpload, UploadState
 from flows.composition import assemble
 from flows.process_upload import process_upload
@@ -331,7 +331,7 @@ def test_the_dataset_of_the_readme_gives_the_output_in_the_readme(
     file = tmp_path / "temperatures.csv"
     file.write_text(block_of_readme("csv", "temperatures.csv"))
 
-    dataset = dataset_of(file, None, contracts)
+    dataset = dataset_of(LocalFile(file, file.name, (), 0, str(file)), datasets(contracts))
     settings = account.parts.settings.model_copy(update={"contracts_folder": contracts})
     there = Account(assemble(settings))
     key = f"incoming/{dataset}/{file.name}"

@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from blocks.settings import CONTRACTS
 from deployment.commands import SafeConsole, demo
 from deployment.commands.clean import clean
 from deployment.commands.show import _table, details_of, rows_of, shown_progress
 from deployment.commands.status import StackStatus, print_uploads
 from deployment.commands.up import _news
-from deployment.commands.upload import DatasetUnknown, NameIgnored, dataset_of, datasets, upload
 from deployment.commands.uploads import QueueLengths, TrackedUpload, UploadState
-from deployment.deployed_stack import AwsStack
 from deployment.local.errors import LocalCloudBusy
 from deployment.local.state_lock import StateLock
 from deployment.samples.orders import ExpectedOutcome
@@ -53,39 +50,6 @@ def followed(stage: UploadState = UploadState.PUBLISHED, **more: Any) -> Tracked
 
 def written(**more: Any) -> ExpectedOutcome:
     return ExpectedOutcome(**{"rows": 10, "published": 7, "quarantined": 2, "dropped": 1, "rejected": False, **more})
-
-
-# --- upload -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("file_name", "named", "dataset"),
-    [
-        ("penguins.csv", None, "penguins"),
-        ("Orders-2026-01.csv", None, "orders"),
-        ("orders_of_today.csv.gz", None, "orders"),
-        ("ordersheet.csv", None, None),
-        ("something.csv", None, None),
-        ("something.csv", "orders", "orders"),
-        ("penguins.csv", "orders", "orders"),
-    ],
-)
-def test_a_file_belongs_to_the_dataset_named_or_begun_with(
-    file_name: str, named: str | None, dataset: str | None
-) -> None:
-    assert dataset_of(Path(file_name), named, CONTRACTS) == dataset
-
-
-def test_a_mistyped_dataset_is_refused_with_the_one_that_was_meant() -> None:
-    with pytest.raises(DatasetUnknown) as refused:
-        dataset_of(Path("a.csv"), "ordres", CONTRACTS)
-    assert "'orders'?" in str(refused.value)
-
-
-def test_the_default_contract_is_no_dataset_to_name() -> None:
-    assert "default" not in datasets(CONTRACTS)
-    with pytest.raises(DatasetUnknown):
-        dataset_of(Path("a.csv"), "default", CONTRACTS)
 
 
 # --- following ----------------------------------------------------------------------------------------------
@@ -235,16 +199,10 @@ def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, show
     receipts = [receipt(Status.REJECTED, source=source, reasons=reasons)]
     found = StackStatus(QueueLengths(0, 0, 0), [], 0, False, [], 0, receipts, is_paused=False)
     print_uploads(console, found)
-    console.print(_table([TrackedUpload(key, _MESSAGE, stage=UploadState.QUEUED)]))
+    console.print(_table([TrackedUpload(key, _MESSAGE, stage=UploadState.QUEUED)], 10))
     printed = output.getvalue()
     assert printed.count(f"incoming/a{shown}b.csv") == 2
     assert character == "\n" or character not in printed
-
-
-def test_a_file_that_the_stack_ignores_is_not_uploaded(tmp_path: Path) -> None:
-    stack = AwsStack("us-east-1", "", "sluice", {"IncomingPrefix": "incoming/", "IgnoredNames": "*.tmp"}, {})
-    with pytest.raises(NameIgnored):
-        upload(Console(), stack, tmp_path / "orders.tmp", dataset=None, wait=False, deadline_seconds=1)
 
 
 def test_what_was_written_since_is_news_with_the_oldest_first_and_not_all_of_it() -> None:

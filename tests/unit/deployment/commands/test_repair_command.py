@@ -10,10 +10,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployment import cli
-from deployment.commands.repair import RunUnknown, export, export_run, repair
+from deployment.commands.repair import export, export_run, repair
 from deployment.commands.user_paths import PathUnwritable
 from deployment.deployed_stack import AwsStack
 from flows.pipeline.commit import read_receipt
+from flows.pipeline.run_ids import RunUnknown
 from flows.refinery.repair.changes import OtherCellsChanged
 from flows.repair import NothingToRepair, fetch_quarantine
 from tests.chain.files import order, orders
@@ -50,10 +51,10 @@ def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
     dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
     output = io.StringIO()
     path = tmp_path / "corrected.csv"
-    export_run(Console(file=output), deployed, dirty.run_id, path)
+    export_run(Console(file=output), deployed, dirty.run_id[:8], path)
     assert f"sluice repair {path} --run {dirty.run_id}" in output.getvalue()
     path.write_text(path.read_text().replace("cheap", "9.50"))
-    repaired = repair(Console(file=output), deployed, path, dirty.run_id)
+    repaired = repair(Console(file=output), deployed, path, dirty.run_id[:8])
     assert repaired
     assert (repaired.attempt, repaired.rows.published, repaired.rows.quarantined) == (1, 8, {})
     assert "row 2, unit_price: 'cheap' -> '9.50'" in output.getvalue()
@@ -80,6 +81,8 @@ def test_nothing_is_published_that_was_not_confirmed_or_not_bad(
 def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: AwsStack, tmp_path: Path) -> None:
     with pytest.raises(RunUnknown):
         export_run(Console(quiet=True), deployed, "monday", tmp_path / "x.csv")
+    with pytest.raises(RunUnknown):
+        export_run(Console(quiet=True), deployed, "0" * 8, tmp_path / "x.csv")
     with pytest.raises(NothingToRepair):
         export_run(Console(quiet=True), deployed, "0" * 32, tmp_path / "x.csv")
 

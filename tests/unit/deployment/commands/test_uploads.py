@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +18,9 @@ from moto import mock_aws
 from deployment.commands import SafeConsole
 from deployment.commands.show import print_unreadable
 from deployment.commands.status import status, status_of
-from deployment.commands.upload import upload
-from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
+from deployment.commands.upload import NameIgnored, upload
+from deployment.commands.upload_files import ArchiveUnusable, LocalFile
+from deployment.commands.uploads import _LOOKS_AT_ONCE, TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import AwsStack
 from flows.pipeline.attempts import Attempt, write_attempt
 from flows.pipeline.batch_notes import BatchNote, NotedUpload, write_note
@@ -178,15 +181,105 @@ def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
 
     monkeypatch.setattr(Uploads, "follow", look_after_another_task)
     console = SafeConsole(file=io.StringIO())
-    assert upload(console, stack.cloud, file, dataset="orders", wait=True, deadline_seconds=5)
+    assert upload(console, stack.cloud, [str(file)], dataset="orders", wait=True, deadline_seconds=5)
 
 
 def test_an_upload_to_a_paused_stack_says_what_it_waits_for(stack: Stack, tmp_path: Path) -> None:
     file, printed = tmp_path / "orders.csv", io.StringIO()
     file.write_text("a\n1\n")
     stack.uploads.store.put(PAUSE_KEY, "{}")
-    upload(SafeConsole(file=printed), stack.cloud, file, dataset="orders", wait=False, deadline_seconds=5)
+    upload(SafeConsole(file=printed), stack.cloud, [str(file)], dataset="orders", wait=False, deadline_seconds=5)
     assert "sluice resume" in printed.getvalue()
+
+
+def uploaded(stack: Stack, *given: Path, **options: Any) -> tuple[bool, str]:
+    """Upload without waiting; return what the command returns and prints."""
+    printed = io.StringIO()
+    console = SafeConsole(file=printed, soft_wrap=True, highlight=False)
+    options = {"dataset": None, "wait": False, "deadline_seconds": 5, **options}
+    return upload(console, stack.cloud, list(map(str, given)), **options), printed.getvalue()
+
+
+def stored(key: str) -> bytes:
+    body: bytes = boto3.client("s3").get_object(Bucket="landing", Key=key)["Body"].read()
+    return body
+
+
+def test_a_large_file_is_sent_in_parts_and_known_by_its_version(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "large.csv"
+    file.write_bytes(random.Random(1).randbytes(17 * 1024**2))
+    sent: list[int] = []
+    local = LocalFile(file, "large.csv", (), file.stat().st_size, str(file), sent.append)
+    (tracked,), problems = stack.uploads.send({"incoming/large.csv": local})
+    head = boto3.client("s3").head_object(Bucket="landing", Key="incoming/large.csv")
+    assert head["ETag"].strip('"').endswith("-2"), "it came in two parts"
+    assert (tracked.message.version_id, tracked.message.etag) == (head["VersionId"], head["ETag"].strip('"'))
+    assert (sum(sent), problems) == (local.size_bytes, {})
+    assert stored("incoming/large.csv") == file.read_bytes()
+
+
+def test_files_folders_and_zips_go_to_their_datasets_in_one_call(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "today.csv").write_text("a\n1\n")
+    (tmp_path / "orders" / "today.tmp").touch()
+    (tmp_path / "riots.csv").write_text("a\n2\n")
+    large = random.Random(2).randbytes(9 * 1024**2)
+    with zipfile.ZipFile(tmp_path / "penguins.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("north/a.csv", "a\n3\n")
+        archive.writestr("b.csv", large)
+    done, printed = uploaded(stack, tmp_path / "orders", tmp_path / "riots.csv", tmp_path / "penguins.zip")
+    assert done
+    listed = boto3.client("s3").list_objects_v2(Bucket="landing")["Contents"]
+    assert {entry["Key"] for entry in listed} == {
+        "incoming/orders/today.csv",
+        "incoming/riots.csv",
+        "incoming/penguins/penguins/north/a.csv",
+        "incoming/penguins/penguins/b.csv",
+    }
+    assert stored("incoming/penguins/penguins/north/a.csv") == b"a\n3\n"
+    assert stored("incoming/penguins/penguins/b.csv") == large
+    assert "sluice contract new riots" in printed
+    assert "1 not uploaded" in printed
+
+
+def test_one_file_that_cannot_be_sent_keeps_none_of_the_others(stack: Stack, tmp_path: Path) -> None:
+    good = tmp_path / "orders.csv"
+    good.write_text("a\n1\n")
+    with zipfile.ZipFile(tmp_path / "orders.zip", "w") as archive:
+        archive.writestr("bad.csv", "x" * 100)
+    broken = (tmp_path / "orders.zip").read_bytes().replace(b"xxxx", b"xyxx", 1)
+    (tmp_path / "orders.zip").write_bytes(broken)
+    done, printed = uploaded(stack, good, tmp_path / "orders.zip")
+    assert not done
+    assert stored("incoming/orders/orders.csv") == b"a\n1\n"
+    assert "not uploaded  orders/bad.csv" in printed
+    with pytest.raises(ArchiveUnusable):
+        uploaded(stack, tmp_path / "orders.zip")
+
+
+def test_a_file_whose_dataset_was_named_needs_no_telling_name(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "riots.csv"
+    file.write_text("a\n1\n")
+    _, printed = uploaded(stack, file, dataset="orders")
+    assert stored("incoming/orders/riots.csv")
+    assert "contract new" not in printed
+
+
+def test_what_the_stack_ignores_is_not_uploaded(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "orders.tmp").touch()
+    with pytest.raises(NameIgnored):
+        uploaded(stack, tmp_path / "orders.tmp")
+
+
+def test_of_very_many_uploads_each_is_looked_at_in_turn(stack: Stack) -> None:
+    messages = [stack.message(f"{number}.csv") for number in range(_LOOKS_AT_ONCE + 10)]
+    tracked = [TrackedUpload(message.key, message) for message in messages]
+    for message in messages:
+        stack.finish(message)
+    stack.uploads.look(tracked)
+    assert sum(one.done for one in tracked) == _LOOKS_AT_ONCE
+    stack.uploads.look(tracked)
+    assert all(one.done for one in tracked)
 
 
 def test_an_upload_is_recorded_once_no_task_holds_it(stack: Stack) -> None:

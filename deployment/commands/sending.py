@@ -1,0 +1,76 @@
+"""Sends files to the landing bucket: several at once, large ones in parts, in bounded memory."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
+from botocore.exceptions import BotoCoreError, ClientError
+
+from blocks.aws_errors import explain_aws_error
+from deployment.commands.upload_files import FileUnusable, LocalFile
+from flows.refinery.errors import SluiceError
+from lambda_trigger.message import UploadMessage
+
+# S3 takes 10,000 parts of an object. The classic client needs no other package, and keeps few parts in memory.
+_CONFIG = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8, preferred_transfer_client="classic")
+_OPERATIONS = ("PutObject", "CompleteMultipartUpload")
+
+
+def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, UploadMessage | SluiceError]:
+    """Send files to their keys; return by key what S3 stored, or why it was not sent. An interrupt aborts all.
+
+    Args:
+        s3: a boto3 client.
+        files: by key.
+    """
+    with _answers(s3) as answers, create_transfer_manager(s3, _CONFIG) as manager:
+        bodies: dict[str, Any] = {key: file.body for key, file in files.items()}  # boto3 only reads a member
+        sent = {
+            key: manager.upload(bodies[key], bucket, key, subscribers=[ProgressCallbackInvoker(file.on_bytes)])
+            for key, file in files.items()
+        }
+        return {key: _outcome(sent[key], bucket, key, file, answers) for key, file in files.items()}
+
+
+def _outcome(
+    sent: Any, bucket: str, key: str, file: LocalFile, answers: Mapping[str, Mapping[str, Any]]
+) -> UploadMessage | SluiceError:
+    """Wait until a file is sent."""
+    try:
+        sent.result()
+    except (BotoCoreError, ClientError) as error:
+        return explain_aws_error(error, f"uploading to s3://{bucket}/{key}")
+    except OSError as error:
+        return FileUnusable(f"{file.path} cannot be read: {error.strerror}")
+    except SluiceError as error:
+        return error
+    return UploadMessage(
+        bucket=bucket,
+        key=key,
+        version_id=answers[key].get("VersionId"),
+        etag=answers[key]["ETag"].strip('"'),
+        size_bytes=file.size_bytes,
+    )
+
+
+@contextmanager
+def _answers(s3: Any) -> Iterator[dict[str, dict[str, Any]]]:
+    """Collect what S3 answers to complete uploads, by key: boto3's transfers return neither version nor ETag."""
+    answers: dict[str, dict[str, Any]] = {}
+
+    def note_key(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:
+        context["sluice_key"] = params["Key"]
+
+    def note_answer(parsed: dict[str, Any], context: Mapping[str, Any], **_: Any) -> None:
+        answers[context["sluice_key"]] = parsed
+
+    hooks = (("before-parameter-build", note_key), ("after-call", note_answer))
+    events = [(f"{moment}.s3.{operation}", hook) for moment, hook in hooks for operation in _OPERATIONS]
+    for event, hook in events:
+        s3.meta.events.register(event, hook)
+    try:
+        yield answers
+    finally:
+        for event, hook in events:
+            s3.meta.events.unregister(event, hook)

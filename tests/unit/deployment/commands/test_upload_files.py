@@ -1,0 +1,201 @@
+"""What `sluice upload` makes of files, folders, patterns and ZIP files, and which dataset each file is of."""
+
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from blocks.settings import CONTRACTS
+from deployment.commands import upload_files
+from deployment.commands.upload_files import (
+    ArchiveUnsafe,
+    ArchiveUnusable,
+    DatasetUnknown,
+    FilesCollide,
+    FileUnusable,
+    LocalFile,
+    Member,
+    dataset_of,
+    datasets,
+    files_to_upload,
+    require_dataset,
+    require_different_keys,
+)
+
+_KNOWN = ("orders", "orders_eu", "la_riots", "penguins")
+
+
+def file_named(name: str, *folders: str) -> LocalFile:
+    return LocalFile(Path(name), name, folders, 1, name)
+
+
+def found(*given: Path | str) -> dict[str, tuple[str, ...]]:
+    """The names of the files to upload, each with its folders."""
+    files, _ = files_to_upload(list(map(str, given)), lambda name: name.endswith(".tmp"))
+    return {file.name: file.folders for file in files}
+
+
+def zipped(path: Path, members: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+# --- datasets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "dataset"),
+    [
+        ("penguins.csv", (), "penguins"),
+        ("Orders-2026-01.csv", (), "orders"),
+        ("orders_of_today.csv.gz", (), "orders"),
+        ("orders of today + tomorrow.csv", (), "orders"),
+        ("la-riots.csv", (), "la_riots"),
+        ("LA_Riots 1992.xlsx", (), "la_riots"),
+        ("orders-eu-2026.csv", (), "orders_eu"),
+        ("ordersheet.csv", (), None),
+        ("something.csv", (), None),
+        ("something.csv", ("2026", "orders", "january"), "orders"),
+        ("something.csv", ("penguins", "orders"), "orders"),
+        ("penguins.csv", ("orders",), "penguins"),
+        ("2026/penguins.csv", (), "penguins"),
+        ("---", ("",), None),
+    ],
+)
+def test_a_file_belongs_to_the_dataset_that_its_name_or_folder_begins_with(
+    name: str, folders: tuple[str, ...], dataset: str | None
+) -> None:
+    assert dataset_of(file_named(name, *folders), _KNOWN) == dataset
+
+
+def test_a_mistyped_dataset_is_refused_with_the_one_that_was_meant() -> None:
+    assert require_dataset("orders", CONTRACTS) == "orders"
+    with pytest.raises(DatasetUnknown) as refused:
+        require_dataset("ordres", CONTRACTS)
+    assert "'orders'?" in str(refused.value)
+
+
+def test_the_default_contract_is_no_dataset_to_name() -> None:
+    assert "default" not in datasets(CONTRACTS)
+    with pytest.raises(DatasetUnknown):
+        require_dataset("default", CONTRACTS)
+
+
+# --- files and folders ------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_a_folder_keeps_its_path_below_the_folder(tmp_path: Path) -> None:
+    for name in ("orders/2026/01.csv", "orders/2026/02.csv", "orders/all.csv", "orders/part.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert found(tmp_path / "orders") == {
+        "all.csv": ("orders",),
+        "2026/01.csv": ("orders", "2026"),
+        "2026/02.csv": ("orders", "2026"),
+    }
+    assert found(tmp_path / "orders" / "2026" / "01.csv") == {"01.csv": ("2026",)}
+    assert list(found(f"{tmp_path}/orders/**/0*.csv")) == ["01.csv", "02.csv"]
+    assert files_to_upload([str(tmp_path)], lambda _: True) == ([], 4)
+
+
+def test_a_name_with_a_bracket_is_a_file_and_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a[1].csv").touch()
+    assert list(found(tmp_path / "a[1].csv")) == ["a[1].csv"]
+
+
+@pytest.mark.parametrize("given", ["missing.csv", "*.csv", "folder"])
+def test_where_there_is_no_file_nothing_is_uploaded(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileUnusable):
+        found(given)
+
+
+def test_two_files_with_the_same_key_are_refused() -> None:
+    require_different_keys(["incoming/a.csv", "incoming/b.csv"])
+    with pytest.raises(FilesCollide):
+        require_different_keys(["incoming/a.csv", "incoming/b.csv", "incoming/a.csv"])
+
+
+# --- ZIP files --------------------------------------------------------------------------------------------------
+
+
+def test_each_member_of_a_zip_is_one_upload_in_a_folder_of_the_zips_name(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "orders.ZIP", {"2026/": "", "2026/a.csv": "x\n1\n", "b.csv": "x\n2\n", "c.tmp": ""})
+    assert found(archive) == {
+        "orders/2026/a.csv": (tmp_path.name, "orders", "2026"),
+        "orders/b.csv": (tmp_path.name, "orders"),
+    }
+    files, ignored = files_to_upload([str(archive)], lambda name: name.endswith(".tmp"))
+    assert ignored == 1
+    read = {file.name: file.body.read() for file in files if isinstance(file.body, Member)}
+    assert read == {"orders/2026/a.csv": b"x\n1\n", "orders/b.csv": b"x\n2\n"}
+
+
+def test_a_zip_of_one_file_that_has_its_name_is_that_file(tmp_path: Path) -> None:
+    assert list(found(zipped(tmp_path / "flights.csv.zip", {"flights.csv": "x\n1\n"}))) == ["flights.csv"]
+    assert list(found(zipped(tmp_path / "january.zip", {"data.csv": "x\n1\n"}))) == ["january/data.csv"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.csv", "a/../../b.csv", "/etc/a.csv", "C:/a.csv", "..\\a.csv", "inner.zip", "inner.tar", "a/B.ZIP"]
+)
+def test_a_zip_with_paths_that_lead_out_of_it_or_with_archives_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveUnsafe):
+        found(zipped(tmp_path / "a.zip", {"good.csv": "x\n1\n", name: "x"}))
+
+
+def test_a_zip_with_a_link_is_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("passwords.csv")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(ArchiveUnsafe):
+        found(tmp_path / "a.zip")
+
+
+def test_a_zip_that_unpacks_to_far_more_than_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zeros = zipped(tmp_path / "zeros.zip", {"a.csv": bytes(2_000_000)})
+    assert found(zeros)
+    monkeypatch.setattr(upload_files, "_RATIO_FROM_BYTES", 1_000_000)
+    with pytest.raises(ArchiveUnsafe):
+        found(zeros)
+
+
+@pytest.mark.parametrize("limit", ["MAX_MEMBERS", "MAX_UNPACKED_BYTES"])
+def test_a_zip_with_too_much_in_it_is_refused(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = zipped(tmp_path / "a.zip", {"a.csv": "x", "b.csv": "y"})
+    monkeypatch.setattr(upload_files, limit, 2)
+    assert len(found(archive)) == 2
+    monkeypatch.setattr(upload_files, limit, 1)
+    with pytest.raises(ArchiveUnsafe):
+        found(archive)
+
+
+def test_a_zip_that_is_damaged_or_encrypted_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.zip").write_bytes(b"PK\x03\x04 and nothing")
+    with pytest.raises(ArchiveUnusable):
+        found(tmp_path / "no.zip")
+    encrypted = zipped(tmp_path / "locked.zip", {"a.csv": "x"})
+    content = bytearray(encrypted.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flags of the central directory's entry
+    encrypted.write_bytes(content)
+    with pytest.raises(ArchiveUnusable):
+        found(encrypted)
+
+
+def test_a_member_that_is_damaged_is_an_error_when_it_is_read(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", {"a.csv": "x" * 100}, zipfile.ZIP_STORED)
+    archive.write_bytes(archive.read_bytes().replace(b"xxxx", b"xyxx", 1))
+    files, _ = files_to_upload([str(archive)], lambda _: False)
+    (body,) = [file.body for file in files if isinstance(file.body, Member)]
+    with pytest.raises(ArchiveUnusable):
+        body.read()
