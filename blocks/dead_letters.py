@@ -24,9 +24,7 @@ class DeadLetters:
     """The dead-letter queue, and the queue that its messages came from."""
 
     def __init__(self, sqs: Any, dead_letter_queue_url: str, queue_url: str) -> None:
-        """Args:
-        sqs: a boto3 client for SQS.
-        """
+        """`sqs` is a boto3 client for SQS."""
         self._sqs = sqs
         self._from, self._to = dead_letter_queue_url, queue_url
 

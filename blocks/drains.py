@@ -17,10 +17,8 @@ from lambda_trigger.windows import backlog_drain, upload_drain, window_of
 
 
 class Drains:
-    """The executions of the state machine that drains the queue.
-
-    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when AWS does not do what was requested.
-    """
+    """The executions of the state machine that drains the queue. Every method raises AwsUnavailable, AwsRefused or
+    AwsCallInvalid when AWS does not do what was requested."""
 
     def __init__(
         self,
@@ -31,9 +29,7 @@ class Drains:
         window_seconds: int,
         client: Callable[[str], Any] = client_of,
     ) -> None:
-        """Args:
-        client: makes a boto3 client for a service.
-        """
+        """`client` makes a boto3 client for a service."""
         self._state_machine_arn = state_machine_arn
         self._queue_url = queue_url
         self._published_bucket = published_bucket
@@ -58,10 +54,8 @@ class Drains:
             return self._dispatcher.dispatch(upload)
 
     def start(self) -> str:
-        """Start a drain for messages that are in the queue without an upload's event; return the execution's ARN.
-
-        It launches a task whatever the queue's count, which may lag, unless the maximum number of tasks runs.
-        """
+        """Start a drain for messages that are in the queue without an upload's event; return the execution's ARN. It
+        launches a task whatever the queue's count, which may lag, unless the maximum number of tasks runs."""
         window = window_of(time.time(), self._window_seconds)
         arn = self._start(f"{upload_drain(window)}-{uuid4().hex[:12]}", {"source": "upload"})
         if arn is None:

@@ -70,10 +70,8 @@ class Limits:
         return max(_MIN_DRAIN_SECONDS, 3 * self.launch_seconds)
 
     def check(self, *, disk_gib: int, memory_mib: int) -> None:
-        """Raise LimitsInconsistent unless every allowed upload fits time, disk and memory.
-
-        A task's messages are invisible for as long as it runs, since it receives them ten at a time.
-        """
+        """Raise LimitsInconsistent unless every allowed upload fits time, disk and memory. A task's messages are
+        invisible for as long as it runs, since it receives them ten at a time."""
         if self.task_seconds > MAX_MESSAGE_SECONDS:
             excess = self.task_seconds - MAX_MESSAGE_SECONDS
             raise LimitsInconsistent(

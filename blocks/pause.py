@@ -11,10 +11,8 @@ from lambda_trigger.pause import PAUSE_KEY, is_paused
 
 
 class Pause:
-    """Sets, removes and looks for the mark of a pause.
-
-    Every method raises AwsUnavailable or AwsRefused when S3 does not do what was requested.
-    """
+    """Sets, removes and looks for the mark of a pause. Every method raises AwsUnavailable or AwsRefused when S3 does
+    not do what was requested."""
 
     def __init__(self, published_bucket: str, s3: Any = None) -> None:
         """Args:

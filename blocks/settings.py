@@ -112,10 +112,8 @@ class PipelineSettings(BaseModel):
 
     @property
     def task_limit_seconds(self) -> int:
-        """Return after how long a task ends whatever it does.
-
-        From `max_task_seconds` on it begins nothing new (blocks/limits.py).
-        """
+        """Return after how long a task ends whatever it does. From `max_task_seconds` on it begins nothing new
+        (blocks/limits.py)."""
         return Limits(self.stage_timeout_seconds, self.max_task_seconds, self.max_object_bytes).task_seconds
 
     def is_upload(self, bucket: str, key: str) -> bool:

@@ -146,13 +146,8 @@ class UploadQueue:
 
     @contextmanager
     def keep_invisible(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Keep all held messages invisible while the block runs, by a heartbeat in another thread.
-
-        If a message is lost, the work continues: the receipt decides whose result counts.
-
-        Args:
-            also: called at every beat.
-        """
+        """Keep all held messages invisible while the block runs, by a heartbeat in another thread. If a message is
+        lost, the work continues: the receipt decides whose result counts. `also` is called at every beat."""
         done = Event()
         beat = Thread(target=self._beat, args=(done, also), name="visibility-heartbeat", daemon=True)
         beat.start()

@@ -34,11 +34,8 @@ class NotScanned(Exception):
 
 
 def audit(scanner: Sequence[str], requirements: str) -> dict[str, str]:
-    """Return the scanned packages, each with the ids of its vulnerabilities ("" for none).
-
-    Raises:
-        NotScanned: with the scanner's last line.
-    """
+    """Return the scanned packages, each with the ids of its vulnerabilities ("" for none). Raise NotScanned with the
+    scanner's last line."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()

@@ -37,21 +37,13 @@ class StackOutdated(TerminalError):
 
 @dataclass(frozen=True)
 class AwsStack:
-    """A stack on AWS, or in the emulator at AWS_ENDPOINT_URL.
+    """A stack on AWS, or in the emulator at AWS_ENDPOINT_URL."""
 
-    Attributes:
-        region: the AWS region.
-        aws_endpoint_url: the emulator's address; "" on AWS.
-        stack_name: its name.
-        outputs: its outputs.
-        parameters: the values of its parameters.
-    """
-
-    region: str
-    aws_endpoint_url: str
-    stack_name: str
-    outputs: dict[str, str]
-    parameters: dict[str, str]
+    region: str  # the AWS region
+    aws_endpoint_url: str  # the emulator's address; "" on AWS
+    stack_name: str  # its name
+    outputs: dict[str, str]  # its outputs
+    parameters: dict[str, str]  # the values of its parameters
 
     client = staticmethod(client_of)
 

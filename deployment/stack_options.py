@@ -34,17 +34,11 @@ class StackOptionMissing(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class StackSelection:
-    """Which stack a command works with.
+    """Which stack a command works with."""
 
-    Attributes:
-        stack: the stack's name on AWS; None for the local cloud.
-        region: None for the profile's.
-        profile: None for the credentials of the environment.
-    """
-
-    stack: str | None = None
-    region: str | None = None
-    profile: str | None = None
+    stack: str | None = None  # the stack's name on AWS; None for the local cloud
+    region: str | None = None  # None for the profile's
+    profile: str | None = None  # None for the credentials of the environment
 
     def __post_init__(self) -> None:
         if self.stack is None and (self.region or self.profile):

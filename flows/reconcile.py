@@ -43,21 +43,13 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What one run found.
+    """What one run found."""
 
-    Attributes:
-        found: the uploads.
-        window: the period that was checked.
-        age_known: whether it is known how long the oldest message has waited; if not, no upload counts as lost.
-        held: what tasks hold.
-        orphaned: number of data objects that no receipt references, or only a superseded one.
-    """
-
-    found: FoundUploads
-    window: Window
-    age_known: bool
-    held: HeldUploads
-    orphaned: int = 0
+    found: FoundUploads  # the uploads
+    window: Window  # the period that was checked
+    age_known: bool  # whether it is known how long the oldest message has waited; if not, no upload counts as lost
+    held: HeldUploads  # what tasks hold
+    orphaned: int = 0  # number of data objects that no receipt references, or only a superseded one
 
 
 @flow(

@@ -42,17 +42,11 @@ def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What a repair will do.
+    """What a repair will do."""
 
-    Attributes:
-        receipt: the attempt that it replaces.
-        changes: every cell that it changes.
-        corrections: the corrected rows.
-    """
-
-    receipt: Receipt
-    changes: tuple[Change, ...]
-    corrections: Corrections
+    receipt: Receipt  # the attempt that it replaces
+    changes: tuple[Change, ...]  # every cell that it changes
+    corrections: Corrections  # the corrected rows
 
 
 def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: bool = False) -> RepairPlan:

@@ -30,11 +30,8 @@ _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard",
 
 
 class RecordsFailed(Exception):
-    """At least one record could not be dispatched.
-
-    Raised after all records were tried, so that Lambda retries the event. The other records are then dispatched twice,
-    which the receipts make harmless.
-    """
+    """At least one record could not be dispatched. Raised after all records were tried, so that Lambda retries the
+    event. The other records are then dispatched twice, which the receipts make harmless."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,8 @@ from blocks.aws_errors import aws_error_code
 
 
 def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Have the landing bucket call the Lambda for uploads below the prefix.
-
-    What else it notifies stays, except for functions that no longer exist, such as a deleted stack's.
-    """
+    """Have the landing bucket call the Lambda for uploads below the prefix. What else it notifies stays, except for
+    functions that no longer exist, such as a deleted stack's."""
     ours = {
         "Id": _notification_id(stack_name),
         "LambdaFunctionArn": outputs["TriggerFunctionArn"],

@@ -239,9 +239,7 @@ def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
 
 def registry_host(ecr: Any, account_id: str) -> str:
     """Return the host of an account's registry in the region of the client; its domain depends on the partition.
-
-    docs.amazonaws.cn/en_us/general/latest/gr/endpoints-arns.html (China's ends in amazonaws.com.cn)
-    """
+    docs.amazonaws.cn/en_us/general/latest/gr/endpoints-arns.html (China's ends in amazonaws.com.cn)"""
     china = ".cn" if ecr.meta.partition == "aws-cn" else ""
     return f"{account_id}.dkr.ecr.{ecr.meta.region_name}.amazonaws.com{china}"
 

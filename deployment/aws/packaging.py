@@ -31,10 +31,8 @@ class PackageIncomplete(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The numbers that the state machine's definition must hold as numbers.
-
-    CloudFormation substitutes text only, so these are written in here while all other placeholders are left to it.
-    """
+    """The numbers that the state machine's definition must hold as numbers. CloudFormation substitutes text only, so
+    these are written in here while all other placeholders are left to it."""
 
     task_seconds: int  # after this long a task that still drains is stopped, and another is launched
     drain_seconds: int  # after this long a drain ends, and its tasks are stopped

@@ -10,13 +10,9 @@ from botocore.exceptions import ClientError
 
 from blocks.aws_errors import aws_error_code
 
-OLD_MACHINES = "SweepStateMachineArn"
-"""An output of releases before 0.3.0, which had an execution for each upload and another machine for the sweep."""
-_OUTPUTS = ("StateMachineArn", OLD_MACHINES)
-
 
 def end_drains(step_functions: Any, outputs: Mapping[str, str], on_stop: Callable[[int], None], *, reason: str) -> int:
-    """Stop every execution of the stack's state machines, and return how many there were.
+    """Stop every execution of the stack's state machine, and return how many there were.
 
     Uploads are not lost: their messages are in the queue, or go back to it. A state machine that does not exist has no
     executions.
@@ -26,8 +22,7 @@ def end_drains(step_functions: Any, outputs: Mapping[str, str], on_stop: Callabl
         on_stop: called with the number of executions before they are stopped, unless there are none.
         reason: what Step Functions shows as the executions' cause.
     """
-    machines = [outputs[name] for name in _OUTPUTS if name in outputs]
-    running = [arn for machine in machines for arn in _running(step_functions, machine)]
+    running = list(_running(step_functions, outputs["StateMachineArn"])) if "StateMachineArn" in outputs else []
     if running:
         on_stop(len(running))
     for arn in running:

@@ -261,13 +261,8 @@ class Stack:
         return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
 
     def _run(self, stack_id: str, begin: Callable[[], object]) -> None:
-        """Begin an operation and report its events until it has ended.
-
-        boto3's waiters would report nothing for minutes, so the state and the events are polled here.
-
-        Raises:
-            StackFailed: with the resources that failed.
-        """
+        """Begin an operation and report its events until it has ended. boto3's waiters would report nothing for
+        minutes, so the state and the events are polled here. Raise StackFailed with the resources that failed."""
         newest = next(self._events(stack_id), {}).get("EventId")
         failures: list[StackEvent] = []
         begin()

@@ -46,10 +46,8 @@ def default_parameters(path: Path) -> dict[str, str]:
 
 
 def without_texts(body: str) -> str:
-    """Return a template as small as it can be to preview its changes: without outputs and parameters' descriptions.
-
-    A change set lists resources, so neither changes what it shows.
-    """
+    """Return a template as small as it can be to preview its changes: without outputs and parameters' descriptions. A
+    change set lists resources, so neither changes what it shows."""
     template = json.loads(body)
     template.pop("Outputs", None)
     for parameter in template.get("Parameters", {}).values():

@@ -12,9 +12,7 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 
 def visible(text: str) -> str:
     """Return `text` with every control character as its escape: a terminal would obey those in an object's key.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html allows them in keys.
-    """
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html allows them in keys."""
     return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 

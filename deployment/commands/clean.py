@@ -20,11 +20,8 @@ _CACHE = "cache"
 
 
 def clean(console: Console, state_dir: Path, *, cache_too: bool) -> None:
-    """Delete the local cloud's state in `state_dir`, and the cache with `cache_too`.
-
-    Raises:
-        LocalCloudBusy: a local cloud is using it.
-    """
+    """Delete the local cloud's state in `state_dir`, and the cache with `cache_too`. Raise LocalCloudBusy if a local
+    cloud is using it."""
     if not (state_dir / "lock").exists():
         console.print(f"There is nothing to clean in {state_dir}.")
         return

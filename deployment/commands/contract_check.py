@@ -32,6 +32,7 @@ from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
+from flows.refinery.words import shortened
 
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters
@@ -43,17 +44,12 @@ _WHOLE_TABLE_FACTOR = 5  # memory for each byte of a CSV file, as measured (docs
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of checking a file.
+    """The result of checking a file."""
 
-    Attributes:
-        validated, prepared: None if the check ended earlier.
-        reasons: why the file is rejected; empty when it is accepted.
-        examples: by rule, some rows that broke it, each with its number and value.
-    """
-
-    validated: JudgedFile | None
+    validated: JudgedFile | None  # None if the check ended earlier, as for `prepared`
     prepared: Refined | None
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # why the file is rejected; empty when it is accepted
+    # by rule, some rows that broke it, each with its number and value
     examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
 
     @property
@@ -89,11 +85,8 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
 
 
 def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
-    """Process a file as the pipeline does, up to publishing.
-
-    Raises:
-        ContractInvalid: an expectation or a step cannot be used.
-    """
+    """Process a file as the pipeline does, up to publishing. Raise ContractInvalid if an expectation or a step cannot
+    be used."""
     validated: JudgedFile | None = None
     examples: dict[str, list[tuple[int, str | None]]] = {}
     try:
@@ -247,5 +240,4 @@ def _value(value: str | None) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}…"
+    return "" if value is None else shortened(str(value), _MAX_CELL)

@@ -23,11 +23,8 @@ _GIT_SECONDS = 30
 
 
 def diff(console: Console, before: str, after: str, contracts: Path) -> None:
-    """Print every change between two contracts, the stricter rules first.
-
-    Raises:
-        ContractInvalid: there is no such contract, or its file is wrong.
-    """
+    """Print every change between two contracts, the stricter rules first. Raise ContractInvalid if there is no such
+    contract, or its file is wrong."""
     with _contract(before, contracts) as old, _contract(after, contracts) as new:
         changes = changes_between(old, new)
         same = old.content_hash == new.content_hash

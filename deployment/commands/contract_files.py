@@ -11,11 +11,8 @@ from flows.refinery.suggestions import did_you_mean
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
-    """Load a contract by its dataset, or by the path of its folder or contract.yaml.
-
-    Raises:
-        ContractInvalid: there is none, or it is wrong.
-    """
+    """Load a contract by its dataset, or by the path of its folder or contract.yaml. Raise ContractInvalid if there is
+    none, or it is wrong."""
     if "/" not in name_or_path and (contracts / name_or_path / CONTRACT_FILE).is_file():
         return load_contract(contracts / name_or_path)
     path = Path(name_or_path)

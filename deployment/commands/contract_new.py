@@ -14,6 +14,7 @@ from flows.refinery.contract.loading import CONTRACT_FILE
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.propose.proposal import Proposal, propose_contract
+from flows.refinery.words import counted
 
 
 class ContractExists(TerminalError):
@@ -55,8 +56,8 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
 
 def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:
     contract, validated = proposal.contract, proposal.validated
-    columns, expectations = len(contract.columns), len(contract.expectations)
-    console.out(f"wrote {path}: {columns:,} column{_s(columns)}, {expectations:,} expectation{_s(expectations)}")
+    columns, expectations = counted(len(contract.columns), "column"), counted(len(contract.expectations), "expectation")
+    console.out(f"wrote {path}: {columns}, {expectations}")
     rows, undecodable = validated.rows_in, sum(validated.quarantined.values())
     if undecodable:
         line = f"{undecodable:,} of {rows:,} rows of the sample could not be decoded; the others pass."
@@ -71,7 +72,3 @@ def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> N
         console.print(f"Check this first: {escape(proposal.profile.found.doubt)}", style="yellow")
     console.print("It describes this sample only. Edit what you know better, then check it:")
     console.out(f"  sluice contract check {path.parent} {sample}")
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

@@ -23,7 +23,6 @@ from deployment.aws import images
 from deployment.aws.access import Access, aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
-from deployment.aws.running_drains import OLD_MACHINES, end_drains
 from deployment.aws.stack import (
     NEVER_CREATED,
     Change,
@@ -67,23 +66,14 @@ class DeploymentDeclined(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """How to deploy.
+    """How to deploy."""
 
-    Attributes:
-        environment: where to deploy, and with which parameters.
-        dry_run: show everything, deploy nothing.
-        skip_prefect: register nothing in Prefect.
-        smoke_test: process one small file at the end.
-        smoke_test_seconds: how long that file may take.
-        home: a folder for what Prefect's programs keep.
-    """
-
-    environment: Environment
-    dry_run: bool
-    skip_prefect: bool
-    smoke_test: bool
-    smoke_test_seconds: float
-    home: Path
+    environment: Environment  # where to deploy, and with which parameters
+    dry_run: bool  # show everything, deploy nothing
+    skip_prefect: bool  # register nothing in Prefect
+    smoke_test: bool  # process one small file at the end
+    smoke_test_seconds: float  # how long that file may take
+    home: Path  # a folder for what Prefect's programs keep
 
 
 def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], ask: Ask) -> bool:
@@ -162,7 +152,6 @@ class Deployment:
                 self._preview(image_uri)
                 return True
             images.keep(self._ecr, image_uri)
-            self._end_old_executions()
         self._deploy(image_uri)
         target = find_aws_stack(self._access, self._name)
         if not self._options.skip_prefect:
@@ -227,18 +216,6 @@ class Deployment:
 
     # --- changing ---
 
-    def _end_old_executions(self) -> None:
-        """End the executions of a release that had one for each upload: they wait for tasks that come no more."""
-        outputs = outputs_of(self._stack.find())
-        if OLD_MACHINES in outputs:
-            end_drains(client_of("stepfunctions"), outputs, self._show_old, reason="an upgrade to drains")
-
-    def _show_old(self, count: int) -> None:
-        self._console.print(
-            f"Ending {count:,} {'execution' if count == 1 else 'executions'} of an earlier release, which followed one "
-            "upload each. Their messages stay in the queue."
-        )
-
     def _preview(self, image_uri: str) -> None:
         self._console.out(f"image  {image_uri}")
         changes = preview_stack(
@@ -255,10 +232,8 @@ class Deployment:
         self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
 
     def _image(self, recipe: images.Recipe) -> str:
-        """Return the image's address; build and push the image where it is not in the repository yet.
-
-        In a dry run nothing is built: the address is the tag that the image would have.
-        """
+        """Return the image's address; build and push the image where it is not in the repository yet. In a dry run
+        nothing is built: the address is the tag that the image would have."""
         uri = images.find_repository(self._ecr, self._name)
         if uri and (digest := self._digest(recipe)):
             self._console.out(f"The image is in the repository already: {recipe.tag}")

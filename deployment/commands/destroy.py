@@ -20,6 +20,7 @@ from deployment.commands.deploy_show import Ask, EventLog, show_destination
 from deployment.prefect_setup.access import prefect_access
 from deployment.prefect_setup.setup import check_prefect, remove_stack
 from flows.refinery.errors import SluiceError, TerminalError
+from flows.refinery.words import counted
 
 
 class DestructionDeclined(TerminalError):
@@ -125,11 +126,11 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
     """
 
     def show_drains(count: int) -> None:
-        console.print(f"Stopping {count} running {'drain' if count == 1 else 'drains'}.")
+        console.print(f"Stopping {counted(count, 'running drain')}.")
 
     def show_tasks(count: int) -> None:
         console.print(
-            f"Stopping {count} running {'task' if count == 1 else 'tasks'}, which may take "
+            f"Stopping {counted(count, 'running task')}, which may take "
             f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they process go back to the queue."
         )
 

@@ -51,10 +51,8 @@ def users_of(context: typer.Context) -> dict[str, str]:
 
 
 def on_selected_stack(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --state, --stack, --region and --profile.
-
-    The command gets `connect: Connect` instead, as its first parameter.
-    """
+    """Give a command the options --state, --stack, --region and --profile. The command gets `connect: Connect` instead,
+    as its first parameter."""
 
     @wraps(command)
     def with_options(

@@ -15,10 +15,8 @@ _REFRESH_SECONDS = 0.25
 
 @contextmanager
 def shown_after_a_second(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what a command does, and for how long, in a line that disappears at the end.
-
-    Yields the function to call with what is done now.
-    """
+    """Show on a terminal what a command does, and for how long, in a line that disappears at the end. Yields the
+    function to call with what is done now."""
     begun, doing, ended = time.monotonic(), [""], threading.Event()
 
     def line() -> str:

@@ -14,6 +14,7 @@ from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import DeployedStack
 from flows.published.export import export_rows
 from flows.published.rows import PublishedRows, Selection, published_rows
+from flows.refinery.words import counted, shortened
 
 SHOWN_ROWS = 20
 _LONGEST_CELL = 40  # characters, on a terminal
@@ -37,10 +38,10 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
         else:
             with written_to(export):
                 written = export_rows(rows, export)
-            console.out(f"wrote {written:,} of {_counted(rows.rows, 'row')} to {export}")
+            console.out(f"wrote {written:,} of {counted(rows.rows, 'row')} to {export}")
     if rows.expired:
         kept = f"{'quarantine' if selection.quarantine else 'data'}/{dataset}/ is kept for {rows.kept_days} days"
-        console.out(f"{_counted(rows.expired, 'more file')}: the rows have expired, {kept}", style="dim")
+        console.out(f"{counted(rows.expired, 'more file')}: the rows have expired, {kept}", style="dim")
     for address, reason in rows.unreadable.items():
         console.out(
             f"unreadable {visible_line(address)}: {visible_line(reason)}; its rows are missing", style="bold red"
@@ -59,11 +60,11 @@ def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
         console.out("  ".join(cells).rstrip(), style=None if place else "dim")
     where = "in quarantine" if selection.quarantine else "published"
     console.out(
-        f"{table.num_rows:,} of {_counted(rows.rows, 'row')} {where}, of {_counted(rows.files, 'file')}", style="dim"
+        f"{table.num_rows:,} of {counted(rows.rows, 'row')} {where}, of {counted(rows.files, 'file')}", style="dim"
     )
     if shown < len(columns):
         names = ", ".join(visible_line(name) for name in table.column_names[shown:])
-        console.out(f"and {_counted(len(columns) - shown, 'more column')}: {names}", style="dim")
+        console.out(f"and {counted(len(columns) - shown, 'more column')}: {names}", style="dim")
     if table.num_rows < rows.rows:
         option = " --quarantine" if selection.quarantine else ""
         console.out(f"All of them: sluice read {rows.dataset}{option} --export {rows.dataset}.csv", style="dim")
@@ -72,11 +73,7 @@ def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
 def _cells(table: pa.Table, name: str, is_terminal: bool) -> list[str]:
     """Return a column's name and values as they are shown."""
     cells = [visible_line(name), *(visible_line(_text(value)) for value in table.column(name).to_pylist())]
-    return [_cut(cell) for cell in cells] if is_terminal else cells
-
-
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= _LONGEST_CELL else f"{cell[: _LONGEST_CELL - 1]}…"
+    return [shortened(cell, _LONGEST_CELL) for cell in cells] if is_terminal else cells
 
 
 def _text(value: Any) -> str:
@@ -92,7 +89,3 @@ def _columns_that_fit(widths: list[int], room: int) -> int:
         if used - 2 > room:
             return max(place, 1)
     return len(widths)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

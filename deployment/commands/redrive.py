@@ -33,15 +33,10 @@ class NothingToRedrive(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which uploads to redrive.
+    """Which uploads to redrive."""
 
-    Attributes:
-        run_id: only the run whose id is this, or starts with it; None: all.
-        cancelled_too: also those that somebody cancelled.
-    """
-
-    run_id: str | None = None
-    cancelled_too: bool = False
+    run_id: str | None = None  # only the run whose id is this, or starts with it; None: all
+    cancelled_too: bool = False  # also those that somebody cancelled
 
     def __post_init__(self) -> None:
         if self.run_id is not None:

@@ -21,11 +21,8 @@ _NEWS_SHOWN = 20
 
 
 def up(console: Console, cloud: LocalCloud) -> None:
-    """Start everything and print each new receipt, until a signal arrives or a process dies.
-
-    Raises:
-        LocalCloudError: it could not be started, or one of its processes died.
-    """
+    """Start everything and print each new receipt, until a signal arrives or a process dies. Raise LocalCloudError if
+    it could not be started, or one of its processes died."""
     with ExitStack() as running:
         with shown_steps(console) as on_step:
             running.enter_context(started_cloud(cloud, on_step))

@@ -15,11 +15,7 @@ class PathUnwritable(TerminalError):
 
 @contextmanager
 def written_to(path: Path) -> Iterator[None]:
-    """Turn file system errors of `path` into PathUnwritable.
-
-    Raises:
-        PathUnwritable: with the path and the reason.
-    """
+    """Turn file system errors of `path` into PathUnwritable. Raise PathUnwritable with the path and the reason."""
     try:
         yield
     except OSError as error:

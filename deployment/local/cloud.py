@@ -235,10 +235,8 @@ class LocalCloud:
             self.prefect.wait_until(lambda: prefect_server.is_ready(home, port, auth_string), START_DEADLINE_SECONDS)
 
     def start_worker(self, pool: str, environment: dict[str, str], *, role_arn: str) -> None:
-        """Start a Prefect worker for a process work pool, and wait until it polls.
-
-        Its flow runs get `environment` in addition to the cloud's, and the credentials of a role.
-        """
+        """Start a Prefect worker for a process work pool, and wait until it polls. Its flow runs get `environment` in
+        addition to the cloud's, and the credentials of a role."""
         command = [
             *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
             *("--name", "local", "--install-policy", "never"),

@@ -38,10 +38,8 @@ def credentials_uri(endpoint_url: str, role_arn: str) -> str:
 
 
 def aws_environment(endpoint_url: str, region: str, *, role_arn: str = "") -> dict[str, str]:
-    """Return what boto3 needs to reach the embedded cloud as its root user, or as a role.
-
-    A role's credentials come from an endpoint, as in a task on ECS: boto3 fetches new ones before they expire.
-    """
+    """Return what boto3 needs to reach the embedded cloud as its root user, or as a role. A role's credentials come
+    from an endpoint, as in a task on ECS: boto3 fetches new ones before they expire."""
     root = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     of_role = {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": credentials_uri(endpoint_url, role_arn),

@@ -55,10 +55,8 @@ def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str
 
 
 def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
-    """Return whether the server on `port` is ready and belongs to `home`.
-
-    Another local cloud that starts at the same moment may have taken the port; its server would answer too.
-    """
+    """Return whether the server on `port` is ready and belongs to `home`. Another local cloud that starts at the same
+    moment may have taken the port; its server would answer too."""
     url = f"http://{HOST}:{port}/api"
     headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
     try:

@@ -60,10 +60,8 @@ def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None)
 
 
 def _secret(variable: str, arn: str) -> str:
-    """Return the variable's value, else the secret's; "" if there is no secret.
-
-    The variable counts only if the stack uses such a secret: a key for another server must not be sent to this one.
-    """
+    """Return the variable's value, else the secret's; "" if there is no secret. The variable counts only if the stack
+    uses such a secret: a key for another server must not be sent to this one."""
     if not arn:
         return ""
     if os.environ.get(variable):

@@ -125,13 +125,8 @@ class PrefectInventory:
 
 
 def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[AutomationCore | None, list[str]]:
-    """Return the automation with ids instead of names, and the names that do not exist.
-
-    The automation is None if no action is left.
-
-    Raises:
-        AutomationsInvalid: Prefect does not accept it.
-    """
+    """Return the automation with ids instead of names, and the names that do not exist. The automation is None if no
+    action is left. Raise AutomationsInvalid if Prefect does not accept it."""
     actions = [(action, inventory.action(action)) for action in entry.get("actions", [])]
     missing = [str(action.get("notify") or action.get("run")) for action, found in actions if found is None]
     kept = [found for _, found in actions if found is not None]

@@ -42,21 +42,13 @@ OrderRow = list[str]
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutcome:
-    """The expected outcome for a file: rows = published + quarantined + dropped.
+    """The expected outcome for a file: rows = published + quarantined + dropped."""
 
-    Attributes:
-        rows: data rows in the file.
-        published: rows that the contract lets through.
-        quarantined: rows that break a rule of the contract.
-        dropped: rows that preprocessing drops, or all rows of a rejected file.
-        rejected: whether the whole file is rejected.
-    """
-
-    rows: int
-    published: int
-    quarantined: int
-    dropped: int
-    rejected: bool
+    rows: int  # data rows in the file
+    published: int  # rows that the contract lets through
+    quarantined: int  # rows that break a rule of the contract
+    dropped: int  # rows that preprocessing drops, or all rows of a rejected file
+    rejected: bool  # whether the whole file is rejected
 
 
 def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:

@@ -14,10 +14,8 @@ class _Interrupted(BaseException):
 
 
 class Cancellation:
-    """Lets another thread stop the stages that the main thread runs.
-
-    It cannot interrupt code that is stuck outside of Python (in a C loop); the stage after that does not begin.
-    """
+    """Lets another thread stop the stages that the main thread runs. It cannot interrupt code that is stuck outside of
+    Python (in a C loop); the stage after that does not begin."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()

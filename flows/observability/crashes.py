@@ -20,6 +20,7 @@ from flows.observability.run_identity import TASK_LABEL
 from flows.observability.run_summary import escape_markdown
 from flows.pipeline.dead_tasks import TaskEnd
 from flows.pipeline.job import TaskLog
+from flows.refinery.words import shortened
 
 OUT_OF_MEMORY, PERHAPS_OUT_OF_MEMORY = "out of memory", "killed, out of memory perhaps"
 _LINES = 12
@@ -169,7 +170,7 @@ def _lines_in_cloudwatch(log: TaskLog) -> list[str]:
         )["events"]
     except (BotoCoreError, ClientError):
         return []
-    return [_short(_readable(event["message"])) for event in events][-_LINES:]
+    return [_line(_readable(event["message"])) for event in events][-_LINES:]
 
 
 def _readable(line: str) -> str:
@@ -188,9 +189,8 @@ def lines_in_prefect(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
     newest = client.read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])), limit=_LINES, sort=LogSort.TIMESTAMP_DESC
     )
-    return [_short(f"{log.timestamp:%H:%M:%S} {log.message}") for log in reversed(newest)]
+    return [_line(f"{log.timestamp:%H:%M:%S} {log.message}") for log in reversed(newest)]
 
 
-def _short(line: str) -> str:
-    line = " ".join(line.split())
-    return line if len(line) <= _LINE_CHARACTERS else line[: _LINE_CHARACTERS - 1] + "…"
+def _line(text: str) -> str:
+    return shortened(" ".join(text.split()), _LINE_CHARACTERS)

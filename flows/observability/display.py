@@ -30,10 +30,8 @@ _SPAN_PERCENT = {"validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact that is updated while a long file is refined.
-
-    A file that is done within `quiet_seconds` gets none; updates are at least that far apart.
-    """
+    """A progress artifact that is updated while a long file is refined. A file that is done within `quiet_seconds` gets
+    none; updates are at least that far apart."""
 
     def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet_seconds = quiet_seconds
@@ -103,10 +101,8 @@ def show_outcome(
     task: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Add the summary, the tags and, if given, a better name and the ECS task to the current flow run.
-
-    Summaries have one key per dataset, so that the UI shows their history; dry runs have separate keys.
-    """
+    """Add the summary, the tags and, if given, a better name and the ECS task to the current flow run. Summaries have
+    one key per dataset, so that the UI shows their history; dry runs have separate keys."""
     dataset = artifact_name(receipt.contract.dataset)
     kind = "dry-run-" if dry_run else ""
     try:

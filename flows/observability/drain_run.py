@@ -90,10 +90,8 @@ class DrainCounts:
 
 
 class DrainRun:
-    """The flow run of one task's drain. It begins with the second upload: one that comes alone has its own run.
-
-    Never raises, and never waits for Prefect, except for a few seconds in `end`. `requests` counts its requests.
-    """
+    """The flow run of one task's drain. It begins with the second upload: one that comes alone has its own run. Never
+    raises, and never waits for Prefect, except for a few seconds in `end`. `requests` counts its requests."""
 
     def __init__(
         self,
@@ -103,9 +101,7 @@ class DrainRun:
         waiting: Callable[[], int],
         update_seconds: float = UPDATE_SECONDS,
     ) -> None:
-        """Args:
-        waiting: returns how many messages waited in the queue at the last count.
-        """
+        """`waiting` returns how many messages waited in the queue at the last count."""
         self.requests = 0
         self.flow_run_id: str | None = None
         self._stack, self._task, self._waiting = parts.settings.stack, task, waiting

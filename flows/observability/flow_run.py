@@ -58,9 +58,7 @@ class FlowRunner:
     """
 
     def __init__(self, parts: Parts, run: RunUpload = run_upload) -> None:
-        """Args:
-        run: processes an upload, given how to call a stage.
-        """
+        """`run` processes an upload, given how to call a stage."""
         self._parts = parts
         self._run_upload = run
         self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
@@ -224,10 +222,8 @@ class FlowRunner:
 
 
 def _known_to_events(deployment: DeploymentResponse) -> UUID:
-    """Spare Prefect's events client four questions about the runs; return the deployment's id.
-
-    The events of their tasks name flow and deployment, but not work pool and work queue, which did not run them.
-    """
+    """Spare Prefect's events client four questions about the runs; return the deployment's id. The events of their
+    tasks name flow and deployment, but not work pool and work queue, which did not run them."""
     related = {
         "deployment": (deployment.id, deployment),
         "flow": (deployment.flow_id, Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})),

@@ -74,10 +74,8 @@ class RecordedRun:
         return self.notice.status is OutcomeStatus.FAILED
 
     def fits(self, state_type: str | None, tags: Collection[str]) -> bool:
-        """Return whether a run with this state and these tags shows the outcome already.
-
-        A try that failed may also have crashed or been cancelled: its run shows more than this record.
-        """
+        """Return whether a run with this state and these tags shows the outcome already. A try that failed may also
+        have crashed or been cancelled: its run shows more than this record."""
         if self.was_given_up:
             return state_type in ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")
         return state_type == self.state_type and self.notice.status in tags

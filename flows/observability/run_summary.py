@@ -13,6 +13,7 @@ from flows.pipeline.attempts import Attempt
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.refinery.checks import Check, by_basis
+from flows.refinery.words import counted, shortened
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
 # docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
@@ -143,7 +144,7 @@ def outcome_name(receipt: Receipt) -> str:
         cause = re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
         return f"Rejected: {cause}"
     quarantined = receipt.rows.quarantined_total
-    return f"Published, {quarantined:,} {_plural('row', quarantined)} quarantined" if quarantined else "Published"
+    return f"Published, {counted(quarantined, 'row')} quarantined" if quarantined else "Published"
 
 
 def outcome_message(receipt: Receipt) -> str:
@@ -151,7 +152,7 @@ def outcome_message(receipt: Receipt) -> str:
     if receipt.status is Status.REJECTED:
         return receipt.reason
     rows = receipt.rows
-    parts = [f"{rows.published:,} {_plural('row', rows.published)} published"]
+    parts = [f"{counted(rows.published, 'row')} published"]
     if rows.quarantined_total:
         parts.append(f"{rows.quarantined_total:,} quarantined")
     if rows.dropped_total:
@@ -205,7 +206,7 @@ def _read_as(receipt: Receipt) -> str:
 def _outputs(receipt: Receipt, links: ConsoleLinks) -> str:
     lines = [
         f"- {output.kind}: {links.object(links.published_bucket, output.key)} "
-        f"({output.rows:,} {_plural('row', output.rows)}, {output.size_bytes:,} bytes)"
+        f"({counted(output.rows, 'row')}, {output.size_bytes:,} bytes)"
         for output in receipt.outputs
     ]
     return "\n".join(["### Outputs", "", *lines])
@@ -235,10 +236,6 @@ def _table(head: tuple[str, str], body: list[tuple[str, str]]) -> str:
     return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---:|", *(f"| {left} | {right} |" for left, right in body)])
 
 
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
 def _short(value: Any) -> str:
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    return shortened(text, _SHOWN_CHARACTERS)

@@ -50,10 +50,8 @@ def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
 
 
 def list_pages(store: ObjectStore, receipts: Iterable[Receipt]) -> None:
-    """Put the pages of committed receipts into the indexes of their datasets, each of which is written once.
-
-    If a worker dies before this, the receipts still name the pages; only the list for people lacks some lines.
-    """
+    """Put the pages of committed receipts into the indexes of their datasets, each of which is written once. If a
+    worker dies before this, the receipts still name the pages; only the list for people lacks some lines."""
     by_dataset: dict[str, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         if receipt.docs_page:

@@ -55,10 +55,8 @@ class DeadTasks:
         self._ends: dict[str, TaskEnd] = {}
 
     def explain(self, deliveries: Sequence[Delivery]) -> None:
-        """Find the last task of each upload that came again. Set a failure where two tasks were too small.
-
-        Never raises Sluice's errors: without an explanation the upload is tried all the same.
-        """
+        """Find the last task of each upload that came again. Set a failure where two tasks were too small. Never raises
+        Sluice's errors: without an explanation the upload is tried all the same."""
         again = {delivery.run_id: delivery for delivery in deliveries if delivery.came_again}
         if not again:
             return

@@ -72,10 +72,8 @@ def _heading(time: datetime, level: str, logger: str, event: str) -> dict[str, s
 
 
 class RedactedStream(io.TextIOBase):
-    """Replaces standard output or standard error; logs that something was printed, but not the text.
-
-    What a dataset's custom step prints is usually the data itself.
-    """
+    """Replaces standard output or standard error; logs that something was printed, but not the text. What a dataset's
+    custom step prints is usually the data itself."""
 
     encoding = "utf-8"
 

@@ -17,9 +17,6 @@ class Poll:
 
 
 def may_leave(poll: Poll, *, stay_until: float) -> bool:
-    """Return whether a task may leave after its last receive call, if it does nothing in between.
-
-    Args:
-        stay_until: until when the drain relies on the task (seconds since 1970).
-    """
+    """Return whether a task may leave after its last receive call, if it does nothing in between. The drain relies on
+    it until `stay_until` (seconds since 1970)."""
     return poll.messages == 0 and poll.began >= stay_until

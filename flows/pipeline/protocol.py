@@ -211,10 +211,8 @@ def _appended(entry: IndexEntry, run: IndexedRun) -> tuple[str, ...]:
 
 
 def entry_without(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
-    """Return a dataset's index entry after a forced re-run moved the file to another dataset.
-
-    The output of the earlier attempt in this dataset is no longer the file's result.
-    """
+    """Return a dataset's index entry after a forced re-run moved the file to another dataset. The output of the earlier
+    attempt in this dataset is no longer the file's result."""
     current = entry.current
     if current is None or current.run_id != receipt.run_id or current.attempt >= receipt.attempt:
         return entry

@@ -84,9 +84,7 @@ class TaskNotes:
 
     def settle(self) -> None:
         """Remove the notes of which nothing is left to do; leave those whose messages are gone but not their work.
-
-        `left` names the notes that were left.
-        """
+        `left` names the notes that were left."""
         with self._lock:
             for batch in list(self._batches):
                 if not all(delivery.is_closed for delivery in batch.deliveries):

@@ -78,10 +78,8 @@ def read_table(
 
 
 def read_frame(dataset: str, **options: Any) -> pd.DataFrame:
-    """Return the current rows of a dataset as a DataFrame; the arguments are those of `read_table`.
-
-    Integers are Int64 and flags boolean, so that a missing value changes no other; dates are datetime64.
-    """
+    """Return the current rows of a dataset as a DataFrame; the arguments are those of `read_table`. Integers are Int64
+    and flags boolean, so that a missing value changes no other; dates are datetime64."""
     frame: pd.DataFrame = read_table(dataset, **options).to_pandas(types_mapper=_FRAME_TYPES.get, date_as_object=False)
     return frame
 

@@ -18,20 +18,14 @@ _SOUND: set[str] = set()
 
 
 def check_contract(contract: Contract) -> None:
-    """Find what no file could pass and what no step could do.
-
-    Raises:
-        ContractInvalid: one line per fault: `file:line: field: fault`.
-    """
+    """Find what no file could pass and what no step could do. Raise ContractInvalid with one line per fault,
+    as `file:line: field: fault`."""
     check_contracts([contract])
 
 
 def check_contracts(contracts: Iterable[Contract]) -> None:
-    """Check several contracts, and report the faults of all of them at once.
-
-    Raises:
-        ContractInvalid: as check_contract.
-    """
+    """Check several contracts, and report the faults of all of them at once. Raise ContractInvalid as
+    check_contract."""
     unchecked = [contract for contract in contracts if contract.content_hash not in _SOUND]
     lines = [line for contract in unchecked for line in fault_lines(contract, _faults(contract))]
     if lines:

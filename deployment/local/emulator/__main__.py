@@ -123,10 +123,8 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
 
 
 def _docker() -> Any:
-    """Return a client of the Docker engine; exit with a message if none answers.
-
-    MiniStack would report running tasks, and run none.
-    """
+    """Return a client of the Docker engine; exit with a message if none answers. MiniStack would report running tasks,
+    and run none."""
     try:
         client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where it is not installed
         client.ping()

@@ -152,11 +152,8 @@ class Container:
         self._process.send_signal(Signals[signal])
 
     def stop(self, timeout: float = 10) -> None:
-        """Send SIGTERM, and SIGKILL after the stop timeout.
-
-        MiniStack always passes 5 seconds; the task definition's stopTimeout is in a label (task_stop.py) and overrides
-        that.
-        """
+        """Send SIGTERM, and SIGKILL after the stop timeout. MiniStack always passes 5 seconds; the task definition's
+        stopTimeout is in a label (task_stop.py) and overrides that."""
         if self._process is None or self._ended.is_set():
             return
         self._process.terminate()

@@ -78,10 +78,8 @@ class DockerTasks:
 
 
 class _WholeLog:
-    """A container whose log is read in whole lines, however long it is silent.
-
-    MiniStack's own client gives up on a log that is silent for longer than any other answer may take.
-    """
+    """A container whose log is read in whole lines, however long it is silent. MiniStack's own client gives up on a log
+    that is silent for longer than any other answer may take."""
 
     def __init__(self, container: Any) -> None:
         self.id = container.id

@@ -36,8 +36,8 @@ def install() -> None:
     stepfunctions._SERVICE_DISPATCH["arn:aws:states:::ecs:runTask"] = _run_task
 
 
-def _run_task(resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Launch a task; with .sync wait until it ends and return it, or raise AWS's error.
+def _run_task(_resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Launch a task, wait until it ends and return it, or raise AWS's error.
 
     Failures in the answer raise AmazonECS.Unknown; a task that did not start, was stopped, or has a container with
     another exit code than 0 raises States.TaskFailed, with the task's JSON as the cause.
@@ -51,8 +51,6 @@ def _run_task(resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
         raise stepfunctions._ExecutionError(f"ECS.{error}", f"{answer.get('message', '')} (Error Code: {code})")
     if answer.get("failures") or not answer.get("tasks"):
         raise stepfunctions._ExecutionError("AmazonECS.Unknown", json.dumps(_pascal(answer)))
-    if not resource.endswith(".sync"):
-        return dict(_pascal(answer))
     cluster, task_arn = request.get("cluster", "default"), answer["tasks"][0]["taskArn"]
     task = _wait_for_end(cluster, task_arn)
     result: dict[str, Any] = _pascal(task)

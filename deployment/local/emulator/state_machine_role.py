@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, NamedTuple
 
 from ministack.core.responses import get_account_id, get_region
@@ -135,11 +134,6 @@ def _list_objects(arguments: dict[str, Any]) -> list[Permission]:
     return [Permission("s3:ListBucket", f"arn:aws:s3:::{arguments['Bucket']}", conditions)]
 
 
-def _read_object(arguments: dict[str, Any]) -> list[Permission]:
-    action = "s3:GetObjectVersion" if arguments.get("VersionId") else "s3:GetObject"
-    return [Permission(action, f"arn:aws:s3:::{arguments['Bucket']}/{arguments['Key']}", {})]
-
-
 def _list_tasks(arguments: dict[str, Any]) -> list[Permission]:
     cluster = cluster_arn(arguments)
     instances = _arn("ecs", f"container-instance/{cluster.rsplit('/', 1)[-1]}/*")
@@ -172,24 +166,15 @@ def _launch_and_watch_task(arguments: dict[str, Any]) -> list[Permission]:
     return _launch_task(arguments) + watching
 
 
-def _queue(action: str, arguments: dict[str, Any]) -> list[Permission]:
+def _count_messages(arguments: dict[str, Any]) -> list[Permission]:
     name = str(arguments["QueueUrl"]).rstrip("/").rsplit("/", 1)[-1]
-    return [Permission(action, _arn("sqs", name), {})]
-
-
-def _publish(arguments: dict[str, Any]) -> list[Permission]:
-    return [Permission("sns:Publish", str(arguments.get("TopicArn") or arguments.get("TargetArn")), {})]
+    return [Permission("sqs:GetQueueAttributes", _arn("sqs", name), {})]
 
 
 # Integration → AWS's error when the role is refused, and the permissions that it needs.
 _INTEGRATIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[Permission]]]] = {
     "aws-sdk:s3:listObjectsV2": ("S3.S3Exception", _list_objects),
-    "aws-sdk:s3:headObject": ("S3.S3Exception", _read_object),
     "aws-sdk:ecs:listTasks": ("Ecs.AccessDeniedException", _list_tasks),
-    "aws-sdk:sqs:getQueueAttributes": ("Sqs.SqsException", partial(_queue, "sqs:GetQueueAttributes")),
-    "sqs:sendMessage": ("SQS.AmazonSQSException", partial(_queue, "sqs:SendMessage")),
-    "aws-sdk:sns:publish": ("Sns.AuthorizationErrorException", _publish),
-    "sns:publish": ("SNS.AmazonSNSException", _publish),
-    "ecs:runTask": ("ECS.AccessDeniedException", _launch_task),
+    "aws-sdk:sqs:getQueueAttributes": ("Sqs.SqsException", _count_messages),
     "ecs:runTask.sync": ("ECS.AccessDeniedException", _launch_and_watch_task),
 }

@@ -19,10 +19,7 @@ _MIN_EXPECTED_PAIRS = 20
 
 def compound_key(columns: Mapping[str, npt.NDArray[np.uint64]]) -> tuple[str, ...]:
     """Return the columns that are unique together: two if possible, else three; none if a single column is unique.
-
-    Args:
-        columns: the hashes of each column's values, in the order of the rows, for columns without missing values.
-    """
+    `columns` is the hashes of each column's values, in the order of the rows, for columns without missing values."""
     coded = {name: _coded(hashes) for name, hashes in list(columns.items())[:_MAX_COLUMNS]}
     rows = max(map(len, columns.values()), default=0)
     if any(distinct == rows for _, distinct in coded.values()):

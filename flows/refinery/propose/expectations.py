@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.refinery.propose.meanings import meaning_of
 from flows.refinery.propose.profiling import ColumnProfile, FileProfile
-from flows.refinery.propose.words import EXACT_FLOAT, as_python, counted, shown
+from flows.refinery.words import EXACT_FLOAT, as_python, counted, shown
 
 MAX_SET_VALUES = 20
 _MIN_ROWS_PER_SET_VALUE = 3
@@ -103,10 +103,8 @@ def _is_unique(column: ColumnProfile) -> bool:
 
 
 def _is_set(column: ColumnProfile) -> bool:
-    """Return whether a column has few values that recur; integers count only if they look like flags or grades.
-
-    A single value may differ in the next file, such as a date or the name of a shop.
-    """
+    """Return whether a column has few values that recur; integers count only if they look like flags or grades. A
+    single value may differ in the next file, such as a date or the name of a shop."""
     if not column.values or len(column.values) == 1:
         return False
     seen = column.rows - column.missing
@@ -121,10 +119,8 @@ def _is_set(column: ColumnProfile) -> bool:
 
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
-    """Return round bounds, a tenth wider than the values seen. They cross neither zero nor the range 0 to 1.
-
-    None if the numbers are so large or so close together that rounding is not useful.
-    """
+    """Return round bounds, a tenth wider than the values seen. They cross neither zero nor the range 0 to 1. None if
+    the numbers are so large or so close together that rounding is not useful."""
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= EXACT_FLOAT or 0 < spread < _TINY:
         return None

@@ -18,12 +18,12 @@ from flows.refinery.propose.file_format import FoundFormat, find_format, read_sa
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.meanings import words_of
 from flows.refinery.propose.thousands import with_thousands
-from flows.refinery.read.columns import EXACT_FLOAT
 from flows.refinery.read.csv_numbers import CODE, MANY_DIGITS, MARKED, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.partition import Limits, SourceFormat
 from flows.refinery.read.rejections import LayoutUnfit
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
+from flows.refinery.words import EXACT_FLOAT
 
 MAX_DISTINCT = 50  # distinct values of a column; more are not listed
 _TEXTS_FOR_SHAPE = 5_000
@@ -107,14 +107,8 @@ class FileProfile:
 def profile_file(
     path: Path, *, limits: Limits = _DEFAULT_LIMITS, on_progress: OnProgress = _say_nothing
 ) -> FileProfile:
-    """Read a file three times, partition by partition: for its columns, their types, and their values.
-
-    Args:
-        on_progress: is called with what is done now, for every partition.
-
-    Raises:
-        FileRejected: the file cannot be read as a table.
-    """
+    """Read a file three times, partition by partition: for its columns, their types, and their values. `on_progress` is
+    called with what is done now, for every partition. Raise FileRejected if the file cannot be read as a table."""
     on_progress("finding out how it is written")
     found = with_thousands(path, find_format(path, limits), limits)
     names, source_format = _header(path, found, limits)
@@ -158,10 +152,8 @@ def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """Return the column with its texts for missing values.
-
-    A text column keeps them as values, as NA may be Namibia. Only MySQL's sign for NULL means nothing else.
-    """
+    """Return the column with its texts for missing values. A text column keeps them as values, as NA may be Namibia.
+    Only MySQL's sign for NULL means nothing else."""
     if column.type == "string":
         marks = marks & {_MYSQL_NULL}
     if not marks or source_format.type == "parquet":  # it has missing values

@@ -24,10 +24,10 @@ from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.propose.expectations import ProposedExpectation, expectations_of
 from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, OnProgress, profile_file
-from flows.refinery.propose.words import counted, shown
 from flows.refinery.read.partition import Limits
 from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
+from flows.refinery.words import counted, shortened, shown
 
 _MAX_COMMENT = 160  # characters
 _ROUNDS = 12
@@ -295,7 +295,7 @@ def _remark(words: str) -> str:
 
 def _comment(words: str) -> str:
     printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
-    return f"# {printable if len(printable) <= _MAX_COMMENT else printable[: _MAX_COMMENT - 1] + '…'}"
+    return f"# {shortened(printable, _MAX_COMMENT)}"
 
 
 def _flow(value: Any) -> str:

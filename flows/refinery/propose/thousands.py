@@ -31,10 +31,8 @@ def with_thousands(path: Path, found: FoundFormat, limits: Limits) -> FoundForma
 
 
 def _shows_thousands(texts: Iterable[str], mark: str, decimal: str | None) -> bool:
-    """Return whether all texts are numbers with this thousands mark, and one can be read in no other way.
-
-    1,234,567 and 1,234.5 can not; 1,234 can, unless the file has another decimal mark.
-    """
+    """Return whether all texts are numbers with this thousands mark, and one can be read in no other way. 1,234,567 and
+    1,234.5 can not; 1,234 can, unless the file has another decimal mark."""
     beside = decimal or {",": ".", ".": ","}.get(mark, ".")
     group = f"[{_MARKS[mark]}]"
     number = re.compile(rf"[+-]?([0-9]+|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+)(\{beside}[0-9]+)?")

@@ -14,9 +14,9 @@ import pyarrow as pa
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.read.rejections import TooManyRows
+from flows.refinery.words import EXACT_FLOAT
 
 _TEXT = pd.StringDtype(na_value=np.nan)
-EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 # What a contract declares so is kept as text: reading it as a number would lose zeros in front.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
 
@@ -79,11 +79,8 @@ def missing_unless_text(contract: Contract) -> tuple[str, ...]:
 
 
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
-    """Return a frame of equally long lists of values, where None is missing.
-
-    A column of one kind gets that kind's fast type. A mixed column keeps its values under dtype object. Objects and
-    arrays become their JSON text.
-    """
+    """Return a frame of equally long lists of values, where None is missing. A column of one kind gets that kind's fast
+    type. A mixed column keeps its values under dtype object. Objects and arrays become their JSON text."""
     return pd.DataFrame(
         {name: series_of(values, frozenset(missing_texts(contract, name))) for name, values in columns.items()}
     )

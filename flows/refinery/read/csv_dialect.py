@@ -144,10 +144,8 @@ def names_of(header: list[str], trailing: int) -> list[str]:
 
 
 def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileFormat) -> int:
-    """Return how many columns at the end have no name and no value: each record ends with as many delimiters.
-
-    They are proven where most of the first rows have as many fields as the header, and none has a value there.
-    """
+    """Return how many columns at the end have no name and no value: each record ends with as many delimiters. They are
+    proven where most of the first rows have as many fields as the header, and none has a value there."""
     if written.trailing_delimiter:
         return 1
     count = 0

@@ -155,9 +155,7 @@ def _quotes_are_regular(
     content: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], delimiter: str, quote: str
 ) -> bool:
     """Return whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair).
-
-    The last quote may be open: its field then reaches beyond the block.
-    """
+    The last quote may be open: its field then reaches beyond the block."""
     opening, closing = quotes[0::2], quotes[1::2]
     before = content[np.maximum(opening - 1, 0)]
     begins = (before == ord(delimiter)) | (before == _NEWLINE) | (before == ord(quote)) | (opening == 0)
@@ -173,10 +171,8 @@ def lines_of(text: str) -> list[str]:
 
 
 def has_line(content: bytes, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
-    """Return whether one of the records that end there is exactly one of these lines.
-
-    Several times faster than a search through the bytes: few records are as long, and fewer begin so.
-    """
+    """Return whether one of the records that end there is exactly one of these lines. Several times faster than a
+    search through the bytes: few records are as long, and fewer begin so."""
     starts = np.concatenate([[0], newlines[:-1] + 1])
     sizes = newlines + 1 - starts
     signs = np.frombuffer(content, dtype=np.uint8)

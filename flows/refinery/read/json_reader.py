@@ -172,11 +172,8 @@ def read_json_lines(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
     """Read one object per line, or several without anything between them. Blank lines are no rows. Nested values come
-    as JSON text.
-
-    Raises:
-        RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows, ExpandsTooMuch
-    """
+    as JSON text. Raises RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows,
+    ExpandsTooMuch."""
     found = SourceFormat(type="jsonl", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     only = ""
@@ -221,11 +218,8 @@ def read_json(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
     """Read arrays of objects, element by element, and objects one after the other; under a contract's `records_path`
-    the objects inside of them. Nested values come as JSON text.
-
-    Raises:
-        JsonBroken, JsonNotRows, RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch
-    """
+    the objects inside of them. Nested values come as JSON text. Raises JsonBroken, JsonNotRows, RecordTooLong,
+    TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch."""
     found = SourceFormat(type="json", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     document = _Document(source, limits)
@@ -264,11 +258,7 @@ def _elements(document: _Document, rows: _JsonRows, records_path: tuple[str, ...
 
 
 def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Iterator[Partition]:
-    """Take the records that are inside of an object.
-
-    Args:
-        path: the names that lead to them.
-    """
+    """Take the records that are inside of an object. `path` is the names that lead to them."""
     where, names = document.where(), []
     for mark in document.parts("}"):
         if mark != '"':
@@ -410,11 +400,7 @@ def _end_of_space(text: str, at: int) -> int:
 
 
 def _object_in(raw: str) -> dict[str, Any]:
-    """Return the object in a row's text.
-
-    Raises:
-        _RowUnfit: it has none, or one that cannot be kept as it is.
-    """
+    """Return the object in a row's text. Raise _RowUnfit if it has none, or one that cannot be kept as it is."""
     many_digits = len(raw) > _MAX_DIGITS and _MANY_DIGITS.search(raw)
     try:
         value = (_CAREFUL_DECODER if many_digits else _DECODER).decode(raw)

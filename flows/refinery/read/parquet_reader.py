@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flows.refinery.read.columns import EXACT_FLOAT
 from flows.refinery.read.header import check_header
 from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
 from flows.refinery.read.rejections import (
@@ -26,6 +25,7 @@ from flows.refinery.read.rejections import (
     TooManyRows,
 )
 from flows.refinery.read.text_source import CONTROLS, is_utf8
+from flows.refinery.words import EXACT_FLOAT
 
 _MAX_BATCH_BYTES = 1 << 30  # of one partition's texts, counted before they are spread out
 _MAX_FIXED_BYTES = 64 << 20  # of one partition's values of a fixed size

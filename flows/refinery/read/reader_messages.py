@@ -68,9 +68,6 @@ def send(stream: Any, message: Any) -> None:
 
 
 def receive(stream: Any) -> Any:
-    """Return the next message of a reader.
-
-    Raises:
-        EOFError, pickle.UnpicklingError: the reader ended, or sent what no reader sends.
-    """
+    """Return the next message of a reader. Raise EOFError or pickle.UnpicklingError if the reader ended, or sent what
+    no reader sends."""
     return _Receiver(stream).load()

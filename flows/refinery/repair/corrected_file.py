@@ -149,10 +149,8 @@ def _read_csv(name: str, content: bytes, exported: Rows) -> CorrectedFile:
 
 
 def _by_evidence(name: str, content: bytes, exported: Rows, read: Callable[[str], CorrectedFile]) -> CorrectedFile:
-    """Read a file of unknown encoding in the one that shows most cells as they were exported.
-
-    Encodings that read the file alike are one. Where two readings explain the export equally well, none is proven.
-    """
+    """Read a file of unknown encoding in the one that shows most cells as they were exported. Encodings that read the
+    file alike are one. Where two readings explain the export equally well, none is proven."""
     readings = []
     for text in _readings(content):
         with suppress(CorrectionsUnusable, csv.Error):  # what is no table in this encoding was not written in it

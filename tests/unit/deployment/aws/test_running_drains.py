@@ -1,4 +1,4 @@
-"""Stopping the executions of a stack, of this release or an earlier one."""
+"""Stopping the executions of a stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from deployment.aws.running_drains import OLD_MACHINES, end_drains
+from deployment.aws.running_drains import end_drains
 
 WAITING = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 600, "End": True}}}
 
@@ -42,14 +42,6 @@ def test_every_running_execution_is_stopped_with_the_reason(step_functions: Any)
     told: list[int] = []
     assert end_drains(step_functions, {"StateMachineArn": arn}, told.append, reason="sluice destroy") == 3
     assert (running(step_functions, arn), told) == (0, [3])
-
-
-def test_the_executions_of_an_earlier_release_are_stopped_on_both_its_machines(step_functions: Any) -> None:
-    outputs = {
-        "StateMachineArn": machine(step_functions, "process-upload", 2),
-        OLD_MACHINES: machine(step_functions, "sweep", 1),
-    }
-    assert end_drains(step_functions, outputs, lambda _: None, reason="an upgrade") == 3
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Numbers and counts as comments show them."""
+"""Numbers, counts and long texts as messages show them."""
 
 from typing import Any
 
-EXACT_FLOAT = 2.0**53
+EXACT_FLOAT = 2**53  # from here on not every integer is a float64
 
 
 def shown(value: Any) -> str:
@@ -14,6 +14,11 @@ def shown(value: Any) -> str:
 def counted(number: int, what: str) -> str:
     """Return a number of things: 1 row, 2 rows."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def shortened(text: str, characters: int) -> str:
+    """Return the beginning of a text, with an ellipsis where it is longer than this."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
 def as_python(value: Any) -> Any:
