@@ -44,7 +44,7 @@ _CLOCK_WORDS = frozenset({"time", "clock", "hhmm"})
 
 def meaning_of(name: str, low: float, high: float, *, may_be_clock: bool) -> Meaning | None:
     """Return what a column's numbers mean; None if its name does not say it, or a value is out of the range.
-    `may_be_clock` says whether the last two digits of every number are below 60."""
+    `may_be_clock` is true when the last two digits of every number are below 60."""
     words = words_of(name)
     if not words:
         return None
