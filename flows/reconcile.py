@@ -7,6 +7,8 @@ same run id, so dispatching it twice, or while a late event arrives, is harmless
 
 An upload that was given up has its message in the dead-letter queue. Reconcile reports it with the last reason, and
 dispatches it again only on request: otherwise every hourly run would retry it.
+
+After a loss it also rebuilds the index and the runs in Prefect from receipts (flows/pipeline/rebuild.py).
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ from pydantic import Field
 from blocks.drains import Drains
 from blocks.queue_age import oldest_message_since
 from flows.composition import drains_of, parts_of_environment
+from flows.observability.recorder import Recorder
 from flows.pipeline.attempts import Attempt, AttemptUnreadable, FoundAttempt, find_attempt, reopen_attempt
 from flows.pipeline.commit import find_orphaned
 from flows.pipeline.errors import EventLost
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.job import Parts
 from flows.pipeline.lost_uploads import Finder, FoundUploads, Window
+from flows.pipeline.rebuild import Rebuilt
+from flows.pipeline.rebuild import rebuild as rebuild_all
 from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.ignored_names import is_ignored
 from lambda_trigger.message import UploadMessage
@@ -50,6 +55,7 @@ class Reconciled:
     age_known: bool  # whether it is known how long the oldest message has waited; if not, no upload counts as lost
     held: HeldUploads  # what tasks hold
     orphaned: int = 0  # number of data objects that no receipt references, or only a superseded one
+    rebuilt: Rebuilt | None = None  # what was rebuilt from receipts; None if that was not requested
 
 
 @flow(
@@ -64,6 +70,7 @@ def reconcile(
     max_uploads: Annotated[int, Field(ge=1, le=10_000)] = 500,
     given_up_too: bool = False,
     prefix: str = "",
+    rebuild: bool = False,
 ) -> State[Any]:
     """Compare the landing bucket with the receipts, dispatch lost uploads, and delete orphaned outputs.
 
@@ -76,6 +83,7 @@ def reconcile(
         max_uploads: Dispatch at most this many; the next run continues from there.
         given_up_too: Also dispatch uploads that failed and were given up. Remove the cause first.
         prefix: Check only keys with this prefix, such as incoming/orders/; empty: all uploads.
+        rebuild: After a loss: also write index entries from all receipts, and runs of lookback_days that Prefect lacks.
     """
     parts = parts_of_environment()
     drains = _drains_of(parts)
@@ -88,8 +96,9 @@ def reconcile(
     )
     _log_found(found, window)
     rows = list(_dispatch_all(parts, drains, found, dry_run=dry_run, given_up_too=given_up_too))
+    rebuilt = rebuild_all(parts, window.since, Recorder(parts).record, dry_run=dry_run) if rebuild else None
     orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
-    done = Reconciled(found, window, oldest is not None, held, orphaned)
+    done = Reconciled(found, window, oldest is not None, held, orphaned, rebuilt)
     create_table_artifact(key="reconcile", table=rows, description=reconcile_summary(done, dry_run=dry_run))
     return _final_state(found, rows, dry_run=dry_run)
 
@@ -211,6 +220,8 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
         )
     if done.held.unreadable:
         lines.append(f"Unreadable batch notes: {', '.join(sorted(done.held.unreadable))}.")
+    if done.rebuilt:
+        lines.append(_rebuilt_summary(done.rebuilt, dry_run=dry_run))
     if done.orphaned:
         verb = "would be" if dry_run else "were"
         lines.append(f"{done.orphaned:,} orphaned outputs {verb} deleted.")
@@ -220,6 +231,19 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
             "versioning on, and start those by hand that have no result."
         )
     return "\n\n".join(lines)
+
+
+def _rebuilt_summary(rebuilt: Rebuilt, *, dry_run: bool) -> str:
+    verb = "would be" if dry_run else "were"
+    text = (
+        f"From {rebuilt.receipts:,} receipts, {rebuilt.entries:,} index entries {verb} written; Prefect shows "
+        f"{rebuilt.recorded:,} runs of them."
+    )
+    if rebuilt.unreadable:
+        text += f" Unreadable receipts: {', '.join(sorted(rebuilt.unreadable))}."
+    if rebuilt.unknown:
+        text += f" Datasets without a contract here, whose entries were left: {', '.join(sorted(rebuilt.unknown))}."
+    return text
 
 
 def _final_state(found: FoundUploads, rows: list[dict[str, Any]], *, dry_run: bool) -> State[Any]:

@@ -31,6 +31,7 @@ ROLE_TEMPLATE = TEMPLATE.with_name("github_role.yaml")
 ROLE = load_template(ROLE_TEMPLATE)
 POLICIES = resources_of(ROLE, "AWS::IAM::ManagedPolicy")
 BOUNDARIES = resources_of(load_template(BOUNDARY_TEMPLATE), "AWS::IAM::ManagedPolicy")
+PEOPLE = resources_of(load_template(TEMPLATE.with_name("people.yaml")), "AWS::IAM::ManagedPolicy")
 MAX_POLICY_CHARACTERS = 6_144  # without white space: docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 
 # Permissions that CloudFormation's schemas name for what the template does not use: pattern → what that is.
@@ -210,9 +211,9 @@ def characters_of(document: Mapping[str, Any]) -> int:
     return len("".join(text.split()))
 
 
-@pytest.mark.parametrize("name", [*POLICIES, *BOUNDARIES])
+@pytest.mark.parametrize("name", [*POLICIES, *BOUNDARIES, *PEOPLE])
 def test_a_policy_fits_and_every_wildcard_has_its_reason(name: str) -> None:
-    policy = (POLICIES | BOUNDARIES)[name]
+    policy = (POLICIES | BOUNDARIES | PEOPLE)[name]
     document = policy["Properties"]["PolicyDocument"]
     assert characters_of(document) < MAX_POLICY_CHARACTERS
     wild = {

@@ -128,7 +128,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
         {
             "ListUploads": ({"s3:ListBucketVersions"}, {"arn:${AWS::Partition}:s3:::${Bucket}"}),
             "LookForReceipts": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
-            "LookIntoIndex": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/index/*"}),
+            "RebuildIndex": ({"s3:GetObject", "s3:PutObject"}, {"${PublishedBucket.Arn}/index/*"}),
             "TakeLeftoversAway": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
             "TellMissingFromForbidden": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "LookForBatchNotes": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/batches/*"}),

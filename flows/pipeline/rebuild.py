@@ -1,0 +1,116 @@
+"""Rebuild what is derived from receipts: index entries that are missing, stale or unreadable, and runs in Prefect."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from blocks.object_store import ObjectStore
+from flows.pipeline.commit import newest_first, read_receipt
+from flows.pipeline.job import Parts
+from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key, updated_entry
+from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status
+
+_RECEIPTS = "receipts/"
+_READS_AT_ONCE = 8
+_PAGE = 500
+
+
+@dataclass
+class Rebuilt:
+    """What one run of `rebuild` did."""
+
+    receipts: int = 0  # how many were read
+    entries: int = 0  # index entries that were written, or in a dry run would be
+    recorded: int = 0  # receipts whose run Prefect shows now
+    unreadable: list[str] = field(default_factory=list)  # keys of receipts that could not be read
+    unknown: set[str] = field(default_factory=set)  # datasets without a contract here: their entries were left
+
+
+def rebuild(
+    parts: Parts, since: datetime, record: Callable[[Sequence[Receipt]], frozenset[str]], *, dry_run: bool
+) -> Rebuilt:
+    """Bring the index up to date with all receipts, and show in Prefect those written since a time.
+
+    Args:
+        record: shows receipts in Prefect; returns the run ids that Prefect has now.
+    """
+    done, by_key = Rebuilt(), defaultdict[str, list[str]](list)
+    for page in parts.store.list_keys(_RECEIPTS, page_size=_PAGE):
+        receipts = list(_readable(parts.store, page, done))
+        done.receipts += len(receipts)
+        for receipt, _ in receipts:
+            source = receipt.source
+            by_key[index_key(receipt.contract.dataset, source.bucket, source.key)].append(receipt.run_id)
+        recent = [receipt for receipt, written in receipts if written >= since]
+        done.recorded += len(record(recent)) if recent and not dry_run else 0
+    replacing = {contract.dataset: contract.on_reupload == "replace" for contract in parts.contracts}
+
+    def write(one: tuple[str, list[str]]) -> bool:
+        dataset = one[0].split("/")[1]
+        if dataset not in replacing:
+            done.unknown.add(dataset)
+            return False
+        return _write(parts.store, *one, replace=replacing[dataset], dry_run=dry_run)
+
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        done.entries = sum(pool.map(write, by_key.items()))
+    return done
+
+
+def _readable(
+    store: ObjectStore, page: Iterable[tuple[str, datetime]], done: Rebuilt
+) -> Iterator[tuple[Receipt, datetime]]:
+    def read(listed: tuple[str, datetime]) -> tuple[Receipt, datetime] | None:
+        try:
+            found = read_receipt(store, listed[0].removeprefix(_RECEIPTS).removesuffix(".json"))
+        except ReceiptUnreadable:
+            done.unreadable.append(listed[0])
+            return None
+        return (found, listed[1]) if found else None
+
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        yield from filter(None, pool.map(read, page))
+
+
+def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: bool, dry_run: bool) -> bool:
+    """Write the index entry of one source key, if another one is stored; return whether that was necessary."""
+    stored = store.get(key)
+    before = None
+    with suppress(IndexUnreadable):
+        before = IndexEntry.from_json(stored.body) if stored else None
+    receipts = [receipt for run_id in run_ids if (receipt := read_receipt(store, run_id))]
+    entry = _entry_of(store, before, receipts, replace=replace)
+    if entry is None or entry == before:
+        return False
+    # Somebody else's write in between was made with the newest receipt; what it lacks, the next run adds.
+    return dry_run or store.put_if_unchanged(key, entry.model_dump_json(by_alias=True), stored)
+
+
+def _entry_of(
+    store: ObjectStore, before: IndexEntry | None, receipts: Sequence[Receipt], *, replace: bool
+) -> IndexEntry | None:
+    """Return the entry after all receipts of a source key; what is replaced is left to the clean-up of orphans."""
+    order: tuple[str, ...] = ()
+    if len(receipts) > 1 and not all(receipt.source.sequencer for receipt in receipts):
+        order = newest_first(store, frozenset(receipt.run_id for receipt in receipts), receipts[0])
+    entry = before
+    for receipt in receipts:
+        entry = updated_entry(entry, receipt, replace=replace, newest_first=order)
+    if entry is None:
+        return None
+    entry = entry.model_copy(update={"retired": before.retired if before else ()})
+    current, latest = entry.current, entry.latest
+    if current and latest.status is Status.REJECTED and latest.attempt and not _is_there(store, current.data_keys):
+        # The rejected version had been published before, and then the data of the one before it was deleted.
+        return entry.model_copy(update={"current": None, "withdrawn": current})
+    return entry
+
+
+def _is_there(store: ObjectStore, keys: Sequence[str]) -> bool:
+    """Return whether the first object exists. Listed: reconcile may not read data."""
+    return not keys or any(key == keys[0] for page in store.list_keys(keys[0]) for key, _ in page)
