@@ -74,10 +74,8 @@ class StoredObject(NamedTuple):
 
 
 class ObjectStore:
-    """The landing bucket, which is only read, and the published bucket with data, quarantine and receipts.
-
-    Every method raises AwsUnavailable, AwsRefused or AwsCallInvalid when S3 does not do what was requested.
-    """
+    """The landing bucket, which is only read, and the published bucket with data, quarantine and receipts. Every method
+    raises AwsUnavailable, AwsRefused or AwsCallInvalid when S3 does not do what was requested."""
 
     def __init__(self, landing_bucket: str, published_bucket: str, *, client: Any = None) -> None:
         """Args:
@@ -235,10 +233,8 @@ class ObjectStore:
             yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
 
     def kept_days(self, folder: str) -> int | None:
-        """Return after how many days a lifecycle rule of the published bucket removes what is below `folder`.
-
-        None: no rule does, or these credentials may not look (s3:GetLifecycleConfiguration).
-        """
+        """Return after how many days a lifecycle rule of the published bucket removes what is below `folder`. None: no
+        rule does, or these credentials may not look (s3:GetLifecycleConfiguration)."""
         with explaining_aws_errors(f"looking for the retention of {self.published_address(folder)}"):
             try:
                 rules = self._s3.get_bucket_lifecycle_configuration(Bucket=self.published_bucket)["Rules"]

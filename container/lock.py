@@ -5,8 +5,6 @@
 Prints them as requirements with hashes and without markers, for programs that do not evaluate markers.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

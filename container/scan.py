@@ -8,8 +8,6 @@ known to be vulnerable: if it finds nothing there, nothing was scanned.
 Exit codes: 0 no known vulnerability, 1 some (listed), 3 nothing was scanned, or not all.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

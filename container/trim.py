@@ -6,8 +6,6 @@ A Fargate task spends most of its start pulling the image. Measurements showed w
 table); what looks unused but must stay is named below with the reason.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ with selected_stack(StackSelection(stack, region, profile), state_dir, users) as
     stack.client("s3").list_objects_v2(Bucket=stack.outputs["PublishedBucket"])
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """This process's own environment variables for AWS, Prefect and Sluice, replaced while a command runs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

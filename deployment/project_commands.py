@@ -1,7 +1,5 @@
 """Runs the project's own commands (registering blocks, deploying to Prefect) against a local cloud."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 `--stack NAME` selects a stack on AWS, `--region` and `--profile` where it is; without them the local cloud is used.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The composition root: the one place that reads the environment and puts the parts together."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -84,11 +82,8 @@ def _end_later(seconds: float) -> None:
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-    """Read which execution and which ECS task this container belongs to, and until when it has to stay.
-
-    Raises:
-        SettingsMissing: SLUICE_STAY_UNTIL is not a number.
-    """
+    """Read which execution and which ECS task this container belongs to, and until when it has to stay. Raise
+    SettingsMissing if SLUICE_STAY_UNTIL is not a number."""
     task = _task_metadata(environment.get(_METADATA))
     try:
         stay_until = float(environment.get("SLUICE_STAY_UNTIL") or 0)

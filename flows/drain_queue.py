@@ -6,8 +6,6 @@ Exit codes: 0 when the queue was empty and everything is done, 2 when the enviro
 75 when messages were returned to the queue or the task's time was over, 143 after SIGTERM.
 """
 
-from __future__ import annotations
-
 import gc
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """The flow that records why a run crashed; an automation starts it for every crashed run
 (deployment/prefect_setup/automations.yaml)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """The flow that people start: process one upload by hand, again, or as a dry run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any

@@ -11,8 +11,6 @@ dispatches it again only on request: otherwise every hourly run would retry it.
 After a loss it also rebuilds the index and the runs in Prefect from receipts (flows/pipeline/rebuild.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass

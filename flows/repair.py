@@ -6,8 +6,6 @@ receipt replaces the earlier one by compare-and-swap. The corrections are stored
 in the receipt, so later attempts (the next repair, a forced re-run) include them.
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ An object that has expired is deleted, and in a versioned bucket its versions st
 removes old versions soon. Delete markers and aborted uploads are removed by the template's own rules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 

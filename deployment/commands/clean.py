@@ -1,7 +1,5 @@
 """`sluice clean`: deletes the local cloud's state."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

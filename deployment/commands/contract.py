@@ -4,8 +4,6 @@ Exit codes: 0 done, or the file is accepted; 1 the file is rejected, or is not a
 invalid contract.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`sluice contract check`: check a file against a contract, on this machine only."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 import sys
@@ -148,11 +146,8 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
 
 
 def _show_memory(console: Console, contract: Contract, file: Path, before: int) -> None:
-    """Warn of steps on the whole table: which files fit into a task, by the memory that this one took here.
-
-    Args:
-        before: the most bytes that this process had before it read the file.
-    """
+    """Warn of steps on the whole table: which files fit into a task, by the memory that this one took here. `before` is
+    the most bytes that this process had before it read the file."""
     steps = [step for step in compile_steps(contract) if isinstance(step, OwnStep) and step.needs_whole_table]
     if not steps:
         return

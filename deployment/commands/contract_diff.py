@@ -1,7 +1,5 @@
 """`sluice contract diff`: show what a change to a contract means."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import tarfile

@@ -1,7 +1,5 @@
 """Find a contract by the name of its dataset or by a path."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from blocks.settings import CONTRACTS

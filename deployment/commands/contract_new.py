@@ -1,7 +1,5 @@
 """`sluice contract new`: propose a contract from a sample file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import ValidationError

@@ -1,7 +1,5 @@
 """`sluice demo`: runs good and bad files through the whole chain and checks each outcome."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time
@@ -29,17 +27,11 @@ _PENGUINS = Path(orders.__file__).with_name("penguins.csv")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One file of the demo.
+    """One file of the demo."""
 
-    Attributes:
-        dataset: the dataset that it is uploaded to.
-        file_name: the name that it is uploaded under.
-        write: writes the file and returns the expected outcome.
-    """
-
-    dataset: str
-    file_name: str
-    write: Callable[[Path], ExpectedOutcome]
+    dataset: str  # the dataset that it is uploaded to
+    file_name: str  # the name that it is uploaded under
+    write: Callable[[Path], ExpectedOutcome]  # writes the file and returns the expected outcome
 
 
 def _write_penguins(path: Path) -> ExpectedOutcome:
@@ -65,12 +57,8 @@ SAMPLES = (
 
 
 def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: bool) -> bool:
-    """Run the samples; return whether every file ended as expected.
-
-    Raises:
-        LocalCloudError: the local cloud could not be started, or a part of it died.
-        StackError: the stack could not be deployed.
-    """
+    """Run the samples; return whether every file ended as expected. Raise LocalCloudError if the local cloud could not
+    be started, or a part of it died, StackError if the stack could not be deployed."""
     begun, was_running = time.monotonic(), StateLock(local.state_dir).is_taken()
     with ExitStack() as running:
         with shown_steps(console, begun) as on_step:

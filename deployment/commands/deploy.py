@@ -5,8 +5,6 @@ Every step first checks what already exists, so the same command continues after
     account and region -> Prefect answers -> the stack's state -> the image -> the stack -> Prefect -> one small file
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Prints where a deployment goes, what it changes, and each step as it happens."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 

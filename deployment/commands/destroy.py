@@ -1,7 +1,5 @@
 """`sluice destroy`: deletes a stack. What was uploaded and published stays, unless each bucket's name is typed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

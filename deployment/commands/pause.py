@@ -1,7 +1,5 @@
 """`sluice pause` and `sluice resume`: stops and starts the processing of uploads, which queue up meanwhile."""
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from blocks.pause import Pause

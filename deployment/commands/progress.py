@@ -1,7 +1,5 @@
 """Shows what a command does, once it takes longer than a second."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

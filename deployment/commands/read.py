@@ -1,7 +1,5 @@
 """`sluice read`: shows or exports what a dataset has published."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`sluice redrive`: tries uploads again that were given up."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

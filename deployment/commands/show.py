@@ -1,7 +1,5 @@
 """Shows uploads and receipts in the terminal."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,10 +33,8 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 @contextmanager
 def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callable[[str], None]]:
-    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins.
-
-    Lines have the seconds since `begun`, on the monotonic clock; by default since now.
-    """
+    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins. Lines
+    have the seconds since `begun`, on the monotonic clock; by default since now."""
     begun = begun or time.monotonic()
     if not console.is_terminal:
         yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
@@ -77,10 +73,8 @@ def shown_bars(console: Console, files: Iterable[LocalFile]) -> Iterator[None]:
 def shown_progress(
     console: Console, uploads: list[TrackedUpload], begun: float | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Show uploads in a live table or as one line per change; yield the function to call after each poll.
-
-    Lines have the seconds since `begun`, on the monotonic clock; by default since the upload.
-    """
+    """Show uploads in a live table or as one line per change; yield the function to call after each poll. Lines have
+    the seconds since `begun`, on the monotonic clock; by default since the upload."""
     if console.is_terminal:
         with Live(
             get_renderable=lambda: _table(uploads, console.height), console=console, refresh_per_second=8

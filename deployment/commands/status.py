@@ -1,7 +1,5 @@
 """`sluice status`: what waits, what is in progress, what failed, and what has an outcome."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,26 +24,16 @@ _INDENT = " " * 42
 
 @dataclass(frozen=True)
 class StackStatus:
-    """What is known of a stack's uploads.
-
-    Attributes:
-        in_progress: uploads that a task holds, neither with a receipt nor given up.
-        unrecorded: number of uploads that have a receipt or were given up, and that Prefect does not show so yet.
-        more_notes: whether older batch notes were left out of these two.
-        failed: the last failed attempts of uploads without an outcome, the newest first.
-        failed_count: number of all of these.
-        receipts: the newest receipts.
-        is_paused: whether no drain is started.
-    """
+    """What is known of a stack's uploads."""
 
     queue: QueueLengths
-    in_progress: list[HeldUpload]
-    unrecorded: int
-    more_notes: bool
-    failed: list[Attempt]
-    failed_count: int
-    receipts: list[Receipt]
-    is_paused: bool
+    in_progress: list[HeldUpload]  # uploads that a task holds, neither with a receipt nor given up
+    unrecorded: int  # number of uploads that have a receipt or were given up, and that Prefect does not show so yet
+    more_notes: bool  # whether older batch notes were left out of these two
+    failed: list[Attempt]  # the last failed attempts of uploads without an outcome, the newest first
+    failed_count: int  # number of all of these
+    receipts: list[Receipt]  # the newest receipts
+    is_paused: bool  # whether no drain is started
 
 
 def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool) -> None:

@@ -1,7 +1,5 @@
 """`sluice up`: keeps the local cloud running until Ctrl-C."""
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from datetime import datetime

@@ -55,22 +55,15 @@ class DatasetUnknown(TerminalError):
 
 @dataclass
 class LocalFile:
-    """One file to upload.
+    """One file to upload."""
 
-    Attributes:
-        path: where it is; of a member, the ZIP file.
-        name: its path below the dataset's folder in the landing bucket.
-        folders: the folders that it is in, as far as they were given, and its ZIP file; the innermost last.
-        size_bytes: its size.
-        body: what is sent: its path, or a reader of the member.
-        on_bytes: called with the number of bytes that were sent since.
-    """
-
-    path: Path
-    name: str
+    path: Path  # where it is; of a member, the ZIP file
+    name: str  # its path below the dataset's folder in the landing bucket
+    # the folders that it is in, as far as they were given, and its ZIP file; the innermost last
     folders: tuple[str, ...]
-    size_bytes: int
-    body: str | Member
+    size_bytes: int  # its size
+    body: str | Member  # what is sent: its path, or a reader of the member
+    # called with the number of bytes that were sent since
     on_bytes: Callable[[int], None] = field(default=lambda _: None)
 
 
@@ -82,11 +75,8 @@ class Member:
         self._file: IO[bytes] | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            ArchiveUnusable: the ZIP file is damaged there, or compressed in a way that Python does not know.
-        """
+        """Return the next bytes. Raise ArchiveUnusable if the ZIP file is damaged there, or compressed in a way that
+        Python does not know."""
         try:
             self._file = self._file or self._archive.open(self._info)
             return self._file.read(size)

@@ -3,8 +3,6 @@
 What is known of an upload is in S3: its receipt, its last failed attempt, and the batch note of the task that holds it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -58,29 +56,17 @@ _ORDER = list(UploadState)
 
 @dataclass
 class TrackedUpload:
-    """One upload and its progress.
+    """One upload and its progress."""
 
-    Attributes:
-        name: shown to the user.
-        message: its identity.
-        started: when it was uploaded, on the monotonic clock.
-        stage: its state; it only advances.
-        receipt: its receipt, once it exists.
-        problem: why it was given up, or why its receipt cannot be read.
-        note: why the last attempt failed, while others follow.
-        ended: when it ended, on the monotonic clock.
-        looked_at: when its state was last looked at, on the monotonic clock.
-    """
-
-    name: str
-    message: UploadMessage
-    started: float = field(default_factory=time.monotonic)
-    stage: UploadState = UploadState.UPLOADED
-    receipt: Receipt | None = None
-    problem: str = ""
-    note: str = ""
-    ended: float | None = None
-    looked_at: float = 0
+    name: str  # shown to the user
+    message: UploadMessage  # its identity
+    started: float = field(default_factory=time.monotonic)  # when it was uploaded, on the monotonic clock
+    stage: UploadState = UploadState.UPLOADED  # its state; it only advances
+    receipt: Receipt | None = None  # its receipt, once it exists
+    problem: str = ""  # why it was given up, or why its receipt cannot be read
+    note: str = ""  # why the last attempt failed, while others follow
+    ended: float | None = None  # when it ended, on the monotonic clock
+    looked_at: float = 0  # when its state was last looked at, on the monotonic clock
 
     @property
     def done(self) -> bool:
@@ -134,11 +120,7 @@ class Uploads:
         return uploads, problems
 
     def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
-        """Upload one file.
-
-        Raises:
-            FileUnusable: it cannot be read.
-        """
+        """Upload one file. Raise FileUnusable if it cannot be read."""
         file = LocalFile(path, name or path.name, (), path.stat().st_size, str(path))
         uploads, problems = self.send({key: file})
         for problem in problems.values():

@@ -1,7 +1,5 @@
 """Reports file system errors of a path that the user gave."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

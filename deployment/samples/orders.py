@@ -3,8 +3,6 @@
 The same rows, flavour and seed give the same bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import datetime as dt

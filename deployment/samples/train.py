@@ -1,7 +1,5 @@
 """A flow that a published dataset starts: a place for a model's training (the example in prefect.yaml)."""
 
-from __future__ import annotations
-
 from prefect import flow, get_run_logger
 
 

@@ -5,8 +5,6 @@ never waits, and what was not recorded stays in the batch note for a later call.
 100 uploads, so give it many at once; the summary of a rejected, forced or large file is a separate request.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import time

@@ -3,8 +3,6 @@
 A receipt of the same or a later attempt supersedes it: nothing depends on it being removed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
@@ -24,37 +22,23 @@ class AttemptUnreadable(TerminalError):
 
 
 class Attempt(Document):
-    """The last failed try at an upload.
-
-    Attributes:
-        upload: the upload's message.
-        error: the class of the error, such as AwsUnavailable.
-        code: the permanent name of the cause, in snake_case.
-        message: what was wrong and what to do; it quotes no data.
-        transient: whether the same work may succeed when it is tried again.
-        receive_count: how often the message had been delivered.
-        memory_kills: how many tasks were killed for lack of memory while they refined this upload.
-        given_up: whether the message moved, or is about to move, to the dead-letter queue.
-        at: when the try ended, ISO 8601, UTC.
-        sent_again_at: when its message was sent again by hand since; None if it was not.
-        message_id: its SQS message; a redriven message is another one.
-    """
+    """The last failed try at an upload."""
 
     noun, unreadable = "an attempt", AttemptUnreadable
 
-    upload: UploadMessage
+    upload: UploadMessage  # the upload's message
     dataset: str
-    error: str
-    code: str
-    message: str
-    transient: bool
-    receive_count: int = 1
-    memory_kills: int = 0
-    given_up: bool = False
+    error: str  # the class of the error, such as AwsUnavailable
+    code: str  # the permanent name of the cause, in snake_case
+    message: str  # what was wrong and what to do; it quotes no data
+    transient: bool  # whether the same work may succeed when it is tried again
+    receive_count: int = 1  # how often the message had been delivered
+    memory_kills: int = 0  # how many tasks were killed for lack of memory while they refined this upload
+    given_up: bool = False  # whether the message moved, or is about to move, to the dead-letter queue
     task_arn: str | None = None
-    at: str
-    sent_again_at: str | None = None
-    message_id: str | None = None
+    at: str  # when the try ended, ISO 8601, UTC
+    sent_again_at: str | None = None  # when its message was sent again by hand since; None if it was not
+    message_id: str | None = None  # its SQS message; a redriven message is another one
 
     @classmethod
     def of(
@@ -127,11 +111,8 @@ def write_attempt(store: ObjectStore, attempt: Attempt) -> None:
 
 
 def find_attempt(store: ObjectStore, run_id: str) -> FoundAttempt | None:
-    """Return the last failed try of a run as it is stored, or None.
-
-    Raises:
-        AttemptUnreadable: it is not an attempt that this release reads.
-    """
+    """Return the last failed try of a run as it is stored, or None. Raise AttemptUnreadable if it is not an attempt
+    that this release reads."""
     stored = store.get(attempt_key(run_id))
     return FoundAttempt(Attempt.from_json(stored.body), stored) if stored else None
 
@@ -143,10 +124,8 @@ def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
 
 
 def reopen_attempt(store: ObjectStore, found: FoundAttempt) -> None:
-    """Say that an upload that was given up is tried again, unless another try ended since it was `found`.
-
-    Tasks that were killed before count no longer: the person who sends the upload again has removed the cause.
-    """
+    """Say that an upload that was given up is tried again, unless another try ended since it was `found`. Tasks that
+    were killed before count no longer: the person who sends the upload again has removed the cause."""
     changes = {"given_up": False, "memory_kills": 0, "sent_again_at": _now()}
     reopened = found.attempt.model_copy(update=changes)
     store.put_if_unchanged(attempt_key(reopened.run_id), reopened.to_json(), found.stored)

@@ -4,8 +4,6 @@ A task writes the note before it works on the batch, and removes it when each up
 recorded, or its message was returned. A task that dies leaves its note: another task takes it over, and finishes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, Self
@@ -25,21 +23,15 @@ class NoteUnreadable(TerminalError):
 
 
 class NotedUpload(BaseModel):
-    """One upload of a batch.
-
-    Attributes:
-        receive_count: how often its message had been delivered.
-        announced: whether its outcome was announced (flows/pipeline/announce.py).
-        recorded: whether Prefect shows its outcome.
-    """
+    """One upload of a batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     upload: UploadMessage
     message_id: str
-    receive_count: int = 1
-    announced: bool = False
-    recorded: bool = False
+    receive_count: int = 1  # how often its message had been delivered
+    announced: bool = False  # whether its outcome was announced (flows/pipeline/announce.py)
+    recorded: bool = False  # whether Prefect shows its outcome
 
     @property
     def run_id(self) -> str:
@@ -48,29 +40,20 @@ class NotedUpload(BaseModel):
 
 
 class BatchNote(Document):
-    """What one batch of a task holds.
-
-    Attributes:
-        task: the task's id, unique among tasks.
-        number: counts the batches of the task.
-        log_group, log_stream: where the task logs; None where that is not known.
-        refining: the run that is being refined; None between two uploads.
-        taken_over_by: the task that finishes what a dead task left.
-        at: when the batch was received, ISO 8601, UTC.
-    """
+    """What one batch of a task holds."""
 
     noun, unreadable = "a batch note", NoteUnreadable
 
-    task: str
-    number: int
+    task: str  # the task's id, unique among tasks
+    number: int  # counts the batches of the task
     task_arn: str | None = None
     execution_arn: str | None = None
-    log_group: str | None = None
+    log_group: str | None = None  # where the task logs; None where that is not known
     log_stream: str | None = None
-    refining: str | None = None
-    taken_over_by: str | None = None
+    refining: str | None = None  # the run that is being refined; None between two uploads
+    taken_over_by: str | None = None  # the task that finishes what a dead task left
     uploads: tuple[NotedUpload, ...]
-    at: str
+    at: str  # when the batch was received, ISO 8601, UTC
 
     @property
     def key(self) -> str:
@@ -111,11 +94,8 @@ def list_notes(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
 
 
 def read_note(store: ObjectStore, key: str, written: datetime) -> FoundNote | None:
-    """Return the note that `list_notes` named; None when it was removed since.
-
-    Raises:
-        NoteUnreadable: it is not a note that this release reads.
-    """
+    """Return the note that `list_notes` named; None when it was removed since. Raise NoteUnreadable if it is not a note
+    that this release reads."""
     stored = store.get(key)
     return FoundNote(BatchNote.from_json(stored.body), stored, written) if stored else None
 

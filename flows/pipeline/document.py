@@ -1,7 +1,5 @@
 """The JSON documents of the published bucket: receipts, index entries, attempts, batch notes. Pure."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,17 +8,12 @@ from flows.refinery.errors import TerminalError
 
 
 class Document(BaseModel):
-    """A document with a schema version. A release refuses one of another version, or with fields that it does not know.
-
-    Attributes:
-        noun: what the document is.
-        unreadable: the error for one that this release does not read.
-    """
+    """A document with a schema version. A release refuses another version, and fields that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    noun: ClassVar[str]
-    unreadable: ClassVar[type[TerminalError]]
+    noun: ClassVar[str]  # what the document is
+    unreadable: ClassVar[type[TerminalError]]  # the error for one that this release does not read
 
     # The first field: of all that is wrong with a document of a later release, the version is named.
     schema_version: Literal[1] = Field(1, alias="schema", description="of the document itself")

@@ -1,7 +1,5 @@
 """The receipt: the durable record of the outcome of one object version. Pure."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from enum import StrEnum
@@ -181,10 +179,8 @@ def receipt_key(run_id: str) -> str:
 
 
 def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> str:
-    """Return the folder under data/ and quarantine/ for the outputs of a run.
-
-    Files of the default contract are separated by the folder that they were uploaded to, as their formats may differ.
-    """
+    """Return the folder under data/ and quarantine/ for the outputs of a run. Files of the default contract are
+    separated by the folder that they were uploaded to, as their formats may differ."""
     folder = folder_of(upload.key, incoming_prefix) if contract.is_default else ""
     return f"{contract.dataset}/{folder}" if folder else contract.dataset
 

@@ -24,11 +24,8 @@ def require_run_id(given: str) -> str:
 
 
 def find_run(store: ObjectStore, given: str) -> str:
-    """Return the run id that is given, or that begins with what is given; a whole one is not looked for.
-
-    Raises:
-        RunUnknown: it is no run id, or the beginning of none or of several runs with a receipt or a failed attempt.
-    """
+    """Return the run id that is given, or that begins with what is given; a whole one is not looked for. Raise
+    RunUnknown if it is no run id, or the beginning of none or of several runs with a receipt or a failed attempt."""
     if len(require_run_id(given)) == _LENGTH:
         return given
     found = sorted({_run_of(key) for prefix in (RECEIPTS, ATTEMPTS) for key in _keys(store, prefix + given)})

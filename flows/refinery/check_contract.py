@@ -4,8 +4,6 @@ Great Expectations is asked about the expectations and pandas about the steps, s
 seconds. What needs only a contract's shape, as `sluice status` or the deadlines in Prefect, does not come here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from flows.refinery.contract.loading import ContractInvalid, Fault, fault_lines

@@ -1,19 +1,13 @@
 """The two kinds of failure: one that may pass when tried again, and one that never will."""
 
-from __future__ import annotations
-
 import re
 from typing import ClassVar
 
 
 class SluiceError(Exception):
-    """Base of all errors of Sluice. The message states what is wrong, where, and what to do.
+    """Base of all errors of Sluice. The message states what is wrong, where, and what to do."""
 
-    Attributes:
-        code: the class's name in snake_case, as receipts and attempts name the cause.
-    """
-
-    code: ClassVar[str] = "sluice_error"
+    code: ClassVar[str] = "sluice_error"  # the class's name in snake_case, as receipts and attempts name the cause
 
     def __init_subclass__(cls) -> None:
         cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
@@ -24,13 +18,9 @@ class TransientError(SluiceError):
 
 
 class TerminalError(SluiceError):
-    """The same work will fail again, however often it is tried.
+    """The same work will fail again, however often it is tried."""
 
-    Attributes:
-        part: the part of `refine` that failed: read, validate, preprocess or write; None outside of it.
-    """
-
-    part: str | None = None
+    part: str | None = None  # the part of `refine` that failed: read, validate, preprocess or write; None outside of it
 
 
 class FileRejected(TerminalError):

@@ -1,7 +1,5 @@
 """Suggest the name that was probably meant."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Custom preprocessing steps for orders."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 

@@ -3,8 +3,6 @@
 YAML 1.1 reads NO and on as flags, and 2024-01-02 as a date: in a column of texts these match nothing, or are published.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from typing import Any
 
@@ -34,11 +32,8 @@ def misfit(value: Any, values: pd.Series) -> str:
 
 
 def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
-    """Return a date or timestamp as its column holds it: in UTC where the column has a time zone.
-
-    Raises:
-        ValueError, TypeError: it is not a date, or has a time zone that the column lacks.
-    """
+    """Return a date or timestamp as its column holds it: in UTC where the column has a time zone. Raise ValueError or
+    TypeError if it is not a date, or has a time zone that the column lacks."""
     if not isinstance(value, str | dt.date):
         raise TypeError("no date")
     moment = pd.Timestamp(value)

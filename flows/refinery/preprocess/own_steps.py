@@ -1,7 +1,5 @@
 """A dataset's own steps: functions of its steps.py, DataFrame -> DataFrame."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,12 +31,8 @@ class OwnStep:
         self._kinds: dict[str, str] | None = None
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Call the function.
-
-        Raises:
-            StepFailed: it raised, did not return a DataFrame, returned more rows than it got, or returned other columns
-                or types than for the rows before.
-        """
+        """Call the function. Raise StepFailed if it raised, did not return a DataFrame, returned more rows than it got,
+        or returned other columns or types than for the rows before."""
         row_numbers = frame.index
         given = frame.reset_index(drop=True)
         try:
@@ -57,11 +51,8 @@ class OwnStep:
         return result.set_axis(_row_numbers_of(result, row_numbers), axis=0)
 
     def kinds_after(self, kinds: Mapping[str, str], result: pd.DataFrame) -> dict[str, str]:
-        """Return the columns that are still published as dates or times, as the first result shows.
-
-        Raises:
-            StepFailed: a later result has other values there.
-        """
+        """Return the columns that are still published as dates or times, as the first result shows. Raise StepFailed if
+        a later result has other values there."""
         if self._kinds is None:
             there = {name: kind for name, kind in kinds.items() if name in result.columns}
             self._kinds = {name: kind for name, kind in there.items() if holds_only(kind, result[name])}

@@ -44,10 +44,8 @@ class NoColumnLeft(StepFailed):
 
 
 class Step(BaseModel, ABC):
-    """A built-in step with its arguments. `apply` never changes the frame that it is given.
-
-    In checks and messages it is named by `label`: its name, with #2 for the second of its kind.
-    """
+    """A built-in step with its arguments. `apply` never changes the frame that it is given. In checks and messages it
+    is named by `label`: its name, with #2 for the second of its kind."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     name: ClassVar[str]

@@ -1,7 +1,5 @@
 """The contract's steps on the good rows of a file, in bounded memory where they allow it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -75,11 +73,8 @@ class StepPipeline:
             yield frame
 
     def _stepped(self, frame: pd.DataFrame, *, is_first: bool, is_only: bool = False) -> pd.DataFrame | None:
-        """Return some rows after the collected steps; None if no row is left for a dataset's own function.
-
-        Args:
-            is_only: whether no other rows come, so that the function shows its columns on a table without rows.
-        """
+        """Return some rows after the collected steps; None if no row is left for a dataset's own function. `is_only` is
+        true when no other rows come, so that the function shows its columns on a table without rows."""
         kinds = dict(self.kinds)
         for step in self._waiting:
             before = frame

@@ -1,7 +1,5 @@
 """A contract's preprocessing steps, checked and ready to be applied."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from types import ModuleType
@@ -26,12 +24,8 @@ BUILT_IN: dict[str, type[Step]] = {
 
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
-    """Return the contract's steps, ready to be applied. They keep what they learn, so compile them for each file.
-
-    Raises:
-        ContractInvalid: a step's arguments are wrong.
-        StepFailed: the dataset's steps.py cannot be imported.
-    """
+    """Return the contract's steps, ready to be applied. They keep what they learn, so compile them for each file. Raise
+    ContractInvalid if a step's arguments are wrong, StepFailed if the dataset's steps.py cannot be imported."""
     seen: Counter[str] = Counter()
     steps: list[Step | OwnStep] = []
     module: ModuleType | None = None

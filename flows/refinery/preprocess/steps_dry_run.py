@@ -1,7 +1,5 @@
 """Try a contract's steps and output on an empty table: find what cannot work on any file before one arrives."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pandas as pd

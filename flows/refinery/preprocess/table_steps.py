@@ -1,7 +1,5 @@
 """Built-in steps on whole columns and rows: names, selection, missing and duplicate rows."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -37,10 +35,8 @@ class CleanColumnNames(Step):
 
 
 def clean_name(name: str) -> str:
-    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse.
-
-    Letters and digits of other scripts than Latin stay: without them names would have nothing left.
-    """
+    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse. Letters
+    and digits of other scripts than Latin stay: without them names would have nothing left."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
     text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"
