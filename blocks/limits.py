@@ -4,6 +4,7 @@ The template's parameters decide the first numbers; the state machine, the tasks
 from here, so they cannot disagree. Pure.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -17,7 +18,9 @@ _STARTING_SECONDS = 600  # capacity, image, interpreter
 _MIN_DRAIN_SECONDS = 43_200
 _GIB = 1024**3
 _DISK_OF_IMAGE_GIB = 1
-_FILES_ON_DISK = 2  # the upload, and its outputs until they are published
+COPY_FRACTION = 0.25
+"""A larger upload than this part of the free disk is read from S3 by ranges. On the disk are its outputs then, and
+otherwise also the upload."""
 _MIN_MEMORY_MIB = 1_024
 
 
@@ -79,12 +82,17 @@ class Limits:
                 f"time to transfer MaxObjectBytes), and SQS hides a message for {MAX_MESSAGE_SECONDS:,} s at most: "
                 f"lower TaskLifetimeSeconds or StageTimeoutSeconds by {excess:,}"
             )
-        needed_gib = _DISK_OF_IMAGE_GIB + -(-_FILES_ON_DISK * self.max_object_bytes // _GIB)
+        largest_gib = self.max_object_bytes / _GIB
+        copied, by_ranges = (
+            2 * largest_gib + _DISK_OF_IMAGE_GIB,
+            (largest_gib + _DISK_OF_IMAGE_GIB) / (1 - COPY_FRACTION),
+        )
+        needed_gib = math.ceil(min(copied, by_ranges))
         if needed_gib > disk_gib:
             raise LimitsInconsistent(
                 f"an upload of MaxObjectBytes = {self.max_object_bytes:,} and its outputs need {needed_gib} GiB of "
                 f"disk: set TaskEphemeralStorageGiB={needed_gib}, or lower MaxObjectBytes to "
-                f"{(disk_gib - _DISK_OF_IMAGE_GIB) * _GIB // _FILES_ON_DISK:,}"
+                f"{int((disk_gib * (1 - COPY_FRACTION) - _DISK_OF_IMAGE_GIB) * _GIB):,}"
             )
         if memory_mib < _MIN_MEMORY_MIB:
             raise LimitsInconsistent(

@@ -3,9 +3,10 @@
 What the objects mean is decided elsewhere: flows/pipeline/commit.py acts on the commit protocol.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,6 +29,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _READS = 5  # tries to read a body that breaks off
 _STREAM_CHUNK_BYTES = 1024**2
 JSON = "application/json"
@@ -107,6 +109,7 @@ class ObjectStore:
         version_id: str | None = None,
         *,
         accept: Callable[[ObjectFacts], None] = lambda _: None,
+        at_most: float = math.inf,
     ) -> ObjectFacts:
         """Write an object version to `path`, and return what S3 knows about it.
 
@@ -115,6 +118,7 @@ class ObjectStore:
 
         Args:
             accept: called before the object is read; what it raises ends the download.
+            at_most: an object of more bytes is not downloaded, if the server answers ranges (`read_range`).
 
         Raises:
             ObjectGone: there is no such object version.
@@ -126,12 +130,15 @@ class ObjectStore:
                 facts = _facts(answer)
                 with closing(answer["Body"]) as body:
                     accept(facts)
-                    if facts.size_bytes > _TRANSFER.multipart_chunksize and self._takes_ranges(bucket, key, version_id):
+                    is_large = facts.size_bytes > min(_TRANSFER.multipart_chunksize, at_most)
+                    if is_large and self._takes_ranges(bucket, key, version_id):
                         break
                     if _write(body, path, facts.size_bytes):
                         return facts
             else:
                 raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time")
+            if facts.size_bytes > at_most:
+                return facts
             self._s3.download_file(bucket, key, str(path), ExtraArgs=_version(version_id), Config=_TRANSFER)
             return facts
         except (BotoCoreError, ClientError) as error:
@@ -139,6 +146,24 @@ class ObjectStore:
         except RetriesExceededError as error:
             # boto3's class for a body that broke off on every attempt; not a BotoCoreError.
             raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time") from error
+
+    def read_range(self, bucket: str, key: str, facts: ObjectFacts, offset: int, size: int) -> bytes:
+        """Return `size` bytes of an object version. Raise ObjectGone if it was deleted or overwritten."""
+        of_object = {"Bucket": bucket, "Key": key, "IfMatch": f'"{facts.etag}"', **_version(facts.version_id)}
+        try:
+            for _ in range(_READS):
+                answer = self._s3.get_object(Range=f"bytes={offset}-{offset + size - 1}", **of_object)
+                with closing(answer["Body"]) as body, suppress(*_BROKEN_OFF):
+                    content: bytes = body.read()
+                    if len(content) == size:
+                        return content
+        except (BotoCoreError, ClientError) as error:
+            raise _read_error(error, bucket, key, facts.version_id) from error
+        raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the store without its client: the process that reads Parquet makes another one."""
+        return type(self), (self.landing_bucket, self.published_bucket)
 
     def _takes_ranges(self, bucket: str, key: str, version_id: str | None) -> bool:
         """Return whether the server answers a range: else boto3 writes the whole object at the offset of every part."""
@@ -304,7 +329,7 @@ def _write(body: Any, path: Path, size_bytes: int) -> bool:
     try:
         with path.open("wb") as file:
             shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)
-    except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+    except _BROKEN_OFF:
         return False
     return path.stat().st_size == size_bytes
 
@@ -317,6 +342,8 @@ def _read_error(error: BotoCoreError | ClientError, bucket: str, key: str, versi
     if aws_error_code(error) in _GONE or http_status(error) in (404, 405):
         version = f" (version {version_id})" if version_id else ""
         return ObjectGone(f"s3://{bucket}/{key}{version} does not exist; it was deleted before it was read")
+    if http_status(error) == 412:
+        return ObjectGone(f"s3://{bucket}/{key} was overwritten while it was read; the newer upload is another run")
     if aws_error_code(error) == "InvalidObjectState":
         return ObjectArchived(f"s3://{bucket}/{key} is archived; restore it, and process the upload again")
     return explain_aws_error(error, f"reading s3://{bucket}/{key}")

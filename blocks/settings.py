@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
 
-from blocks.limits import Limits
+from blocks.limits import COPY_FRACTION, Limits
 from blocks.prefect_names import PrefectNames
 from flows.refinery.errors import TerminalError
 from lambda_trigger.ignored_names import IGNORED_NAMES
@@ -78,6 +78,12 @@ class PipelineSettings(BaseModel):
     )
     max_object_bytes: int = Field(
         10 * 1024**3, ge=1, description="A larger upload is rejected before it is downloaded."
+    )
+    max_copy_fraction: float = Field(
+        COPY_FRACTION,
+        ge=0,
+        le=1,
+        description="A file of more than this part of the free disk is read from S3 by ranges, and not copied.",
     )
     dead_letter_queue_url: str = Field(
         "", description="The queue of uploads that were given up; empty where the stack is older than this release."

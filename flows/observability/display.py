@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from prefect.context import FlowRunContext
 from flows.observability.run_identity import artifact_name
 from flows.observability.run_summary import ConsoleLinks, outcome_tags, upload_summary
 from flows.pipeline.receipt import Receipt
+from flows.refinery.read.remote_file import Source, open_source, size_of
 
 _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
@@ -78,19 +78,19 @@ class ProgressBar:
             get_run_logger().warning("progress cannot be shown: %s", type(error).__name__)
 
 
-def rows_in(path: Path) -> int | None:
+def rows_in(source: Source) -> int | None:
     """Estimate the rows of a file from its first bytes or its footer; None when these do not show it."""
-    with path.open("rb") as file:
+    with open_source(source) as file:
         sample = file.read(_SAMPLE_BYTES)
     if sample.startswith(_COMPRESSED):
         return None
     if sample.startswith(_PARQUET):
         try:
-            return int(pq.read_metadata(path).num_rows)
+            return int(pq.read_metadata(open_source(source)).num_rows)
         except (OSError, pa.ArrowException):
             return None
     lines = sample.count(b"\n")
-    return round(path.stat().st_size / len(sample) * lines) if lines else None
+    return round(size_of(source) / len(sample) * lines) if lines else None
 
 
 def show_outcome(

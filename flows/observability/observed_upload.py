@@ -174,7 +174,7 @@ class TaskCalls:
 
     def _log(self, result: Any) -> None:
         if isinstance(result, Fetched):
-            self._progress.expect(result.contract.dataset, rows_in(result.path))
+            self._progress.expect(result.contract.dataset, rows_in(result.source))
             _log_fetched(result)
         elif isinstance(result, Refined):
             _log_refined(result)

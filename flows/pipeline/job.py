@@ -14,6 +14,7 @@ from flows.refinery.contract.loading import Contracts
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.read.path_columns import Folders
+from flows.refinery.read.remote_file import Source
 from flows.refinery.refine import Refined
 from flows.refinery.repair.corrections import Corrections
 from lambda_trigger.message import UploadMessage
@@ -76,7 +77,8 @@ class UploadJob:
 class Fetched:
     """What the stage fetch returns."""
 
-    path: Path  # the local copy of the object version; the other stages write into its folder
+    source: Source  # the object version: a local copy, or the object itself, read by ranges
+    work_dir: Path  # for what the other stages write
     facts: ObjectFacts
     contract: Contract  # the contract that judges the file
     corrections: Corrections | None = None  # values that this repair and earlier ones put into some rows

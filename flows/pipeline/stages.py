@@ -1,8 +1,10 @@
 """The four stages of an upload, fetch, refine, publish and record: functions from values to values."""
 
 import json
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from blocks.aws_errors import AwsUnavailable
@@ -28,6 +30,8 @@ from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.read.path_columns import folders_of
+from flows.refinery.read.remote_file import RemoteFile
+from flows.refinery.read.remote_file import Source as SourceFile
 from flows.refinery.refine import OnJudged, Progress, Refined, refine_file
 from flows.refinery.repair.corrections import read_corrections
 from flows.refinery.write.outputs import OutputFile, output_file
@@ -58,10 +62,9 @@ class CorrectionsGone(TerminalError):
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
-    """Download the object version into `work_dir`, and the corrections that earlier repairs made to its rows. Raise
-    ObjectGone, ObjectReplaced or ObjectTooLarge if the file cannot be processed, CorrectionsGone if they are gone."""
-    path = work_dir / "source"
-    facts = _download(parts, job.upload, path)
+    """Download the object version, unless the disk is too small, and the corrections of earlier repairs. Raise
+    ObjectGone, ObjectReplaced or ObjectTooLarge if the file cannot be processed, CorrectionsGone if those are gone."""
+    source, facts = _download(parts, job.upload, work_dir)
     corrections = job.corrections
     for place, output in enumerate(reversed(_corrections_of(earlier))):
         local = work_dir / f"corrections-{place}.parquet"
@@ -74,11 +77,12 @@ def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | N
             ) from None
         kept = read_corrections(local)
         corrections = corrections.over(kept) if corrections else kept
-    return Fetched(path, facts, contract, corrections, folders_of(job.upload.key))
+    return Fetched(source, work_dir, facts, contract, corrections, folders_of(job.upload.key))
 
 
-def _download(parts: Parts, upload: UploadMessage, path: Path) -> ObjectFacts:
-    store, limit = parts.store, parts.settings.max_object_bytes
+def _download(parts: Parts, upload: UploadMessage, work_dir: Path) -> tuple[SourceFile, ObjectFacts]:
+    store, limit, path = parts.store, parts.settings.max_object_bytes, work_dir / "source"
+    at_most = int(shutil.disk_usage(work_dir).free * parts.settings.max_copy_fraction)
 
     def accept(facts: ObjectFacts) -> None:
         if facts.size_bytes > limit:
@@ -88,15 +92,19 @@ def _download(parts: Parts, upload: UploadMessage, path: Path) -> ObjectFacts:
         if upload.version_id is None and upload.etag and facts.etag != upload.etag:
             raise ObjectReplaced(_OVERWRITTEN)
 
-    facts = store.download(upload.bucket, upload.key, path, upload.version_id, accept=accept)
+    facts = store.download(upload.bucket, upload.key, path, upload.version_id, accept=accept, at_most=at_most)
     with suppress(ObjectGone):  # deleted since then: use what was read
         if not upload.version_id and store.head(upload.bucket, upload.key).etag != facts.etag:
             raise ObjectReplaced(_OVERWRITTEN)
+    if not path.exists():
+        return RemoteFile(
+            facts.size_bytes, work_dir, partial(store.read_range, upload.bucket, upload.key, facts)
+        ), facts
     if path.stat().st_size != facts.size_bytes:
         raise AwsUnavailable(
             f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
         )
-    return facts
+    return path, facts
 
 
 def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
@@ -109,9 +117,9 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJudged | None = None) -> Refined:
     """Read, validate, preprocess and write the file; the results are local files in its folder."""
     return refine_file(
-        fetched.path,
+        fetched.source,
         fetched.contract,
-        fetched.path.parent,
+        fetched.work_dir,
         folders=fetched.folders,
         corrections=fetched.corrections,
         on_progress=on_progress,
@@ -141,7 +149,7 @@ def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined) ->
 
 def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFile]]:
     """Return the files to publish, each with its kind and prefix."""
-    work_dir = fetched.path.parent
+    work_dir = fetched.work_dir
     files = [("data", "data", file) for file in refined.outputs]
     if refined.quarantine:
         files.append(("quarantine", "quarantine", refined.quarantine))

@@ -35,6 +35,7 @@ from flows.refinery.read.formats import ROWS_PER_PARTITION, read_partitions
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.read.partition_spool import PartitionSpool
 from flows.refinery.read.path_columns import Folders, with_path_columns
+from flows.refinery.read.remote_file import Source, size_of
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.arrow_spool import ArrowSpool, to_batch
 from flows.refinery.validate.checks_of_rules import (
@@ -110,7 +111,7 @@ class Refined:
 
 
 def refine_file(
-    source: Path,
+    source: Source,
     contract: Contract,
     work_dir: Path,
     *,
@@ -125,7 +126,7 @@ def refine_file(
     """Read, validate, preprocess and write a file, in bounded memory.
 
     Args:
-        source: the local copy of the object version.
+        source: the object version: a local copy of it, or the file in S3.
         work_dir: an existing folder for the files that this writes.
         folders: those of the file's key that may become columns (`folders_of`).
         corrections: values that repairs put into some rows.
@@ -308,7 +309,7 @@ class _HeaderGrew(Exception):
 
 
 def judge_file(
-    source: Path,
+    source: Source,
     contract: Contract,
     work_dir: Path,
     *,
@@ -327,7 +328,7 @@ def judge_file(
         return found if corrections is None else corrected(found, corrections, contract, limits)
 
     header, seconds = Header(), _Seconds()
-    size = source.stat().st_size
+    size = size_of(source)
     while True:
         # A later partition's columns are added to all of them.
         rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, len(header.columns))))

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_memory [--megabytes 10 100 1000] [--files 50] [--large 10000]
 
 The task's process runs with its queue, its buckets and a Prefect server, one process for each size. A last one takes
-many files one after another. `--large` adds one CSV file of so many megabytes.
+many files one after another. `--large` adds one CSV file of so many megabytes, `--ranges` reads all files by
+ranges, as if the disk were too small for copies.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from tests.benchmarks.yardstick.orders import write_orders
 _YARDSTICK = Path(__file__).parent / "yardstick"
 _BLOCK_ROWS = 100_000
 _BAR_MB = 20
-_LINE = "{:<14}{:>9}{:>8}{:>9}{:>10}  {}"
+_LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}  {}"
 
 
 def main() -> None:
@@ -33,20 +34,22 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1_000])
     parser.add_argument("--files", type=int, default=50)
     parser.add_argument("--large", type=int, default=0)
+    parser.add_argument("--ranges", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as around:
         block = Path(name) / "block.csv"
-        contracts = _write_contracts(Path(name) / "contracts")
         write_orders(block, _BLOCK_ROWS)
-        print(_LINE.format("format", "MB", "files", "CPU s", "peak MB", ""))
+        settings = {"SLUICE_CONTRACTS_FOLDER": str(_write_contracts(Path(name) / "contracts"))}
+        settings |= {"SLUICE_STAGE_TIMEOUT_SECONDS": "43200", "SLUICE_MAX_OBJECT_BYTES": str(10**12)}
+        settings |= {"SLUICE_MAX_COPY_FRACTION": "0"} if given.ranges else {}
+        print(_LINE.format("format", "MB", "files", "CPU s", "wall s", "peak MB", ""))
         for kind, write in _WRITERS.items():
             for megabytes in [*given.megabytes, *([given.large] if kind == "csv" and given.large else [])]:
-                print_line(kind, megabytes, [write(around.files, block, megabytes)], around, contracts)
+                print_line(kind, megabytes, [write(around.files, block, megabytes)], around, settings)
         size = given.megabytes[0]
         names = [write(around.files, block, size) for write in _WRITERS.values()]
-        print_line(
-            "all, in turns", size, [names[number % len(names)] for number in range(given.files)], around, contracts
-        )
+        names = [names[number % len(names)] for number in range(given.files)]
+        print_line("all, in turns", size, names, around, settings)
 
 
 def _write_contracts(folder: Path) -> Path:
@@ -61,13 +64,16 @@ def _write_contracts(folder: Path) -> Path:
     return folder
 
 
-def print_line(kind: str, megabytes: int, names: list[str], around: Stage, contracts: Path) -> None:
+def print_line(kind: str, megabytes: int, names: list[str], around: Stage, settings: Mapping[str, str]) -> None:
     """Run one task with these files, and print its line."""
     keys = [f"incoming/bench/{number}/{kind}-{megabytes}/{name}" for number, name in enumerate(names)]
-    done = around.run(keys, {"SLUICE_CONTRACTS_FOLDER": str(contracts), "SLUICE_STAGE_TIMEOUT_SECONDS": "43200"})
+    done = around.run(keys, settings)
     _require(done, len(names))
     bar = "#" * round(done.peak_mb / _BAR_MB)
-    print(_LINE.format(kind, megabytes, len(names), f"{done.cpu:.0f}", f"{done.peak_mb:.0f}", bar), flush=True)
+    print(
+        _LINE.format(kind, megabytes, len(names), f"{done.cpu:.0f}", f"{done.wall:.0f}", f"{done.peak_mb:.0f}", bar),
+        flush=True,
+    )
 
 
 def _require(done: Outcome, files: int) -> None:

@@ -58,7 +58,7 @@ class Remembered:
                 return self._again(name, values)
             self._found[name] = stage(*values)
             if name == "fetch":
-                self._source = self._found[name].path.read_bytes()
+                self._source = self._found[name].source.read_bytes()
             return self._found[name]
 
         return do
@@ -68,7 +68,7 @@ class Remembered:
         if name == "fetch":
             *_, work_dir = values
             (work_dir / "source").write_bytes(self._source)
-            return replace(found, path=work_dir / "source")
+            return replace(found, source=work_dir / "source", work_dir=work_dir)
         if name == "record":
             _, job, _ = values
             return found.model_copy(update={"run_id": job.upload.run_id, "chain": job.chain})

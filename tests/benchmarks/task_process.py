@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from tests.looking import looks
 from tests.prefect_server import running_prefect
 
 _STACK, _REGION = "bench", "us-east-1"
+_ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC)_\w+)=(\w+)")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def stage(folder: Path) -> Iterator[Stage]:
             found._client("s3").create_bucket(Bucket=bucket)
         queue_url = found._client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
         environment |= {
+            **dict(_ALLOCATORS.findall((PROJECT_ROOT / "container" / "Dockerfile").read_text())),
             "PYTHONPATH": str(PROJECT_ROOT),
             "SLUICE_STACK": _STACK,
             "SLUICE_LANDING_BUCKET": LANDING,

@@ -107,9 +107,9 @@ def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
             *_, contract, _earlier, work_dir = values
             # All in the same second, so that S3's list has to order them where a sequencer is missing.
             facts = ObjectFacts(job.upload.version_id, job.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
-            return Fetched(work_dir / "source", facts, contract)
+            return Fetched(work_dir / "source", work_dir, facts, contract)
         if stage.__name__ == "refine":
-            return refined(job.upload.run_id, result, values[0].path.parent)
+            return refined(job.upload.run_id, result, values[0].work_dir)
         return stage(*values)
 
     return run_upload(parts, job, call)

@@ -1,19 +1,18 @@
 """The bytes of a file, decompressed on the way, under limits that hold before memory or time are spent."""
 
 import gzip
-import os
 import re
 import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, Literal
 
 import pyarrow as pa
 
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge
+from flows.refinery.read.remote_file import RemoteFile, Source, open_source, size_of
 
 HEAD_BYTES = 64 * 1024
 _COPY_BYTES = 1 << 20
@@ -31,13 +30,13 @@ class ByteSource:
     Compression is detected by content, never by name.
 
     Attributes:
-        path: the file.
+        file: the file, which is compressed or not.
         compression: what was around the bytes.
         head: the first `HEAD_BYTES` bytes, or all where there are fewer. Reading gives them again.
     """
 
-    def __init__(self, path: Path, raw: Any, limits: Limits) -> None:
-        self.path = path
+    def __init__(self, file: Source, raw: Any, limits: Limits) -> None:
+        self.file = file
         self.compression = _compression_of(raw)
         raw.seek(0)
         self._limits = limits
@@ -70,12 +69,14 @@ class ByteSource:
             max_bytes: more than that is refused.
         """
         if not self.compression:
-            if self.path.stat().st_size > max_bytes:
+            if size_of(self.file) > max_bytes:
                 raise FileTooLarge(f"the file is larger than {max_bytes} bytes")
-            with self.path.open("rb") as file:
+            with open_source(self.file) as file:
                 yield file
             return
-        with tempfile.TemporaryFile(dir=self.path.parent) as file:
+        with tempfile.TemporaryFile(
+            dir=self.file.folder if isinstance(self.file, RemoteFile) else self.file.parent
+        ) as file:
             copied = 0
             while piece := self.read(_COPY_BYTES):
                 copied += len(piece)
@@ -112,15 +113,15 @@ class ByteSource:
 
 
 @contextmanager
-def open_bytes(path: Path, limits: Limits) -> Iterator[ByteSource]:
+def open_bytes(file: Source, limits: Limits) -> Iterator[ByteSource]:
     """Open a file for reading once through. Raises EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch."""
-    size = os.stat(path).st_size  # noqa: PTH116 a missing file is the caller's error, not the uploader's
+    size = size_of(file)
     if size == 0:
         raise EmptyFile("the file is empty (0 bytes)")
     if size > limits.max_file_bytes:
         raise FileTooLarge(f"the file has {size} bytes; at most {limits.max_file_bytes} are read")
-    with pa.OSFile(str(path), "rb") as raw:
-        source = ByteSource(path, raw, limits)
+    with file.open() if isinstance(file, RemoteFile) else pa.OSFile(str(file), "rb") as raw:
+        source = ByteSource(file, raw, limits)
         if not source.head:
             raise EmptyFile("the file is empty once it is decompressed")
         yield source

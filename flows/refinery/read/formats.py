@@ -1,7 +1,6 @@
 """From the bytes of a file to partitions of rows: finds out what the file is, and reads it with the right reader."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.byte_source import HEAD_BYTES, ByteSource, open_bytes
@@ -12,6 +11,7 @@ from flows.refinery.read.json_reader import read_json, read_json_lines
 from flows.refinery.read.parquet_reader import read_parquet
 from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.read.reader_process import read_apart
+from flows.refinery.read.remote_file import Source
 from flows.refinery.read.text_source import TextSource
 from flows.refinery.read.xlsx_reader import read_xlsx
 
@@ -19,7 +19,7 @@ ROWS_PER_PARTITION = 250_000
 
 
 def read_partitions(
-    path: Path,
+    file: Source,
     contract: Contract,
     *,
     rows_per_partition: int = ROWS_PER_PARTITION,
@@ -33,10 +33,10 @@ def read_partitions(
         FileRejected: the file cannot be read as a table; a subclass per cause (rejections.py).
         OSError: the file itself cannot be opened or read.
     """
-    with open_bytes(path, limits) as source:
+    with open_bytes(file, limits) as source:
         found = _detected(source, contract)
         if found in ("parquet", "xlsx"):
-            partitions = read_apart(_read_binary, path, found, contract, rows_per_partition, limits)
+            partitions = read_apart(_read_binary, file, found, contract, rows_per_partition, limits)
         else:
             partitions = _read_text(source, found, contract, rows_per_partition, limits)
         for partition in partitions:
@@ -64,14 +64,14 @@ def _read_text(
 
 
 def _read_binary(
-    path: Path, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
+    file: Source, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
 ) -> Iterator[Partition]:
     """Read a format whose library can end the process: read_apart gives it another one."""
-    with open_bytes(path, limits) as source:
+    with open_bytes(file, limits) as source:
         rest = (rows_per_partition, limits, source.compression)
         if found == "parquet":
-            with source.as_file(limits.max_expanded_bytes) as file:
-                yield from read_parquet(file, *rest)
+            with source.as_file(limits.max_expanded_bytes) as unpacked:
+                yield from read_parquet(unpacked, *rest)
         else:
-            with source.as_file(limits.max_workbook_bytes) as file:
-                yield from read_xlsx(file, contract, *rest)
+            with source.as_file(limits.max_workbook_bytes) as unpacked:
+                yield from read_xlsx(unpacked, contract, *rest)

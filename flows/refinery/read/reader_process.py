@@ -24,9 +24,10 @@ from typing import Any
 from flows.refinery.read.partition import Partition
 from flows.refinery.read.reader_messages import receive, send
 from flows.refinery.read.rejections import ReaderKilled
+from flows.refinery.read.remote_file import Source, size_of
 
 Read = Callable[..., Iterator[Partition]]
-"""A function on the top level of a module that yields the partitions of a file, given its path and more arguments."""
+"""A function on the top level of a module that yields the partitions of a file, given the file and more arguments."""
 
 _BUFFER_BYTES = 1 << 20
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -40,13 +41,13 @@ class _Died(Exception):
     """The process ended before it had sent everything."""
 
 
-def read_apart(read: Read, path: Path, *values: Any) -> Iterator[Partition]:
-    """Yield what `read(path, *values)` yields, from another process. One that is killed is replaced once. Raise
+def read_apart(read: Read, file: Source, *values: Any) -> Iterator[Partition]:
+    """Yield what `read(file, *values)` yields, from another process. One that is killed is replaced once. Raise
     what `read` raises, and ReaderKilled if both were killed, or ran out of memory."""
     done = 0
     for is_last in (False, True):
         try:
-            with closing(_read_once(read, path, *values)) as partitions:
+            with closing(_read_once(read, file, *values)) as partitions:
                 for partition in islice(partitions, done, None):
                     done += 1
                     yield partition
@@ -55,19 +56,19 @@ def read_apart(read: Read, path: Path, *values: Any) -> Iterator[Partition]:
             if is_last:
                 raise ReaderKilled(
                     f"the process that read the file was killed twice, or ran out of memory: the file has"
-                    f" {path.stat().st_size} bytes, and its reader may use {memory_bytes() // _MIB} MiB; save the file"
+                    f" {size_of(file)} bytes, and its reader may use {memory_bytes() // _MIB} MiB; save the file"
                     " again with another program, upload it in parts, or give the task more memory"
                 ) from None
 
 
-def _read_once(read: Read, path: Path, *values: Any) -> Generator[Partition]:
+def _read_once(read: Read, file: Source, *values: Any) -> Generator[Partition]:
     ours, theirs = socket.socketpair()
     pid = None
     with ours, ours.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
         try:
             with theirs:
                 _SERVER.give(theirs)
-            send(stream, (read, path, values))
+            send(stream, (read, file, values))
             pid = int(receive(stream))
             while (message := receive(stream)) is not None:
                 if isinstance(message, Exception):
@@ -149,10 +150,10 @@ def _answer(fd: int) -> None:
     try:
         with socket.socket(fileno=fd) as own, own.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
             send(stream, os.getpid())
-            read, path, values = pickle.load(stream)  # noqa: S301 the task sends it
+            read, file, values = pickle.load(stream)  # noqa: S301 the task sends it
             _limit_memory()
             try:
-                for partition in read(path, *values):
+                for partition in read(file, *values):
                     send(stream, partition)
                 send(stream, None)
             except (MemoryError, ConnectionError):

@@ -42,8 +42,8 @@ def test_the_template_the_settings_and_the_state_machine_have_the_same_limits() 
     [
         (Limits(stage_seconds=40_000), DISK, MEMORY, ["TaskLifetimeSeconds", "StageTimeoutSeconds"]),
         (Limits(lifetime_seconds=42_000), DISK, MEMORY, ["TaskLifetimeSeconds"]),
-        (Limits(max_object_bytes=60 * 1024**3), DISK, MEMORY, ["MaxObjectBytes", "TaskEphemeralStorageGiB=121"]),
-        (Limits(), 20, MEMORY, ["TaskEphemeralStorageGiB=21"]),
+        (Limits(max_object_bytes=60 * 1024**3), DISK, MEMORY, ["MaxObjectBytes", "TaskEphemeralStorageGiB=82"]),
+        (Limits(), 14, MEMORY, ["TaskEphemeralStorageGiB=15"]),
         (Limits(), DISK, 512, ["TaskMemory=1024"]),
     ],
 )
@@ -63,3 +63,11 @@ def test_the_advice_for_the_lifetime_is_enough() -> None:
 
 def test_a_stack_of_an_earlier_release_has_the_defaults() -> None:
     assert Limits.of_parameters({"TaskMemory": "4096"}) == Limits()
+
+
+def test_the_advice_for_disk_and_file_size_is_enough() -> None:
+    Limits(max_object_bytes=60 * 1024**3).check(disk_gib=82, memory_mib=MEMORY)
+    with pytest.raises(LimitsInconsistent) as refused:
+        Limits(max_object_bytes=60 * 1024**3).check(disk_gib=DISK, memory_mib=MEMORY)
+    advised = int(str(refused.value).rpartition(" ")[2].replace(",", ""))
+    Limits(stage_seconds=1, max_object_bytes=advised).check(disk_gib=DISK, memory_mib=MEMORY)

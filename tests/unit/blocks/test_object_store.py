@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 from blocks import object_store
 from blocks.aws_errors import AwsCallInvalid, AwsRefused, AwsUnavailable
@@ -138,3 +142,38 @@ def test_an_aws_error_is_named_for_what_it_means(
     store._s3.get_object = refuse
     with pytest.raises(expected):
         store.get("receipts/abc.json")
+
+
+# --- reading by ranges ------------------------------------------------------------------------------------------------
+
+
+def test_an_object_that_is_too_large_for_the_disk_is_not_downloaded(store: ObjectStore, tmp_path: Path) -> None:
+    upload = put(b"0123456789")
+    facts = store.download(LANDING, KEY, tmp_path / "file", upload.version_id, at_most=9)
+    assert (facts.size_bytes, facts.version_id) == (10, upload.version_id)
+    assert not (tmp_path / "file").exists()
+    put(b"newer, and not what is read")
+    assert pickle.loads(pickle.dumps(store)).read_range(LANDING, KEY, facts, 2, 3) == b"234"  # noqa: S301 (ours)
+
+
+def test_a_range_of_an_object_that_was_overwritten_or_deleted_is_refused(store: ObjectStore) -> None:
+    facts = store.head(LANDING, KEY, put(b"0123456789").version_id)
+    for changed in (replace(facts, version_id=None, etag="0" * 32), replace(facts, version_id="0" * 32)):
+        with pytest.raises((ObjectGone, AwsCallInvalid)):
+            store.read_range(LANDING, KEY, changed, 0, 1)
+
+
+def test_a_range_whose_body_breaks_off_is_read_again(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts, client = store.head(LANDING, KEY, put(b"0123456789").version_id), store._s3
+    broken = [True]
+
+    class BreaksOffOnce:
+        def get_object(self, **given: Any) -> Any:
+            answer = client.get_object(**given)
+            if broken.pop() if broken else False:
+                answer["Body"] = StreamingBody(BytesIO(b"01"), 10)
+            return answer
+
+    again = ObjectStore(LANDING, PUBLISHED, client=BreaksOffOnce())
+    assert again.read_range(LANDING, KEY, facts, 0, 10) == b"0123456789"
+    assert not broken

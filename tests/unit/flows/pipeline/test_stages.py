@@ -22,10 +22,11 @@ from flows.pipeline.errors import OutOfMemory, StageBroke
 from flows.pipeline.job import Published, UploadJob
 from flows.pipeline.receipt import Chain, Receipt, Status
 from flows.pipeline.run import run_upload
-from flows.pipeline.stages import ObjectReplaced, ObjectTooLarge
+from flows.pipeline.stages import ObjectReplaced, ObjectTooLarge, fetch
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import FileRejected
+from flows.refinery.read.remote_file import size_of
 from flows.refinery.refine import Refined
 from flows.refinery.validate.gx import gx
 from lambda_trigger.message import UploadMessage
@@ -182,6 +183,20 @@ def test_nothing_is_left_on_the_disk(account: Account, tmp_path: Path) -> None:
     run_upload(account.parts, UploadJob(account.upload(KEY, good_orders(1))), look)
     assert folders == [1, 1, 1, 1]
     assert list(tmp_path.glob("sluice-*")) == []
+
+
+def test_a_file_that_is_too_large_for_the_disk_is_published_without_a_copy(account: Account, tmp_path: Path) -> None:
+    without_copies = Account(assemble(account.parts.settings.model_copy(update={"max_copy_fraction": 0})))
+    uploads = [account.upload(f"incoming/orders/{name}.csv", good_orders(30_000)) for name in ("copied", "ranges")]
+    copied, by_ranges = account.process(uploads[0]), without_copies.process(uploads[1])
+    assert by_ranges.status is Status.PUBLISHED
+    assert by_ranges.rows == copied.rows
+    assert [output.sha256 for output in by_ranges.outputs] == [output.sha256 for output in copied.outputs]
+    fetched = fetch(
+        without_copies.parts, UploadJob(uploads[1]), account.parts.contracts.named("orders"), None, tmp_path
+    )
+    assert not list(tmp_path.iterdir())
+    assert size_of(fetched.source) == uploads[1].size_bytes
 
 
 def test_a_rejection_is_named_by_its_class() -> None:

@@ -1,0 +1,103 @@
+"""A file that is read by ranges from where it is stored, because the disk is too small for a copy."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+_BLOCK_BYTES = 8 << 20
+_BLOCKS_AHEAD = 3
+_BLOCKS_KEPT = 6
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that is read by ranges. It can be pickled if `read_range` can.
+
+    Attributes:
+        folder: a local folder for what has to be unpacked.
+        read_range: returns the bytes at an offset, given it and their number. Threads call it at the same time.
+    """
+
+    size_bytes: int
+    folder: Path
+    read_range: Callable[[int, int], bytes]
+
+    def open(self) -> IO[bytes]:
+        """Open the file. It can be sought; where it is read in order, the next blocks are fetched ahead."""
+        return io.BufferedReader(_Ranges(self), buffer_size=1 << 20)
+
+
+Source = Path | RemoteFile
+"""The file of an upload."""
+
+
+def size_of(source: Source) -> int:
+    """Return how many bytes a file has."""
+    return source.size_bytes if isinstance(source, RemoteFile) else source.stat().st_size
+
+
+def open_source(source: Source) -> IO[bytes]:
+    """Open a file for reading."""
+    return source.open() if isinstance(source, RemoteFile) else source.open("rb")
+
+
+class _Ranges(io.RawIOBase):
+    """The blocks of a remote file, of which a few are held."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self._place, self._last = 0, -1
+        self._blocks: dict[int, Future[bytes]] = {}
+        self._pool = ThreadPoolExecutor(1 + _BLOCKS_AHEAD, thread_name_prefix="ranges")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._file.size_bytes}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # the base takes any buffer
+        if self._place >= self._file.size_bytes:
+            return 0
+        number, offset = divmod(self._place, _BLOCK_BYTES)
+        piece = memoryview(self._block(number))[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._place += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._blocks.clear()
+        super().close()
+
+    def _block(self, number: int) -> bytes:
+        if number != self._last or number not in self._blocks:
+            ahead = _BLOCKS_AHEAD if number == self._last + 1 else 0
+            wanted = range(number, min(number + ahead, (self._file.size_bytes - 1) // _BLOCK_BYTES) + 1)
+            for one in wanted:
+                self._fetch(one)
+            for one in [one for one in self._blocks if one not in wanted][: max(0, len(self._blocks) - _BLOCKS_KEPT)]:
+                self._blocks.pop(one).cancel()
+            self._last = number
+        return self._blocks[number].result()
+
+    def _fetch(self, number: int) -> None:
+        if number not in self._blocks:
+            offset = number * _BLOCK_BYTES
+            size = min(_BLOCK_BYTES, self._file.size_bytes - offset)
+            self._blocks[number] = self._pool.submit(self._file.read_range, offset, size)

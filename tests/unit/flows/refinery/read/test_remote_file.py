@@ -1,0 +1,100 @@
+"""A file that is read by ranges gives what its copy on the disk gives."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import TransientError
+from flows.refinery.read import remote_file
+from flows.refinery.read.formats import read_partitions
+from flows.refinery.read.remote_file import RemoteFile
+
+ROWS = pd.DataFrame({"id": range(2_000), "name": [f"näme {number}" for number in range(2_000)]})
+
+
+def _parquet() -> bytes:
+    sink = io.BytesIO()
+    ROWS.to_parquet(sink, row_group_size=300)
+    return sink.getvalue()
+
+
+def _xlsx() -> bytes:
+    sink = io.BytesIO()
+    ROWS.to_excel(sink, index=False)
+    return sink.getvalue()
+
+
+CSV = ROWS.to_csv(index=False).encode()
+FILES = {
+    "csv": CSV,
+    "csv in utf-16": CSV.decode().encode("utf-16"),
+    "gzip": gzip.compress(CSV),
+    "zstd": pa.compress(CSV, codec="zstd", asbytes=True),
+    "json lines": "\n".join(json.dumps(row) for row in ROWS.to_dict("records")).encode(),
+    "parquet": _parquet(),
+    "xlsx": _xlsx(),
+}
+
+
+def _range_of(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _fails_later(path: Path, process: int, offset: int, size: int) -> bytes:
+    """Fail in the process that reads Parquet, and where the file goes on after its first block."""
+    if offset or os.getpid() != process:
+        raise TransientError("S3 is away")
+    return _range_of(path, offset, size)
+
+
+def _remote(path: Path) -> RemoteFile:
+    return RemoteFile(path.stat().st_size, path.parent, partial(_range_of, path))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_is_read_like_its_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 1_000)
+    path, contract = tmp_path / "upload", Contract(dataset="x")
+    path.write_bytes(FILES[name])
+    copy = [partition.frame for partition in read_partitions(path, contract, rows_per_partition=700)]
+    remote = [partition.frame for partition in read_partitions(_remote(path), contract, rows_per_partition=700)]
+    pd.testing.assert_frame_equal(pd.concat(remote), pd.concat(copy))
+    assert len(pd.concat(remote)) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", ["csv", "zstd", "parquet"])
+def test_an_error_of_the_storage_is_not_the_files_fault(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 100_000)
+    noise = "\n".join(os.urandom(20).hex() for _ in range(20_000)).encode()
+    large = {"csv": noise, "zstd": pa.compress(noise, codec="zstd", asbytes=True), "parquet": FILES["parquet"]}
+    content = large[name]
+    (tmp_path / "upload").write_bytes(content)
+    remote = RemoteFile(len(content), tmp_path, partial(_fails_later, tmp_path / "upload", os.getpid()))
+    with pytest.raises(TransientError):
+        list(read_partitions(remote, Contract(dataset="x")))
+
+
+def test_any_place_can_be_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 7)
+    path, content = tmp_path / "upload", bytes(range(200))
+    path.write_bytes(content)
+    with _remote(path).open() as file:
+        for start, size in ((190, 50), (0, 20), (20, 100), (50, 1), (3, 0), (0, 200)):
+            file.seek(start)
+            assert file.read(size) == content[start : start + size]
+        file.seek(-5, 2)
+        assert (file.read(), file.tell()) == (content[-5:], 200)
