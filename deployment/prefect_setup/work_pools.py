@@ -16,7 +16,12 @@ from blocks.prefect_names import PrefectNames
 
 LOCAL, ECS = "local", "ecs"
 KINDS = (LOCAL, ECS)
-_TEXTS = {"additionalProperties": {"type": "string"}}
+_ENVIRONMENT = {
+    "type": "object",
+    "title": "Environment variables",
+    "description": "Besides those that the run gets anyway.",
+    "additionalProperties": {"type": "string"},
+}
 _RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # further ones wait in the pool
 
 
@@ -24,7 +29,7 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
     """Return one of a stack's pools: `local` or `ecs`."""
     if kind == LOCAL:
         description = f"Processes on the worker's machine, for the stack {names.stack}."
-        job_type, template = ProcessWorker.type, ProcessWorker.get_default_base_job_template()
+        job_type, template = ProcessWorker.type, local_template()
     else:
         description = f"Tasks of the stack {names.stack}, with its own task definition, on its cluster and network."
         job_type, template = "ecs", ecs_template(outputs)
@@ -37,12 +42,19 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
     )
 
 
-def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Return the ECS worker's job template, with what the stack decides filled in.
+# The server validates the whole schema of a pool's variables for every flow run, once more for each default, and also
+# for runs that no worker starts: a third of the cost of an upload that is recorded in bulk, with the worker's own
+# schema. So only what may differ from run to run is a variable, and none has a default.
 
-    Only what may differ from run to run is a variable. This also makes runs cheap: the server validates the whole
-    schema of variables for every run, and with the worker's default schema that takes a tenth of a second.
-    """
+
+def local_template() -> dict[str, Any]:
+    """Return the process worker's job template with few variables."""
+    template = ProcessWorker.get_default_base_job_template()
+    return {**template, "variables": {"type": "object", "properties": {"env": _ENVIRONMENT}}}
+
+
+def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Return the ECS worker's job template, with what the stack decides filled in."""
     network = {
         "subnets": outputs["SubnetIds"].split(","),
         "securityGroups": outputs["SecurityGroupIds"].split(","),
@@ -52,23 +64,12 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
         "variables": {
             "type": "object",
             "properties": {
-                "name": _variable("Name", "Given to the infrastructure."),
-                "env": _variable("Environment variables", "Besides those of the task definition.", "object", **_TEXTS),
-                "labels": _variable("Labels", "Become the task's tags.", "object", **_TEXTS),
-                "command": _variable("Command", "Empty: the run's own."),
+                "env": _ENVIRONMENT,
                 "cpu": _variable(
                     "CPU", "In units of 1/1024 vCPU; empty: the task definition's.", "integer", minimum=256
                 ),
                 "memory": _variable("Memory", "In MiB; empty: the task definition's.", "integer", minimum=512),
-                "task_definition_arn": _variable(
-                    "Task definition",
-                    "It holds image, roles, secrets and log.",
-                    default=outputs["OperatorTaskDefinitionArn"],
-                ),
-                "cluster": _variable("Cluster", "Where tasks run.", default=outputs["ClusterArn"]),
-                "task_role_arn": _variable(
-                    "Task role", "Empty: the task definition's.", default=outputs["TaskRoleArn"]
-                ),
+                "task_role_arn": _variable("Task role", "Empty: the task definition's."),
             },
         },
         "job_configuration": {
@@ -76,13 +77,13 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
             "env": "{{ env }}",
             "labels": "{{ labels }}",
             "command": "{{ command }}",
-            "cluster": "{{ cluster }}",
+            "cluster": outputs["ClusterArn"],
             "container_name": outputs["ContainerName"],
             "task_start_timeout_seconds": 600,
             "task_run_request": {
                 "launchType": "FARGATE",
-                "cluster": "{{ cluster }}",
-                "taskDefinition": "{{ task_definition_arn }}",
+                "cluster": outputs["ClusterArn"],
+                "taskDefinition": outputs["OperatorTaskDefinitionArn"],
                 "networkConfiguration": {"awsvpcConfiguration": network},
                 "propagateTags": "TASK_DEFINITION",
                 "tags": "{{ labels }}",

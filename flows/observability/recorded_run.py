@@ -86,6 +86,7 @@ class RecordedRun:
         return {
             "name": run_name(notice.key, notice.run_id, settings.incoming_prefix),
             "parameters": run_parameters(notice.bucket, notice.key, notice.version_id),
+            "enforce_parameter_schema": False,  # they are right, and checking them costs the server time for each run
             "tags": sorted({*upload_tags(notice.key, settings.incoming_prefix), *self.tags, "recorded"}),
             "labels": {f"sluice.{name}": value for name, value in self.labels.items()},
             "idempotency_key": self.key,

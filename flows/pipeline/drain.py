@@ -105,7 +105,7 @@ class Drain:
             self._work_live(waiting.pop(0))
 
     def _drain(self) -> None:
-        has_finished = False  # since something came last
+        has_finished, patient_until = False, 0.0  # since something came last
         while not self._is_over:
             if self._backlog.is_paused:
                 self._finish()
@@ -114,16 +114,22 @@ class Drain:
                     return
             poll, messages = self._receive()
             if messages:
-                has_finished = False
+                has_finished, patient_until = False, 0.0
                 self.work(messages)
                 continue
             self._backlog.is_deep = False
             if has_finished and may_leave(poll, stay_until=self._task.stay_until):
                 return
-            if not has_finished:
+            if not has_finished or self._notes.left:
                 self._finish()
-                has_finished = True
+                patient_until = patient_until or time.monotonic() + self._patience_seconds
+                has_finished = not self._notes.left or time.monotonic() >= patient_until
         self._finish()
+
+    @property
+    def _patience_seconds(self) -> float:
+        """Return how long to stay for a busy Prefect or EventBridge: else the sweep launches another task for it."""
+        return self._parts.settings.visibility_timeout_seconds / 2
 
     def _finish(self) -> None:
         """Do what is left to do: a task leaves only after a receive call that began afterwards."""

@@ -84,6 +84,15 @@ def measured(folder: Path, name: str, options: ServerOptions, database_pid: int 
         yield Measured(name, running.url, running.environment, running.service, database_pid, size)
 
 
+_CREATE_POOL = """
+from prefect.client.orchestration import get_client
+
+from blocks.prefect_names import PrefectNames
+from deployment.prefect_setup.work_pools import LOCAL, work_pool
+
+with get_client(sync_client=True) as client:
+    client.create_work_pool(work_pool(PrefectNames("sluice"), LOCAL, {}))
+"""
 _APPLY_AUTOMATIONS = """
 from blocks.prefect_names import PrefectNames
 from deployment.prefect_setup.automations import apply, declared
@@ -100,7 +109,7 @@ def _deploy(environment: dict[str, str]) -> None:
         "SLUICE_CODE_DIRECTORY": str(PROJECT_ROOT),
     }
     for command in (
-        [program("prefect"), "--no-prompt", "work-pool", "create", "sluice-local", "--type", "process"],
+        [sys.executable, "-c", _CREATE_POOL],
         [program("prefect"), "--no-prompt", "deploy", "--all"],
         [sys.executable, "-c", _APPLY_AUTOMATIONS],
     ):

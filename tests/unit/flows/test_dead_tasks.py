@@ -184,6 +184,7 @@ def test_what_was_announced_is_not_announced_again(account: Account, world: Worl
 
 
 def test_a_task_finishes_its_own_notes_once_prefect_is_back(account: Account, world: World) -> None:
+    account = world.account = with_settings(account, visibility_timeout_seconds=1)
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     world.is_away = True

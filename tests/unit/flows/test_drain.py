@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import boto3
 import pytest
@@ -13,6 +14,7 @@ from blocks.aws_errors import AwsRefused
 from blocks.upload_queue import Problems, ReceivedMessage
 from flows.pipeline.announce import OutcomeStatus
 from flows.pipeline.attempts import read_attempt
+from flows.pipeline.catching_up import CatchingUp
 from flows.pipeline.commit import find_orphaned, index_entry
 from flows.pipeline.errors import UploadCancelled
 from flows.pipeline.job import UploadJob
@@ -251,12 +253,31 @@ def test_what_a_killed_task_wrote_is_deleted_when_its_message_comes_again_else_b
 
 
 def test_an_outcome_that_nobody_takes_stays_in_the_note_and_its_message_goes(account: Account, world: World) -> None:
+    account = world.account = with_settings(account, visibility_timeout_seconds=1)
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     world.is_away = True
     assert drain(world)
     assert account.messages() == 0
     assert len(account.keys("batches/")) == 1
+
+
+def test_a_task_stays_a_while_for_an_outcome_that_nobody_takes_yet(
+    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = world.account = with_settings(account, visibility_timeout_seconds=30)
+    account.send(account.upload(KEY, good_orders(2)).to_json())
+    world.is_away = True
+    finish = CatchingUp.finish
+
+    def come_back(*called: Any) -> None:
+        finish(*called)
+        world.is_away = False
+
+    monkeypatch.setattr(CatchingUp, "finish", come_back)
+    assert drain(world)
+    assert len(world.announced) == len(world.recorded) == 1
+    assert account.keys("batches/") == []
 
 
 # --- messages that are no uploads -------------------------------------------------------------------------------

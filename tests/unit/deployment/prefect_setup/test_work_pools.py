@@ -7,8 +7,10 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from blocks.prefect_names import PrefectNames
-from deployment.prefect_setup.work_pools import ecs_template, work_pool
+from deployment.prefect_setup.work_pools import ecs_template, local_template, work_pool
 
 OUTPUTS = {
     "SubnetIds": "subnet-1,subnet-2",
@@ -35,19 +37,21 @@ def test_a_run_is_a_task_in_the_stacks_network() -> None:
 
 def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -> None:
     """A description would be registered as a new revision, and so would every change of a run's size."""
-    template = ecs_template(OUTPUTS)
-    variables = template["variables"]["properties"]
-    assert variables["task_definition_arn"]["default"] == OUTPUTS["OperatorTaskDefinitionArn"]
-    assert variables["cluster"]["default"] == OUTPUTS["ClusterArn"]
-    assert "task_definition" not in template["job_configuration"]
+    assert request()["taskDefinition"] == OUTPUTS["OperatorTaskDefinitionArn"]
+    job = ecs_template(OUTPUTS)["job_configuration"]
+    assert job["cluster"] == request()["cluster"] == OUTPUTS["ClusterArn"]
+    assert "task_definition" not in job
 
 
-def test_every_variable_is_described_and_every_placeholder_is_one() -> None:
-    template = ecs_template(OUTPUTS)
+@pytest.mark.parametrize("template", [local_template(), ecs_template(OUTPUTS)])
+def test_the_variables_are_few_and_described_and_each_has_its_place(template: dict[str, Any]) -> None:
+    """The server validates them for every run, and once more for each default."""
     variables = template["variables"]["properties"]
     assert all(variable["title"] and variable["description"] for variable in variables.values())
+    assert not any("default" in variable for variable in variables.values())
+    filled_by_the_worker = {"name", "labels", "command", "stream_output", "working_dir"}
     asked = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
-    assert asked == set(variables)
+    assert set(variables) == asked - filled_by_the_worker
 
 
 def test_the_pool_is_of_the_type_that_its_worker_serves() -> None:
