@@ -48,9 +48,9 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
 
 
 def local_template() -> dict[str, Any]:
-    """Return the process worker's job template with few variables."""
-    template = ProcessWorker.get_default_base_job_template()
-    return {**template, "variables": {"type": "object", "properties": {"env": _ENVIRONMENT}}}
+    """Return a process worker's job template; the worker itself sets the run's name, labels and command."""
+    variables = {"type": "object", "properties": {"env": _ENVIRONMENT}}
+    return {"variables": variables, "job_configuration": {"env": "{{ env }}"}}
 
 
 def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
@@ -73,10 +73,7 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
             },
         },
         "job_configuration": {
-            "name": "{{ name }}",
             "env": "{{ env }}",
-            "labels": "{{ labels }}",
-            "command": "{{ command }}",
             "cluster": outputs["ClusterArn"],
             "container_name": outputs["ContainerName"],
             "task_start_timeout_seconds": 600,
@@ -86,7 +83,6 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
                 "taskDefinition": outputs["OperatorTaskDefinitionArn"],
                 "networkConfiguration": {"awsvpcConfiguration": network},
                 "propagateTags": "TASK_DEFINITION",
-                "tags": "{{ labels }}",
                 "overrides": {
                     "cpu": "{{ cpu }}",
                     "memory": "{{ memory }}",
@@ -94,7 +90,6 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
                     "containerOverrides": [
                         {
                             "name": outputs["ContainerName"],
-                            "command": "{{ command }}",
                             "environment": "{{ env }}",
                             "cpu": "{{ cpu }}",
                             "memory": "{{ memory }}",

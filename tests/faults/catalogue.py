@@ -55,15 +55,16 @@ them re-uploads of an earlier key, while faults are injected at random, drawn fr
 - Some messages cannot be parsed. The dead-letter queue is redriven, and must contain only these messages at the end.
 
 The Lambda's handler, the container's command and everything that it calls are real and run in separate processes,
-with the embedded cloud's S3, SQS and StartExecution. When everything is quiet, the buckets are read from the outside
-and compared with the generated files: each object version has one receipt, no attempt has two, and the receipt's
-numbers match the file; each row that must be published is in one object, that object is current in the index, and
-there is nothing else under `data/`. `lost`, `doubled` and `wrong` count the deviations. The same seed gives the same
-faults; which worker is hit by which fault depends on the operating system.
+with the embedded cloud's S3, SQS and StartExecution, and with a Prefect server. When everything is quiet, the buckets
+are read from the outside and compared with the generated files: each object version has one receipt, no attempt has
+two, and the receipt's numbers match the file; each row that must be published is in one object, that object is current
+in the index, and there is nothing else under `data/`; each upload is in a flow run, and the run of its receipt's
+attempt has the receipt's outcome. `lost`, `doubled`, `unrecorded` and `wrong` count the deviations. The same seed
+gives the same faults; which worker is hit by which fault depends on the operating system.
 
-For speed, these parts are not included: Prefect (the container promises to work without it), S3's own notifications
-and the Lambda runtime, ECS, IAM, large and unusual files, and the definition of the state machine, whose role the
-soak takes: it starts tasks until the queue is empty. The chain tests and the faults above cover these parts.
+For speed, these parts are not included: faults between tasks and Prefect, S3's own notifications and the Lambda
+runtime, ECS, IAM, large and unusual files, and the definition of the state machine, whose role the soak takes: it
+starts tasks until the queue is empty. The chain tests and the faults above cover these parts.
 
 What a killed worker wrote is deleted when its message comes again. The first delivery of a message looks for nothing,
 because a list costs as much as a write. So two things are left to `reconcile`, which deletes the outputs that no

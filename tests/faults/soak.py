@@ -3,12 +3,13 @@
     python -m tests.faults.soak --uploads 10000 --seed 1
 
 The Lambda's handler, the container's command and everything that it calls run against the embedded cloud's S3, SQS and
-Step Functions, with faults drawn from the seed; then the buckets are audited from the outside. The last line of the
-output has the counts, and ends with lost=0 doubled=0 if nothing is lost and nothing is duplicated.
+Step Functions and a Prefect server, with faults drawn from the seed; then buckets and Prefect are audited from the
+outside. The last line of the output has the counts, and ends with unrecorded=0 wrong=0 lost=0 doubled=0 if each upload
+is in a flow run, nothing is lost and nothing is duplicated.
 
-For speed, these parts are not included: Prefect (the container promises to work without it), S3's own events and the
-Lambda runtime, ECS, and the state machine's definition, whose role (start tasks until the queue is empty, redrive)
-the soak takes. tests/chain and the other faults cover these parts.
+For speed, these parts are not included: S3's own events and the Lambda runtime, ECS, and the state machine's
+definition, whose role (start tasks until the queue is empty, redrive) the soak takes. tests/chain and the other faults
+cover these parts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from deployment.local.cloud import LocalCloud
+from deployment.local.ports import free_port
 from tests.faults.bench import fork_server
 from tests.faults.soak_audit import Audit, audit
 from tests.faults.soak_files import EVENTS, READINGS, soak_files, write_contracts
@@ -80,7 +82,7 @@ class Soak:
         self.crew = Crew(self.forks, environments[:1] * 9 + environments[1:], self.folder, self.seed, self.workers)
         self.front = Front(self.ground, self.seed, soak_files(self.seed, self.uploads))
         self._receipts: set[str] = set()
-        self._waiting = self._reruns = self._left_behind = self._unrecorded = 0
+        self._waiting = self._reruns = self._left_behind = 0
 
     def run(self) -> Result:
         """Upload files, run workers and inject faults until everything is quiet; then audit the buckets."""
@@ -120,8 +122,7 @@ class Soak:
         self._receipts = {key[len("receipts/") : -len(".json")] for key in self.ground.keys("receipts/")}
         self.ground.redrive()
         dead = sum(self.ground.count(self.ground.dead_letter_url).values())
-        self._unrecorded = sum(1 for _ in self.ground.keys("batches/"))
-        self._waiting = sum(self.ground.count().values()) + self._unrecorded
+        self._waiting = sum(self.ground.count().values()) + sum(1 for _ in self.ground.keys("batches/"))
         return self._waiting + max(0, dead - self.front.unreadable)
 
     def _start_what_is_wanted(self) -> None:
@@ -171,7 +172,7 @@ class Soak:
     def _result(self, found: Audit, left: int) -> Result:
         lost_answers = self.crew.met("lose_answer") + self.front.faults["lose_answer"]
         refused = sum(self.crew.met(do) + self.front.faults[do] for do in ("refuse", "drop"))
-        problems = [*found.lost, *found.doubled, *found.wrong]
+        problems = [*found.lost, *found.doubled, *found.wrong, *found.unrecorded]
         if self._left_behind > self.crew.overtaken_kills:  # only after such a worker does nobody come
             problems.append(f"{self._left_behind} objects were left behind, more than overtaken workers can have left")
         if left:
@@ -183,7 +184,7 @@ class Soak:
             f"lost_responses={lost_answers} refused={refused} redriven={self.ground.redriven} "
             f"left_behind={self._left_behind} seed={self.seed} "
             f"minutes={(time.monotonic() - self._began) / 60:.1f} "
-            f"unrecorded={self._unrecorded} wrong={len(found.wrong)} "
+            f"unrecorded={len(found.unrecorded)} wrong={len(found.wrong)} "
             f"lost={len(found.lost)} doubled={len(found.doubled)}"
         )
         return Result(found, line, problems, self.crew.kills, lost_answers, self._reruns)
@@ -191,7 +192,7 @@ class Soak:
 
 def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]) -> Result:
     """Run a soak with its state in `folder`."""
-    with LocalCloud(folder / "cloud", with_prefect=False) as cloud:
+    with LocalCloud(folder / "cloud", prefect_port=free_port()) as cloud:
         forks = fork_server(cloud.endpoints.environment)
         return Soak(Ground(cloud), forks, folder, uploads, seed, workers, say).run()
 

@@ -1,6 +1,6 @@
-"""Audit the buckets when everything is quiet: find what is lost, duplicated or otherwise wrong.
+"""Audit the buckets and Prefect when everything is quiet: find what is lost, duplicated, not shown or otherwise wrong.
 
-It reads only S3, and compares with the outcome that the generator of the files expects.
+It reads only S3 and Prefect's API, and compares with the outcome that the generator of the files expects.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
+from flows.observability.run_identity import idempotency_key
 from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from tests.faults.soak_files import EVENTS
 from tests.faults.soak_ground import Ground
 from tests.faults.soak_uploads import Uploaded
+
+_ATTEMPTS = 3  # the upload, and a forced re-run through the queue after one by hand
 
 
 @dataclass
@@ -28,13 +31,15 @@ class Audit:
         lost: uploads without a receipt, and rows that ought to be published and are in no published object.
         doubled: rows in two published objects or where they must not be, objects under data/ that are nobody's current
             output, and attempts with two receipts.
-        wrong: receipts and index entries that say something else than what is so.
+        wrong: receipts, index entries and flow runs that say something else than what is so.
+        unrecorded: uploads without a flow run of any of their attempts.
         duplicates_published: how many rows are published more than once.
     """
 
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
     receipts: int = 0
     published: int = 0
     rejected: int = 0
@@ -43,7 +48,7 @@ class Audit:
     @property
     def clean(self) -> bool:
         """Return whether nothing was found."""
-        return not (self.lost or self.doubled or self.wrong)
+        return not (self.lost or self.doubled or self.wrong or self.unrecorded)
 
 
 def audit(ground: Ground, uploads: list[Uploaded], forced: dict[str, int]) -> Audit:
@@ -61,7 +66,24 @@ def audit(ground: Ground, uploads: list[Uploaded], forced: dict[str, int]) -> Au
             _receipt_is_right(ground, uploaded, receipt, forced.get(uploaded.run_id, 0), found)
     current = _current(ground, uploads, standing, found)
     _rows_are_where_they_belong(ground, current, found)
+    _prefect_shows_each(ground, standing, found)
     return found
+
+
+def _prefect_shows_each(ground: Ground, standing: dict[str, Receipt], found: Audit) -> None:
+    """Check that each upload has a flow run, and that the run of the receipt's attempt has the receipt's outcome.
+
+    Prefect has one run at most for a key. A re-run by hand has none here: the soak starts it without its flow.
+    """
+    keys = {idempotency_key(run_id, attempt): run_id for run_id in standing for attempt in range(_ATTEMPTS)}
+    runs = {run["idempotency_key"]: run for run in ground.flow_runs(list(keys))}
+    shown = {keys[key] for key in runs}
+    found.unrecorded += [f"upload of run {run_id} is in no flow run" for run_id in standing.keys() - shown]
+    for receipt in standing.values():
+        run = runs.get(idempotency_key(receipt.run_id, receipt.attempt))
+        expected = "FAILED" if receipt.status is Status.REJECTED else "COMPLETED"
+        if run and run["state_type"] != expected:
+            found.wrong.append(f"flow run {run['name']} is {run['state_type']}, its receipt says {receipt.status}")
 
 
 def _every_version_was_handed_in(ground: Ground, uploads: list[Uploaded], found: Audit) -> None:

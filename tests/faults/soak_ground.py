@@ -1,22 +1,28 @@
-"""The soak's environment: the embedded cloud's S3, SQS and Step Functions, with buckets and queues like the stack's."""
+"""The soak's environment: the embedded cloud's S3, SQS and Step Functions, with buckets and queues like the stack's,
+and a Prefect server with the deployment of uploads.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import httpx
 
 from deployment.environment_variables import only
 from deployment.local.cloud import LocalCloud
 from flows.composition import parts_of_environment
+from flows.observability.run_identity import FLOW_NAME
 from flows.pipeline.commit import find_orphaned
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 from tests.faults.bench import VISIBILITY_SECONDS
 
 _MAX_RECEIVES = 5
+_STACK = "soak"
+_RUNS_ASKED_AT_ONCE = 100
 # A drain's name must be taken once; what the state machine does in a drain, the soak does itself.
 _NOTHING_TO_DO = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
@@ -52,6 +58,9 @@ class Ground:
             name="soak", definition=json.dumps(_NOTHING_TO_DO), roleArn=role["Arn"]
         )
         self.state_machine_arn = str(made["stateMachineArn"])
+        self._prefect = httpx.Client(base_url=self.cloud.endpoints.prefect_api_url, timeout=120)
+        flow = self.ask_prefect("flows/", {"name": FLOW_NAME})
+        self.ask_prefect("deployments/", {"name": _STACK, "flow_id": flow["id"]})
         self.redriven = 0
         self.missing: type[Exception] = self._s3.exceptions.NoSuchKey
 
@@ -69,13 +78,11 @@ class Ground:
         return self.cloud.client(service)
 
     def task_environment(self, **more: str) -> dict[str, str]:
-        """Return a worker's environment: no Prefect, short waits."""
-        kept = {
-            name: value for name, value in self.cloud.endpoints.environment.items() if not name.startswith("PREFECT_")
-        }
+        """Return a worker's environment: short waits, and live runs only near the end, when little waits."""
         return {
-            **kept,
-            "SLUICE_STACK": "soak",
+            **self.cloud.endpoints.environment,
+            "SLUICE_STACK": _STACK,
+            "SLUICE_LIVE_BACKLOG": "5",
             "SLUICE_LANDING_BUCKET": self.landing,
             "SLUICE_PUBLISHED_BUCKET": self.published,
             "SLUICE_QUEUE_URL": self.queue_url,
@@ -87,6 +94,16 @@ class Ground:
             "SLUICE_RETRY_DELAY_SECONDS": "0",
             **more,
         }
+
+    def ask_prefect(self, path: str, body: dict[str, Any]) -> Any:
+        """Post to Prefect's API, and return the answer."""
+        return self._prefect.post(f"/{path}", json=body).raise_for_status().json()
+
+    def flow_runs(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the flow runs with these idempotency keys."""
+        for start in range(0, len(keys), _RUNS_ASKED_AT_ONCE):
+            asked = {"flow_runs": {"idempotency_key": {"any_": keys[start : start + _RUNS_ASKED_AT_ONCE]}}}
+            yield from self.ask_prefect("flow_runs/filter", asked)
 
     def count(self, url: str = "") -> dict[str, int]:
         """Return how many messages of a queue are visible and how many are in flight."""

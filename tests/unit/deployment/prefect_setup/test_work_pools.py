@@ -49,9 +49,8 @@ def test_the_variables_are_few_and_described_and_each_has_its_place(template: di
     variables = template["variables"]["properties"]
     assert all(variable["title"] and variable["description"] for variable in variables.values())
     assert not any("default" in variable for variable in variables.values())
-    filled_by_the_worker = {"name", "labels", "command", "stream_output", "working_dir"}
     asked = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
-    assert set(variables) == asked - filled_by_the_worker
+    assert set(variables) == asked
 
 
 def test_the_pool_is_of_the_type_that_its_worker_serves() -> None:
