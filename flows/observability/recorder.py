@@ -5,6 +5,7 @@ never waits, and what was not recorded stays in the batch note for a later call.
 100 uploads, so give it many at once; the summary of a rejected, forced or large file is a separate request.
 """
 
+import json
 import logging
 import random
 import time
@@ -201,7 +202,9 @@ class Recorder:
         return self._request("POST", path, body)
 
     def _request(self, method: Any, path: Any, body: Any) -> Any:
-        response = self._open_client().request(method, path, json=body).raise_for_status()
+        content = json.dumps(body).replace("\\u0000", "\\ufffd")  # PostgreSQL stores no NUL, which a key may contain
+        headers = {"Content-Type": "application/json"}
+        response = self._open_client().request(method, path, content=content, headers=headers).raise_for_status()
         return response.json() if response.content else None
 
     def _open_client(self) -> SyncPrefectClient:

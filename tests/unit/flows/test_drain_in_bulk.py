@@ -15,6 +15,7 @@ import pytest
 from flows.pipeline import bulk, run
 from flows.pipeline.attempts import read_attempt
 from flows.pipeline.backlog import Backlog
+from flows.pipeline.commit import index_entry
 from flows.pipeline.job import UploadJob
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.stages import fetch as real_fetch
@@ -72,6 +73,21 @@ def test_uploads_of_a_dataset_with_a_limit_stay_live_while_prefect_is_there_to_k
     assert drain(world, process)
     assert seen == [("penguins", "MainThread")] * live
     assert all(account.receipt(upload) for upload in uploads)
+
+
+def test_of_a_key_that_was_overwritten_many_times_the_newest_version_is_current(account: Account, world: World) -> None:
+    uploads = [account.upload("incoming/orders/busy.csv", good_orders(2, start=1 + number)) for number in range(20)]
+    for upload in uploads:
+        account.send(upload.to_json())
+    assert drain(world)
+    receipts = [account.receipt(upload) for upload in uploads]
+    assert all(receipts)
+    newest = receipts[-1]
+    assert newest is not None
+    assert account.keys("data/") == [output.key for output in newest.outputs]
+    entry = index_entry(account.parts.store, newest)
+    assert entry is not None
+    assert (entry.current and entry.current.run_id, entry.retired) == (newest.run_id, ())
 
 
 def test_a_batch_is_announced_in_a_few_calls(account: Account, world: World) -> None:

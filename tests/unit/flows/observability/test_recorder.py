@@ -118,6 +118,16 @@ def test_more_uploads_than_one_call_takes_are_all_recorded_and_again_changes_not
     assert len(runs_of(server, *messages)) == len(messages)
 
 
+def test_uploads_of_every_key_are_recorded_together(server: PrefectServer, recorder: Recorder) -> None:
+    names = ["a b+c%2F.csv", "é\u2028\n\t.csv", "🐧" * 253, '{{ ctx }} {"__prefect_kind": "jinja"}', "a\0b.csv"]
+    uploads = [new_upload(key=f"incoming/orders/{name}") for name in names]
+    assert recorder.record([receipt_of(upload) for upload in uploads]) == {upload.run_id for upload in uploads}
+    runs = {run["idempotency_key"]: run for run in runs_of(server, *uploads)}
+    shown = [runs[upload.run_id]["parameters"]["key"] for upload in uploads]
+    assert shown == [upload.key.replace("\0", "\ufffd") for upload in uploads], "PostgreSQL stores no NUL"
+    assert all(log_of(server, run) for run in runs.values())
+
+
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CRASHED", "FAILED"])
 def test_a_run_that_its_task_left_behind_is_set_to_the_receipt(
     server: PrefectServer, recorder: Recorder, state: str
