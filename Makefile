@@ -24,7 +24,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -85,6 +85,10 @@ distclean: clean ## also remove the environments
 # --- the gate ---------------------------------------------------------------------------------------------
 
 # Suites that do not depend on each other run at the same time, the longest first; each prints its output when it ends.
+# A suite with a cloud mostly waits: two workers share its files, each with a separate cloud. What needs the processor
+# alone comes last.
+BY_FILE := -n 2 --dist loadfile
+
 # `make test TEST=tests/unit/blocks/test_settings.py::test_name` runs one test.
 test: ## run everything that the gate checks, or one test: make test TEST=path::name
 ifdef TEST
@@ -105,7 +109,7 @@ quick: setup ## inner loop: format, lint, types, import rules, unit tests withou
 
 environments: setup $(LINT)/.ready $(NODE)/.ready
 
-suites: chain faults infra image-tests browser unit types lint arrows locks
+suites: infra faults chain runs image-tests browser unit types lint arrows locks
 
 quick-lint: setup
 	@$(BIN)/ruff format --check -q .
@@ -137,17 +141,20 @@ locks: setup ## check that the locked packages have wheels for every supported P
 unit: setup ## unit tests
 	@$(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
 
-infra: setup $(LINT)/.ready $(NODE)/.ready ## template, state machine, packaging
-	@$(BIN)/pytest -q tests/infra
+infra: setup $(LINT)/.ready $(NODE)/.ready ## template, deployment, packaging
+	@$(BIN)/pytest -q $(BY_FILE) tests/infra --ignore tests/infra/test_runs.py
+
+runs: setup ## state machine and dispatcher in the embedded cloud
+	@$(BIN)/pytest -q -n 3 --dist worksteal tests/infra/test_runs.py
 
 chain: setup ## whole uploads through the embedded cloud, with IAM enforced
-	@$(BIN)/pytest -q -m "not slow" tests/chain
+	@$(BIN)/pytest -q $(BY_FILE) -m "not slow" tests/chain
 
 large-files: setup ## files of 500 MB through the embedded cloud (about 10 minutes, and 5 GB of disk)
 	@$(BIN)/pytest -q -m slow tests/chain/test_large_files.py
 
 faults: setup ## injected faults
-	@$(BIN)/pytest -q -m "not slow" tests/faults
+	@$(BIN)/pytest -q $(BY_FILE) -m "not slow" tests/faults
 
 faults-all: setup ## injected faults, including those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults

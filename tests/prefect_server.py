@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,18 @@ from typing import Any, TypeVar
 
 import httpx
 
+from deployment import PROJECT_ROOT
 from deployment.local.environment import clean_environment
 from deployment.local.ports import free_port
-from deployment.local.prefect_server import ServerOptions, client_environment, is_ready, server_environment
+from deployment.local.prefect_server import (
+    ServerOptions,
+    client_environment,
+    is_ready,
+    keep_template,
+    server_environment,
+    start_from_template,
+)
 from deployment.local.services import Service
-from deployment.project_commands import program
 from tests.looking import looks
 
 _T = TypeVar("_T")
@@ -39,7 +47,13 @@ class PrefectServer:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call the API and return the answer's JSON. Raise httpx.HTTPStatusError for a refusal."""
-        response = httpx.request(method, f"{self.url}{path}", json=body, timeout=60).raise_for_status()
+
+        def answer() -> httpx.Response | None:
+            response = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
+            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked: Prefect's client retries
+            return None if busy else response
+
+        response = self.eventually(answer, 60).raise_for_status()
         return response.json() if response.content else None
 
     def eventually(self, look: Callable[[], _T | None], seconds: float = 30) -> _T:
@@ -60,12 +74,13 @@ class PrefectServer:
 @contextmanager
 def running_prefect(folder: Path, name: str, options: ServerOptions = ServerOptions()) -> Iterator[PrefectServer]:
     """Run a server whose files are in `folder`/`name`."""
-    home, port = folder / name, free_port()
+    home, port, cache = folder / name, free_port(), PROJECT_ROOT / ".sluice" / "cache"
     (home / "home").mkdir(parents=True)
     clean = clean_environment(home / "home", folder)
+    keep = not options.database_url and start_from_template(home, cache)
     service = Service(
         name=f"Prefect: {name}",
-        command=[program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        command=[sys.executable, "-m", "deployment.local.serve_prefect", str(port)],
         environment=clean | server_environment(home, port, options),
         log_path=home / "server.log",
         records=folder / "processes",
@@ -73,6 +88,8 @@ def running_prefect(folder: Path, name: str, options: ServerOptions = ServerOpti
     service.start()
     try:
         service.wait_until(lambda: is_ready(home, port), _STARTS_SECONDS)
+        if keep:
+            keep_template(home, cache)
         environment = clean | client_environment(home, port)
         yield PrefectServer(home, f"http://127.0.0.1:{port}/api", environment, service)
     finally:

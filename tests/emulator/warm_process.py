@@ -1,34 +1,24 @@
 """Forks processes that have made their heavy imports already: what importing takes is most of a small task's time.
 
-Runs in the project's environment. It imports nothing that reads the environment when imported, Prefect above all, so a
-forked process configures itself from its task's variables as a fresh one does.
+Runs in the project's environment. Prefect reads the environment when it is imported: a forked process lets it read its
+task's variables, as a fresh one does.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import runpy
 import socket
 import sys
-import tempfile
 from typing import Any
 
-from flows.refinery.validate.gx import gx
-
-# What Prefect and the pipeline import besides; without one of them a process only starts later.
-_IMPORTED = """
-    boto3 botocore.session griffe h2 httpx jinja2 jsonschema opentelemetry.trace pendulum prometheus_client
-    pyarrow.parquet pydantic_settings rich.console ruamel.yaml sqlalchemy websockets
-"""
+from tests.warm import import_all, take_environment
 
 
 def main() -> None:
     """Answer requests until the other end closes, and become the requested module in each forked process."""
-    gx()
-    for name in _IMPORTED.split():
-        importlib.import_module(name)
+    import_all()
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while received := requests.recv(1 << 20):
             request = json.loads(received)
@@ -53,9 +43,7 @@ def main() -> None:
 def _become(request: dict[str, Any]) -> None:
     os.setsid()
     os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    tempfile.tempdir = None  # it belongs to the environment
+    take_environment(request["environment"])
     output = os.open(request["output"], os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)

@@ -52,17 +52,18 @@ class _WarmProcesses:
         request = {"arguments": arguments, "environment": environment, "output": str(output), "cwd": str(_ROOT)}
         with self._lock:
             if self._requests is None:
-                self._requests = self._started(environment["PATH"])
+                self._requests = self._started({name: environment[name] for name in ("PATH", "HOME")})
             self._requests.send(json.dumps(request).encode())
             return _Process(int(self._requests.recv(100)))
 
-    def _started(self, path: str) -> socket.socket:
+    def _started(self, environment: dict[str, str]) -> socket.socket:
+        python = which("python", path=environment["PATH"]) or "python"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             subprocess.Popen(
-                [which("python", path=path) or "python", "-m", "tests.emulator.warm_process", str(theirs.fileno())],
+                [python, "-m", "tests.emulator.warm_process", str(theirs.fileno())],
                 cwd=_ROOT,
-                env={"PATH": path},
+                env=environment,
                 pass_fds=[theirs.fileno()],
             )
         return ours

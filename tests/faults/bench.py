@@ -251,8 +251,7 @@ class Bench:
         self.iam = self.chain.cloud.client("iam")
         self.task_role = self._role_of_task()
         self.forks = fork_server(self.chain.cloud.endpoints.environment)
-        queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:{STACK_NAME}-fault-*"
-        self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
+        self._allow_queues()
 
     def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
         """Upload a file, three good orders by default, and send its message to a separate queue."""
@@ -299,6 +298,7 @@ class Bench:
         assert eventually(lambda: emulator.pid is None)
         restart_emulator(self.chain.cloud)
         self.__dict__.pop("task_environment", None)  # it loses sessions of roles: workers need new ones
+        self._allow_queues()  # it may have lost what was not saved yet
 
     def role_named(self, part: str) -> str:
         """Return the stack's role whose name contains `part`."""
@@ -338,6 +338,10 @@ class Bench:
     def _role_of_task(self) -> str:
         described = self.chain.ecs.describe_task_definition(taskDefinition="sluice-drain")["taskDefinition"]
         return str(described["taskRoleArn"]).rsplit("/", 1)[-1]
+
+    def _allow_queues(self) -> None:
+        queues = f"arn:aws:sqs:{self.chain.cloud.region}:*:{STACK_NAME}-fault-*"
+        self._put_policy(self.task_role, "fault-queues", "Allow", _TASK_QUEUE_ACTIONS, queues)
 
     def _put_policy(self, role: str, name: str, effect: str, actions: list[str], resource: str) -> None:
         statement = {"Effect": effect, "Action": actions, "Resource": resource}

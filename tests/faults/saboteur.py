@@ -29,6 +29,7 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.httpsession import URLLib3Session
 
 from tests.faults.full_disk import small_disk
+from tests.warm import take_environment
 
 VARIABLE = "SLUICE_SABOTAGE"
 TALLY_VARIABLE = "SLUICE_SABOTAGE_TALLY"
@@ -179,15 +180,11 @@ def forked(
     environment: dict[str, str], log: str, disk_bytes: int | None, work: Callable[[], None] = drain_queue
 ) -> None:
     """Run a task in a forked process: with its environment, output to `log`, and a disk of that size as TMPDIR."""
-    from prefect.context import refresh_global_settings_context
-
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.environ.clear()
-    os.environ.update(environment)
-    refresh_global_settings_context()
+    take_environment(environment)
     if disk_bytes:
         small_disk(Path(environment["TMPDIR"]), disk_bytes)
     try:

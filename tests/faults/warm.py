@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from flows.refinery.validate.gx import gx
+from tests.warm import import_all
 
-gx()
+import_all()

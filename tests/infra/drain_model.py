@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from flows.pipeline.leaving import Poll
 
@@ -43,21 +43,18 @@ class Rules:
     may_leave: Callable[[Poll, float], bool]
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     step: int = 0
     window: int = -1
 
 
-@dataclass(frozen=True)
-class Drain:
+class Drain(NamedTuple):
     window: int
     phase: str  # counts, waits, runs, closed
     task: int = -1
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     window: int  # until whose end it stays
     awaited: frozenset[int] = frozenset()  # messages that it stays for
     phase: str = "boots"
@@ -66,8 +63,7 @@ class Task:
     message: int = -1
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     window: int
     uploads: tuple[Upload, ...]
     visible: frozenset[int]
@@ -77,13 +73,13 @@ class State:
     kills: int
 
     def with_upload(self, index: int, upload: Upload) -> State:
-        return replace(self, uploads=_put(self.uploads, index, upload))
+        return self._replace(uploads=_put(self.uploads, index, upload))
 
     def with_drain(self, index: int, drain: Drain) -> State:
-        return replace(self, drains=_put(self.drains, index, drain))
+        return self._replace(drains=_put(self.drains, index, drain))
 
     def with_task(self, index: int, task: Task) -> State:
-        return replace(self, tasks=_put(self.tasks, index, task))
+        return self._replace(tasks=_put(self.tasks, index, task))
 
     @property
     def is_stranded(self) -> bool:
@@ -127,9 +123,9 @@ def _moves_to(state: State, came_from: dict[State, tuple[State, str] | None]) ->
 
 def _moves(state: State, rules: Rules) -> Iterator[Move]:
     if state.window < _LAST_WINDOW:
-        yield "the window ends", replace(state, window=state.window + 1)
+        yield "the window ends", state._replace(window=state.window + 1)
     for message in state.hidden:
-        visible = replace(state, visible=state.visible | {message}, hidden=state.hidden - {message})
+        visible = state._replace(visible=state.visible | {message}, hidden=state.hidden - {message})
         yield f"message {message} is visible again", visible
     for index, upload in enumerate(state.uploads):
         if upload.step < len(_STEPS) and state.window < _LAST_WINDOW:
@@ -142,18 +138,18 @@ def _moves(state: State, rules: Rules) -> Iterator[Move]:
 
 def _move_upload(state: State, index: int, upload: Upload, rules: Rules) -> Move:
     step = rules.upload_steps[upload.step]
-    moved = replace(upload, step=upload.step + 1)
+    moved = upload._replace(step=upload.step + 1)
     if step == "clock":
         return f"upload {index} reads window {state.window}", state.with_upload(
-            index, replace(moved, window=state.window)
+            index, moved._replace(window=state.window)
         )
     after = state.with_upload(index, moved)
     if step == "send":
-        return f"upload {index} sends", replace(after, visible=after.visible | {index})
+        return f"upload {index} sends", after._replace(visible=after.visible | {index})
     if any(drain.window == upload.window for drain in state.drains):
         return f"upload {index} finds the drain of {upload.window}", after
-    return f"upload {index} starts the drain of {upload.window}", replace(
-        after, drains=(*after.drains, Drain(upload.window, "counts"))
+    return f"upload {index} starts the drain of {upload.window}", after._replace(
+        drains=(*after.drains, Drain(upload.window, "counts"))
     )
 
 
@@ -163,10 +159,10 @@ def _move_drain(state: State, index: int, drain: Drain, rules: Rules) -> Iterato
     if drain.phase == "waits" and (not rules.waits_until_settled or _is_settled(state, drain)):
         yield _decide(state, index, drain, rules, settled=True)
     if drain.phase == "runs" and state.tasks[drain.task].phase == "gone":
-        yield f"the drain of {drain.window} ends", state.with_drain(index, replace(drain, phase="closed"))
+        yield f"the drain of {drain.window} ends", state.with_drain(index, drain._replace(phase="closed"))
     if drain.phase == "runs" and state.tasks[drain.task].phase == "killed":
         if not rules.relaunches:
-            yield f"the drain of {drain.window} fails", state.with_drain(index, replace(drain, phase="closed"))
+            yield f"the drain of {drain.window} fails", state.with_drain(index, drain._replace(phase="closed"))
         else:
             awaited = state.hidden if rules.stays_for_hidden else frozenset()
             yield _launch(state, index, drain, rules, awaited)
@@ -186,41 +182,41 @@ def _decide(state: State, index: int, drain: Drain, rules: Rules, *, settled: bo
     if decision == LAUNCH:
         return what, _launch(state, index, drain, rules, frozenset())[1]
     phase = "waits" if decision == WAIT else "closed"
-    return what, state.with_drain(index, replace(drain, phase=phase))
+    return what, state.with_drain(index, drain._replace(phase=phase))
 
 
 def _launch(state: State, index: int, drain: Drain, rules: Rules, awaited: frozenset[int]) -> Move:
     task = Task(drain.window if rules.stays_for_window else -1, awaited)
-    launched = replace(state, tasks=(*state.tasks, task))
-    running = replace(drain, phase="runs", task=len(state.tasks))
+    launched = state._replace(tasks=(*state.tasks, task))
+    running = drain._replace(phase="runs", task=len(state.tasks))
     return f"the drain of {drain.window} launches", launched.with_drain(index, running)
 
 
 def _move_task(state: State, index: int, task: Task, rules: Rules) -> Iterator[Move]:
     if task.phase == "boots":
-        yield f"task {index} has started", state.with_task(index, replace(task, phase="idle"))
+        yield f"task {index} has started", state.with_task(index, task._replace(phase="idle"))
     elif task.phase == "idle":
-        polling = replace(task, phase="polls", began=state.window, missed=bool(task.awaited & state.hidden))
+        polling = task._replace(phase="polls", began=state.window, missed=bool(task.awaited & state.hidden))
         yield f"task {index} begins to receive", state.with_task(index, polling)
     elif task.phase == "polls" and state.visible:
         message = min(state.visible)
-        working = state.with_task(index, replace(task, phase="works", message=message))
-        yield f"task {index} receives {message}", replace(working, visible=state.visible - {message})
+        working = state.with_task(index, task._replace(phase="works", message=message))
+        yield f"task {index} receives {message}", working._replace(visible=state.visible - {message})
     elif task.phase == "polls":
         is_early = task.began <= task.window or task.missed
         may = rules.may_leave(Poll(_STAY - 1 if is_early else _STAY + 1, 0), _STAY)
         yield (
             f"task {index} receives nothing and {'leaves' if may else 'stays'}",
-            state.with_task(index, replace(task, phase="left" if may else "idle")),
+            state.with_task(index, task._replace(phase="left" if may else "idle")),
         )
     elif task.phase == "works":
-        yield f"task {index} is done", state.with_task(index, replace(task, phase="idle", message=-1))
+        yield f"task {index} is done", state.with_task(index, task._replace(phase="idle", message=-1))
     elif task.phase == "left":
-        yield f"task {index} is gone", state.with_task(index, replace(task, phase="gone"))
+        yield f"task {index} is gone", state.with_task(index, task._replace(phase="gone"))
     if state.kills and task.phase in _ALIVE:
         held = {task.message} if task.phase == "works" else set()
-        killed = state.with_task(index, replace(task, phase="killed", message=-1))
-        yield f"task {index} is killed", replace(killed, hidden=state.hidden | held, kills=state.kills - 1)
+        killed = state.with_task(index, task._replace(phase="killed", message=-1))
+        yield f"task {index} is killed", killed._replace(hidden=state.hidden | held, kills=state.kills - 1)
 
 
 def _put(values: tuple, index: int, value: object) -> tuple:  # type: ignore[type-arg]

@@ -68,7 +68,7 @@ def main() -> int:
     """Compare the records of the suites; return the exit code."""
     records = load()
     if not records:
-        sys.stdout.write("No calls were written down: run the suites first (make infra chain faults).\n")
+        sys.stdout.write("No calls were written down: run the suites first (make infra runs chain faults).\n")
         return 1
     never_called = unused(records)
     unexcused = [
