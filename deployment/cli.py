@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -163,14 +164,31 @@ def upload(
 @on_selected_stack
 def status(
     connect: Connect,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Only these uploads: a dataset, a run id or 8 characters of it, or how a file's name or key begins.",
+            show_default=False,
+        ),
+    ] = "",
+    failed: Annotated[bool, typer.Option("--failed", help="Only uploads that were rejected or failed.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only what happened since: an age such as 2h or 3d, or a date or time.", show_default=False),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
-    """Show recent and running uploads, the queues and the addresses of the local cloud or of a stack on AWS."""
-    from deployment.commands.status import status as run
+    """Show recent and running uploads, the queues and the addresses of the local cloud or of a stack on AWS.
 
+    Times are in UTC. A name finds uploads that have no outcome yet, too; a dataset's are the newest of each file.
+    """
+    from deployment.commands.status import status as run
+    from deployment.commands.upload_search import Wanted, moment_of
+
+    wanted = Wanted(name, failed, moment_of(since, datetime.now(UTC)) if since else None)
     with connect() as pipeline:
-        run(new_console(), pipeline, limit=limit, as_json=as_json)
+        run(new_console(), pipeline, limit=limit, as_json=as_json, wanted=wanted)
 
 
 @app.command()

@@ -1,22 +1,23 @@
 """`sluice status`: what waits, what is in progress, what failed, and what has an outcome."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from deployment.commands import visible_line
+from deployment.commands import first_of, visible_line
 from deployment.commands.show import details_of, print_unreadable, receipt_address, rows_of
+from deployment.commands.upload_search import ALL, MOST_READ, FoundRuns, Wanted
 from deployment.commands.uploads import QueueLengths, Uploads
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.held_uploads import HeldUpload
-from flows.pipeline.receipt import Receipt
+from flows.pipeline.receipt import Receipt, Status
+from lambda_trigger.message import UploadMessage
 
 _DETAILS_SHOWN = 3
 _INDENT = " " * 42
@@ -34,17 +35,19 @@ class StackStatus:
     failed_count: int  # number of all of these
     receipts: list[Receipt]  # the newest receipts
     is_paused: bool  # whether no drain is started
+    older: int = 0  # number of runs that may have a receipt, which was not read
+    waiting: Sequence[UploadMessage] = ()  # found by name: no outcome, no failed attempt, and no task holds them
 
 
-def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool) -> None:
+def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool, wanted: Wanted = ALL) -> None:
     """Show the newest uploads, the queues and the addresses, as tables or as one JSON document."""
     uploads = Uploads(cloud)
-    found = status_of(uploads, limit=limit)
+    found = status_of(uploads, limit=limit, wanted=wanted)
     if as_json:
         document = json.dumps(_document(cloud, found) | {"unreadable": uploads.unreadable}, indent=2)
         console.print_json(document, ensure_ascii=True) if console.is_terminal else console.out(document)
         return
-    print_uploads(console, found)
+    print_uploads(console, found, wanted)
     print_unreadable(console, uploads)
     console.print(
         *_queue_lines(found),
@@ -54,42 +57,92 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool)
     )
 
 
-def status_of(uploads: Uploads, *, limit: int) -> StackStatus:
-    """Read what is known, with at most `limit` receipts and failed attempts."""
+def status_of(uploads: Uploads, *, limit: int, wanted: Wanted = ALL) -> StackStatus:
+    """Read what is known of the uploads that are wanted, with at most `limit` receipts and failed attempts."""
     # The receipts last: an upload that gets its outcome meanwhile is not shown as failed or in progress.
-    queue, held, tried = uploads.queue_lengths(), uploads.held(), uploads.runs_with_attempt()
-    finished = uploads.runs_with_receipt()
-    failed = [run_id for run_id, written in tried.items() if run_id not in finished or finished[run_id] <= written]
-    shown = list(_without_outcome(uploads, failed[:limit], finished))
-    tried_and_held = uploads.attempts(run_id for run_id in held.by_run if run_id in tried and run_id not in finished)
-    ended = finished.keys() | {attempt.run_id for attempt in tried_and_held if attempt.given_up}
+    queue, notes, tried = uploads.queue_lengths(), uploads.held(), uploads.runs_with_attempt()
+    search = uploads.find(wanted, limit) if wanted.text else None
+    held = {run: one for run, one in notes.by_run.items() if search is None or search.has(one.noted.upload)}
+    finished = uploads.runs_with_receipt() if search is None else search.runs
+    failed, more_failed = _failed(uploads, tried, finished, search, wanted, limit)
+    ended = {*finished} if search is None else {receipt.run_id for receipt in uploads.receipts(held)}
+    tried_and_held = uploads.attempts(run_id for run_id in held if run_id in tried and run_id not in ended)
+    ended |= {attempt.run_id for attempt in tried_and_held if attempt.given_up}
+    recent = [run_id for run_id, written in finished.items() if wanted.is_recent(written)]
+    receipts, looked_at = _receipts(uploads, recent, wanted, limit)
+    waiting = search.uploads.items() if search and not wanted.failed else ()
+    accounted = {*held, *tried, *(receipt.run_id for receipt in receipts)}
     return StackStatus(
         queue=queue,
-        in_progress=[upload for run_id, upload in held.by_run.items() if run_id not in ended],
-        unrecorded=sum(run_id in ended and not one.noted.recorded for run_id, one in held.by_run.items()),
-        more_notes=held.more,
-        failed=shown,
-        failed_count=len(shown) + len(failed[limit:]),
-        receipts=list(uploads.receipts(islice(finished, limit))),
+        in_progress=[one for run_id, one in held.items() if run_id not in ended and not wanted.failed],
+        unrecorded=sum(run_id in ended and not one.noted.recorded for run_id, one in held.items()),
+        more_notes=notes.more,
+        failed=failed,
+        failed_count=len(failed) + more_failed,
+        receipts=[receipt for receipt in receipts if not wanted.failed or receipt.status is Status.REJECTED][:limit],
         is_paused=uploads.is_paused(),
+        older=len(recent) - looked_at,
+        waiting=[one for run_id, one in waiting if run_id in recent[:looked_at] and run_id not in accounted],
     )
 
 
-def _without_outcome(uploads: Uploads, failed: list[str], finished: dict[str, datetime]) -> Iterator[Attempt]:
-    for attempt in uploads.attempts(failed):
-        receipts = uploads.receipts([attempt.run_id] if attempt.run_id in finished else [])
-        if not attempt.is_superseded_by(next(receipts, None)):
-            yield attempt
+def _failed(
+    uploads: Uploads,
+    tried: Mapping[str, datetime],
+    finished: Mapping[str, datetime],
+    search: FoundRuns | None,
+    wanted: Wanted,
+    limit: int,
+) -> tuple[list[Attempt], int]:
+    """Return the newest failed attempts of uploads without an outcome, and how many more there may be."""
+    recent = {run_id: written for run_id, written in tried.items() if wanted.is_recent(written)}
+    if search is None:
+        chosen = [run_id for run_id, at in recent.items() if run_id not in finished or finished[run_id] <= at]
+    else:
+        chosen = [run_id for run_id in recent if search.may_have(run_id)]
+    read = chosen[: limit if search is None else MOST_READ]
+    attempts = [attempt for attempt in uploads.attempts(read) if search is None or search.has(attempt.upload)]
+    outcomes = {receipt.run_id: receipt for receipt in uploads.receipts(attempt.run_id for attempt in attempts)}
+    found = [attempt for attempt in attempts if not attempt.is_superseded_by(outcomes.get(attempt.run_id))]
+    return found[:limit], len(found[limit:]) + len(chosen) - len(read)
 
 
-def print_uploads(console: Console, found: StackStatus) -> None:
+def _receipts(uploads: Uploads, runs: Sequence[str], wanted: Wanted, limit: int) -> tuple[list[Receipt], int]:
+    """Read the newest receipts until `limit` of them are to be shown; return them, and how many runs were looked at."""
+    found: list[Receipt] = []
+    looked_at = shown = 0
+    while shown < limit and looked_at < min(len(runs), MOST_READ):
+        some = list(uploads.receipts(runs[looked_at : looked_at + limit]))
+        looked_at += limit
+        found += some
+        shown += sum(not wanted.failed or receipt.status is Status.REJECTED for receipt in some)
+    return found, min(looked_at, len(runs))
+
+
+def print_uploads(console: Console, found: StackStatus, wanted: Wanted = ALL) -> None:
     """Print a line for each upload, and the reasons."""
-    if not found.in_progress and not found.failed and not found.receipts:
-        if not found.queue.waiting:
+    if not found.in_progress and not found.failed and not found.receipts and not found.waiting:
+        if wanted != ALL:
+            console.print("No such uploads.")
+        elif not found.queue.waiting:
             console.print("No uploads yet. Try: sluice upload FILE --dataset NAME")
         return
     console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim")
     # Lines, not a table: keys and reasons are long, and a table would truncate them on a narrow terminal.
+    for upload in found.waiting:
+        _print_line(console, upload.event_time or "", upload.run_id, "[blue]waiting  [/]", upload.key, "")
+    _print_unfinished(console, found)
+    for receipt in found.receipts:
+        style = "green" if receipt.status == "published" else "yellow"
+        state = f"[{style}]{receipt.status:<9}[/]"
+        _print_line(console, receipt.created_at, receipt.run_id, state, receipt.source.key, rows_of(receipt))
+        for detail in first_of(details_of(receipt), _DETAILS_SHOWN):
+            console.out(f"{_INDENT}{detail}", style="dim")
+    if found.older:
+        console.out(f"{_INDENT}and {found.older:,} older ones; --limit shows more", style="dim")
+
+
+def _print_unfinished(console: Console, found: StackStatus) -> None:
     before = {attempt.run_id: attempt for attempt in found.failed}
     for held in found.in_progress:
         _print_line(console, held.note.at, held.noted.run_id, "[cyan]running  [/]", held.noted.upload.key, "")
@@ -101,12 +154,6 @@ def print_uploads(console: Console, found: StackStatus) -> None:
         console.out(f"{_INDENT}{attempt.reason}", style="dim")
     if found.failed_count > len(found.failed):
         console.out(f"{_INDENT}and {found.failed_count - len(found.failed):,} more that failed", style="dim")
-    for receipt in found.receipts:
-        style = "green" if receipt.status == "published" else "yellow"
-        state = f"[{style}]{receipt.status:<9}[/]"
-        _print_line(console, receipt.created_at, receipt.run_id, state, receipt.source.key, rows_of(receipt))
-        for detail in details_of(receipt)[:_DETAILS_SHOWN]:
-            console.out(f"{_INDENT}{detail}", style="dim")
 
 
 def _print_line(console: Console, when: str, run_id: str, state: str, key: str, rows: str) -> None:
@@ -137,6 +184,8 @@ def _document(cloud: DeployedStack, found: StackStatus) -> dict[str, Any]:
         "in_progress": [_held_fields(held) for held in found.in_progress],
         "failed": [_attempt_fields(attempt) for attempt in found.failed],
         "failed_count": found.failed_count,
+        "waiting": [{"run_id": one.run_id, "bucket": one.bucket, "key": one.key} for one in found.waiting],
+        "older": found.older,
         "unrecorded": found.unrecorded,
         "more_notes": found.more_notes,
         "finished": [

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from heapq import nsmallest
+from operator import itemgetter
 from pathlib import Path
+from string import hexdigits
 from typing import NamedTuple
 
 from blocks.aws_errors import explaining_aws_errors
@@ -18,6 +20,7 @@ from blocks.object_store import ObjectStore
 from blocks.pause import Pause
 from deployment.commands.sending import send
 from deployment.commands.upload_files import LocalFile
+from deployment.commands.upload_search import FoundRuns, Wanted, find_runs
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.attempts import (
     Attempt,
@@ -34,6 +37,7 @@ from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
+_PAGE = 1_000
 _READS_AT_ONCE = 8
 _NEWEST_NOTES = 100  # a note of an upload that is followed is among the newest
 _LOOKS_AT_ONCE = 64  # uploads that one poll looks at, those first that nobody has looked at for longest
@@ -195,10 +199,21 @@ class Uploads:
         return Receipt.from_json(found.body) if found else None
 
     def runs_with_receipt(self) -> dict[str, datetime]:
-        """Return the ids of all runs that have a receipt, and when it was written, the newest first."""
-        listed = [one for page in self.store.list_keys(RECEIPTS) for one in page]
-        listed.sort(key=lambda one: one[1], reverse=True)
+        """Return the ids of all runs that have a receipt, and when it was written, the newest first.
+
+        Run ids are spread evenly: a list of several pages comes in 16 parts at once.
+        """
+        first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
+        starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            parts = pool.map(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
+            found = [one for part in parts for one in part] or first
+        listed = sorted(found, key=itemgetter(1), reverse=True)
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
+
+    def find(self, wanted: Wanted, limit: int) -> FoundRuns:
+        """Return the runs that are searched (upload_search.find_runs)."""
+        return find_runs(self.store, wanted, self._cloud.outputs["IncomingPrefix"], limit)
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
         """Return the receipts of these runs, without those that have none or an unreadable one."""

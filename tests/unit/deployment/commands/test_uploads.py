@@ -8,6 +8,7 @@ import random
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from deployment.commands import SafeConsole
+from deployment.commands import SafeConsole, first_of
+from deployment.commands import uploads as uploads_module
 from deployment.commands.show import print_unreadable
 from deployment.commands.status import status, status_of
 from deployment.commands.upload import NameIgnored, upload
 from deployment.commands.upload_files import ArchiveUnusable, LocalFile
+from deployment.commands.upload_search import ALL, TimeUnreadable, Wanted, moment_of
 from deployment.commands.uploads import _LOOKS_AT_ONCE, TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import AwsStack
 from flows.pipeline.attempts import Attempt, write_attempt
 from flows.pipeline.batch_notes import BatchNote, NotedUpload, write_note
 from flows.pipeline.held_uploads import read_held_uploads
+from flows.pipeline.protocol import IndexedRun, IndexEntry, index_key
 from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status, receipt_key
 from flows.refinery.errors import TransientError
 from lambda_trigger.message import UploadMessage
@@ -49,7 +53,7 @@ class Stack:
         return UploadMessage(bucket="landing", key=key, version_id="1", etag="e", size_bytes=1, attempt=attempt)
 
     def finish(self, message: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
-        source = Source(bucket="landing", key=message.key, version_id="1", etag="e", size_bytes=1)
+        source = Source(bucket="landing", key=message.key, version_id=message.version_id, etag="e", size_bytes=1)
         receipt = Receipt(
             schema_version=1,
             status=status,
@@ -85,9 +89,10 @@ class Stack:
         self.uploads.look([tracked])
         return tracked
 
-    def shown(self) -> str:
+    def shown(self, wanted: Wanted = ALL) -> str:
         printed = io.StringIO()
-        status(SafeConsole(file=printed, soft_wrap=True, highlight=False), self.cloud, limit=20, as_json=False)
+        console = SafeConsole(file=printed, soft_wrap=True, highlight=False)
+        status(console, self.cloud, limit=20, as_json=False, wanted=wanted)
         return printed.getvalue()
 
     def document(self) -> dict[str, Any]:
@@ -373,6 +378,123 @@ def test_only_the_newest_notes_are_read(stack: Stack) -> None:
         stack.hold(stack.message(f"{number}.csv"), number=number)
     held = read_held_uploads(stack.uploads.store, max_notes=2)
     assert (len(held.by_run), held.more) == (2, True)
+
+
+# --- searches -----------------------------------------------------------------------------------------------------
+
+
+def landed(stack: Stack, key: str) -> UploadMessage:
+    """Put an object into the landing bucket."""
+    put = boto3.client("s3").put_object(Bucket="landing", Key=key, Body=b"x")
+    return replace(stack.message(), key=key, version_id=put["VersionId"])
+
+
+def indexed(stack: Stack, receipt: Receipt) -> None:
+    dataset = receipt.contract.dataset
+    entry = IndexEntry(bucket="landing", key=receipt.source.key, dataset=dataset, latest=IndexedRun.of(receipt))
+    stack.uploads.store.put(index_key(dataset, "landing", receipt.source.key), entry.model_dump_json(by_alias=True))
+
+
+def searched(stack: Stack, text: str = "", *, limit: int = 20, **more: Any) -> dict[str, set[str]]:
+    """The runs that a search finds, by what is known of them."""
+    found = status_of(stack.uploads, limit=limit, wanted=Wanted(text, **more))
+    return {
+        "waiting": {one.run_id for one in found.waiting},
+        "running": {one.noted.run_id for one in found.in_progress},
+        "failed": {one.run_id for one in found.failed},
+        "finished": {one.run_id for one in found.receipts},
+    }
+
+
+_NOTHING: dict[str, set[str]] = {"waiting": set(), "running": set(), "failed": set(), "finished": set()}
+
+
+@pytest.mark.parametrize("text", ["monday.csv", "mon", "orders/monday.csv", "incoming/orders/monday.csv"])
+def test_a_file_is_found_by_its_name_in_whatever_state(stack: Stack, text: str) -> None:
+    versions = [landed(stack, "incoming/orders/monday.csv") for _ in range(4)]
+    other = landed(stack, "incoming/orders/tuesday.csv")
+    indexed(stack, stack.finish(other))
+    waiting, running, failed, finished = versions
+    stack.hold(running, other)
+    stack.fail(failed)
+    stack.finish(finished)
+    expected = zip(_NOTHING, versions, strict=True)
+    assert searched(stack, text) == {state: {message.run_id} for state, message in expected}
+    assert waiting.run_id[:8] in stack.shown(Wanted(text))
+
+
+def test_the_runs_of_a_dataset_are_found_by_the_index(stack: Stack) -> None:
+    done, elsewhere, held = (
+        landed(stack, key) for key in ("incoming/orders/a.csv", "incoming/b.csv", "incoming/c.csv")
+    )
+    indexed(stack, stack.finish(done))
+    stack.finish(elsewhere)
+    stack.hold(held)
+    assert searched(stack, "orders") == {**_NOTHING, "finished": {done.run_id}}
+    assert searched(stack, "penguins") == _NOTHING
+
+
+def test_a_run_is_found_by_eight_characters_of_its_id(stack: Stack) -> None:
+    done, failed = stack.message("a.csv"), stack.message("b.csv")
+    stack.finish(done)
+    stack.fail(failed)
+    assert searched(stack, done.run_id[:8]) == {**_NOTHING, "finished": {done.run_id}}
+    assert searched(stack, failed.run_id[:8]) == {**_NOTHING, "failed": {failed.run_id}}
+
+
+def test_failed_uploads_are_the_rejected_and_those_without_an_outcome(stack: Stack) -> None:
+    good, rejected, failed, held = (landed(stack, f"incoming/orders/{name}.csv") for name in "abcd")
+    for receipt in (stack.finish(good), stack.finish(rejected, Status.REJECTED)):
+        indexed(stack, receipt)
+    stack.fail(failed)
+    stack.hold(held)
+    expected = {**_NOTHING, "failed": {failed.run_id}, "finished": {rejected.run_id}}
+    assert searched(stack, failed=True) == expected
+    assert searched(stack, "orders", failed=True) == expected
+    assert searched(stack, "orders", failed=True, limit=1) == expected
+
+
+def test_only_what_happened_since_is_shown(stack: Stack) -> None:
+    done = stack.finish(stack.message())
+    now = datetime.now(UTC)
+    assert searched(stack, since=now - timedelta(hours=1)) == {**_NOTHING, "finished": {done.run_id}}
+    assert searched(stack, since=now + timedelta(hours=1)) == _NOTHING
+    assert "No such uploads" in stack.shown(Wanted(since=now + timedelta(hours=1)))
+
+
+def test_what_a_list_leaves_out_is_counted(stack: Stack) -> None:
+    for number in range(3):
+        stack.finish(stack.message(f"{number}.csv"))
+    assert status_of(stack.uploads, limit=2).older == 1
+    assert first_of(["a", "b", "c"], 2) == ["a", "b", "and 1 more"]
+    assert first_of(["a", "b"], 2) == ["a", "b"]
+
+
+def test_a_long_list_of_receipts_comes_in_parts_and_whole(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {stack.finish(stack.message(f"{number}.csv")).run_id for number in range(5)}
+    assert stack.uploads.runs_with_receipt().keys() == runs
+    monkeypatch.setattr(uploads_module, "_PAGE", 2)
+    assert stack.uploads.runs_with_receipt().keys() == runs
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("90m", datetime(2026, 1, 2, 10, 30, tzinfo=UTC)),
+        ("2 h", datetime(2026, 1, 2, 10, tzinfo=UTC)),
+        ("3d", datetime(2025, 12, 30, 12, tzinfo=UTC)),
+        ("2026-01-01", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2026-01-01T08:00+01:00", datetime(2026, 1, 1, 7, tzinfo=UTC)),
+    ],
+)
+def test_since_is_an_age_or_a_moment(text: str, moment: datetime) -> None:
+    assert moment_of(text, datetime(2026, 1, 2, 12, tzinfo=UTC)) == moment
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2w", "", "-1h"])
+def test_another_since_is_refused(text: str) -> None:
+    with pytest.raises(TimeUnreadable):
+        moment_of(text, datetime.now(UTC))
 
 
 def test_what_cannot_be_read_is_named_and_hides_nothing_else(stack: Stack) -> None:

@@ -1,0 +1,140 @@
+"""Find the uploads that `sluice status` is asked for: by run, dataset or file name, and since when."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from heapq import nlargest
+from itertools import chain, islice
+
+from blocks.object_store import ObjectStore, ObjectVersion
+from blocks.settings import CONTRACTS
+from deployment.commands.upload_files import datasets
+from flows.pipeline.protocol import IndexEntry, IndexUnreadable
+from flows.pipeline.run_ids import RunUnknown, find_run
+from flows.refinery.errors import TerminalError
+from lambda_trigger.message import UploadMessage
+
+MOST_READ = 1_000  # receipts, index entries or object versions that one search reads
+_INDEX = "index/"
+_READS_AT_ONCE = 8
+_AGE = re.compile(r"(\d+)\s*([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+class TimeUnreadable(TerminalError):
+    """--since is neither an age such as 90m, 2h or 3d nor a date or time in ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which uploads to show.
+
+    Attributes:
+        text: a run id, a dataset, or the beginning of a file's name or of its key; "": all.
+        failed: only those that were not published.
+        since: only those whose state was written since.
+    """
+
+    text: str = ""
+    failed: bool = False
+    since: datetime | None = None
+
+    def is_recent(self, written: datetime) -> bool:
+        return self.since is None or written >= self.since
+
+
+ALL = Wanted()
+
+
+@dataclass(frozen=True)
+class FoundRuns:
+    """The runs of a search.
+
+    Attributes:
+        runs: when each was uploaded or had its outcome, the newest first.
+        uploads: of a search by name, the objects of `runs`.
+        folder: of a dataset, the folder whose files belong to it; None for other searches.
+    """
+
+    runs: dict[str, datetime]
+    uploads: dict[str, UploadMessage] = field(default_factory=dict)
+    folder: str | None = None
+
+    def may_have(self, run_id: str) -> bool:
+        return self.folder is not None or run_id in self.runs
+
+    def has(self, upload: UploadMessage) -> bool:
+        return upload.run_id in self.runs or (self.folder is not None and upload.key.startswith(self.folder))
+
+
+def moment_of(text: str, now: datetime) -> datetime:
+    """Return the moment that is an age ago, or that a date or time in ISO 8601 names; UTC without an offset.
+
+    Raises:
+        TimeUnreadable
+    """
+    if age := _AGE.fullmatch(text.strip()):
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        advice = "give an age such as 90m, 2h or 3d, or a date such as 2026-11-29"
+        raise TimeUnreadable(f"--since {text!r}: {advice}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: int) -> FoundRuns:
+    """Return the runs that `wanted.text` names; a name also those that have no outcome yet.
+
+    At most MOST_READ index entries or object versions are read; of a dataset the newest `limit`, or if only failed ones
+    are wanted, MOST_READ.
+    """
+    try:
+        return FoundRuns({find_run(store, wanted.text): datetime.max.replace(tzinfo=UTC)})
+    except RunUnknown:
+        pass
+    known = {folder.removeprefix(_INDEX).strip("/") for folder in store.list_folders(_INDEX)}
+    if wanted.text in known | set(datasets(CONTRACTS)):
+        folder = f"{incoming_prefix}{wanted.text}/"
+        return FoundRuns(_runs_of_dataset(store, wanted, MOST_READ if wanted.failed else limit), folder=folder)
+    folders = ["", *(f"{name}/" for name in sorted(known))]
+    text = wanted.text.removeprefix(incoming_prefix)
+    pages = (store.versions(store.landing_bucket, f"{incoming_prefix}{folder}{text}") for folder in folders)
+    versions = (version for page in chain.from_iterable(pages) for version in page if version.version_id)
+    found = sorted(islice(versions, MOST_READ), key=lambda version: version.last_modified, reverse=True)
+    uploads = {version: _upload(store.landing_bucket, version) for version in found}
+    return FoundRuns(
+        {upload.run_id: version.last_modified for version, upload in uploads.items()},
+        {upload.run_id: upload for upload in uploads.values()},
+    )
+
+
+def _runs_of_dataset(store: ObjectStore, wanted: Wanted, limit: int) -> dict[str, datetime]:
+    listed = (entry for page in store.list_keys(f"{_INDEX}{wanted.text}/") for entry in page)
+    newest = nlargest(limit, (one for one in listed if wanted.is_recent(one[1])), key=lambda one: one[1])
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        runs = pool.map(lambda one: list(_latest_run(store, one[0], wanted)), newest)
+        return {run: written for (_, written), of_entry in zip(newest, runs, strict=True) for run in of_entry}
+
+
+def _latest_run(store: ObjectStore, key: str, wanted: Wanted) -> Iterator[str]:
+    stored = store.get(key)
+    try:
+        latest = IndexEntry.from_json(stored.body).latest if stored else None
+    except IndexUnreadable:  # `sluice read` names it
+        return
+    if latest and not (wanted.failed and latest.status == "published"):
+        yield latest.run_id
+
+
+def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
+    return UploadMessage(
+        bucket=bucket,
+        key=version.key,
+        version_id=version.version_id,
+        etag=version.etag,
+        size_bytes=version.size_bytes,
+        event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
+    )
