@@ -30,7 +30,7 @@ from deployment.commands.options import (
     users_of,
 )
 from deployment.environment_variables import only
-from deployment.stack_options import ProfileOption, RegionOption, users_environment
+from deployment.stack_options import NOTIFICATION_VARIABLES, ProfileOption, RegionOption, users_environment
 from flows import __version__
 from flows.refinery.errors import SluiceError, TerminalError
 
@@ -439,7 +439,8 @@ def main() -> None:
         # Most commands are local and must not use the user's AWS and Prefect variables. Commands that work on AWS get
         # them back.
         users = users_environment()
-        with only({name: os.environ[name] for name in (STATE_VARIABLE, "SLUICE_DOCKER") if name in os.environ}):
+        kept = (STATE_VARIABLE, "SLUICE_DOCKER", *NOTIFICATION_VARIABLES)
+        with only({name: os.environ[name] for name in kept if name in os.environ}):
             app(standalone_mode=True, obj=users)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -24,6 +24,7 @@ ProfileOption = Annotated[
 ]
 
 _PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # without addresses, which the stack has
+NOTIFICATION_VARIABLES = ("SLUICE_NOTIFY_URL", "SLUICE_NOTIFY_QUARANTINED_PERCENT")
 
 
 class StackOptionMissing(TerminalError):
@@ -45,4 +46,5 @@ class StackSelection:
 
 def users_environment() -> dict[str, str]:
     """Return the AWS and Prefect credentials in this process's environment, before they are removed from it."""
-    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in _PREFECT_VARIABLES}
+    kept = (*_PREFECT_VARIABLES, *NOTIFICATION_VARIABLES)
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in kept}

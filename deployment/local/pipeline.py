@@ -1,5 +1,6 @@
 """Deploys the pipeline into a running local cloud: the stack, the blocks, the work pool, the deployments."""
 
+import os
 from collections.abc import Callable, Mapping
 
 from blocks.prefect_names import PrefectNames
@@ -7,6 +8,7 @@ from deployment.aws.deploy_stack import Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.environment_variables import pipeline_settings
 from deployment.local.cloud import LocalCloud
+from deployment.stack_options import NOTIFICATION_VARIABLES
 
 STACK_NAME = "sluice"
 WORK_POOL = PrefectNames(STACK_NAME).pool("local")
@@ -43,7 +45,8 @@ def bring_up(
     cloud.save_outputs(outputs)
     on_step("registering blocks and deployments in Prefect")
     register = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", "local"]
-    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS)
+    notify = {name: os.environ[name] for name in NOTIFICATION_VARIABLES if name in os.environ}
+    cloud.run(register, timeout_seconds=_REGISTRATION_SECONDS, environment=notify)
     return outputs
 
 

@@ -21,7 +21,10 @@ from flows.refinery.errors import TerminalError
 
 FILE = Path(__file__).with_suffix(".yaml")
 _SECONDS_PER_HOUR = 3_600
+QUARANTINED_PERCENT = "SLUICE_NOTIFY_QUARANTINED_PERCENT"
+"""The variable with the share of a file's rows in quarantine from which on a notification is sent; 0: none is."""
 _PAGE = 200
+_ALL_PERCENT = 100
 
 
 class AutomationsInvalid(TerminalError):
@@ -47,7 +50,11 @@ def deadlines_of(contracts: Iterable[Contract]) -> dict[str, float]:
 
 
 def declared(
-    names: PrefectNames, deadlines_hours: Mapping[str, float] | None = None, path: Path = FILE
+    names: PrefectNames,
+    deadlines_hours: Mapping[str, float] | None = None,
+    path: Path = FILE,
+    *,
+    quarantined_percent: str = "10",
 ) -> list[dict[str, Any]]:
     """Read the automations of one stack.
 
@@ -55,11 +62,17 @@ def declared(
         names: the stack's names in Prefect.
         deadlines_hours: by dataset, the expected interval between files.
         path: the file.
+        quarantined_percent: the share of rows in quarantine that is worth a notification, 1 to 100; 0: none is.
 
     Raises:
-        AutomationsInvalid: it is not a list of automations with names.
+        AutomationsInvalid: it is not a list of automations with names, or the share is none.
     """
+    if not quarantined_percent.isdecimal() or int(quarantined_percent) > _ALL_PERCENT:
+        raise AutomationsInvalid(f"{QUARANTINED_PERCENT}={quarantined_percent!r}: give a whole number from 0 to 100")
+    least = int(quarantined_percent) or _ALL_PERCENT + 1  # no file has more than all of its rows there
+    percents = [str(percent) for percent in range(least, max(least, _ALL_PERCENT) + 1)]
     text = path.read_text(encoding="utf-8").replace("$STACK", names.stack).replace("$PREFIX", names.prefix)
+    text = text.replace("$QUARANTINED_PERCENTS", json.dumps(percents))
     entries = yaml.safe_load(text)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
         raise AutomationsInvalid(f"{path}: expected a list of automations, each with a name")

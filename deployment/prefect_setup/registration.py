@@ -69,7 +69,9 @@ def register(stack: str, pool: str) -> Iterator[str]:
     if uri := os.environ.get(RECONCILE_CREDENTIALS):
         _reconcile_with_credentials_from(uri, names)
     yield from apply_limits(names, contracts)
-    yield from automations.apply(names, automations.declared(names, automations.deadlines_of(contracts)))
+    percent = os.environ.get(automations.QUARANTINED_PERCENT, "10")
+    deadlines = automations.deadlines_of(contracts)
+    yield from automations.apply(names, automations.declared(names, deadlines, quarantined_percent=percent))
 
 
 def remove(stack: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from prefect.events import Event, RelatedResource, Resource, emit_event
 
 from flows.observability.outside_of_run import outside_of_run
 from flows.observability.run_identity import idempotency_key, run_name
-from flows.pipeline.announce import OutcomeNotice
+from flows.pipeline.announce import OutcomeNotice, RowCounts
 
 ATTEMPT_FAILED = "attempt-failed"
 """The last part of the event of a live run that failed: the upload stays in the queue, if it came from there."""
@@ -38,6 +38,7 @@ def outcome_event(
                 "sluice.stack": stack,
                 "sluice.dataset": notice.dataset,
                 "sluice.reason": notice.error.message if notice.error else "",
+                "sluice.quarantined-percent": str(_quarantined_percent(notice.rows)),
             }
         ),
         related=[RelatedResource(one) for one in _related(notice, flow_run_id)],
@@ -59,6 +60,11 @@ def _emit(event: Event) -> None:
         payload=event.payload,
         id=event.id,
     )
+
+
+def _quarantined_percent(rows: RowCounts | None) -> int:
+    """Return the share of rows that are in quarantine, rounded down: Prefect compares labels as texts."""
+    return 100 * rows.quarantined // rows.rows_in if rows and rows.rows_in else 0
 
 
 def _related(notice: OutcomeNotice, flow_run_id: UUID | str | None) -> list[dict[str, str]]:

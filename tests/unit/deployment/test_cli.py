@@ -143,6 +143,17 @@ def test_the_users_variables_are_gone_while_a_command_runs_and_back_afterwards(
     assert "AWS_REGION" not in os.environ
 
 
+def test_the_notification_settings_reach_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"SLUICE_NOTIFY_URL": "https://hooks.example/1", "SLUICE_NOTIFY_QUARANTINED_PERCENT": "5"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "app", lambda obj, **_: seen.extend([dict(os.environ), obj]))
+    cli.main()
+    assert [{name: each.get(name) for name in settings} for each in seen] == [settings, settings]
+
+
 def test_the_command_starts_quickly() -> None:
     """Prefect, pandas and Great Expectations take seconds to import, and --help needs none of them."""
     heavy = {"prefect", "pandas", "great_expectations", "boto3"}

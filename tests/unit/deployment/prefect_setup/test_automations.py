@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,19 @@ def test_a_run_that_never_begins_is_set_to_crashed_within_the_documented_time() 
     assert entry["trigger"]["within"] == 15 * 60
     assert "never began | within 15 minutes" in (PROJECT_ROOT / "docs" / "prefect.md").read_text()
     assert resolved(PrefectInventory(), entry)[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("share", "matched"), [("10", range(10, 101)), ("1", range(1, 101)), ("100", [100]), ("0", [101])]
+)
+def test_a_share_of_quarantined_rows_matches_what_is_as_large_and_zero_matches_nothing(
+    share: str, matched: Iterable[int]
+) -> None:
+    (entry,) = (one for one in declared(TRIAL, quarantined_percent=share) if "quarantine" in one["name"])
+    assert entry["trigger"]["match"]["sluice.quarantined-percent"] == [str(percent) for percent in matched]
+
+
+@pytest.mark.parametrize("share", ["101", "-1", "10 %", "0.1", ""])
+def test_another_share_is_refused(share: str) -> None:
+    with pytest.raises(AutomationsInvalid):
+        declared(TRIAL, quarantined_percent=share)

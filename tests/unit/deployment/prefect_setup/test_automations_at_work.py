@@ -24,7 +24,7 @@ from flows.observability.crashes import Crash
 from flows.observability.recorder import Recorder
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.errors import StageBroke
-from flows.pipeline.receipt import Receipt
+from flows.pipeline.receipt import Receipt, Rows
 from tests.chain.receiver import Receiver, receiver
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
@@ -84,6 +84,28 @@ def test_many_rejected_files_of_a_dataset_send_one_message(
     assert orders["subject"].startswith("orders: a file was rejected (orders / 2")
     assert "the file is empty" in orders["body"]
     assert "/runs/flow-run/" in orders["body"]
+    assert parcels["subject"].startswith("parcels: ")
+
+
+def quarantined(number: int, rows: int, dataset: str = "orders") -> Receipt:
+    """A published file of a thousand rows, some of them in quarantine."""
+    receipt = receipt_of(upload(number, key=f"incoming/{dataset}/{number}.csv"))
+    where = Rows(rows_in=1_000, published=1_000 - rows, quarantined={"rule": rows})
+    return receipt.model_copy(
+        update={"rows": where, "contract": receipt.contract.model_copy(update={"dataset": dataset})}
+    )
+
+
+def test_many_quarantined_rows_send_one_message_for_a_dataset_and_few_send_none(
+    applied: PrefectServer, recorder: Recorder, hook: Receiver
+) -> None:
+    recorder.record([quarantined(35_000, 99), *(quarantined(number, 100) for number in range(35_001, 35_011))])
+    recorder.record([quarantined(36_000, 1_000, "parcels"), quarantined(37_000, 50, "birds")])
+    applied.eventually(lambda: len(messages(hook, "in quarantine")) >= 2, 90)
+    time.sleep(_SETTLES_SECONDS)
+    orders, parcels = sorted(messages(hook, "in quarantine"), key=lambda told: str(told["subject"]))
+    assert orders["subject"].startswith("orders: ")
+    assert "100 of 1000 rows" in orders["body"]
     assert parcels["subject"].startswith("parcels: ")
 
 
