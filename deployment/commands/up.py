@@ -2,11 +2,12 @@
 
 import time
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+import httpx
 from rich.console import Console
 
-from deployment.commands import visible_line
+from deployment.commands import first_of, visible_line
 from deployment.commands.show import details_of, print_unreadable, rows_of, shown_steps
 from deployment.commands.uploads import Uploads
 from deployment.local.cloud import LocalCloud
@@ -16,6 +17,10 @@ from deployment.local.running import started_cloud
 
 _LOOK_SECONDS = 2.0
 _NEWS_SHOWN = 20
+_REASONS_SHOWN = 3
+_OUTCOMES = ("sluice.upload.published", "sluice.upload.rejected")
+_EVENTS = 50  # Prefect's limit for a page
+_EVENTS_COME_WITHIN = timedelta(minutes=10)
 
 
 def up(console: Console, cloud: LocalCloud) -> None:
@@ -47,22 +52,44 @@ def _greet(console: Console, cloud: Endpoints) -> None:
 
 def _watch(console: Console, cloud: LocalCloud) -> None:
     """Print a line for every new receipt and every failed attempt; raise when a process died."""
-    uploads = Uploads(cloud.endpoints)
-    receipts, attempts = uploads.runs_with_receipt(), uploads.runs_with_attempt()
+    uploads, outcomes = Uploads(cloud.endpoints), Outcomes(cloud.endpoints.prefect_api_url)
+    attempts = uploads.runs_with_attempt()
     while True:
         cloud.check()
-        receipts_before, attempts_before = receipts, attempts
-        receipts, attempts = uploads.runs_with_receipt(), uploads.runs_with_attempt()
+        attempts_before, attempts = attempts, uploads.runs_with_attempt()
         for attempt in uploads.attempts(_news(attempts_before, attempts)):
             state = "failed" if attempt.given_up else "retrying"
             console.out(f"{state:<9}  {visible_line(attempt.upload.key)}  {attempt.reason}")
-        for receipt in uploads.receipts(_news(receipts_before, receipts)):
-            reasons = "; ".join(details_of(receipt)[:3])
+        for receipt in uploads.receipts(outcomes.news()):
+            reasons = "; ".join(first_of(details_of(receipt), _REASONS_SHOWN))
             console.out(
                 f"{receipt.status:<9}  {visible_line(receipt.source.key)}  {rows_of(receipt)}  {reasons}".rstrip()
             )
         print_unreadable(console, uploads)
         time.sleep(_LOOK_SECONDS)
+
+
+class Outcomes:
+    """The uploads that Prefect was told an outcome of: one request, however many receipts there are."""
+
+    def __init__(self, api_url: str) -> None:
+        self._url, self._begun = f"{api_url}/events/filter", datetime.now(UTC)
+        self._known: set[str] = set()
+
+    def news(self) -> list[str]:
+        """Return the runs whose outcome has come since the last call, the oldest first; at most 50, the newest ones."""
+        since = max(self._begun, datetime.now(UTC) - _EVENTS_COME_WITHIN)
+        wanted = {"occurred": {"since": since.isoformat()}, "event": {"name": list(_OUTCOMES)}}
+        try:
+            answer = httpx.post(
+                self._url, json={"filter": wanted, "limit": _EVENTS}, trust_env=False
+            ).raise_for_status()
+        except httpx.HTTPError:
+            return []  # a server that has died is noticed elsewhere
+        events = {event["id"]: event["payload"]["run_id"] for event in answer.json()["events"]}
+        news = [run_id for event_id, run_id in events.items() if event_id not in self._known]
+        self._known = set(events)
+        return news[::-1]
 
 
 def _news(before: dict[str, datetime], now: dict[str, datetime]) -> list[str]:
