@@ -108,7 +108,7 @@ def _failed(
 
 
 def _receipts(uploads: Uploads, runs: Sequence[str], wanted: Wanted, limit: int) -> tuple[list[Receipt], int]:
-    """Read the newest receipts until `limit` of them are to be shown; return them, and how many runs were looked at."""
+    """Read the newest receipts until `limit` of them can be shown; return them, and how many runs were looked at."""
     found: list[Receipt] = []
     looked_at = shown = 0
     while shown < limit and looked_at < min(len(runs), MOST_READ):

@@ -70,7 +70,7 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
 
 
 class Outcomes:
-    """The uploads that Prefect was told an outcome of: one request, however many receipts there are."""
+    """Outcomes that are events in Prefect: one request finds new ones, however many receipts there are."""
 
     def __init__(self, api_url: str) -> None:
         self._url, self._begun = f"{api_url}/events/filter", datetime.now(UTC)
