@@ -28,7 +28,7 @@ from flows.refinery.preprocess.own_steps import OwnStep
 from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.rejections import EncodingUnknown
-from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file
+from flows.refinery.refine import Refined, refine_file
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES, VALUES
 from flows.refinery.words import shortened
 
@@ -44,8 +44,7 @@ _WHOLE_TABLE_FACTOR = 5  # memory for each byte of a CSV file, as measured (docs
 class Checked:
     """The result of checking a file."""
 
-    validated: JudgedFile | None  # None if the check ended earlier, as for `prepared`
-    prepared: Refined | None
+    refined: Refined | None  # None if the file cannot be read or judged
     reasons: tuple[str, ...]  # why the file is rejected; empty when it is accepted
     # by rule, some rows that broke it, each with its number and value
     examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
@@ -72,11 +71,11 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         with shown_after_a_second(console, f"checking {escape(file.name)}"):
             checked = check_file(contract, file, Path(folder))
         show(console, contract, file, checked)
-        if checked.prepared:
+        if checked.refined and checked.accepted:
             _show_memory(console, contract, file, before)
-        if output is not None and checked.prepared:
+        if output is not None and checked.refined and checked.accepted:
             with written_to(output):
-                copied = copy_outputs(checked.prepared, file, output)
+                copied = copy_outputs(checked.refined, file, output)
             for path in copied:
                 console.out(f"wrote {path}")
     return checked.accepted
@@ -85,29 +84,25 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
 def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
     """Process a file as the pipeline does, up to publishing. Raise ContractInvalid if an expectation or a step cannot
     be used."""
-    validated: JudgedFile | None = None
-    examples: dict[str, list[tuple[int, str | None]]] = {}
     try:
-        validated = judge_file(file, contract, work_dir, folders=folders_of(file.as_posix()))
-        examples = _examples(validated.quarantine_path)
-        if validated.rejected:
-            return Checked(validated, None, tuple(reason.message for reason in validated.rejected), examples)
-        return Checked(validated, preprocess_file(validated, contract, work_dir), (), examples)
+        refined = refine_file(file, contract, work_dir, folders=folders_of(file.as_posix()))
     except ContractInvalid:
         raise
     except EncodingUnknown as error:
         shown = [f"as {encoding} it begins: {reading}" for encoding, reading in error.readings.items()]
-        return Checked(validated, None, (str(error), *shown), examples)
+        return Checked(None, (str(error), *shown))
     except TerminalError as error:
-        return Checked(validated, None, (str(error),), examples)
+        return Checked(None, (str(error),))
+    reasons = tuple(reason.message for reason in refined.rejected)
+    return Checked(refined, reasons, _examples(refined.quarantine.path if refined.quarantine else None))
 
 
-def copy_outputs(prepared: Refined, file: Path, output: Path) -> list[Path]:
+def copy_outputs(refined: Refined, file: Path, output: Path) -> list[Path]:
     """Copy the outputs to `output`/data and `output`/quarantine, and return their paths."""
     stem = file.name.split(".", 1)[0]
-    files = [("data", part) for part in prepared.outputs]
-    if prepared.quarantine:
-        files.append(("quarantine", prepared.quarantine))
+    files = [("data", part) for part in refined.outputs]
+    if refined.quarantine:
+        files.append(("quarantine", refined.quarantine))
     copied = []
     for kind, part in files:
         path = output / kind / part.folder / f"{stem}{part.extension}"
@@ -135,10 +130,10 @@ def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]
 
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
     """Print the result: every rule, how the file was read, the columns, the rows, the verdict."""
-    if checked.validated:
-        if checked.validated.checks:
-            console.print(_rules(checked.validated, checked.examples))
-        console.out("\n".join(_facts(checked.validated, checked.prepared)))
+    if checked.refined:
+        if checked.refined.checks:
+            console.print(_rules(checked.refined, checked.examples))
+        console.out("\n".join(_facts(checked.refined)))
     verdict = "[bold green]accepted[/]" if checked.accepted else "[bold red]rejected[/]"
     console.print(f"{verdict}  {escape(file.name)} by {contract.dataset}")
     for reason in checked.reasons:
@@ -171,14 +166,14 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _rules(validated: JudgedFile, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
-    rejecting = {reason.code for reason in validated.rejected}
+def _rules(refined: Refined, examples: Mapping[str, Sequence[tuple[int, str | None]]]) -> Table:
+    rejecting = {reason.code for reason in refined.rejected}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for header in ("rule", "column", "found", "expected, and rows that break it"):
         table.add_column(header, justify="right" if header == "found" else "left", overflow="fold")
     # Failed rules come last, next to the verdict: a terminal shows the end of a long table.
-    for check in sorted(validated.checks, key=lambda check: (not check.success, check.rule in rejecting)):
+    for check in sorted(refined.checks, key=lambda check: (not check.success, check.rule in rejecting)):
         broken = [f"row {row}: {_value(value)}" for row, value in examples.get(check.rule, ())]
         expected = [line for line in (_arguments(check.expected), *broken) if line]
         table.add_row(
@@ -206,20 +201,20 @@ def _mark(check: Check, *, rejects: bool) -> str:
     return "[bold red]FAIL[/]" if rejects else "[yellow]FAIL[/]"
 
 
-def _facts(validated: JudgedFile, prepared: Refined | None) -> Iterator[str]:
-    head = "read as"
-    for basis, texts in by_basis(validated.decisions).items():
+def _facts(refined: Refined) -> Iterator[str]:
+    head, is_accepted = "read as", not refined.rejected
+    for basis, texts in by_basis(refined.decisions).items():
         yield f"{head:<9} {basis}: {', '.join(texts)}"
         head = ""
-    columns_in = list(validated.columns_in)
+    columns_in = list(refined.columns_in)
     yield f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
-    if prepared:
-        yield f"         out {len(prepared.columns_out)}: {', '.join(prepared.columns_out)}"
-    went = f"{prepared.rows_published:,} published" if prepared else "none published, as the file is rejected"
-    yield f"rows      {validated.rows_in:,} in, {went}"
-    for rule, rows in validated.quarantined.items():
-        yield f"          {rows:,} {'quarantined' if prepared else 'bad'}: {rule}"
-    for step, rows in prepared.dropped.items() if prepared else ():
+    if is_accepted:
+        yield f"         out {len(refined.columns_out)}: {', '.join(refined.columns_out)}"
+    went = f"{refined.rows_published:,} published" if is_accepted else "none published, as the file is rejected"
+    yield f"rows      {refined.rows_in:,} in, {went}"
+    for rule, rows in refined.quarantined.items():
+        yield f"          {rows:,} {'quarantined' if is_accepted else 'bad'}: {rule}"
+    for step, rows in refined.dropped.items() if is_accepted else ():
         yield f"          {rows:,} dropped: {step}"
 
 

@@ -53,10 +53,10 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
 
 
 def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> None:
-    contract, validated = proposal.contract, proposal.validated
+    contract, refined = proposal.contract, proposal.refined
     columns, expectations = counted(len(contract.columns), "column"), counted(len(contract.expectations), "expectation")
     console.out(f"wrote {path}: {columns}, {expectations}")
-    rows, undecodable = validated.rows_in, sum(validated.quarantined.values())
+    rows, undecodable = refined.rows_in, sum(refined.quarantined.values())
     if undecodable:
         line = f"{undecodable:,} of {rows:,} rows of the sample could not be decoded; the others pass."
     elif rows:

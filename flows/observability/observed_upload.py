@@ -29,7 +29,7 @@ from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import SluiceError, TransientError
-from flows.refinery.refine import REJECTING, JudgedFile, Refined
+from flows.refinery.refine import REJECTING, Refined
 
 _SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
 _SECONDS_CORE = 14_400  # no upload of that size takes nearly as long unless it is stuck
@@ -56,7 +56,7 @@ def run_observed(
     chain = job.chain.model_copy(update={"flow_run_id": flow_run_id})
     on_cancelled = cancellation.ask if cancellation else None
     with _failure_event(parts, job), heartbeat(settings.stack, on_cancelled), upload_slot(limit_of(parts, job)):
-        receipt = run(parts, replace(job, chain=chain), calls, progress.moved, _log_judged)
+        receipt = run(parts, replace(job, chain=chain), calls, progress.moved)
         if not calls.made:
             log.info("This object version already has a receipt (attempt %s): nothing is left to do.", receipt.attempt)
             return receipt
@@ -201,21 +201,18 @@ def _log_fetched(fetched: Fetched) -> None:
         log.info("%s rows are as repairs corrected them.", f"{len(fetched.corrections.rows):,}")
 
 
-def _log_judged(judged: JudgedFile) -> None:
+def _log_refined(refined: Refined) -> None:
     log = get_run_logger()
-    failed = failed_checks(judged.checks)
+    failed = failed_checks(refined.checks)
     for line in failed:
         log.warning("%s", line)
-    bad = sum(judged.quarantined.values())
-    verdict = "the file is rejected" if judged.rejected else f"{judged.rows_in - bad:,} good, {bad:,} to quarantine"
-    passed = len(judged.checks) - len(failed)
-    log.info("%s rows: %s. %s of %s checks passed.", f"{judged.rows_in:,}", verdict, passed, len(judged.checks))
-
-
-def _log_refined(refined: Refined) -> None:
+    bad = sum(refined.quarantined.values())
+    verdict = "the file is rejected" if refined.rejected else f"{refined.rows_in - bad:,} good, {bad:,} to quarantine"
+    passed = len(refined.checks) - len(failed)
+    log.info("%s rows: %s. %s of %s checks passed.", f"{refined.rows_in:,}", verdict, passed, len(refined.checks))
     if refined.rejected:
         return
     dropped = sum(refined.dropped.values())
     steps = f" ({', '.join(f'{rows:,} by {step}' for step, rows in refined.dropped.items())})" if dropped else ""
     published = f"{refined.rows_published:,}"
-    get_run_logger().info("Preprocessed: %s rows to publish, %s dropped%s.", published, f"{dropped:,}", steps)
+    log.info("Preprocessed: %s rows to publish, %s dropped%s.", published, f"{dropped:,}", steps)

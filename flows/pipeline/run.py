@@ -22,7 +22,7 @@ from flows.pipeline.receipt import Receipt
 from flows.pipeline.stages import fetch, publish, receipt_of, record, refine
 from flows.pipeline.time_limit import TimeIsUp, time_limit
 from flows.refinery.errors import SluiceError
-from flows.refinery.refine import REJECTING, OnJudged, Progress
+from flows.refinery.refine import REJECTING, Progress
 
 LOG = logging.getLogger("sluice")
 _TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fault, or its contract's
@@ -43,14 +43,12 @@ def run_upload(
     job: UploadJob,
     call: Call = plainly,
     on_progress: Progress | None = None,
-    on_judged: OnJudged | None = None,
 ) -> Receipt:
     """Process one upload and return its receipt; for a dry run, the receipt that it would get.
 
     Args:
         call: runs a stage, as a plain function or as a Prefect task.
         on_progress: called with a part of the stage refine and the rows that it has processed so far.
-        on_judged: called in the stage refine with the judged file, before its good rows are preprocessed.
 
     Raises:
         TransientError: nothing was committed; the same upload can be tried again.
@@ -71,7 +69,7 @@ def run_upload(
     ):
         try:
             fetched = do(fetch, parts, job, contract, earlier, Path(folder))
-            refined = do(refine, fetched, on_progress, on_judged)
+            refined = do(refine, fetched, on_progress)
             if not refined.rejected and not job.dry_run:
                 published = do(publish, parts, job, fetched, refined)
         except REJECTING as error:

@@ -32,7 +32,7 @@ from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.remote_file import RemoteFile
 from flows.refinery.read.remote_file import Source as SourceFile
-from flows.refinery.refine import OnJudged, Progress, Refined, refine_file
+from flows.refinery.refine import Progress, Refined, refine_file
 from flows.refinery.repair.corrections import read_corrections
 from flows.refinery.write.outputs import OutputFile, output_file
 from lambda_trigger.message import UploadMessage
@@ -114,7 +114,7 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 # --- refine -----------------------------------------------------------------------------------------------------------
 
 
-def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJudged | None = None) -> Refined:
+def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
     """Read, validate, preprocess and write the file; the results are local files in its folder."""
     return refine_file(
         fetched.source,
@@ -123,7 +123,6 @@ def refine(fetched: Fetched, on_progress: Progress | None = None, on_judged: OnJ
         folders=fetched.folders,
         corrections=fetched.corrections,
         on_progress=on_progress,
-        on_judged=on_judged,
     )
 
 

@@ -91,12 +91,17 @@ def refined(run_id: str, result: str, work_dir: Path) -> Refined:
     """What comes of refining a file: one row, or a rejection."""
     if result == REJECTED:
         reason = RejectionReason(code="rule", message="the file is bad")
-        return Refined(1, 0, {}, {"file_rejected": 1}, (), (reason,), (), None, {})
+        return _refined(dropped={"file_rejected": 1}, rejected=(reason,))
     body = f"{run_id} {result}".encode()
     path = work_dir / "out"
     path.write_bytes(body)
     output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
-    return Refined(1, 1, {}, {}, (), (), (output,), None, {})
+    return _refined(rows_published=1, outputs=(output,))
+
+
+def _refined(**changes: Any) -> Refined:
+    nothing: dict[str, Any] = {"quarantined": {}, "checks": (), "rejected": (), "dropped": {}, "outputs": ()}
+    return Refined(**{"rows_in": 1, "rows_published": 0, "quarantine": None, "fitted": {}, **nothing, **changes})
 
 
 def process(result: str, parts: Parts, job: UploadJob) -> Receipt:

@@ -1,7 +1,7 @@
 """The contract's steps on the good rows of a file, in bounded memory where they allow it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +11,6 @@ from flows.refinery.preprocess.own_steps import OwnStep
 from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed, require_a_column
 from flows.refinery.preprocess.table_steps import DropDuplicates
 from flows.refinery.validate.aggregates import hashes_of
-from flows.refinery.validate.arrow_spool import ROW_NUMBER, ArrowSpool
-from flows.refinery.validate.coercion import dtype_of
-from flows.refinery.validate.column_text import pandas_column
-from flows.refinery.validate.moments import time_text
 from flows.refinery.validate.uniqueness import HashCollector
 
 MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
@@ -30,15 +26,20 @@ class StepPipeline:
     Row-local steps are collected and applied together, partition by partition. A step that needs all rows first applies
     them and keeps their result.
 
+    Args:
+        good: the good rows of a file, as `as_stepped` gives them; they are asked for once.
+        kinds: the contract's type of each column.
+        folder: for rows that wait.
+
     Attributes:
         kinds: the columns that are published as dates or times; final once `frames` has yielded its first frame.
         dropped: rows by the step that dropped them.
     """
 
-    def __init__(self, good: ArrowSpool, folder: Path, on_progress: Callable[[int], None]) -> None:
-        self.kinds = {name: kind for name, kind in good.kinds.items() if kind in ("date", "time")}
+    def __init__(self, good: Iterator[pd.DataFrame], kinds: Mapping[str, str], folder: Path) -> None:
+        self.kinds = {name: kind for name, kind in kinds.items() if kind in ("date", "time")}
         self.dropped: Counter[str] = Counter()
-        self._source: Frames = lambda: _good_frames(good, on_progress)
+        self._source: Frames = lambda: good
         self._waiting: list[Step | OwnStep] = []
         self._folder = folder
         self._spools: list[Spool] = []
@@ -100,7 +101,7 @@ class StepPipeline:
 
     def _keep(self, look: Callable[[pd.DataFrame], None]) -> None:
         """Run the collected steps, inspect every frame that they return, and keep it."""
-        spool = Spool(self._folder / str(len(self._spools)))
+        spool = Spool(self._folder / f"steps-{len(self._spools)}")
         for frame in self.frames():
             look(frame)
             spool.append(frame)
@@ -170,34 +171,3 @@ class Spool:
         for path in self._paths:
             path.unlink(missing_ok=True)
         self._paths.clear()
-
-
-def _good_frames(good: ArrowSpool, on_progress: Callable[[int], None]) -> Iterator[pd.DataFrame]:
-    """Yield the good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight."""
-    done, given = 0, False
-    for batch in good.batches():
-        if batch.num_rows or not given:
-            yield good_rows(batch, good.kinds, good.nulls)
-            given = True
-        done += batch.num_rows
-        on_progress(done)
-    if not given:
-        yield pd.DataFrame()
-
-
-def good_rows(batch: pa.RecordBatch, kinds: Mapping[str, str], nulls: Collection[str]) -> pd.DataFrame:
-    """Return good rows as the steps get them; `nulls` are the columns with missing values anywhere in the file."""
-    columns = {}
-    for name, kind in kinds.items():
-        array = batch.column(name)
-        if kind == "timestamp":
-            columns[name] = array.to_pandas()
-            continue
-        if kind == "date":
-            array = array.cast(pa.timestamp("us"))
-        elif kind == "time":
-            array = time_text(array)
-        # One type per file, not per partition: the output must not depend on which rows share a partition.
-        columns[name] = pandas_column(array, dtype_of(kind, nulls=name in nulls))
-    frame = pd.DataFrame(columns, copy=False)
-    return frame.set_axis(pd.Index(batch.column(ROW_NUMBER).to_numpy()), axis=0)

@@ -17,9 +17,8 @@ from flows.refinery.preprocess.step_base import (
     StepFailed,
     require_a_column,
 )
-from flows.refinery.preprocess.step_pipeline import good_rows
 from flows.refinery.preprocess.steps import BUILT_IN, argument_faults
-from flows.refinery.validate.arrow_spool import ROW_NUMBER, no_rows
+from flows.refinery.validate.typed_rows import ROW_NUMBER, as_stepped, no_rows
 from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
@@ -48,7 +47,7 @@ def _tried(contract: Contract) -> Iterator[Fault]:
     may_have_more = contract.unknown_columns == "evolve"
     types = {name: column.type for name, column in contract.columns.items()}
     nullable = [name for name, column in contract.columns.items() if column.nullable]
-    frame = good_rows(no_rows(types), types, nullable)
+    frame = as_stepped(no_rows(types), types, nullable)
     kinds: dict[str, str] = {name: kind for name, kind in types.items() if kind in ("date", "time")}
     for position, written in enumerate(contract.preprocess):
         if written.is_own:

@@ -25,7 +25,7 @@ from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.propose.expectations import ProposedExpectation, expectations_of
 from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, OnProgress, profile_file
 from flows.refinery.read.partition import Limits
-from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
+from flows.refinery.refine import Refined, refine_file
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
 from flows.refinery.words import counted, shortened, shown
 
@@ -58,7 +58,7 @@ class Proposal:
     text: str
     contract: Contract
     profile: FileProfile
-    validated: JudgedFile
+    refined: Refined
 
 
 def propose_contract(
@@ -95,9 +95,9 @@ def propose_contract(
             on_progress(f"trying the contract: {counted(profile.rows, 'row')}")
             text = draft.render()
             contract = _loaded(text, dataset, work_dir)
-            judged, broken = _try_on(sample, contract, work_dir, limits)
+            refined, broken = _try_on(sample, contract, work_dir, limits)
             if not broken:
-                return Proposal(text, contract, profile, judged)
+                return Proposal(text, contract, profile, refined)
             draft = draft.without(broken)
     raise SampleUnfit(f"no contract was found that {sample.name} passes; still broken: {sorted(broken)}")
 
@@ -111,18 +111,13 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
     return contract
 
 
-def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> tuple[JudgedFile, set[str]]:
-    """Judge the sample; return the result, and the rules that it breaks, or `preprocess` when a step fails on it."""
+def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> tuple[Refined, set[str]]:
+    """Refine the sample; return the result, and the rules that it breaks, or `preprocess` when a step fails on it."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
-        judged = judge_file(sample, contract, Path(folder), limits=limits)
-        broken = {check.rule for check in judged.checks if not check.success and check.kind != "decode"}
-        broken |= {reason.code for reason in judged.rejected}
-        if not broken:
-            try:
-                preprocess_file(judged, contract, Path(folder))
-            except TerminalError:
-                broken = {"preprocess"}
-    return judged, broken
+        refined = refine_file(sample, contract, Path(folder), limits=limits)
+    broken = {check.rule for check in refined.checks if not check.success and check.kind != "decode"}
+    broken |= {"preprocess" if reason.part in ("preprocess", "write") else reason.code for reason in refined.rejected}
+    return refined, broken
 
 
 # --- the draft --------------------------------------------------------------------------------------------------------

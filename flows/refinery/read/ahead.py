@@ -1,8 +1,8 @@
-"""Produce the next item in a thread: pyarrow reads, casts and writes without holding Python's lock."""
+"""Produce items before they are needed, or use them up, in a thread: pyarrow reads and writes without Python's lock."""
 
 import contextvars
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -32,3 +32,28 @@ def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
                 yield item
 
         yield produced()
+
+
+@contextmanager
+def behind(use: Callable[[_T], None], *, is_small: bool) -> Iterator[Callable[[_T], None]]:
+    """The same function, which returns at once and uses one item in a thread while the caller makes the next.
+
+    Args:
+        is_small: as above.
+    """
+    if is_small:
+        yield use
+        return
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1, thread_name_prefix="behind") as pool:
+        last: Future[None] | None = None
+
+        def hand_over(item: _T) -> None:
+            nonlocal last
+            if last is not None:
+                last.result()
+            last = pool.submit(context.run, use, item)
+
+        yield hand_over
+        if last is not None:
+            last.result()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -104,3 +105,14 @@ class Partition:
     def rows_in(self) -> int:
         """Return the file's rows that this partition accounts for, decoded or not."""
         return len(self.frame) + len(self.misfits)
+
+    def cut(self, rows: int) -> Iterator[Partition]:
+        """Yield the partition in pieces of at most so many rows; misfits come with the rows before which they are."""
+        left = self.misfits
+        for start in range(0, max(1, len(self.frame)), rows):
+            numbers = self.row_numbers[start : start + rows]
+            is_last = start + rows >= len(self.frame)
+            here = left if is_last else [misfit for misfit in left if misfit.row_number < numbers[-1]]
+            left = left[len(here) :]
+            frame = self.frame.iloc[start : start + rows].reset_index(drop=True)
+            yield replace(self, frame=frame, row_numbers=numbers, misfits=here)

@@ -20,20 +20,29 @@ EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
 
 def as_text(raw: pd.Series) -> pd.Series:
     """Return a raw column as text, missing where a value is missing. Whole numbers have no decimal point."""
-    if isinstance(raw.dtype, pd.StringDtype):
-        return raw
-    if pd.api.types.is_object_dtype(raw.dtype):
-        return raw.map(_text_of, na_action="ignore").astype("str")
-    array = pa.array(raw, from_pandas=True)
-    text = _float_text(array) if pa.types.is_floating(array.type) else array.cast(pa.string())
-    if pa.types.is_timestamp(array.type):
-        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
-    return pandas_column(text, "str")
+    return raw if isinstance(raw.dtype, pd.StringDtype) else pandas_column(text_array(raw), "str")
 
 
 def text_array(raw: pd.Series) -> pa.Array:
     """Return a raw column as Arrow's text; see `as_text`."""
-    return arrow_array(as_text(raw)).cast(pa.string())
+    return text_of(raw_array(raw))
+
+
+def raw_array(raw: pd.Series) -> pa.Array:
+    """Return a raw column as an Arrow array; values of several types are text in it."""
+    if pd.api.types.is_object_dtype(raw.dtype):
+        raw = raw.map(_text_of, na_action="ignore").astype("str")
+    return arrow_array(raw)
+
+
+def text_of(raw: pa.Array) -> pa.Array:
+    """Return the values of a `raw_array` as text."""
+    if pa.types.is_floating(raw.type):
+        return _float_text(raw)
+    text = raw.cast(pa.string())
+    if pa.types.is_timestamp(raw.type):
+        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
+    return text
 
 
 def arrow_array(values: pd.Series) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pandas as pd
 
 from flows.refinery.contract.model import Column, Contract
 from flows.refinery.read.columns import missing_texts, missing_unless_text
-from flows.refinery.read.partition import Partition
+from flows.refinery.read.partition import Partition, SourceFormat
+from flows.refinery.read.partition_spool import PartitionSpool
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES, dtype_of
 from flows.refinery.validate.expectations import Judge, judge_of
 from flows.refinery.validate.inference import Inferred, infer_kind, join_kinds, settled_kind
@@ -24,23 +26,43 @@ UNKNOWN_COLUMN, MISSING_COLUMN = "unknown_column", "missing_column"
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a file's columns: their order, and the types of those that the contract does not name."""
+    """What is known of a file: its columns in their order, the types of undeclared ones, and how it is written."""
 
     columns: tuple[str, ...] = ()
     kinds: Mapping[str, Inferred | None] = field(default_factory=dict)
+    source_format: SourceFormat = field(default_factory=lambda: SourceFormat(type="csv"))
+
+    @classmethod
+    def of_file(
+        cls, partitions: Iterator[Partition], contract: Contract, waiting: PartitionSpool
+    ) -> tuple[Header, Iterator[Partition]]:
+        """Return a file's header, and its partitions, which wait if a later one may change the header.
+
+        In JSON later rows may have more columns, and later values may widen the type of an undeclared column.
+        """
+        first = next(partitions)
+        header, partitions = cls().joined(first, contract), chain([first], partitions)
+        takes_undeclared = contract.unknown_columns == "evolve" and not contract.columns.keys() >= set(header.columns)
+        if first.source_format.type not in ("json", "jsonl") and not takes_undeclared:
+            return header, partitions
+        del first
+        for partition in partitions:
+            header = header.joined(partition, contract)
+            waiting.append(partition)
+        return header, waiting.drain()
 
     def joined(self, partition: Partition, contract: Contract) -> Header:
         """Return the header after one more partition."""
-        frame = partition.frame
+        frame, found = partition.frame, partition.source_format
         columns = tuple(dict.fromkeys((*self.columns, *map(str, frame.columns))))
         if contract.unknown_columns != "evolve":
-            return Header(columns)
+            return Header(columns, source_format=found)
         kinds = dict(self.kinds)
         for name in frame.columns:
             if name not in contract.columns and kinds.get(name) != "string":
-                kind = infer_kind(frame[name], partition.source_format, missing_unless_text(contract))
+                kind = infer_kind(frame[name], found, missing_unless_text(contract))
                 kinds[name] = join_kinds(kinds.get(name), kind)
-        return Header(columns, kinds)
+        return Header(columns, kinds, found)
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,7 @@ class HeaderPlan:
         unknown: columns of the file that are not published.
         row_rules: all rules that single rows can break, in the order in which a bad row is counted.
         judged: the expectations whose columns the file has.
+        source_format: how the file is written.
     """
 
     file_columns: tuple[str, ...]
@@ -62,6 +85,7 @@ class HeaderPlan:
     unknown: tuple[str, ...]
     row_rules: tuple[RowRule, ...]
     judged: tuple[Rule, ...]
+    source_format: SourceFormat
 
     @classmethod
     def of(cls, contract: Contract, rules: Sequence[Rule], header: Header) -> HeaderPlan:
@@ -83,6 +107,7 @@ class HeaderPlan:
             unknown=unknown,
             row_rules=tuple(_row_rules(contract, rules, present, filled, unknown)),
             judged=tuple(rule for rule in rules if not rule.columns_missing(header.columns, tuple(columns))),
+            source_format=header.source_format,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,6 +140,22 @@ class HeaderPlan:
         """Return the types of the columns that are kept for rules which are judged when the whole file was seen."""
         needed = {name for rule in self.judged if rule.is_late for name in rule.columns_needed(list(self.columns))}
         return {name: kind for name, kind in self.kinds.items() if name in needed}
+
+    @cached_property
+    def nullable(self) -> frozenset[str]:
+        """Return the columns in which a good row may have no value."""
+        return frozenset(name for name, column in self.columns.items() if column.nullable)
+
+    @cached_property
+    def raw_columns(self) -> list[str]:
+        """Return the file's columns whose values as they were cannot be seen in the contract's types."""
+        return [name for name in self.file_columns if self.kinds.get(name) != "string"]
+
+    def raw_place(self, name: str) -> int:
+        """Return where a column is as the file has it, after typed columns, row numbers and before it `raw_columns`."""
+        if name in self.raw_columns:
+            return len(self.columns) + 1 + self.raw_columns.index(name)
+        return list(self.columns).index(name)
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from flows.refinery.contract.model import Column
-from flows.refinery.read.partition import SourceFormat
+from flows.refinery.read.partition import Partition, SourceFormat
 from flows.refinery.validate.coercion import TYPE_RULES, coerce
-from flows.refinery.validate.quarantine import RULES, VALUES
+from flows.refinery.validate.quarantine import RowRule
 
-_ROWS = 1_000  # of the quarantine that are looked at
+_LOOKED_AT = 1_000  # values of a rule
+_TYPES = {TYPE_RULES["integer"]: "integer", TYPE_RULES["number"]: "number"}
+Texts = dict[str, None]
+"""Different texts in their order."""
 _MARKS: tuple[dict[str, Any], ...] = (
     {"thousands": ","},
     {"decimal": ","},
@@ -28,27 +29,37 @@ _MARKS: tuple[dict[str, Any], ...] = (
 )
 
 
-def mark_hints(quarantine: Path, rules: Collection[str], found: SourceFormat) -> dict[str, str]:
+def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray) -> dict[str, Texts]:
+    """Return, by rule, some values of CSV that should be numbers and are none.
+
+    Args:
+        masks: rules x rows; true where a row breaks the rule.
+    """
+    if partition.source_format.type != "csv":
+        return {}
+    return {
+        rule.id: dict.fromkeys(partition.frame[rule.columns[0]][mask].unique()[:_LOOKED_AT])
+        for rule, mask in zip(rules, masks, strict=True)
+        if _type_of(rule.id) and mask.any()
+    }
+
+
+def mark_hints(values: Mapping[str, Texts], found: SourceFormat) -> dict[str, str]:
     """Return, by rule, the lines to write into the contract where they make numbers of all values that were none.
 
     Args:
-        quarantine: the bad rows (Parquet, see quarantine.py).
-        rules: that rows broke.
+        values: as `no_numbers` gives them.
         found: how the file was read.
     """
-    types = {rule: kind for rule in rules for kind in ("integer", "number") if rule.startswith(f"{TYPE_RULES[kind]}(")}
-    if found.type != "csv" or not types:
-        return {}
-    values: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    with pq.ParquetFile(quarantine) as file:
-        rows = next(file.iter_batches(_ROWS, columns=[RULES, VALUES])).to_pylist()
-    for row in rows:
-        for rule, value in zip(row[RULES], row[VALUES], strict=True):
-            if rule in types:
-                values[rule][value] = None
     return {
-        rule: hint for rule, texts in values.items() if (hint := _hint(list(texts), Column(type=types[rule]), found))
+        rule: hint
+        for rule, texts in values.items()
+        if (hint := _hint(list(texts)[:_LOOKED_AT], Column(type=_type_of(rule)), found))
     }
+
+
+def _type_of(rule: str) -> Any:
+    return _TYPES.get(rule.partition("(")[0])
 
 
 def _hint(texts: list[str], column: Column, found: SourceFormat) -> str:

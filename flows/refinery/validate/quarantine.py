@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.refinery.read.header import QUARANTINE_COLUMNS
-from flows.refinery.read.partition import Misfit, Partition
-from flows.refinery.validate.column_text import text_array
+from flows.refinery.read.partition import Misfit
+from flows.refinery.validate.column_text import text_of
 from flows.refinery.validate.parquet_file import parquet_writer
 
 ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
@@ -47,9 +47,9 @@ class QuarantineFile:
         """Return whether a bad row was written."""
         return self._writer is not None
 
-    def write(self, table: pa.Table | None) -> None:
+    def write(self, table: pa.Table) -> None:
         """Add bad rows, as `quarantine_table` gives them."""
-        if table is None:
+        if not len(table):
             return
         if self._writer is None:
             self._writer = parquet_writer(self.path, table, "zstd")
@@ -62,46 +62,39 @@ class QuarantineFile:
 
 
 def quarantine_table(
-    partition: Partition,
-    positions: np.ndarray,
+    bad: Mapping[str, pa.Array],
+    row_numbers: np.ndarray,
     masks: np.ndarray,
     rules: Sequence[RowRule],
-    file_columns: Sequence[str],
-) -> pa.Table | None:
-    """Return the bad rows of one partition and its misfits; None where there are none.
+    columns: Sequence[str],
+    misfits: pa.RecordBatch,
+) -> pa.Table:
+    """Return the bad rows of one partition and its misfits, in their order.
 
     The table has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw
     (the text of a row that could not be decoded), and the file's columns as text.
 
     Args:
-        positions: sorted positions of the bad rows in the partition's frame.
+        bad: the bad rows' values as the file has them (`raw_array`), by column.
+        row_numbers: of the bad rows.
         masks: rules x bad rows; true where a row breaks the rule.
+        columns: those of the file.
+        misfits: as `misfit_rows` gives them.
     """
-    columns = [column for column in file_columns if column not in QUARANTINE_COLUMNS]
-    parts = []
-    if len(positions):
-        parts.append(_bad_rows(partition, positions, masks, rules, columns))
-    if partition.misfits:
-        parts.append(_misfits(partition.misfits, columns))
-    if not parts:
-        return None
-    return pa.concat_tables(parts).sort_by(ROW_NUMBER) if len(parts) > 1 else parts[0]
-
-
-def _bad_rows(
-    partition: Partition, positions: np.ndarray, masks: np.ndarray, rules: Sequence[RowRule], columns: Sequence[str]
-) -> pa.Table:
-    raw = partition.frame.iloc[positions]
-    texts = {column: text_array(raw[column]) for column in raw.columns}
-    nothing = pa.nulls(len(positions), pa.string())
-    arrays = [pa.array(partition.row_numbers[positions]), *_broken(texts, masks, rules), nothing]
+    texts = {column: text_of(values) for column, values in bad.items()}
+    nothing = pa.nulls(len(row_numbers), pa.string())
+    arrays = [pa.array(row_numbers), *_broken(texts, masks, rules), nothing]
     arrays += [texts.get(column, nothing) for column in columns]
-    return pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
+    table = pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
+    if not misfits.num_rows:
+        return table
+    return pa.concat_tables([table, _misfits(misfits, columns)]).sort_by(ROW_NUMBER)
 
 
 def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRule]) -> tuple[pa.Array, pa.Array]:
     """Two list columns: the ids of the rules that each row broke, and the offending values."""
-    places, names, values = [], [], []
+    nowhere = np.empty(0, dtype=np.int64)
+    places, names, values = [nowhere], [nowhere], [pa.nulls(0, pa.string())]
     for position, rule in enumerate(rules):
         broken = np.flatnonzero(masks[position])
         if len(broken):
@@ -116,14 +109,22 @@ def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRu
     return pa.ListArray.from_arrays(offsets, ids), pa.ListArray.from_arrays(offsets, offending)
 
 
-def _misfits(misfits: Sequence[Misfit], columns: Sequence[str]) -> pa.Table:
+def misfit_rows(misfits: Sequence[Misfit]) -> pa.RecordBatch:
+    """Return rows that could not be decoded: number, reason and text of each."""
     arrays = [
         pa.array([misfit.row_number for misfit in misfits], pa.int64()),
-        pa.array([[misfit.reason] for misfit in misfits], pa.list_(pa.string())),
-        pa.array([[None]] * len(misfits), pa.list_(pa.string())),
+        pa.array([misfit.reason for misfit in misfits], pa.string()),
         pa.array([misfit.raw for misfit in misfits], pa.string()),
-        *(pa.nulls(len(misfits), pa.string()) for _ in columns),
     ]
+    return pa.RecordBatch.from_arrays(arrays, names=[ROW_NUMBER, RULES, RAW])
+
+
+def _misfits(misfits: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:
+    row_numbers, reasons, raw = misfits.columns
+    offsets = pa.array(np.arange(len(raw) + 1, dtype=np.int32))
+    nothing = pa.nulls(len(raw), pa.string())
+    rules, values = (pa.ListArray.from_arrays(offsets, texts) for texts in (reasons, nothing))
+    arrays = [row_numbers, rules, values, raw, *(nothing for _ in columns)]
     return pa.Table.from_arrays(arrays, names=[*QUARANTINE_COLUMNS, *columns])
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,10 @@ import pyarrow as pa
 
 from flows.refinery.errors import FileRejected
 from flows.refinery.validate.aggregates import Counts
-from flows.refinery.validate.arrow_spool import ROW_NUMBER, ArrowSpool, as_judged
+from flows.refinery.validate.batch_spool import BatchSpool
 from flows.refinery.validate.expectations import Judge, Verdict
 from flows.refinery.validate.rules import WHOLE_FILE_ROW_LIMIT, Method
+from flows.refinery.validate.typed_rows import as_judged, numbers_of
 from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
 
 
@@ -24,26 +24,24 @@ class TooManyRowsToJudge(FileRejected):
 
 
 class WholeFileJudge:
-    """Collects what rules need until the end of the file, then gives every verdict."""
+    """Collects what rules need until the end of the file, then gives every verdict.
 
-    def __init__(self, judge: Judge, path: Path, kinds: dict[str, str], *, is_large: bool) -> None:
-        self._judge = judge
-        self._rows = ArrowSpool(path, kinds, is_large=is_large)
+    Args:
+        rows: gets all rows, good and bad, with the columns of `kinds` and then their row numbers.
+    """
+
+    def __init__(self, judge: Judge, rows: BatchSpool, kinds: Mapping[str, str]) -> None:
+        self._judge, self._rows, self._kinds = judge, rows, kinds
         self._collectors = {
             position: HashCollector() for position, rule in enumerate(judge.rules) if rule.method is Method.UNIQUE
         }
 
-    def take(self, rows: pa.RecordBatch, key_hashes: Sequence[np.ndarray | None]) -> None:
-        """Keep what one partition has: all its rows, good and bad, and by rule the hashes of its keys."""
-        self._rows.write(rows)
+    def take(self, key_hashes: Sequence[np.ndarray | None]) -> None:
+        """Keep the hashes of one partition's keys, by rule."""
         for position, collector in self._collectors.items():
             hashes = key_hashes[position]
             if hashes is not None:
                 collector.add(hashes)
-
-    def close(self) -> None:
-        """Finish the file of rows. May be called again."""
-        self._rows.close()
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
         """Return the verdict on one rule, and the sorted numbers of rows that fail it and are not marked yet.
@@ -68,14 +66,20 @@ class WholeFileJudge:
                 f"{rule.id} is judged on the whole column, for at most {WHOLE_FILE_ROW_LIMIT:,} rows;"
                 f" the file has {self._rows.rows:,}"
             )
-        names = rule.columns_needed(list(self._rows.kinds))
-        table = pa.Table.from_batches(batch.select([*names, ROW_NUMBER]) for batch in self._rows.batches())
-        table = table.combine_chunks()
-        frame = as_judged(table, {name: self._rows.kinds[name] for name in names})
-        verdict, failing = self._judge.judge_entire(position, frame)
-        return verdict, table.column(ROW_NUMBER).to_numpy()[failing]
+        kinds, batches = self._columns_of(position)
+        table = pa.Table.from_batches(batches).combine_chunks()
+        verdict, failing = self._judge.judge_entire(position, as_judged(table, kinds))
+        return verdict, numbers_of(table)[failing]
 
     def _keys(self, position: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        for batch in self._rows.batches():
-            keys = self._judge.key_rows(position, as_judged(batch, self._rows.kinds))
-            yield keys, batch.column(ROW_NUMBER).to_numpy()[keys.index.to_numpy()]
+        kinds, batches = self._columns_of(position)
+        for batch in batches:
+            keys = self._judge.key_rows(position, as_judged(batch, kinds))
+            yield keys, numbers_of(batch)[keys.index.to_numpy()]
+
+    def _columns_of(self, position: int) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
+        """Return the types of the columns that a rule needs, and their rows."""
+        names = list(self._kinds)
+        needed = self._judge.rules[position].columns_needed(names)
+        places = [*map(names.index, needed), len(names)]
+        return {name: self._kinds[name] for name in needed}, self._rows.columns(places)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import pandas as pd
@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
+from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.column_text import arrow_array, pandas_column
 from flows.refinery.validate.parquet_file import parquet_writer
@@ -54,12 +55,26 @@ class OutputWriter:
 
     Args:
         kinds: columns that are written as "date" or "time", which differs from their type in pandas.
+
+    Attributes:
+        columns: those of the rows that were written.
     """
 
-    def __init__(self, output: OutputOptions, folder: Path, kinds: Mapping[str, str]) -> None:
+    def __init__(self, output: OutputOptions, folder: Path, kinds: Mapping[str, str], seconds: PartSeconds) -> None:
+        self.columns: tuple[str, ...] = ()
         self._output, self._folder, self._kinds = output, folder, kinds
+        self._seconds = seconds
         self._schema: pa.Schema | None = None
         self._files: dict[str, _OneFile] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Delete what was written if the file turns out to be rejected."""
+        if kind is not None:
+            for file in self._files.values():
+                file.discard()
 
     def write(self, frame: pd.DataFrame) -> None:
         """Add rows. All frames have the same columns.
@@ -67,17 +82,20 @@ class OutputWriter:
         Raises:
             OutputImpossible: the rows cannot be split by the contract's partition_by.
         """
-        table = as_table(frame, self._kinds)
-        self._schema = self._schema or self._published(table).schema
-        for folder, part in self._parts(frame, table):
-            part = self._published(part).cast(self._schema)
-            self._file(folder, part).write(part)
+        with self._seconds.of("write"):
+            table = as_table(frame, self._kinds)
+            self.columns = tuple(table.column_names)
+            self._schema = self._schema or self._published(table).schema
+            for folder, part in self._parts(frame, table):
+                part = self._published(part).cast(self._schema)
+                self._file(folder, part).write(part)
 
     def close(self) -> tuple[OutputFile, ...]:
         """Finish all files, in the order of their folders; without rows, write one empty file."""
-        if not self._files:
-            self._file("", (self._schema or pa.schema([])).empty_table())
-        return tuple(self._files[folder].close(folder) for folder in sorted(self._files))
+        with self._seconds.of("write"):
+            if not self._files:
+                self._file("", (self._schema or pa.schema([])).empty_table())
+            return tuple(self._files[folder].close(folder) for folder in sorted(self._files))
 
     def _file(self, folder: str, first: pa.Table) -> _OneFile:
         if folder not in self._files:
@@ -127,10 +145,17 @@ class _OneFile:
         self._rows += table.num_rows
 
     def close(self, folder: str) -> OutputFile:
+        self._finish()
+        return output_file(self._path, folder, self._rows, self._extension)
+
+    def discard(self) -> None:
+        self._finish()
+        self._path.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
         self._writer.close()
         if self._sink is not None:
             self._sink.close()
-        return output_file(self._path, folder, self._rows, self._extension)
 
 
 def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:

@@ -13,7 +13,7 @@ import pytest
 from flows.pipeline.data_docs_page import page_of
 from flows.pipeline.receipt import Receipt
 from flows.refinery.checks import Check, RejectionReason
-from flows.refinery.refine import judge_file
+from flows.refinery.refine import refine_file
 from flows.refinery.validate.coercion import to_arrow
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 from tests.unit.flows.refinery.tables import a_contract
@@ -52,8 +52,8 @@ def every_expectation(tmp_path_factory: pytest.TempPathFactory) -> Receipt:
     pq.write_table(table, folder / "rows.parquet")
     informative = [{name: {**arguments, "severity": "info"}} for case in CASES for name, arguments in case.items()]
     contract = a_contract(columns=KINDS, expectations=informative)
-    validated = judge_file(folder / "rows.parquet", contract, folder)
-    return receipt_of(upload(), checks=tuple(Check(**check.model_dump()) for check in validated.checks))
+    refined = refine_file(folder / "rows.parquet", contract, folder)
+    return receipt_of(upload(), checks=tuple(Check(**check.model_dump()) for check in refined.checks))
 
 
 def test_every_supported_expectation_has_its_sentence_on_the_page(every_expectation: Receipt) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.partition import Limits, Misfit, Partition
-from flows.refinery.refine import JudgedFile
-from flows.refinery.validate.arrow_spool import ArrowSpool
+from flows.refinery.refine import Refined
+from flows.refinery.validate.coercion import ARROW_TYPES
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.judge_partition import validate
 
@@ -21,10 +23,17 @@ def a_contract(**fields: Any) -> Contract:
     return Contract.model_validate({"dataset": "tests", **fields})
 
 
-def good_of(judged: JudgedFile) -> ArrowSpool:
-    """The good rows of an accepted file."""
-    assert judged.good is not None, judged.rejected
-    return judged.good
+def good_of(refined: Refined) -> pa.Table:
+    """The published rows of an accepted file."""
+    assert not refined.rejected, refined.rejected
+    (output,) = refined.outputs
+    return pq.read_table(output.path)
+
+
+def kinds_of(refined: Refined) -> dict[str, str]:
+    """The contract's types of the published columns."""
+    kinds = {arrow: kind for kind, arrow in ARROW_TYPES.items() if kind != "json"}
+    return {field.name: kinds[field.type] for field in good_of(refined).schema}
 
 
 def read(

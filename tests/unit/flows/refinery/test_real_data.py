@@ -17,8 +17,7 @@ from sklearn import datasets
 from deployment import PROJECT_ROOT
 from flows.refinery.contract.loading import load_contract
 from flows.refinery.propose.proposal import propose_contract
-from flows.refinery.refine import JudgedFile, Refined, judge_file, preprocess_file, refine_file
-from tests.unit.flows.refinery.tables import good_of
+from flows.refinery.refine import Refined, refine_file
 
 pytestmark = pytest.mark.heavy
 
@@ -43,16 +42,16 @@ def _parquet(frame: pd.DataFrame, path: Path) -> None:
     frame.to_parquet(path, index=False)
 
 
-def refine(sample: Path, contract_text: str, folder: Path) -> tuple[JudgedFile, Refined]:
+def refine(sample: Path, contract_text: str, folder: Path) -> Refined:
     """Run a file through a contract of the name "real"."""
     (folder / "real").mkdir()
     (folder / "real" / "contract.yaml").write_text(contract_text)
     contract = load_contract(folder / "real")
     work = folder / "work"
     work.mkdir()
-    validated = judge_file(sample, contract, work)
-    assert not validated.rejected, validated.rejected
-    return validated, preprocess_file(validated, contract, work)
+    refined = refine_file(sample, contract, work)
+    assert not refined.rejected, refined.rejected
+    return refined
 
 
 @pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
@@ -64,9 +63,9 @@ def test_a_real_data_set_passes_the_contract_that_is_proposed_for_it(
 ) -> None:
     sample = tmp_path / "sample"
     write(_frame(load), sample)
-    validated, prepared = refine(sample, propose_contract(sample, "real").text, tmp_path)
-    assert (validated.rows_in, sum(validated.quarantined.values())) == (rows, 0)
-    assert prepared.rows_published + sum(prepared.dropped.values()) == rows
+    refined = refine(sample, propose_contract(sample, "real").text, tmp_path)
+    assert (refined.rows_in, sum(refined.quarantined.values())) == (rows, 0)
+    assert refined.rows_published + sum(refined.dropped.values()) == rows
 
 
 @pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
@@ -90,8 +89,8 @@ def test_a_real_data_set_is_published_whole_without_a_contract_of_its_own(
 
 
 def test_the_penguins_pass_the_contract_that_is_proposed_for_them_gaps_and_all(tmp_path: Path) -> None:
-    validated, prepared = refine(_PENGUINS, propose_contract(_PENGUINS, "real").text, tmp_path)
-    assert (validated.rows_in, validated.quarantined, prepared.rows_published) == (344, {}, 344)
+    refined = refine(_PENGUINS, propose_contract(_PENGUINS, "real").text, tmp_path)
+    assert (refined.rows_in, refined.quarantined, refined.rows_published) == (344, {}, 344)
 
 
 def test_measurements_prepared_for_training_keep_their_values_and_what_was_fitted(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_measurements_prepared_for_training_keep_their_values_and_what_was_fitte
     sample = tmp_path / "wine.csv"
     wines = _frame(datasets.load_wine)
     _csv(wines, sample)
-    _, prepared = refine(
+    refined = refine(
         sample,
         """
 dataset: real
@@ -113,17 +112,17 @@ preprocess:
 """,
         tmp_path,
     )
-    published = pd.read_parquet(prepared.outputs[0].path)
+    published = pd.read_parquet(refined.outputs[0].path)
     expected = (wines["alcohol"] - wines["alcohol"].mean()) / wines["alcohol"].std(ddof=0)
     assert published["alcohol"].to_numpy() == pytest.approx(expected.to_numpy())
     assert "od280_od315_of_diluted_wines" in published.columns
     classes = [f"name_class_{number}" for number in range(3)]
     assert [int(published[column].sum()) for column in classes] == [59, 71, 48]
-    assert prepared.fitted
+    assert refined.fitted
 
 
 def test_rows_with_real_gaps_are_quarantined_where_the_contract_wants_them_filled(tmp_path: Path) -> None:
     contract = load_contract(PROJECT_ROOT / "flows" / "contracts" / "penguins")
-    validated = judge_file(_PENGUINS, contract, tmp_path)
-    assert (validated.rows_in, good_of(validated).rows) == (344, 342)
-    assert validated.quarantined == {"missing_value(bill_length_mm)": 2}
+    refined = refine_file(_PENGUINS, contract, tmp_path)
+    assert (refined.rows_in, refined.rows_published) == (344, 342)
+    assert refined.quarantined == {"missing_value(bill_length_mm)": 2}

@@ -22,11 +22,11 @@ from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.refine import (
     MapPartitions,
     Refined,
-    RefinedPartition,
     refine_file,
     refine_partition,
 )
 from flows.refinery.validate.header_plan import Header, HeaderPlan
+from flows.refinery.validate.judged_file import JudgedPartition
 from flows.refinery.validate.rules import rules_of
 from tests.unit.flows.refinery.tables import a_contract
 
@@ -129,14 +129,14 @@ def plan_of(contract: Contract, partitions: list[Partition]) -> HeaderPlan:
     return HeaderPlan.of(contract, rules_of(contract), header)
 
 
-def value_of(refined: RefinedPartition) -> Any:
+def value_of(refined: JudgedPartition) -> Any:
     return (
         (
             refined.rows_in,
-            refined.misfits,
+            refined.misfits.to_pydict(),
             refined.nulls,
-            refined.good.to_pydict(),
-            refined.whole_file_rows.to_pydict(),
+            list(map(str, refined.rows.columns)),
+            refined.whole_file_rows and refined.whole_file_rows.to_pydict(),
         ),
         refined.bad.to_pydict() if refined.bad else None,
         (refined.bad_numbers.tolist(), refined.bad_masks.tolist(), refined.broken.tolist()),
@@ -182,9 +182,9 @@ def test_columns_that_come_late_make_the_partitions_before_them_smaller(tmp_path
     source.write_text('{"a": 1}\n' * 300 + f"{{{late}}}\n")
     cells = []
 
-    def counted(function: Callable[[Partition], RefinedPartition], partitions: Any) -> Iterator[RefinedPartition]:
+    def counted(function: Callable[[Partition], JudgedPartition], partitions: Any) -> Iterator[JudgedPartition]:
         for refined in map(function, partitions):
-            cells.append(refined.good.num_rows * refined.good.num_columns)
+            cells.append(refined.rows.num_rows * refined.rows.num_columns)
             yield refined
 
     refined = refine_file(

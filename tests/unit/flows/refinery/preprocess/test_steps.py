@@ -15,7 +15,8 @@ from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.preprocess.step_base import ColumnMissing, NoColumnLeft, StepFailed
 from flows.refinery.preprocess.steps import BUILT_IN, compile_steps
 from flows.refinery.preprocess.table_steps import clean_name
-from flows.refinery.refine import Refined, judge_file, preprocess_file
+from flows.refinery.refine import Refined, refine_file
+from flows.refinery.write.outputs import OutputImpossible
 from tests.unit.flows.refinery.tables import a_contract
 
 PEOPLE = """id,name,age,city,joined
@@ -25,6 +26,7 @@ PEOPLE = """id,name,age,city,joined
 1,Ann,40,Bonn,2024-01-04
 """
 COLUMNS = {"id": "integer", "name": "string", "age": "integer", "city": "string", "joined": "date"}
+ERRORS = {error.code: error for error in (ColumnMissing, ContractInvalid, NoColumnLeft, OutputImpossible, StepFailed)}
 
 
 def prepare(
@@ -34,8 +36,10 @@ def prepare(
     (work_dir / "upload").write_text(content, encoding="utf-8")
     columns = fields.pop("columns", COLUMNS)
     contract = a_contract(columns=columns, preprocess=steps, **fields)
-    validated = judge_file(work_dir / "upload", contract, work_dir, rows_per_partition=rows_per_partition)
-    return preprocess_file(validated, contract, work_dir)
+    refined = refine_file(work_dir / "upload", contract, work_dir, rows_per_partition=rows_per_partition)
+    for reason in refined.rejected:
+        raise ERRORS[reason.code](reason.message)
+    return refined
 
 
 def published(prepared: Refined) -> dict[str, list[Any]]:
@@ -148,7 +152,7 @@ def test_what_filled_the_gaps_is_told(tmp_path: Path) -> None:
 
 def test_text_does_not_fill_a_column_of_numbers(tmp_path: Path) -> None:
     with pytest.raises(StepFailed):
-        prepare(tmp_path, [{"fill_missing": {"column": "age", "value": "unknown"}}])
+        prepare(tmp_path, [{"fill_missing": {"column": "age", "value": "unknown"}}], columns={})
 
 
 def test_numbers_are_clipped(tmp_path: Path) -> None:
@@ -190,9 +194,11 @@ def test_times_are_mapped_and_encoded_as_they_are_written(tmp_path: Path) -> Non
 
 def test_no_flag_is_filled_into_text_and_no_number_into_dates(tmp_path: Path) -> None:
     content = "city,joined\nBern,\n,2024-01-01\n"
-    for step in ({"column": "city", "value": False}, {"column": "joined", "value": 0}):
-        with pytest.raises(StepFailed):
-            prepare(tmp_path, [{"fill_missing": step}], content=content, columns={"joined": "date"})
+    with pytest.raises(StepFailed):
+        prepare(tmp_path, [{"fill_missing": {"column": "city", "value": False}}], content=content, columns={})
+    into_dates = [{"fill_missing": {"column": "joined", "value": 0}}]
+    with pytest.raises(ContractInvalid):
+        prepare(tmp_path, into_dates, content=content, columns={"joined": "date"})
 
 
 def test_a_value_that_a_mapping_must_know_is_told_by_its_row(tmp_path: Path) -> None:
@@ -379,7 +385,7 @@ def test_steps_that_leave_no_column_are_named(tmp_path: Path) -> None:
 def test_a_number_beyond_64_bits_is_refused_among_whole_numbers(tmp_path: Path) -> None:
     for step in ({"fill_missing": {"column": "age", "value": 10**20}}, {"clip": {"column": "age", "lower": 1e30}}):
         with pytest.raises(StepFailed):
-            prepare(tmp_path, [step])
+            prepare(tmp_path, [step], columns={})
 
 
 def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_value(tmp_path: Path) -> None:
@@ -468,7 +474,7 @@ def test_a_column_is_published_as_times_as_long_as_it_holds_them(
 
 def test_what_is_no_time_is_not_filled_into_times(tmp_path: Path) -> None:
     steps = [{"fill_missing": {"column": "t", "value": "unknown"}}]
-    with pytest.raises(StepFailed, match="'unknown'"):
+    with pytest.raises(ContractInvalid, match="'unknown'"):
         prepare(tmp_path, steps, **TIMES)
 
 

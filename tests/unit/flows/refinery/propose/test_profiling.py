@@ -21,8 +21,7 @@ from flows.refinery.propose.expectations import wider
 from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.proposal import Proposal, propose_contract
 from flows.refinery.read.rejections import EmptyFile
-from flows.refinery.refine import judge_file
-from tests.unit.flows.refinery.tables import good_of
+from flows.refinery.refine import refine_file
 
 ROOT = Path(__file__).parents[5]
 
@@ -128,17 +127,17 @@ def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written:
         (folder / "things").mkdir()
         (folder / "things" / "contract.yaml").write_text(proposal.text, encoding="utf-8")
         contract = load_contract(folder / "things")
-        validated = judge_file(folder / "sample", contract, folder)
+        refined = refine_file(folder / "sample", contract, folder)
     misfits = sum(proposal.profile.misfits.values())
-    assert validated.rejected == ()
-    assert sum(validated.quarantined.values()) == misfits
-    assert good_of(validated).rows == validated.rows_in - misfits
+    assert refined.rejected == ()
+    assert sum(refined.quarantined.values()) == misfits
+    assert refined.rows_in - misfits == refined.rows_published + sum(refined.dropped.values())
 
 
 def test_a_sample_with_rows_that_cannot_be_decoded_still_gives_a_contract(tmp_path: Path) -> None:
     proposal = propose(tmp_path, "a,b\n1,2\n1,2,3\n4,5\n")
-    assert proposal.validated.rejected == ()
-    assert sum(proposal.validated.quarantined.values()) == 1
+    assert proposal.refined.rejected == ()
+    assert sum(proposal.refined.quarantined.values()) == 1
     assert "# 1 row of the sample could not be decoded" in proposal.text
     assert proposal.contract.bad_rows.max_fraction is None
 
@@ -273,8 +272,8 @@ def test_the_format_is_open_unless_options_need_it(tmp_path: Path) -> None:
     assert "format" not in proposal.contract.model_fields_set
     assert "# format: csv" in proposal.text
     (tmp_path / "other.jsonl").write_text('{"id": 3, "n": 4}\n')
-    judged = judge_file(tmp_path / "other.jsonl", proposal.contract, tmp_path)
-    assert (judged.rejected, judged.quarantined, judged.rows_in) == ((), {}, 1)
+    refined = refine_file(tmp_path / "other.jsonl", proposal.contract, tmp_path)
+    assert (refined.rejected, refined.quarantined, refined.rows_in) == ((), {}, 1)
     assert propose(tmp_path, "id;price\n1;2,5\n").contract.format.type == "csv"
 
 

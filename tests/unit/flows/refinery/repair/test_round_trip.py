@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
 from flows.refinery.contract.model import Contract
-from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
+from flows.refinery.refine import Refined, refine_file
 from flows.refinery.repair.changes import (
     Change,
     OtherCellsChanged,
@@ -47,21 +47,23 @@ def upload(amount: str, notes: list[str] = NOTES) -> bytes:
     return text.getvalue().encode()
 
 
-def judged(folder: Path, content: bytes, corrections: Corrections | None = None) -> JudgedFile:
+def refined(
+    folder: Path, content: bytes, corrections: Corrections | None = None, contract: Contract = CONTRACT
+) -> Refined:
     folder.mkdir(exist_ok=True)
     (folder / "upload").write_bytes(content)
-    return judge_file(folder / "upload", CONTRACT, folder, corrections=corrections)
+    return refine_file(folder / "upload", contract, folder, corrections=corrections)
 
 
-def published(found: JudgedFile, folder: Path, contract: Contract = CONTRACT) -> list[list[str]]:
-    (output,) = preprocess_file(found, contract, folder).outputs
+def published(found: Refined) -> list[list[str]]:
+    (output,) = found.outputs
     return list(csv.reader(io.StringIO(output.path.read_text("utf-8"), newline="")))
 
 
 def quarantine_of(folder: Path, notes: list[str] = NOTES) -> Path:
-    path = judged(folder / "dirty", upload("cheap", notes)).quarantine_path
-    assert path
-    return path
+    quarantine = refined(folder / "dirty", upload("cheap", notes)).quarantine
+    assert quarantine
+    return quarantine.path
 
 
 def corrected(rows: list[list[Cell]]) -> list[list[Cell]]:
@@ -90,9 +92,9 @@ def test_what_a_spreadsheet_saves_changes_only_what_was_edited_in_it(saved: str,
     rows = read_quarantine(quarantine)
     changes = changes_in(returned, rows)
     assert changes == tuple(Change(number, "amount", "cheap", "2.5", True) for number in rows)
-    repaired = judged(tmp_path / "again", upload("cheap", notes), corrections_of(changes, rows))
-    clean = judged(tmp_path / "clean", upload("2.5", notes))
-    assert published(repaired, tmp_path / "again") == published(clean, tmp_path / "clean")
+    repaired = refined(tmp_path / "again", upload("cheap", notes), corrections_of(changes, rows))
+    clean = refined(tmp_path / "clean", upload("2.5", notes))
+    assert published(repaired) == published(clean)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".xlsx"])

@@ -12,7 +12,7 @@ import pytest
 
 from flows.refinery.check_contract import check_contract
 from flows.refinery.contract.loading import load_contract
-from flows.refinery.refine import judge_file
+from flows.refinery.refine import refine_file
 from flows.refinery.validate.expectation_faults import expectation_faults, gx_arguments
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
@@ -90,7 +90,7 @@ def judge_what_is_accepted(folder: Path, kind: str, candidates: list[dict[str, A
         for name, arguments in candidate.items()
         if place not in refused
     ]
-    judge_file(folder / "upload", a_contract(**fields, expectations=accepted), folder)
+    refine_file(folder / "upload", a_contract(**fields, expectations=accepted), folder)
     return len(accepted)
 
 
@@ -134,9 +134,9 @@ def test_a_suite_that_gx_wrote_judges_the_rows_that_its_conditions_leave(tmp_pat
     (tmp_path / "upload.csv").write_text("a,n\nDE,1\nDE,\nFR,2\nFR,3\nUS,1\n")
     contract = load_contract(folder)
     check_contract(contract)
-    validated = judge_file(tmp_path / "upload.csv", contract, tmp_path)
-    assert not validated.rejected
-    assert [check.rows_failing for check in validated.checks if check.rule.startswith("expect_")] == [1, 1, 0, 0]
+    refined = refine_file(tmp_path / "upload.csv", contract, tmp_path)
+    assert not refined.rejected
+    assert [check.rows_failing for check in refined.checks if check.rule.startswith("expect_")] == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.refinery.checks import Check
-from flows.refinery.refine import JudgedFile, judge_file
+from flows.refinery.refine import Refined, refine_file
 from flows.refinery.validate.checks_of_rules import json_value
 from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.gx import gx
@@ -217,7 +217,7 @@ def stock() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", params=[1000, 30, 7, 2], ids=lambda rows: f"{rows} rows a partition")
-def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> JudgedFile:
+def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Refined:
     """The same rows through the refinery, with every expectation only counted so that none ends the judging."""
     folder = tmp_path_factory.mktemp("parity")
     frame = a_table()
@@ -225,16 +225,14 @@ def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     pq.write_table(table, folder / "rows.parquet", row_group_size=request.param)
     informative = [{name: {**arguments, "severity": "info"}} for case in CASES for name, arguments in case.items()]
     contract = a_contract(columns=KINDS, expectations=informative)
-    return judge_file(folder / "rows.parquet", contract, folder, rows_per_partition=request.param)
+    return refine_file(folder / "rows.parquet", contract, folder, rows_per_partition=request.param)
 
 
 def test_every_supported_expectation_is_held_against_stock_gx() -> None:
     assert {name for case in CASES for name in case} == set(METHODS)
 
 
-def test_verdicts_counts_and_observed_values_are_those_of_stock_gx(
-    ours: JudgedFile, stock: list[dict[str, Any]]
-) -> None:
+def test_verdicts_counts_and_observed_values_are_those_of_stock_gx(ours: Refined, stock: list[dict[str, Any]]) -> None:
     assert [check.expectation for check in ours.checks] == [name for case in CASES for name in case]
     pairs = zip(ours.checks, stock, strict=True)
     assert [(check, expected) for check, expected in pairs if not _agree(check, expected)] == []
@@ -264,7 +262,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def test_rows_that_fail_are_the_rows_that_stock_gx_names(stock: list[dict[str, Any]], ours: JudgedFile) -> None:
+def test_rows_that_fail_are_the_rows_that_stock_gx_names(stock: list[dict[str, Any]], ours: Refined) -> None:
     failing = {check.rule: check.rows_failing for check in ours.checks if check.rows_failing}
     assert failing, "the cases above would prove nothing if no row failed"
     assert any(METHODS[check.expectation] is Method.UNIQUE and check.rows_failing for check in ours.checks)

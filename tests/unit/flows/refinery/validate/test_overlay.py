@@ -18,11 +18,11 @@ import pytest
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.read.rejections import MarksContradict
-from flows.refinery.refine import JudgedFile, judge_file, preprocess_file
+from flows.refinery.refine import Refined, refine_file
 from flows.refinery.repair.changes import changes_in, corrections_of
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable
 from flows.refinery.repair.quarantined_rows import export_quarantine, read_quarantine
-from tests.unit.flows.refinery.tables import a_contract, good_of
+from tests.unit.flows.refinery.tables import a_contract
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], bytes]
@@ -128,25 +128,24 @@ def rows_per_partition(request: pytest.FixtureRequest) -> int:
     return size
 
 
-def validated(
+def refined(
     folder: Path, content: bytes, contract: Contract, corrections: Corrections | None = None, size: int = 1000
-) -> JudgedFile:
+) -> Refined:
     folder.mkdir(exist_ok=True)
     (folder / "upload").write_bytes(content)
-    return judge_file(folder / "upload", contract, folder, corrections=corrections, rows_per_partition=size)
+    return refine_file(folder / "upload", contract, folder, corrections=corrections, rows_per_partition=size)
 
 
-def published(found: JudgedFile, contract: Contract, folder: Path) -> pd.DataFrame:
-    prepared = preprocess_file(found, contract, folder)
-    (output,) = prepared.outputs
+def published(found: Refined) -> pd.DataFrame:
+    (output,) = found.outputs
     return pd.read_parquet(output.path)
 
 
-def corrected_by_hand(found: JudgedFile, folder: Path, change: Callable[[Row], None]) -> Corrections:
+def corrected_by_hand(found: Refined, folder: Path, change: Callable[[Row], None]) -> Corrections:
     """The quarantine as CSV, with some rows changed in it."""
-    assert found.quarantine_path is not None
+    assert found.quarantine is not None
     path = folder / "corrected.csv"
-    export_quarantine(found.quarantine_path, path)
+    export_quarantine(found.quarantine.path, path)
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
     for row in rows:
         change(row)
@@ -154,7 +153,7 @@ def corrected_by_hand(found: JudgedFile, folder: Path, change: Callable[[Row], N
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    quarantined = read_quarantine(found.quarantine_path)
+    quarantined = read_quarantine(found.quarantine.path)
     return corrections_of(changes_in(path, quarantined), quarantined)
 
 
@@ -168,13 +167,13 @@ def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition:
         wrong = dirty()[int(row["_row_number"]) - 1]
         row.update({name: as_text(value, decimal) for name, value in right.items() if value != wrong[name]})
 
-    found = validated(tmp_path / "dirty", write(dirty()), contract, size=rows_per_partition)
+    found = refined(tmp_path / "dirty", write(dirty()), contract, size=rows_per_partition)
     assert sum(found.quarantined.values()) == 6, found.rejected
     corrections = corrected_by_hand(found, tmp_path, correct)
-    repaired = validated(tmp_path / "dirty", write(dirty()), contract, corrections, rows_per_partition)
-    clean = validated(tmp_path / "clean", write(CLEAN), contract)
-    assert (repaired.rows_in, good_of(repaired).rows, repaired.quarantined) == (12, 12, {})
-    ours, theirs = (published(one, contract, good_of(one).path.parent) for one in (repaired, clean))
+    repaired = refined(tmp_path / "dirty", write(dirty()), contract, corrections, rows_per_partition)
+    clean = refined(tmp_path / "clean", write(CLEAN), contract)
+    assert (repaired.rows_in, repaired.rows_published, repaired.quarantined) == (12, 12, {})
+    ours, theirs = map(published, (repaired, clean))
     pd.testing.assert_frame_equal(ours, theirs)
 
 
@@ -182,10 +181,10 @@ def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition:
 def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_what_was_given(form: str, tmp_path: Path) -> None:
     write, contract = WRITERS[form], contract_of(form)
     corrections = Corrections(("price", "day", "size"), {2: {"price": "cheap"}, 3: {"day": "someday"}})
-    found = validated(tmp_path, write(CLEAN), contract, corrections, 5)
+    found = refined(tmp_path, write(CLEAN), contract, corrections, 5)
     assert found.quarantined == {"not_a_number(price)": 1, "not_a_timestamp(day)": 1}
-    assert found.quarantine_path is not None
-    rows = pd.read_parquet(found.quarantine_path)
+    assert found.quarantine is not None
+    rows = pd.read_parquet(found.quarantine.path)
     assert [list(values) for values in rows["_values"]] == [["cheap"], ["someday"]]
     assert list(rows["_row_number"]) == [2, 3]
 
@@ -203,9 +202,9 @@ def test_undecodable_rows_can_be_filled_in_one_by_one(
 ) -> None:
     contract = a_contract()
     corrected = Corrections(("id", "n"), corrections)
-    found = validated(tmp_path, content, contract, corrected, rows_per_partition)
-    assert (found.rows_in, good_of(found).rows, sum(found.quarantined.values())) == (4, 3, 1)
-    rows = published(found, contract, tmp_path)
+    found = refined(tmp_path, content, contract, corrected, rows_per_partition)
+    assert (found.rows_in, found.rows_published, sum(found.quarantined.values())) == (4, 3, 1)
+    rows = published(found)
     assert rows.to_dict("list") == {"id": ["a", "b", "c"], "n": [1, 2, 3]}
     assert rows["n"].dtype == "int64"
 
@@ -213,8 +212,8 @@ def test_undecodable_rows_can_be_filled_in_one_by_one(
 def test_what_nobody_changed_keeps_every_sign(tmp_path: Path) -> None:
     content = b'id;price;note\n007;1,50;"a;b"\n008;x;NA\n1e3;2,75;\n'
     contract = a_contract(columns={"price": "number"}, output={"format": "csv"})
-    found = validated(tmp_path, content, contract, Corrections(("price",), {2: {"price": "9,25"}}))
-    (output,) = preprocess_file(found, contract, tmp_path).outputs
+    found = refined(tmp_path, content, contract, Corrections(("price",), {2: {"price": "9,25"}}))
+    (output,) = found.outputs
     written = list(csv.reader(io.StringIO(output.path.read_text())))
     assert written[1:] == [["007", "1.5", "a;b"], ["008", "9.25", "NA"], ["1e3", "2.75", ""]]
 
@@ -223,18 +222,18 @@ def test_a_value_with_the_other_decimal_mark_rejects_the_file_and_cannot_hide_it
     lines = [b"id;n", b"a;2.5", *(b"x;%d,5" % number for number in range(20))]
     content = b"\n".join([*lines, b""])
     with pytest.raises(MarksContradict):
-        validated(tmp_path, content, a_contract(columns={"n": "number"}))
+        refined(tmp_path, content, a_contract(columns={"n": "number"}))
     contract = a_contract(columns={"n": "number"}, format={"decimal": ","})
-    found = validated(tmp_path, content, contract, Corrections(("n",), {1: {"n": "2,5"}}), 8)
+    found = refined(tmp_path, content, contract, Corrections(("n",), {1: {"n": "2,5"}}), 8)
     assert found.quarantined == {}
-    assert list(published(found, contract, tmp_path)["n"]) == [2.5, *(number + 0.5 for number in range(20))]
+    assert list(published(found)["n"]) == [2.5, *(number + 0.5 for number in range(20))]
 
 
 def test_a_repair_can_bring_the_column_that_the_file_lacked(tmp_path: Path) -> None:
     contract = a_contract(columns={"id": "string", "n": "integer"}, missing_columns="quarantine")
-    found = validated(tmp_path, b"id\na\nb\n", contract, Corrections(("n",), {1: {"n": "1"}, 2: {"n": "2"}}))
+    found = refined(tmp_path, b"id\na\nb\n", contract, Corrections(("n",), {1: {"n": "1"}, 2: {"n": "2"}}))
     assert found.quarantined == {}
-    assert list(published(found, contract, tmp_path)["n"]) == [1, 2]
+    assert list(published(found)["n"]) == [1, 2]
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b'{"a": 1, "b": 2}\n'], ids=["CSV", "JSON Lines"])
@@ -249,7 +248,7 @@ def test_corrections_that_do_not_fit_are_refused(
     content: bytes, corrections: Corrections, why: str, tmp_path: Path
 ) -> None:
     with pytest.raises(CorrectionsUnusable, match=why):
-        validated(tmp_path, content, a_contract(), corrections)
+        refined(tmp_path, content, a_contract(), corrections)
 
 
 def test_a_missing_value_stays_what_it_was(tmp_path: Path) -> None:
@@ -257,7 +256,7 @@ def test_a_missing_value_stays_what_it_was(tmp_path: Path) -> None:
     other."""
     contract = a_contract(columns={"a": "string", "n": "integer"}, format={"missing_values": ["NA"]})
     content = b"a,n\n,x\nNA,2\n"
-    found = validated(tmp_path, content, contract)
+    found = refined(tmp_path, content, contract)
     corrections = corrected_by_hand(found, tmp_path, lambda row: row.update(n="1"))
-    rows = published(validated(tmp_path, content, contract, corrections), contract, tmp_path)
+    rows = published(refined(tmp_path, content, contract, corrections))
     assert [value if isinstance(value, str) else None for value in rows["a"]] == ["", None]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.refinery.refine import judge_file, preprocess_file
+from flows.refinery.refine import refine_file
 from tests.unit.flows.refinery.tables import a_contract
 
 HALF_PAST = dt.time(8, 30, 15)
@@ -23,9 +23,9 @@ def published(folder: Path, content: bytes, rows_per_partition: int = 1000, **co
     """What a file publishes, none of whose rows may be bad."""
     (folder / "upload").write_bytes(content)
     used = a_contract(**contract)
-    validated = judge_file(folder / "upload", used, folder, rows_per_partition=rows_per_partition)
-    assert (validated.quarantined, validated.rejected) == ({}, ())
-    (output,) = preprocess_file(validated, used, folder).outputs
+    refined = refine_file(folder / "upload", used, folder, rows_per_partition=rows_per_partition)
+    assert (refined.quarantined, refined.rejected) == ({}, ())
+    (output,) = refined.outputs
     return pq.read_table(output.path)
 
 

@@ -1,0 +1,57 @@
+"""The seconds that each part of the stage *refine* takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from flows.refinery.errors import TerminalError
+
+_T = TypeVar("_T")
+ELSEWHERE = ""
+"""The part of work that is counted where it is done."""
+
+
+class PartSeconds(dict[str, float]):
+    """Seconds by part; a part inside another one is not counted for that. An error that ends a part gets its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = threading.local()
+
+    def add(self, others: Mapping[str, float]) -> None:
+        """Add seconds that were counted elsewhere."""
+        for part, seconds in others.items():
+            if part != ELSEWHERE:
+                self[part] = self.get(part, 0.0) + seconds
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count the time inside the block."""
+        outer = self._switch_to(part)
+        try:
+            yield
+        except TerminalError as error:
+            error.part = error.part or part or None
+            raise
+        finally:
+            self._switch_to(outer)
+
+    def inside(self, part: str, items: Iterable[_T]) -> Iterator[_T]:
+        """Yield the same items, and count the time that producing each one takes."""
+        iterator = iter(items)
+        while True:
+            with self.of(part):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
+
+    def _switch_to(self, part: str) -> str:
+        now, outer = time.perf_counter(), getattr(self._open, "part", ELSEWHERE)
+        self.add({outer: now - getattr(self._open, "since", now)})
+        self._open.part, self._open.since = part, now
+        return outer

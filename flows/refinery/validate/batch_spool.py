@@ -1,0 +1,66 @@
+"""Rows that wait: in memory while they are few, then in Arrow files, one for each partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+
+class BatchSpool:
+    """Record batches that are read again in the order in which they came. Their schemas may differ.
+
+    Args:
+        folder: for the batches for which there is no room in memory.
+        memory_bytes: how much may be in memory.
+        is_large: whether the files are compressed, which takes four times as long as writing them.
+    """
+
+    def __init__(self, folder: Path, *, memory_bytes: int, is_large: bool) -> None:
+        self._folder, self._memory_bytes = folder, memory_bytes
+        self._options = pa.ipc.IpcWriteOptions(compression="lz4" if is_large else None)
+        self._batches: list[pa.RecordBatch | Path] = []
+        self.rows = 0
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Keep a batch."""
+        self.rows += batch.num_rows
+        self._memory_bytes -= batch.nbytes
+        if self._memory_bytes >= 0:
+            self._batches.append(batch)
+            return
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"{len(self._batches):06d}.arrow"
+        with pa.ipc.new_file(str(path), batch.schema, options=self._options) as file:
+            file.write_batch(batch)
+        self._batches.append(path)
+
+    def columns(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all batches, by their places; no others are read."""
+        for batch in self._batches:
+            yield _read(batch, places) if isinstance(batch, Path) else batch.select(places)
+
+    def drain(self) -> Iterator[pa.RecordBatch]:
+        """Yield each batch once, and delete it."""
+        self._batches.reverse()
+        while self._batches:
+            batch = self._batches.pop()
+            if isinstance(batch, Path):
+                read = _read(batch)
+                batch.unlink()
+                batch = read
+            yield batch
+
+    def close(self) -> None:
+        """Delete all."""
+        for batch in self._batches:
+            if isinstance(batch, Path):
+                batch.unlink(missing_ok=True)
+        self._batches.clear()
+
+
+def _read(path: Path, places: Sequence[int] | None = None) -> pa.RecordBatch:
+    options = pa.ipc.IpcReadOptions(included_fields=None if places is None else list(places))
+    with pa.OSFile(str(path)) as file:
+        return pa.ipc.open_file(file, options=options).get_batch(0)

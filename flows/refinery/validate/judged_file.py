@@ -1,0 +1,308 @@
+"""The judged partitions of a file, merged: findings, bad rows, and the good rows as they become known."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from flows.refinery.checks import Check, Decision, RejectionReason
+from flows.refinery.contract.model import Contract
+from flows.refinery.part_seconds import PartSeconds
+from flows.refinery.read.decisions import decisions_of
+from flows.refinery.read.partition import Partition
+from flows.refinery.read.path_columns import Folders
+from flows.refinery.validate.batch_spool import BatchSpool
+from flows.refinery.validate.checks_of_rules import (
+    check_of,
+    failed_check,
+    first_cause,
+    folder_checks,
+    judge_columns,
+    reason_of,
+    reasons_of_bad_rows,
+    row_rule_check,
+    sheet_checks,
+)
+from flows.refinery.validate.expectations import merge_states
+from flows.refinery.validate.header_plan import HeaderPlan
+from flows.refinery.validate.mark_hints import Texts, mark_hints
+from flows.refinery.validate.quarantine import RULES, QuarantineFile, first_broken, quarantine_table
+from flows.refinery.validate.rules import Method, rules_of
+from flows.refinery.validate.sorted_numbers import positions_of
+from flows.refinery.validate.typed_rows import numbers_of
+from flows.refinery.validate.whole_file_rules import WholeFileJudge
+
+_IN_MEMORY_BYTES = 96 << 20  # of waiting rows
+
+
+@dataclass(frozen=True)
+class JudgedPartition:
+    """One partition after *validate*. It can be pickled.
+
+    Attributes:
+        misfits: rows that could not be decoded, as `misfit_rows` gives them.
+        rows: the good rows in the contract's types. If more of them may turn out to be bad at the end of the file, all
+            rows, and after their numbers the columns `raw_columns` as they are in the file.
+        bad: the bad rows and misfits, as in the quarantine file; None in the second case.
+        bad_numbers: the numbers of the bad rows, without the misfits.
+        bad_masks: row rules x bad rows; true where a row breaks the rule.
+        broken: by row rule, the rows that break it.
+        no_numbers: by rule, some texts that should be numbers.
+        nulls: the columns that hold missing values, in good or bad rows.
+        whole_file_rows: all rows, with the columns that rules need at the end of the file; None where `rows` has them.
+        states: by expectation, its mergeable state.
+        key_hashes: by expectation, the hashes of a uniqueness rule's keys.
+        seconds: by part, the time spent in it.
+    """
+
+    rows_in: int
+    misfits: pa.RecordBatch
+    rows: pa.RecordBatch
+    bad: pa.Table | None
+    bad_numbers: np.ndarray
+    bad_masks: np.ndarray
+    broken: np.ndarray
+    no_numbers: dict[str, Texts]
+    nulls: frozenset[str]
+    whole_file_rows: pa.RecordBatch | None
+    states: tuple[Any, ...]
+    key_hashes: tuple[np.ndarray | None, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What *validate* found in a file.
+
+    Attributes:
+        quarantined: bad rows by the first rule that each broke.
+        checks: what every rule found.
+        rejected: why the file is rejected; empty when it is accepted.
+        columns_in: the file's columns.
+        decisions: how the file was read.
+    """
+
+    rows_in: int
+    quarantined: dict[str, int]
+    checks: tuple[Check, ...]
+    rejected: tuple[RejectionReason, ...]
+    columns_in: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+
+class JudgedFile:
+    """Merges judged partitions, in their order. It writes the bad rows; the good ones are for the caller.
+
+    Args:
+        folder: an existing one, for the quarantine file and for rows that wait.
+        is_large: whether rows that wait on disk are compressed.
+
+    Attributes:
+        is_rejected: whether the columns already reject the file.
+        rows_in: rows so far.
+        findings: once all partitions were merged.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        plan: HeaderPlan,
+        folders: Folders,
+        folder: Path,
+        seconds: PartSeconds,
+        *,
+        is_large: bool,
+    ) -> None:
+        self.rows_in = 0
+        self.findings: Findings | None = None
+        self._contract, self._plan, self._seconds = contract, plan, seconds
+        self._checks, self._reasons = judge_columns(contract, plan, rules_of(contract))
+        self._checks += [*sheet_checks(plan.source_format), *folder_checks(folders, contract)]
+        self.is_rejected = bool(self._reasons)
+        self._misfits: Counter[str] = Counter()
+        self._quarantined: Counter[str] = Counter()
+        self._broken = np.zeros(len(plan.row_rules), dtype=np.int64)
+        self._no_numbers: defaultdict[str, Texts] = defaultdict(dict)
+        self._nulls: set[str] = set()
+        self._states: tuple[Any, ...] = (None,) * len(plan.judged)
+        self._waiting = BatchSpool(folder / "waiting", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
+        self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
+        self._bad_rows: list[
+            tuple[int, np.ndarray, np.ndarray]
+        ] = []  # by partition the last row's number, and the bad ones
+        self._quarantine = QuarantineFile(folder / "quarantine.parquet")
+        kinds = plan.kinds if plan.waits else plan.whole_file_kinds
+        judge = plan.judge if plan.whole_file_kinds else None
+        self._whole_file = WholeFileJudge(judge, self._waiting, kinds) if judge else None
+
+    @property
+    def bad_rows(self) -> int:
+        """Return how many rows are quarantined, misfits included."""
+        return self._misfits.total() + self._quarantined.total()
+
+    @property
+    def quarantine_path(self) -> Path | None:
+        """Return the bad rows (Parquet, see quarantine.py); None where there are none."""
+        return self._quarantine.path if self._quarantine.has_rows else None
+
+    def count(self, partitions: Iterable[Partition]) -> None:
+        """Count the rows of a file that is rejected already."""
+        for partition in partitions:
+            self.rows_in += partition.rows_in
+            self._misfits.update(misfit.reason for misfit in partition.misfits)
+        self.findings = self._findings()
+
+    def good_rows(self, judged: Iterable[JudgedPartition]) -> Iterator[pa.RecordBatch]:
+        """Merge all partitions and yield their good rows: at once, or if rules may find more bad ones, after the last.
+        Of a file that the rules reject some rows were yielded before that is known.
+
+        Raises:
+            FileRejected: an expectation cannot be judged on this file.
+        """
+        for one in judged:
+            with self._seconds.of("validate"):
+                self._take(one)
+            if not self._plan.waits:
+                yield one.rows
+        with self._seconds.of("validate"):
+            late_rows = self._judge_expectations()
+            if self._plan.waits:
+                for _, masks in self._marked(late_rows):
+                    self._quarantined.update(first_broken(masks, self._plan.row_rules))
+            self.findings = self._findings()
+        if self._plan.waits:
+            yield from self._parted(late_rows)
+        self._quarantine.close()
+
+    def close(self) -> None:
+        """Close the quarantine file and delete what waits. More than one call is allowed."""
+        self._quarantine.close()
+        self._waiting.close()
+        self._waiting_misfits.close()
+
+    def _take(self, one: JudgedPartition) -> None:
+        self.rows_in += one.rows_in
+        self._misfits.update(one.misfits.column(RULES).to_pylist())
+        self._broken += one.broken
+        for rule, texts in one.no_numbers.items():
+            self._no_numbers[rule] |= texts
+        self._nulls |= one.nulls
+        self._states = merge_states(self._states, one.states)
+        self._seconds.add(one.seconds)
+        if self._whole_file:
+            self._whole_file.take(one.key_hashes)
+        with self._seconds.of("write"):
+            if one.bad is not None:
+                self._quarantined.update(first_broken(one.bad_masks, self._plan.row_rules))
+                self._quarantine.write(one.bad)
+            if one.whole_file_rows is not None:
+                self._waiting.append(one.whole_file_rows)
+            if self._plan.waits:
+                self._waiting.append(one.rows)
+                self._waiting_misfits.append(one.misfits)
+                last = max(numbers_of(one.rows), default=0)
+                self._bad_rows.append((last, one.bad_numbers, np.packbits(one.bad_masks, axis=0)))
+
+    # --- rows that waited ---------------------------------------------------------------------------------
+
+    def _marked(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the bad rows of each partition that waits, now that all are known.
+
+        Args:
+            late_rows: by row rule, the sorted numbers of the rows that break it as the whole file shows.
+
+        Yields:
+            their sorted numbers, and masks (row rules x bad rows).
+        """
+        rules, before = self._plan.row_rules, 0
+        for last, numbers, packed in self._bad_rows:
+            late = {
+                place: rows[slice(*np.searchsorted(rows, [before, last], side="right"))]
+                for place, rows in late_rows.items()
+            }
+            before = max(before, last)
+            bad = np.unique(np.concatenate([numbers, *(late[place] for place in late if rules[place].blocking)]))
+            masks = np.zeros((len(rules), len(bad)), dtype=bool)
+            masks[:, np.searchsorted(bad, numbers)] = np.unpackbits(packed, axis=0, count=len(rules))
+            for place, rows in late.items():
+                masks[place, positions_of(rows, bad)] = True
+            yield bad, masks
+
+    def _parted(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[pa.RecordBatch]:
+        """Write the bad rows of the partitions that waited; yield the good ones unless the file is rejected."""
+        plan, is_rejected = self._plan, bool(self.findings and self.findings.rejected)
+        typed = len(plan.kinds) + 1
+        waiting = zip(self._waiting.drain(), self._waiting_misfits.drain(), self._marked(late_rows), strict=True)
+        for rows, misfits, (numbers, masks) in waiting:
+            places = positions_of(numbers, numbers_of(rows.select(range(typed))))
+            with self._seconds.of("write"):
+                bad = {name: rows.column(plan.raw_place(name)).take(pa.array(places)) for name in plan.file_columns}
+                self._quarantine.write(
+                    quarantine_table(bad, numbers, masks, plan.row_rules, plan.file_columns, misfits)
+                )
+            if not is_rejected:
+                good = np.ones(rows.num_rows, dtype=bool)
+                good[places] = False
+                yield rows.select(range(typed)).filter(pa.array(good))
+
+    # --- the verdict --------------------------------------------------------------------------------------
+
+    def _judge_expectations(self) -> dict[int, np.ndarray]:
+        """Judge the file by the expectations; return the rows that are bad as the whole file shows, by row rule."""
+        judge, late_rows = self._plan.judge, dict[int, np.ndarray]()
+        if judge is None:
+            return late_rows
+        asks_structure = any(rule.method is Method.STRUCTURE for rule in judge.rules)
+        structure = self._plan.structure(self._nulls) if asks_structure else pd.DataFrame()
+        for position, (rule, state) in enumerate(zip(judge.rules, self._states, strict=True)):
+            if self._whole_file and rule.is_late:
+                verdict, rows = self._whole_file.verdict(position, state, structure)
+                late_rows[self._plan.places[rule.id]] = rows
+            else:
+                verdict = judge.verdict(position, state, structure)
+            self._checks.append(check_of(verdict))
+            reason = reason_of(verdict)
+            if reason:
+                self._reasons.append(reason)
+        return {} if self._reasons else late_rows
+
+    def _findings(self) -> Findings:
+        by_rule = {rule.id: self._quarantined[rule.id] for rule in self._plan.row_rules if rule.id in self._quarantined}
+        quarantined = {**self._misfits, **by_rule}
+        hints = self._check_rows()
+        is_unread = sum(quarantined.values()) == self.rows_in and not any(
+            rule.startswith("expect_") for rule in quarantined
+        )
+        reasons = self._reasons
+        if not reasons or (is_unread and not self.is_rejected):
+            # What follows from there being no row comes after the cause.
+            reasons = [*reasons_of_bad_rows(self._contract.bad_rows, quarantined, self.rows_in, hints), *reasons]
+        found = self._plan.source_format
+        if reasons:
+            reasons = [*first_cause(reasons, found, self._misfits, self.rows_in), *reasons]
+        return Findings(
+            rows_in=self.rows_in,
+            quarantined=quarantined,
+            checks=tuple(self._checks),
+            rejected=tuple(reasons),
+            columns_in=self._plan.file_columns,
+            decisions=decisions_of(found, self._contract),
+        )
+
+    def _check_rows(self) -> list[str]:
+        """Add the checks that rows failed, and return what to write into the contract where that is known."""
+        decoded = self.rows_in - self._misfits.total()
+        for reason, rows in sorted(self._misfits.items()):
+            self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))
+        hints = mark_hints(self._no_numbers, self._plan.source_format)
+        for rule, rows in zip(self._plan.row_rules, self._broken.tolist(), strict=True):
+            if rows and not rule.is_expectation:
+                self._checks.append(row_rule_check(rule, decoded, rows, hints.get(rule.id)))
+        return sorted(set(hints.values()))

@@ -1,0 +1,77 @@
+"""Rows in the contract's types as Arrow record batches, each with its row number."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from flows.refinery.read.header import GOOD_ROW_NUMBER
+from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, to_arrow
+from flows.refinery.validate.column_text import pandas_column
+from flows.refinery.validate.moments import time_text
+
+ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
+
+
+def to_batch(frame: pd.DataFrame, row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
+    """Some columns of coerced rows, as they are kept."""
+    arrays = [to_arrow(frame[name], kind) for name, kind in kinds.items()]
+    return pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=_schema(kinds))
+
+
+def beside(batch: pa.RecordBatch, more: Mapping[str, pa.Array]) -> pa.RecordBatch:
+    """Return a batch with more columns after its own, which may have the same names."""
+    return pa.RecordBatch.from_arrays([*batch.columns, *more.values()], names=[*batch.schema.names, *more])
+
+
+def no_rows(kinds: Mapping[str, str]) -> pa.RecordBatch:
+    """Return a batch without rows."""
+    return pa.RecordBatch.from_pylist([], schema=_schema(kinds))
+
+
+def _schema(kinds: Mapping[str, str]) -> pa.Schema:
+    fields = [pa.field(name, ARROW_TYPES[kind]) for name, kind in kinds.items()]
+    return pa.schema([*fields, pa.field(ROW_NUMBER, pa.int64())])
+
+
+def numbers_of(batch: pa.RecordBatch) -> np.ndarray:
+    """Return the row numbers of a batch."""
+    numbers: np.ndarray = batch.column(ROW_NUMBER).to_numpy()
+    return numbers
+
+
+def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows as GX judges them: with a RangeIndex, timestamps in UTC without a zone, times as text."""
+    columns = {}
+    for name, kind in kinds.items():
+        array = data.column(name)
+        if kind == "timestamp":
+            array = array.cast(pa.timestamp("us"))
+        columns[name] = _column(array, kind, nulls=array.null_count > 0)
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)
+
+
+def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collection[str]) -> pd.DataFrame:
+    """Return good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight.
+
+    Args:
+        nullable: the columns that may have missing values; they have one type in every partition and every file.
+    """
+    columns = {
+        name: batch.column(name).to_pandas()
+        if kind == "timestamp"
+        else _column(batch.column(name), kind, nulls=name in nullable)
+        for name, kind in kinds.items()
+    }
+    return pd.DataFrame(columns, copy=False).set_axis(pd.Index(numbers_of(batch)), axis=0)
+
+
+def _column(array: pa.Array | pa.ChunkedArray, kind: str, *, nulls: bool) -> pd.Series:
+    if kind == "date":
+        array = array.cast(pa.timestamp("us"))
+    elif kind == "time":
+        array = time_text(array)
+    return pandas_column(array, dtype_of(kind, nulls=nulls))
