@@ -36,8 +36,8 @@ wrong, where, and what to do; it never contains a value from the data.
 _KINDS = (
     (
         "The file is rejected",
-        "The receipt contains the reasons, and the flow run is "
-        "*Rejected*. No row is published and the message is deleted. Correct the file (or its contract) and upload it "
+        "The receipt contains the reasons, and the flow run is Failed, with the tag `rejected`. "
+        "No row is published and the message is deleted. Correct the file (or its contract) and upload it "
         "again.",
     ),
     (
