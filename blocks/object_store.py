@@ -5,7 +5,7 @@ What the objects mean is decided elsewhere: flows/pipeline/commit.py acts on the
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,6 +73,17 @@ class StoredObject(NamedTuple):
 
     body: bytes
     etag: str
+    version_id: str | None = None
+    metadata: Mapping[str, str] = {}
+
+
+class ListedObject(NamedTuple):
+    """An object of the published bucket as S3 lists it."""
+
+    key: str
+    last_modified: datetime
+    etag: str
+    size_bytes: int
 
 
 class ObjectStore:
@@ -192,11 +203,13 @@ class ObjectStore:
 
     # --- the published bucket ---------------------------------------------------------------------------------
 
-    def get(self, key: str) -> StoredObject | None:
-        """Return an object, or None when it does not exist."""
+    def get(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        """Return an object, by default its newest version, or None when it does not exist."""
         try:
-            response = self._s3.get_object(Bucket=self.published_bucket, Key=key)
-            return StoredObject(response["Body"].read(), response["ETag"])
+            answer = self._s3.get_object(Bucket=self.published_bucket, Key=key, **_version(version_id))
+            return StoredObject(
+                answer["Body"].read(), answer["ETag"], answer.get("VersionId"), answer.get("Metadata", {})
+            )
         except (BotoCoreError, ClientError) as error:
             if aws_error_code(error) in _GONE:
                 return None
@@ -249,8 +262,16 @@ class ObjectStore:
 
     def list_keys(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
         """Yield the keys under `prefix` and when each was written, in pages sorted by key."""
+        for page in self.list_objects(prefix, page_size=page_size):
+            yield [(each.key, each.last_modified) for each in page]
+
+    def list_objects(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[ListedObject]]:
+        """Yield the objects under `prefix`, in pages sorted by key."""
         for page in self._pages("list_objects_v2", self.published_bucket, prefix, page_size):
-            yield [(entry["Key"], entry["LastModified"]) for entry in page.get("Contents", [])]
+            yield [
+                ListedObject(entry["Key"], entry["LastModified"], entry["ETag"], entry["Size"])
+                for entry in page.get("Contents", [])
+            ]
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """Yield the folders directly below `prefix`, which ends in a slash."""

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -29,10 +28,11 @@ from deployment.commands.options import (
     state_in_use,
     users_of,
 )
+from deployment.commands.questions import asking
 from deployment.environment_variables import only
 from deployment.stack_options import NOTIFICATION_VARIABLES, ProfileOption, RegionOption, users_environment
 from flows import __version__
-from flows.refinery.errors import SluiceError, TerminalError
+from flows.refinery.errors import SluiceError
 
 if TYPE_CHECKING:
     from deployment.aws.environments import Environment
@@ -88,10 +88,6 @@ def common_options(
     ] = False,
 ) -> None:
     """Handle the options that work without a command."""
-
-
-class QuestionUnanswered(TerminalError):
-    """A question needs an answer, and there is no terminal."""
 
 
 @app.command()
@@ -294,7 +290,7 @@ def repair(
                 file,
                 run_id,
                 allow_other_changes=allow_other_changes,
-                confirm=_ask(yes=yes),
+                confirm=asking(yes=yes),
             )
             raise typer.Exit(0 if done else EXIT_NOT_AS_EXPECTED)
         if export is not None and run_id is not None:
@@ -385,7 +381,7 @@ def deploy(
         smoke_test_seconds=deadline,
         home=DEFAULT_STATE / "aws" / "prefect",
     )
-    published = run(new_console(), options, users_of(context), _ask(yes=yes))
+    published = run(new_console(), options, users_of(context), asking(yes=yes))
     raise typer.Exit(0 if published else EXIT_NOT_AS_EXPECTED)
 
 
@@ -410,7 +406,7 @@ def destroy(
         wanted,
         users_of(context),
         delete_data=delete_data,
-        ask=_ask(yes=yes),
+        ask=asking(yes=yes),
         type_in=lambda question: str(typer.prompt(question, default="", show_default=False)),
         home=DEFAULT_STATE / "aws" / "prefect",
     )
@@ -468,19 +464,6 @@ def _environment(
         | {option: value for option, value in options.items() if value}
         | {"parameters": named.parameters | given}
     )
-
-
-def _ask(*, yes: bool) -> Callable[[str], bool]:
-    """Return a function that asks a question; without a terminal it raises QuestionUnanswered."""
-
-    def ask(question: str) -> bool:
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise QuestionUnanswered(f"{question} There is no terminal to answer on; --yes answers yes")
-        return typer.confirm(question)
-
-    return ask
 
 
 def _kept_details() -> str:

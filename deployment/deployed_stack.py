@@ -15,6 +15,7 @@ from typing import TypeAlias
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from blocks.drains import Drains
+from blocks.object_store import ObjectStore
 from blocks.settings import STACK_OUTPUTS
 from deployment.aws.access import Access, aws_access
 from deployment.aws.stack import find_stack, outputs_of, parameters_of
@@ -89,6 +90,11 @@ def drains_of(stack: DeployedStack) -> Drains:
         window_seconds=int(stack.outputs["WindowSeconds"]),
         client=stack.client,
     )
+
+
+def store_of(stack: DeployedStack) -> ObjectStore:
+    """Return the buckets of a stack."""
+    return ObjectStore(stack.outputs["LandingBucket"], stack.outputs["PublishedBucket"], client=stack.client("s3"))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from blocks.object_store import ObjectStore
 from blocks.settings import PipelineSettings, SettingsMissing
 from blocks.upload_queue import UploadQueue
 from flows.pipeline.job import Parts, TaskIdentity, TaskLog
-from flows.refinery.contract.loading import Contracts
+from flows.pipeline.published_contracts import LiveContracts
 
 LOG = logging.getLogger("sluice")
 _METADATA = "ECS_CONTAINER_METADATA_URI_V4"  # set in an ECS task
@@ -26,15 +26,18 @@ _METADATA = "ECS_CONTAINER_METADATA_URI_V4"  # set in an ECS task
 
 def assemble(settings: PipelineSettings) -> Parts:
     """Build the parts that `settings` describe."""
+    store = ObjectStore(settings.landing_bucket, settings.published_bucket)
+    contracts = LiveContracts(settings.contracts_root, store)
     return Parts(
         settings=settings,
-        store=ObjectStore(settings.landing_bucket, settings.published_bucket),
+        store=store,
         queue=UploadQueue(
             settings.queue_url,
             dead_letter_queue_url=settings.dead_letter_queue_url,
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
         ),
-        read_contracts=partial(Contracts.load, settings.contracts_root),
+        read_contracts=contracts.read,
+        keep_contract=contracts.keep,
     )
 
 

@@ -29,6 +29,7 @@ from flows.composition import drains_of, parts_of_environment
 from flows.observability.recorder import Recorder
 from flows.pipeline.attempts import Attempt, AttemptUnreadable, FoundAttempt, find_attempt, reopen_attempt
 from flows.pipeline.commit import find_orphaned
+from flows.pipeline.delivery import dataset_of
 from flows.pipeline.errors import EventLost
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.job import Parts
@@ -191,7 +192,7 @@ def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
         if found := find_attempt(parts.store, upload.run_id):
             return found
     lost = EventLost("no event of it arrived, or its message expired; reconcile sent its message")
-    dataset = parts.contracts.for_key(upload.key).dataset
+    dataset = dataset_of(upload, parts)
     return FoundAttempt(Attempt.of(upload, lost, dataset=dataset, receive_count=0, task_arn=None), None)
 
 

@@ -46,12 +46,14 @@ def default_parameters(path: Path) -> dict[str, str]:
 
 
 def without_texts(body: str) -> str:
-    """Return a template as small as it can be to preview its changes: without outputs and parameters' descriptions. A
-    change set lists resources, so neither changes what it shows."""
+    """Return a template as small as it can be to preview its changes: without outputs and texts for people. A change
+    set lists resources, so none of these changes what it shows."""
     template = json.loads(body)
-    template.pop("Outputs", None)
+    for section in ("Outputs", "Metadata", "Description"):
+        template.pop(section, None)
     for parameter in template.get("Parameters", {}).values():
         parameter.pop("Description", None)
+        parameter.pop("ConstraintDescription", None)
     return json.dumps(template, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -4,6 +4,8 @@ Exit codes: 0 done, or the file is accepted; 1 the file is rejected, or is not a
 invalid contract.
 """
 
+from __future__ import annotations  # so that the type of `connect` is not imported
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ import typer
 
 from deployment import PROJECT_ROOT
 from deployment.commands import new_console, print_error
+from deployment.commands.options import Connect, on_selected_stack
+from deployment.commands.questions import asking
 from flows.refinery.errors import FileRejected, TerminalError
 
 EXIT_REJECTED = 1
@@ -21,7 +25,7 @@ _CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 contract_app = typer.Typer(
     name="contract",
-    help="Propose the contract of a dataset, check it on a file, compare two contracts.",
+    help="Propose the contract of a dataset, check it on a file, compare two contracts, publish one.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -31,8 +35,15 @@ ContractsFolder = Annotated[
     Path, typer.Option("--contracts", help="The folder with one folder per dataset.", show_default="flows/contracts")
 ]
 ContractName = Annotated[
-    str, typer.Argument(help="A dataset, or the path of a contract's folder or contract.yaml.", show_default=False)
+    str,
+    typer.Argument(
+        help="A dataset, a contract's folder or contract.yaml, REVISION:DATASET of this git repository, or live:DATASET"
+        " of a stack.",
+        show_default=False,
+    ),
 ]
+Dataset = Annotated[str, typer.Argument(help="The dataset.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 File = Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False, readable=True, show_default=False)]
 
 
@@ -54,7 +65,9 @@ def new(
 
 
 @contract_app.command()
+@on_selected_stack
 def check(
+    connect: Connect,
     contract: ContractName,
     file: File,
     output: Annotated[
@@ -65,33 +78,83 @@ def check(
 ) -> None:
     """Check a file against a contract: show every rule with counts and examples, the columns, the rows, the verdict.
 
-    Runs on this machine only, and writes nothing unless --output is given.
+    Runs on this machine, and writes nothing unless --output is given.
     """
     from deployment.commands.contract_check import check as run
-    from deployment.commands.contract_files import contract_of
+    from deployment.commands.contract_files import found_contract
 
-    with _errors_as_exit_codes():
-        accepted = run(new_console(), contract_of(contract, contracts), file, output)
+    with _errors_as_exit_codes(), found_contract(contract, contracts, connect) as found:
+        accepted = run(new_console(), found, file, output)
     raise typer.Exit(0 if accepted else EXIT_REJECTED)
 
 
 @contract_app.command()
+@on_selected_stack
 def diff(
-    before: Annotated[
-        str,
-        typer.Argument(
-            help="A dataset, a contract's folder or contract.yaml, or REVISION:DATASET of this git repository.",
-            show_default=False,
-        ),
-    ],
+    connect: Connect,
+    before: ContractName,
     after: Annotated[str, typer.Argument(help="The same, for the contract after the change.", show_default=False)],
     contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Show what a change to a contract means: which rules are stricter or looser, and what is published differently."""
-    from deployment.commands.contract_diff import diff as run
+    from deployment.commands.contract_diff import show_changes
+    from deployment.commands.contract_files import found_contract
 
-    with _errors_as_exit_codes():
-        run(new_console(), before, after, contracts)
+    with (
+        _errors_as_exit_codes(),
+        found_contract(before, contracts, connect) as old,
+        found_contract(after, contracts, connect) as new,
+    ):
+        show_changes(new_console(), old, new)
+
+
+@contract_app.command()
+@on_selected_stack
+def publish(
+    connect: Connect,
+    contract: ContractName,
+    contracts: ContractsFolder = _CONTRACTS,
+    yes: Yes = False,
+) -> None:
+    """Make a contract the live one of the local cloud or of a stack on AWS, without a new image.
+
+    It is checked, and what it changes is shown and confirmed. Tasks use it within a minute.
+    """
+    from deployment.commands import contract_publish as command
+    from deployment.commands.contract_files import found_contract
+
+    with connect() as stack, _errors_as_exit_codes(), found_contract(contract, contracts, connect) as found:
+        done = command.publish(new_console(), stack, found, asking(yes=yes))
+    raise typer.Exit(0 if done else EXIT_REJECTED)
+
+
+@contract_app.command()
+@on_selected_stack
+def rollback(connect: Connect, dataset: Dataset, yes: Yes = False) -> None:
+    """Make the contract live again that the live one replaced; after the first one, the image's."""
+    from deployment.commands import contract_publish as command
+
+    with connect() as stack, _errors_as_exit_codes():
+        done = command.rollback(new_console(), stack, dataset, asking(yes=yes))
+    raise typer.Exit(0 if done else EXIT_REJECTED)
+
+
+@contract_app.command()
+@on_selected_stack
+def show(
+    connect: Connect,
+    dataset: Annotated[str | None, typer.Argument(help="The dataset.", show_default=False)] = None,
+    content_hash: Annotated[
+        str | None,
+        typer.Option("--hash", help="The one with this hash in a receipt, or how it begins.", show_default=False),
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", help="The one that judged this run.", show_default=False)] = None,
+) -> None:
+    """Print the live contract of a dataset, or one that judged a file; without options, list the published ones."""
+    from deployment.commands import contract_publish as command
+
+    with connect() as stack, _errors_as_exit_codes():
+        command.show(new_console(), stack, dataset, content_hash, run)
 
 
 @contract_app.command()

@@ -1,11 +1,42 @@
-"""Find a contract by the name of its dataset or by a path."""
+"""Find a contract by the name of its dataset, by a path, in git, or among those that are published."""
 
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from blocks.settings import CONTRACTS
-from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, load_contract
+from deployment.commands.options import Connect
+from flows.refinery.contract.loading import CONTRACT_FILE, ContractInvalid, load_contract, parse_contract
 from flows.refinery.contract.model import Contract
 from flows.refinery.suggestions import did_you_mean
+
+_GIT_SECONDS = 30
+_PUBLISHED = "live"
+
+
+@contextmanager
+def found_contract(name: str, contracts: Path, connect: Connect) -> Iterator[Contract]:
+    """Provide the contract of a dataset, a path, REVISION:DATASET of git, or live:DATASET of the selected stack; its
+    files exist while the block runs. Raise ContractInvalid if there is none, or it is wrong."""
+    revision, colon, dataset = name.rpartition(":")
+    if not colon or Path(name).exists():
+        yield contract_of(name, contracts)
+        return
+    if revision == _PUBLISHED:
+        from deployment.deployed_stack import store_of
+        from flows.pipeline.published_contracts import live_or_last_used
+
+        with connect() as stack:
+            text = live_or_last_used(store_of(stack), dataset)
+        yield parse_contract(text.encode(), name, contracts / dataset)
+        return
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        _extract_from_git(revision, dataset, contracts, Path(folder))
+        yield load_contract(Path(folder) / dataset)
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
@@ -22,3 +53,20 @@ def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
         f"there is no contract {name_or_path!r}{did_you_mean(name_or_path, known)}; "
         f"name a dataset ({', '.join(known)}), or the folder of a {CONTRACT_FILE}"
     )
+
+
+def _extract_from_git(revision: str, dataset: str, contracts: Path, folder: Path) -> None:
+    if revision.startswith("-") or dataset.startswith("-") or Path(dataset).name != dataset:
+        raise ContractInvalid(f"{revision}:{dataset} is not a REVISION:DATASET")
+    command = ["git", "-C", str(contracts), "archive", "--format=tar", revision, dataset]
+    try:
+        archive = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ContractInvalid(f"git failed on {revision}:{dataset}: {type(error).__name__}") from None
+    if archive.returncode:
+        errors = archive.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ContractInvalid(
+            f"git has no contract {revision}:{dataset}: {errors[-1] if errors else 'no reason given'}"
+        )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")

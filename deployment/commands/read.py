@@ -6,10 +6,9 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from blocks.object_store import ObjectStore
 from deployment.commands import visible_line
 from deployment.commands.user_paths import written_to
-from deployment.deployed_stack import DeployedStack
+from deployment.deployed_stack import DeployedStack, store_of
 from flows.published.export import export_rows
 from flows.published.rows import PublishedRows, Selection, published_rows
 from flows.refinery.words import counted, shortened
@@ -28,9 +27,7 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
         ColumnsDiffer: a column has types in several runs that cannot be joined.
         ExportUnknown, WorkbookTooSmall, PathUnwritable: the rows cannot be written to `export`.
     """
-    outputs = cloud.outputs
-    store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"], client=cloud.client("s3"))
-    with published_rows(store, dataset, selection) as rows:
+    with published_rows(store_of(cloud), dataset, selection) as rows:
         if export is None:
             _show(console, rows, selection)
         else:

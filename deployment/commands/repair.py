@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from deployment.aws.access import own_session
 from deployment.commands import visible_line
+from deployment.commands.prefect_session import prefect_of
 from deployment.commands.show import details_of, receipt_address, rows_of
 from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import DeployedStack
@@ -121,14 +122,8 @@ def _run_in_name(file: Path) -> str:
 def _parts(cloud: DeployedStack) -> Iterator[Parts]:
     """Provide the parts of `cloud` and its Prefect to this process, with the rights of a task in the local cloud."""
     environment = {**cloud.task_environment, **pipeline_settings(cloud.outputs), **_QUIET}
-    with own_session(environment), ExitStack() as stack:
-        # Prefect reads the environment when it is imported, which may already have happened.
-        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
-
+    with own_session(environment), prefect_of(environment):
         from blocks.settings import PipelineSettings
         from flows.composition import assemble
 
-        settings = (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL)
-        given = {setting: environment[setting.name] for setting in settings if environment.get(setting.name)}
-        stack.enter_context(temporary_settings(given))
         yield assemble(PipelineSettings.from_environment())

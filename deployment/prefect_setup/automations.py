@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,18 @@ def declared(
     return [each for entry in entries for each in _for_each_deadline(entry, deadlines_hours or {})]
 
 
+def of_deadlines(names: PrefectNames, deadlines_hours: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return only the automations for datasets with a deadline."""
+    others = {entry["name"] for entry in declared(names)}
+    return [entry for entry in declared(names, deadlines_hours) if entry["name"] not in others]
+
+
+def without_deadline(names: PrefectNames, contracts: Iterable[Contract]) -> list[str]:
+    """Return the names of the automations that a deadline would have, of the contracts that set none."""
+    none = {contract.dataset: 1.0 for contract in contracts if contract.expected_every_hours is None}
+    return [entry["name"] for entry in of_deadlines(names, none)]
+
+
 def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """Yield the entry, or, if it is for each dataset, one entry per dataset with a deadline."""
     if not entry.pop("for_each_deadline", False):
@@ -90,11 +102,14 @@ def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, floa
         yield one
 
 
-def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Create or update every automation that `declared` returned, by its name; yield a line for each. Raise
-    AutomationsInvalid if Prefect does not accept one of them."""
+def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped: Collection[str] = ()) -> Iterator[str]:
+    """Create or update every automation that `declared` returned, by its name, and delete the `dropped` ones; yield a
+    line for each. Raise AutomationsInvalid if Prefect does not accept one of them."""
     with get_client(sync_client=True) as client:
         known, inventory = present(client, names), PrefectInventory.of(client, names)
+        for name in sorted(known.keys() & set(dropped)):
+            client.delete_automation(known[name])
+            yield f"removed: automation {name}"
         for entry in entries:
             core, missing = resolved(inventory, entry)
             yield from (f"left out of {entry['name']}: {name}, which does not exist" for name in missing)

@@ -12,6 +12,7 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.exceptions import ObjectNotFound
 
 from blocks.aws import client_of
+from blocks.object_store import ObjectStore
 from blocks.prefect_names import PrefectNames
 from blocks.settings import CONTRACTS, SettingsMissing
 from blocks.settings_block import PipelineSettingsBlock, credentials_of_stack
@@ -21,7 +22,7 @@ from deployment.environment_variables import RECONCILE_CREDENTIALS
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.blocks import blocks_of
 from deployment.prefect_setup.work_pools import ECS, KINDS, work_pool
-from flows.refinery.contract.loading import Contracts
+from flows.pipeline.published_contracts import LiveContracts, live_datasets
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TransientError
 
@@ -51,7 +52,11 @@ def register(stack: str, pool: str) -> Iterator[str]:
     deployed = find_stack(client_of("cloudformation"), stack)
     if deployed is None:
         raise SettingsMissing(f"there is no stack {stack} in this account and region")
-    names, outputs, contracts = PrefectNames(stack), outputs_of(deployed), Contracts.load(CONTRACTS)
+    names, outputs = PrefectNames(stack), outputs_of(deployed)
+    store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"])
+    contracts = LiveContracts(CONTRACTS, store).read()
+    for dataset in live_datasets(store):
+        yield f"contract {dataset}: the published one applies, not the one in the image"
     with get_client(sync_client=True) as client:
         client.create_work_pool(work_pool(names, pool, outputs), overwrite=True)
     yield f"work pool {names.pool(pool)}"
@@ -70,8 +75,21 @@ def register(stack: str, pool: str) -> Iterator[str]:
         _reconcile_with_credentials_from(uri, names)
     yield from apply_limits(names, contracts)
     percent = os.environ.get(automations.QUARANTINED_PERCENT, "10")
-    deadlines = automations.deadlines_of(contracts)
-    yield from automations.apply(names, automations.declared(names, deadlines, quarantined_percent=percent))
+    entries = automations.declared(names, automations.deadlines_of(contracts), quarantined_percent=percent)
+    yield from automations.apply(names, entries, dropped=automations.without_deadline(names, contracts))
+
+
+def follow_contract(stack: str, contract: Contract) -> Iterator[str]:
+    """Bring the deadline and the concurrency limit of one dataset up to date; yield a line for each thing."""
+    names, dataset, limit = PrefectNames(stack), contract.dataset, contract.max_concurrent_uploads
+    entries = automations.of_deadlines(names, automations.deadlines_of([contract]))
+    yield from automations.apply(names, entries, dropped=automations.without_deadline(names, [contract]))
+    with get_client(sync_client=True) as client:
+        if limit:
+            client.upsert_global_concurrency_limit_by_name(names.limit(dataset), limit)
+        elif names.limit(dataset) in _limits(client, names):
+            client.delete_global_concurrency_limit_by_name(names.limit(dataset))
+    yield f"concurrency limit of {dataset}: {limit or 'none'}"
 
 
 def remove(stack: str) -> Iterator[str]:

@@ -23,11 +23,11 @@ from flows.observability.run_summary import ConsoleLinks, failed_checks, outcome
 from flows.observability.upload_slot import upload_slot
 from flows.pipeline.announce import notice_of, notice_of_attempt
 from flows.pipeline.attempts import Attempt
+from flows.pipeline.delivery import dataset_of
 from flows.pipeline.errors import UploadCancelled
 from flows.pipeline.job import Fetched, Parts, Published, UploadJob
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from flows.pipeline.run import RunUpload, run_upload
-from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.refine import REJECTING, Refined
 
@@ -74,9 +74,7 @@ def run_observed(
 
 
 def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
-    dataset = "default"
-    with suppress(ContractInvalid):
-        dataset = (job.contract or parts.contracts.for_key(job.upload.key)).dataset
+    dataset = job.contract.dataset if job.contract else dataset_of(job.upload, parts)
     attempt = Attempt.of(
         job.upload,
         error,
@@ -109,8 +107,8 @@ def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
 
 
 def limit_of(parts: Parts, job: UploadJob) -> str | None:
-    """Return the concurrency limit that the upload's contract sets. An invalid contract is reported by a stage."""
-    with suppress(ContractInvalid):
+    """Return the concurrency limit that the upload's contract sets. An invalid contract is reported by the run."""
+    with suppress(SluiceError):
         contract = job.contract or parts.contracts.for_key(job.upload.key)
         if contract.max_concurrent_uploads:
             return parts.settings.prefect_names.limit(contract.dataset)

@@ -15,7 +15,6 @@ from flows.pipeline.job import Parts, TaskIdentity, UploadJob
 from flows.pipeline.json_log import log_context, place_of
 from flows.pipeline.protocol import ReceiptConflict, is_done
 from flows.pipeline.receipt import Chain, Receipt
-from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import SluiceError, TransientError
 from lambda_trigger.message import UploadMessage, folder_of
 
@@ -134,15 +133,15 @@ def fail(
 
 
 def dataset_of(upload: UploadMessage, parts: Parts) -> str:
-    """Return the dataset of an upload; while the contracts have a fault, that of its folder."""
-    with suppress(ContractInvalid):
+    """Return the dataset of an upload; while the contracts have a fault or cannot be read, that of its folder."""
+    with suppress(SluiceError):
         return parts.contracts.for_key(upload.key).dataset
     return folder_of(upload.key, parts.settings.incoming_prefix) or "default"
 
 
 def has_limit(upload: UploadMessage, parts: Parts) -> bool:
     """Return whether the dataset of an upload limits how many of its uploads are processed at once."""
-    with suppress(ContractInvalid):
+    with suppress(SluiceError):
         return parts.contracts.for_key(upload.key).max_concurrent_uploads is not None
     return False
 

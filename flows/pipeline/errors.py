@@ -32,6 +32,15 @@ class TakesTooLong(FileRejected):
     the file is too large for the task."""
 
 
+class ContractUnusable(TransientError):
+    """The contract of the upload's dataset cannot be used: the published one is wrong, or does not fit this release or
+    its steps.py; or one of the image is wrong.
+
+    The file is not at fault: the upload stays in the queue and is tried again; after the queue's limit it moves to the
+    dead-letter queue. Publish a correct contract, roll it back, or deploy; then redrive.
+    """
+
+
 class TaskDied(TransientError):
     """The task that held the upload ended before the upload was done: killed, stopped, or out of memory.
 

@@ -22,16 +22,22 @@ from lambda_trigger.message import UploadMessage
 
 @dataclass(frozen=True)
 class Parts:
-    """What an upload needs from the outside world; flows/composition.py builds it."""
+    """What an upload needs from the outside world; flows/composition.py builds it.
+
+    Attributes:
+        read_contracts: returns the contracts that apply at present.
+        keep_contract: keeps the text of a contract that judged a file.
+    """
 
     settings: PipelineSettings
     store: ObjectStore
     queue: UploadQueue
     read_contracts: Callable[[], Contracts]
+    keep_contract: Callable[[Contract], None]
 
-    @cached_property
+    @property
     def contracts(self) -> Contracts:
-        """Return the contracts of all datasets. Raises ContractInvalid when one of them has a fault."""
+        """Return the contracts of all datasets. Raises ContractInvalid when one of those in the image has a fault."""
         return self.read_contracts()
 
 

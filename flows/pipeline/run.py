@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from flows.pipeline.commit import read_receipt, settle, without_corrections
-from flows.pipeline.errors import OutOfMemory, StageBroke, StageTookTooLong, TakesTooLong
+from flows.pipeline.errors import ContractUnusable, OutOfMemory, StageBroke, StageTookTooLong, TakesTooLong
 from flows.pipeline.job import Outcome, Parts, UploadJob
 from flows.pipeline.json_log import log_context, place_of
 from flows.pipeline.protocol import is_done
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.stages import fetch, publish, receipt_of, record, refine
 from flows.pipeline.time_limit import TimeIsUp, time_limit
+from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import SluiceError
 from flows.refinery.refine import REJECTING, Progress
 
@@ -60,7 +62,7 @@ def run_upload(
             raise without_corrections(job.upload.run_id)
         settle(parts, job, job.contract, earlier)
         return earlier
-    contract = job.contract or parts.contracts.for_key(job.upload.key)
+    contract = _contract_of(parts, job)
     do = _StageRunner(parts, job, call)
     fetched = refined = published = rejection = None
     with (
@@ -76,6 +78,20 @@ def run_upload(
             rejection = error
         outcome = Outcome(contract, earlier, fetched, refined, published, rejection, do.seconds)
         return receipt_of(job, outcome) if job.dry_run else do(record, parts, job, outcome)
+
+
+def _contract_of(parts: Parts, job: UploadJob) -> Contract:
+    try:
+        return job.contract or parts.contracts.for_key(job.upload.key)
+    except ContractInvalid as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: ContractInvalid) -> ContractUnusable:
+    return ContractUnusable(
+        f"{error}\nNo file is rejected for its contract. Publish a correct one (sluice contract publish), or go back to"
+        " the one before (sluice contract rollback), or deploy; then: sluice redrive"
+    )
 
 
 RunUpload = Callable[..., Receipt]
@@ -128,6 +144,8 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
             "gets all rows at once; give the task more memory (the stack's parameter TaskMemory) and redrive the "
             "dead-letter queue"
         )
+    if isinstance(error, ContractInvalid):
+        return _unusable(error)
     if isinstance(error, SluiceError) or not isinstance(error, Exception):
         return error
     return StageBroke(f"stage {stage}: {_place_of(error)}")

@@ -181,6 +181,7 @@ def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
     receipt = receipt_of(job, outcome)
     if receipt.reasons and job.corrections:
         raise RepairRejected(receipt.reason)
+    parts.keep_contract(outcome.contract)
     receipt = receipt.model_copy(update={"docs_page": publish_page(parts.store, receipt)})
     committed = commit_and_settle(parts, job, outcome.contract, receipt)
     if job.by_hand:  # a task lists the pages of a batch together (closing.py)

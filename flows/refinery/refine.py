@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import RejectionReason
-from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError
 from flows.refinery.part_seconds import ELSEWHERE, PartSeconds
@@ -49,7 +48,7 @@ from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
 
-REJECTING = (FileRejected, ContractInvalid, StepFailed)
+REJECTING = (FileRejected, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
 
 Progress = Callable[[str, int], None]

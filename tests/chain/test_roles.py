@@ -40,7 +40,7 @@ def test_reconcile_started_by_hand_has_its_own_role(chain: Chain) -> None:
 @pytest.mark.parametrize("key", ["receipts/forged.json", "index/forged.json"])
 def test_the_task_role_writes_over_nothing_blindly(chain: Chain, key: str) -> None:
     """A write without If-None-Match or If-Match is refused, whatever code the task runs."""
-    s3, bucket = _s3_as(chain, chain.outputs["TaskRoleArn"]), chain.outputs["PublishedBucket"]
+    s3, bucket = s3_as(chain, chain.outputs["TaskRoleArn"]), chain.outputs["PublishedBucket"]
     with pytest.raises(ClientError) as caught:
         s3.put_object(Bucket=bucket, Key=key, Body=b"{}")
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
@@ -60,7 +60,7 @@ def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None
     iam.put_role_policy(RoleName=role, PolicyName="everything", PolicyDocument=document)
     try:
         with pytest.raises(ClientError) as caught:
-            _s3_as(chain, chain.outputs["TaskRoleArn"]).put_object(
+            s3_as(chain, chain.outputs["TaskRoleArn"]).put_object(
                 Bucket=chain.outputs["LandingBucket"], Key="outside-every-role/forged.csv", Body=b""
             )
     finally:
@@ -68,7 +68,7 @@ def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
 
 
-def _s3_as(chain: Chain, role_arn: str) -> Any:
+def s3_as(chain: Chain, role_arn: str) -> Any:
     """Return a client with the credentials that a local worker has, from the same endpoint."""
     environment = chain.cloud.endpoints.environment_of(role_arn)
     with pytest.MonkeyPatch.context() as patch:

@@ -157,7 +157,7 @@ class Protocol(RuleBasedStateMachine):
             retry_delay_seconds=0,
         )
         queue = UploadQueue(limits.queue_url, client=self.queue)
-        self.parts = Parts(limits, self.store, queue, partial(contracts_that, self.on_reupload))
+        self.parts = Parts(limits, self.store, queue, partial(contracts_that, self.on_reupload), lambda _: None)
 
     # --- what can happen --------------------------------------------------------------------------------------
 

@@ -74,10 +74,14 @@ def test_a_dry_run_shows_what_is_lost_and_changes_nothing(chain: Chain, lost: Up
 def test_an_upload_whose_event_was_lost_is_found_and_published_once(
     chain: Chain, bench: Bench, lost: UploadMessage
 ) -> None:
+    live, bucket = "contracts/live/lost.yaml", chain.outputs["PublishedBucket"]
+    chain.s3.put_object(Bucket=bucket, Key=live, Body=b"dataset: lost\n")
     for _ in range(2):  # the second one finds that it is under way, or done
         _reconcile_as_its_role(chain, bench)
     chain.done(lost)
     assert kept_promises(chain, lost).rows.published == 3
+    assert chain.receipt(lost).contract.dataset == "lost", "as it was published: no image has this contract"
+    chain.s3.delete_object(Bucket=bucket, Key=live)
     chain.wait_for(chain.queue_is_empty, "the queue to be empty")
     assert _refused(chain) == []
 

@@ -232,7 +232,15 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
             arns = [text_of(arn) for arn in listed(statement["Resource"])]
             if any(action.startswith("s3:GetObject") for action in listed(statement["Action"])):
                 assert all(
-                    arn.endswith(("/receipts/*", "/attempts/*", "/batches/*", "-${AWS::Region}/${StackName}/*"))
+                    arn.endswith(
+                        (
+                            "/receipts/*",
+                            "/attempts/*",
+                            "/batches/*",
+                            "/contracts/live/*",
+                            "-${AWS::Region}/${StackName}/*",
+                        )
+                    )
                     for arn in arns
                 ), statement["Sid"]
             if any(action.startswith("iam:") for action in listed(statement["Action"])):

@@ -419,6 +419,17 @@ def test_the_task_writes_over_no_receipt_and_no_index_entry_blindly() -> None:
     assert statement["Condition"] == {"Null": {"s3:if-match": "true", "s3:if-none-match": "true"}}
 
 
+def test_the_task_replaces_no_text_of_a_contract_that_judged_a_file() -> None:
+    document = resource(TEMPLATE_DATA, "PublishedBucketPolicy")["Properties"]["PolicyDocument"]
+    (statement,) = (one for one in document["Statement"] if one["Sid"] == "KeptContractsStay")
+    assert (statement["Effect"], text_of(statement["Principal"]["AWS"])) == ("Deny", "${TaskRole.Arn}")
+    assert (statement["Action"], text_of(statement["Resource"])) == (
+        "s3:PutObject",
+        "${PublishedBucket.Arn}/contracts/used/*",
+    )
+    assert statement["Condition"] == {"Null": {"s3:if-none-match": "true"}}
+
+
 @pytest.mark.parametrize("name", QUEUES)
 def test_a_queue_is_encrypted(name: str) -> None:
     """Encrypted with SQS's key, unless a customer key is given: SQS accepts one of the two."""

@@ -34,7 +34,10 @@ _FAMILY = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-defin
 _MACHINE = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${AWS::StackName}-drain"
 _TASK_ROLES = {"${TaskRole.Arn}", "${TaskExecutionRole.Arn}"}
 _RESULTS = {f"${{PublishedBucket.Arn}}/{folder}/*" for folder in ("receipts", "data", "quarantine", "index", "docs")}
+_LIVE, _USED = (f"${{PublishedBucket.Arn}}/contracts/{folder}/*" for folder in ("live", "used"))
 _KEY = {"${KmsKeyArn}"}
+_STACK = "arn:${AWS::Partition}:cloudformation:${AWS::Region}:${AWS::AccountId}:stack/${AWS::StackName}/*"
+_PEOPLE = "people of the account"
 
 # Role → who takes it, and each statement's actions and resources.
 EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
@@ -109,6 +112,8 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                 {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"},
                 {"${PublishedBucket.Arn}/attempts/*", "${PublishedBucket.Arn}/batches/*"},
             ),
+            "ReadContracts": ({"s3:GetObject"}, {_LIVE}),
+            "KeepUsedContracts": ({"s3:PutObject"}, {_USED}),
             "GiveUp": ({"sqs:SendMessage"}, {"${DeadLetterQueue.Arn}"}),
             "AskForMoreTasks": ({"states:StartExecution"}, {_MACHINE}),
             "Announce": (
@@ -132,11 +137,22 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "TakeLeftoversAway": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
             "TellMissingFromForbidden": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "LookForBatchNotes": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/batches/*"}),
+            "ReadContracts": ({"s3:GetObject"}, {_LIVE}),
             "ReopenAttempts": ({"s3:GetObject", "s3:PutObject"}, {"${PublishedBucket.Arn}/attempts/*"}),
             "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
             "AgeOfMessages": ({"cloudwatch:GetMetricStatistics"}, {"*"}),
             "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
             "StartDrain": ({"states:StartExecution"}, {"${DrainMachine}"}),
+            "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
+        },
+    ),
+    "ContractPublisherRole": (
+        _PEOPLE,
+        {
+            "FindStack": ({"cloudformation:DescribeStacks"}, {_STACK}),
+            "ListContracts": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
+            "ReadContracts": ({"s3:GetObject", "s3:GetObjectVersion"}, {"${PublishedBucket.Arn}/contracts/*"}),
+            "PublishContracts": ({"s3:PutObject", "s3:DeleteObject"}, {_LIVE}),
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },
     ),
@@ -182,9 +198,11 @@ def test_a_role_may_do_exactly_what_is_listed(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", EXPECTED)
-def test_a_role_is_taken_by_its_one_service(role: str) -> None:
+def test_a_role_is_taken_by_its_one_service_or_by_those_whom_the_account_allows_to(role: str) -> None:
     (trust,) = ROLES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    assert (trust["Action"], trust["Principal"]) == ("sts:AssumeRole", {"Service": EXPECTED[role][0]})
+    taken_by = EXPECTED[role][0]
+    principal = {"AWS": {"Ref": "AWS::AccountId"}} if taken_by == _PEOPLE else {"Service": taken_by}
+    assert (trust["Action"], trust["Principal"]) == ("sts:AssumeRole", principal)
 
 
 _SOURCES = {
@@ -237,6 +255,7 @@ def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str
         ("TriggerRole", ["sqs"]),
         ("TaskRole", ["s3", "sqs"]),
         ("ReconcileRole", ["s3", "sqs"]),
+        ("ContractPublisherRole", ["s3"]),
         ("TaskExecutionRole", ["secretsmanager"]),
     ],
 )
@@ -272,6 +291,11 @@ def test_the_tasks_may_start_the_machine_of_their_stack() -> None:
     """Its ARN is composed: a reference would close a circle."""
     name = resources_of(load_template(), "AWS::StepFunctions::StateMachine")["DrainMachine"]["Properties"]
     assert _MACHINE.endswith(f":stateMachine:{text_of(name['StateMachineName'])}")
+
+
+def test_who_publishes_contracts_lists_contracts_and_nothing_else() -> None:
+    listing = statements("ContractPublisherRole")["ListContracts"]["Condition"]
+    assert listing == {"StringLike": {"s3:prefix": "contracts/*"}}
 
 
 def test_reconciling_lists_uploads_and_nothing_else_of_the_landing_bucket() -> None:

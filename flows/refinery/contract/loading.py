@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.refinery.contract.model import (
@@ -44,14 +46,24 @@ class ContractInvalid(TerminalError):
     """A contract is wrong; the message gives the place, the fault and the correct form."""
 
 
+@dataclass(frozen=True)
+class UnusableContract:
+    """A contract with a fault, and the keys that it would apply to: their files wait until it is fixed."""
+
+    dataset: str
+    sources: tuple[str, ...]
+    fault: str
+    is_default = property(lambda self: self.dataset == DEFAULT_DATASET)
+
+
 class Contracts:
-    """All contracts of a folder.
+    """The contracts of all datasets. Iterating yields those that can be used.
 
     Raises:
         ContractInvalid: a contract has a fault, two have the same name, or there is no `default`.
     """
 
-    def __init__(self, contracts: Iterable[Contract]) -> None:
+    def __init__(self, contracts: Iterable[Contract | UnusableContract]) -> None:
         self._by_name = {contract.dataset: contract for contract in contracts}
         if DEFAULT_DATASET not in self._by_name:
             raise ContractInvalid(
@@ -82,23 +94,33 @@ class Contracts:
         return cls(contracts)
 
     def for_key(self, key: str) -> Contract:
-        """Return the contract whose `source` matches the object key with the most literal glob; else the default."""
+        """Return the contract whose `source` matches the object key with the most literal glob; else the default.
+
+        Raises:
+            ContractInvalid: it cannot be used.
+        """
         for _, _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
-                return contract
-        return self._by_name[DEFAULT_DATASET]
+                return _usable(contract)
+        return _usable(self._by_name[DEFAULT_DATASET])
 
     def named(self, dataset: str) -> Contract:
-        """Return the contract of a dataset. Raise ContractInvalid when there is none."""
+        """Return the contract of a dataset. Raise ContractInvalid when there is none, or it cannot be used."""
         if dataset not in self._by_name:
             raise ContractInvalid(
                 f"there is no contract named {dataset!r}{did_you_mean(dataset, self._by_name)}"
                 f" (there are: {', '.join(sorted(self._by_name))})"
             )
-        return self._by_name[dataset]
+        return _usable(self._by_name[dataset])
 
     def __iter__(self) -> Iterator[Contract]:
-        return iter(self._by_name.values())
+        return (contract for contract in self._by_name.values() if isinstance(contract, Contract))
+
+
+def _usable(contract: Contract | UnusableContract) -> Contract:
+    if isinstance(contract, UnusableContract):
+        raise ContractInvalid(contract.fault)
+    return contract
 
 
 def load_contract(folder: Path) -> Contract:
@@ -107,28 +129,74 @@ def load_contract(folder: Path) -> Contract:
     Raises:
         ContractInvalid: with one line for each fault, as `file:line: field: fault`.
     """
-    path = folder / CONTRACT_FILE
     try:
-        document = LocatedYaml.read(path)
+        return _contract_of(LocatedYaml.read(folder / CONTRACT_FILE), folder)
     except YamlUnreadable as error:
         raise ContractInvalid(str(error)) from None
+
+
+def parse_contract(content: bytes, name: str, folder: Path | None) -> Contract:
+    """Read a contract that is not in a file.
+
+    Args:
+        name: where it is, for messages.
+        folder: the dataset's folder on this machine, which has its steps.py, and need not exist; None to look at the
+            contract only.
+
+    Raises:
+        ContractInvalid: as load_contract; or it has a suite, which is a file.
+    """
+    try:
+        document = LocatedYaml.parse(Path(name), content)
+    except YamlUnreadable as error:
+        raise ContractInvalid(str(error)) from None
+    if isinstance(document.value, dict) and "suite" in document.value:
+        raise ContractInvalid(
+            f"{document.where(('suite',))}: suite: a published contract has no files; write the suite's expectations"
+            " under expectations"
+        )
+    return _contract_of(document, folder)
+
+
+def sources_of(content: bytes) -> tuple[str, ...]:
+    """Return what a contract with a fault gives as its `source`, as far as it can be read."""
+    try:
+        value = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError):
+        return ()
+    source = value.get("source") if isinstance(value, dict) else None
+    listed = [source] if isinstance(source, str) else source if isinstance(source, list) else []
+    return tuple(glob for glob in listed if isinstance(glob, str))
+
+
+def text_of(contract: Contract) -> str:
+    """Return a contract as YAML: as it was written, or its fields if it was changed for a run or has a suite."""
+    if contract.document is not None and contract.suite is None:
+        return contract.document.text
+    fields = contract.model_dump(exclude_unset=True, exclude={"suite"})
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def _contract_of(document: LocatedYaml, folder: Path | None) -> Contract:
     if not isinstance(document.value, dict):
-        raise ContractInvalid(f"{path}:1: a contract is a mapping that begins with `dataset: <name>`")
+        raise ContractInvalid(f"{document.path}:1: a contract is a mapping that begins with `dataset: <name>`")
     fields = dict(document.value)
     dataset = fields.get("dataset")
     if "folder" in fields:
         raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
-    if isinstance(dataset, str) and dataset != folder.name:
+    if folder and isinstance(dataset, str) and dataset != folder.name:
         raise ContractInvalid(
             f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {folder.name!r};"
             " the two must be the same"
         )
-    _add_suite(folder, document, fields)
+    if folder:
+        _add_suite(folder, document, fields)
     try:
         contract = Contract.model_validate({**fields, "folder": folder})
     except ValidationError as error:
         raise ContractInvalid("\n".join(_sentences(document, error))) from None
-    _require_own_steps(document, contract)
+    if folder:
+        _require_own_steps(document, contract)
     return contract.read_from(document)
 
 
@@ -146,11 +214,11 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
     Raises:
         ContractInvalid: no contract can have such a field or value.
     """
-    fields = contract.model_dump()
+    fields = contract.model_dump(exclude_unset=True)
     for name, value in changes.items():
         if name in ("dataset", "folder"):
             raise ContractInvalid(f"contract: {name} cannot be changed for a run; name another dataset instead")
-        present = fields.get(name)
+        present = fields.get(name, {})
         fields[name] = {**present, **value} if isinstance(present, dict) and isinstance(value, Mapping) else value
     try:
         return Contract.model_validate({**fields, "folder": contract.folder})

@@ -466,7 +466,7 @@ def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
     """Return the fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
     if isinstance(value, str):
         return {"name": value}
-    if not isinstance(value, dict) or set(value) >= {"name", "arguments"}:
+    if not isinstance(value, dict) or isinstance(value.get("name"), str):  # as a contract that was loaded has it
         return value
     if len(value) != 1:
         names = ", ".join(map(str, value)) or "none"

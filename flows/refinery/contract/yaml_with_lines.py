@@ -10,7 +10,7 @@ import yaml
 
 from flows.refinery.errors import TerminalError
 
-_MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 _MAX_PLACES = 100_000  # an alias that contains itself would grow without end
 _MAX_DEPTH = 40
 _Place = tuple[int | str, ...]
@@ -25,6 +25,7 @@ class LocatedYaml:
     """A YAML file's content, with the line (from 1) of each place; a place is the keys and indices that lead to it."""
 
     path: Path
+    text: str
     value: Any
     lines: dict[_Place, int]
 
@@ -35,8 +36,13 @@ class LocatedYaml:
             content = path.read_bytes()
         except OSError as error:
             raise YamlUnreadable(f"{path}: cannot be read: {error.strerror}") from None
-        if len(content) > _MAX_BYTES:
-            raise YamlUnreadable(f"{path}: larger than {_MAX_BYTES} bytes, which no contract is")
+        return cls.parse(path, content)
+
+    @classmethod
+    def parse(cls, path: Path, content: bytes) -> LocatedYaml:
+        """Read a file's content; `path` is its name in messages. Raise YamlUnreadable when that is not possible."""
+        if len(content) > MAX_BYTES:
+            raise YamlUnreadable(f"{path}: larger than {MAX_BYTES} bytes, which no contract is")
         try:
             text = content.decode("utf-8-sig")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -50,7 +56,7 @@ class LocatedYaml:
         lines: dict[_Place, int] = {}
         if node is not None:
             _collect(path, node, (), lines)
-        return cls(path, value, lines)
+        return cls(path, text, value, lines)
 
     def where(self, place: tuple[int | str, ...]) -> str:
         """Return `file:line` of a place, or of the nearest place above it in the file."""

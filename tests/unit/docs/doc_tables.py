@@ -41,6 +41,7 @@ _SERVICE_ROLES = {
     "TaskExecutionRole": "Fargate, to start the container",
     "SweepTimerRole": "the sweep's schedule",
     "ReconcileRole": "a task that reconciles",
+    "ContractPublisherRole": "people and pipelines that publish contracts",
 }
 
 

@@ -1,0 +1,154 @@
+"""`sluice contract publish`, `rollback` and `show`: the contracts that are live without a new image."""
+
+from collections.abc import Callable
+
+from rich.console import Console
+
+from blocks.object_store import StoredObject
+from blocks.settings import CONTRACTS
+from deployment.commands.contract_diff import show_changes
+from deployment.commands.contract_files import contract_of
+from deployment.commands.prefect_session import prefect_of
+from deployment.deployed_stack import DeployedStack, store_of
+from flows.pipeline import published_contracts as published
+from flows.pipeline.commit import read_receipt
+from flows.pipeline.published_contracts import ContractNotKept
+from flows.refinery.contract.loading import ContractInvalid, parse_contract, text_of
+from flows.refinery.contract.model import Contract
+from flows.refinery.errors import SluiceError, TransientError
+
+_SOON = "Tasks use it within a minute."
+Confirm = Callable[[str], bool]
+
+
+class PrefectNotUpdated(TransientError):
+    """The contract is live, but its deadline and its concurrency limit in Prefect are not up to date."""
+
+
+def publish(console: Console, stack: DeployedStack, contract: Contract, confirm: Confirm) -> bool:
+    """Make a contract the live one, once it was checked and its changes are confirmed; return False if they are not.
+    The expectations of a suite become part of it.
+
+    Raises:
+        ContractInvalid: it is wrong.
+        ContractMoved: somebody else published meanwhile.
+        PrefectNotUpdated: it is live, and Prefect does not know yet.
+    """
+    from flows.refinery.check_contract import check_contract  # takes seconds
+
+    store, dataset, text = store_of(stack), contract.dataset, text_of(contract)
+    folder = contract.folder or CONTRACTS / dataset
+    contract = parse_contract(text.encode(), f"{dataset}.yaml", folder)
+    check_contract(contract)
+    live = published.live_contract(store, dataset)
+    before = _parsed(console, live or published.last_used(store, dataset))
+    if live is not None and live.body == text.encode():
+        console.print(f"This contract of {dataset} is live already.")
+    else:
+        _show_changes(console, before, contract, is_published=live is not None)
+        if not confirm(f"Publish this contract of {dataset}?"):
+            console.print("Nothing was changed.")
+            return False
+        published.publish(store, dataset, text, live)
+        console.print(f"[green]published[/]  the contract of {dataset}. {_SOON}")
+        console.print(f"Go back to the one before with: sluice contract rollback {dataset}", style="dim")
+    if any(step.is_own for step in contract.preprocess):
+        console.print("Its own steps are those of the deployed image: deploy steps that are new first.", style="yellow")
+    _follow(console, stack, before, contract)
+    return True
+
+
+def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Confirm) -> bool:
+    """Make the contract live that the live one replaced; return False if that is not confirmed.
+
+    Raises:
+        NothingToRollBack: there is none.
+        ContractMoved: somebody else published meanwhile.
+        PrefectNotUpdated: it is live, and Prefect does not know yet.
+    """
+    store = store_of(stack)
+    live = published.live_contract(store, dataset)
+    earlier = published.version_before(store, dataset, live)
+    before, after = _parsed(console, live), _parsed(console, earlier)
+    if earlier is None:
+        console.print(f"The version before is the contract of {dataset} in the deployed image, or none.")
+        after = contract_of(dataset) if (CONTRACTS / dataset).is_dir() else None
+    elif after:
+        _show_changes(console, before, after, is_published=True)
+    if live is None or not confirm(f"Roll back the contract of {dataset}?"):
+        console.print("Nothing was changed.")
+        return False
+    published.roll_back(store, dataset, live, earlier)
+    console.print(f"[green]rolled back[/]  the contract of {dataset}. {_SOON}")
+    _follow(console, stack, before, after or Contract(dataset=dataset))
+    return True
+
+
+def show(
+    console: Console, stack: DeployedStack, dataset: str | None, content_hash: str | None, run: str | None
+) -> None:
+    """Print the text of a contract: the live one, or one that judged a file; without a choice, list the published ones.
+
+    Raises:
+        ContractNotKept: there is no such text.
+    """
+    store = store_of(stack)
+    if run is not None:
+        receipt = read_receipt(store, run)
+        if receipt is None:
+            raise ContractNotKept(f"there is no receipt of run {run}; `sluice status` lists the runs")
+        dataset, content_hash = receipt.contract.dataset, receipt.contract.content_hash
+    if content_hash is not None:
+        console.out(published.used_contract(store, content_hash, dataset or "").rstrip("\n"))
+    elif dataset is not None:
+        is_live = published.live_contract(store, dataset) is not None
+        which = "published" if is_live else "not published: of the deployed image, as it has judged a file last"
+        console.out(f"# {dataset}: {which}")
+        console.out(published.live_or_last_used(store, dataset).rstrip("\n"))
+    else:
+        for name, each in published.live_datasets(store).items():
+            console.out(f"{name}  published {each.last_modified:%Y-%m-%d %H:%M:%S} UTC")
+        console.print("For all other datasets the contracts of the deployed image apply.", style="dim")
+
+
+def _show_changes(console: Console, before: Contract | None, after: Contract, *, is_published: bool) -> None:
+    if before is None:
+        console.print(f"No contract of {after.dataset} is published, and none has judged a file.")
+        return
+    which = "the live one" if is_published else "the one that has judged a file last; none is published"
+    console.print(f"Compared with {which}:")
+    show_changes(console, before, after)
+
+
+def _parsed(console: Console, stored: StoredObject | None) -> Contract | None:
+    """Return a stored contract; None if there is none, or this release cannot read it."""
+    if stored is None:
+        return None
+    try:
+        return parse_contract(stored.body, "contract.yaml", None)
+    except ContractInvalid as error:
+        console.out(f"The contract before cannot be used here: {error}")
+        return None
+
+
+def _follow(console: Console, stack: DeployedStack, before: Contract | None, after: Contract) -> None:
+    """Bring the dataset's deadline and concurrency limit in Prefect up to date, if it has or had one."""
+    if not any(each and (each.expected_every_hours or each.max_concurrent_uploads) for each in (before, after)):
+        return
+    try:
+        with prefect_of(stack.environment):
+            import httpx
+            from prefect.exceptions import PrefectHTTPStatusError
+
+            from deployment.prefect_setup.registration import follow_contract
+
+            try:
+                for line in follow_contract(stack.outputs["StackName"], after):
+                    console.out(line, style="dim")
+            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                raise PrefectNotUpdated(f"Prefect's API {stack.prefect_api_url}: {type(error).__name__}") from error
+    except SluiceError as error:
+        raise PrefectNotUpdated(
+            f"the contract of {after.dataset} is live, but its deadline and concurrency limit in Prefect are not up to"
+            f" date: {error}. Run the command again, or have the stack deployed again"
+        ) from error

@@ -1,0 +1,17 @@
+"""Use a stack's Prefect in this process."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+@contextmanager
+def prefect_of(environment: Mapping[str, str]) -> Iterator[None]:
+    """Use the Prefect API that an environment names: Prefect reads this process's own when it is imported, which may
+    already have happened."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
+
+    settings = (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL)
+    with temporary_settings(
+        {setting: environment[setting.name] for setting in settings if environment.get(setting.name)}
+    ):
+        yield

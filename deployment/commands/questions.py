@@ -1,0 +1,25 @@
+"""Ask before something is changed."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from flows.refinery.errors import TerminalError
+
+
+class QuestionUnanswered(TerminalError):
+    """A question needs an answer, and there is no terminal."""
+
+
+def asking(*, yes: bool) -> Callable[[str], bool]:
+    """Return a function that asks a question; without a terminal it raises QuestionUnanswered."""
+
+    def ask(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise QuestionUnanswered(f"{question} There is no terminal to answer on; --yes answers yes")
+        return typer.confirm(question)
+
+    return ask

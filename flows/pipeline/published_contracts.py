@@ -1,0 +1,225 @@
+"""The contracts in the published bucket: those that are live, and the text of every one that judged a file.
+
+    contracts/live/<dataset>.yaml               the live contract; it replaces the one that is shipped with the code
+    contracts/used/<dataset>/<hash>.yaml        the text of a contract that judged a file, by the hash in its receipt
+    contracts/used/<dataset>/once/<hash>.yaml   the same, where a person changed the contract for one run
+
+S3's versions of a live contract are its history: each names the version that it replaced, so that a rollback can be
+rolled back further.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from blocks.object_store import ListedObject, ObjectStore, StoredObject
+from flows.refinery.contract.loading import (
+    ContractInvalid,
+    Contracts,
+    UnusableContract,
+    parse_contract,
+    sources_of,
+    text_of,
+)
+from flows.refinery.contract.model import Contract
+from flows.refinery.contract.yaml_with_lines import MAX_BYTES
+from flows.refinery.errors import TerminalError, TransientError
+
+LOOK_SECONDS = 60.0
+LIVE, USED = "contracts/live/", "contracts/used/"
+_ENDING, _ONCE = ".yaml", "once/"
+_YAML = "application/yaml"
+_REPLACES = "replaces"  # metadata: the version id of the live contract before; empty where the code's applied
+
+
+class ContractMoved(TransientError):
+    """Somebody else published or rolled back the contract meanwhile. Look at the difference again."""
+
+
+class NothingToRollBack(TerminalError):
+    """The dataset has no published contract, or the version before it is not known or has expired."""
+
+
+class ContractNotKept(TerminalError):
+    """The text of a contract is not kept: nothing was judged by it, or by a release that kept no texts."""
+
+
+def live_contract(store: ObjectStore, dataset: str) -> StoredObject | None:
+    """Return the published contract of a dataset; None if the one that is shipped with the code applies."""
+    # Listed first: with the right to list contracts/ only, S3 answers that what does not exist is forbidden.
+    return store.get(_live_key(dataset)) if dataset in live_datasets(store) else None
+
+
+def live_datasets(store: ObjectStore) -> dict[str, ListedObject]:
+    """Return the published contracts, by dataset."""
+    found = {_name(each.key): each for page in store.list_objects(LIVE) for each in page}
+    return {dataset: each for dataset, each in found.items() if each.key == _live_key(dataset)}
+
+
+def publish(store: ObjectStore, dataset: str, text: str, replacing: StoredObject | None) -> None:
+    """Make a contract the live one.
+
+    Args:
+        replacing: the live one that the person saw.
+
+    Raises:
+        ContractMoved: it is no longer the live one.
+    """
+    before = {_REPLACES: (replacing.version_id or "") if replacing else ""}
+    _put(store, dataset, text, replacing, before)
+
+
+def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) -> StoredObject | None:
+    """Return the contract that the live one replaced; None if that was the one that is shipped with the code.
+
+    Raises:
+        NothingToRollBack: nothing is published, or the version before is not known or has expired.
+    """
+    if live is None:
+        raise NothingToRollBack(f"no contract of {dataset} is published: the one that was deployed applies")
+    version = live.metadata.get(_REPLACES)
+    if version == "":
+        return None
+    found = store.get(_live_key(dataset), version) if version else None
+    if found is None:
+        raise NothingToRollBack(
+            f"the version before the live contract of {dataset} is not known, or S3 has removed it; publish the text"
+            f" that you want: sluice contract show --hash HASH prints one that was used"
+        )
+    return found
+
+
+def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: StoredObject | None) -> None:
+    """Replace the live contract with `version_before`. Raise ContractMoved when it is no longer the live one."""
+    if before is None:
+        store.delete(_live_key(dataset))
+    else:
+        _put(store, dataset, before.body.decode(), live, dict(before.metadata))
+
+
+def last_used(store: ObjectStore, dataset: str) -> StoredObject | None:
+    """Return the newest contract of a dataset that has judged a file; None without one."""
+    found = [each for each in _used(store, dataset) if f"/{_ONCE}" not in each.key]
+    newest = max(found, key=lambda each: each.last_modified, default=None)
+    return store.get(newest.key) if newest else None
+
+
+def live_or_last_used(store: ObjectStore, dataset: str) -> str:
+    """Return the text of the contract that is published, or else that has judged a file last. Raise ContractNotKept if
+    there is none."""
+    stored = live_contract(store, dataset) or last_used(store, dataset)
+    if stored is None:
+        raise ContractNotKept(f"no contract of {dataset!r} is published, and none has judged a file")
+    return stored.body.decode("utf-8", "replace")
+
+
+def used_contract(store: ObjectStore, content_hash: str, dataset: str = "") -> str:
+    """Return the text of the contract with this hash, or whose hash begins so.
+
+    Args:
+        dataset: whose contract it is, if that is known.
+
+    Raises:
+        ContractNotKept: there is none, or several.
+    """
+    found = [each.key for each in _used(store, dataset) if _name(each.key).startswith(content_hash)]
+    if len(found) == 1 and (stored := store.get(found[0])):
+        return stored.body.decode()
+    several = f": {', '.join(map(_name, found[:5]))}" if found else ""
+    raise ContractNotKept(
+        f"{len(found)} contracts that judged a file have a hash that begins with {content_hash}{several}"
+    )
+
+
+class _Published(NamedTuple):
+    etag: str
+    contract: Contract | UnusableContract
+
+
+class LiveContracts:
+    """The contracts that apply: those that are published, and those of a folder for the other datasets.
+
+    The folder is read once. The bucket is looked at once in LOOK_SECONDS, however many files come.
+    """
+
+    def __init__(self, folder: Path, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._store, self._clock = folder, store, clock
+        self._shipped: dict[str, Contract] = {}
+        self._published: dict[str, _Published] = {}
+        self._contracts: Contracts | None = None
+        self._look_at = 0.0
+        self._kept: set[str] = set()
+        self._lock = threading.Lock()
+
+    def read(self) -> Contracts:
+        """Return the contracts.
+
+        Raises:
+            ContractInvalid: one of the folder has a fault. A published one with a fault stops its own dataset only.
+            AwsUnavailable, AwsRefused: the published ones cannot be read.
+        """
+        with self._lock:
+            if self._contracts is None or self._clock() >= self._look_at:
+                self._contracts = self._looked(self._contracts)
+                self._look_at = self._clock() + LOOK_SECONDS
+            return self._contracts
+
+    def keep(self, contract: Contract) -> None:
+        """Keep the text of a contract that judged a file, so that the hash in the receipt leads to it."""
+        if contract.content_hash in self._kept:
+            return
+        once = "" if contract.document else _ONCE
+        key = f"{USED}{contract.dataset}/{once}{contract.content_hash}{_ENDING}"
+        self._store.put_if_unchanged(key, text_of(contract), None, content_type=_YAML)
+        self._kept.add(contract.content_hash)
+
+    def _looked(self, before: Contracts | None) -> Contracts:
+        self._shipped = self._shipped or {each.dataset: each for each in Contracts.load(self._folder)}
+        known, listed = self._published, live_datasets(self._store)
+        if before and {name: each.etag for name, each in known.items()} == {
+            name: each.etag for name, each in listed.items()
+        }:
+            return before
+        self._published = {
+            name: found
+            for name, each in listed.items()
+            if (found := known[name] if name in known and known[name].etag == each.etag else self._read(name, each))
+        }
+        return Contracts({**self._shipped, **{name: each.contract for name, each in self._published.items()}}.values())
+
+    def _read(self, dataset: str, listed: ListedObject) -> _Published | None:
+        """Read a published contract; return None when it was withdrawn meanwhile."""
+        if listed.size_bytes > MAX_BYTES:
+            return self._unusable(dataset, listed, b"", f"{listed.key}: larger than {MAX_BYTES} bytes")
+        stored = self._store.get(listed.key)
+        if stored is None:
+            return None
+        try:
+            return _Published(stored.etag, parse_contract(stored.body, listed.key, self._folder / dataset))
+        except ContractInvalid as error:
+            return self._unusable(dataset, listed, stored.body, str(error))
+
+    def _unusable(self, dataset: str, listed: ListedObject, content: bytes, fault: str) -> _Published:
+        shipped = self._shipped.get(dataset)
+        sources = (*sources_of(content), *(shipped.sources if shipped else (f"incoming/{dataset}/**",)))
+        return _Published(listed.etag, UnusableContract(dataset, sources, fault))
+
+
+def _live_key(dataset: str) -> str:
+    return f"{LIVE}{dataset}{_ENDING}"
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2].removesuffix(_ENDING)
+
+
+def _used(store: ObjectStore, dataset: str) -> Iterator[ListedObject]:
+    prefix = f"{USED}{dataset}/" if dataset else USED
+    return (each for page in store.list_objects(prefix) for each in page)
+
+
+def _put(store: ObjectStore, dataset: str, text: str, seen: StoredObject | None, metadata: dict[str, str]) -> None:
+    if not store.put_if_unchanged(_live_key(dataset), text, seen, metadata=metadata, content_type=_YAML):
+        raise ContractMoved(f"somebody else published or rolled back {dataset} meanwhile; run the command again")

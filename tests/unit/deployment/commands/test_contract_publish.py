@@ -1,0 +1,158 @@
+"""`sluice contract publish`, `rollback` and `show`, on a stack in the test's account and with a real Prefect server."""
+
+import io
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from rich.console import Console
+
+from blocks.prefect_names import PrefectNames
+from deployment.commands.contract_files import found_contract
+from deployment.commands.contract_publish import PrefectNotUpdated, publish, rollback, show
+from deployment.deployed_stack import AwsStack, store_of
+from deployment.prefect_setup.blocks import notification_block
+from flows.pipeline.published_contracts import ContractNotKept, NothingToRollBack, live_contract
+from flows.refinery.contract.loading import ContractInvalid, load_contract
+from flows.refinery.contract.model import Contract
+from tests.chain.files import good_orders
+from tests.prefect_server import PrefectServer
+from tests.unit.deployment.commands.test_repair_command import deployed
+from tests.unit.flows.conftest import PUBLISHED, Account, account
+
+__all__ = ["account", "deployed"]
+
+NAMES = PrefectNames("sluice")
+
+
+@pytest.fixture
+def stack(deployed: AwsStack) -> AwsStack:
+    boto3.client("s3").put_bucket_versioning(Bucket=PUBLISHED, VersioningConfiguration={"Status": "Enabled"})
+    return deployed
+
+
+def contract(folder: Path, more: str = "", dataset: str = "orders") -> Contract:
+    (folder / dataset).mkdir(exist_ok=True)
+    (folder / dataset / "contract.yaml").write_text(f"# by hand\ndataset: {dataset}\n{more}")
+    return load_contract(folder / dataset)
+
+
+def no(_question: str) -> bool:
+    return False
+
+
+def yes(_question: str) -> bool:
+    return True
+
+
+def shown(stack: AwsStack, dataset: str | None = None, content_hash: str | None = None, run: str | None = None) -> str:
+    output = io.StringIO()
+    show(Console(file=output, width=200), stack, dataset, content_hash, run)
+    return output.getvalue()
+
+
+def test_what_is_confirmed_is_live_with_its_comments_and_judges_the_next_file(
+    account: Account, stack: AwsStack, tmp_path: Path
+) -> None:
+    first = account.process(account.upload("incoming/orders/1.csv", good_orders(2)))
+    rule = "expectations:\n  - expect_table_row_count_to_equal: {value: 3, severity: critical}\n"
+    strict, output = contract(tmp_path, rule), io.StringIO()
+    console = Console(file=output, width=200)
+    assert not publish(console, stack, strict, no)
+    assert live_contract(store_of(stack), "orders") is None
+    assert publish(console, stack, strict, yes)
+    assert "stricter" in output.getvalue(), "compared with the contract that judged the last file"
+    assert shown(stack, "orders") == f"# orders: published\n# by hand\ndataset: orders\n{rule}"
+    assert "orders  published" in shown(stack)
+    assert shown(stack, run=first.run_id) == shown(stack, content_hash=first.contract.content_hash[:8])
+    assert "add_revenue" in shown(stack, run=first.run_id)
+
+
+def test_publishing_again_changes_nothing_and_rolling_back_goes_to_the_image(stack: AwsStack, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    publish(console, stack, contract(tmp_path), yes)
+    before = live_contract(store_of(stack), "orders")
+    assert publish(console, stack, contract(tmp_path), no)
+    assert live_contract(store_of(stack), "orders") == before
+    assert not rollback(console, stack, "orders", no)
+    assert rollback(console, stack, "orders", yes)
+    assert live_contract(store_of(stack), "orders") is None
+    with pytest.raises(NothingToRollBack):
+        rollback(console, stack, "orders", yes)
+
+
+def test_a_contract_that_no_file_could_pass_is_not_published(stack: AwsStack, tmp_path: Path) -> None:
+    impossible = contract(
+        tmp_path,
+        "columns: {n: integer}\nexpectations: [expect_column_values_to_be_between: {column: n, min_value: x}]\n",
+    )
+    with pytest.raises(ContractInvalid):
+        publish(Console(file=io.StringIO()), stack, impossible, yes)
+    assert live_contract(store_of(stack), "orders") is None
+
+
+def test_the_expectations_of_a_suite_are_published_with_the_contract(
+    account: Account, stack: AwsStack, tmp_path: Path
+) -> None:
+    entry = {"type": "expect_table_row_count_to_equal", "kwargs": {"value": 3}, "severity": "info"}
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "suite.json").write_text(json.dumps({"expectations": [entry]}))
+    publish(Console(file=io.StringIO()), stack, contract(tmp_path, "suite: suite.json\n"), yes)
+    (expectation,) = account.parts.contracts.named("orders").expectations
+    assert (expectation.arguments, expectation.severity) == ({"value": 3}, "info")
+
+
+def test_a_published_contract_is_found_by_its_name(account: Account, stack: AwsStack, tmp_path: Path) -> None:
+    publish(Console(file=io.StringIO()), stack, contract(tmp_path, "description: the live one\n"), yes)
+    with found_contract("live:orders", tmp_path, lambda: nullcontext(stack)) as found:
+        assert found.description == "the live one"
+    account.process(account.upload("incoming/penguins/a.csv", b"species\n1\n"))
+    with found_contract("live:penguins", tmp_path, lambda: nullcontext(stack)) as found:
+        assert found.columns
+    with (
+        pytest.raises(ContractNotKept),
+        found_contract("live:nothing", tmp_path, lambda: nullcontext(stack)),
+    ):
+        pass
+
+
+@pytest.mark.heavy
+def test_deadline_and_limit_in_prefect_follow_what_is_published_and_rolled_back(
+    stack: AwsStack, tmp_path: Path, server: PrefectServer
+) -> None:
+    block = notification_block(NAMES.notify_block, "http://127.0.0.1:9/")
+    assert isinstance(block, CustomWebhookNotificationBlock)
+    block.save(NAMES.notify_block, overwrite=True)  # without it, Prefect has nobody to tell
+    console, here = Console(file=io.StringIO()), replace(stack, parameters={"PrefectApiUrl": server.url})
+    deadlines: list[float] = []
+    for more in ("", "expected_every_hours: 26\nmax_concurrent_uploads: 2\n", "expected_every_hours: 5\n"):
+        publish(console, here, contract(tmp_path, more, "parcels"), yes)
+        deadlines.append(_deadline_hours(server))
+    rollback(console, here, "parcels", yes)
+    assert (_deadline_hours(server), _limits(server)) == (26, {NAMES.limit("parcels"): 2})
+    rollback(console, here, "parcels", yes)
+    assert [*deadlines, _deadline_hours(server)] == [0, 26, 5, 0]
+    assert _limits(server) == {}
+
+
+def test_a_contract_is_live_although_prefect_cannot_be_reached(stack: AwsStack, tmp_path: Path) -> None:
+    away = replace(stack, parameters={"PrefectApiUrl": "http://127.0.0.1:9/api"})
+    with pytest.raises(PrefectNotUpdated):
+        publish(Console(file=io.StringIO()), away, contract(tmp_path, "expected_every_hours: 26\n"), yes)
+    assert live_contract(store_of(stack), "orders")
+
+
+def _deadline_hours(server: PrefectServer) -> float:
+    found = httpx.post(f"{server.url}/automations/filter", json={"limit": 200}).json()
+    within = [one["trigger"]["within"] for one in found if "parcels" in one["name"]]
+    return float(sum(within)) / 3_600
+
+
+def _limits(server: PrefectServer) -> dict[str, int]:
+    found = httpx.post(f"{server.url}/v2/concurrency_limits/filter", json={}).json()
+    return {one["name"]: one["limit"] for one in found if "parcels" in one["name"]}
