@@ -21,7 +21,7 @@ from flows.observability.outcome_events import ATTEMPT_FAILED, emit_outcome, out
 from flows.observability.run_identity import run_name
 from flows.observability.run_summary import ConsoleLinks, failed_checks, outcome_message, outcome_name, state_message
 from flows.observability.upload_slot import upload_slot
-from flows.pipeline.announce import notice_of, notice_of_attempt
+from flows.pipeline.announce import notice_of
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.delivery import dataset_of
 from flows.pipeline.errors import UploadCancelled
@@ -82,7 +82,7 @@ def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
         receive_count=job.chain.receive_count or 1,
         task_arn=job.chain.task_arn,
     )
-    notice, stack = notice_of_attempt(attempt, parts.settings), parts.settings.stack
+    notice, stack = notice_of(attempt, parts.settings), parts.settings.stack
     return outcome_event(notice, stack, runtime.flow_run.id, what=ATTEMPT_FAILED, at=attempt.at)
 
 

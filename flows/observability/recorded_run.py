@@ -20,7 +20,7 @@ from flows.observability.run_summary import (
     outcome_tags,
     upload_summary,
 )
-from flows.pipeline.announce import OutcomeNotice, OutcomeStatus, notice_of, notice_of_attempt
+from flows.pipeline.announce import OutcomeNotice, OutcomeStatus, notice_of
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.receipt import Receipt, Source, Status, receipt_key
 from lambda_trigger.message import UploadMessage
@@ -135,7 +135,7 @@ def run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
     message = f"{attempt.error}: {attempt.message}"
     labels = {"uploaded": upload.event_time or "", "ended": attempt.at, "task": attempt.task_arn or ""}
     return RecordedRun(
-        notice=notice_of_attempt(attempt, settings),
+        notice=notice_of(attempt, settings),
         state_type="FAILED",
         message=f"{message}\nGiven up at {at:{_TIME}} UTC after {attempt.receive_count} deliveries, recorded later.",
         tags=frozenset({attempt.dataset, GIVEN_UP}),

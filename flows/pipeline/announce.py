@@ -86,8 +86,12 @@ class OutcomeNotice:
     waited_seconds: float | None = None
 
 
-def notice_of(receipt: Receipt, settings: PipelineSettings) -> OutcomeNotice:
-    """Return the notice of an upload that has its receipt."""
+def notice_of(outcome: Receipt | Attempt, settings: PipelineSettings) -> OutcomeNotice:
+    """Return the notice of an upload that has its receipt, or that was given up."""
+    return _notice_of_attempt(outcome) if isinstance(outcome, Attempt) else _notice_of_receipt(outcome, settings)
+
+
+def _notice_of_receipt(receipt: Receipt, settings: PipelineSettings) -> OutcomeNotice:
     rows, published = receipt.rows, receipt.status is Status.PUBLISHED
     return OutcomeNotice(
         status=OutcomeStatus(receipt.status),
@@ -104,8 +108,7 @@ def notice_of(receipt: Receipt, settings: PipelineSettings) -> OutcomeNotice:
     )
 
 
-def notice_of_attempt(attempt: Attempt, settings: PipelineSettings) -> OutcomeNotice:  # noqa: ARG001 (as notice_of)
-    """Return the notice of an upload that was given up."""
+def _notice_of_attempt(attempt: Attempt) -> OutcomeNotice:
     upload = attempt.upload
     return OutcomeNotice(
         status=OutcomeStatus.FAILED,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flows.pipeline.announce import OutcomeNotice, notice_of, notice_of_attempt
+from flows.pipeline.announce import notice_of
 from flows.pipeline.attempts import Attempt, AttemptUnreadable, read_attempt
 from flows.pipeline.batch_notes import (
     FoundNote,
@@ -128,19 +128,15 @@ class CatchingUp:
         return _Left(noted)
 
     def _announce(self, outcomes: list[_Left]) -> frozenset[str]:
-        return self._outlets.announce([self._notice(one) for one in outcomes]) if outcomes else frozenset()
+        settings = self._parts.settings
+        notices = [notice_of(found, settings) for one in outcomes if (found := one.receipt or one.failure)]
+        return self._outlets.announce(notices) if notices else frozenset()
 
     def _record(self, outcomes: list[_Left]) -> frozenset[str]:
         receipts = [one.receipt for one in outcomes if one.receipt]
         failures = [one.failure for one in outcomes if one.failure]
         taken = self._outlets.record(receipts) if receipts else frozenset()
         return taken | (self._outlets.record_failures(failures) if failures else frozenset())
-
-    def _notice(self, one: _Left) -> OutcomeNotice:
-        if one.receipt:
-            return notice_of(one.receipt, self._parts.settings)
-        assert one.failure  # noqa: S101 (it has an outcome)
-        return notice_of_attempt(one.failure, self._parts.settings)
 
 
 def _marked(noted: NotedUpload, announced: frozenset[str], recorded: frozenset[str]) -> NotedUpload:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from blocks.upload_queue import MessageLost, Problems, ReceivedMessage, by_reason
-from flows.pipeline.announce import OutcomeNotice, notice_of, notice_of_attempt
+from flows.pipeline.announce import OutcomeNotice, notice_of
 from flows.pipeline.attempts import Attempt, remove_attempt, write_attempt
 from flows.pipeline.data_docs import list_pages
 from flows.pipeline.delivery import Delivery
@@ -95,23 +95,26 @@ class Closing:
         waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.announced]
         if not waiting:
             return
-        taken = self._outlets.announce([_notice(delivery, self._parts) for delivery in waiting])
+        settings = self._parts.settings
+        taken = self._outlets.announce(
+            [notice_of(one, settings) for delivery in waiting if (one := delivery.receipt or delivery.failure)]
+        )
         for delivery in waiting:
             delivery.announced = delivery.run_id in taken
 
     def _end_messages(self, deliveries: Sequence[Delivery]) -> None:
-        queue, done, hopeless = self._parts.queue, [], []
+        queue, settings, done, hopeless = self._parts.queue, self._parts.settings, [], []
         later: dict[int, list[ReceivedMessage]] = defaultdict(list)
         for delivery in deliveries:
             message, failure = delivery.message, delivery.failure
             self.returned.discard(message.message_id)
             if delivery.has_outcome and not delivery.announced and not self._notes.is_kept(delivery):
-                later[self._parts.settings.retry_delay_seconds].append(message)  # else nobody would announce it
+                later[settings.retry_delay_seconds].append(message)  # else nobody would announce it
             elif failure is None:
                 done.append(message)
             elif not failure.given_up:
-                later[self._delay_of(message)].append(message)
-            elif self._is_last(message):
+                later[settings.retry_delay_seconds * message.receive_count].append(message)
+            elif message.receive_count >= settings.max_receive_count:
                 queue.release([message])  # SQS moves it to the dead-letter queue when a task receives next
             else:
                 hopeless.append(message)
@@ -131,12 +134,6 @@ class Closing:
         self.returned |= {message.message_id for message in messages}
         report("message not returned", self._parts.queue.release(messages, after_seconds=after_seconds))
 
-    def _delay_of(self, message: ReceivedMessage) -> int:
-        return self._parts.settings.retry_delay_seconds * message.receive_count
-
-    def _is_last(self, message: ReceivedMessage) -> bool:
-        return message.receive_count >= self._parts.settings.max_receive_count
-
 
 def report(event: str, problems: Problems) -> None:
     """Log the messages for which a call failed. They become visible by themselves when their timeout ends."""
@@ -144,10 +141,3 @@ def report(event: str, problems: Problems) -> None:
         level = logging.INFO if isinstance(problems[messages[0]], MessageLost) else logging.WARNING
         ids = [message.message_id for message in messages]
         LOG.log(level, event, extra={"fields": {"messages": ids, "error": reason}})
-
-
-def _notice(delivery: Delivery, parts: Parts) -> OutcomeNotice:
-    if delivery.receipt:
-        return notice_of(delivery.receipt, parts.settings)
-    assert delivery.failure  # noqa: S101 (it has an outcome)
-    return notice_of_attempt(delivery.failure, parts.settings)

@@ -165,8 +165,8 @@ class _Draft:
             yield _comment(f"The sheet {found.sheet} was read. Others, which `sheet` would choose: {others}")
         if profile.found.doubt:
             yield f"# Check this first: {profile.found.doubt}"
-        if guessed := [name for name in profile.found.options if name in fields]:
-            yield _comment(f"No file can prove {' and '.join(map(_option, guessed))}: check that the values are right.")
+        if guessed := [f"`{name}`" for name in profile.found.options if name in fields]:
+            yield _comment(f"No file can prove {' and '.join(guessed)}: check that the values are right.")
         if profile.found.columns:
             yield "# The file does not name its columns: give them their names below, in their order."
         how = ", ".join(filter(None, (found.encoding, found.compression)))
@@ -278,10 +278,6 @@ def _format_fields(profile: FileProfile) -> dict[str, Any]:
     except ValidationError:  # marks that a contract cannot combine are detected again for each file
         return guessed
     return fields
-
-
-def _option(name: str) -> str:
-    return f"`{name}`"
 
 
 def _remark(words: str) -> str:

@@ -172,14 +172,11 @@ def text_type(text: str, is_whole: bool) -> TableType:
         return "json"
     if not beginning.startswith("{"):
         return "csv"
-    first_line, newline, _ = _with_newlines(beginning).partition("\n")
+    lines = beginning if "\n" in beginning else beginning.replace("\r", "\n")
+    first_line, newline, _ = lines.partition("\n")
     try:
         _, end = json.JSONDecoder().raw_decode(first_line)
     except (ValueError, RecursionError):
         # One very long line: a single object reads the same either way.
         return "json" if newline or is_whole else "jsonl"
     return "json" if first_line[end:].strip() else "jsonl"
-
-
-def _with_newlines(text: str) -> str:
-    return text if "\n" in text else text.replace("\r", "\n")

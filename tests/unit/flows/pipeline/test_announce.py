@@ -19,7 +19,6 @@ from flows.pipeline.announce import (
     event_of,
     metric_lines,
     notice_of,
-    notice_of_attempt,
 )
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.errors import OutOfMemory
@@ -64,7 +63,7 @@ def failed(version: int = 1, message: str = "give the task 4096 MiB") -> Outcome
     attempt = Attempt.of(
         upload(version), OutOfMemory(message), dataset="orders", receive_count=5, task_arn=None, given_up=True
     )
-    return notice_of_attempt(attempt, SETTINGS)
+    return notice_of(attempt, SETTINGS)
 
 
 def metrics_of(notices: Sequence[OutcomeNotice], refused: int = 0, settings: PipelineSettings = SETTINGS) -> list[Any]:
