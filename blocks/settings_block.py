@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import boto3
 from prefect.blocks.core import Block
 
-from blocks.aws import LOGO_URL
 from blocks.prefect_names import PrefectNames
 from blocks.settings import PipelineSettings, SettingsMissing
 
@@ -26,7 +25,6 @@ class PipelineSettingsBlock(PipelineSettings, Block):
         "Where uploads come from, where results go, and the limits that apply on the way. Runs that a person starts "
         "read the block of their stack; the stack's own tasks have all of it in their environment."
     )
-    _logo_url = LOGO_URL
 
 
 def settings_of_stack(stack: str) -> PipelineSettings:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockTypeUpdate
 from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
@@ -49,6 +51,13 @@ def blocks_of(
     if notify_url:
         blocks[names.notify_block] = notification_block(names.notify_block, notify_url)
     return blocks
+
+
+def leave_out_icon(kind: type[Block]) -> None:
+    """Let Prefect show its own icon for a type of block: the type's comes from the web, which may be out of reach."""
+    with get_client(sync_client=True) as client:
+        known = client.read_block_type_by_slug(kind.get_block_type_slug())
+        client.update_block_type(known.id, BlockTypeUpdate(logo_url=None))
 
 
 def notification_block(name: str, url: str) -> Block:

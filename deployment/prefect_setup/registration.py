@@ -10,6 +10,7 @@ from prefect.cli import app
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.exceptions import ObjectNotFound
+from prefect_aws import AwsCredentials
 
 from blocks.aws import client_of
 from blocks.object_store import ObjectStore
@@ -20,8 +21,8 @@ from deployment import PROJECT_ROOT
 from deployment.aws.stack import find_stack, outputs_of
 from deployment.environment_variables import RECONCILE_CREDENTIALS
 from deployment.prefect_setup import automations
-from deployment.prefect_setup.blocks import blocks_of
-from deployment.prefect_setup.work_pools import ECS, KINDS, work_pool
+from deployment.prefect_setup.blocks import blocks_of, leave_out_icon
+from deployment.prefect_setup.work_pools import ECS, KINDS, LOCAL, work_pool
 from flows.pipeline.published_contracts import LiveContracts, live_datasets
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TransientError
@@ -63,6 +64,8 @@ def register(stack: str, pool: str) -> Iterator[str]:
     for name, block in blocks_of(names, outputs, os.environ, credentials_of_stack(stack)).items():
         block.save(name, overwrite=True)
         yield f"block {block.get_block_type_slug()}/{name}"
+    if pool == LOCAL:
+        leave_out_icon(AwsCredentials)
     # The environment has priority: ECS tasks of a local cloud run this folder's code, as processes.
     os.environ.setdefault("SLUICE_CODE_DIRECTORY", _CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT))
     os.environ.update(

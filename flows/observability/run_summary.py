@@ -12,7 +12,7 @@ from urllib.parse import quote
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Receipt, Status, receipt_key
-from flows.refinery.checks import Check, by_basis
+from flows.refinery.checks import Check, RejectionReason, by_basis
 from flows.refinery.words import counted, shortened
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
@@ -182,9 +182,20 @@ def escape_markdown(text: str) -> str:
 
 
 def _reasons(receipt: Receipt) -> str:
-    lines = [f"- {escape_markdown(reason.message)} ({inline_code(reason.code)})" for reason in receipt.reasons]
+    lines = [
+        f"- {escape_markdown(reason.message)} ({inline_code(reason.code)}){_compared(reason)}"
+        for reason in receipt.reasons
+    ]
     again = "To process it again under today's contract, press Retry or start a custom run with `force`."
     return "\n".join(["### Why", "", *lines, "", again])
+
+
+def _compared(reason: RejectionReason) -> str:
+    """Return what the file has beside what the contract wants; "" where there is nothing to compare."""
+    if reason.expected is None:
+        return ""
+    observed = "nothing" if reason.observed is None else inline_code(_short(reason.observed))
+    return f": observed {observed}, expected {inline_code(_short(reason.expected))}"
 
 
 def _rows(receipt: Receipt) -> str:

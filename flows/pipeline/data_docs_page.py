@@ -10,6 +10,7 @@ values of a column when an expectation is about them. It shows no quarantined ro
 
 import functools
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,33 @@ from flows.refinery.validate.gx import gx
 MAX_CHECKS = 500
 _GX_KINDS = ("row", "table")
 _LOOK_ALIKES = str.maketrans("<>\"'&", "‹›”’＆")
+# GX's pages load style sheets and scripts from eight hosts, a logo that counts readers, and end with an advertisement.
+_FROM_OUTSIDE = re.compile(r"<(script|style|footer)\b.*?</\1>|<(?:link|img)\b[^>]*>", re.DOTALL)
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem 2rem; color: #222; background: #fff }
+.container-fluid > .row { display: flex; gap: 2rem }
+.container-fluid > .row > :first-child { flex: 0 0 14rem }
+h1, h2, h3, h4, h5 { margin: 1rem 0 .4rem; font-size: 110% }
+ol, ul { padding-left: 1.2rem }
+ol.breadcrumb { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .5rem }
+.breadcrumb-item + ::before { content: "/ " }
+table { border-collapse: collapse; margin: .5rem 0 }
+td, th { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd }
+td { overflow-wrap: anywhere }
+.badge { background: #eee; border-radius: .3rem; padding: 0 .3rem; font-size: 90% }
+.text-success { color: #146c2e }
+.text-danger { color: #a4262c }
+.fa-check-circle::before { content: "✓" }
+.fa-times::before { content: "✗" }
+.fa-exclamation-triangle::before { content: "⚠" }
+button, .modal, .cooltip .top, a[data-toggle], .sticky > .card:first-of-type { display: none }
+@media (prefers-color-scheme: dark) {
+  body { color: #ddd; background: #1b1b1b }
+  td, th { border-color: #444 }
+  a { color: #8ab4f8 }
+  .badge { background: #333 }
+}
+"""
 _HOME_LINK = "../../../../index.html"  # GX's pages are four folders deep, ours next to their index
 
 
@@ -34,6 +62,7 @@ def page_of(receipt: Receipt) -> str:
     # GX's templates do not escape the title, and a file's name could contain a script.
     document.page_title = html.escape(document.page_title)
     page: str = view.render(document, show_how_to_buttons=False)
+    page = _FROM_OUTSIDE.sub("", page).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
     return page.replace(f'"{_HOME_LINK}"', '"index.html"')
 
 

@@ -101,6 +101,15 @@ def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
     assert "Traceback" not in output.read_text()
 
 
+def printed_by_up(state: Path, awaited: str) -> str:
+    """Wait until `up` has printed something; return all that it has printed."""
+    for _ in looks(60):
+        printed = (state.parent / "up.log").read_text()
+        if awaited in printed:
+            return printed
+    raise AssertionError(printed)
+
+
 def status_of(state: Path, home: Path) -> dict[str, Any]:
     shown = sluice("status", "--json", state=state, home=home)
     assert shown.returncode == 0, shown.stderr
@@ -128,6 +137,12 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
         assert rejected.returncode == 1, rejected.stdout + rejected.stderr
         assert "quantity" in rejected.stdout
         before = settled(state, home)
+        printed = printed_by_up(state, "rejected ")
+        assert "published  incoming/penguins/penguins.csv  342 of 344 published, 2 quarantined" in printed
+        found = sluice("status", "penguins.csv", "--json", state=state, home=home)
+        assert [one["source"]["key"] for one in json.loads(found.stdout)["finished"]] == [
+            "incoming/penguins/penguins.csv"
+        ]
         assert [one["status"] for one in before["finished"]] == ["rejected", "published"]
         assert before["queue"] == {"waiting": 0, "being_worked_on": 0, "given_up": 0}
         assert (before["failed"], before["unrecorded"], before["unreadable"]) == ([], 0, {})

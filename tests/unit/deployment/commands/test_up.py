@@ -1,4 +1,4 @@
-"""What `sluice up` prints: the outcomes that Prefect was told of since."""
+"""What `sluice up` prints: the outcomes that have come to Prefect since."""
 
 import pytest
 

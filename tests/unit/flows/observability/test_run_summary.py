@@ -122,6 +122,15 @@ def test_a_column_that_a_reason_quotes_cannot_become_markup(column: str) -> None
     assert not re.search(r"(?<!\\)[\[<]|\n# ", text)
 
 
+def test_a_reason_shows_what_was_observed_beside_what_was_expected() -> None:
+    compared = RejectionReason(code="row_count", message="too few rows", observed=3, expected={"min_value": 10})
+    plain = RejectionReason(code="empty_file", message="the file is empty")
+    receipt = receipt_of(upload(), published=False, reasons=(compared, plain))
+    text = upload_summary(receipt, ConsoleLinks(None, "published"))
+    assert '- too few rows (`row_count`): observed `3`, expected `{"min_value": 10}`' in text
+    assert "- the file is empty (`empty_file`)\n" in text
+
+
 def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() -> None:
     receipt = receipt_of(upload(), published=False)
     assert outcome_name(receipt) == "Rejected: empty"

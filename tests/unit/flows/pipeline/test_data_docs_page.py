@@ -116,6 +116,13 @@ def test_nothing_that_a_user_named_becomes_markup() -> None:
     assert not re.search(r"""=\s*["'][^"'>]*alert\('""", page), "a name broke out of an attribute"
 
 
+def test_the_page_needs_no_other_host_and_no_script(every_expectation: Receipt) -> None:
+    page = page_of(every_expectation)
+    assert re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page) == []
+    assert "<script" not in page
+    assert "<table" in page
+
+
 def test_the_page_links_to_the_index_beside_it_and_to_no_page_that_is_not_there() -> None:
     links = re.findall(r'href="([^"]*\.html)"', page_of(receipt_of(upload(), checks=(a_check(),))))
     assert set(links) == {"index.html"}
