@@ -5,13 +5,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from blocks.settings import CONTRACTS
 from deployment.commands import first_of, visible_line
 from deployment.commands.show import print_outcomes, print_problems, shown_bars, shown_progress
 from deployment.commands.upload_files import (
     LocalFile,
     dataset_of,
-    datasets,
     files_to_upload,
     require_dataset,
     require_different_keys,
@@ -47,8 +45,11 @@ def upload(
         DatasetUnknown: the dataset has no contract.
         NameIgnored: nothing would be started for files of these names.
     """
-    files, in_default = _files_by_key(console, cloud, given, dataset)
     uploads = Uploads(cloud)
+    known = uploads.datasets()
+    if dataset is not None:
+        require_dataset(dataset, known)
+    files, in_default = _files_by_key(console, cloud, given, dataset, known)
     with shown_bars(console, files.values()):
         sent, problems = uploads.send(files)
     if not sent:
@@ -73,10 +74,9 @@ def upload(
 
 
 def _files_by_key(
-    console: Console, cloud: DeployedStack, given: Sequence[str], dataset: str | None
+    console: Console, cloud: DeployedStack, given: Sequence[str], dataset: str | None, known: Sequence[str]
 ) -> tuple[dict[str, LocalFile], list[LocalFile]]:
     """Return the files by the key that each gets, and those that only the default contract is for."""
-    known = [require_dataset(dataset, CONTRACTS)] if dataset else datasets(CONTRACTS)
     prefix, patterns = cloud.outputs["IncomingPrefix"], cloud.outputs["IgnoredNames"]
     files, ignored = files_to_upload(given, lambda name: is_ignored(name, "", patterns))
     if not files:

@@ -195,21 +195,19 @@ def _fault_of(info: ZipInfo) -> str:
 # --- datasets ---------------------------------------------------------------------------------------------------------
 
 
-def datasets(contracts: Path) -> list[str]:
-    """Return the datasets that have a contract, without the default one."""
-    found = {path.parent.name for path in contracts.glob("*/contract.yaml")}
+def datasets(contracts: Path, published: Iterable[str] = ()) -> list[str]:
+    """Return the datasets that have a contract in a folder or a published one, without the default one."""
+    found = {*published, *(path.parent.name for path in contracts.glob("*/contract.yaml"))}
     return sorted(found - {_DEFAULT_CONTRACT})
 
 
-def require_dataset(named: str, contracts: Path) -> str:
-    """Return the name of a dataset. Raise DatasetUnknown when no contract has this name."""
-    known = datasets(contracts)
+def require_dataset(named: str, known: Sequence[str]) -> None:
+    """Raise DatasetUnknown when no contract has this name."""
     if named not in known:
         raise DatasetUnknown(
-            f"There is no contract for dataset {named!r}: a new one goes into {contracts}, and without --dataset the "
-            f"default contract applies; known: {', '.join(known)}{did_you_mean(named, known)}"
+            f"There is no contract for dataset {named!r}: `sluice contract new` proposes one, and without --dataset "
+            f"the default contract applies; known: {', '.join(known)}{did_you_mean(named, known)}"
         )
-    return named
 
 
 def dataset_of(file: LocalFile, known: Iterable[str]) -> str | None:

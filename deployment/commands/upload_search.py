@@ -9,8 +9,6 @@ from heapq import nlargest
 from itertools import chain, islice
 
 from blocks.object_store import ObjectStore, ObjectVersion
-from blocks.settings import CONTRACTS
-from deployment.commands.upload_files import datasets
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable
 from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.errors import TerminalError
@@ -96,7 +94,7 @@ def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: i
     except RunUnknown:
         pass
     known = {folder.removeprefix(_INDEX).strip("/") for folder in store.list_folders(_INDEX)}
-    if wanted.text in known | set(datasets(CONTRACTS)):
+    if wanted.text in known:
         folder = f"{incoming_prefix}{wanted.text}/"
         return FoundRuns(_runs_of_dataset(store, wanted, MOST_READ if wanted.failed else limit), folder=folder)
     folders = ["", *(f"{name}/" for name in sorted(known))]

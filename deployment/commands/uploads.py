@@ -15,11 +15,12 @@ from pathlib import Path
 from string import hexdigits
 from typing import NamedTuple
 
-from blocks.aws_errors import explaining_aws_errors
+from blocks.aws_errors import AwsRefused, explaining_aws_errors
 from blocks.object_store import ObjectStore
 from blocks.pause import Pause
+from blocks.settings import CONTRACTS
 from deployment.commands.sending import send
-from deployment.commands.upload_files import LocalFile
+from deployment.commands.upload_files import LocalFile, datasets
 from deployment.commands.upload_search import FoundRuns, Wanted, find_runs
 from deployment.deployed_stack import DeployedStack
 from flows.pipeline.attempts import (
@@ -32,6 +33,7 @@ from flows.pipeline.attempts import (
     runs_with_attempt,
 )
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
+from flows.pipeline.published_contracts import live_datasets
 from flows.pipeline.receipt import RECEIPTS, Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
@@ -210,6 +212,13 @@ class Uploads:
             found = [one for part in parts for one in part] or first
         listed = sorted(found, key=itemgetter(1), reverse=True)
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
+
+    def datasets(self) -> list[str]:
+        """Return the datasets with a contract here or a published one; who may not list those gets the ones here."""
+        try:
+            return datasets(CONTRACTS, live_datasets(self.store))
+        except AwsRefused:
+            return datasets(CONTRACTS)
 
     def find(self, wanted: Wanted, limit: int) -> FoundRuns:
         """Return the runs that are searched (upload_search.find_runs)."""

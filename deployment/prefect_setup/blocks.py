@@ -54,7 +54,7 @@ def blocks_of(
 
 
 def leave_out_icon(kind: type[Block]) -> None:
-    """Let Prefect show its own icon for a type of block: the type's comes from the web, which may be out of reach."""
+    """Remove the icon of a type of block, so that Prefect shows its own: the icon comes from the web."""
     with get_client(sync_client=True) as client:
         known = client.read_block_type_by_slug(kind.get_block_type_slug())
         client.update_block_type(known.id, BlockTypeUpdate(logo_url=None))

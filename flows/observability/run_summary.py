@@ -191,7 +191,7 @@ def _reasons(receipt: Receipt) -> str:
 
 
 def _compared(reason: RejectionReason) -> str:
-    """Return what the file has beside what the contract wants; "" where there is nothing to compare."""
+    """Return what the file has and what the contract wants; "" where there is nothing to compare."""
     if reason.expected is None:
         return ""
     observed = "nothing" if reason.observed is None else inline_code(_short(reason.observed))

@@ -16,12 +16,13 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from blocks.settings import CONTRACTS
 from deployment.commands import SafeConsole, first_of
 from deployment.commands import uploads as uploads_module
 from deployment.commands.show import print_unreadable
 from deployment.commands.status import status, status_of
 from deployment.commands.upload import NameIgnored, upload
-from deployment.commands.upload_files import ArchiveUnusable, LocalFile
+from deployment.commands.upload_files import ArchiveUnusable, LocalFile, datasets
 from deployment.commands.upload_search import ALL, TimeUnreadable, Wanted, moment_of
 from deployment.commands.uploads import _LOOKS_AT_ONCE, TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import AwsStack
@@ -268,6 +269,15 @@ def test_a_file_whose_dataset_was_named_needs_no_telling_name(stack: Stack, tmp_
     _, printed = uploaded(stack, file, dataset="orders")
     assert stored("incoming/orders/riots.csv")
     assert "contract new" not in printed
+
+
+def test_a_dataset_whose_contract_is_only_published_is_known(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "la-riots.csv"
+    file.write_text("a\n1\n")
+    stack.uploads.store.put("contracts/live/la_riots.yaml", "dataset: la_riots")
+    assert stack.uploads.datasets() == sorted([*datasets(CONTRACTS), "la_riots"])
+    uploaded(stack, file)
+    assert stored("incoming/la_riots/la-riots.csv")
 
 
 def test_what_the_stack_ignores_is_not_uploaded(stack: Stack, tmp_path: Path) -> None:
