@@ -88,7 +88,7 @@ def repair(parts: Parts, plan: RepairPlan) -> Receipt:
         corrections=plan.corrections,
         by_hand=True,
     )
-    return reported(parts, job, lambda: FlowRunner(parts).process(job), Announcer(parts).announce)
+    return reported(parts, job, lambda: FlowRunner(parts).process(job), Announcer(parts, counts=False).announce)
 
 
 def _repairable(parts: Parts, run_id: str) -> Receipt:

@@ -62,7 +62,7 @@ def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
         console.out(f"and {counted(len(columns) - shown, 'more column')}: {names}", style="dim")
     if table.num_rows < rows.rows:
         option = " --quarantine" if selection.quarantine else ""
-        console.out(f"All of them: sluice read {rows.dataset}{option} --export {rows.dataset}.csv", style="dim")
+        console.out(f"All of them: sluice read {rows.dataset}{option} --export {rows.dataset}.parquet", style="dim")
 
 
 def _cells(table: pa.Table, name: str, is_terminal: bool) -> list[str]:

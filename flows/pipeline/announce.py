@@ -129,8 +129,12 @@ def event_of(notice: OutcomeNotice, stack: str) -> Event:
 
 
 class Announcer:
-    def __init__(self, parts: Parts, bus: EventBus | None = None) -> None:
+    def __init__(self, parts: Parts, bus: EventBus | None = None, *, counts: bool = True) -> None:
+        """Args:
+        counts: whether to write metrics into the log, where CloudWatch reads it: not on a user's terminal.
+        """
         self._settings = parts.settings
+        self._counts = counts
         self._bus = bus or EventBus()
 
     def announce(self, notices: Iterable[OutcomeNotice]) -> frozenset[str]:
@@ -140,7 +144,7 @@ class Announcer:
             refusals = self._bus.put([event_of(notice, self._settings.stack) for notice in notices])
             taken = [notice for notice, refusal in zip(notices, refusals, strict=True) if refusal is None]
             self._report(refusals)
-            for line in metric_lines(taken, len(notices) - len(taken), self._settings):
+            for line in metric_lines(taken, len(notices) - len(taken), self._settings) if self._counts else ():
                 print_line(LOG.name, "outcomes counted", line)
         except Exception as error:  # noqa: BLE001 (an outcome that is not announced now must not stop the work)
             LOG.error("outcomes not announced", extra={"fields": {"error": type(error).__name__}})

