@@ -42,7 +42,7 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
     )
 
 
-# The server validates the whole schema of a pool's variables for every flow run, once more for each default, and also
+# The server validates the whole schema of a pool's variables for every flow run, again for each default, and also
 # for runs that no worker starts: a third of the cost of an upload that is recorded in bulk, with the worker's own
 # schema. So only what may differ from run to run is a variable, and none has a default.
 

@@ -83,7 +83,7 @@ def _prefect_shows_each(ground: Ground, standing: dict[str, Receipt], found: Aud
         run = runs.get(idempotency_key(receipt.run_id, receipt.attempt))
         expected = "FAILED" if receipt.status is Status.REJECTED else "COMPLETED"
         if run and run["state_type"] != expected:
-            found.wrong.append(f"flow run {run['name']} is {run['state_type']}, its receipt says {receipt.status}")
+            found.wrong.append(f"flow run {run['name']} is {run['state_type']}, its receipt is {receipt.status}")
 
 
 def _every_version_was_handed_in(ground: Ground, uploads: list[Uploaded], found: Audit) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from deployment import PROJECT_ROOT
+from deployment.local.processes import recorded
 from tests.looking import looks
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(900)]
@@ -62,6 +63,8 @@ class Reader:
         """Run one line of the page; return what it prints."""
         words = shlex.split(line.replace(_PAGES_RUN, self.run))
         assert words[0] == ".venv/bin/sluice"
+        if words[1] == "upload":
+            self.wait_until_no_task_runs()  # so that the next one looks for published contracts
         done = subprocess.run(
             [sys.executable, "-m", "deployment.cli", *words[1:]],
             cwd=self.folder,
@@ -74,6 +77,12 @@ class Reader:
         if found := re.search(r"receipts/([0-9a-f]{8})[0-9a-f]{24}\.json", done.stdout):
             self.run = found[1]
         return done.stdout
+
+    def wait_until_no_task_runs(self) -> None:
+        for _ in looks(_START_SECONDS):
+            if not any(each.what.startswith("task ") for each in recorded(self.folder / ".sluice" / "processes")):
+                return
+        raise AssertionError("a task still runs")
 
     def change(self, diff: str) -> None:
         """Change the contract as the page shows it."""

@@ -45,7 +45,7 @@ def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -
 
 @pytest.mark.parametrize("template", [local_template(), ecs_template(OUTPUTS)])
 def test_the_variables_are_few_and_described_and_each_has_its_place(template: dict[str, Any]) -> None:
-    """The server validates them for every run, and once more for each default."""
+    """The server validates them for every run, and again for each default."""
     variables = template["variables"]["properties"]
     assert all(variable["title"] and variable["description"] for variable in variables.values())
     assert not any("default" in variable for variable in variables.values())
