@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -28,6 +28,7 @@ _STYLES = {
     UploadState.REJECTED: "yellow",
     UploadState.FAILED: "bold red",
 }
+_BARS_KEPT = 10
 _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 
@@ -44,8 +45,8 @@ def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callab
 
 
 @contextmanager
-def shown_bars(console: Console, files: Iterable[LocalFile]) -> Iterator[None]:
-    """Show a bar for each file that is being sent, on a terminal, once that takes longer than a second."""
+def shown_bars(console: Console, files: Collection[LocalFile]) -> Iterator[None]:
+    """Show a bar for each file, or of very many those being sent, on a terminal, once that takes more than a second."""
     if not console.is_terminal:
         yield
         return
@@ -54,7 +55,7 @@ def shown_bars(console: Console, files: Iterable[LocalFile]) -> Iterator[None]:
 
     def moved(bar: TaskID, total_bytes: int, sent_bytes: int) -> None:
         bars.advance(bar, sent_bytes)
-        bars.update(bar, visible=0 < bars.tasks[bar].completed < total_bytes)
+        bars.update(bar, visible=len(files) <= _BARS_KEPT or bars.tasks[bar].completed < total_bytes)
 
     for file in files:
         bar = bars.add_task(escape(visible_line(file.name)), total=file.size_bytes, visible=False)

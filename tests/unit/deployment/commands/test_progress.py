@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import pytest
 
-from deployment.commands import SafeConsole, progress
+from deployment.commands import SafeConsole, progress, show
 from deployment.commands.progress import shown_after_a_second
+from deployment.commands.show import shown_bars
+from deployment.commands.upload_files import LocalFile
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> str:
@@ -32,3 +35,29 @@ def test_a_short_command_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_the_output_is_kept_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, terminal=False, seconds=0.3) == ""
+
+
+def bars(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> str:
+    """What is shown while half of one file was sent, and nothing of the other one."""
+    monkeypatch.setattr(show, "FIRST_SECONDS", 0.1)
+    output = io.StringIO()
+    files = [LocalFile(Path(name), name, (), 1_000, name) for name in ("a.csv", "b.csv")]
+    with shown_bars(SafeConsole(file=output, force_terminal=terminal, width=100), files):
+        files[0].on_bytes(500)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and "500/" not in output.getvalue():
+            time.sleep(0.01)
+    return output.getvalue()
+
+
+def test_files_that_are_sent_for_long_have_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = bars(monkeypatch, terminal=True, seconds=30)
+    assert "a.csv" in shown
+    assert "b.csv" not in shown, "nothing of it was sent"
+
+
+@pytest.mark.parametrize(("terminal", "seconds"), [(True, 0), (False, 0.3)])
+def test_files_that_are_sent_soon_or_not_to_a_terminal_have_none(
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float
+) -> None:
+    assert "a.csv" not in bars(monkeypatch, terminal=terminal, seconds=seconds)
