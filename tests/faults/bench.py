@@ -75,7 +75,7 @@ class Worker:
     process: BaseProcess
     log: Path
 
-    def ended(self, seconds: float = 60) -> Outcome:
+    def ended(self, seconds: float = 120) -> Outcome:
         """Wait until it ends."""
         self.process.join(seconds)
         if self.process.is_alive():
