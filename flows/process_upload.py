@@ -86,11 +86,8 @@ def job_by_hand(
     force: bool = False,
     dry_run: bool = False,
 ) -> UploadJob:
-    """Build the message that an S3 event would have caused, for a run that a person started.
-
-    Raises:
-        ParametersWrong: there is no such object version or dataset, or the contract cannot be changed in this way.
-    """
+    """Build the message that an S3 event would have caused, for a run that a person started. Raise ParametersWrong if
+    there is no such object version or dataset, or the contract cannot be changed in this way."""
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
     settings = parts.settings
@@ -133,10 +130,8 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
 
 
 def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contract: Contract | None) -> str | None:
-    """Return the sequencer of the event that the object was processed for; None when it was not yet.
-
-    On a bucket without versioning the sequencer is part of the run's identity, and S3 gives it only to the trigger.
-    """
+    """Return the sequencer of the event that the object was processed for; None when it was not yet. On a bucket
+    without versioning the sequencer is part of the run's identity, and S3 gives it only to the trigger."""
     dataset = (contract or parts.contracts.for_key(upload.key)).dataset
     latest = latest_receipt(parts.store, dataset, upload.bucket, upload.key)
     if latest is None or (latest.source.etag, latest.source.last_modified) != (facts.etag, facts.last_modified):

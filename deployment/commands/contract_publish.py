@@ -88,10 +88,7 @@ def show(
     console: Console, stack: DeployedStack, dataset: str | None, content_hash: str | None, run: str | None
 ) -> None:
     """Print the text of a contract: the live one, or one that judged a file; without a choice, list the published ones.
-
-    Raises:
-        ContractNotKept: there is no such text.
-    """
+    Raise ContractNotKept if there is no such text."""
     store = store_of(stack)
     if run is not None:
         receipt = read_receipt(store, run)

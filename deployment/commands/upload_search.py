@@ -27,17 +27,11 @@ class TimeUnreadable(TerminalError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which uploads to show.
+    """Which uploads to show."""
 
-    Attributes:
-        text: a run id, a dataset, or the beginning of a file's name or of its key; "": all.
-        failed: only those that were not published.
-        since: only those whose state was written since.
-    """
-
-    text: str = ""
-    failed: bool = False
-    since: datetime | None = None
+    text: str = ""  # a run id, a dataset, or the beginning of a file's name or of its key; "": all
+    failed: bool = False  # only those that were not published
+    since: datetime | None = None  # only those whose state was written since
 
     def is_recent(self, written: datetime) -> bool:
         return self.since is None or written >= self.since
@@ -48,17 +42,11 @@ ALL = Wanted()
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """The runs of a search.
+    """The runs of a search."""
 
-    Attributes:
-        runs: when each was uploaded or had its outcome, the newest first.
-        uploads: of a search by name, the objects of `runs`.
-        folder: of a dataset, the folder whose files belong to it; None for other searches.
-    """
-
-    runs: dict[str, datetime]
-    uploads: dict[str, UploadMessage] = field(default_factory=dict)
-    folder: str | None = None
+    runs: dict[str, datetime]  # when each was uploaded or had its outcome, the newest first
+    uploads: dict[str, UploadMessage] = field(default_factory=dict)  # of a search by name, the objects of `runs`
+    folder: str | None = None  # of a dataset, the folder whose files belong to it; None for other searches
 
     def may_have(self, run_id: str) -> bool:
         return self.folder is not None or run_id in self.runs
@@ -68,11 +56,8 @@ class FoundRuns:
 
 
 def moment_of(text: str, now: datetime) -> datetime:
-    """Return the moment that is an age ago, or that a date or time in ISO 8601 names; UTC without an offset.
-
-    Raises:
-        TimeUnreadable
-    """
+    """Return the moment that is an age ago, or that a date or time in ISO 8601 names; UTC without an offset. Raises
+    TimeUnreadable."""
     if age := _AGE.fullmatch(text.strip()):
         return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:

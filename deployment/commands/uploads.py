@@ -201,10 +201,8 @@ class Uploads:
         return Receipt.from_json(found.body) if found else None
 
     def runs_with_receipt(self) -> dict[str, datetime]:
-        """Return the ids of all runs that have a receipt, and when it was written, the newest first.
-
-        Run ids are spread evenly: a list of several pages comes in 16 parts at once.
-        """
+        """Return the ids of all runs that have a receipt, and when it was written, the newest first. Run ids are spread
+        evenly: a list of several pages comes in 16 parts at once."""
         first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
         starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:

@@ -22,18 +22,13 @@ from lambda_trigger.message import UploadMessage
 
 @dataclass(frozen=True)
 class Parts:
-    """What an upload needs from the outside world; flows/composition.py builds it.
-
-    Attributes:
-        read_contracts: returns the contracts that apply at present.
-        keep_contract: keeps the text of a contract that judged a file.
-    """
+    """What an upload needs from the outside world; flows/composition.py builds it."""
 
     settings: PipelineSettings
     store: ObjectStore
     queue: UploadQueue
-    read_contracts: Callable[[], Contracts]
-    keep_contract: Callable[[Contract], None]
+    read_contracts: Callable[[], Contracts]  # returns the contracts that apply at present
+    keep_contract: Callable[[Contract], None]  # keeps the text of a contract that judged a file
 
     @property
     def contracts(self) -> Contracts:

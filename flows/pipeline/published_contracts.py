@@ -59,24 +59,15 @@ def live_datasets(store: ObjectStore) -> dict[str, ListedObject]:
 
 
 def publish(store: ObjectStore, dataset: str, text: str, replacing: StoredObject | None) -> None:
-    """Make a contract the live one.
-
-    Args:
-        replacing: the live one that the person saw.
-
-    Raises:
-        ContractMoved: it is no longer the live one.
-    """
+    """Make a contract the live one. `replacing` is the live one that the person saw. Raise ContractMoved if it is no
+    longer the live one."""
     before = {_REPLACES: (replacing.version_id or "") if replacing else ""}
     _put(store, dataset, text, replacing, before)
 
 
 def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) -> StoredObject | None:
-    """Return the contract that the live one replaced; None if that was the one that is shipped with the code.
-
-    Raises:
-        NothingToRollBack: nothing is published, or the version before is not known or has expired.
-    """
+    """Return the contract that the live one replaced; None if that was the one that is shipped with the code. Raise
+    NothingToRollBack if nothing is published, or the version before is not known or has expired."""
     if live is None:
         raise NothingToRollBack(f"no contract of {dataset} is published: the one that was deployed applies")
     version = live.metadata.get(_REPLACES)
@@ -139,10 +130,8 @@ class _Published(NamedTuple):
 
 
 class LiveContracts:
-    """The contracts that apply: those that are published, and those of a folder for the other datasets.
-
-    The folder is read once. The bucket is looked at once in LOOK_SECONDS, however many files come.
-    """
+    """The contracts that apply: those that are published, and those of a folder for the other datasets. The folder is
+    read once. The bucket is looked at once in LOOK_SECONDS, however many files come."""
 
     def __init__(self, folder: Path, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._store, self._clock = folder, store, clock
@@ -154,12 +143,8 @@ class LiveContracts:
         self._lock = threading.Lock()
 
     def read(self) -> Contracts:
-        """Return the contracts.
-
-        Raises:
-            ContractInvalid: one of the folder has a fault. A published one with a fault stops its own dataset only.
-            AwsUnavailable, AwsRefused: the published ones cannot be read.
-        """
+        """Return the contracts. Raise ContractInvalid if one of the folder has a fault, AwsUnavailable or AwsRefused
+        if the published ones cannot be read. A published one with a fault stops its own dataset only."""
         with self._lock:
             if self._contracts is None or self._clock() >= self._look_at:
                 self._contracts = self._looked(self._contracts)

@@ -1,7 +1,5 @@
 """Rebuild what is derived from receipts: index entries that are missing, stale or unreadable, and runs in Prefect."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The seconds that each part of the stage *refine* takes."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping

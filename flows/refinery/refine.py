@@ -5,8 +5,6 @@ preprocessed and written as they come; what was written is thrown away when the 
 only where a rule or a step needs the whole file first.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -69,23 +67,15 @@ class RowsUnaccounted(SluiceError):
 
 @dataclass(frozen=True, kw_only=True)
 class Refined(Findings):
-    """A file after read, validate, preprocess and write.
-
-    Attributes:
-        dropped: rows by the step that dropped them; all under file_rejected when the file is rejected.
-        outputs: the clean rows, as local files; empty when the file is rejected.
-        quarantine: the bad rows, as a local file; None when there are none.
-        fitted: by step, what it learned, as JSON values.
-        columns_out: the columns that were written.
-        seconds: by part (read, validate, preprocess, write), the time spent in it; summed over threads and processes.
-    """
+    """A file after read, validate, preprocess and write."""
 
     rows_published: int
-    dropped: dict[str, int]
-    outputs: tuple[OutputFile, ...]
-    quarantine: OutputFile | None
-    fitted: dict[str, Any]
-    columns_out: tuple[str, ...] = ()
+    dropped: dict[str, int]  # rows by the step that dropped them; all under file_rejected when the file is rejected
+    outputs: tuple[OutputFile, ...]  # the clean rows, as local files; empty when the file is rejected
+    quarantine: OutputFile | None  # the bad rows, as a local file; None when there are none
+    fitted: dict[str, Any]  # by step, what it learned, as JSON values
+    columns_out: tuple[str, ...] = ()  # the columns that were written
+    # by part (read, validate, preprocess, write), the time spent in it; summed over threads and processes
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -175,11 +165,8 @@ def _reported(judged: Iterator[JudgedPartition], report: Progress) -> Iterator[J
 def _frames(
     good: Iterator[pa.RecordBatch], judged: JudgedFile, plan: HeaderPlan, report: Progress
 ) -> Iterator[pd.DataFrame]:
-    """Yield the good rows as steps get them: at least one frame, and no other without rows.
-
-    Raises:
-        _RejectedByRules: after the last.
-    """
+    """Yield the good rows as steps get them: at least one frame, and no other without rows. Raise _RejectedByRules
+    after the last."""
     rows, is_first = 0, True
     for batch in good:
         if batch.num_rows or is_first:

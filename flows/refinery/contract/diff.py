@@ -1,7 +1,5 @@
 """What a change to a contract means: which rules are stricter or looser, and what is read or published differently."""
 
-from __future__ import annotations
-
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Sequence

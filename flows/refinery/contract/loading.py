@@ -57,11 +57,8 @@ class UnusableContract:
 
 
 class Contracts:
-    """The contracts of all datasets. Iterating yields those that can be used.
-
-    Raises:
-        ContractInvalid: a contract has a fault, two have the same name, or there is no `default`.
-    """
+    """The contracts of all datasets. Iterating yields those that can be used. Raise ContractInvalid if a contract has a
+    fault, two have the same name, or there is no `default`."""
 
     def __init__(self, contracts: Iterable[Contract | UnusableContract]) -> None:
         self._by_name = {contract.dataset: contract for contract in contracts}
@@ -94,11 +91,8 @@ class Contracts:
         return cls(contracts)
 
     def for_key(self, key: str) -> Contract:
-        """Return the contract whose `source` matches the object key with the most literal glob; else the default.
-
-        Raises:
-            ContractInvalid: it cannot be used.
-        """
+        """Return the contract whose `source` matches the object key with the most literal glob; else the default. Raise
+        ContractInvalid if it cannot be used."""
         for _, _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)
@@ -125,10 +119,7 @@ def _usable(contract: Contract | UnusableContract) -> Contract:
 
 def load_contract(folder: Path) -> Contract:
     """Read `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, never executed.
-
-    Raises:
-        ContractInvalid: with one line for each fault, as `file:line: field: fault`.
-    """
+    Raise ContractInvalid with one line for each fault, as `file:line: field: fault`."""
     try:
         return _contract_of(LocatedYaml.read(folder / CONTRACT_FILE), folder)
     except YamlUnreadable as error:
@@ -209,11 +200,8 @@ def fault_lines(contract: Contract, faults: Iterable[Fault]) -> list[str]:
 
 
 def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
-    """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries.
-
-    Raises:
-        ContractInvalid: no contract can have such a field or value.
-    """
+    """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries. Raise
+    ContractInvalid if no contract can have such a field or value."""
     fields = contract.model_dump(exclude_unset=True)
     for name, value in changes.items():
         if name in ("dataset", "folder"):

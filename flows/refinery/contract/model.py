@@ -207,11 +207,8 @@ class FileFormat(_Frozen):
 
 
 class Expectation(_Frozen):
-    """One expectation of Great Expectations, by its own name and arguments.
-
-    In YAML a mapping with one key, or only the name where it needs no argument:
-    `expect_column_values_to_not_be_null: {column: order_id}`.
-    """
+    """One expectation of Great Expectations, by its own name and arguments. In YAML a mapping with one key, or only the
+    name where it needs no argument: `expect_column_values_to_not_be_null: {column: order_id}`."""
 
     name: str = Field(description="Its name in snake_case, as in the documentation of GX.")
     arguments: dict[str, Any] = Field(
@@ -238,10 +235,8 @@ class Expectation(_Frozen):
 
 
 class WrittenStep(_Frozen):
-    """One preprocessing step.
-
-    In YAML its name, or a mapping of its name to its arguments. `steps.<function>` is the dataset's own.
-    """
+    """One preprocessing step. In YAML its name, or a mapping of its name to its arguments. `steps.<function>` is the
+    dataset's own."""
 
     name: str = Field(description="A built-in step, or steps.<function> for one in the dataset's steps.py.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="The step's keyword arguments.")

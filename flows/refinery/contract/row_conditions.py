@@ -1,7 +1,5 @@
 """The conditions of GX on which rows an expectation judges: as text, or as the mappings that GX writes into suites."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator, Mapping

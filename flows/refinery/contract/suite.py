@@ -1,7 +1,5 @@
 """Read a GX suite from JSON, in the form in which a contract lists expectations."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of date formats, time zones and dates that need no pandas."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 import zoneinfo

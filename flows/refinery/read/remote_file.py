@@ -1,7 +1,5 @@
 """A file that is read by ranges from where it is stored, because the disk is too small for a copy."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable
@@ -17,15 +15,11 @@ _BLOCKS_KEPT = 6
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that is read by ranges. It can be pickled if `read_range` can.
-
-    Attributes:
-        folder: a local folder for what has to be unpacked.
-        read_range: returns the bytes at an offset, given it and their number. Threads call it at the same time.
-    """
+    """A file that is read by ranges. It can be pickled if `read_range` can."""
 
     size_bytes: int
-    folder: Path
+    folder: Path  # a local folder for what has to be unpacked
+    # returns the bytes at an offset, given it and their number. Threads call it at the same time.
     read_range: Callable[[int, int], bytes]
 
     def open(self) -> IO[bytes]:

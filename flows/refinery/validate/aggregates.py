@@ -27,17 +27,11 @@ class TooManyDistinctValues(FileRejected):
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of a row-level expectation.
+    """Rows of a row-level expectation."""
 
-    Attributes:
-        rows: rows that its row_condition leaves.
-        evaluated: those of them that are not passed over as missing.
-        failing: those of them that fail.
-    """
-
-    rows: int
-    evaluated: int
-    failing: int
+    rows: int  # rows that its row_condition leaves
+    evaluated: int  # those of them that are not passed over as missing
+    failing: int  # those of them that fail
 
     def merge(self, later: Self) -> Self:
         rows, evaluated = self.rows + later.rows, self.evaluated + later.evaluated
@@ -46,20 +40,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class InOrder:
-    """A stretch of an increasing or decreasing column: its own counts, its ends, and the seams that broke the order.
-
-    Attributes:
-        first, last: the stretch's first and last value; None in a stretch without values.
-        first_row: the row number of `first`.
-        broken_rows: row numbers that fail because of the value at the end of the stretch before.
-    """
+    """A stretch of an increasing or decreasing column: its own counts, its ends, and the seams that broke the order."""
 
     counts: Counts
     in_order: Callable[[Any, Any], bool]
-    first: Any = None
+    first: Any = None  # the stretch's first and last value; None in a stretch without values
     last: Any = None
-    first_row: int | None = None
-    broken_rows: tuple[int, ...] = ()
+    first_row: int | None = None  # the row number of `first`
+    broken_rows: tuple[int, ...] = ()  # row numbers that fail because of the value at the end of the stretch before
 
     def merge(self, later: Self) -> Self:
         counts = self.counts.merge(later.counts)
@@ -94,10 +82,8 @@ class Folded:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sum, mean and standard deviation, exact: the same to the last bit however the file is cut into partitions.
-
-    GX's own metrics for them would first look at each value in Python for decimals, and could be merged only roughly.
-    """
+    """Sum, mean and standard deviation, exact: the same to the last bit however the file is cut into partitions. GX's
+    own metrics for them would first look at each value in Python for decimals, and could be merged only roughly."""
 
     moments: ExactMoments
     wanted: str
@@ -138,10 +124,8 @@ class Proportion:
 
 @dataclass(frozen=True, eq=False)
 class DistinctCount:
-    """How many different values there are, counted by their 64-bit hashes.
-
-    Two of a million values meet in a hash with a probability of 3 in 100 million; the count is then one too low.
-    """
+    """How many different values there are, counted by their 64-bit hashes. Two of a million values meet in a hash with
+    a probability of 3 in 100 million; the count is then one too low."""
 
     hashes: np.ndarray
     values: int
@@ -163,11 +147,7 @@ class DistinctCount:
 
 @dataclass(frozen=True, eq=False)
 class ValueCounts:
-    """How often each value occurs.
-
-    Raises:
-        TooManyDistinctValues: there are more than DISTINCT_LIMIT.
-    """
+    """How often each value occurs. Raise TooManyDistinctValues if there are more than DISTINCT_LIMIT."""
 
     counts: pd.Series
 

@@ -1,7 +1,5 @@
 """Rows that wait: in memory while they are few, then in Arrow files, one for each partition."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the rules found, as checks and reasons for a rejection."""
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
@@ -81,11 +79,7 @@ def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
-    """Return the check of a rule of type or presence that rows broke.
-
-    Args:
-        hint: what to write into the contract.
-    """
+    """Return the check of a rule of type or presence that rows broke. `hint` is what to write into the contract."""
     name = rule.id.split("(", 1)[0]
     kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"
     column = rule.columns[0] if len(rule.columns) == 1 else None

@@ -1,7 +1,5 @@
 """From raw columns to the contract's types. What cannot be read as its type is a reason for quarantine."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,18 +47,13 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 @dataclass(frozen=True)
 class Coerced:
-    """One column in the contract's type.
+    """One column in the contract's type."""
 
-    Attributes:
-        values: as GX judges them: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without a zone;
-            dates at midnight); times and JSON are text. Missing where the raw value was, or could not be read.
-        unreadable: mask of the rows whose value is there but is not of the type.
-        missing: mask of the rows without a value.
-    """
-
+    # as GX judges them: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without a zone; dates at
+    # midnight); times and JSON are text. Missing where the raw value was, or could not be read.
     values: pd.Series
-    unreadable: np.ndarray
-    missing: np.ndarray
+    unreadable: np.ndarray  # mask of the rows whose value is there but is not of the type
+    missing: np.ndarray  # mask of the rows without a value
 
 
 def coerce(raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS) -> Coerced:

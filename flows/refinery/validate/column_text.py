@@ -1,7 +1,5 @@
 """Raw columns as text and as Arrow arrays, without changing a value."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

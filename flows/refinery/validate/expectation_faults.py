@@ -6,8 +6,6 @@ although no file could pass: it drops unknown names with a log line, and takes r
 regexes.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 import re

@@ -5,8 +5,6 @@ breaks which rule; metrics become mergeable states. At the end the merged values
 `metrics_validate`, so success and observed values are GX's.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import threading
@@ -38,34 +36,24 @@ class ExpectationRaised(FileRejected):
 
 @dataclass(frozen=True)
 class Verdict:
-    """GX's verdict on one rule over the whole file.
-
-    Attributes:
-        success: whether the expectation is met, with its `mostly`.
-        result: GX's own result: observed_value, element_count, unexpected_count, ...
-        rows_evaluated, rows_failing: of a row-level expectation.
-    """
+    """GX's verdict on one rule over the whole file."""
 
     rule: Rule
-    success: bool
-    result: dict[str, Any]
-    rows_evaluated: int | None = None
+    success: bool  # whether the expectation is met, with its `mostly`
+    result: dict[str, Any]  # GX's own: observed_value, element_count, unexpected_count and others
+    rows_evaluated: int | None = None  # of a row-level expectation
     rows_failing: int | None = None
 
 
 @dataclass(frozen=True)
 class RuleFinding:
-    """What one rule found in one partition.
+    """What one rule found in one partition."""
 
-    Attributes:
-        failing: the positions of the failing rows; None where the rule does not mark rows by itself.
-        state: what is merged with the other partitions' states; None where the rule needs nothing of this partition.
-        key_hashes: of a uniqueness rule, the hashes of the keys, one per row that is compared.
-    """
-
+    # the positions of the failing rows; None where the rule does not mark rows by itself
     failing: np.ndarray | None = None
+    # what is merged with the other partitions' states; None where the rule needs nothing of this partition
     state: Any = None
-    key_hashes: np.ndarray | None = None
+    key_hashes: np.ndarray | None = None  # of a uniqueness rule, the hashes of the keys, one per row that is compared
 
 
 def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...]:
@@ -77,10 +65,8 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
 
 
 class Judge:
-    """Judges partitions by a list of rules. Several threads may use it; they wait for each other.
-
-    What depends on the rules alone is built once: GX's objects, their metrics, and the order to compute them in.
-    """
+    """Judges partitions by a list of rules. Several threads may use it; they wait for each other. What depends on the
+    rules alone is built once: GX's objects, their metrics, and the order to compute them in."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
@@ -120,11 +106,8 @@ class Judge:
             return tuple(findings)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> Verdict:
-        """GX's verdict on one rule from the merged state of all partitions.
-
-        Args:
-            structure: an empty frame with the file's columns in their order and types.
-        """
+        """GX's verdict on one rule from the merged state of all partitions. `structure` is an empty frame with the
+        file's columns in their order and types."""
         rule, expectation = self.rules[position], self._expectations[position]
         with _raises_named(rule):
             if rule.method is Method.STRUCTURE:
@@ -295,10 +278,8 @@ class Judge:
         return replace(verdict, rows_evaluated=counts.evaluated, rows_failing=counts.failing)
 
     def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
-        """GX's verdict from metrics that were computed elsewhere, by their names.
-
-        GX's `metrics_validate` would build all metrics of the expectation again. `_validate` is what each of them has.
-        """
+        """GX's verdict from metrics that were computed elsewhere, by their names. GX's `metrics_validate` would build
+        all metrics of the expectation again. `_validate` is what each of them has."""
         expectation = self._expectations[position]
         needed = self._dependencies.get(position)
         if needed is None:
@@ -335,11 +316,7 @@ def _judge_of(rules: _Rules) -> Judge:
 
 
 def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Make GX's expectation.
-
-    Raises:
-        ValueError: GX refuses the arguments.
-    """
+    """Make GX's expectation. Raise ValueError if GX refuses the arguments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
         return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()

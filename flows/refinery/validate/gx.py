@@ -5,8 +5,6 @@ Sluice uses the layer below them: the metric graph, over one partition at a time
 modules, so GX's version is pinned, and a test holds every verdict against `ValidationDefinition.run`.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import importlib
@@ -47,10 +45,7 @@ def gx() -> Any:
 
 @functools.cache
 def _imported() -> Any:
-    """Import GX.
-
-    Nothing is sent anywhere and nothing is written: no data context is made, and analytics are off.
-    """
+    """Import GX. Nothing is sent anywhere and nothing is written: no data context is made, and analytics are off."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     stand_ins = {name: _OnFirstUse(name) for name in _IMPORTED_ON_FIRST_USE if name not in sys.modules}
     sys.modules.update(stand_ins)
@@ -86,9 +81,7 @@ def _configure(names: Any) -> None:
 
 class _OnFirstUse(ModuleType):
     """Replaces a module that GX imports at its top and hardly ever uses; imports it when something of it is used.
-
-    importlib's LazyLoader would not do: before Python 3.12 the import statement itself counts as a use.
-    """
+    importlib's LazyLoader would not do: before Python 3.12 the import statement itself counts as a use."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):

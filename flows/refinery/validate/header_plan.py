@@ -36,10 +36,8 @@ class Header:
     def of_file(
         cls, partitions: Iterator[Partition], contract: Contract, waiting: PartitionSpool
     ) -> tuple[Header, Iterator[Partition]]:
-        """Return a file's header, and its partitions, which wait if a later one may change the header.
-
-        In JSON later rows may have more columns, and later values may widen the type of an undeclared column.
-        """
+        """Return a file's header, and its partitions, which wait if a later one may change the header. In JSON later
+        rows may have more columns, and later values may widen the type of an undeclared column."""
         first = next(partitions)
         header, partitions = cls().joined(first, contract), chain([first], partitions)
         takes_undeclared = contract.unknown_columns == "evolve" and not contract.columns.keys() >= set(header.columns)
@@ -67,25 +65,16 @@ class Header:
 
 @dataclass(frozen=True)
 class HeaderPlan:
-    """How the partitions of a file with a known header are judged. It can be pickled.
+    """How the partitions of a file with a known header are judged. It can be pickled."""
 
-    Attributes:
-        file_columns: the file's own columns, in its order.
-        columns: every column to be judged, with its type; file order, then columns that are filled in.
-        filled: declared columns that the file lacks.
-        unknown: columns of the file that are not published.
-        row_rules: all rules that single rows can break, in the order in which a bad row is counted.
-        judged: the expectations whose columns the file has.
-        source_format: how the file is written.
-    """
-
-    file_columns: tuple[str, ...]
+    file_columns: tuple[str, ...]  # the file's own columns, in its order
+    # every column to be judged, with its type; file order, then columns that are filled in
     columns: Mapping[str, Column]
-    filled: tuple[str, ...]
-    unknown: tuple[str, ...]
-    row_rules: tuple[RowRule, ...]
-    judged: tuple[Rule, ...]
-    source_format: SourceFormat
+    filled: tuple[str, ...]  # declared columns that the file lacks
+    unknown: tuple[str, ...]  # columns of the file that are not published
+    row_rules: tuple[RowRule, ...]  # all rules that single rows can break, in the order in which a bad row is counted
+    judged: tuple[Rule, ...]  # the expectations whose columns the file has
+    source_format: SourceFormat  # how the file is written
 
     @classmethod
     def of(cls, contract: Contract, rules: Sequence[Rule], header: Header) -> HeaderPlan:

@@ -1,7 +1,5 @@
 """The types of columns that the contract does not name: for each the narrowest that holds all of its values."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """One partition, coerced and judged: the same in this process, in a worker process or on a Dask worker."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """The judged partitions of a file, merged: findings, bad rows, and the good rows as they become known."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -44,57 +42,36 @@ _IN_MEMORY_BYTES = 96 << 20  # of waiting rows
 
 @dataclass(frozen=True)
 class JudgedPartition:
-    """One partition after *validate*. It can be pickled.
-
-    Attributes:
-        misfits: rows that could not be decoded, as `misfit_rows` gives them.
-        rows: the good rows in the contract's types. If more of them may turn out to be bad at the end of the file, all
-            rows, and after their numbers the columns `raw_columns` as they are in the file.
-        bad: the bad rows and misfits, as in the quarantine file; None in the second case.
-        bad_numbers: the numbers of the bad rows, without the misfits.
-        bad_masks: row rules x bad rows; true where a row breaks the rule.
-        broken: by row rule, the rows that break it.
-        no_numbers: by rule, some texts that should be numbers.
-        nulls: the columns that hold missing values, in good or bad rows.
-        whole_file_rows: all rows, with the columns that rules need at the end of the file; None where `rows` has them.
-        states: by expectation, its mergeable state.
-        key_hashes: by expectation, the hashes of a uniqueness rule's keys.
-        seconds: by part, the time spent in it.
-    """
+    """One partition after *validate*. It can be pickled."""
 
     rows_in: int
-    misfits: pa.RecordBatch
+    misfits: pa.RecordBatch  # rows that could not be decoded, as `misfit_rows` gives them
+    # the good rows in the contract's types. If more of them may turn out to be bad at the end of the file, all rows,
+    # and after their numbers the columns `raw_columns` as they are in the file.
     rows: pa.RecordBatch
-    bad: pa.Table | None
-    bad_numbers: np.ndarray
-    bad_masks: np.ndarray
-    broken: np.ndarray
-    no_numbers: dict[str, Texts]
-    nulls: frozenset[str]
+    bad: pa.Table | None  # the bad rows and misfits, as in the quarantine file; None in the second case
+    bad_numbers: np.ndarray  # the numbers of the bad rows, without the misfits
+    bad_masks: np.ndarray  # row rules x bad rows; true where a row breaks the rule
+    broken: np.ndarray  # by row rule, the rows that break it
+    no_numbers: dict[str, Texts]  # by rule, some texts that should be numbers
+    nulls: frozenset[str]  # the columns that hold missing values, in good or bad rows
+    # all rows, with the columns that rules need at the end of the file; None where `rows` has them
     whole_file_rows: pa.RecordBatch | None
-    states: tuple[Any, ...]
-    key_hashes: tuple[np.ndarray | None, ...]
-    seconds: Mapping[str, float]
+    states: tuple[Any, ...]  # by expectation, its mergeable state
+    key_hashes: tuple[np.ndarray | None, ...]  # by expectation, the hashes of a uniqueness rule's keys
+    seconds: Mapping[str, float]  # by part, the time spent in it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What *validate* found in a file.
-
-    Attributes:
-        quarantined: bad rows by the first rule that each broke.
-        checks: what every rule found.
-        rejected: why the file is rejected; empty when it is accepted.
-        columns_in: the file's columns.
-        decisions: how the file was read.
-    """
+    """What *validate* found in a file."""
 
     rows_in: int
-    quarantined: dict[str, int]
-    checks: tuple[Check, ...]
-    rejected: tuple[RejectionReason, ...]
-    columns_in: tuple[str, ...] = ()
-    decisions: tuple[Decision, ...] = ()
+    quarantined: dict[str, int]  # bad rows by the first rule that each broke
+    checks: tuple[Check, ...]  # what every rule found
+    rejected: tuple[RejectionReason, ...]  # why the file is rejected; empty when it is accepted
+    columns_in: tuple[str, ...] = ()  # the file's columns
+    decisions: tuple[Decision, ...] = ()  # how the file was read
 
 
 class JudgedFile:

@@ -1,7 +1,5 @@
 """Finds the decimal and thousands marks that a contract should declare, from the values that were no numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Texts, and the dates of typed formats, become timestamps, dates and times."""
 
-from __future__ import annotations
-
 import datetime as dt
 import functools
 import re
@@ -153,11 +151,8 @@ def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> 
 
 
 def _read_by_format(text: pd.Series, written: str) -> pd.Series:
-    """Moments in UTC, by strftime's codes.
-
-    pandas takes the second 60 for the next minute, and the day 366 and the week 53 of any year for days of the next:
-    such values would be other ones when they are written again.
-    """
+    """Moments in UTC, by strftime's codes. pandas takes the second 60 for the next minute, and the day 366 and the week
+    53 of any year for days of the next: such values would be other ones when they are written again."""
     named = np.zeros(len(text), dtype=bool)
     if "%Z" in written:  # of names, only UTC and GMT mean the same everywhere
         named = (text.notna() & ~text.str.contains(_UTC_ALONE, na=False)).to_numpy()
@@ -179,9 +174,7 @@ def _read_by_format(text: pd.Series, written: str) -> pd.Series:
 
 def _moment_by_zone_name(text: str, written: str) -> Any:
     """Return a moment in UTC whose zone is a name; NaT where the name is unknown, or means another offset on that day.
-
-    CET in July is an hour that clocks in that zone do not show: some mean it, others mean CEST.
-    """
+    CET in July is an hour that clocks in that zone do not show: some mean it, others mean CEST."""
     try:
         wall = pd.to_datetime(text, format=written).tz_localize(None).to_pydatetime(warn=False)
     except (ValueError, zoneinfo.ZoneInfoNotFoundError):

@@ -1,7 +1,5 @@
 """Names of columns that a file has almost: what differs, in a form that can be seen."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable
 

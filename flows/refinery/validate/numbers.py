@@ -1,7 +1,5 @@
 """Texts and raw numbers become integers and numbers, with the marks that the file is written with."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

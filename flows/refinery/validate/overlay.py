@@ -7,8 +7,6 @@ of the kind that the column's other values are of, as far as the text can be rea
 contract decides.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Parquet files as Sluice writes them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +10,8 @@ _SAMPLED = 20_000
 
 
 def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetWriter:
-    """Begin a Parquet file of tables that are like the first one.
-
-    Only columns whose values repeat get a dictionary: in the others, looking for each value costs time and space.
-    """
+    """Begin a Parquet file of tables that are like the first one. Only columns whose values repeat get a dictionary: in
+    the others, looking for each value costs time and space."""
     sample = first.slice(0, _SAMPLED)
     repeating = []
     for field in first.schema:

@@ -1,7 +1,5 @@
 """The quarantine file: bad rows as they were, each with its row number, the rules that it broke and their values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +18,12 @@ ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 
 @dataclass(frozen=True)
 class RowRule:
-    """A rule that single rows can break.
+    """A rule that single rows can break."""
 
-    Attributes:
-        id: as in the checks.
-        columns: whose values are the offending ones.
-        blocking: whether a row that breaks it is quarantined.
-        is_expectation: whether it is one of the contract's expectations, and no rule of type or presence.
-    """
-
-    id: str
-    columns: tuple[str, ...]
-    blocking: bool = True
-    is_expectation: bool = False
+    id: str  # as in the checks
+    columns: tuple[str, ...]  # whose values are the offending ones
+    blocking: bool = True  # whether a row that breaks it is quarantined
+    is_expectation: bool = False  # whether it is one of the contract's expectations, and no rule of type or presence
 
 
 class QuarantineFile:

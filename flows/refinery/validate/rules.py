@@ -1,7 +1,5 @@
 """A contract's expectations as rules, and how each kind is judged over a file that is read in partitions."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -135,25 +133,15 @@ def level_of(name: str) -> Literal["row", "table"]:
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation of a contract.
+    """One expectation of a contract."""
 
-    Attributes:
-        id: unique in the contract and stable: "expect_column_values_to_not_be_null(order_id)".
-        name: GX's name of the expectation.
-        arguments: what GX gets, as it is given to GX.
-        severity: info (only counted), warning or critical (its failure rejects the file).
-        level: "row" where single rows fail, "table" where only the whole does.
-        columns: the columns that it reads.
-        mostly: the fraction of rows that must pass.
-    """
-
-    id: str
-    name: str
-    arguments: Mapping[str, Any]
-    severity: str
-    level: str
-    columns: tuple[str, ...]
-    mostly: float = 1.0
+    id: str  # unique in the contract and stable: "expect_column_values_to_not_be_null(order_id)"
+    name: str  # GX's name of the expectation
+    arguments: Mapping[str, Any]  # what GX gets, as it is given to GX
+    severity: str  # info (only counted), warning or critical (its failure rejects the file)
+    level: str  # "row" where single rows fail, "table" where only the whole does
+    columns: tuple[str, ...]  # the columns that it reads
+    mostly: float = 1.0  # the fraction of rows that must pass
     written: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -174,11 +162,8 @@ class Rule:
         return [column for column in available if column in self.columns or (text and column in text)]
 
     def columns_missing(self, in_file: Collection[str], judged: Collection[str]) -> list[str]:
-        """Return the columns without which it cannot be judged.
-
-        Args:
-            judged: the columns of the file that are judged, and those that are filled in.
-        """
+        """Return the columns without which it cannot be judged. `judged` is the columns of the file that are judged,
+        and those that are filled in."""
         if self.name == "expect_column_to_exist":
             return []
         # A column that is filled in has no type in the file.
@@ -187,11 +172,8 @@ class Rule:
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:
-    """Return the contract's expectations in their order, with unique ids.
-
-    Raises:
-        ContractInvalid: one is of a kind that cannot be judged on a file.
-    """
+    """Return the contract's expectations in their order, with unique ids. Raise ContractInvalid if one is of a kind
+    that cannot be judged on a file."""
     seen: Counter[str] = Counter()
     return tuple(_rule(contract, expectation, seen) for expectation in contract.expectations)
 

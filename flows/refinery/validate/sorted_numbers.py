@@ -1,7 +1,5 @@
 """Search in sorted numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 
 _MANY = 10_000

@@ -1,7 +1,5 @@
 """One 64-bit hash per text, the same in every partition and process, ten times faster than pandas'."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +11,8 @@ _NO_TEXT = np.uint64(0x165667B19E3779F9)
 
 
 def text_hashes(texts: pa.Array) -> np.ndarray:
-    """Return the hash of each text; all missing ones have the same hash.
-
-    Texts are hashed eight bytes at a time, all texts that have so many together.
-    """
+    """Return the hash of each text; all missing ones have the same hash. Texts are hashed eight bytes at a time, all
+    texts that have so many together."""
     _, offsets, content = texts.buffers()
     places = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     starts, sizes = places[:-1], np.diff(places)

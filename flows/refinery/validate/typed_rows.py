@@ -1,7 +1,5 @@
 """Rows in the contract's types as Arrow record batches, each with its row number."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 import numpy as np

@@ -3,8 +3,6 @@
 So a hash collision between different values never sends a good row to quarantine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Rules whose failing rows show only at the end of the file: uniqueness, order, and what GX judges on whole columns."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,11 +42,8 @@ class WholeFileJudge:
                 collector.add(hashes)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Return the verdict on one rule, and the sorted numbers of rows that fail it and are not marked yet.
-
-        Raises:
-            TooManyRowsToJudge: the rule needs whole columns, and they are too long.
-        """
+        """Return the verdict on one rule, and the sorted numbers of rows that fail it and are not marked yet. Raise
+        TooManyRowsToJudge if the rule needs whole columns, and they are too long."""
         rule = self._judge.rules[position]
         if rule.method is Method.UNIQUE:
             rows = duplicated_rows(self._collectors[position], lambda: self._keys(position))

@@ -35,18 +35,13 @@ class OutputImpossible(FileRejected):
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A local file to publish.
-
-    Attributes:
-        folder: "" or the folders that its rows belong to, such as "country=DE/".
-        sha256: the file's hash, hexadecimal.
-    """
+    """A local file to publish."""
 
     path: Path
-    folder: str
+    folder: str  # "" or the folders that its rows belong to, such as "country=DE/"
     rows: int
     size_bytes: int
-    sha256: str
+    sha256: str  # the file's hash, hexadecimal
     extension: str
 
 
@@ -77,11 +72,8 @@ class OutputWriter:
                 file.discard()
 
     def write(self, frame: pd.DataFrame) -> None:
-        """Add rows. All frames have the same columns.
-
-        Raises:
-            OutputImpossible: the rows cannot be split by the contract's partition_by.
-        """
+        """Add rows. All frames have the same columns. Raise OutputImpossible if the rows cannot be split by the
+        contract's partition_by."""
         with self._seconds.of("write"):
             table = as_table(frame, self._kinds)
             self.columns = tuple(table.column_names)
@@ -196,11 +188,8 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
 
 
 def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
-    """Check that a frame has the columns of partition_by, and timestamps where partition_by names a day.
-
-    Raises:
-        OutputImpossible: names the fault and the existing columns.
-    """
+    """Check that a frame has the columns of partition_by, and timestamps where partition_by names a day. Raise
+    OutputImpossible, naming the fault and the existing columns."""
     for name in partition_by:
         _folder_names(name, frame, {})
 
