@@ -64,7 +64,7 @@ def trigger_from_environment() -> TriggerConfig:
 
 
 def handle(event: object, context: object) -> dict[str, int]:
-    """AWS Lambda's entry point."""
+    """Handle one event; this is AWS Lambda's entry point."""
     return handle_event(event, trigger_from_environment(), getattr(context, "aws_request_id", None))
 
 

@@ -80,8 +80,8 @@ def _text(value: object) -> object:
 
 
 def load_environment(name: str | None, folder: Path = FOLDER) -> Environment:
-    """Return the environment of this name, or in the file of this path; defaults where None is named. Raise
-    EnvironmentUnknown if there is no such file, EnvironmentInvalid, naming file and field."""
+    """Return the environment with this name or file path; None gives the defaults. Raise EnvironmentUnknown if there
+    is no such file, EnvironmentInvalid with the file and the field that is wrong."""
     if name is None:
         return Environment()
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"

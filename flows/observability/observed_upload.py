@@ -100,8 +100,8 @@ def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
-    """Return the state of the flow run, under Prefect's own name: its pages find no others. Message and tags say more:
-    a rejected file is a failure of the file and has the tag `rejected`, a failure of the pipeline has not."""
+    """Return the flow run's final state, with a name that Prefect gives itself, because its pages filter by no other.
+    The tags tell a rejected file, which has `rejected`, from a failure of the pipeline."""
     kind = Failed if receipt.status is Status.REJECTED else Completed
     return kind(message=state_message(receipt, dry_run=dry_run))
 

@@ -1,4 +1,4 @@
-"""Write why a task ended that held an upload, and give up an upload that two tasks were too small for.
+"""Record why a task that held an upload ended; give the upload up once two tasks were too small for it.
 
 A task that is killed cannot report it. Its batch note lists what it held, and ECS knows why it ended.
 """

@@ -84,7 +84,7 @@ class Rows(_Part):
 
     @property
     def quarantined_total(self) -> int:
-        """Return rows in quarantine."""
+        """Return the number of rows in quarantine."""
         return sum(self.quarantined.values())
 
     @property
@@ -137,7 +137,7 @@ class Receipt(Document):
 
     @property
     def reason(self) -> str:
-        """Why the file was rejected, in one line; empty when it was published."""
+        """Return why the file was rejected, in one line; empty when it was published."""
         return "; ".join(reason.message for reason in self.reasons)
 
     @property

@@ -436,7 +436,8 @@ class Contract(_Frozen):
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 (hex) of the contract's fields and its steps.py; the same for contracts of the same meaning."""
+        """Return the SHA-256 (hex) of the contract's fields and its steps.py; the same for contracts of the same
+        meaning."""
         fields = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
         steps = self.steps_path.read_bytes() if self.steps_path else b""
         return hashlib.sha256(fields.encode() + b"\0" + steps).hexdigest()

@@ -87,7 +87,7 @@ def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
 
 
 def series_of(values: Sequence[Any], missing: Collection[str]) -> pd.Series[Any]:
-    """One column; see `frame_of`. The texts in `missing` mean a missing value."""
+    """Return one column; see `frame_of`. The texts in `missing` mean a missing value."""
     kinds = set(map(type, values))
     if dict in kinds or list in kinds:
         values = [_as_json(value) for value in values]

@@ -128,7 +128,7 @@ def _sample_records(sample: str, delimiter: str, quote: str, escape: str | None)
 
 
 def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:
-    """Another delimiter that cuts all records into equally many fields; None where there is none."""
+    """Return another delimiter that cuts all records into equally many fields; None where there is none."""
     for mark in DELIMITERS:
         if mark in sample and mark not in (delimiter, written.quote):
             lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
@@ -176,6 +176,6 @@ def _detect_decimal(values: list[str], delimiter: str) -> str | None:
 
 
 def _detect_thousands(values: list[str], decimal: str) -> str | None:
-    """Only where a number shows both marks, as in 1,234.50: alone, 1,234 could be a decimal."""
+    """Return the mark only where a number shows both, as in 1,234.50: alone, 1,234 could be a decimal."""
     pattern, mark = (_COMMA_THOUSANDS, ",") if decimal == "." else (_POINT_THOUSANDS, ".")
     return mark if any(map(pattern.fullmatch, values)) else None

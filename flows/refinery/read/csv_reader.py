@@ -358,7 +358,7 @@ class _CsvReader:
         return _Block(content, size, rows, used_lines, numbers, misfits)
 
     def _fault_of(self, fields: list[str]) -> str | None:
-        """Why a record is no row although it can be read."""
+        """Return why a record is no row although it can be read."""
         columns = len(self._columns)
         if len(fields) != columns + self._dialect.trailing:
             return "too_few_fields" if len(fields) < columns + self._dialect.trailing else "too_many_fields"
@@ -456,7 +456,7 @@ class _CsvReader:
             )
 
     def _first_block_bytes(self) -> int:
-        """Bytes that hold about one partition, by the length of the first records."""
+        """Return how many bytes hold about one partition, by the length of the first records."""
         sample = self._pending[:HEAD_BYTES]
         average = len(sample) / max(1, sample.count(b"\n"))
         wanted = int(average * self._rows_per_partition * 1.02)

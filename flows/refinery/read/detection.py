@@ -162,7 +162,7 @@ def _control_fraction(head: bytes) -> float:
 
 
 def text_type(text: str, is_whole: bool) -> TableType:
-    """CSV, JSON or JSON Lines, by a text's beginning."""
+    """Return csv, json or jsonl, by a text's beginning."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")

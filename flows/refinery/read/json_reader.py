@@ -338,7 +338,7 @@ class _Document:
         self._at += 1
 
     def where(self) -> str:
-        """`line n, column n` of the current character."""
+        """Return `line n, column n` of the current character."""
         line, column = self._position()
         return f"line {line}, column {column}"
 

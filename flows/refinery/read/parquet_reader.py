@@ -155,7 +155,7 @@ def _text_columns(schema: pq.ParquetSchema) -> list[str]:
 
 
 def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
-    """Bytes that one row has in columns of bytes of a fixed size, however small they are in the file."""
+    """Return the bytes that one row has in columns of bytes of a fixed size, however small they are in the file."""
     width: int = sum(field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type))
     if width > limits.max_record_bytes:
         raise ExpandsTooMuch(f"a row holds {width} bytes; at most {limits.max_record_bytes} are read")
@@ -285,7 +285,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _whole(column: Any) -> Any:
-    """Decimals without a fraction as integers, if all of them fit."""
+    """Return decimals without a fraction as integers, if all of them fit."""
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:

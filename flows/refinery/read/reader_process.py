@@ -175,7 +175,7 @@ def _limit_memory() -> None:
 
 
 def memory_bytes() -> int:
-    """Memory that this machine or container has."""
+    """Return the memory of this machine or container, in bytes."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):

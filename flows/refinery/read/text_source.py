@@ -121,7 +121,7 @@ def _same_family(declared: str, name: str) -> bool:
 
 
 def _utf32_by_proof(head: bytes) -> str | None:
-    """UTF-32 without a mark: every fourth byte is zero, and all signs are text."""
+    """Recognise UTF-32 without a mark: every fourth byte is zero, and all signs are text."""
     for start, name in ((3, "utf-32-le"), (0, "utf-32-be")):
         if not head or head[start::4].strip(b"\0"):
             continue
@@ -134,7 +134,8 @@ def _utf32_by_proof(head: bytes) -> str | None:
 
 
 def _utf16_by_proof(head: bytes) -> str | None:
-    """UTF-16 without a mark: half of the signs, or more, have a NUL byte, all at the same side, and all are text."""
+    """Recognise UTF-16 without a mark: half of the signs, or more, have a NUL byte, all at the same side, and all are
+    text."""
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         signs = len(head) // 2
         if head[1 - start :: 2].count(0) or not signs or head[start::2].count(0) < _MIN_UTF16_SIGNS * signs:

@@ -177,7 +177,7 @@ class ValueCounts:
 
 
 def hashes_of(keys: pd.DataFrame) -> np.ndarray:
-    """One 64-bit hash per row; equal rows have equal hashes, in every partition and every process."""
+    """Return one 64-bit hash per row; equal rows have equal hashes, in every partition and every process."""
     if len(keys.columns) == 1 and isinstance(keys.dtypes.iloc[0], pd.StringDtype):
         return text_hashes(text_array(keys.iloc[:, 0]))
     plain = {name: _hashable(keys[name]) for name in keys.columns}

@@ -129,7 +129,7 @@ def judge_columns(
 
 
 def reason_of(verdict: Verdict) -> RejectionReason | None:
-    """Why this verdict rejects the file; None where it does not."""
+    """Return why this verdict rejects the file; None where it does not."""
     rule = verdict.rule
     if verdict.success or not rejects(rule):
         return None
@@ -141,7 +141,7 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
 def reasons_of_bad_rows(
     limits: BadRows, quarantined: Mapping[str, int], rows: int, hints: Sequence[str] = ()
 ) -> list[RejectionReason]:
-    """Why so many bad rows, by their rules, reject the file; empty where the contract allows them."""
+    """Return why so many bad rows, by their rules, reject the file; empty where the contract allows them."""
     bad = sum(quarantined.values())
     fraction = bad / rows if rows else 0.0
     hint = "".join(f"; {hint}" for hint in hints)
@@ -193,7 +193,7 @@ def expected_of(rule: Rule) -> dict[str, Any]:
 
 
 def observed_of(verdict: Verdict) -> Any:
-    """GX's observed value; of a row-level expectation the fraction of its rows that pass."""
+    """Return GX's observed value; of a row-level expectation the fraction of its rows that pass."""
     if verdict.rows_failing is not None:
         return round(1 - verdict.rows_failing / verdict.rows_evaluated, 6) if verdict.rows_evaluated else None
     observed = verdict.result.get("observed_value")

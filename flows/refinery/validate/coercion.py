@@ -144,7 +144,7 @@ def _json_or_none(value: str) -> str | None:
 
 
 def _no_json(constant: str) -> None:
-    """NaN and Infinity, which Python would take."""
+    """Refuse NaN and Infinity, which Python would take."""
     raise ValueError(constant)
 
 

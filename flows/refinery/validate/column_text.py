@@ -87,7 +87,7 @@ def has_only(text: pa.Array, signs: bytes) -> bool:
 
 
 def whole_numbers(numbers: pa.Array) -> pa.Array:
-    """Floats as integers where they are whole and a float holds them exactly; else null."""
+    """Return floats as integers where they are whole and a float holds them exactly; else null."""
     whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), EXACT_IN_FLOAT))
     return pc.if_else(whole, numbers, None).cast(pa.int64())
 
@@ -104,7 +104,7 @@ def _text_of(value: Any) -> str:
 
 
 def _float_text(floats: pa.Array) -> pa.Array:
-    """Floats as text, whole ones as integers are written: integers among floats are read as floats."""
+    """Return floats as text, whole ones as integers are written: integers among floats are read as floats."""
     size = pc.abs(floats)
     whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, EXACT_IN_FLOAT), pc.greater(size, 1e9)))
     return pc.if_else(whole, whole_numbers(floats).cast(pa.string()), floats.cast(pa.string()))

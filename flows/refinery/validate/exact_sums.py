@@ -102,7 +102,7 @@ class ExactMoments:
 
     @property
     def mean(self) -> float:
-        """0.0 where there was no number."""
+        """Return the mean; 0.0 where there was no number."""
         return float(self._sum.value / self.count) if self.count else 0.0
 
     @property
@@ -121,7 +121,7 @@ def _root(square: Fraction) -> float:
 
 
 def _exact_squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squares and what rounding took from them (Dekker 1971, doi:10.1007/BF01397083)."""
+    """Return squares and what rounding took from them (Dekker 1971, doi:10.1007/BF01397083)."""
     squares = values * values
     swollen = _SPLITTER * values
     high = swollen - (swollen - values)

@@ -300,5 +300,5 @@ def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str
 
 
 def _sample(column_type: ColumnType) -> pd.Series:
-    """Two rows: of one, GX computes no standard deviation of dates."""
+    """Return two rows: of one, GX computes no standard deviation of dates."""
     return coerce(pd.Series([_SAMPLES[column_type]] * 2), Column(type=column_type)).values

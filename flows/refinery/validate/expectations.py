@@ -106,8 +106,8 @@ class Judge:
             return tuple(findings)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> Verdict:
-        """GX's verdict on one rule from the merged state of all partitions. `structure` is an empty frame with the
-        file's columns in their order and types."""
+        """Return GX's verdict on one rule from the merged state of all partitions. `structure` is an empty frame with
+        the file's columns in their order and types."""
         rule, expectation = self.rules[position], self._expectations[position]
         with _raises_named(rule):
             if rule.method is Method.STRUCTURE:
@@ -278,8 +278,8 @@ class Judge:
         return replace(verdict, rows_evaluated=counts.evaluated, rows_failing=counts.failing)
 
     def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
-        """GX's verdict from metrics that were computed elsewhere, by their names. GX's `metrics_validate` would build
-        all metrics of the expectation again. `_validate` is what each of them has."""
+        """Return GX's verdict from metrics that were computed elsewhere, by their names. GX's `metrics_validate` would
+        build all metrics of the expectation again. `_validate` is what each of them has."""
         expectation = self._expectations[position]
         needed = self._dependencies.get(position)
         if needed is None:
@@ -337,7 +337,7 @@ def _domain_object(rule: Rule, arguments: Mapping[str, Any], batch: str) -> Any:
 
 
 def _faults(error: ValueError) -> str:
-    """Pydantic's faults, one per argument; of a choice of types it reports each one's fault."""
+    """Return Pydantic's faults, one per argument; of a choice of types it reports each one's fault."""
     why: dict[str, str] = {}
     for fault in getattr(error, "errors", list)():
         why.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))

@@ -100,12 +100,12 @@ class HeaderPlan:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only the fields: each process makes its own judge."""
+        """Return only the fields: each process makes its own judge."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def judge(self) -> Judge | None:
-        """GX with the rules that are judged; None where there are none."""
+        """Return GX with the rules that are judged; None where there are none."""
         return judge_of(self.judged) if self.judged else None
 
     @cached_property

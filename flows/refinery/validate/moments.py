@@ -35,7 +35,7 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
 def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat) -> pd.Series:
-    """Timestamps in UTC; those without a zone of their own are in the column's."""
+    """Return timestamps in UTC; those without a zone of their own are in the column's."""
     moments = _moments(raw, column.format, source_format)
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
@@ -64,7 +64,7 @@ def read_date(raw: pd.Series, column: Column, source_format: SourceFormat) -> pd
 
 
 def read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
-    """Times of day as text, in the form of `time_text`."""
+    """Return times of day as text, in the form of `time_text`."""
     if column.format is not None:
         timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
         moments = _read_by_format(as_text(raw.mask(timed)), column.format)
@@ -84,7 +84,7 @@ def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 
 def times_of_day(text: pa.Array) -> pa.Array:
-    """Texts as 08:00:00 or 08:00:00.5 as times of day."""
+    """Return texts such as 08:00:00 or 08:00:00.5 as times of day."""
     moments = pc.binary_join_element_wise("1970-01-01", text, " ")
     return moments.cast(pa.timestamp("us")).cast(_TIME_OF_DAY)
 
@@ -93,7 +93,7 @@ def times_of_day(text: pa.Array) -> pa.Array:
 
 
 def _moments(raw: pd.Series, written: str | None, source_format: SourceFormat = _PLAIN_MARKS) -> pd.Series:
-    """Timestamps in UTC without a zone; NaT where they cannot be read."""
+    """Return timestamps in UTC without a zone; NaT where they cannot be read."""
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
     elif written is not None and (dated := _given_as(raw, dt.date)).any():
@@ -198,7 +198,7 @@ def _zone_names() -> set[str]:
 
 
 def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.Series:
-    """Moments in UTC as the clock showed them where they were written."""
+    """Return moments in UTC as the clock showed them where they were written."""
     if written is None:
         text = _iso_text(text_array(raw))
         if (pc.max(pc.utf8_length(text)).as_py() or 0) <= len("2024-01-01"):
@@ -236,6 +236,6 @@ def _away_from_the_ends(moments: pd.Series) -> pd.Series:
 
 
 def _within_calendar(moments: pd.Series) -> pd.Series:
-    """Only the years 1 to 9999: Python and most databases cannot hold others."""
+    """Return only the years 1 to 9999: Python and most databases cannot hold others."""
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))
     return within

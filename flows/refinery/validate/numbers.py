@@ -99,7 +99,7 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 def _long_integers(text: pa.Array) -> pa.Array:
-    """Integers of more digits than surely fit: one by one, null where they do not fit."""
+    """Return integers of more digits than surely fit: one by one, null where they do not fit."""
     low, high = -MAX_INTEGER - 1, MAX_INTEGER
 
     def read(value: str | None) -> int | None:

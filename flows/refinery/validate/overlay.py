@@ -54,7 +54,7 @@ class _Overlay:
         self._found: SourceFormat | None = None  # how the corrected beginning of a CSV file turns out to be written
 
     def on(self, partition: Partition) -> Iterator[Partition]:
-        """One partition with its corrected rows; of a CSV file perhaps in several pieces."""
+        """Yield one partition with its corrected rows; of a CSV file perhaps in several pieces."""
         self._columns_left.difference_update(map(str, partition.frame.columns))
         misfits = [misfit.row_number for misfit in partition.misfits]
         here = sorted(self._rows_left & {*partition.row_numbers.tolist(), *misfits})
@@ -213,7 +213,7 @@ def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
 
 
 def _as_before(values: Sequence[Any], raw: pd.Series) -> pd.Series:
-    """Values as a column of the type that they had, where all of them still are of it."""
+    """Return values as a column of the type that they had, where all of them still are of it."""
     is_moment = pd.api.types.is_datetime64_any_dtype(raw.dtype)
     if is_moment and not any(isinstance(value, str) for value in values):
         return pd.Series([pd.NaT if value is None else value for value in values], dtype=raw.dtype)

@@ -83,7 +83,7 @@ def quarantine_table(
 
 
 def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRule]) -> tuple[pa.Array, pa.Array]:
-    """Two list columns: the ids of the rules that each row broke, and the offending values."""
+    """Return two list columns: the ids of the rules that each row broke, and the offending values."""
     nowhere = np.empty(0, dtype=np.int64)
     places, names, values = [nowhere], [nowhere], [pa.nulls(0, pa.string())]
     for position, rule in enumerate(rules):

@@ -15,7 +15,7 @@ ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 
 
 def to_batch(frame: pd.DataFrame, row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Some columns of coerced rows, as they are kept."""
+    """Return some columns of coerced rows, as they are kept."""
     arrays = [to_arrow(frame[name], kind) for name, kind in kinds.items()]
     return pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=_schema(kinds))
 
