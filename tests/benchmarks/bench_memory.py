@@ -25,7 +25,7 @@ from tests.benchmarks.yardstick.orders import write_orders
 _YARDSTICK = Path(__file__).parent / "yardstick"
 _BLOCK_ROWS = 100_000
 _BAR_MB = 20
-_LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}  {}"
+_LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}{:>14}  {}"
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         settings = {"SLUICE_CONTRACTS_FOLDER": str(_write_contracts(Path(name) / "contracts"))}
         settings |= {"SLUICE_STAGE_TIMEOUT_SECONDS": "43200", "SLUICE_MAX_OBJECT_BYTES": str(10**12)}
         settings |= {"SLUICE_MAX_COPY_FRACTION": "0"} if given.ranges else {}
-        print(_LINE.format("format", "MB", "files", "CPU s", "wall s", "peak MB", ""))
+        print(_LINE.format("format", "MB", "files", "CPU s", "wall s", "peak MB", "with readers", ""))
         for kind, write in _WRITERS.items():
             for megabytes in [*given.megabytes, *([given.large] if kind == "csv" and given.large else [])]:
                 print_line(kind, megabytes, [write(around.files, block, megabytes)], around, settings)
@@ -71,7 +71,16 @@ def print_line(kind: str, megabytes: int, names: list[str], around: Stage, setti
     _require(done, len(names))
     bar = "#" * round(done.peak_mb / _BAR_MB)
     print(
-        _LINE.format(kind, megabytes, len(names), f"{done.cpu:.0f}", f"{done.wall:.0f}", f"{done.peak_mb:.0f}", bar),
+        _LINE.format(
+            kind,
+            megabytes,
+            len(names),
+            f"{done.cpu:.0f}",
+            f"{done.wall:.0f}",
+            f"{done.peak_mb:.0f}",
+            f"{done.together_mb:.0f}",
+            bar,
+        ),
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""CPU seconds of processes, from /proc."""
+"""CPU seconds and memory of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def own_and_childrens(pid: int | None) -> tuple[float, float]:
         return 0.0, 0.0
     own, ended = sum(map(int, values[11:13])), sum(map(int, values[13:15]))
     return own / _TICKS, ended / _TICKS + sum(cpu_seconds(int(child)) for child in running)
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory in use, in MB, of a process and of its children; what they share counts once."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        running = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    except OSError:  # it has just ended
+        return 0.0
+    proportional = int((rollup.partition("Pss:")[2].split() or ["0"])[0])
+    return proportional * 1024 / 1e6 + sum(memory_mb(int(child)) for child in running)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,10 +22,11 @@ from deployment.local.environment import aws_environment, clean_environment
 from deployment.local.ports import free_port
 from lambda_trigger.message import UploadMessage
 from tests.benchmarks.cloud import LANDING, PUBLISHED, VERSION_ID, LandingObject
-from tests.benchmarks.processes import cpu_seconds
+from tests.benchmarks.processes import cpu_seconds, memory_mb
 from tests.looking import looks
 from tests.prefect_server import running_prefect
 
+_LOOK_SECONDS = 0.3
 _STACK, _REGION = "bench", "us-east-1"
 _ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC)_\w+)=(\w+)")
 
@@ -37,6 +39,7 @@ class Outcome:
         lines: its log lines.
         first_upload: CPU and wall seconds from its start until it began its first upload.
         cpu: its CPU seconds, and `peak_mb` its highest resident memory.
+        together_mb: the highest memory of its process and the readers' together, as looks found it.
     """
 
     code: int
@@ -45,6 +48,7 @@ class Outcome:
     cpu: float
     wall: float
     peak_mb: float
+    together_mb: float
 
     def done(self) -> list[dict[str, Any]]:
         """Return the log lines of uploads that have a receipt."""
@@ -63,7 +67,7 @@ class Stage:
         """Return the bytes that were read from the landing bucket and uploaded in parts."""
         return dict(httpx.get(f"{self.url}/counted").json())
 
-    def run(self, keys: list[str], settings: Mapping[str, str] = {}, *, nice: int = 0) -> Outcome:
+    def run(self, keys: list[str], settings: Mapping[str, str] = {}) -> Outcome:
         """Put a message for each key into the queue, and run a task until it ends."""
         sqs, queue_url = self._client("sqs"), self.environment["SLUICE_QUEUE_URL"]
         for number, key in enumerate(keys):
@@ -78,7 +82,7 @@ class Stage:
                 event_time="2026-01-01T00:00:00.000Z",
             )
             sqs.send_message(QueueUrl=queue_url, MessageBody=message.to_json())
-        command = ["nice", f"-n{nice}", sys.executable, "-m", "flows.drain_queue"]
+        command = [sys.executable, "-m", "flows.drain_queue"]
         began = time.monotonic()
         process = subprocess.Popen(
             command, cwd=PROJECT_ROOT, env=self.environment | dict(settings), stdout=subprocess.PIPE, text=True
@@ -145,7 +149,15 @@ def _is_up(url: str) -> bool:
 
 def _watched(process: subprocess.Popen[str], began: float) -> Outcome:
     lines: list[dict[str, Any]] = []
-    first, cpu, peak = (0.0, 0.0), 0.0, 0.0
+    first, cpu, peak, together = (0.0, 0.0), 0.0, 0.0, [0.0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            together[0] = max(together[0], memory_mb(process.pid))
+            time.sleep(_LOOK_SECONDS)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
     assert process.stdout is not None
     for text in process.stdout:
         line = json.loads(text)
@@ -155,7 +167,8 @@ def _watched(process: subprocess.Popen[str], began: float) -> Outcome:
         # The last lines come just before the end.
         cpu, peak = max(cpu, cpu_seconds(process.pid)), max(peak, peak_mb(process.pid))
     code = process.wait()
-    return Outcome(code, lines, first, cpu, time.monotonic() - began, peak)
+    watching.join()
+    return Outcome(code, lines, first, cpu, time.monotonic() - began, peak, together[0])
 
 
 def peak_mb(pid: int) -> float:

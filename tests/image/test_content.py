@@ -47,6 +47,13 @@ def test_what_is_written_goes_to_the_declared_volume(surveyed: Survey) -> None:
     assert environment["PREFECT_HOME"].startswith("/tmp/")  # noqa: S108
 
 
+def test_freed_memory_goes_back_to_the_system(surveyed: Survey) -> None:
+    environment = dict(entry.split("=", 1) for entry in surveyed.config["Env"])
+    assert environment["ARROW_DEFAULT_MEMORY_POOL"] == "system"
+    assert int(environment["MALLOC_ARENA_MAX"]) <= 2
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) < 2**20
+
+
 def test_everything_was_compiled_beforehand_the_standard_library_too(surveyed: Survey) -> None:
     """Bytecode is validated by content and not by time, so that the same files make the same image."""
     assert surveyed.found["without_bytecode"] == []
