@@ -159,7 +159,7 @@ faults: setup ## injected faults
 faults-all: setup ## injected faults, including those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults
 
-privileges: setup ## compare what the suites' roles did with what their policies allow (after infra, chain and faults)
+privileges: setup ## compare what the suites' roles did with what their policies allow (after infra, runs, chain and faults)
 	@$(BIN)/python -m tests.privileges
 
 browser: setup ## the real Prefect UI in Chromium (skipped without Chromium)

@@ -187,7 +187,8 @@ def finished_with(message: UploadMessage, state: Path, home: Path) -> dict[str, 
     raise AssertionError(f"no receipt: {document['queue']}, {document['failed']}")
 
 
-def test_the_demo_ends_by_itself_with_everything_as_expected(state: Path, home: Path) -> None:
+def test_the_demo_ends_by_itself_with_everything_as_expected(home: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"  # without the other tests' files
     shown = sluice("demo", state=state, home=home)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "All 8 files ended as expected." in shown.stdout

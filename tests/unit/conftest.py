@@ -40,11 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that take seconds each."""
+    """Skip the tests that take seconds each, and those for which a Prefect server would be started."""
     if config.getoption("--quick"):
         heavy = pytest.mark.skip(reason="takes seconds; make unit runs it")
         for item in items:
-            if item.get_closest_marker("heavy"):
+            if item.get_closest_marker("heavy") or "prefect" in getattr(item, "fixturenames", ()):
                 item.add_marker(heavy)
 
 

@@ -29,6 +29,7 @@ from flows.refinery.refine import refine_file
 from tests.cases.all_cases import CASES
 from tests.cases.case import Case
 
+pytestmark = pytest.mark.heavy
 Table = Mapping[str, Sequence[Any]]
 
 
