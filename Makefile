@@ -32,7 +32,7 @@ help: ## show this help
 # --- environments -----------------------------------------------------------------------------------------
 # A stamp is touched last, so an interrupted setup starts again.
 
-setup: $(VENV)/.installed $(CLOUD)/.ready ## create both environments from the hash-locked requirements
+setup: $(VENV)/.installed $(VENV)/.steps $(CLOUD)/.ready ## create both environments from the hash-locked requirements
 
 # Create an environment in the folder $(1) from the lock $(2). pip unpacks; then all cores compile bytecode, and errors are
 # ignored, because some packages contain files for other Python versions.
@@ -46,6 +46,12 @@ endef
 
 $(VENV)/.installed: $(VENV)/.ready pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What datasets' own steps need.
+$(VENV)/.steps: $(VENV)/.ready flows/contracts/requirements.txt flows/contracts/requirements.lock
+	@$(BIN)/python -m deployment.step_requirements
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r flows/contracts/requirements.lock
 	@touch $@
 
 $(VENV)/.ready: deployment/locks/project.lock

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-LOCK = Path(__file__).with_name("requirements.lock")
+LOCKS = (
+    Path(__file__).with_name("requirements.lock"),
+    Path(__file__).parent.parent / "flows" / "contracts" / "requirements.lock",  # what datasets' own steps need
+)
 # The image's Python and system, as environment markers name them.
 IN_THE_IMAGE = {
     "python_version": "3.11",
@@ -32,7 +35,7 @@ def packages(
 ) -> dict[str, tuple[str, list[str]]]:
     """Return version and hashes of each package that the lock installs in an environment, by name."""
     found = {}
-    for entry in _ENTRY.finditer(LOCK.read_text() if lock is None else lock):
+    for entry in _ENTRY.finditer("".join(path.read_text() for path in LOCKS) if lock is None else lock):
         requirement = Requirement(entry["requirement"].strip())
         if requirement.marker is None or requirement.marker.evaluate(dict(environment)):
             version = str(requirement.specifier).removeprefix("==")

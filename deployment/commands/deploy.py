@@ -36,6 +36,7 @@ from deployment.commands.uploads import Uploads, UploadState
 from deployment.deployed_stack import AwsStack, find_aws_stack
 from deployment.prefect_setup.access import PrefectAccess, prefect_access
 from deployment.prefect_setup.setup import check_prefect, register_stack
+from deployment.step_requirements import require_locked
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import TerminalError, TransientError
@@ -83,12 +84,14 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
 
     Raises:
         ContractInvalid: a contract that would go into the image is wrong.
+        RequirementsNotLocked: the packages that own steps need were changed and not locked.
         SluiceError: one class for each cause; finished steps are kept, and the same command continues from there.
     """
     environment = options.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        check_contracts(Contracts.load(CONTRACTS))  # in the image a wrong one would reject every file
+        check_contracts(Contracts.load(CONTRACTS))  # with a wrong one in the image, every file would wait
+        require_locked()
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, options, access, ask).run()
 

@@ -71,10 +71,22 @@ def test_a_package_with_another_hash_is_refused(engine: Engine, tmp_path: Path) 
     context.mkdir()
     shutil.copy(ROOT / "container" / "trim.py", context)
     (context / "requirements.lock").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
+    shutil.copytree(ROOT / "flows", tmp_path / "flows")
     build = engine.build_command("localhost/sluice-test:refused", tmp_path, DOCKERFILE, target="build")
     refused = engine.attempt(*build, seconds=300)
     assert refused.returncode != 0
     assert "DO NOT MATCH THE HASHES" in refused.stdout + refused.stderr
+
+
+def test_an_image_whose_steps_cannot_be_imported_is_not_built(engine: Engine, image: str, tmp_path: Path) -> None:
+    for name in ("container", "lambda_trigger", "flows", "blocks", "prefect.yaml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / "flows" / "contracts" / "orders" / "steps.py").write_text("import no_such_module\n")
+    build = engine.build_command("localhost/sluice-test:refused", tmp_path, DOCKERFILE, target="build")
+    refused = engine.attempt(*build, seconds=300)
+    assert refused.returncode != 0
+    assert "needs the module 'no_such_module'" in refused.stdout + refused.stderr
 
 
 @pytest.mark.parametrize("what", ["installers", "programs", "histories", "caches", "tests", "test_modules"])

@@ -1,6 +1,12 @@
-"""A dataset's own steps: functions of its steps.py, DataFrame -> DataFrame."""
+"""A dataset's own steps: functions of its steps.py, DataFrame -> DataFrame.
+
+    python -m flows.refinery.preprocess.own_steps CONTRACTS
+
+Imports every steps.py below a folder, as the image's build does. Exit code 1 if one cannot be imported.
+"""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -9,10 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.refinery.errors import TransientError
 from flows.refinery.preprocess.step_base import StepFailed
 from flows.refinery.validate.coercion import holds_only
 
 _HERE = Path(__file__).parent
+
+
+class StepsNotImportable(TransientError):
+    """A dataset's steps.py, or a module that it needs, cannot be imported.
+
+    A broken deployment, not a bad file: the upload stays in the queue and is tried again; after the queue's limit it
+    moves to the dead-letter queue. Deploy steps that can be imported, then redrive.
+    """
 
 
 class OwnStep:
@@ -39,6 +54,8 @@ class OwnStep:
             result = self._function(given.copy(deep=False), **self._arguments)  # pandas copies on write
         except MemoryError:
             raise  # the task's fault, not the file's
+        except ImportError as error:
+            raise _not_importable(f"step {self.label}", error) from None
         except Exception as error:  # noqa: BLE001 it is the user's function: anything may come
             raise self._failure(error, given, row_numbers) from None
         if not isinstance(result, pd.DataFrame):
@@ -112,20 +129,31 @@ class OwnStep:
 
 
 def load_own_steps(path: Path) -> ModuleType:
-    """Execute a dataset's steps.py. Raise StepFailed when it raises."""
+    """Execute a dataset's steps.py. Raise StepsNotImportable when it raises."""
+    what = f"{path.name} of {path.parent.name}"
     spec = importlib.util.spec_from_file_location(f"sluice_steps_{path.parent.name}", path)
     if spec is None or spec.loader is None:
-        raise StepFailed(f"{path.name} of {path.parent.name} cannot be imported")
+        raise StepsNotImportable(f"{what} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 it is the user's module
-        raise StepFailed(
-            f"{path.name} of {path.parent.name} raised {type(error).__name__} when it was imported"
-        ) from None
+        raise _not_importable(what, error) from None
     return module
+
+
+def _not_importable(what: str, error: Exception) -> StepsNotImportable:
+    if isinstance(error, ModuleNotFoundError):
+        return StepsNotImportable(
+            f"{what} needs the module {error.name!r}, which is not installed: add its package to"
+            " flows/contracts/requirements.txt, then run `make setup` here, and `sluice deploy` for AWS"
+        )
+    name = f" of {error.name!r}" if isinstance(error, ImportError) and error.name else ""
+    return StepsNotImportable(
+        f"{what}: its import{name} raised {type(error).__name__}{_place_in_function(error)}; correct it, and deploy it"
+    )
 
 
 def _type_of(values: pd.Series) -> Any:
@@ -166,3 +194,19 @@ def _place_in_function(error: Exception) -> str:
             line = f" in steps.py, line {trace.tb_lineno}"
         trace = trace.tb_next
     return line
+
+
+def main(contracts: Path) -> int:
+    """Import every steps.py below a folder, print what is wrong, and return the exit code."""
+    faults = []
+    for path in sorted(contracts.glob("*/steps.py")):
+        try:
+            load_own_steps(path)
+        except StepsNotImportable as error:
+            faults.append(str(error))
+    sys.stderr.write("".join(f"StepsNotImportable: {fault}\n" for fault in faults))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

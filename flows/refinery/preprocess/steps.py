@@ -25,7 +25,7 @@ BUILT_IN: dict[str, type[Step]] = {
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
     """Return the contract's steps, ready to be applied. They keep what they learn, so compile them for each file. Raise
-    ContractInvalid if a step's arguments are wrong, StepFailed if the dataset's steps.py cannot be imported."""
+    ContractInvalid if a step's arguments are wrong, StepsNotImportable if the dataset's steps.py is."""
     seen: Counter[str] = Counter()
     steps: list[Step | OwnStep] = []
     module: ModuleType | None = None

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.refinery.contract.loading import ContractInvalid
+from flows.refinery.preprocess.own_steps import StepsNotImportable, main
 from flows.refinery.preprocess.step_base import ColumnMissing, NoColumnLeft, StepFailed
 from flows.refinery.preprocess.steps import BUILT_IN, compile_steps
 from flows.refinery.preprocess.table_steps import clean_name
@@ -410,9 +411,30 @@ def test_rows_that_an_own_function_drops_are_counted_under_its_name(tmp_path: Pa
     assert prepared.dropped == {"steps.old": 2}
 
 
-def test_a_steps_file_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StepFailed, match="ModuleNotFoundError"):
-        prepare_with(tmp_path, "import no_such_module\ndef f(rows):\n    return rows\n", "steps.f")
+@pytest.mark.parametrize(
+    ("steps", "named"),
+    [
+        ("import no_such_module\ndef f(rows):\n    return rows\n", "'no_such_module'.*requirements.txt"),
+        ("def f(rows):\n    import no_such_module.part\n    return rows\n", "'no_such_module'.*requirements.txt"),
+        ("from json import nothing\ndef f(rows):\n    return rows\n", "'json'.*ImportError in steps.py, line 2"),
+        ("limit = 1 / 0\ndef f(rows):\n    return rows\n", "ZeroDivisionError in steps.py, line 2"),
+    ],
+)
+def test_a_step_that_cannot_be_imported_is_a_fault_of_the_deployment(tmp_path: Path, steps: str, named: str) -> None:
+    with pytest.raises(StepsNotImportable, match=named):
+        prepare_with(tmp_path, steps, "steps.f")
+
+
+def test_all_steps_are_imported_at_once_as_the_images_build_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {"good": "import json\n", "bad": "import no_such_module\n"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "steps.py").write_text(text)
+    assert main(tmp_path) == 1
+    assert "steps.py of bad needs the module 'no_such_module'" in capsys.readouterr().err
+    (tmp_path / "bad" / "steps.py").write_text("")
+    assert main(tmp_path) == 0
 
 
 # --- wrong arguments --------------------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""The packages that datasets' own steps need: flows/contracts/requirements.txt, locked with hashes.
+
+    python -m deployment.step_requirements
+
+Locks them again if they changed, in versions that fit the project's own packages.
+"""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from blocks.settings import CONTRACTS
+from deployment import PROJECT_ROOT
+from flows.refinery.errors import TerminalError
+
+_CONSTRAINTS = Path("deployment/locks/project.lock")
+_LOCK_SECONDS = 600
+
+
+class RequirementsNotLocked(TerminalError):
+    """The packages that own steps need were changed and not locked, or no versions of them fit the project's."""
+
+
+def require_locked(contracts: Path = CONTRACTS) -> None:
+    """Raise RequirementsNotLocked if requirements.txt was changed since it was locked."""
+    if not _is_locked(contracts):
+        raise RequirementsNotLocked(
+            f"{contracts / 'requirements.txt'} was changed since it was locked; lock it with: make setup"
+        )
+
+
+def lock(contracts: Path = CONTRACTS) -> bool:
+    """Lock the packages unless they are; return whether they were locked. Raise RequirementsNotLocked if no versions of
+    them fit."""
+    if _is_locked(contracts):
+        return False
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--universal", "--no-header"]
+    command += ["--python-version", "3.11", "--generate-hashes", "--only-binary", ":all:", "-c", str(_CONSTRAINTS)]
+    done = subprocess.run(
+        [*command, str(contracts / "requirements.txt")],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_LOCK_SECONDS,
+    )
+    if done.returncode:
+        raise RequirementsNotLocked(f"{contracts / 'requirements.txt'} cannot be locked: {done.stderr.strip()}")
+    (contracts / "requirements.lock").write_text(_head(contracts) + done.stdout, encoding="utf-8")
+    return True
+
+
+def _is_locked(contracts: Path) -> bool:
+    locked = (contracts / "requirements.lock").read_text(encoding="utf-8")
+    return locked.startswith(_head(contracts)) if _wanted(contracts) else not locked
+
+
+def _head(contracts: Path) -> str:
+    """Return the first line of the lock: what it was made from."""
+    made_from = _wanted(contracts) + (PROJECT_ROOT / _CONSTRAINTS).read_text(encoding="utf-8")
+    return f"# sha256 of what this was made from: {hashlib.sha256(made_from.encode()).hexdigest()}\n"
+
+
+def _wanted(contracts: Path) -> str:
+    lines = (contracts / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def main() -> int:
+    """Lock the packages; return the exit code."""
+    try:
+        if lock():
+            print(f"locked {CONTRACTS / 'requirements.txt'}")  # noqa: T201 (a command's output)
+    except RequirementsNotLocked as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
