@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.refinery.contract.model import Column, Contract, Expectation, WrittenStep
+from flows.refinery.contract.model import KEEP, Column, Contract, Expectation, WrittenStep
 
 _POLICIES = ("evolve", "quarantine", "freeze")  # from the least to the most strict
 _SEVERITIES = ("info", "warning", "critical")
@@ -177,6 +177,8 @@ def _effect_of_argument(expectation: str, name: str, old: Any, new: Any) -> Effe
         return _by_size(old, new, larger_is_stricter=name != "max_value", absent=1.0 if name == "mostly" else None)
     if name == "value_set" and isinstance(old, list | tuple) and isinstance(new, list | tuple):
         return _by_set(expectation, set(map(str, old)), set(map(str, new)))
+    if name == KEEP:
+        return _stricter_if(new in (None, "none"))
     if name in ("strict_min", "strict_max"):
         return _stricter_if(bool(new))
     if name in ("row_condition", "ignore_row_if") and (old is None or new is None):

@@ -29,6 +29,11 @@ from flows.refinery.suggestions import did_you_mean
 DEFAULT_DATASET = "default"
 STEPS_FILE = "steps.py"
 
+KEEP = "keep"
+"""Sluice's own argument of the expectations in UNIQUE: which of the rows with the same key passes."""
+KEPT = ("first", "last", "none")
+UNIQUE = ("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique")
+
 BUILT_IN_STEPS = frozenset(
     {
         "clean_column_names",
@@ -224,6 +229,15 @@ class Expectation(_Frozen):
     @classmethod
     def _from_yaml(cls, value: Any) -> Any:
         return _named_entry(value, "expectation", own_fields=("severity", "description"))
+
+    @model_validator(mode="after")
+    def _keep_is_for_keys(self) -> Expectation:
+        if KEEP in self.arguments:
+            if self.name not in UNIQUE:
+                raise ValueError(f"{KEEP} is for {' and '.join(UNIQUE)}")
+            if self.arguments[KEEP] not in KEPT:
+                raise ValueError(f"{KEEP} is {self.arguments[KEEP]!r}; possible: {', '.join(KEPT)}")
+        return self
 
     @property
     def columns(self) -> list[str]:

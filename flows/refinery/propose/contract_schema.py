@@ -7,7 +7,7 @@ Put `# yaml-language-server: $schema=<path or URL of it>` on a contract's first 
 import json
 from typing import Any, Literal, get_args, get_origin
 
-from flows.refinery.contract.model import BUILT_IN_STEPS, Contract
+from flows.refinery.contract.model import BUILT_IN_STEPS, KEEP, KEPT, UNIQUE, Contract
 from flows.refinery.validate.expectation_faults import gx_arguments
 from flows.refinery.validate.rules import METHODS, level_of
 
@@ -78,6 +78,8 @@ def _arguments_schema(name: str) -> dict[str, Any]:
             properties[argument] = {"type": "string"}
     if "mostly" in properties:
         properties["mostly"] = {"type": "number", "minimum": 0, "maximum": 1}
+    if name in UNIQUE:
+        properties[KEEP] = {"enum": list(KEPT)}
     properties["severity"] = {"enum": _SEVERITIES}
     properties["description"] = {"type": "string"}
     return {

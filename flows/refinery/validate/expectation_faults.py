@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.contract.loading import Fault
-from flows.refinery.contract.model import Column, ColumnType, Contract, Expectation
+from flows.refinery.contract.model import KEEP, Column, ColumnType, Contract, Expectation
 from flows.refinery.contract.row_conditions import columns_of, unreadable_texts
 from flows.refinery.contract.time_formats import is_moment
 from flows.refinery.suggestions import did_you_mean
@@ -95,7 +95,8 @@ def _column_faults(expectation: Expectation, contract: Contract) -> Iterator[str
 
 
 def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
-    fields, given = gx_arguments(expectation.name), expectation.arguments
+    fields = gx_arguments(expectation.name)
+    given = {name: value for name, value in expectation.arguments.items() if name != KEEP}
     unknown = [argument for argument in given if argument not in fields]
     for argument in unknown:
         yield f"it has no argument {argument!r}{did_you_mean(argument, fields)}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.contract.model import Contract, Expectation
+from flows.refinery.contract.model import KEEP, UNIQUE, Contract, Expectation
 
 WHOLE_FILE_ROW_LIMIT = 10_000_000  # rows; a column of numbers then takes 80 MB
 
@@ -21,7 +21,10 @@ class Method(Enum):
 
     ROWS = "each row by itself; counts are added up"
     ORDER = "each row against the row before it; the last value is carried from partition to partition"
-    UNIQUE = "64-bit hashes of all rows are sorted, and equal hashes compared by value; every occurrence fails"
+    UNIQUE = (
+        "64-bit hashes of all rows are sorted, and equal hashes compared by value; every occurrence fails, with `keep`"
+        " all but the first or the last of the file"
+    )
     MERGED = "each partition gives a state; the merged state gives the same metric as the whole file"
     DISTINCT = "each partition gives its distinct values; GX judges their union (at most 1,000,000 values)"
     STRUCTURE = "GX judges the file's column names and types"
@@ -56,10 +59,7 @@ _NAMES_BY_METHOD = {
         "expect_column_values_to_be_decreasing",
         "expect_column_values_to_be_increasing",
     ),
-    Method.UNIQUE: (
-        "expect_column_values_to_be_unique",
-        "expect_compound_columns_to_be_unique",
-    ),
+    Method.UNIQUE: UNIQUE,
     Method.MERGED: (
         "expect_column_max_to_be_between",
         "expect_column_mean_to_be_between",
@@ -150,6 +150,12 @@ class Rule:
         return METHODS[self.name]
 
     @property
+    def keep(self) -> Literal["first", "last", False]:
+        """Return which of the rows with the same key passes a uniqueness rule; False: none of them."""
+        keep = self.written.get(KEEP)
+        return "first" if keep == "first" else "last" if keep == "last" else False
+
+    @property
     def is_late(self) -> bool:
         """Return whether its failing rows are known only when the whole file was seen."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
@@ -204,8 +210,9 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
 
 
 def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """Return the arguments with timestamps as the frames hold them: without a zone, in UTC."""
-    return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in arguments.items()}
+    """Return GX's arguments, with timestamps as the frames hold them: without a zone, in UTC."""
+    given = {name: value for name, value in arguments.items() if name != KEEP}
+    return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in given.items()}
 
 
 _MOMENTS = ("min_value", "max_value", "value_set")

@@ -46,7 +46,7 @@ class WholeFileJudge:
         TooManyRowsToJudge if the rule needs whole columns, and they are too long."""
         rule = self._judge.rules[position]
         if rule.method is Method.UNIQUE:
-            rows = duplicated_rows(self._collectors[position], lambda: self._keys(position))
+            rows = duplicated_rows(self._collectors[position], lambda: self._keys(position), rule.keep)
             counts = replace(state or Counts(0, 0, 0), failing=len(rows))
             return self._judge.verdict(position, counts, structure), rows
         if rule.method is Method.WHOLE:

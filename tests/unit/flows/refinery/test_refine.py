@@ -155,6 +155,20 @@ def test_a_duplicate_in_a_late_partition_condemns_the_row_of_an_early_one(
     assert refined.quarantined == {unique: 2, "not_an_integer(n)": 1}
 
 
+@pytest.mark.parametrize("rows_per_partition", [1, 2, 3, 100])
+@pytest.mark.parametrize(("keep", "bad"), [("first", [4, 5, 6]), ("last", [1, 2, 4]), ("none", [1, 2, 4, 5, 6])])
+def test_of_rows_with_the_same_key_the_first_or_the_last_of_the_file_is_kept(
+    tmp_path: Path, keep: str, bad: list[int], rows_per_partition: int
+) -> None:
+    keys = {"expect_compound_columns_to_be_unique": {"column_list": ["id", "n"], "keep": keep}}
+    contract = a_contract(columns={"id": "string", "n": "integer"}, expectations=[keys])
+    refined = refine(tmp_path, "id,n\nA,1\nB,1\nA,2\nA,1\nA,1\nB,1\n", contract, rows_per_partition)
+    assert sorted(quarantine(refined)) == bad
+    assert refined.rows_published == 6 - len(bad)
+    (check,) = [check for check in refined.checks if check.expectation.startswith("expect_")]
+    assert (check.rows_failing, check.success) == (len(bad), False)
+
+
 def test_values_whose_hashes_collide_are_not_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def same_hash_for_all(keys: pd.DataFrame) -> Any:
         return pd.util.hash_pandas_object(keys.iloc[:, 0].str.len(), index=False).to_numpy()

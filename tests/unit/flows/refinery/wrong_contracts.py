@@ -82,6 +82,13 @@ SHAPES: tuple[WrongContract, ...] = (
     _shape("columns:\n  a: {type: strin}", 3, "columns.a.type", "'string'"),
     _shape("columns:\n  a: {typ: string}", 3, "columns.a.typ", "'type'"),
     _shape("bad_rows:\n  policy: quarantine\n  max_fracton: 1", 4, "bad_rows.max_fracton", "'max_fraction'"),
+    _shape(
+        "expectations:\n  - expect_column_values_to_be_unique: {column: a, keep: newest}",
+        3,
+        "expectations.0",
+        "'newest'",
+    ),
+    _shape("expectations:\n  - expect_column_values_to_be_null: {column: a, keep: first}", 3, "expectations.0", "keep"),
     _shape("bad_rows: {max_fraction: 1.5}", 2, "bad_rows.max_fraction", "1.5"),
     _shape("bad_rows: {policy: reject_file, max_count: 3}", 2, "bad_rows", "reject_file", "max_count"),
     _shape("unknown_columns: ignore", 2, "unknown_columns", "evolve", "freeze", "quarantine"),

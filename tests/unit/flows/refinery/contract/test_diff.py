@@ -28,6 +28,10 @@ def between(**arguments: Any) -> dict[str, Any]:
     return {"expectations": [{BETWEEN: {"column": "a", **arguments}}]}
 
 
+def unique(**arguments: Any) -> dict[str, Any]:
+    return {"expectations": [{"expect_column_values_to_be_unique": {"column": "a", **arguments}}]}
+
+
 def in_set(*values: str) -> dict[str, Any]:
     return {"expectations": [{IN_SET: {"column": "b", "value_set": list(values)}}]}
 
@@ -40,6 +44,8 @@ def test_a_contract_does_not_differ_from_itself() -> None:
     ("before", "after", "effect", "words"),
     [
         (between(min_value=1), between(min_value=2), "stricter", "min_value is 2 instead of 1"),
+        (unique(), unique(keep="first"), "looser", "keep is 'first'"),
+        (unique(keep="last"), unique(), "stricter", "keep is removed (it was 'last')"),
         (between(min_value=2), between(min_value=1), "looser", "min_value is 1 instead of 2"),
         (between(max_value=5), between(max_value=9), "looser", "max_value is 9 instead of 5"),
         (between(max_value=9), between(max_value=5), "stricter", "max_value is 5 instead of 9"),
