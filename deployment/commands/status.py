@@ -35,6 +35,7 @@ class StackStatus:
     failed_count: int  # number of all of these
     receipts: list[Receipt]  # the newest receipts
     is_paused: bool  # whether no drain is started
+    published_contracts: Sequence[str] = ()  # of these datasets, which then apply instead of the image's
     older: int = 0  # number of runs that may have a receipt, which was not read
     waiting: Sequence[UploadMessage] = ()  # found by name: no outcome, no failed attempt, and no task holds them
 
@@ -81,6 +82,7 @@ def status_of(uploads: Uploads, *, limit: int, wanted: Wanted = ALL) -> StackSta
         failed_count=len(failed) + more_failed,
         receipts=[receipt for receipt in receipts if not wanted.failed or receipt.status is Status.REJECTED][:limit],
         is_paused=uploads.is_paused(),
+        published_contracts=uploads.published_contracts(),
         older=len(recent) - looked_at,
         waiting=[one for run_id, one in waiting if run_id in recent[:looked_at] and run_id not in accounted],
     )
@@ -169,6 +171,8 @@ def _queue_lines(found: StackStatus) -> Iterator[str]:
     )
     if found.is_paused:
         yield "paused: uploads queue up, and no drain starts until: sluice resume"
+    if found.published_contracts:
+        yield f"published contracts: {', '.join(map(visible_line, found.published_contracts))}"
     if found.unrecorded:
         least = "at least " if found.more_notes else ""
         yield f"not recorded in Prefect yet: {least}{found.unrecorded:,}"
@@ -180,6 +184,7 @@ def _document(cloud: DeployedStack, found: StackStatus) -> dict[str, Any]:
         "aws_endpoint_url": cloud.aws_endpoint_url,
         "region": cloud.region,
         "paused": found.is_paused,
+        "published_contracts": list(found.published_contracts),
         "queue": found.queue._asdict(),
         "in_progress": [_held_fields(held) for held in found.in_progress],
         "failed": [_attempt_fields(attempt) for attempt in found.failed],

@@ -6,6 +6,7 @@ What is known of an upload is in S3: its receipt, its last failed attempt, and t
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -211,12 +212,15 @@ class Uploads:
         listed = sorted(found, key=itemgetter(1), reverse=True)
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
+    def published_contracts(self) -> list[str]:
+        """Return the datasets with a published contract; none for who may not list those."""
+        with suppress(AwsRefused):
+            return sorted(live_datasets(self.store))
+        return []
+
     def datasets(self) -> list[str]:
-        """Return the datasets with a contract here or a published one; who may not list those gets the ones here."""
-        try:
-            return datasets(CONTRACTS, live_datasets(self.store))
-        except AwsRefused:
-            return datasets(CONTRACTS)
+        """Return the datasets with a contract here or a published one."""
+        return datasets(CONTRACTS, self.published_contracts())
 
     def find(self, wanted: Wanted, limit: int) -> FoundRuns:
         """Return the runs that are searched (upload_search.find_runs)."""

@@ -15,6 +15,7 @@ from rich.console import Console
 from blocks.prefect_names import PrefectNames
 from deployment.commands.contract_files import found_contract
 from deployment.commands.contract_publish import PrefectNotUpdated, publish, rollback, show
+from deployment.commands.uploads import Uploads
 from deployment.deployed_stack import AwsStack, store_of
 from deployment.prefect_setup.blocks import notification_block
 from flows.pipeline.published_contracts import ContractNotKept, NothingToRollBack, live_contract
@@ -105,6 +106,11 @@ def test_the_expectations_of_a_suite_are_published_with_the_contract(
     publish(Console(file=io.StringIO()), stack, contract(tmp_path, "suite: suite.json\n"), yes)
     (expectation,) = account.parts.contracts.named("orders").expectations
     assert (expectation.arguments, expectation.severity) == ({"value": 3}, "info")
+
+
+def test_status_names_the_published_contracts(stack: AwsStack, tmp_path: Path) -> None:
+    publish(Console(file=io.StringIO()), stack, contract(tmp_path), yes)
+    assert Uploads(stack).published_contracts() == ["orders"]
 
 
 def test_a_published_contract_is_found_by_its_name(account: Account, stack: AwsStack, tmp_path: Path) -> None:
