@@ -7,19 +7,16 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from deployment import PROJECT_ROOT
-from deployment.local.processes import recorded
-from tests.looking import looks
+from tests.chain.chain import Chain
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(900)]
 
@@ -30,7 +27,6 @@ _CACHE = PROJECT_ROOT / ".pytest_cache" / "flights"
 _COPIED = ("blocks", "container", "deployment", "flows", "lambda_trigger", "stepfunctions")
 _BLOCK = re.compile(r"^```(?P<kind>sh|text|diff)(?: \S+)?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES_RUN = "ea92142f"
-_START_SECONDS = 300
 
 
 def flights_csv(folder: Path) -> Path:
@@ -54,17 +50,22 @@ def flights_csv(folder: Path) -> Path:
 class Reader:
     """Somebody who follows the page in a copy of the project."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chain: Chain) -> None:
         self.folder = folder
+        self.chain = chain
         self.run = ""
-        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "SLUICE_STATE": str(chain.cloud.state_dir),
+        }
 
     def type(self, line: str) -> str:
         """Run one line of the page; return what it prints."""
         words = shlex.split(line.replace(_PAGES_RUN, self.run))
         assert words[0] == ".venv/bin/sluice"
-        if words[1] == "upload":
-            self.wait_until_no_task_runs()  # so that the next one looks for published contracts
+        if words[1] in ("upload", "status"):
+            self.chain.settle()  # the next task looks for published contracts, and nothing is in progress
         done = subprocess.run(
             [sys.executable, "-m", "deployment.cli", *words[1:]],
             cwd=self.folder,
@@ -77,12 +78,6 @@ class Reader:
         if found := re.search(r"receipts/([0-9a-f]{8})[0-9a-f]{24}\.json", done.stdout):
             self.run = found[1]
         return done.stdout
-
-    def wait_until_no_task_runs(self) -> None:
-        for _ in looks(_START_SECONDS):
-            if not any(each.what.startswith("task ") for each in recorded(self.folder / ".sluice" / "processes")):
-                return
-        raise AssertionError("a task still runs")
 
     def change(self, diff: str) -> None:
         """Change the contract as the page shows it."""
@@ -104,38 +99,21 @@ class Reader:
             writer.writeheader()
             writer.writerows(rows)
 
-    @contextmanager
-    def up(self) -> Iterator[None]:
-        log = self.folder / "up.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "deployment.cli", "up"],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            for _ in looks(_START_SECONDS):
-                assert process.poll() is None, log.read_text()
-                if "Sluice is up" in log.read_text():
-                    break
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Reader:
+def reader(chain: Chain, tmp_path: Path) -> Iterator[Reader]:
+    """Provide a copy of the project; the chain's tasks have its contracts."""
     folder = tmp_path / "project"
     for name in _COPIED:
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT_ROOT / "prefect.yaml", folder)
-    (folder / ".venv-cloud").symlink_to(PROJECT_ROOT / ".venv-cloud")
     flights_csv(folder)
-    return Reader(folder)
+    chain.cloud.mark_ready()
+    with chain.tasks_that(environment={"SLUICE_CONTRACTS_FOLDER": str(folder / "flows" / "contracts")}):
+        yield Reader(folder, chain)
+        chain.settle()
+    live = chain.keys("contracts/live/flights")
+    for key in live:
+        chain.s3.delete_object(Bucket=chain.outputs["PublishedBucket"], Key=key)
 
 
 def masked(text: str, folder: Path) -> list[str]:
@@ -152,20 +130,19 @@ def masked(text: str, folder: Path) -> list[str]:
 
 
 def test_the_first_hour_with_a_real_file_is_as_the_page_shows_it(reader: Reader) -> None:
-    with reader.up():
-        printed = ""
-        written = PAGE.read_text(encoding="utf-8")
-        for block in _BLOCK.finditer(written):
-            if block["kind"] == "sh":
-                printed = "".join(reader.type(line) for line in block["text"].splitlines())
-                if "--export corrected.csv" in block["text"]:
-                    reader.correct()
-            elif block["kind"] == "diff":
-                reader.change(block["text"])
-            elif os.environ.get("SNAPSHOTS") == "write":
-                shown = "\n".join(line for line in printed.splitlines() if not re.match(r" *\d+\.\d s  ", line))
-                shown = shown.replace(f"{reader.folder}/", "").replace(reader.run or "no run yet", _PAGES_RUN)
-                page = PAGE.read_text(encoding="utf-8")
-                PAGE.write_text(page.replace(block[0], f"```text\n{shown}\n```", 1), encoding="utf-8")
-            else:
-                assert masked(printed, reader.folder) == masked(block["text"], reader.folder)
+    printed = ""
+    written = PAGE.read_text(encoding="utf-8")
+    for block in _BLOCK.finditer(written):
+        if block["kind"] == "sh":
+            printed = "".join(reader.type(line) for line in block["text"].splitlines())
+            if "--export corrected.csv" in block["text"]:
+                reader.correct()
+        elif block["kind"] == "diff":
+            reader.change(block["text"])
+        elif os.environ.get("SNAPSHOTS") == "write":
+            shown = "\n".join(line for line in printed.splitlines() if not re.match(r" *\d+\.\d s  ", line))
+            shown = shown.replace(f"{reader.folder}/", "").replace(reader.run or "no run yet", _PAGES_RUN)
+            page = PAGE.read_text(encoding="utf-8")
+            PAGE.write_text(page.replace(block[0], f"```text\n{shown}\n```", 1), encoding="utf-8")
+        else:
+            assert masked(printed, reader.folder) == masked(block["text"], reader.folder)
