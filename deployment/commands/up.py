@@ -44,8 +44,9 @@ def _greet(console: Console, cloud: Endpoints) -> None:
         f"  landing      s3://{cloud.outputs['LandingBucket']}/incoming/DATASET/",
         f"  published    s3://{cloud.outputs['PublishedBucket']}/",
         "In another terminal:",
-        "  .venv/bin/sluice upload FILE --dataset NAME",
+        "  .venv/bin/sluice upload FILE ... [--dataset NAME]",
         "  .venv/bin/sluice status",
+        "  .venv/bin/sluice read DATASET",
         sep="\n",
     )
 
