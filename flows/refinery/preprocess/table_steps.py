@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from flows.refinery.preprocess.step_base import Names, Step, StepFailed, is_text, with_columns
-from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
+from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplicated_rows
 
 
 class CleanColumnNames(Step):
@@ -146,10 +147,10 @@ class DropDuplicates(Step):
     def find(self, frames: Callable[[], Iterator[pd.DataFrame]], collector: HashCollector) -> None:
         """Find the duplicates; `frames` yields once again the rows whose keys were collected."""
 
-        def keys() -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        def keys() -> Iterator[Take]:
             position = 0
             for frame in frames():
-                yield self.keys(frame), np.arange(position, position + len(frame))
+                yield partial(_taken, self.keys(frame), position)
                 position += len(frame)
 
         keep: Literal["first", "last", False] = False if self.keep == "none" else self.keep
@@ -163,3 +164,7 @@ class DropDuplicates(Step):
         drop[self._dropped[low:high] - self._position] = True
         self._position = end
         return frame[~drop] if drop.any() else frame
+
+
+def _taken(keys: pd.DataFrame, position: int, places: np.ndarray) -> Rows:
+    return keys.iloc[places], position + places

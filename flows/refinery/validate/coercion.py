@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from flows.refinery.contract.model import Column
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import arrow_array, as_text, pandas_column, text_array
+from flows.refinery.validate.column_text import Unreadable, arrow_array, as_text, pandas_column, text_array
 from flows.refinery.validate.moments import read_date, read_time, read_timestamp, times_of_day
 from flows.refinery.validate.numbers import read_integer, read_number
 
@@ -56,18 +56,24 @@ class Coerced:
     missing: np.ndarray  # mask of the rows without a value
 
 
-def coerce(raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS) -> Coerced:
-    """Read a raw column as the type that its contract declares. Never raises for a value."""
+def coerce(
+    raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS, unreadable: Unreadable | None = None
+) -> Coerced:
+    """Read a raw column as the type that its contract declares. Never raises for a value.
+
+    Args:
+        unreadable: what is known of the column from other partitions; it learns from this one.
+    """
     missing = raw.isna().to_numpy(copy=True)
-    values = _READERS[column.type](raw, column, source_format)
-    unreadable = values.isna().to_numpy() & ~missing
-    if unreadable.any():
+    values = _READERS[column.type](raw, column, source_format, unreadable or Unreadable())
+    is_unread = values.isna().to_numpy() & ~missing
+    if is_unread.any():
         # Blanks around the sign for "missing", or nothing but blanks.
         marks = ("",) if column.missing_values is None else column.missing_values
-        marked = as_text(raw[unreadable]).str.strip().isin(marks).to_numpy()
-        places = np.flatnonzero(unreadable)[marked]
-        missing[places], unreadable[places] = True, False
-    return Coerced(values.reset_index(drop=True), unreadable, missing)
+        marked = as_text(raw[is_unread]).str.strip().isin(marks).to_numpy()
+        places = np.flatnonzero(is_unread)[marked]
+        missing[places], is_unread[places] = True, False
+    return Coerced(values.reset_index(drop=True), is_unread, missing)
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:
@@ -107,7 +113,7 @@ def empty_column(kind: str, rows: int) -> pd.Series:
 # --- readers: one per type --------------------------------------------------------------------------------------------
 
 
-def _read_boolean(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
+def _read_boolean(raw: pd.Series, *_: object) -> pd.Series:
     if pd.api.types.is_bool_dtype(raw.dtype):
         flags = pa.array(raw, from_pandas=True)
     else:
@@ -119,12 +125,12 @@ def _read_boolean(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
     return pandas_column(flags, "boolean" if flags.null_count else "bool")
 
 
-def _read_json(raw: pd.Series, _: Column, __: SourceFormat) -> pd.Series:
+def _read_json(raw: pd.Series, *_: object) -> pd.Series:
     return as_text(raw).map(_json_or_none, na_action="ignore").astype("str")
 
 
-_READERS: dict[str, Callable[[pd.Series, Column, SourceFormat], pd.Series]] = {
-    "string": lambda raw, _, __: as_text(raw),
+_READERS: dict[str, Callable[[pd.Series, Column, SourceFormat, Unreadable], pd.Series]] = {
+    "string": lambda raw, *_: as_text(raw),
     "integer": read_integer,
     "number": read_number,
     "boolean": _read_boolean,

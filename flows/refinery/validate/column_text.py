@@ -59,20 +59,47 @@ def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
     return column
 
 
+class Unreadable:
+    """The few texts of a column that are known to be no values of its type, such as signs for a missing value.
+
+    To know them saves a search, and changes no value.
+    """
+
+    def __init__(self) -> None:
+        self._texts: pa.Array | None = None
+
+    def set_aside(self, text: pa.Array) -> pa.Array:
+        """Return texts, null where one is known."""
+        return text if self._texts is None else pc.if_else(pc.is_in(text, self._texts), None, text)
+
+    def learn(self, text: pa.Array, each: Callable[[pa.Array], pa.Array]) -> bool:
+        """Look at the first texts; return whether there are a few that `each` cannot read and that were not known."""
+        sample = text.slice(0, _SAMPLED)
+        found = sample.filter(pc.and_(sample.is_valid(), each(sample).is_null()))
+        known = found if self._texts is None else pa.concat_arrays([self._texts, found])
+        known = known.unique()
+        is_more = len(known) > (0 if self._texts is None else len(self._texts))
+        if is_more and len(known) <= _SET_ASIDE:
+            self._texts = known
+            return True
+        return False
+
+
 def read_texts(
-    text: pa.Array, at_once: Callable[[pa.Array], pa.Array | None], each: Callable[[pa.Array], pa.Array]
+    text: pa.Array,
+    at_once: Callable[[pa.Array], pa.Array | None],
+    each: Callable[[pa.Array], pa.Array],
+    unreadable: Unreadable,
 ) -> pa.Array:
     """Return texts in another type, null where one cannot be read.
 
     Args:
         at_once: reads texts several times faster than `each`, to the same values; None where it cannot read all.
+        unreadable: what other partitions showed.
     """
-    read = at_once(text)
-    if read is None and len(text) > _SAMPLED:
-        sample = text.slice(0, _SAMPLED)
-        unreadable = sample.filter(pc.and_(sample.is_valid(), each(sample).is_null())).unique()
-        if 0 < len(unreadable) <= _SET_ASIDE:  # the same few signs for a missing value, as a rule
-            read = at_once(pc.if_else(pc.is_in(text, unreadable), None, text))
+    read = at_once(unreadable.set_aside(text))
+    if read is None and len(text) > _SAMPLED and unreadable.learn(text, each):
+        read = at_once(unreadable.set_aside(text))
     return each(text) if read is None else read
 
 

@@ -53,7 +53,7 @@ class RuleFinding:
     failing: np.ndarray | None = None
     # what is merged with the other partitions' states; None where the rule needs nothing of this partition
     state: Any = None
-    key_hashes: np.ndarray | None = None  # of a uniqueness rule, the hashes of the keys, one per row that is compared
+    key_hashes: np.ndarray | None = None  # of a uniqueness rule, one hash per row
 
 
 def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...]:
@@ -131,11 +131,10 @@ class Judge:
             if rule.level == "table":
                 return self._validate(rule, expectation, frame), nothing
             condition = f"{expectation.map_metric}.condition"
-            wanted = {name: _metric(expectation, name) for name in (condition, *_count_metrics(expectation))}
+            wanted = {name: _metric(expectation, name) for name in (condition, *_row_count(rule))}
             with self._loaded(frame, [rule]):
                 found = self._resolve(self._order_of(list(wanted.values())))
-            failing = _failing_rows(found[wanted[condition].id])
-            counts = _counts(expectation, lambda name: found[wanted[name].id], len(failing))
+            failing, counts = _marked(rule, lambda name: found[wanted[name].id], condition, len(frame))
             return self._verdict_on_counts(position, counts), failing
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +152,8 @@ class Judge:
         with self._lock:
             for batch, rule in {_batch_of(rule): rule for rule in rules}.items():
                 needed = {name: series[name] for name in rule.columns_needed(names)}
-                self._engine.load_batch_data(batch, pd.DataFrame(needed, index=frame.index, copy=False))
+                narrow = pd.DataFrame(needed, index=frame.index, copy=False) if len(needed) != 1 else _only(needed)
+                self._engine.load_batch_data(batch, narrow)
             try:
                 yield
             finally:
@@ -164,14 +164,13 @@ class Judge:
         metric: Callable[[str], Any] = lambda name: found[metrics[name].id]  # noqa: E731
         values: Callable[[], pd.Series] = lambda: self._domain(position)[rule.columns[0]]  # noqa: E731
         if rule.method in (Method.ROWS, Method.ORDER):
-            failing = _failing_rows(metric(f"{expectation.map_metric}.condition"))
-            counts = _counts(expectation, metric, len(failing))
+            failing, counts = _marked(rule, metric, f"{expectation.map_metric}.condition", len(row_numbers))
             in_order = rule.method is Method.ORDER
             return RuleFinding(failing, self._in_order(position, counts, row_numbers) if in_order else counts)
         if rule.method is Method.UNIQUE:
             keys = self._keys(position)
-            counts = Counts(int(metric("table.row_count")), len(keys), 0)
-            return RuleFinding(state=counts, key_hashes=hashes_of(keys))
+            counts = Counts(_rows(rule, metric, len(row_numbers)), len(keys), 0)
+            return RuleFinding(state=counts, key_hashes=_hashes_by_row(keys, row_numbers))
         if rule.method is Method.MERGED:
             _, state_of = AGGREGATES[expectation.metric_dependencies[0]]
             return RuleFinding(state=state_of(metric, values))
@@ -312,6 +311,11 @@ def _judge_of(rules: _Rules) -> Judge:
     return Judge(rules.rules)
 
 
+def _only(columns: dict[str, pd.Series]) -> pd.DataFrame:
+    ((name, values),) = columns.items()
+    return values.to_frame(name)
+
+
 # --- metrics of an expectation ------------------------------------------------------------------------------------
 
 
@@ -357,41 +361,49 @@ def _metric(expectation: Any, name: str) -> Any:
 
 def _partition_metrics(rule: Rule, expectation: Any) -> tuple[str, ...]:
     if rule.method in (Method.ROWS, Method.ORDER):
-        return (f"{expectation.map_metric}.condition", *_count_metrics(expectation))
+        return (f"{expectation.map_metric}.condition", *_row_count(rule))
     if rule.method is Method.UNIQUE:
-        return ("table.row_count",)
+        return _row_count(rule)
     if rule.method is Method.MERGED:
         needed, _ = AGGREGATES[expectation.metric_dependencies[0]]
         return needed
     return ()
 
 
-def _count_metrics(expectation: Any) -> tuple[str, ...]:
-    """Return the metrics that count how many rows a map expectation looks at."""
-    if "column" in expectation.domain_keys:
-        return ("table.row_count", "column_values.nonnull.unexpected_count")
-    return ("table.row_count", f"{expectation.map_metric}.filtered_row_count")
+def _hashes_by_row(keys: pd.DataFrame, row_numbers: np.ndarray) -> np.ndarray:
+    """Return the hashes of keys, and for rows that are not compared, values that hardly repeat."""
+    if len(keys) == len(row_numbers):
+        return hashes_of(keys)
+    hashes: np.ndarray = row_numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashes[keys.index.to_numpy()] = hashes_of(keys)
+    return hashes
 
 
-def _counts(expectation: Any, metric: Callable[[str], Any], failing: int) -> Counts:
-    rows = int(metric("table.row_count"))
-    if "column" not in expectation.domain_keys:
-        return Counts(rows, int(metric(f"{expectation.map_metric}.filtered_row_count")), failing)
-    if expectation.map_metric in ("column_values.nonnull", "column_values.null"):
-        return Counts(rows, rows, failing)  # missing values are what they look at
-    return Counts(rows, rows - int(metric("column_values.nonnull.unexpected_count")), failing)
+def _row_count(rule: Rule) -> tuple[str, ...]:
+    """Return the metric that counts the rows which a row_condition leaves."""
+    return ("table.row_count",) if rule.arguments.get("row_condition") else ()
 
 
-def _failing_rows(condition: Any) -> np.ndarray:
-    """Return the positions that a map metric's condition marks.
+def _rows(rule: Rule, metric: Callable[[str], Any], rows: int) -> int:
+    return int(metric("table.row_count")) if _row_count(rule) else rows
+
+
+def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int) -> tuple[np.ndarray, Counts]:
+    """Return the positions that a map metric's condition marks, and how many rows it looked at.
 
     A comparison with a missing value that pandas leaves open (NA) fails, as it does for NumPy's NaN: otherwise the
     verdict would depend on which of the two a partition's column happens to have.
+
+    Args:
+        rows: of the partition.
     """
-    mask: pd.Series = condition[0]
+    mask: pd.Series = metric(condition)[0]  # of the rows that are not passed over as missing
     values = mask.to_numpy(dtype=bool, na_value=True) if mask.dtype == "boolean" else mask.to_numpy(dtype=bool)
-    positions: np.ndarray = mask.index.to_numpy()[values]
-    return positions
+    places = np.flatnonzero(values)
+    index = mask.index
+    is_entire = isinstance(index, pd.RangeIndex) and len(index) == rows
+    failing: np.ndarray = places if is_entire else index.to_numpy()[places]
+    return failing, Counts(_rows(rule, metric, rows), len(mask), len(failing))
 
 
 def _is_in_order(before: Any, after: Any, *, rising: bool, strictly: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from flows.refinery.read.columns import missing_texts, missing_unless_text
 from flows.refinery.read.partition import Partition, SourceFormat
 from flows.refinery.read.partition_spool import PartitionSpool
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES, dtype_of
+from flows.refinery.validate.column_text import Unreadable
 from flows.refinery.validate.expectations import Judge, judge_of
 from flows.refinery.validate.inference import Inferred, infer_kind, join_kinds, settled_kind
 from flows.refinery.validate.quarantine import RowRule
@@ -107,6 +109,11 @@ class HeaderPlan:
     def judge(self) -> Judge | None:
         """Return GX with the rules that are judged; None where there are none."""
         return judge_of(self.judged) if self.judged else None
+
+    @cached_property
+    def unreadable(self) -> defaultdict[str, Unreadable]:
+        """What partitions showed of the texts in each column."""
+        return defaultdict(Unreadable)
 
     @cached_property
     def places(self) -> dict[str, int]:

@@ -44,7 +44,7 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.n
 
 
 def _coerced(partition: Partition, name: str, column: Column, plan: HeaderPlan, masks: np.ndarray) -> pd.Series:
-    coerced = coerce(partition.frame[name], column, partition.source_format)
+    coerced = coerce(partition.frame[name], column, partition.source_format, plan.unreadable[name])
     plan.flag(masks, f"{TYPE_RULES[column.type]}({name})", coerced.unreadable)
     if not column.nullable:
         plan.flag(masks, f"{MISSING_RULE}({name})", coerced.missing)

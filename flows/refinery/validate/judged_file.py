@@ -58,7 +58,7 @@ class JudgedPartition:
     # all rows, with the columns that rules need at the end of the file; None where `rows` has them
     whole_file_rows: pa.RecordBatch | None
     states: tuple[Any, ...]  # by expectation, its mergeable state
-    key_hashes: tuple[np.ndarray | None, ...]  # by expectation, the hashes of a uniqueness rule's keys
+    key_hashes: tuple[np.ndarray | None, ...]  # by expectation, one hash per row for a uniqueness rule
     seconds: Mapping[str, float]  # by part, the time spent in it
 
 

@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 from flows.refinery.contract.model import Column
 from flows.refinery.contract.time_formats import EPOCHS, names_a_zone
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import arrow_array, as_text, pandas_column, read_texts, text_array
+from flows.refinery.validate.column_text import (
+    Unreadable,
+    arrow_array,
+    as_text,
+    pandas_column,
+    read_texts,
+    text_array,
+)
 from flows.refinery.validate.numbers import plain_numbers
 
 _TIME = r"^([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
@@ -34,9 +41,9 @@ _TIME_OF_DAY = pa.time64("us")
 _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
-def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat) -> pd.Series:
+def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
     """Return timestamps in UTC; those without a zone of their own are in the column's."""
-    moments = _moments(raw, column.format, source_format)
+    moments = _moments(raw, column.format, source_format, unreadable)
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
     # An hour that a change of the clocks skips or repeats names no moment.
@@ -53,17 +60,17 @@ def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat) 
     return read
 
 
-def read_date(raw: pd.Series, column: Column, source_format: SourceFormat) -> pd.Series:
+def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
     """Return the days as they are written, whatever their zone; a time other than midnight makes none."""
     if getattr(raw.dtype, "tz", None) is not None:
         raw = raw.dt.tz_localize(None)
-    moments = _moments(raw, column.format, source_format)
+    moments = _moments(raw, column.format, source_format, unreadable)
     if isinstance(raw.dtype, pd.StringDtype) or pd.api.types.is_object_dtype(raw.dtype):
         moments = _as_written(raw, column.format, moments)
     return moments.where(moments == moments.dt.normalize())
 
 
-def read_time(raw: pd.Series, column: Column, _: SourceFormat) -> pd.Series:
+def read_time(raw: pd.Series, column: Column, *_: object) -> pd.Series:
     """Return times of day as text, in the form of `time_text`."""
     if column.format is not None:
         timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
@@ -92,7 +99,12 @@ def times_of_day(text: pa.Array) -> pa.Array:
 # --- moments ----------------------------------------------------------------------------------------------------------
 
 
-def _moments(raw: pd.Series, written: str | None, source_format: SourceFormat = _PLAIN_MARKS) -> pd.Series:
+def _moments(
+    raw: pd.Series,
+    written: str | None,
+    source_format: SourceFormat = _PLAIN_MARKS,
+    unreadable: Unreadable | None = None,
+) -> pd.Series:
     """Return timestamps in UTC without a zone; NaT where they cannot be read."""
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
@@ -105,7 +117,8 @@ def _moments(raw: pd.Series, written: str | None, source_format: SourceFormat = 
     elif written is not None:
         moments = _read_by_format(as_text(raw), written)
     else:
-        moments = pandas_column(read_texts(text_array(raw), _plain_moments, _iso_moments), "datetime64[us]")
+        read = read_texts(text_array(raw), _plain_moments, _iso_moments, unreadable or Unreadable())
+        moments = pandas_column(read, "datetime64[us]")
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
     return _within_calendar(moments).astype("datetime64[us]")
@@ -237,5 +250,7 @@ def _away_from_the_ends(moments: pd.Series) -> pd.Series:
 
 def _within_calendar(moments: pd.Series) -> pd.Series:
     """Return only the years 1 to 9999: Python and most databases cannot hold others."""
+    if moments.min() >= _FIRST_MOMENT and moments.max() <= _LAST_MOMENT:
+        return moments
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))
     return within

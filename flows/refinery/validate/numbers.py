@@ -9,7 +9,14 @@ import pyarrow.compute as pc
 
 from flows.refinery.contract.model import SAME_MARKS, Column
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import has_only, pandas_column, read_texts, text_array, whole_numbers
+from flows.refinery.validate.column_text import (
+    Unreadable,
+    has_only,
+    pandas_column,
+    read_texts,
+    text_array,
+    whole_numbers,
+)
 
 INTEGER = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
@@ -18,13 +25,14 @@ MAX_DIGITS = 20  # with the sign; longer integers do not fit 64 bits
 _SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
 
 
-def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Series:
+def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
     dtype = raw.dtype
     if pd.api.types.is_integer_dtype(dtype) and not pd.api.types.is_unsigned_integer_dtype(dtype):
         return _integers(pa.array(raw, from_pandas=True).cast(pa.int64()))
     if pd.api.types.is_float_dtype(dtype):
         return _integers(whole_numbers(pa.array(raw, from_pandas=True)))
-    return _integers(read_texts(text_array(raw), _integers_at_once, partial(_each_integer, source_format)))
+    each = partial(_each_integer, source_format)
+    return _integers(read_texts(text_array(raw), _integers_at_once, each, unreadable))
 
 
 def _integers_at_once(text: pa.Array) -> pa.Array | None:
@@ -51,12 +59,12 @@ def _each_integer(source_format: SourceFormat, text: pa.Array) -> pa.Array:
     return pc.coalesce(integers, _long_integers(rest), whole_numbers(_numbers(rest)))
 
 
-def read_number(raw: pd.Series, _: Column, source_format: SourceFormat) -> pd.Series:
+def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
     if pd.api.types.is_numeric_dtype(raw.dtype) and not pd.api.types.is_bool_dtype(raw.dtype):
         numbers = pa.array(raw, from_pandas=True).cast(pa.float64(), safe=False)
     else:
-        at_once = partial(_numbers_at_once, source_format)
-        numbers = read_texts(text_array(raw), at_once, lambda text: _numbers(_with_plain_marks(text, source_format)))
+        at_once, each = partial(_numbers_at_once, source_format), partial(_each_number, source_format)
+        numbers = read_texts(text_array(raw), at_once, each, unreadable)
     if source_format.type == "csv":
         numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 among fractions
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
@@ -72,6 +80,10 @@ def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | 
         return text.cast(pa.float64())
     except pa.ArrowInvalid:
         return None
+
+
+def _each_number(source_format: SourceFormat, text: pa.Array) -> pa.Array:
+    return _numbers(_with_plain_marks(text, source_format))
 
 
 def plain_numbers(raw: pd.Series, source_format: SourceFormat) -> pa.Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows.refinery.read.header import QUARANTINE_COLUMNS
@@ -143,9 +144,5 @@ def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> p
         return pa.nulls(len(rows), pa.string())
     if len(columns) == 1 and len(rule.columns) == 1:
         return taken(columns[0])
-    values = [taken(column).to_pylist() for column in columns]
-    shown = [
-        ", ".join(f"{column}={value}" for column, value in zip(columns, row, strict=True) if value is not None)
-        for row in zip(*values, strict=True)
-    ]
-    return pa.array(shown, pa.string())
+    named = [pc.binary_join_element_wise(column, taken(column), "=") for column in columns]
+    return pc.binary_join_element_wise(*named, ", ", null_handling="skip")

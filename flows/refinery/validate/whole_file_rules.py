@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from flows.refinery.validate.batch_spool import BatchSpool
 from flows.refinery.validate.expectations import Judge, Verdict
 from flows.refinery.validate.rules import WHOLE_FILE_ROW_LIMIT, Method
 from flows.refinery.validate.typed_rows import as_judged, numbers_of
-from flows.refinery.validate.uniqueness import HashCollector, duplicated_rows
+from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplicated_rows
 
 
 class TooManyRowsToJudge(FileRejected):
@@ -35,7 +36,7 @@ class WholeFileJudge:
         }
 
     def take(self, key_hashes: Sequence[np.ndarray | None]) -> None:
-        """Keep the hashes of one partition's keys, by rule."""
+        """Keep the hashes of one partition's rows, by rule."""
         for position, collector in self._collectors.items():
             hashes = key_hashes[position]
             if hashes is not None:
@@ -66,11 +67,16 @@ class WholeFileJudge:
         verdict, failing = self._judge.judge_entire(position, as_judged(table, kinds))
         return verdict, numbers_of(table)[failing]
 
-    def _keys(self, position: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    def _keys(self, position: int) -> Iterator[Take]:
         kinds, batches = self._columns_of(position)
+
+        def take(batch: pa.RecordBatch, places: np.ndarray) -> Rows:
+            taken = batch.take(pa.array(places))
+            keys = self._judge.key_rows(position, as_judged(taken, kinds))
+            return keys, numbers_of(taken)[keys.index.to_numpy()]
+
         for batch in batches:
-            keys = self._judge.key_rows(position, as_judged(batch, kinds))
-            yield keys, numbers_of(batch)[keys.index.to_numpy()]
+            yield partial(take, batch)
 
     def _columns_of(self, position: int) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
         """Return the types of the columns that a rule needs, and their rows."""
