@@ -170,7 +170,12 @@ class InMemoryS3:
 
     def _list_objects(self, prefix: str) -> dict[str, Any]:
         written = datetime(2026, 1, 1, tzinfo=UTC)
-        return {"Contents": [{"Key": key, "LastModified": written} for key in self.keys(prefix)]}
+        found = ((key, self.objects[key]) for key in self.keys(prefix))
+        return {
+            "Contents": [
+                {"Key": key, "LastModified": written, "ETag": each.etag, "Size": len(each.body)} for key, each in found
+            ]
+        }
 
     def _list_versions(self, prefix: str) -> dict[str, Any]:
         """The versions of a key, the newest one first."""
