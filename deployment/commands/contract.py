@@ -148,7 +148,10 @@ def show(
         str | None,
         typer.Option("--hash", help="The one with this hash in a receipt, or how it begins.", show_default=False),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", help="The one that judged this run.", show_default=False)] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="The one that judged this run: its id, or 8 characters of it.", show_default=False),
+    ] = None,
 ) -> None:
     """Print the live contract of a dataset, or one that judged a file; without options, list the published ones."""
     from deployment.commands import contract_publish as command

@@ -13,6 +13,7 @@ from deployment.deployed_stack import DeployedStack, store_of
 from flows.pipeline import published_contracts as published
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.published_contracts import ContractNotKept
+from flows.pipeline.run_ids import find_run
 from flows.refinery.contract.loading import ContractInvalid, parse_contract, text_of
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import SluiceError, TransientError
@@ -88,10 +89,10 @@ def show(
     console: Console, stack: DeployedStack, dataset: str | None, content_hash: str | None, run: str | None
 ) -> None:
     """Print the text of a contract: the live one, or one that judged a file; without a choice, list the published ones.
-    Raise ContractNotKept if there is no such text."""
+    Raise ContractNotKept if there is no such text, RunUnknown if `run` is no run or the beginning of several."""
     store = store_of(stack)
     if run is not None:
-        receipt = read_receipt(store, run)
+        receipt = read_receipt(store, find_run(store, run))
         if receipt is None:
             raise ContractNotKept(f"there is no receipt of run {run}; `sluice status` lists the runs")
         dataset, content_hash = receipt.contract.dataset, receipt.contract.content_hash

@@ -19,6 +19,7 @@ from deployment.commands.uploads import Uploads
 from deployment.deployed_stack import AwsStack, store_of
 from deployment.prefect_setup.blocks import notification_block
 from flows.pipeline.published_contracts import ContractNotKept, NothingToRollBack, live_contract
+from flows.pipeline.run_ids import RunUnknown
 from flows.refinery.contract.loading import ContractInvalid, load_contract
 from flows.refinery.contract.model import Contract
 from tests.chain.files import good_orders
@@ -71,7 +72,16 @@ def test_what_is_confirmed_is_live_with_its_comments_and_judges_the_next_file(
     assert shown(stack, "orders") == f"# orders: published\n# by hand\ndataset: orders\n{rule}"
     assert "orders  published" in shown(stack)
     assert shown(stack, run=first.run_id) == shown(stack, content_hash=first.contract.content_hash[:8])
-    assert "add_revenue" in shown(stack, run=first.run_id)
+    assert "add_revenue" in shown(stack, run=first.run_id[:8])
+
+
+def test_a_run_that_is_none_has_no_contract_to_show(stack: AwsStack) -> None:
+    with pytest.raises(RunUnknown):
+        shown(stack, run="monday")
+    with pytest.raises(RunUnknown):
+        shown(stack, run="0" * 8)
+    with pytest.raises(ContractNotKept):
+        shown(stack, run="0" * 32)
 
 
 def test_publishing_again_changes_nothing_and_rolling_back_goes_to_the_image(stack: AwsStack, tmp_path: Path) -> None:
