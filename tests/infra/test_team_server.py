@@ -60,7 +60,7 @@ def test_a_run_by_hand_works_behind_a_password(chain: Chain) -> None:
     assert run["state"]["name"] == "Completed"
 
 
-@pytest.mark.parametrize("auth_string", ["", WRONG_PASSWORD])
+@pytest.mark.parametrize("auth_string", ["", WRONG_PASSWORD], ids=["none", "wrong"])
 def test_the_api_refuses_whoever_does_not_show_the_password(chain: Chain, auth_string: str) -> None:
     auth = httpx.BasicAuth(*auth_string.split(":")) if auth_string else None
     answer = httpx.post(f"{chain.cloud.endpoints.prefect_api_url}/flow_runs/filter", json={}, auth=auth, timeout=30)
