@@ -115,14 +115,14 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
     upload = chain.upload("incoming/_archive/killed.csv", good_orders(3))
     variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
     run_id = chain.schedule(job_variables=variables, key=upload.key, dataset="orders")
-    chain.wait_for(lambda: "3 good" in chain.log_of(run_id), "the run's log to have arrived")
+    chain.wait_for(lambda: "The contract is orders" in chain.log_of(run_id), "the run's log to have arrived")
     reached = gate.with_suffix(".reached")
     pid = chain.wait_for(lambda: reached.read_text() if reached.exists() else None, "the run to be at work")
     os.kill(int(pid), signal.SIGKILL)
     state = chain.wait_for(lambda: _explained(chain, run_id), "the crash to be explained", 120)
     assert state["message"].startswith(f"{EXPLAINED}killed")
     assert "-9" in state["message"], "the worker's message"
-    assert "3 rows: 3 good, 0 to quarantine" in state["message"], "the last lines"
+    assert "The contract is orders" in state["message"], "the last lines"
     assert not chain.has_receipt(upload)
 
 
