@@ -294,6 +294,10 @@ class ObjectStore:
         with explaining_aws_errors(f"deleting {self.published_address(key)}"):
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
 
+    def delete_if_unchanged(self, key: str, seen: StoredObject) -> bool:
+        """Delete an object if the stored one is still `seen`; return whether it was deleted."""
+        return self._on_condition(self._s3.delete_object, key, IfMatch=seen.etag)
+
     def _metadata(self, key: str) -> dict[str, str] | None:
         """Return the user metadata of an object; None when it does not exist."""
         try:
@@ -304,15 +308,12 @@ class ObjectStore:
             raise explain_aws_error(error, f"looking for {self.published_address(key)}") from error
 
     def _put(self, key: str, text: str, metadata: dict[str, str], content_type: str, **condition: str) -> bool:
+        more = {"Body": text.encode(), "ContentType": content_type, "Metadata": metadata}
+        return self._on_condition(self._s3.put_object, key, **more, **condition)
+
+    def _on_condition(self, call: Callable[..., Any], key: str, **more: Any) -> bool:
         try:
-            self._s3.put_object(
-                Bucket=self.published_bucket,
-                Key=key,
-                Body=text.encode(),
-                ContentType=content_type,
-                Metadata=metadata,
-                **condition,
-            )
+            call(Bucket=self.published_bucket, Key=key, **more)
         except (BotoCoreError, ClientError) as error:
             if http_status(error) in (409, 412) or aws_error_code(error) in ("PreconditionFailed", "NoSuchKey"):
                 return False

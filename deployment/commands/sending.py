@@ -1,7 +1,8 @@
 """Sends files to the landing bucket: several at once, large ones in parts, in bounded memory."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
@@ -24,13 +25,28 @@ def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, Uplo
         s3: a boto3 client.
         files: by key.
     """
+    before = {file.path: _state(file.path) for file in files.values()}
     with _answers(s3) as answers, create_transfer_manager(s3, _CONFIG) as manager:
         bodies: dict[str, Any] = {key: file.body for key, file in files.items()}  # boto3 only reads a member
         sent = {
             key: manager.upload(bodies[key], bucket, key, subscribers=[ProgressCallbackInvoker(file.on_bytes)])
             for key, file in files.items()
         }
-        return {key: _outcome(sent[key], bucket, key, file, answers) for key, file in files.items()}
+        outcomes = {key: _outcome(sent[key], bucket, key, file, answers) for key, file in files.items()}
+    for key, file in files.items():
+        if isinstance(outcomes[key], UploadMessage) and _state(file.path) != before[file.path]:
+            outcomes[key] = FileUnusable(
+                f"{file.path} changed while it was sent: s3://{bucket}/{key} may be a mixture; upload it again"
+            )
+    return outcomes
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what shows that a file was changed; None without a file."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
+    return None
 
 
 def _outcome(

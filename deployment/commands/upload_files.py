@@ -34,7 +34,7 @@ _DEFAULT_CONTRACT = "default"
 
 
 class FileUnusable(TerminalError):
-    """A file to upload does not exist, cannot be read, or is neither a file nor a folder; or there is none."""
+    """A file to upload does not exist, cannot be read, was changed meanwhile, or is no file; or there is none."""
 
 
 class FilesCollide(TerminalError):
@@ -94,10 +94,15 @@ def files_to_upload(given: Iterable[str], is_ignored: Callable[[str], bool]) -> 
     Raises:
         FileUnusable, ArchiveUnusable, ArchiveUnsafe
     """
-    found = [file for one in given for path in _paths(one) for file in _expanded(path)]
+    try:
+        found = [file for one in given for path in _paths(one) for file in _expanded(path)]
+    except OSError as error:
+        raise FileUnusable(f"{error.filename!r} cannot be read: {error.strerror}") from error
     kept = [file for file in found if not is_ignored(file.name)]
     if not found:
         raise FileUnusable(f"{', '.join(given)}: there is no file to upload")
+    for file in kept:
+        _require_usable(file)
     return kept, len(found) - len(kept)
 
 
@@ -121,10 +126,11 @@ def _paths(given: str) -> list[Path]:
 
 def _expanded(path: Path) -> Iterator[LocalFile]:
     if path.is_dir():
-        for folder, below, names in os.walk(path):
+        for folder, below, names in os.walk(path, onerror=_raise):
             below.sort()
             inside = Path(folder).relative_to(path)
-            for name in sorted(names):
+            links = [name for name in below if (Path(folder) / name).is_symlink()]  # os.walk does not follow them
+            for name in sorted([*names, *links]):
                 yield from _file(Path(folder) / name, inside / name, (path.resolve().name, *inside.parts))
     elif path.is_file():
         yield from _file(path, Path(path.name), (path.parent.name,))
@@ -133,12 +139,31 @@ def _expanded(path: Path) -> Iterator[LocalFile]:
 
 
 def _file(path: Path, name: Path, folders: tuple[str, ...]) -> Iterator[LocalFile]:
-    if path.suffix.lower() == ".zip":
+    is_file = path.is_file()
+    if is_file and path.suffix.lower() == ".zip":
         yield from _members(path, name.with_suffix(""), folders)
-    elif not os.access(path, os.R_OK):
-        raise FileUnusable(f"{path} cannot be read")
     else:
-        yield LocalFile(path, name.as_posix(), folders, path.stat().st_size, str(path))
+        yield LocalFile(path, name.as_posix(), folders, path.stat().st_size if is_file else 0, str(path))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _require_usable(file: LocalFile) -> None:
+    """Raise FileUnusable for what is no readable file, or has a name that no key can have."""
+    if file.path.is_dir():
+        raise FileUnusable(
+            f"{file.path} is a link to a folder, and those are not followed: give the folders one by one"
+        )
+    if not file.path.is_file():
+        raise FileUnusable(f"{file.path} is no file, or a link that leads nowhere")
+    if not os.access(file.path, os.R_OK):
+        raise FileUnusable(f"{file.path} cannot be read")
+    try:
+        file.name.encode()
+    except UnicodeEncodeError:
+        raise FileUnusable(f"{file.name!a}: the name is not UTF-8, as that of an object must be: rename it") from None
 
 
 # --- ZIP files --------------------------------------------------------------------------------------------------------
@@ -150,7 +175,7 @@ def _members(path: Path, name: Path, folders: tuple[str, ...]) -> Iterator[Local
         archive = ZipFile(path)  # its members keep it open
     except _DAMAGED as error:
         raise ArchiveUnusable(f"{path}: {error}") from error
-    members = [info for info in archive.infolist() if not info.is_dir()]
+    members = [info for info in archive.infolist() if not info.filename.endswith("/")]  # is_dir() fails without a name
     _require_safe(path, members)
     is_one_file = [info.filename for info in members] == [name.name]
     for info in members:
@@ -183,8 +208,11 @@ def _require_safe(path: Path, members: Sequence[ZipInfo]) -> None:
 def _fault_of(info: ZipInfo) -> str:
     """Return why a member is not uploaded; "" if it is."""
     name = info.filename
-    if "\\" in name or ":" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
+    parts = PurePosixPath(name).parts
+    if "\\" in name or ":" in name or name.startswith("/") or ".." in parts:
         return "names a path outside of the ZIP file"
+    if not parts:
+        return "has no name"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a link"
     if name.lower().endswith(_ARCHIVES):

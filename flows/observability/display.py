@@ -26,7 +26,7 @@ _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX
 _PARQUET = b"PAR1"
 
 # Where each part of the stage refine begins and ends on the bar; the rest is for fetch, publish and record.
-_SPAN_PERCENT = {"validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
+_SPAN_PERCENT = {"refine": (5.0, 95.0), "validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:

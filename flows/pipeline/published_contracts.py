@@ -84,10 +84,10 @@ def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) 
 
 def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: StoredObject | None) -> None:
     """Replace the live contract with `version_before`. Raise ContractMoved when it is no longer the live one."""
-    if before is None:
-        store.delete(_live_key(dataset))
-    else:
+    if before is not None:
         _put(store, dataset, before.body.decode(), live, dict(before.metadata))
+    elif not store.delete_if_unchanged(_live_key(dataset), live):
+        raise _moved(dataset)
 
 
 def last_used(store: ObjectStore, dataset: str) -> StoredObject | None:
@@ -207,4 +207,8 @@ def _used(store: ObjectStore, dataset: str) -> Iterator[ListedObject]:
 
 def _put(store: ObjectStore, dataset: str, text: str, seen: StoredObject | None, metadata: dict[str, str]) -> None:
     if not store.put_if_unchanged(_live_key(dataset), text, seen, metadata=metadata, content_type=_YAML):
-        raise ContractMoved(f"somebody else published or rolled back {dataset} meanwhile; run the command again")
+        raise _moved(dataset)
+
+
+def _moved(dataset: str) -> ContractMoved:
+    return ContractMoved(f"somebody else published or rolled back {dataset} meanwhile; run the command again")

@@ -50,7 +50,8 @@ REJECTING = (FileRejected, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
 
 Progress = Callable[[str, int], None]
-"""Called with the part of the stage (validate, preprocess) and the rows that it has processed so far."""
+"""Called with the part of the stage, and the rows that it has processed so far: refine where it is one pass, or else
+validate, then preprocess."""
 
 MapPartitions = Callable[[Callable[[Partition], JudgedPartition], Iterable[Partition]], Iterable[JudgedPartition]]
 """The built-in `map`, or a function like it that keeps the order, such as an executor's. Memory is bounded only if it
@@ -126,7 +127,8 @@ def refine_file(
             judged.count(partitions)
             return _rejected(judged, seconds)
         validated = map_partitions(partial(refine_partition, plan=plan), partitions)
-        good = judged.good_rows(_reported(seconds.inside(ELSEWHERE, validated), report))
+        part = "validate" if plan.waits else "refine"
+        good = judged.good_rows(_reported(seconds.inside(ELSEWHERE, validated), partial(report, part)))
         try:
             with seconds.of("preprocess"):
                 steps = compile_steps(contract)
@@ -154,12 +156,12 @@ def _cut(partitions: Iterator[Partition], rows: int) -> Iterator[Partition]:
         yield from partition.cut(max(1, rows))
 
 
-def _reported(judged: Iterator[JudgedPartition], report: Progress) -> Iterator[JudgedPartition]:
+def _reported(judged: Iterator[JudgedPartition], report: Callable[[int], None]) -> Iterator[JudgedPartition]:
     rows = 0
     for one in judged:
         yield one
         rows += one.rows_in
-        report("validate", rows)
+        report(rows)
 
 
 def _frames(
@@ -173,7 +175,7 @@ def _frames(
             yield as_stepped(batch, plan.kinds, plan.nullable)
         is_first = False
         rows += batch.num_rows
-        if plan.waits:  # else the rows of validate show it
+        if plan.waits:
             report("preprocess", rows)
     if judged.findings and judged.findings.rejected:
         raise _RejectedByRules

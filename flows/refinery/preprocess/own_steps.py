@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flows.refinery.errors import TransientError
-from flows.refinery.preprocess.step_base import StepFailed
+from flows.refinery.preprocess.step_base import StepFailed, with_columns
 from flows.refinery.validate.coercion import holds_only
 
 _HERE = Path(__file__).parent
@@ -56,7 +56,7 @@ class OwnStep:
             raise  # the task's fault, not the file's
         except ImportError as error:
             raise _not_importable(f"step {self.label}", error) from None
-        except Exception as error:  # noqa: BLE001 it is the user's function: anything may come
+        except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's function: anything may come
             raise self._failure(error, given, row_numbers) from None
         if not isinstance(result, pd.DataFrame):
             raise StepFailed(f"step {self.label} returned {type(result).__name__}; it must return a DataFrame")
@@ -64,7 +64,8 @@ class OwnStep:
             raise StepFailed(f"step {self.label} returned {len(result)} rows for {len(given)}; it may not add rows")
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
-        result = self._as_before(result)
+        categories: list[Any] = list(result.select_dtypes("category"))
+        result = self._as_before(with_columns(result, {name: _without_categories(result[name]) for name in categories}))
         return result.set_axis(_row_numbers_of(result, row_numbers), axis=0)
 
     def kinds_after(self, kinds: Mapping[str, str], result: pd.DataFrame) -> dict[str, str]:
@@ -99,7 +100,7 @@ class OwnStep:
             " return the same columns and types for any rows; if it needs all rows at once, mark it with @whole_table"
         )
 
-    def _failure(self, error: Exception, given: pd.DataFrame, row_numbers: pd.Index) -> StepFailed:
+    def _failure(self, error: BaseException, given: pd.DataFrame, row_numbers: pd.Index) -> StepFailed:
         where = _place_in_function(error)
         first = self._first_failing_row(given)
         row = "" if first is None else f"; the first row that it fails on is row {row_numbers[first]}"
@@ -123,7 +124,7 @@ class OwnStep:
             self._function(rows.reset_index(drop=True), **self._arguments)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 as above
+        except (Exception, SystemExit):  # noqa: BLE001 as above
             return True
         return False
 
@@ -139,12 +140,12 @@ def load_own_steps(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 it is the user's module
+    except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's module
         raise _not_importable(what, error) from None
     return module
 
 
-def _not_importable(what: str, error: Exception) -> StepsNotImportable:
+def _not_importable(what: str, error: BaseException) -> StepsNotImportable:
     if isinstance(error, ModuleNotFoundError):
         return StepsNotImportable(
             f"{what} needs the module {error.name!r}, which is not installed: add its package to"
@@ -154,6 +155,13 @@ def _not_importable(what: str, error: Exception) -> StepsNotImportable:
     return StepsNotImportable(
         f"{what}: its import{name} raised {type(error).__name__}{_place_in_function(error)}; correct it, and deploy it"
     )
+
+
+def _without_categories(values: pd.Series) -> pd.Series:
+    """Return a column of categories, which differ from partition to partition, as one of their values."""
+    dtype: Any = values.cat.categories.dtype
+    nullable = {"i": "Int64", "u": "UInt64", "b": "boolean"}
+    return values.astype(nullable.get(dtype.kind, dtype))
 
 
 def _type_of(values: pd.Series) -> Any:
@@ -183,7 +191,7 @@ def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
     return pd.Index(np.full(len(result), -1, dtype=np.int64))
 
 
-def _place_in_function(error: Exception) -> str:
+def _place_in_function(error: BaseException) -> str:
     """Return the line of the user's code that raised."""
     trace = error.__traceback__
     line = ""

@@ -30,7 +30,8 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 class OutputImpossible(FileRejected):
-    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values."""
+    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values. Or a
+    dataset's own function returned values of another type for some rows than for those before."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class OutputWriter:
             self.columns = tuple(table.column_names)
             self._schema = self._schema or self._published(table).schema
             for folder, part in self._parts(frame, table):
-                part = self._published(part).cast(self._schema)
+                part = _as_before(self._published(part), self._schema)
                 self._file(folder, part).write(part)
 
     def close(self) -> tuple[OutputFile, ...]:
@@ -165,14 +166,38 @@ def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
     return pa.table(arrays)
 
 
+def _as_before(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table in the types of the rows before."""
+    if table.schema == schema:
+        return table
+    return pa.table([_column_as_before(table[field.name], field) for field in schema], schema=schema)
+
+
+def _column_as_before(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if values.type == field.type:
+        return values
+    try:
+        cast = values.cast(field.type)
+    except pa.ArrowException:
+        cast = None
+    # Of structures Arrow drops the fields that the other type does not have.
+    if cast is None or (pa.types.is_nested(values.type) and cast.to_pylist() != values.to_pylist()):
+        raise OutputImpossible(
+            f"the column {field.name!r} holds {values.type} in some rows, and {field.type} in those before: a custom"
+            " step gets the rows in pieces, so it must return the same types for any rows"
+        )
+    return cast
+
+
 def _array(values: pd.Series, kind: str | None) -> pa.Array:
     is_moment = pd.api.types.is_datetime64_dtype(values.dtype)
     if (kind == "date" and is_moment) or (kind == "time" and isinstance(values.dtype, pd.StringDtype)):
         return to_arrow(values, kind)
     try:
-        array = arrow_array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        # Values of several types, which a dataset's own function may return.
+        # Arrow would publish a period as a number.
+        array = arrow_array(values.astype("str") if isinstance(values.dtype, pd.PeriodDtype) else values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        # Values of several types or of one that Arrow does not have, which a dataset's own function may return.
         array = arrow_array(values.map(str, na_action="ignore").astype("str"))
     return array.cast(_plain_type(array.type))
 

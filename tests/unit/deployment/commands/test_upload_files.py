@@ -1,9 +1,12 @@
 """What `sluice upload` makes of files, folders, patterns and ZIP files, and which dataset each file is of."""
 
+import os
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -117,6 +120,54 @@ def test_where_there_is_no_file_nothing_is_uploaded(
         found(given)
 
 
+def test_a_folder_is_uploaded_without_what_is_no_file_or_not_at_all(tmp_path: Path) -> None:
+    def make_pipe(place: Path) -> None:
+        os.mkfifo(place)
+
+    def make_link_to_a_folder(place: Path) -> None:
+        place.symlink_to(tmp_path)
+
+    def make_link_to_nothing(place: Path) -> None:
+        place.symlink_to(tmp_path / "nothing")
+
+    def make_a_name_that_is_no_text(place: Path) -> None:
+        Path(os.fsdecode(os.fsencode(place.parent) + b"/\xff" + os.fsencode(place.name))).touch()
+
+    makers = (make_pipe, make_link_to_a_folder, make_link_to_nothing, make_a_name_that_is_no_text)
+    for number, make in enumerate(makers):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "a.csv").touch()
+        make(folder / "b.tmp")  # is ignored
+        assert list(found(folder)) == ["a.csv"], make
+        make(folder / "b.csv")
+        with pytest.raises(FileUnusable):
+            found(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_not_left_out() -> None:
+    with TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "inside").mkdir(mode=0)
+        (folder / "a.csv").touch()
+        for given in (folder, folder / "inside" / "b.csv"):
+            with without_privileges(), pytest.raises(FileUnusable):
+                found(given)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Have the rights of a user who is not root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 def test_two_files_with_the_same_key_are_refused() -> None:
     require_different_keys(["incoming/a.csv", "incoming/b.csv"])
     with pytest.raises(FilesCollide):
@@ -144,11 +195,21 @@ def test_a_zip_of_one_file_that_has_its_name_is_that_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["../a.csv", "a/../../b.csv", "/etc/a.csv", "C:/a.csv", "..\\a.csv", "inner.zip", "inner.tar", "a/B.ZIP"]
+    "name",
+    ["../a.csv", "a/../../b.csv", "/etc/a.csv", "C:/a.csv", "..\\a.csv", "inner.zip", "inner.tar", "a/B.ZIP", "."],
 )
 def test_a_zip_with_paths_that_lead_out_of_it_or_with_archives_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ArchiveUnsafe):
         found(zipped(tmp_path / "a.zip", {"good.csv": "x\n1\n", name: "x"}))
+
+
+def test_a_zip_with_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    nameless = zipfile.ZipInfo("a")
+    nameless.filename = ""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(nameless, "x")
+    with pytest.raises(ArchiveUnsafe):
+        found(tmp_path / "a.zip")
 
 
 def test_a_zip_with_a_link_is_refused(tmp_path: Path) -> None:

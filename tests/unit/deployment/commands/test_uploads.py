@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from deployment.commands import uploads as uploads_module
 from deployment.commands.show import print_unreadable
 from deployment.commands.status import status, status_of
 from deployment.commands.upload import NameIgnored, upload
-from deployment.commands.upload_files import ArchiveUnusable, LocalFile, datasets
+from deployment.commands.upload_files import ArchiveUnusable, FileUnusable, LocalFile, datasets
 from deployment.commands.upload_search import ALL, TimeUnreadable, Wanted, moment_of
 from deployment.commands.uploads import _LOOKS_AT_ONCE, TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import AwsStack
@@ -222,6 +223,14 @@ def test_a_large_file_is_sent_in_parts_and_known_by_its_version(stack: Stack, tm
     assert (tracked.message.version_id, tracked.message.etag) == (head["VersionId"], head["ETag"].strip('"'))
     assert (sum(sent), problems) == (local.size_bytes, {})
     assert stored("incoming/large.csv") == file.read_bytes()
+
+
+def test_a_file_that_changes_while_it_is_sent_is_reported(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id\n1\n")
+    local = LocalFile(file, "a.csv", (), 5, str(file), lambda _: os.utime(file, (0, 0)))
+    sent, problems = stack.uploads.send({"incoming/a.csv": local})
+    assert (sent, list(map(type, problems.values()))) == ([], [FileUnusable])
 
 
 def test_files_folders_and_zips_go_to_their_datasets_in_one_call(stack: Stack, tmp_path: Path) -> None:

@@ -233,6 +233,19 @@ def test_of_two_who_publish_at_once_one_learns_of_the_other(store: ObjectStore) 
         published.publish(store, "orders", OPEN, None)
 
 
+def test_a_rollback_to_the_image_removes_no_contract_that_was_published_meanwhile(store: ObjectStore) -> None:
+    publish(store, OPEN)
+    seen = published.live_contract(store, "orders")
+    assert seen
+    before = published.version_before(store, "orders", seen)
+    publish(store, STRICT)
+    with pytest.raises(ContractMoved):
+        published.roll_back(store, "orders", seen, before)
+    live = published.live_contract(store, "orders")
+    assert live
+    assert live.body.decode() == STRICT
+
+
 def test_a_version_before_that_s3_has_removed_or_that_nobody_knows_is_reported(store: ObjectStore) -> None:
     s3, key = boto3.client("s3"), f"{published.LIVE}orders.yaml"
     for text in (OPEN, STRICT):

@@ -63,6 +63,22 @@ def test_a_bad_row_is_quarantined_with_every_rule_that_it_broke_and_the_value_as
     assert list(good(refined)["id"]) == ["A"]
 
 
+@pytest.mark.parametrize(
+    ("expectations", "parts"),
+    [
+        ([], {"refine": 4}),
+        ([{"expect_column_values_to_be_unique": {"column": "id"}}], {"validate": 4, "preprocess": 4}),
+    ],
+)
+def test_progress_names_one_part_where_rows_pass_once_and_two_where_they_wait(
+    expectations: list[Any], parts: dict[str, int], tmp_path: Path
+) -> None:
+    (tmp_path / "upload").write_text("id\n1\n2\n3\n4\n")
+    contract, shown = a_contract(columns={"id": "integer"}, expectations=expectations), dict[str, int]()
+    refine_file(tmp_path / "upload", contract, tmp_path, on_progress=shown.__setitem__, rows_per_partition=2)
+    assert shown == parts
+
+
 def test_equal_times_are_not_unique_however_they_are_written(tmp_path: Path) -> None:
     unique = [{"expect_column_values_to_be_unique": {"column": "t"}}]
     contract = a_contract(columns={"t": "time"}, expectations=unique)

@@ -376,6 +376,31 @@ def test_types_of_later_rows_that_hold_the_same_values_are_those_of_the_first(tm
     assert published(prepare_with(tmp_path, code, "steps.new", rows_per_partition=1))["new"] == [0.5, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("rows['city'].astype('category')", ["Bern", "Bonn", None, "Bonn"]),
+        ("(rows['id'] > 2).astype('category')", [False, False, True, False]),
+        ("rows['age'].astype('category')", [30, None, 50, 40]),
+        ("pd.Period('2026-01')", ["2026-01"] * 4),
+        ("rows['id'].astype('float64') * 1j", ["1j", "2j", "3j", "1j"]),
+        ("[10**30] * len(rows)", [str(10**30)] * 4),
+    ],
+)
+def test_what_an_own_function_returns_is_published_whatever_type_pandas_has_for_it(
+    tmp_path: Path, values: str, expected: list[Any]
+) -> None:
+    code = f"def new(rows):\n    return rows.assign(new={values})\n"
+    assert published(prepare_with(tmp_path, code, "steps.new", rows_per_partition=1))["new"] == expected
+
+
+@pytest.mark.parametrize("later", ["{'a': 1, 'b': 2}", "{'b': 2}", "['text']", "[[1]]"])
+def test_no_value_of_later_rows_is_lost_in_the_type_of_the_first(tmp_path: Path, later: str) -> None:
+    code = f"def new(rows):\n    return rows.assign(new=[{{'a': 1}} if n == 1 else {later} for n in rows['id']])\n"
+    with pytest.raises((OutputImpossible, StepFailed)):
+        prepare_with(tmp_path, code, "steps.new", rows_per_partition=1)
+
+
 def test_steps_that_leave_no_column_are_named(tmp_path: Path) -> None:
     with pytest.raises(NoColumnLeft, match=r"steps\.nothing"):
         prepare_with(tmp_path, "def nothing(rows):\n    return rows[[]]\n", "steps.nothing")
@@ -399,6 +424,11 @@ def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_va
     assert str(raised.value) == expected
 
 
+def test_an_own_function_that_exits_rejects_the_file_and_does_not_end_the_task(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="SystemExit"):
+        prepare_with(tmp_path, "def f(rows):\n    raise SystemExit\n", "steps.f")
+
+
 def test_an_own_function_must_return_a_table_of_no_more_rows(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="NoneType"):
         prepare_with(tmp_path, "def f(rows):\n    rows['x'] = 1\n", "steps.f")
@@ -417,6 +447,7 @@ def test_rows_that_an_own_function_drops_are_counted_under_its_name(tmp_path: Pa
         ("import no_such_module\ndef f(rows):\n    return rows\n", "'no_such_module'.*requirements.txt"),
         ("def f(rows):\n    import no_such_module.part\n    return rows\n", "'no_such_module'.*requirements.txt"),
         ("from json import nothing\ndef f(rows):\n    return rows\n", "'json'.*ImportError in steps.py, line 2"),
+        ("raise SystemExit\ndef f(rows):\n    return rows\n", "SystemExit in steps.py, line 2"),
         ("limit = 1 / 0\ndef f(rows):\n    return rows\n", "ZeroDivisionError in steps.py, line 2"),
     ],
 )
