@@ -58,11 +58,11 @@ class FoundRuns:
 def moment_of(text: str, now: datetime) -> datetime:
     """Return the moment that is an age ago, or that a date or time in ISO 8601 names; UTC without an offset. Raises
     TimeUnreadable."""
-    if age := _AGE.fullmatch(text.strip()):
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
+        if age := _AGE.fullmatch(text.strip()):
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         advice = "give an age such as 90m, 2h or 3d, or a date such as 2026-11-29"
         raise TimeUnreadable(f"--since {text!r}: {advice}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -19,6 +19,7 @@ _CLASSES = (
     *(pd.DataFrame, pd.Index, pd.api.extensions.ExtensionArray, pd.api.extensions.ExtensionDtype),
     *(np.ndarray, np.dtype, np.generic),
 )
+_ERRORS_OF_S3 = ("blocks.aws_errors", "blocks.object_store")  # what `RemoteFile.read_range` raises
 _NAMES = {
     "builtins": {"slice"},
     "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
@@ -56,7 +57,7 @@ class _Receiver(pickle.Unpickler):
 
 def _may_have_classes(module: str) -> bool:
     errors = (builtins.__name__, rejections.__name__, SluiceError.__module__)
-    return module in errors or module.partition(".")[0] in ("numpy", "pandas")
+    return module in (*errors, *_ERRORS_OF_S3) or module.partition(".")[0] in ("numpy", "pandas")
 
 
 def send(stream: Any, message: Any) -> None:

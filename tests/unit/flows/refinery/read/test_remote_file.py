@@ -13,8 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from blocks.aws_errors import AwsRefused, AwsUnavailable
+from blocks.object_store import ObjectGone
 from flows.refinery.contract.model import Contract
-from flows.refinery.errors import TransientError
 from flows.refinery.read import remote_file
 from flows.refinery.read.formats import read_partitions
 from flows.refinery.read.remote_file import RemoteFile
@@ -52,10 +53,10 @@ def _range_of(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
-def _fails_later(path: Path, process: int, offset: int, size: int) -> bytes:
+def _fails_later(path: Path, process: int, error: Exception, offset: int, size: int) -> bytes:
     """Fail in the process that reads Parquet, and where the file goes on after its first block."""
     if offset or os.getpid() != process:
-        raise TransientError("S3 is away")
+        raise error
     return _range_of(path, offset, size)
 
 
@@ -75,16 +76,17 @@ def test_it_is_read_like_its_copy(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["csv", "zstd", "parquet"])
-def test_an_error_of_the_storage_is_not_the_files_fault(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [AwsUnavailable("S3 is away"), AwsRefused("no"), ObjectGone("deleted meanwhile")])
+def test_an_error_of_the_storage_is_raised_as_it_is(
+    error: Exception, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 100_000)
     noise = "\n".join(os.urandom(20).hex() for _ in range(20_000)).encode()
     large = {"csv": noise, "zstd": pa.compress(noise, codec="zstd", asbytes=True), "parquet": FILES["parquet"]}
     content = large[name]
     (tmp_path / "upload").write_bytes(content)
-    remote = RemoteFile(len(content), tmp_path, partial(_fails_later, tmp_path / "upload", os.getpid()))
-    with pytest.raises(TransientError):
+    remote = RemoteFile(len(content), tmp_path, partial(_fails_later, tmp_path / "upload", os.getpid(), error))
+    with pytest.raises(type(error)):
         list(read_partitions(remote, Contract(dataset="x")))
 
 
