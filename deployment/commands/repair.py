@@ -20,6 +20,7 @@ from deployment.deployed_stack import DeployedStack
 from deployment.environment_variables import pipeline_settings
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.run_ids import RunUnknown, find_run
+from flows.refinery.read.header import DROP
 from flows.refinery.repair.changes import Change, require_only_bad_cells
 from flows.refinery.repair.quarantined_rows import export_quarantine
 
@@ -43,7 +44,8 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
     run = run_id or _run_in_name(quarantine)
     with written_to(destination):
         rows = export_quarantine(quarantine, destination)
-    console.out(f"wrote {rows:,} rows to {destination}. Correct the values, do not change _row_number, then run:")
+    console.out(f"wrote {rows:,} rows to {destination}. Correct the values, or write drop into {DROP} to drop a row.")
+    console.out("Do not change _row_number. Then run:")
     console.out(f"  sluice repair {destination} --run {run}")
 
 

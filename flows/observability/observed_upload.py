@@ -196,7 +196,7 @@ def _log_fetched(fetched: Fetched) -> None:
         len(contract.preprocess),
     )
     if fetched.corrections:
-        log.info("%s rows are as repairs corrected them.", f"{len(fetched.corrections.rows):,}")
+        log.info("Repairs corrected or dropped %s rows.", f"{len(fetched.corrections.rows):,}")
 
 
 def _log_refined(refined: Refined) -> None:

@@ -80,7 +80,7 @@ class Rows(_Part):
     rows_in: int = Field(description="data rows in the file, those that could not be decoded included")
     published: int = Field(description="rows in the outputs of kind data")
     quarantined: dict[str, int] = Field(default_factory=dict, description="by the first rule that a row broke")
-    dropped: dict[str, int] = Field(default_factory=dict, description="by the step that dropped them")
+    dropped: dict[str, int] = Field(default_factory=dict, description="by the step, or dropped_by_repair")
 
     @property
     def quarantined_total(self) -> int:

@@ -46,6 +46,9 @@ from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
 
+BY_REPAIR = "dropped_by_repair"
+"""Counts the rows that a repair dropped."""
+
 REJECTING = (FileRejected, StepFailed)
 """The errors that reject a file. Any other is not the file's fault."""
 
@@ -71,7 +74,8 @@ class Refined(Findings):
     """A file after read, validate, preprocess and write."""
 
     rows_published: int
-    dropped: dict[str, int]  # rows by the step that dropped them; all under file_rejected when the file is rejected
+    # rows by the step that dropped them, or BY_REPAIR; all under file_rejected when the file is rejected
+    dropped: dict[str, int]
     outputs: tuple[OutputFile, ...]  # the clean rows, as local files; empty when the file is rejected
     quarantine: OutputFile | None  # the bad rows, as a local file; None when there are none
     fitted: dict[str, Any]  # by step, what it learned, as JSON values
@@ -114,6 +118,7 @@ def refine_file(
 
     found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
     found = with_path_columns(found, contract, folders)
+    dropped = 0 if corrections is None else len(corrections.dropped)  # no rule and no step sees these
     found = found if corrections is None else corrected(found, corrections, contract, limits)
     with ExitStack() as stack:
         read = stack.enter_context(ahead(seconds.inside("read", found), is_small=is_small))
@@ -125,7 +130,7 @@ def refine_file(
         judged = stack.enter_context(closing(JudgedFile(contract, plan, folders, work_dir, seconds, is_large=is_large)))
         if judged.is_rejected:
             judged.count(partitions)
-            return _rejected(judged, seconds)
+            return _rejected(judged, dropped, seconds)
         validated = map_partitions(partial(refine_partition, plan=plan), partitions)
         part = "validate" if plan.waits else "refine"
         good = judged.good_rows(_reported(seconds.inside(ELSEWHERE, validated), partial(report, part)))
@@ -147,8 +152,8 @@ def refine_file(
                 pass
             if judged.findings is None:
                 raise
-            return _rejected(judged, seconds, error)
-        return _accepted(judged, pipeline, steps, writer.columns, outputs, seconds)
+            return _rejected(judged, dropped, seconds, error)
+        return _accepted(judged, dropped, pipeline, steps, writer.columns, outputs, seconds)
 
 
 def _cut(partitions: Iterator[Partition], rows: int) -> Iterator[Partition]:
@@ -183,16 +188,18 @@ def _frames(
 
 def _accepted(
     judged: JudgedFile,
+    dropped: int,
     pipeline: StepPipeline,
     steps: Sequence[Step | OwnStep],
     columns: tuple[str, ...],
     outputs: tuple[OutputFile, ...],
     seconds: PartSeconds,
 ) -> Refined:
+    findings = vars(judged.findings)
     refined = Refined(
-        **vars(judged.findings),
+        **{**findings, "rows_in": findings["rows_in"] + dropped},
         rows_published=sum(output.rows for output in outputs),
-        dropped={label: rows for label, rows in pipeline.dropped.items() if rows},
+        dropped={label: rows for label, rows in {BY_REPAIR: dropped, **pipeline.dropped}.items() if rows},
         outputs=outputs,
         quarantine=_quarantine(judged, seconds),
         fitted={step.label: step.fitted for step in steps if isinstance(step, FittedStep) and step.fitted},
@@ -208,10 +215,11 @@ def _accepted(
     return refined
 
 
-def _rejected(judged: JudgedFile, seconds: PartSeconds, error: Exception | None = None) -> Refined:
+def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exception | None = None) -> Refined:
     """Return a file that its rules reject, or else an error in preprocess or write."""
     findings = vars(judged.findings)
-    rows = findings["rows_in"]
+    rows = findings["rows_in"] + dropped
+    findings = {**findings, "rows_in": rows}
     if isinstance(error, TerminalError) and not findings["rejected"]:
         findings = {**findings, "rejected": (RejectionReason.of(error),)}
     return Refined(

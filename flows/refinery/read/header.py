@@ -8,12 +8,13 @@ from flows.refinery.read.rejections import HeaderInvalid, TooManyColumns
 
 GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
 QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
+DROP = "_sluice_drop"  # in bad rows that were exported for correction, and in corrections
 _BY_COLUMNS = (
     "or name all columns under `columns`, and write `header: false` and, with the header's line, `skip_lines` under"
     " `format`"
 )
 _ROW_NAMES = "pandas and R write row names so, except with index=False or row.names = FALSE"
-RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, *QUARANTINE_COLUMNS})
+RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, DROP, *QUARANTINE_COLUMNS})
 
 
 def check_header(

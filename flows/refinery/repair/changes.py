@@ -6,13 +6,14 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from flows.refinery.errors import TerminalError
-from flows.refinery.read.header import QUARANTINE_COLUMNS
+from flows.refinery.read.header import DROP, QUARANTINE_COLUMNS
 from flows.refinery.repair.corrected_file import CorrectedFile, read_corrected_file
-from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, listed
+from flows.refinery.repair.corrections import DROPPED, Corrections, CorrectionsUnusable, listed
 from flows.refinery.repair.quarantined_rows import QuarantinedRow
 from flows.refinery.repair.spreadsheet_texts import unprotected
 
 _NAMED_COLUMNS = 10
+_MARKS = {"drop": DROPPED, "yes": DROPPED, "no": None, "": None}  # what may be in the column DROP
 
 
 class OtherCellsChanged(TerminalError):
@@ -34,9 +35,10 @@ def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[C
     """Return every cell of a corrected file that differs from the quarantine, by row.
 
     A cell that was not bad is unchanged also where it is another way to write the same number, as spreadsheets save it.
+    A mark that drops a row is a change in the column DROP.
 
     Raises:
-        CorrectionsUnusable: the file cannot be read, or has a row that is not in `quarantined`.
+        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or a mark that is none.
     """
     file = read_corrected_file(path, {number: row.values for number, row in quarantined.items()})
     unknown = sorted(set(file.rows) - set(quarantined))
@@ -73,9 +75,21 @@ def corrections_of(changes: tuple[Change, ...], quarantined: Mapping[int, Quaran
 def _change(file: CorrectedFile, number: int, column: str, exported: QuarantinedRow) -> Change | None:
     before, cell = exported.values.get(column) or None, file.rows[number][column]
     after = unprotected(cell) if file.may_be_protected and cell is not None else cell
+    if column == DROP:
+        cell = after = _mark(number, after)
     was_bad = exported.is_bad(column)
     same = _same_text(before, cell) or _same_text(before, after) or (not was_bad and _same_number(before, after))
     return None if same else Change(number, column, before, after or None, was_bad)
+
+
+def _mark(number: int, text: str | None) -> str | None:
+    """Return what corrections keep of a mark."""
+    word = (text or "").strip().lower()
+    if word not in _MARKS:  # without the word: in a wrong column it is a value
+        raise CorrectionsUnusable(
+            f"row {number}: {DROP} takes drop or yes, which drop the row, and no or nothing, which keep it"
+        )
+    return _MARKS[word]
 
 
 def _same_text(before: str | None, after: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""The corrected values of a file's rows. overlay.py puts them into the file."""
+"""The corrected values of a file's rows, and the rows to drop. overlay.py applies them to the file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.refinery.errors import TerminalError
-from flows.refinery.read.header import QUARANTINE_COLUMNS
+from flows.refinery.read.header import DROP, QUARANTINE_COLUMNS
 
 ROW_NUMBER = QUARANTINE_COLUMNS[0]
+DROPPED = "drop"  # in the column DROP
 
 
 class CorrectionsUnusable(TerminalError):
@@ -22,10 +23,18 @@ class CorrectionsUnusable(TerminalError):
 
 @dataclass(frozen=True)
 class Corrections:
-    """The new values of some rows of a file: by row number the texts of `columns`, None where a value is missing."""
+    """The new values of some rows of a file: by row number the texts of `columns`, None where a value is missing.
+
+    In the column DROP is which rows are dropped; corrections that drop none need not have it.
+    """
 
     columns: tuple[str, ...]
     rows: Mapping[int, Mapping[str, str | None]]
+
+    @property
+    def dropped(self) -> frozenset[int]:
+        """Return the numbers of the rows that are dropped."""
+        return frozenset(number for number, row in self.rows.items() if row.get(DROP) == DROPPED)
 
     def over(self, earlier: Corrections) -> Corrections:
         """Return these corrections on top of earlier ones; where both correct a row, these count."""

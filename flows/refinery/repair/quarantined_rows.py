@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.refinery.read.header import QUARANTINE_COLUMNS
+from flows.refinery.read.header import DROP, QUARANTINE_COLUMNS
 from flows.refinery.repair.corrections import CorrectionsUnusable
 from flows.refinery.repair.spreadsheet_texts import protected
 from flows.refinery.repair.text_workbook import write_text_workbook
@@ -27,7 +27,10 @@ class QuarantinedRow:
     is_decoded: bool = True  # whether the row has values; if not, none of them is known
 
     def is_bad(self, column: str) -> bool:
-        """Return whether the column may be the one that is wrong: a rule names it, or names no column."""
+        """Return whether the column may be the one that is wrong: a rule names it, or names no column. A bad row may be
+        dropped."""
+        if column == DROP and self.rules:
+            return True
         return not self.is_decoded or any(_concerns(rule, column) for rule in self.rules)
 
 
@@ -45,7 +48,7 @@ def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
 
 
 def export_quarantine(quarantine: Path, destination: Path) -> int:
-    """Write a quarantine file for correction; return how many rows it has.
+    """Write a quarantine file for correction, with an empty column DROP; return how many rows it has.
 
     A destination that ends in .xlsx becomes a workbook of text cells; any other a CSV file with a byte order mark, in
     which texts that a spreadsheet would change are written as ="007".
@@ -55,6 +58,7 @@ def export_quarantine(quarantine: Path, destination: Path) -> int:
         WorkbookTooSmall: the rows do not fit a workbook.
     """
     table = _table(quarantine)
+    table = table.add_column(1, DROP, pa.nulls(len(table), pa.string()))
     rows = ([_cell(value) for value in row.values()] for row in table.to_pylist())
     if destination.suffix.lower() == WORKBOOK:
         write_text_workbook(destination, table.column_names, rows)

@@ -4,11 +4,11 @@ A cell changes only where the corrected text differs from what the quarantine fi
 and the type, that they have in the file. A changed cell becomes what a clean file would have held there. In CSV that is
 text, and the rows are read again by the reader that read them before. In formats whose values have types it is a value
 of the kind that the column's other values are of, as far as the text can be read so; else it stays text, and the
-contract decides.
+contract decides. Rows that are dropped are taken out first: nothing after this sees them.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 from flows.refinery.contract.model import Column, Contract
 from flows.refinery.read.columns import TEXT_TYPES, missing_texts, series_of
 from flows.refinery.read.csv_reader import read_rows
+from flows.refinery.read.header import DROP
 from flows.refinery.read.partition import Limits, Partition, SourceFormat
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, listed
 from flows.refinery.validate.coercion import coerce
@@ -32,7 +33,7 @@ _FLAGS = {"true": True, "false": False}
 def corrected(
     partitions: Iterator[Partition], corrections: Corrections, contract: Contract, limits: Limits
 ) -> Iterator[Partition]:
-    """Yield the partitions of a file with the corrections in them.
+    """Yield the partitions of a file with the corrections in them, and without the rows that are dropped.
 
     A row that could not be decoded is a row like any other once it is corrected; until then it stays as it is.
 
@@ -49,25 +50,35 @@ class _Overlay:
     def __init__(self, corrections: Corrections, contract: Contract, limits: Limits) -> None:
         self._corrections, self._contract, self._limits = corrections, contract, limits
         self._rows_left = set(corrections.rows)
-        self._columns_left = {name for name in corrections.columns if name not in contract.columns}
+        self._dropped = corrections.dropped
+        self._columns = [name for name in corrections.columns if name != DROP]
+        self._columns_left = {name for name in self._columns if name not in contract.columns}
         self._is_first = True
         self._found: SourceFormat | None = None  # how the corrected beginning of a CSV file turns out to be written
 
     def on(self, partition: Partition) -> Iterator[Partition]:
         """Yield one partition with its corrected rows; of a CSV file perhaps in several pieces."""
         self._columns_left.difference_update(map(str, partition.frame.columns))
-        misfits = [misfit.row_number for misfit in partition.misfits]
-        here = sorted(self._rows_left & {*partition.row_numbers.tolist(), *misfits})
-        self._rows_left.difference_update(here)
+        unread = {misfit.row_number for misfit in partition.misfits}
+        there = self._rows_left & {*partition.row_numbers.tolist(), *unread}
+        self._rows_left -= there
+        dropped, unchanged = there & self._dropped, {number for number in there & unread if not self._is_filled(number)}
+        here = sorted(there - dropped - unchanged)
+        if dropped:
+            partition = _without(partition, dropped)
         is_first, self._is_first = self._is_first, False
         if partition.source_format.type == "csv":
             # A correction in the file's beginning may have changed how its numbers are read.
-            if here or self._found not in (None, partition.source_format):
+            if here or dropped or self._found not in (None, partition.source_format):
                 yield from self._on_texts(partition, here, is_first=is_first)
                 return
         elif here:
             partition = self._on_values(partition, here)
         yield partition
+
+    def _is_filled(self, number: int) -> bool:
+        """Return whether a row has a value; one that could not be decoded, and is no longer dropped, has none."""
+        return any(self._corrections.rows[number].get(name) is not None for name in self._columns)
 
     def require_all_done(self) -> None:
         if self._rows_left:
@@ -81,9 +92,7 @@ class _Overlay:
         names = list(map(str, frame.columns))
         rows = [self._corrections.rows[number] for number in here]
         return names + [
-            name
-            for name in self._corrections.columns
-            if name not in names and any(row.get(name) is not None for row in rows)
+            name for name in self._columns if name not in names and any(row.get(name) is not None for row in rows)
         ]
 
     # --- CSV ----------------------------------------------------------------------------------------------------------
@@ -99,6 +108,9 @@ class _Overlay:
         given = self._contract.format
         marks = (given.decimal, given.thousands) if is_first else (source_format.decimal, source_format.thousands)
         texts = [rows[number] for number in numbers.tolist()]
+        if not texts:  # all are dropped: they show no marks
+            yield replace(partition, source_format=source_format)
+            return
         for piece in read_rows(names, texts, self._contract, source_format, marks, self._limits):
             if is_first:
                 found = piece.source_format
@@ -138,7 +150,7 @@ class _Overlay:
 
     def _on_values(self, partition: Partition, here: Sequence[int]) -> Partition:
         frame = partition.frame
-        decoded = [misfit.row_number for misfit in partition.misfits if misfit.row_number in self._corrections.rows]
+        decoded = sorted({misfit.row_number for misfit in partition.misfits}.intersection(here))
         numbers = np.concatenate([partition.row_numbers, np.array(decoded, dtype=np.int64)])
         order = np.argsort(numbers)
         places = np.searchsorted(numbers[order], here)
@@ -185,6 +197,16 @@ class _Overlay:
         if kinds == {bool}:
             return lambda text: _FLAGS.get(text.strip().lower(), text)
         return _natural if kinds <= {int, float} else lambda text: text
+
+
+def _without(partition: Partition, dropped: Set[int]) -> Partition:
+    """Return a partition without some rows, and its columns of the types that they have without them."""
+    stays = ~np.isin(partition.row_numbers, list(dropped))
+    frame = partition.frame[stays].reset_index(drop=True)
+    for name in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:
+        frame[name] = series_of(_objects(frame[name], 0, np.arange(len(frame))), ())
+    misfits = [misfit for misfit in partition.misfits if misfit.row_number not in dropped]
+    return replace(partition, frame=frame, row_numbers=partition.row_numbers[stays], misfits=misfits)
 
 
 def _objects(column: pd.Series, added: int, order: np.ndarray) -> list[Any]:

@@ -225,6 +225,69 @@ def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_p
     pd.testing.assert_frame_equal(published, wanted)
 
 
+# --- rows that are dropped --------------------------------------------------------------------------------------------
+
+TWICE = [*CLEAN[:5], order(4, quantity=7), *CLEAN[5:]]  # rows 4 and 6 have the same key
+
+
+@pytest.fixture
+def unique_orders(account: Account) -> Account:
+    """An account whose orders have each key once; the rows of a key that is there twice are bad."""
+    rule = {"expect_column_values_to_be_unique": {"column": "order_id"}}
+    changes = {"expectations": [rule], "preprocess": [], "bad_rows": {"policy": "quarantine", "max_fraction": 0.5}}
+    contracts = account.parts.contracts
+    contracts._by_name["orders"] = overridden(contracts.named("orders"), changes)
+    contracts._globs = Contracts(contracts)._globs
+    return account
+
+
+def dropped(receipt: Receipt, folder: Path, number: str, mark: str = "drop") -> Path:
+    """Return the quarantine as CSV, with a mark at one row."""
+    return corrected(receipt, folder, lambda row: row.update(_sluice_drop=mark if row["_row_number"] == number else ""))
+
+
+def test_dropping_one_of_two_rows_with_the_same_key_publishes_the_other(unique_orders: Account, tmp_path: Path) -> None:
+    clean = process(unique_orders, orders(*CLEAN), "incoming/orders/clean.csv")
+    dirty = process(unique_orders, orders(*TWICE))
+    assert (dirty.rows.rows_in, dirty.rows.quarantined_total) == (13, 2)
+    repaired = published_again(unique_orders, dirty.run_id, dropped(dirty, tmp_path, "6"))
+    assert (repaired.rows.rows_in, repaired.rows.published, repaired.rows.quarantined) == (13, 12, {})
+    assert repaired.rows.dropped == {"dropped_by_repair": 1}
+    assert "quarantine" not in [output.kind for output in repaired.outputs]
+    published, wanted = (pd.read_parquet(output_of(receipt, "data", tmp_path)) for receipt in (repaired, clean))
+    pd.testing.assert_frame_equal(published, wanted)
+
+
+def test_later_attempts_and_repairs_keep_a_row_dropped_until_a_person_brings_it_back(
+    unique_orders: Account, tmp_path: Path
+) -> None:
+    dirty = process(unique_orders, orders(*TWICE[:-1], order(12, unit_price="cheap")))
+    marked = tmp_path / "marked.csv"
+    marked.write_text("_row_number,_sluice_drop\n6,yes\n")
+    once = published_again(unique_orders, dirty.run_id, marked)
+    forced = again(unique_orders, once)
+    assert (forced.rows.dropped, forced.rows.quarantined_total) == ({"dropped_by_repair": 1}, 1)
+    with pytest.raises(CorrectionsUnusable, match="changes nothing"):
+        published_again(unique_orders, dirty.run_id, marked)
+    twice = published_again(
+        unique_orders, dirty.run_id, corrected(forced, tmp_path, lambda row: row.update(unit_price="1"))
+    )
+    assert (twice.rows.dropped, twice.rows.published, twice.rows.quarantined) == ({"dropped_by_repair": 1}, 12, {})
+    unmarked = tmp_path / "unmarked.csv"
+    unmarked.write_text("_row_number,_sluice_drop\n6,no\n")
+    with pytest.raises(OtherCellsChanged):
+        published_again(unique_orders, dirty.run_id, unmarked)
+    back = published_again(unique_orders, dirty.run_id, unmarked, allow_other_changes=True)
+    assert (back.rows.dropped, back.rows.published, back.rows.quarantined_total) == ({}, 11, 2)
+
+
+def test_a_wrong_mark_changes_nothing(unique_orders: Account, tmp_path: Path) -> None:
+    dirty = process(unique_orders, orders(*TWICE))
+    with pytest.raises(CorrectionsUnusable, match="row 6: _sluice_drop takes drop or yes"):
+        published_again(unique_orders, dirty.run_id, dropped(dirty, tmp_path, "6", "delete"))
+    assert read_receipt(unique_orders.parts.store, dirty.run_id) == dirty
+
+
 # --- later attempts ---------------------------------------------------------------------------------------------------
 
 

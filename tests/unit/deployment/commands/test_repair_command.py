@@ -16,6 +16,7 @@ from deployment.deployed_stack import AwsStack
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.run_ids import RunUnknown
 from flows.refinery.repair.changes import OtherCellsChanged
+from flows.refinery.repair.corrections import CorrectionsUnusable
 from flows.repair import NothingToRepair, fetch_quarantine
 from tests.chain.files import order, orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, account
@@ -61,6 +62,24 @@ def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
     assert "repaired" in output.getvalue()
     with pytest.raises(NothingToRepair):
         export_run(Console(file=output), deployed, dirty.run_id, path)
+
+
+def test_a_row_that_is_marked_in_the_export_is_dropped(account: Account, deployed: AwsStack, tmp_path: Path) -> None:
+    dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
+    output, path = io.StringIO(), tmp_path / "corrected.csv"
+    export_run(Console(file=output), deployed, dirty.run_id, path)
+    header, row = path.read_text("utf-8-sig").splitlines()
+    assert header.startswith("_row_number,_sluice_drop,_rules,")
+    path.write_text(f"{header}\n{row.replace('2,,', '2,wrong,', 1)}\n")
+    with pytest.raises(CorrectionsUnusable):
+        repair(Console(file=output), deployed, path, dirty.run_id)
+    path.write_text(f"{header}\n{row.replace('2,,', '2,yes,', 1)}\n")
+    repaired = repair(Console(file=output, width=200), deployed, path, dirty.run_id)
+    assert repaired
+    assert (repaired.rows.published, repaired.rows.quarantined) == (7, {})
+    assert repaired.rows.dropped == {"dropped_by_repair": 1}
+    assert "row 2, _sluice_drop: no value -> 'drop'" in output.getvalue()
+    assert "dropped 1: dropped_by_repair" in output.getvalue()
 
 
 def test_nothing_is_published_that_was_not_confirmed_or_not_bad(

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
 from flows.refinery.contract.model import Contract
+from flows.refinery.read.header import DROP
 from flows.refinery.refine import Refined, refine_file
 from flows.refinery.repair.changes import (
     Change,
@@ -95,6 +97,47 @@ def test_what_a_spreadsheet_saves_changes_only_what_was_edited_in_it(saved: str,
     repaired = refined(tmp_path / "again", upload("cheap", notes), corrections_of(changes, rows))
     clean = refined(tmp_path / "clean", upload("2.5", notes))
     assert published(repaired) == published(clean)
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_a_row_that_is_marked_in_a_spreadsheet_is_dropped(saved: str, tmp_path: Path) -> None:
+    ending, notes, save = SAVED[saved]
+    quarantine = quarantine_of(tmp_path, notes)
+    exported, returned = tmp_path / f"rows{ending}", tmp_path / "returned"
+    export_quarantine(quarantine, exported)
+    header, first, *others = opened(exported)
+    first[header.index(DROP)] = "Drop "
+    save([header, first, *others], returned)
+    rows = read_quarantine(quarantine)
+    number = min(rows)
+    changes = changes_in(returned, rows)
+    assert changes == (Change(number, DROP, None, "drop", was_bad=True),)
+    assert corrections_of(changes, rows).dropped == {number}
+
+
+@pytest.mark.parametrize(("mark", "after"), [("drop", "drop"), ("YES", "drop"), ('="yes"', "drop"), ("no", None)])
+def test_a_mark_drops_a_row_or_keeps_it(tmp_path: Path, mark: str, after: str | None) -> None:
+    (tmp_path / "x.csv").write_text(f"_row_number;_sluice_drop;a\r\n4;{mark};x\r\n5;;ü\r\n")
+    assert changes_in(tmp_path / "x.csv", EXPORTED) == ((Change(4, DROP, None, after, True),) if after else ())
+
+
+def test_another_mark_is_refused_without_showing_it(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("_row_number;_sluice_drop;a\r\n4;cheap;x\r\n")
+    with pytest.raises(CorrectionsUnusable, match="row 4: _sluice_drop takes drop or yes") as raised:
+        changes_in(tmp_path / "x.csv", EXPORTED)
+    assert "cheap" not in str(raised.value)
+
+
+def test_a_row_that_was_dropped_comes_back_only_where_other_changes_are_allowed(tmp_path: Path) -> None:
+    dropped = {4: QuarantinedRow({"a": "x", DROP: "drop"})}
+    (tmp_path / "x.csv").write_text("_row_number,a\n4,x\n")
+    assert changes_in(tmp_path / "x.csv", dropped) == ()
+    (tmp_path / "x.csv").write_text("_row_number,_sluice_drop,a\n4,,x\n")
+    changes = changes_in(tmp_path / "x.csv", dropped)
+    with pytest.raises(OtherCellsChanged):
+        require_only_bad_cells(changes)
+    earlier = Corrections(("a", DROP), {4: {"a": "x", DROP: "drop"}})
+    assert corrections_of(changes, dropped).over(earlier).dropped == frozenset()
 
 
 @pytest.mark.parametrize("ending", [".csv", ".xlsx"])
@@ -211,6 +254,11 @@ def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None
     corrections = Corrections(("a", "b"), {3: {"a": "x", "b": None}, 1: {"a": " 007 ", "b": '"'}})
     corrections.write(tmp_path / "kept.parquet")
     assert read_corrections(tmp_path / "kept.parquet") == corrections
+    assert pq.read_schema(tmp_path / "kept.parquet").names == ["_row_number", "a", "b"], "as 0.3.0 wrote them"
+    dropped = Corrections(("a", DROP), {1: {"a": "x", DROP: "drop"}, 2: {"a": "y", DROP: None}})
+    dropped.write(tmp_path / "kept.parquet")
+    assert read_corrections(tmp_path / "kept.parquet") == dropped
+    assert dropped.dropped == {1}
 
 
 # --- any text -------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pytest
 
 from flows.refinery.contract.model import Contract
+from flows.refinery.read.header import DROP
 from flows.refinery.read.rejections import MarksContradict
-from flows.refinery.refine import Refined, refine_file
+from flows.refinery.refine import BY_REPAIR, Refined, refine_file
 from flows.refinery.repair.changes import changes_in, corrections_of
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable
 from flows.refinery.repair.quarantined_rows import export_quarantine, read_quarantine
@@ -178,6 +179,65 @@ def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition:
 
 
 @pytest.mark.parametrize("form", WRITERS)
+def test_a_file_with_dropped_rows_is_the_file_without_them(form: str, rows_per_partition: int, tmp_path: Path) -> None:
+    """Row 9 has the key of row 8: once it is dropped, row 8 is good."""
+    write, contract, bad = WRITERS[form], contract_of(form), (2, 3, 5, 7, 9)
+
+    def drop(row: Row) -> None:
+        row["_sluice_drop"] = "drop" if int(row["_row_number"]) in bad else ""
+
+    found = refined(tmp_path / "dirty", write(dirty()), contract, size=rows_per_partition)
+    corrections = corrected_by_hand(found, tmp_path, drop)
+    repaired = refined(tmp_path / "dirty", write(dirty()), contract, corrections, rows_per_partition)
+    clean = refined(tmp_path / "clean", write([row for n, row in enumerate(CLEAN, 1) if n not in bad]), contract)
+    assert (repaired.rows_in, repaired.rows_published, repaired.quarantined) == (12, 7, {})
+    assert repaired.dropped == {BY_REPAIR: 5}
+    pd.testing.assert_frame_equal(published(repaired), published(clean))
+
+
+def test_rows_that_are_dropped_do_not_show_how_numbers_are_written(tmp_path: Path) -> None:
+    content = b"id;n\na;1,5\nb;2,5\n" + b"".join(b"c%d;%d,5\n" % (number, number) for number in range(4))
+    contract = a_contract(columns={"id": "string", "n": "number"})
+    dropped = Corrections((DROP,), {1: {DROP: "drop"}, 2: {DROP: "drop"}})
+    found = refined(tmp_path, content, contract, dropped, 2)
+    assert (found.rows_in, found.dropped, found.quarantined) == (6, {BY_REPAIR: 2}, {})
+    assert list(published(found)["n"]) == [0.5, 1.5, 2.5, 3.5]
+
+
+def test_a_value_that_is_dropped_does_not_make_its_column_text(tmp_path: Path) -> None:
+    content = b'{"id": "a", "n": 1}\n{"id": "b", "n": "x"}\n{"id": "c", "n": 3}\n'
+    found = refined(tmp_path, content, a_contract(), Corrections((DROP,), {2: {DROP: "drop"}}))
+    assert published(found).to_dict("list") == {"id": ["a", "c"], "n": [1, 3]}
+
+
+@pytest.mark.parametrize("content", [b"id,n\na,1\nb,2,3\nc,3\n", b'{"id":"a","n":1}\n{"id":"b",\n{"id":"c","n":3}\n'])
+def test_a_row_that_could_not_be_decoded_can_be_dropped_and_comes_back(content: bytes, tmp_path: Path) -> None:
+    given: Row = {"id": None, "n": None}
+    dropped = Corrections(("id", "n", DROP), {2: {**given, DROP: "drop"}})
+    found = refined(tmp_path, content, a_contract(), dropped)
+    assert (found.rows_published, found.dropped, found.quarantined) == (2, {BY_REPAIR: 1}, {})
+    kept = Corrections(("id", "n", DROP), {2: {**given, DROP: None}}).over(dropped)
+    found = refined(tmp_path, content, a_contract(), kept)
+    assert (found.rows_published, found.dropped, sum(found.quarantined.values())) == (2, {}, 1)
+
+
+def test_a_file_of_which_all_rows_are_dropped_is_a_file_without_rows(tmp_path: Path) -> None:
+    dropped = Corrections((DROP,), {number: {DROP: "drop"} for number in (1, 2)})
+    for content, empty in ((b"a\n1\n2\n", b"a\n"), (b'[{"a": 1}, {"a": 2}]', b"[]")):
+        found, clean = refined(tmp_path, content, a_contract(), dropped), refined(tmp_path / "c", empty, a_contract())
+        assert [reason.code for reason in found.rejected] == [reason.code for reason in clean.rejected]
+        assert (found.rows_in, found.rows_published, sum(found.dropped.values())) == (2, 0, 2)
+
+
+def test_a_rejected_file_counts_the_rows_that_repairs_dropped(tmp_path: Path) -> None:
+    rule = {"expect_table_row_count_to_equal": {"value": 9, "severity": "critical"}}
+    for fields in ({"expectations": [rule]}, {"columns": {"lacking": "string"}}):
+        found = refined(tmp_path, b"a\n1\n2\n3\n", a_contract(**fields), Corrections((DROP,), {2: {DROP: "drop"}}))
+        assert found.rejected
+        assert (found.rows_in, found.dropped) == (3, {"file_rejected": 3})
+
+
+@pytest.mark.parametrize("form", WRITERS)
 def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_what_was_given(form: str, tmp_path: Path) -> None:
     write, contract = WRITERS[form], contract_of(form)
     corrections = Corrections(("price", "day", "size"), {2: {"price": "cheap"}, 3: {"day": "someday"}})
@@ -242,6 +302,7 @@ def test_a_repair_can_bring_the_column_that_the_file_lacked(tmp_path: Path) -> N
     [
         (Corrections(("c",), {1: {"c": "1"}}), "neither the file nor its contract has a column 'c'"),
         (Corrections(("a",), {9: {"a": "1"}}), "no row 9"),
+        (Corrections((DROP,), {9: {DROP: "drop"}}), "no row 9"),
     ],
 )
 def test_corrections_that_do_not_fit_are_refused(
