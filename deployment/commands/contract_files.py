@@ -50,8 +50,8 @@ def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
         return load_contract(folder.resolve())
     known = sorted(found.parent.name for found in contracts.glob(f"*/{CONTRACT_FILE}"))
     raise ContractInvalid(
-        f"there is no contract {name_or_path!r}{did_you_mean(name_or_path, known)}; "
-        f"name a dataset ({', '.join(known)}), or the folder of a {CONTRACT_FILE}"
+        f"there is no contract {name_or_path!r}; name a dataset ({', '.join(known)}), or the folder of a "
+        f"{CONTRACT_FILE}{did_you_mean(name_or_path, known)}"
     )
 
 

@@ -72,7 +72,10 @@ def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Conf
     earlier = published.version_before(store, dataset, live)
     before, after = _parsed(console, live), _parsed(console, earlier)
     if earlier is None:
-        console.print(f"The version before is the contract of {dataset} in the deployed image, or none.")
+        console.print(
+            f"The version before is the contract of {dataset} in the deployed image (in the local cloud: in this"
+            " folder, as it is now), or none."
+        )
         after = contract_of(dataset) if (CONTRACTS / dataset).is_dir() else None
     elif after:
         _show_changes(console, before, after, is_published=True)

@@ -23,6 +23,7 @@ from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.read.header import DROP
 from flows.refinery.repair.changes import Change, require_only_bad_cells
 from flows.refinery.repair.quarantined_rows import export_quarantine
+from flows.refinery.words import counted
 
 if TYPE_CHECKING:
     from flows.pipeline.job import Parts
@@ -105,7 +106,7 @@ def repair(
 def _show(console: Console, changes: Sequence[Change]) -> None:
     """Print every changed cell. The values are data: they go to this terminal only."""
     rows = len({change.row_number for change in changes})
-    console.out(f"{len(changes):,} changed cells in {rows:,} rows:")
+    console.out(f"{counted(len(changes), 'changed cell')} in {counted(rows, 'row')}:")
     for change in changes:
         before, after = (visible_line(repr(value)) if value else "no value" for value in (change.before, change.after))
         other = "" if change.was_bad else "  (was not bad)"

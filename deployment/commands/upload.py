@@ -9,6 +9,7 @@ from deployment.commands import first_of, visible_line
 from deployment.commands.show import print_outcomes, print_problems, shown_bars, shown_progress
 from deployment.commands.upload_files import (
     LocalFile,
+    Member,
     dataset_of,
     files_to_upload,
     require_dataset,
@@ -108,10 +109,13 @@ def _explain_default(console: Console, files: Sequence[LocalFile]) -> None:
     if not files:
         return
     name = words_of(files[0].name.rsplit("/", 1)[-1].split(".", 1)[0]) or "NAME"
+    sample, unpacked = str(files[0].path), ""
+    if isinstance(files[0].body, Member):  # the command takes no ZIP file
+        sample, unpacked = files[0].name.rsplit("/", 1)[-1], f"unpack {visible_line(sample)}, "
     console.out(
         "No dataset has a name that these begin with, so the default contract judges them, which takes any table: "
         + ", ".join(first_of([visible_line(file.name) for file in files], _NAMES_SHOWN)),
-        f"To give them rules: sluice contract new {name} {visible_line(str(files[0].path))}, then upload again; "
-        "for those of a dataset that is there: --dataset",
+        f"To give them rules: {unpacked}sluice contract new {name} {visible_line(sample)}, then upload again; "
+        "if they belong to a dataset that has a contract: --dataset NAME",
         sep="\n",
     )

@@ -165,7 +165,8 @@ def _header(path: Path, found: FoundFormat, limits: Limits) -> tuple[list[str], 
     """Return the file's columns and its format. The format is only detected while no column is declared as text."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
-    for partition in read_sample(path, found, {}, limits):
+    not_text = dict.fromkeys(found.columns or (), Column(type="number"))
+    for partition in read_sample(path, found, not_text, limits):
         names.update(dict.fromkeys(map(str, partition.frame.columns)))
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):

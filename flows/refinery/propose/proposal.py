@@ -168,7 +168,8 @@ class _Draft:
         if guessed := [f"`{name}`" for name in profile.found.options if name in fields]:
             yield _comment(f"No file can prove {' and '.join(guessed)}: check that the values are right.")
         if profile.found.columns:
-            yield "# The file does not name its columns: give them their names below, in their order."
+            from_file = "has a name for each but the first" if profile.found.options.get("skip_lines") else "names none"
+            yield f"# Columns are found by their order, because the file {from_file}: change names as you like."
         how = ", ".join(filter(None, (found.encoding, found.compression)))
         if len(fields) == 1:
             yield f"# format: {written}{f' ({how})' if how else ''} is open: a file of another format is read as well."

@@ -11,6 +11,7 @@ from flows.refinery.repair.corrected_file import CorrectedFile, read_corrected_f
 from flows.refinery.repair.corrections import DROPPED, Corrections, CorrectionsUnusable, listed
 from flows.refinery.repair.quarantined_rows import QuarantinedRow
 from flows.refinery.repair.spreadsheet_texts import unprotected
+from flows.refinery.words import counted
 
 _NAMED_COLUMNS = 10
 _MARKS = {"drop": DROPPED, "yes": DROPPED, "no": None, "": None}  # what may be in the column DROP
@@ -56,9 +57,10 @@ def require_only_bad_cells(changes: tuple[Change, ...]) -> None:
         names = list(dict.fromkeys(change.column for change in others))
         more = f" and {len(names) - _NAMED_COLUMNS} more" if len(names) > _NAMED_COLUMNS else ""
         raise OtherCellsChanged(
-            f"{len(others):,} cells changed that were not bad, in {listed({change.row_number for change in others})},"
-            f" columns {', '.join(map(repr, names[:_NAMED_COLUMNS]))}{more}. If a spreadsheet program changed them,"
-            " export the rows again to a .xlsx file, which keeps texts; if the changes are meant, allow them with"
+            f"{counted(len(others), 'cell')} changed without being bad, in"
+            f" {listed({change.row_number for change in others})}, columns"
+            f" {', '.join(map(repr, names[:_NAMED_COLUMNS]))}{more}. If a spreadsheet program changed them, export the"
+            " rows again to a .xlsx file, which keeps texts; if the changes are meant, allow them with"
             " --allow-other-changes"
         )
 

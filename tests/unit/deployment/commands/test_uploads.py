@@ -257,6 +257,13 @@ def test_files_folders_and_zips_go_to_their_datasets_in_one_call(stack: Stack, t
     assert "1 not uploaded" in printed
 
 
+def test_the_sample_of_a_new_contract_is_the_unpacked_member_of_a_zip(stack: Stack, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "january.zip", "w") as archive:
+        archive.writestr("north/riots.csv", "a\n1\n")
+    _, printed = uploaded(stack, tmp_path / "january.zip")
+    assert "sluice contract new riots riots.csv" in printed
+
+
 def test_one_file_that_cannot_be_sent_keeps_none_of_the_others(stack: Stack, tmp_path: Path) -> None:
     good = tmp_path / "orders.csv"
     good.write_text("a\n1\n")

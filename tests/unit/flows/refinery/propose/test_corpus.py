@@ -217,6 +217,10 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
     ),
     "one title line over two columns": (b"Sales\nid,n\n1,2.5\n2,3.5\n", {"id": [1, 2], "n": [2.5, 3.5]}),
     "an index of pandas": (b",name,n\n0,a,1.5\n1,b,2.5\n", {"row_name": [0, 1], "name": ["a", "b"], "n": [1.5, 2.5]}),
+    "an index, and numbers of which one could have a thousands mark": (
+        b",name,n,m\n0,a,0.0155,2\n1,b,4.603,NA\n",
+        {"row_name": [0, 1], "name": ["a", "b"], "n": [0.0155, 4.603], "m": [2, None]},
+    ),
     "quotes without a meaning": (
         b'item\tnote\n5" pipe\ta "b" c\n"quoted\tok\n',
         {"item": ['5" pipe', '"quoted'], "note": ['a "b" c', "ok"]},
