@@ -62,6 +62,7 @@ class OwnStep:
             raise StepFailed(f"step {self.label} returned {type(result).__name__}; it must return a DataFrame")
         if len(result) > len(given):
             raise StepFailed(f"step {self.label} returned {len(result)} rows for {len(given)}; it may not add rows")
+        result = result.set_axis(pd.Index(map(str, result.columns)), axis=1)
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
         categories: list[Any] = list(result.select_dtypes("category"))
@@ -91,7 +92,7 @@ class OwnStep:
                 cast = _cast(result[name], before)
                 if cast is None:
                     raise self._differs(f"{found} in the column {name!r}, and {before}")
-                result = result.assign(**{name: cast}) if isinstance(name, str) else result
+                result = with_columns(result, {name: cast})
         return result
 
     def _differs(self, how: str) -> StepFailed:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -43,19 +44,26 @@ class StepPipeline:
         self._waiting: list[Step | OwnStep] = []
         self._folder = folder
         self._spools: list[Spool] = []
+        self._has_own = False
+        self._after_own: set[str] = set()  # the labels of steps after a dataset's own one
 
     def add(self, step: Step | OwnStep) -> None:
         """Add a step after the others."""
+        if self._has_own:
+            self._after_own.add(step.label)
+        self._has_own |= isinstance(step, OwnStep)
         if isinstance(step, OwnStep) and step.needs_whole_table:
             self._run_on_whole_table(step)
             return
         if isinstance(step, DropDuplicates):
             collector = HashCollector()
-            self._keep(lambda frame: collector.add(hashes_of(step.keys(frame))))
-            step.find(self._source, collector)
+            self._keep(step, lambda frame: collector.add(hashes_of(step.keys(frame))))
+            with self._naming(step):
+                step.find(self._source, collector)
         elif isinstance(step, FittedStep) and not step.is_fitted:
-            self._keep(step.learn)
-            step.finish()
+            self._keep(step, step.learn)
+            with self._naming(step):
+                step.finish()
         self._waiting.append(step)
 
     def frames(self) -> Iterator[pd.DataFrame]:
@@ -86,7 +94,8 @@ class StepPipeline:
                 kinds = step.kinds_after(kinds, frame)
             else:
                 kinds = step.kinds_after(kinds, list(frame.columns)) if is_first else kinds
-                frame = step.apply(before)
+                with self._naming(step):
+                    frame = step.apply(before)
             require_a_column(step.label, before, frame)
             self.dropped[step.label] += len(before) - len(frame)
             kinds = {name: kind for name, kind in kinds.items() if name in frame.columns}
@@ -99,11 +108,25 @@ class StepPipeline:
         for spool in self._spools:
             spool.close()
 
-    def _keep(self, look: Callable[[pd.DataFrame], None]) -> None:
+    @contextmanager
+    def _naming(self, step: Step) -> Iterator[None]:
+        """Raise StepFailed where a built-in step meets values that no contract has, from a dataset's own function."""
+        try:
+            yield
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            if step.label not in self._after_own:
+                raise
+            raise StepFailed(
+                f"step {step.label} cannot use what a custom step before it returned: {type(error).__name__}; return"
+                " texts, numbers, booleans or timestamps there"
+            ) from None
+
+    def _keep(self, step: Step, look: Callable[[pd.DataFrame], None]) -> None:
         """Run the collected steps, inspect every frame that they return, and keep it."""
         spool = Spool(self._folder / f"steps-{len(self._spools)}")
         for frame in self.frames():
-            look(frame)
+            with self._naming(step):
+                look(frame)
             spool.append(frame)
         for earlier in self._spools:
             earlier.close()

@@ -424,6 +424,26 @@ def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_va
     assert str(raised.value) == expected
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"drop_duplicates": {"subset": ["new"]}},
+        {"fill_missing": {"column": "new", "strategy": "mode"}},
+        {"map_values": {"column": "new", "mapping": {"a": "b"}}},
+    ],
+)
+def test_a_step_that_cannot_use_what_an_own_function_returned_is_named(tmp_path: Path, step: dict[str, Any]) -> None:
+    code = "def new(rows):\n    return rows.assign(new=[[1]] * len(rows))\n"
+    with pytest.raises(StepFailed, match=next(iter(step))):
+        prepare_with(tmp_path, code, "steps.new", step)
+
+
+def test_columns_whose_names_are_written_alike_are_refused(tmp_path: Path) -> None:
+    code = "def new(rows):\n    return rows.assign(**{'1': 'a'}).rename(columns={'age': 1})\n"
+    with pytest.raises(StepFailed, match="same name"):
+        prepare_with(tmp_path, code, "steps.new")
+
+
 def test_an_own_function_that_exits_rejects_the_file_and_does_not_end_the_task(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="SystemExit"):
         prepare_with(tmp_path, "def f(rows):\n    raise SystemExit\n", "steps.f")
