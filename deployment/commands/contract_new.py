@@ -1,5 +1,6 @@
 """`sluice contract new`: propose a contract from a sample file."""
 
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -65,7 +66,8 @@ def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> N
         line = "The sample has no rows, so every column is proposed as text."
     console.print(line, style="green" if rows and not undecodable else "yellow")
     for option, value in proposal.profile.found.options.items():
-        console.print(f"Guessed, because no file can prove it: {escape(f'{option}: {value!r}')}", style="yellow")
+        guess = escape(f"{option}: {json.dumps(value)}")
+        console.print(f"Guessed, because no file can prove it: {guess}", style="yellow")
     if proposal.profile.found.doubt:
         console.print(f"Check this first: {escape(proposal.profile.found.doubt)}", style="yellow")
     console.print("It describes this sample only. Edit what you know better, then check it:")

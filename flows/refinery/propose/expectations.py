@@ -84,7 +84,7 @@ def _between(column: ColumnProfile, bounds: tuple[float, float], why: str = "") 
 def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
     if _is_set(column) and column.values:
         values = sorted(value for value, _ in column.values)
-        counts = ", ".join(f"{value} {count:,} times" for value, count in column.values[:5])
+        counts = ", ".join(f"{value} {counted(count, 'time')}" for value, count in column.values[:5])
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
         arguments = {"column": column.name, "value_set": [as_python(value) for value in values]}
         yield ProposedExpectation("expect_column_values_to_be_in_set", arguments, f"saw {counts}{more}")

@@ -23,7 +23,7 @@ from flows.refinery.read.partition import Limits, SourceFormat
 from flows.refinery.read.rejections import LayoutUnfit
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
-from flows.refinery.words import EXACT_FLOAT
+from flows.refinery.words import EXACT_FLOAT, counted
 
 MAX_DISTINCT = 50  # distinct values of a column; more are not listed
 _TEXTS_FOR_SHAPE = 5_000
@@ -146,7 +146,7 @@ def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat
     kept = sorted(choice.marks - {_MYSQL_NULL})
     if column.type != "string" or not kept or source_format.type == "parquet":
         return ""
-    counts = ", ".join(f"{choice.marked[mark]:,} times {mark}" for mark in kept)
+    counts = ", ".join(f"{counted(choice.marked[mark], 'time')} {mark}" for mark in kept)
     marks = ", ".join(f"'{mark}'" for mark in ["", *sorted(choice.marks)])
     return f"{counts}: kept as text; if it means missing, add missing_values: [{marks}]"
 

@@ -263,7 +263,7 @@ def test_a_comment_says_which_texts_may_mean_missing_and_what_to_write(tmp_path:
     notes = {column.name: column.note for column in proposal.profile.columns}
     assert notes["tail"].startswith("2 times NA")
     assert notes["tail"].endswith("missing_values: ['', 'NA']")
-    assert notes["code"].startswith("1 times -, 1 times NA")
+    assert notes["code"].startswith("1 time -, 1 time NA")
     assert notes["id"] == ""
 
 
