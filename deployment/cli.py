@@ -470,7 +470,7 @@ def _kept_details() -> str:
     path = (state_in_use.get() or DEFAULT_STATE) / "logs" / "sluice-error.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc())
+        path.write_text(traceback.format_exc(), errors="backslashreplace")
     except OSError:
         return ""
     return f"\nThe details are in {path}."

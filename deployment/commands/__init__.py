@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-# C0 and C1 controls, and what reorders text (Unicode's Bidi_Control) or separates lines; our own line feeds stay.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# C0 and C1 controls, and what reorders text (Unicode's Bidi_Control), separates lines, or is half a character, as in a
+# path that is not UTF-8; our own line feeds stay.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:

@@ -225,6 +225,13 @@ def test_a_large_file_is_sent_in_parts_and_known_by_its_version(stack: Stack, tm
     assert stored("incoming/large.csv") == file.read_bytes()
 
 
+def test_a_path_that_is_not_utf_8_can_be_printed() -> None:
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    SafeConsole(file=printed).out(f"{os.fsdecode(b'/data/' + bytes([255]))} does not exist")
+    printed.seek(0)
+    assert printed.read() == "/data/\\udcff does not exist\n"
+
+
 def test_a_file_that_changes_while_it_is_sent_is_reported(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("id\n1\n")
