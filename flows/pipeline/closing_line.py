@@ -15,7 +15,7 @@ from flows.pipeline.json_log import place_of
 
 LOG = logging.getLogger("sluice.drain")
 _AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # what one call of EventBridge and of Prefect takes
-_GATHER_SECONDS = 1.0
+_GATHER_ANNOUNCED_SECONDS, _GATHER_RECORDED_SECONDS = 1.0, 10.0  # a call of Prefect costs as much for one as for many
 Deliveries = Queue[Delivery]
 
 
@@ -31,8 +31,8 @@ class ClosingLine:
 
     def put(self, delivery: Delivery) -> None:
         if not self._threads:
-            self._start("announcing", self._over, _AT_ONCE_ANNOUNCED, self._announce)
-            self._start("recording", self._announced, _AT_ONCE_RECORDED, self._closing.record)
+            self._start("announcing", self._over, _AT_ONCE_ANNOUNCED, _GATHER_ANNOUNCED_SECONDS, self._announce)
+            self._start("recording", self._announced, _AT_ONCE_RECORDED, _GATHER_RECORDED_SECONDS, self._closing.record)
         self._over.put(delivery)
 
     def finish(self) -> None:
@@ -47,10 +47,12 @@ class ClosingLine:
         for delivery in deliveries:
             self._announced.put(delivery)
 
-    def _start(self, name: str, line: Deliveries, at_once: int, close: Callable[[list[Delivery]], None]) -> None:
+    def _start(
+        self, name: str, line: Deliveries, at_once: int, seconds: float, close: Callable[[list[Delivery]], None]
+    ) -> None:
         def run() -> None:
             while True:
-                together = self._gather(line, at_once)
+                together = self._gather(line, at_once, seconds)
                 try:
                     close(together)
                 except Exception as error:  # noqa: BLE001 (the messages are returned when the task leaves)
@@ -63,10 +65,10 @@ class ClosingLine:
         self._threads.append(thread)
         thread.start()
 
-    def _gather(self, line: Deliveries, at_once: int) -> list[Delivery]:
-        """Return some deliveries: as many as one call takes, or what came within a moment."""
+    def _gather(self, line: Deliveries, at_once: int, seconds: float) -> list[Delivery]:
+        """Return some deliveries: as many as one call takes, or what came within `seconds`."""
         together = [line.get()]
-        until = time.monotonic() + _GATHER_SECONDS
+        until = time.monotonic() + seconds
         while len(together) < at_once:
             left = 0.01 if self._hurry.is_set() else until - time.monotonic()
             try:

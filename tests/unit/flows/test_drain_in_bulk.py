@@ -91,9 +91,8 @@ def test_of_a_key_that_was_overwritten_many_times_the_newest_version_is_current(
 
 
 def test_a_batch_is_announced_in_a_few_calls(account: Account, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        closing_line, "_GATHER_SECONDS", 60
-    )  # on a busy machine one upload takes longer than the real one
+    # On a busy machine one upload takes longer than the real value.
+    monkeypatch.setattr(closing_line, "_GATHER_ANNOUNCED_SECONDS", 60)
     send(account, 20)
     assert drain(world)
     assert len(world.seen) <= 10
