@@ -73,7 +73,7 @@ def _judged_by_it(chain: Chain, heaviest: int) -> Receipt:
     return chain.wait_for(judged_so, f"a file to be judged with at most {heaviest}", 2 * LOOK_SECONDS)
 
 
-@pytest.mark.parametrize("key", [f"{LIVE}orders.yaml", f"{USED}orders/forged.yaml", "receipts/forged.json"])
+@pytest.mark.parametrize("key", [f"{LIVE}forged.yaml", f"{USED}orders/forged.yaml", "receipts/forged.json"])
 def test_tasks_publish_no_contract_and_publishers_write_nothing_else(chain: Chain, key: str) -> None:
     """A task may add the text of a contract, and not replace it."""
     role = chain.outputs["TaskRoleArn" if key.startswith(LIVE) else "ContractPublisherRoleArn"]

@@ -20,10 +20,6 @@ _TRACING = "Step Functions itself, when it traces: docs.aws.amazon.com/step-func
 EXCEPTIONS = {
     ("DrainRole", "DeliverLogs"): _DELIVERY,
     ("DrainRole", "Trace"): _TRACING,
-    ("DrainRole", "TagTask"): (
-        "Step Functions itself, when it launches a task with the tags of its definition: "
-        "docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html"
-    ),
     ("TriggerRole", "Trace"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/services-xray.html",
     ("TriggerRole", "Log"): "Lambda itself: docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html",
     ("TriggerRole", "KeepFailedEvents"): (

@@ -11,8 +11,10 @@ from tests.privileges.calls import Call, Record
 
 Statements = Sequence[Mapping[str, Any]]
 
-# Queues that the fault tests make for themselves, where they give and take rights, and objects that no role may reach.
-_TESTS_OWN = re.compile(r"arn:aws:sqs:.*:sluice-fault-\d+(-dead)?|arn:aws:s3:::[^/]+/outside-every-role/.*")
+# Queues that the fault tests make for themselves, where they give and take rights, and objects that no role may write.
+_TESTS_OWN = re.compile(
+    r"arn:aws:sqs:.*:sluice-fault-\d+(-dead)?|arn:aws:s3:::[^/]+/(outside-every-role/.*|.*/forged\.\w+)"
+)
 
 
 @dataclass(frozen=True, order=True)
