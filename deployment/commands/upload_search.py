@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from itertools import chain, islice
 
-from blocks.object_store import ObjectStore, ObjectVersion
+from blocks.object_store import ObjectStore
+from flows.pipeline.lost_uploads import upload_of_version
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable
 from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.errors import TerminalError
@@ -87,7 +88,7 @@ def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: i
     pages = (store.versions(store.landing_bucket, f"{incoming_prefix}{folder}{text}") for folder in folders)
     versions = (version for page in chain.from_iterable(pages) for version in page if version.version_id)
     found = sorted(islice(versions, MOST_READ), key=lambda version: version.last_modified, reverse=True)
-    uploads = {version: _upload(store.landing_bucket, version) for version in found}
+    uploads = {version: upload_of_version(store.landing_bucket, version) for version in found}
     return FoundRuns(
         {upload.run_id: version.last_modified for version, upload in uploads.items()},
         {upload.run_id: upload for upload in uploads.values()},
@@ -110,14 +111,3 @@ def _latest_run(store: ObjectStore, key: str, wanted: Wanted) -> Iterator[str]:
         return
     if latest and not (wanted.failed and latest.status == "published"):
         yield latest.run_id
-
-
-def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
-    return UploadMessage(
-        bucket=bucket,
-        key=version.key,
-        version_id=version.version_id,
-        etag=version.etag,
-        size_bytes=version.size_bytes,
-        event_time=version.last_modified.astimezone(UTC).isoformat(timespec="milliseconds"),
-    )

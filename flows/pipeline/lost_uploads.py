@@ -112,14 +112,19 @@ class Finder:
                 due = [
                     version for version in files if window.holds(version.last_modified) and self.is_data(version.key)
                 ]
-                known = [(_upload(landing, version), version.last_modified) for version in due if version.version_id]
+                known = [
+                    (upload_of_version(landing, version), version.last_modified)
+                    for version in due
+                    if version.version_id
+                ]
                 found.looked_at += len(due)
                 found.unidentified += len(due) - len(known)
                 done = pool.map(lambda one: has_receipt(self.store, one[0].run_id), known)
                 yield from (one for one, is_done in zip(known, done, strict=True) if not is_done)
 
 
-def _upload(bucket: str, version: ObjectVersion) -> UploadMessage:
+def upload_of_version(bucket: str, version: ObjectVersion) -> UploadMessage:
+    """Return the message that announces an object version."""
     return UploadMessage(
         bucket=bucket,
         key=version.key,

@@ -80,7 +80,7 @@ def test_many_rejected_files_of_a_dataset_send_one_message(
     recorder.record([rejected(30_000, "parcels")])
     applied.eventually(lambda: len(messages(hook, "was rejected")) >= 2, 90)
     time.sleep(_SETTLES_SECONDS)
-    orders, parcels = sorted(messages(hook, "was rejected"), key=lambda told: str(told["subject"]))
+    orders, parcels = sorted(messages(hook, "was rejected"), key=lambda message: str(message["subject"]))
     assert orders["subject"].startswith("orders: a file was rejected (orders / 2")
     assert "the file is empty" in orders["body"]
     assert "/runs/flow-run/" in orders["body"]
@@ -103,7 +103,7 @@ def test_many_quarantined_rows_send_one_message_for_a_dataset_and_few_send_none(
     recorder.record([quarantined(36_000, 1_000, "parcels"), quarantined(37_000, 50, "birds")])
     applied.eventually(lambda: len(messages(hook, "in quarantine")) >= 2, 90)
     time.sleep(_SETTLES_SECONDS)
-    orders, parcels = sorted(messages(hook, "in quarantine"), key=lambda told: str(told["subject"]))
+    orders, parcels = sorted(messages(hook, "in quarantine"), key=lambda message: str(message["subject"]))
     assert orders["subject"].startswith("orders: ")
     assert "100 of 1000 rows" in orders["body"]
     assert parcels["subject"].startswith("parcels: ")
