@@ -8,9 +8,10 @@ import contextvars
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, NoReturn
 
 from flows.pipeline.delivery import Delivery, Process, process_delivery
 from flows.pipeline.job import Parts, TaskIdentity
@@ -141,6 +142,9 @@ class Bulk:
                     process_delivery(delivery, self._process_of(delivery), self._parts, self._task)
             except Stopped:
                 return
+            except BaseException as error:  # noqa: BLE001 (the main thread raises it: no one else would end the wait)
+                self._for_main.put(partial(_raise, error))
+                return
             self._for_main.put(lambda delivery=delivery: self._finished(delivery))  # type: ignore[misc]
 
     def _process_of(self, delivery: Delivery) -> Process:
@@ -162,3 +166,7 @@ class Bulk:
         answer: Future[Any] = Future()
         self._for_main.put(lambda: self._do(delivery, work, answer))
         return answer.result()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

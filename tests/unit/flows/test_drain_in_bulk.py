@@ -51,6 +51,20 @@ def test_every_upload_has_its_outcome_announced_and_recorded_once(account: Accou
     assert account.messages() == len(account.keys("batches/")) == 0
 
 
+@pytest.mark.parametrize("where", ["fetch", "refine"])
+def test_what_must_end_the_task_ends_it_whichever_thread_it_comes_from(
+    account: Account, world: World, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    interrupted.__name__ = where
+    monkeypatch.setattr(run, where, interrupted)
+    send(account, 5)
+    with pytest.raises(KeyboardInterrupt):
+        drain(world)
+
+
 @pytest.mark.parametrize(("is_there", "live"), [(True, 3), (False, 0)])
 def test_uploads_of_a_dataset_with_a_limit_stay_live_while_prefect_is_there_to_keep_it(
     account: Account, world: World, is_there: bool, live: int, monkeypatch: pytest.MonkeyPatch
