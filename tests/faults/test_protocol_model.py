@@ -1,4 +1,4 @@
-"""The promises [once], [last] and [newest] in every order of events that Hypothesis finds.
+"""The promises [once], [order] and [newest] in every order of events that Hypothesis finds.
 
 Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
 happen: other workers continue, one is killed before or after the server executed its call, a response is lost, a
@@ -256,7 +256,7 @@ class Protocol(RuleBasedStateMachine):
                 assert stored is None or hashlib.sha256(stored.body).hexdigest() == output.sha256
 
     def has_its_receipt(self, message: Message) -> None:
-        """Check [last] before each deletion of a message."""
+        """Check [order] before each deletion of a message."""
         upload = UploadMessage.from_json(message.body)
         standing = [receipt for receipt in self.receipts() if receipt.run_id == upload.run_id]
         assert any(receipt.attempt >= upload.attempt for receipt in standing), "a message was deleted without receipt"
