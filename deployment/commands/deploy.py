@@ -90,7 +90,7 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
     environment = options.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        check_contracts(Contracts.load(CONTRACTS))  # with a wrong one in the image, every file would wait
+        check_contracts(Contracts.load(CONTRACTS))  # with a wrong one in the image, its files would wait
         require_locked()
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, options, access, ask).run()

@@ -24,6 +24,7 @@ from deployment.prefect_setup import automations
 from deployment.prefect_setup.blocks import blocks_of, leave_out_icon
 from deployment.prefect_setup.work_pools import ECS, KINDS, LOCAL, work_pool
 from flows.pipeline.published_contracts import LiveContracts, live_datasets
+from flows.refinery.contract.loading import Contracts
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TransientError
 
@@ -55,6 +56,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
         raise SettingsMissing(f"there is no stack {stack} in this account and region")
     names, outputs = PrefectNames(stack), outputs_of(deployed)
     store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"])
+    Contracts.load(CONTRACTS)  # raises for a wrong one, whose deadline and limit would be removed
     contracts = LiveContracts(CONTRACTS, store).read()
     for dataset in live_datasets(store):
         yield f"contract {dataset}: the published one applies, not the one in the image"

@@ -32,7 +32,7 @@ class Parts:
 
     @property
     def contracts(self) -> Contracts:
-        """Return the contracts of all datasets. Raises ContractInvalid when one of those in the image has a fault."""
+        """Return the contracts of all datasets. Raises ContractInvalid if a fault hides which keys one is for."""
         return self.read_contracts()
 
 

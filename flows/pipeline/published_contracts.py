@@ -19,6 +19,7 @@ from flows.refinery.contract.loading import (
     ContractInvalid,
     Contracts,
     UnusableContract,
+    contracts_in,
     parse_contract,
     sources_of,
     text_of,
@@ -135,7 +136,7 @@ class LiveContracts:
 
     def __init__(self, folder: Path, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._store, self._clock = folder, store, clock
-        self._shipped: dict[str, Contract] = {}
+        self._shipped: dict[str, Contract | UnusableContract] = {}
         self._published: dict[str, _Published] = {}
         self._contracts: Contracts | None = None
         self._look_at = 0.0
@@ -143,8 +144,8 @@ class LiveContracts:
         self._lock = threading.Lock()
 
     def read(self) -> Contracts:
-        """Return the contracts. Raise ContractInvalid if one of the folder has a fault, AwsUnavailable or AwsRefused
-        if the published ones cannot be read. A published one with a fault stops its own dataset only."""
+        """Return the contracts. One with a fault stops its own dataset only. Raise ContractInvalid if its fault hides
+        which keys it is for, AwsUnavailable or AwsRefused if the published ones cannot be read."""
         with self._lock:
             if self._contracts is None or self._clock() >= self._look_at:
                 self._contracts = self._looked(self._contracts)
@@ -161,7 +162,7 @@ class LiveContracts:
         self._kept.add(contract.content_hash)
 
     def _looked(self, before: Contracts | None) -> Contracts:
-        self._shipped = self._shipped or {each.dataset: each for each in Contracts.load(self._folder)}
+        self._shipped = self._shipped or {each.dataset: each for each in contracts_in(self._folder)}
         known, listed = self._published, live_datasets(self._store)
         if before and {name: each.etag for name, each in known.items()} == {
             name: each.etag for name, each in listed.items()

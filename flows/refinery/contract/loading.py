@@ -57,8 +57,8 @@ class UnusableContract:
 
 
 class Contracts:
-    """The contracts of all datasets. Iterating yields those that can be used. Raise ContractInvalid if a contract has a
-    fault, two have the same name, or there is no `default`."""
+    """The contracts of all datasets. Iterating yields those that can be used. Raise ContractInvalid if there is no
+    `default`, or a contract has a fault and does not show which keys it is for: they might be any."""
 
     def __init__(self, contracts: Iterable[Contract | UnusableContract]) -> None:
         self._by_name = {contract.dataset: contract for contract in contracts}
@@ -66,6 +66,9 @@ class Contracts:
             raise ContractInvalid(
                 f"there is no contract named {DEFAULT_DATASET!r}; files that match no other contract need it"
             )
+        unusable = [one for one in self._by_name.values() if isinstance(one, UnusableContract)]
+        if for_any_key := [one.fault for one in unusable if not one.sources and not one.is_default]:
+            raise ContractInvalid("\n".join(for_any_key))
         # The more literal characters a glob has, the more specific it is.
         self._globs = sorted(
             (
@@ -80,13 +83,8 @@ class Contracts:
     @classmethod
     def load(cls, root: Path) -> Contracts:
         """Read every folder under `root` that holds a contract.yaml; report all faults at once."""
-        contracts, faults = [], []
-        for path in sorted(root.glob(f"*/{CONTRACT_FILE}")):
-            try:
-                contracts.append(load_contract(path.parent))
-            except ContractInvalid as fault:
-                faults.append(str(fault))
-        if faults:
+        contracts = contracts_in(root)
+        if faults := [one.fault for one in contracts if isinstance(one, UnusableContract)]:
             raise ContractInvalid("\n".join(faults))
         return cls(contracts)
 
@@ -115,6 +113,32 @@ def _usable(contract: Contract | UnusableContract) -> Contract:
     if isinstance(contract, UnusableContract):
         raise ContractInvalid(contract.fault)
     return contract
+
+
+def contracts_in(root: Path) -> list[Contract | UnusableContract]:
+    """Read every folder under `root` that holds a contract.yaml."""
+    return [_contract_in(path.parent) for path in sorted(root.glob(f"*/{CONTRACT_FILE}"))]
+
+
+def _contract_in(folder: Path) -> Contract | UnusableContract:
+    try:
+        return load_contract(folder)
+    except ContractInvalid as error:
+        return UnusableContract(folder.name, _sources_in(folder), str(error))
+
+
+def _sources_in(folder: Path) -> tuple[str, ...]:
+    """Return the globs of a folder's contract with a fault; none if the fault leaves a doubt about them."""
+    try:
+        value = LocatedYaml.read(folder / CONTRACT_FILE).value
+    except YamlUnreadable:
+        return ()
+    if not isinstance(value, dict) or value.get("dataset") != folder.name:
+        return ()
+    if "source" in value:
+        return _globs_of(value)
+    is_misspelt = not value.keys() <= Contract.model_fields.keys()
+    return () if is_misspelt else (f"incoming/{folder.name}/**",)
 
 
 def load_contract(folder: Path) -> Contract:
@@ -155,9 +179,13 @@ def sources_of(content: bytes) -> tuple[str, ...]:
         value = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
         return ()
-    source = value.get("source") if isinstance(value, dict) else None
+    return _globs_of(value) if isinstance(value, dict) else ()
+
+
+def _globs_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    source = fields.get("source")
     listed = [source] if isinstance(source, str) else source if isinstance(source, list) else []
-    return tuple(glob for glob in listed if isinstance(glob, str))
+    return tuple(listed) if all(isinstance(glob, str) for glob in listed) else ()
 
 
 def text_of(contract: Contract) -> str:

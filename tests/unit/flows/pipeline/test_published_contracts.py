@@ -1,7 +1,7 @@
 """Published contracts apply instead of those of the folder, are looked at once a minute, and reject no file."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,6 +297,60 @@ def test_a_fault_of_a_shipped_contract_is_none_of_the_file(account: Account, tmp
     with pytest.raises(ContractUnusable):
         broken.process(upload)
     assert account.receipt(upload) is None
+
+
+SHOWS_ITS_KEYS = {
+    "expectation that the release lacks": "dataset: orders\nexpectations: [expect_column_to_shine]\n",
+    "wrong value": "dataset: orders\non_reupload: never\n",
+    "misspelt field beside a source": "dataset: orders\nsource: incoming/orders/*\ncolums: {a: text}\n",
+}
+HIDES_ITS_KEYS = {
+    "misspelt field, which may be source": "dataset: orders\nsources: incoming/shop/**\n",
+    "name of another dataset": "dataset: shop\n",
+    "source that is no text": "dataset: orders\nsource: [incoming/shop/**, 7]\n",
+    "not YAML": "dataset: [orders\n",
+}
+
+
+@pytest.fixture
+def shipped(account: Account, store: ObjectStore, clock: Clock, tmp_path: Path) -> Callable[[str], Account]:
+    """Returns the account with an image whose contract of orders has this text."""
+
+    def ship(text: str) -> Account:
+        for name, content in {"default": "dataset: default\n", "orders": text}.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "contract.yaml").write_text(content)
+        live = LiveContracts(tmp_path, store, clock)
+        return Account(replace(account.parts, read_contracts=live.read, keep_contract=live.keep))
+
+    return ship
+
+
+@pytest.mark.parametrize("fault", SHOWS_ITS_KEYS)
+def test_a_wrong_contract_of_the_image_stops_its_own_files_only(shipped: Callable[[str], Account], fault: str) -> None:
+    task = shipped(SHOWS_ITS_KEYS[fault])
+    with pytest.raises(ContractUnusable):
+        task.process(task.upload(KEY, good_orders(2)))
+    assert task.process(task.upload("incoming/other/a.csv", b"a\n1\n")).status is Status.PUBLISHED
+
+
+@pytest.mark.parametrize("fault", HIDES_ITS_KEYS)
+def test_no_file_is_judged_by_another_contract_while_a_fault_hides_which_keys_its_own_is_for(
+    shipped: Callable[[str], Account], fault: str
+) -> None:
+    task = shipped(HIDES_ITS_KEYS[fault])
+    with pytest.raises(ContractUnusable):
+        task.process(task.upload("incoming/shop/a.csv", b"a\n1\n"))
+
+
+@pytest.mark.parametrize("fault", [*SHOWS_ITS_KEYS.values(), *HIDES_ITS_KEYS.values()])
+def test_a_published_contract_replaces_a_wrong_one_of_the_image(
+    shipped: Callable[[str], Account], store: ObjectStore, fault: str
+) -> None:
+    publish(store, OPEN)
+    task = shipped(fault)
+    assert task.process(task.upload(KEY, good_orders(2))).status is Status.PUBLISHED
+    assert task.process(task.upload("incoming/other/a.csv", b"a\n1\n")).status is Status.PUBLISHED
 
 
 def test_naming_a_dataset_whose_contract_is_unusable_says_why(account: Account, store: ObjectStore) -> None:
