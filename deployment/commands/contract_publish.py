@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from blocks.object_store import StoredObject
+from blocks.object_store import ObjectStore, StoredObject
 from blocks.settings import CONTRACTS
 from deployment.commands.contract_diff import show_changes
 from deployment.commands.contract_files import contract_of
@@ -12,14 +12,18 @@ from deployment.commands.prefect_session import prefect_of
 from deployment.deployed_stack import DeployedStack, store_of
 from flows.pipeline import published_contracts as published
 from flows.pipeline.commit import read_receipt
-from flows.pipeline.published_contracts import ContractNotKept
+from flows.pipeline.published_contracts import ContractNotKept, LiveContracts
 from flows.pipeline.run_ids import find_run
 from flows.refinery.contract.loading import ContractInvalid, parse_contract, text_of
 from flows.refinery.contract.model import Contract
-from flows.refinery.errors import SluiceError, TransientError
+from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 _SOON = "Tasks use it within a minute."
 Confirm = Callable[[str], bool]
+
+
+class SourceTaken(TerminalError):
+    """The contract has a pattern in its `source` that another dataset's contract has; only one would get the files."""
 
 
 class PrefectNotUpdated(TransientError):
@@ -32,6 +36,7 @@ def publish(console: Console, stack: DeployedStack, contract: Contract, confirm:
 
     Raises:
         ContractInvalid: it is wrong.
+        SourceTaken: another dataset has the same `source`.
         ContractMoved: somebody else published meanwhile.
         PrefectNotUpdated: it is live, and Prefect does not know yet.
     """
@@ -43,6 +48,7 @@ def publish(console: Console, stack: DeployedStack, contract: Contract, confirm:
     check_contract(contract)
     live = published.live_contract(store, dataset)
     before = _parsed(console, live or published.last_used(store, dataset))
+    _show_shared_files(console, store, before, contract)
     if live is not None and live.body == text.encode():
         console.print(f"This contract of {dataset} is live already.")
     else:
@@ -119,6 +125,27 @@ def _show_changes(console: Console, before: Contract | None, after: Contract, *,
     which = "the live one" if is_published else "the one that has judged a file last; none is published"
     console.print(f"Compared with {which}:")
     show_changes(console, before, after)
+
+
+def _show_shared_files(console: Console, store: ObjectStore, before: Contract | None, after: Contract) -> None:
+    """Warn of files that other datasets' contracts match, too, unless the contract before matched the same."""
+    try:
+        shared = list(LiveContracts(CONTRACTS, store).read().shared_with(after))
+    except ContractInvalid as error:  # perhaps this very contract, which is about to be corrected
+        console.out(f"Not compared with the sources of other contracts: {error}", style="yellow")
+        return
+    for mine, theirs, other, gets_them in shared:
+        if mine == theirs:
+            raise SourceTaken(
+                f"{after.dataset} and {other} have the same source {mine}, and only {gets_them} would get its files;"
+                " change `source` in one of the two contracts"
+            )
+        if before is None or before.sources != after.sources:
+            console.out(
+                f"{after.dataset} ({mine}) and {other} ({theirs}) share files: {gets_them} gets those that match both."
+                " If that is not meant, change `source` in one of the two contracts.",
+                style="yellow",
+            )
 
 
 def _parsed(console: Console, stored: StoredObject | None) -> Contract | None:

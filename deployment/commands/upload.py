@@ -66,6 +66,11 @@ def upload(
     with shown_progress(console, sent) as on_look:
         in_time = uploads.follow(sent, deadline_seconds=deadline_seconds, on_look=on_look)
     print_outcomes(console, cloud, sent)
+    for late in uploads.judged_before_publication(one.receipt for one in sent if one.receipt):
+        console.out(
+            f"A task judged {late} by the contract before the live one, which tasks use within a minute: upload again",
+            style="yellow",
+        )
     if not in_time:
         console.print(f"Not finished after {deadline_seconds:.0f} seconds; processing continues. See: sluice status")
     if len(files) > 1:

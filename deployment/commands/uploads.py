@@ -34,8 +34,9 @@ from flows.pipeline.attempts import (
     runs_with_attempt,
 )
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
-from flows.pipeline.published_contracts import live_datasets
+from flows.pipeline.published_contracts import is_replaced, live_datasets
 from flows.pipeline.receipt import RECEIPTS, Receipt, ReceiptUnreadable, Status, receipt_key
+from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
 
@@ -216,6 +217,14 @@ class Uploads:
         """Return the datasets with a published contract; none for who may not list those."""
         with suppress(AwsRefused):
             return sorted(live_datasets(self.store))
+        return []
+
+    def judged_before_publication(self, receipts: Iterable[Receipt]) -> list[str]:
+        """Return the datasets whose live contract was published too late to judge one of these files; none where that
+        cannot be read."""
+        with suppress(AwsRefused, ContractInvalid):
+            used = {receipt.contract.content_hash: receipt.contract for receipt in receipts}.values()
+            return sorted({each.dataset for each in used if is_replaced(self.store, each)})
         return []
 
     def datasets(self) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blocks.object_store import ListedObject, ObjectStore, StoredObject
+from flows.pipeline.receipt import ContractUsed
 from flows.refinery.contract.loading import (
     ContractInvalid,
     Contracts,
@@ -125,6 +126,16 @@ def used_contract(store: ObjectStore, content_hash: str, dataset: str = "") -> s
     )
 
 
+def is_replaced(store: ObjectStore, used: ContractUsed) -> bool:
+    """Return whether the contract that judged a file has another meaning than the one that is live by now."""
+    live, kept = live_contract(store, used.dataset), store.get(_used_key(used.dataset, used.content_hash))
+    if live is None or kept is None:
+        return False
+    # Not by the hash in the receipt, which covers the steps.py of the image, too.
+    now, then = (parse_contract(each.body, "contract.yaml", None).content_hash for each in (live, kept))
+    return now != then
+
+
 class _Published(NamedTuple):
     etag: str
     contract: Contract | UnusableContract
@@ -156,8 +167,7 @@ class LiveContracts:
         """Keep the text of a contract that judged a file, so that the hash in the receipt leads to it."""
         if contract.content_hash in self._kept:
             return
-        once = "" if contract.document else _ONCE
-        key = f"{USED}{contract.dataset}/{once}{contract.content_hash}{_ENDING}"
+        key = _used_key(contract.dataset, contract.content_hash, "" if contract.document else _ONCE)
         self._store.put_if_unchanged(key, text_of(contract), None, content_type=_YAML)
         self._kept.add(contract.content_hash)
 
@@ -195,6 +205,10 @@ class LiveContracts:
 
 def _live_key(dataset: str) -> str:
     return f"{LIVE}{dataset}{_ENDING}"
+
+
+def _used_key(dataset: str, content_hash: str, once: str = "") -> str:
+    return f"{USED}{dataset}/{once}{content_hash}{_ENDING}"
 
 
 def _name(key: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from flows.refinery.contract.globs import glob_to_regex, globs_overlap
 from flows.refinery.contract.model import (
     DEFAULT_DATASET,
     STEPS_FILE,
@@ -23,7 +24,6 @@ from flows.refinery.contract.model import (
     Contract,
     FileFormat,
     OutputOptions,
-    glob_to_regex,
 )
 from flows.refinery.contract.suite import SuiteUnreadable, read_suite
 from flows.refinery.contract.yaml_with_lines import LocatedYaml, YamlUnreadable, not_text
@@ -69,15 +69,14 @@ class Contracts:
         unusable = [one for one in self._by_name.values() if isinstance(one, UnusableContract)]
         if for_any_key := [one.fault for one in unusable if not one.sources and not one.is_default]:
             raise ContractInvalid("\n".join(for_any_key))
-        # The more literal characters a glob has, the more specific it is.
         self._globs = sorted(
             (
-                (len(re.sub(r"[*?]", "", glob)), glob, glob_to_regex(glob), contract)
+                (glob, glob_to_regex(glob), contract)
                 for contract in self._by_name.values()
                 if not contract.is_default
                 for glob in contract.sources
             ),
-            key=lambda entry: (-entry[0], entry[1], entry[3].dataset),
+            key=lambda entry: _precedence(entry[0], entry[2].dataset),
         )
 
     @classmethod
@@ -91,7 +90,7 @@ class Contracts:
     def for_key(self, key: str) -> Contract:
         """Return the contract whose `source` matches the object key with the most literal glob; else the default. Raise
         ContractInvalid if it cannot be used."""
-        for _, _, pattern, contract in self._globs:
+        for _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)
         return _usable(self._by_name[DEFAULT_DATASET])
@@ -105,8 +104,22 @@ class Contracts:
             )
         return _usable(self._by_name[dataset])
 
+    def shared_with(self, contract: Contract) -> Iterator[tuple[str, str, str, str]]:
+        """Yield what a contract shares with other datasets: its glob, the other's, the other dataset, and the dataset
+        that gets the files that match both."""
+        for mine in () if contract.is_default else contract.sources:
+            for theirs, _, other in self._globs:
+                if other.dataset != contract.dataset and globs_overlap(mine, theirs):
+                    both = ((mine, contract.dataset), (theirs, other.dataset))
+                    yield mine, theirs, other.dataset, min(both, key=lambda one: _precedence(*one))[1]
+
     def __iter__(self) -> Iterator[Contract]:
         return (contract for contract in self._by_name.values() if isinstance(contract, Contract))
+
+
+def _precedence(glob: str, dataset: str) -> tuple[int, str, str]:
+    """Return the sort key of a glob: the more literal characters it has, the more specific it is."""
+    return -len(re.sub(r"[*?]", "", glob)), glob, dataset
 
 
 def _usable(contract: Contract | UnusableContract) -> Contract:

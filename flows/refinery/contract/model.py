@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -489,10 +488,3 @@ def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
     fields = {field: arguments[field] for field in own_fields if field in arguments}
     rest = {argument: given for argument, given in arguments.items() if argument not in fields}
     return {"name": name, "arguments": rest, **fields}
-
-
-def glob_to_regex(glob: str) -> re.Pattern[str]:
-    """Return a key glob as a regex: `*` and `?` match within one folder, `**` across folders."""
-    parts = re.split(r"(\*\*/?|\*|\?)", glob)
-    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)

@@ -13,12 +13,14 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from rich.console import Console
 
 from blocks.prefect_names import PrefectNames
+from deployment.commands import contract_publish
 from deployment.commands.contract_files import found_contract
-from deployment.commands.contract_publish import PrefectNotUpdated, publish, rollback, show
-from deployment.commands.uploads import Uploads
+from deployment.commands.contract_publish import PrefectNotUpdated, SourceTaken, publish, rollback, show
+from deployment.commands.upload import upload
+from deployment.commands.uploads import TrackedUpload, Uploads
 from deployment.deployed_stack import AwsStack, store_of
 from deployment.prefect_setup.blocks import notification_block
-from flows.pipeline.published_contracts import ContractNotKept, NothingToRollBack, live_contract
+from flows.pipeline.published_contracts import ContractNotKept, LiveContracts, NothingToRollBack, live_contract
 from flows.pipeline.run_ids import RunUnknown
 from flows.refinery.contract.loading import ContractInvalid, load_contract
 from flows.refinery.contract.model import Contract
@@ -107,6 +109,36 @@ def test_a_contract_that_no_file_could_pass_is_not_published(stack: AwsStack, tm
     assert live_contract(store_of(stack), "orders") is None
 
 
+def test_a_contract_that_would_take_all_files_of_another_dataset_is_not_published(
+    stack: AwsStack, tmp_path: Path
+) -> None:
+    greedy = contract(tmp_path, "source: [incoming/parcels/**, incoming/orders/**]\n", "parcels")
+    with pytest.raises(SourceTaken, match=r"parcels and orders .* incoming/orders/\*\*"):
+        publish(Console(file=io.StringIO()), stack, greedy, yes)
+    assert live_contract(store_of(stack), "parcels") is None
+
+
+def test_a_new_source_shows_once_which_files_it_shares_with_another_dataset(stack: AwsStack, tmp_path: Path) -> None:
+    def printed(more: str) -> str:
+        output = io.StringIO()
+        publish(Console(file=output, width=200), stack, contract(tmp_path, more, "parcels"), yes)
+        return output.getvalue()
+
+    source = "source: incoming/**/late-*.csv\n"
+    assert "and orders (incoming/orders/**) share files: parcels gets" in printed(source)
+    assert "share files" not in printed(f"{source}description: the same files\n")
+    assert "share files" not in printed("source: incoming/parcels/**\n")
+
+
+def test_a_wrong_contract_of_this_folder_can_be_replaced(
+    stack: AwsStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed, _ = contract(tmp_path), contract(tmp_path, dataset="default")
+    (tmp_path / "orders" / "contract.yaml").write_text("dataset: [orders\n")
+    monkeypatch.setattr(contract_publish, "CONTRACTS", tmp_path)
+    assert publish(Console(file=io.StringIO()), stack, fixed, yes)
+
+
 def test_the_expectations_of_a_suite_are_published_with_the_contract(
     account: Account, stack: AwsStack, tmp_path: Path
 ) -> None:
@@ -116,6 +148,32 @@ def test_the_expectations_of_a_suite_are_published_with_the_contract(
     publish(Console(file=io.StringIO()), stack, contract(tmp_path, "suite: suite.json\n"), yes)
     (expectation,) = account.parts.contracts.named("orders").expectations
     assert (expectation.arguments, expectation.severity) == ({"value": 3}, "info")
+
+
+def test_upload_shows_that_a_task_did_not_know_the_live_contract_yet(
+    account: Account, stack: AwsStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_bytes(good_orders(2))
+    task = [account]
+
+    def process(self: Uploads, tracked: list[TrackedUpload], **_: object) -> bool:
+        task[0].process(tracked[0].message)
+        self.look(tracked)
+        return tracked[0].done
+
+    def uploaded() -> str:
+        output = io.StringIO()
+        upload(Console(file=output), stack, [str(file)], dataset=None, wait=True, deadline_seconds=5)
+        return output.getvalue()
+
+    monkeypatch.setattr(Uploads, "follow", process)
+    assert "before the live one" not in uploaded()
+    publish(Console(file=io.StringIO()), stack, contract(tmp_path, "on_reupload: append\n"), yes)
+    assert "orders by the contract before the live one" in uploaded()
+    live = LiveContracts(account.parts.settings.contracts_root, account.parts.store)  # of a task that starts now
+    task[0] = Account(replace(account.parts, read_contracts=live.read, keep_contract=live.keep))
+    assert "before the live one" not in uploaded()
 
 
 def test_status_names_the_published_contracts(stack: AwsStack, tmp_path: Path) -> None:

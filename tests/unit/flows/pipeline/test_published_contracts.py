@@ -302,7 +302,7 @@ def test_a_fault_of_a_shipped_contract_is_none_of_the_file(account: Account, tmp
 SHOWS_ITS_KEYS = {
     "expectation that the release lacks": "dataset: orders\nexpectations: [expect_column_to_shine]\n",
     "wrong value": "dataset: orders\non_reupload: never\n",
-    "misspelt field beside a source": "dataset: orders\nsource: incoming/orders/*\ncolums: {a: text}\n",
+    "misspelt field next to a source": "dataset: orders\nsource: incoming/orders/*\ncolums: {a: text}\n",
 }
 HIDES_ITS_KEYS = {
     "misspelt field, which may be source": "dataset: orders\nsources: incoming/shop/**\n",

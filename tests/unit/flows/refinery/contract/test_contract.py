@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flows.refinery.contract.globs import glob_to_regex, globs_overlap
 from flows.refinery.contract.loading import ContractInvalid, Contracts, load_contract
-from flows.refinery.contract.model import Contract, glob_to_regex
+from flows.refinery.contract.model import Contract
 from tests.unit.flows.refinery.tables import a_contract
 from tests.unit.flows.refinery.wrong_contracts import faults_of, write_contract
 
@@ -174,6 +178,16 @@ def test_the_most_literal_glob_wins() -> None:
 )
 def test_a_star_stays_within_a_folder_and_two_cross(glob: str, key: str, expected: bool) -> None:
     assert bool(glob_to_regex(glob).fullmatch(key)) is expected
+
+
+KEYS = ["".join(signs) for length in range(7) for signs in product("ab/", repeat=length)]
+GLOBS = st.lists(st.sampled_from(["a", "b", "/", "?", "*", "**", "**/"]), max_size=3).map("".join)
+
+
+@given(GLOBS, GLOBS)
+def test_two_globs_overlap_if_and_only_if_a_key_matches_both(one: str, other: str) -> None:
+    both = glob_to_regex(one), glob_to_regex(other)
+    assert globs_overlap(one, other) is any(all(glob.fullmatch(key) for glob in both) for key in KEYS)
 
 
 def test_the_content_hash_changes_with_meaning_only(tmp_path: Path) -> None:
