@@ -12,7 +12,8 @@ _MAKING = Lock()  # threads may share a client, but not make one: docs.aws.amazo
 
 
 def client_of(service: str, *, read_timeout_seconds: int = 60) -> Any:
-    """Return a boto3 client with bounded waits, and retries that back off with jitter."""
+    """Return a boto3 client that times out (connecting: 5 s; reading: `read_timeout_seconds`) and makes up to five
+    attempts, with backoff and jitter."""
     make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
     config = Config(
         connect_timeout=5,

@@ -28,7 +28,7 @@ from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 
 class AwsUnavailable(TransientError):
-    """AWS did not respond, throttled the call, or failed internally, on every attempt of the client."""
+    """AWS did not respond, throttled the call, or had an internal error; the client's retries are used up."""
 
 
 class RegionUnusable(AwsUnavailable):
@@ -38,7 +38,7 @@ class RegionUnusable(AwsUnavailable):
 class AwsRefused(TransientError):
     """AWS rejected the call: missing permission or invalid credentials.
 
-    Transient: a role can be corrected and credentials renewed, and no upload may be given up before that.
+    Transient, because someone can correct the role or renew the credentials, and the upload then succeeds.
     """
 
 
@@ -59,7 +59,7 @@ class ProfileUnknown(AwsRefused):
 
 
 class RegionUnset(AwsRefused):
-    """No AWS region was given: not as an option, not in the environment's file, not by the profile."""
+    """No AWS region is set: neither by an option nor in the environment's file nor in the profile."""
 
 
 class QuotaReached(TransientError):
@@ -67,12 +67,12 @@ class QuotaReached(TransientError):
 
 
 class AwsCallInvalid(TerminalError):
-    """AWS does not accept the call as it was made: a setting is wrong, or this is a bug in Sluice."""
+    """AWS rejected the call as invalid: a setting is wrong, or there is a bug in Sluice."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One meaning: AWS's error codes and boto3's exceptions for it, and what to do about it."""
+    """A Sluice error, the AWS error codes and boto3 exceptions that mean it, and what to do about it."""
 
     meaning: type[SluiceError]
     advice: str
@@ -147,7 +147,11 @@ def http_status(error: Exception) -> int:
 
 
 def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
-    """Return the Sluice error for an AWS error, with the action, AWS's report, and what to do."""
+    """Return the Sluice error for an AWS error. Its message has what was being done, AWS's error, and what to do.
+
+    Args:
+        doing: what the call was for, such as "reading s3://bucket/key".
+    """
     row = _row_of(error)
     return row.meaning(f"{doing}: {_reported(error)}; {row.advice}")
 

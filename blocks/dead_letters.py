@@ -1,4 +1,4 @@
-"""The dead-letter queue: look at its messages, and send some of them back to the queue of uploads."""
+"""The dead-letter queue: read its messages, and send some of them back to the upload queue."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _HELD_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message of the dead-letter queue, held by this process."""
+    """A message received from the dead-letter queue, which SQS hides from other readers for now."""
 
     message_id: str
     receipt_handle: str
@@ -21,7 +21,7 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The dead-letter queue, and the queue that its messages came from."""
+    """Reads the dead-letter queue, and sends its messages back to the queue that they came from."""
 
     def __init__(self, sqs: Any, dead_letter_queue_url: str, queue_url: str) -> None:
         """`sqs` is a boto3 client for SQS."""
@@ -29,8 +29,8 @@ class DeadLetters:
         self._from, self._to = dead_letter_queue_url, queue_url
 
     def hold_all(self) -> Iterator[list[DeadLetter]]:
-        """Yield the messages in batches, each message once; they stay hidden from others for five minutes. Raise
-        AwsUnavailable or AwsRefused if SQS did not deliver them."""
+        """Yield all messages in batches of up to ten, each message once. SQS hides them from other readers for five
+        minutes. Raise AwsUnavailable or AwsRefused if SQS cannot be read."""
         seen: set[str] = set()
         while True:
             with explaining_aws_errors(f"receiving from {self._from}"):
@@ -50,10 +50,11 @@ class DeadLetters:
             yield new
 
     def send_back(self, letters: Sequence[DeadLetter]) -> None:
-        """Send messages to the queue that they came from, then delete them here: at worst one is there twice.
+        """Send messages to the queue that they came from, then delete them from the dead-letter queue. If this breaks
+        off in between, a message is in both queues.
 
         Raises:
-            AwsUnavailable, AwsRefused: some were not sent; those are still here.
+            AwsUnavailable, AwsRefused: a call failed. Messages that were not sent are still in the dead-letter queue.
         """
         for batch in _batches(letters):
             entries = [{"Id": str(number), "MessageBody": letter.body} for number, letter in enumerate(batch)]
@@ -66,7 +67,7 @@ class DeadLetters:
                 _check(self._sqs.delete_message_batch(QueueUrl=self._from, Entries=handles), self._from)
 
     def release(self, letters: Sequence[DeadLetter]) -> None:
-        """Return messages to the dead-letter queue at once; without this that takes five minutes."""
+        """Make messages visible in the dead-letter queue at once, instead of after five minutes."""
         for batch in _batches(letters):
             entries = [
                 {"Id": str(number), "ReceiptHandle": letter.receipt_handle, "VisibilityTimeout": 0}
@@ -81,6 +82,6 @@ def _batches(letters: Sequence[DeadLetter]) -> Iterable[Sequence[DeadLetter]]:
 
 
 def _check(answer: dict[str, Any], queue_url: str) -> None:
-    """Raise AwsUnavailable when SQS refused an entry of a batch."""
+    """Raise AwsUnavailable if SQS refused an entry of a batch."""
     if failed := answer.get("Failed"):
         raise AwsUnavailable(f"{queue_url} refused {len(failed)} messages of a batch: {failed[0].get('Code')}")

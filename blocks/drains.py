@@ -17,8 +17,8 @@ from lambda_trigger.windows import backlog_drain, upload_drain, window_of
 
 
 class Drains:
-    """The executions of the state machine that drains the queue. Every method raises AwsUnavailable, AwsRefused or
-    AwsCallInvalid when AWS does not do what was requested."""
+    """Starts executions of the state machine that drains the queue. Every method raises AwsUnavailable, AwsRefused or
+    AwsCallInvalid if a call to AWS fails."""
 
     def __init__(
         self,
@@ -49,13 +49,17 @@ class Drains:
         )
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send the upload's message, then start the drain of this window. Safe to repeat."""
+        """Send the upload's message, then start the drain of the current window (lambda_trigger/windows.py). Safe to
+        repeat."""
         with explaining_aws_errors(f"dispatching {upload.key}"):
             return self._dispatcher.dispatch(upload)
 
     def start(self) -> str:
-        """Start a drain for messages that are in the queue without an upload's event; return the execution's ARN. It
-        launches a task whatever the queue's count, which may lag, unless the maximum number of tasks runs."""
+        """Start a drain for messages that no S3 event announced, such as redriven ones; return the execution's ARN.
+
+        It launches a task unless the maximum number of tasks is running. It does not look at the number of messages
+        first, because SQS's count may lag.
+        """
         window = window_of(time.time(), self._window_seconds)
         arn = self._start(f"{upload_drain(window)}-{uuid4().hex[:12]}", {"source": "upload"})
         if arn is None:
@@ -63,7 +67,8 @@ class Drains:
         return arn
 
     def start_backlog(self, tasks: int) -> bool:
-        """Ask for `tasks` tasks in all; return False when somebody has asked in this half minute."""
+        """Start a drain that launches tasks until `tasks` are running. Return False if one was started in this half
+        minute already."""
         return self._start(backlog_drain(time.time()), {"source": "backlog", "tasks": tasks}) is not None
 
     def _start(self, name: str, given: dict[str, object]) -> str | None:

@@ -34,7 +34,7 @@ class Event:
 
 
 class EventBus:
-    """An event bus of the account; without a name the default one, to which AWS's own services send."""
+    """An event bus of the account, by default the one named "default", to which AWS's services send too."""
 
     def __init__(self, name: str = "default") -> None:
         self._name = name
@@ -44,7 +44,8 @@ class EventBus:
         return client_of("events")
 
     def put(self, events: Sequence[Event]) -> list[SluiceError | None]:
-        """Put events; return for each None when EventBridge took it, else why not. Does not raise AWS's errors."""
+        """Put events. Return, for each event, None if EventBridge accepted it, else the error; AWS's errors are
+        returned, not raised."""
         return [answer for batch in _batches(events) for answer in self._put_batch(batch)]
 
     def _put_batch(self, batch: Sequence[Event]) -> list[SluiceError | None]:
@@ -65,7 +66,7 @@ class EventBus:
 
 
 def _refusal_of(answer: dict[str, Any]) -> SluiceError | None:
-    """Return why one entry of a call was refused; the others of the call may have been taken."""
+    """Return why EventBridge refused one entry of a call, or None. It may have accepted the call's other entries."""
     code = answer.get("ErrorCode")
     if not code:
         return None
@@ -74,7 +75,7 @@ def _refusal_of(answer: dict[str, Any]) -> SluiceError | None:
 
 
 def _batches(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """Cut events into as few calls as EventBridge's limits allow, in their order."""
+    """Split events, in order, into batches that each fit into one call."""
     batch: list[Event] = []
     size_bytes = 0
     for event in events:

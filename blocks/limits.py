@@ -1,7 +1,7 @@
-"""How long each part may take, derived from what one upload may need: stage ≤ upload ≤ task ≤ message and drain.
+"""Time limits of a stage, an upload, a task, a message and a drain, each long enough for the one before it.
 
-The template's parameters decide the first numbers; the state machine, the tasks and `sluice deploy` take the others
-from here, so they cannot disagree. Pure.
+`Limits` has what the template's parameters set. The state machine, the tasks and `sluice deploy` use the limits that
+are calculated here from those, so they cannot disagree. Pure.
 """
 
 import math
@@ -12,30 +12,30 @@ from typing import Self
 from flows.refinery.errors import TerminalError
 
 MAX_MESSAGE_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
-_SLOWEST_BYTES_PER_SECOND = 6_000_000  # of a download or an upload, which the smallest Fargate task exceeds
-_CLOSING_SECONDS = 300  # announce and record what is left, and stop (stopTimeout is 120 seconds)
-_STARTING_SECONDS = 600  # capacity, image, interpreter
+_SLOWEST_BYTES_PER_SECOND = 6_000_000  # the smallest Fargate task transfers faster than this
+_CLOSING_SECONDS = 300  # to announce and record what is left, and to stop (stopTimeout is 120 seconds)
+_STARTING_SECONDS = 600  # to find capacity, pull the image and start Python
 _MIN_DRAIN_SECONDS = 43_200
 _GIB = 1024**3
 _DISK_OF_IMAGE_GIB = 1
 COPY_FRACTION = 0.25
-"""A larger upload than this part of the free disk is read from S3 by ranges. On the disk are its outputs then, and
-otherwise also the upload."""
+"""An upload larger than this fraction of the free disk space is not copied to disk but read from S3 in ranges, so that
+the disk holds only its outputs."""
 _MIN_MEMORY_MIB = 1_024
 
 
 class LimitsInconsistent(TerminalError):
-    """Parameters of the stack contradict each other: a file that is allowed could never be processed."""
+    """Parameters of the stack contradict each other: a file of an allowed size could never be processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the stack allows.
+    """The limits that the template's parameters set.
 
     Attributes:
-        stage_seconds: how long the stage refine may take, each time.
-        lifetime_seconds: after this long a task begins no further upload.
-        max_object_bytes: the largest upload.
+        stage_seconds: how long one try of the stage refine may take.
+        lifetime_seconds: the age from which a task begins no further upload.
+        max_object_bytes: the size of the largest upload that is processed.
     """
 
     stage_seconds: int = 1_500
@@ -44,7 +44,7 @@ class Limits:
 
     @classmethod
     def of_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Read the template's parameters; those that a stack of an earlier release lacks have their defaults."""
+        """Read the limits from the template's parameters; use the default for one that an older stack does not have."""
         fields = {
             "stage_seconds": "StageTimeoutSeconds",
             "lifetime_seconds": "TaskLifetimeSeconds",
@@ -54,27 +54,27 @@ class Limits:
 
     @property
     def upload_seconds(self) -> int:
-        """Return how long one upload takes at most: fetch, refine, publish."""
+        """Return how long one upload may take: fetch, refine and publish."""
         return self.stage_seconds + 2 * -(-self.max_object_bytes // _SLOWEST_BYTES_PER_SECOND)
 
     @property
     def task_seconds(self) -> int:
-        """Return after how long a task ends whatever it does: it began its last upload within its lifetime."""
+        """Return how long a task may run: its last upload may begin at the very end of its lifetime."""
         return self.lifetime_seconds + self.upload_seconds + _CLOSING_SECONDS
 
     @property
     def launch_seconds(self) -> int:
-        """Return how long the state machine waits for a task: it is launched, and ends by itself before this."""
+        """Return how long the state machine waits for a task that it launches; the task ends itself before that."""
         return self.task_seconds + _STARTING_SECONDS
 
     @property
     def drain_seconds(self) -> int:
-        """Return how long a drain runs at most: several tasks, one after the other."""
+        """Return how long a drain may run: long enough for three tasks one after the other, and at least 12 hours."""
         return max(_MIN_DRAIN_SECONDS, 3 * self.launch_seconds)
 
     def check(self, *, disk_gib: int, memory_mib: int) -> None:
-        """Raise LimitsInconsistent unless every allowed upload fits time, disk and memory. A task's messages are
-        invisible for as long as it runs, since it receives them ten at a time."""
+        """Raise LimitsInconsistent unless the largest allowed upload fits into a task's time, disk and memory. Time is
+        limited by SQS: a task may hold a message for as long as it runs."""
         if self.task_seconds > MAX_MESSAGE_SECONDS:
             excess = self.task_seconds - MAX_MESSAGE_SECONDS
             raise LimitsInconsistent(

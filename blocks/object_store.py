@@ -1,6 +1,6 @@
-"""The two buckets, as verbs of S3: head, get, conditional put, upload, download, list, delete.
+"""S3 operations on the two buckets: head, get, conditional put, upload, download, list, delete.
 
-What the objects mean is decided elsewhere: flows/pipeline/commit.py acts on the commit protocol.
+What the objects mean is not known here; flows/pipeline/commit.py carries out the commit protocol.
 """
 
 import math
@@ -30,7 +30,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
 _BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
-_READS = 5  # tries to read a body that breaks off
+_READS = 5  # attempts to read a response whose body breaks off
 _STREAM_CHUNK_BYTES = 1024**2
 JSON = "application/json"
 
@@ -42,8 +42,8 @@ class ObjectGone(FileRejected):
 class ObjectArchived(TransientError):
     """The object is in an archive (S3 Glacier) and must be restored before it can be read.
 
-    The upload goes back to the queue; after the queue's limit it moves to the dead-letter queue. Redrive it once the
-    object is restored.
+    The message returns to the queue, and moves to the dead-letter queue after the maximum number of deliveries. Redrive
+    it once the object is restored.
     """
 
 
@@ -59,7 +59,7 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """One object version as S3 lists it; its id is None if it was written while the bucket had no versioning."""
+    """One object version as S3 lists it; `version_id` is None if the bucket had no versioning when it was written."""
 
     key: str
     version_id: str | None
@@ -69,7 +69,7 @@ class ObjectVersion:
 
 
 class StoredObject(NamedTuple):
-    """An object of the published bucket, and the ETag that a conditional put compares."""
+    """An object read from the published bucket, with the ETag that a conditional put compares."""
 
     body: bytes
     etag: str
@@ -88,11 +88,11 @@ class ListedObject(NamedTuple):
 
 class ObjectStore:
     """The landing bucket, which is only read, and the published bucket with data, quarantine and receipts. Every method
-    raises AwsUnavailable, AwsRefused or AwsCallInvalid when S3 does not do what was requested."""
+    raises AwsUnavailable, AwsRefused or AwsCallInvalid if a call to S3 fails."""
 
     def __init__(self, landing_bucket: str, published_bucket: str, *, client: Any = None) -> None:
         """Args:
-        client: a boto3 client for S3; None: the default one, made at the first call.
+        client: a boto3 client for S3; None: one with this process's credentials, created at the first call.
         """
         self.landing_bucket = landing_bucket
         self.published_bucket = published_bucket
@@ -105,7 +105,7 @@ class ObjectStore:
     # --- object versions of any bucket ------------------------------------------------------------------------
 
     def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectFacts:
-        """Return what S3 knows about an object version; by default the newest. Raise ObjectGone when there is none."""
+        """Return what S3 reports about an object version, by default the newest. Raise ObjectGone if there is none."""
         try:
             head = self._s3.head_object(Bucket=bucket, Key=key, **_version(version_id))
         except (BotoCoreError, ClientError) as error:
@@ -122,14 +122,14 @@ class ObjectStore:
         accept: Callable[[ObjectFacts], None] = lambda _: None,
         at_most: float = math.inf,
     ) -> ObjectFacts:
-        """Write an object version to `path`, and return what S3 knows about it.
+        """Download an object version to `path`, and return what S3 reports about it.
 
-        One call for an object of one part; a larger one comes in ranged parts, or as one stream from a server that
-        ignores ranges.
+        An object of up to 16 MiB is one request. A larger one is downloaded in ranges, or as one stream from a server
+        that ignores ranges.
 
         Args:
-            accept: called before the object is read; what it raises ends the download.
-            at_most: an object of more bytes is not downloaded, if the server answers ranges (`read_range`).
+            accept: called before the body is read; may raise to prevent the download.
+            at_most: in bytes; a larger object is not downloaded if the server supports ranges (use `read_range`).
 
         Raises:
             ObjectGone: there is no such object version.
@@ -159,7 +159,7 @@ class ObjectStore:
             raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time") from error
 
     def read_range(self, bucket: str, key: str, facts: ObjectFacts, offset: int, size: int) -> bytes:
-        """Return `size` bytes of an object version. Raise ObjectGone if it was deleted or overwritten."""
+        """Return `size` bytes of an object version from `offset`. Raise ObjectGone if it was deleted or overwritten."""
         of_object = {"Bucket": bucket, "Key": key, "IfMatch": f'"{facts.etag}"', **_version(facts.version_id)}
         try:
             for _ in range(_READS):
@@ -173,18 +173,18 @@ class ObjectStore:
         raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the store without its client: the process that reads Parquet makes another one."""
+        """Pickle the store without its client: the reader process creates its own."""
         return type(self), (self.landing_bucket, self.published_bucket)
 
     def _takes_ranges(self, bucket: str, key: str, version_id: str | None) -> bool:
-        """Return whether the server answers a range: else boto3 writes the whole object at the offset of every part."""
+        """Return whether the server supports ranges. If it does not, boto3 writes the whole object for each part."""
         answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **_version(version_id))
         with closing(answer["Body"]):
             return "ContentRange" in answer
 
     def versions(self, bucket: str, prefix: str, *, page_size: int = 1000) -> Iterator[list[ObjectVersion]]:
-        """Yield every object version under `prefix`, in pages sorted by key, the newest version of a key first;
-        no deletions.
+        """Yield every object version under `prefix` except delete markers, in pages sorted by key, the newest version
+        of a key first.
 
         S3 lists the versions of a key in the order in which they were stored, the most recent one first
         (docs.aws.amazon.com/AmazonS3/latest/userguide/list-obj-version-enabled-bucket.html).
@@ -204,7 +204,7 @@ class ObjectStore:
     # --- the published bucket ---------------------------------------------------------------------------------
 
     def get(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        """Return an object, by default its newest version, or None when it does not exist."""
+        """Return an object, by default its newest version, or None if it does not exist."""
         try:
             answer = self._s3.get_object(Bucket=self.published_bucket, Key=key, **_version(version_id))
             return StoredObject(
@@ -232,16 +232,18 @@ class ObjectStore:
         metadata: dict[str, str] | None = None,
         content_type: str = JSON,
     ) -> bool:
-        """Write an object if the stored one is still `seen` (None: still no object); return whether it was written.
+        """Write an object only if the stored one is still `seen` (None: there is still no object); return whether it
+        was written.
 
-        S3 answers 412 when the condition does not hold, 404 when what should be replaced is gone, and 409 when another
-        write of the key is under way; after a lost response the client's own retry gets a 412 on its own write.
+        False does not prove that someone else wrote: if the response to the first attempt is lost, the client's retry
+        gets a 412 because of that attempt. S3 answers 412 if the condition does not hold, 404 if the object to replace
+        is gone, and 409 if another write of the key is under way.
         """
         condition = {"IfMatch": seen.etag} if seen else {"IfNoneMatch": "*"}
         return self._put(key, text, metadata or {}, content_type, **condition)
 
     def upload(self, key: str, path: Path, *, sha256: str) -> None:
-        """Upload a file, unless it is large and an object with this content already exists."""
+        """Upload a file, unless it is large and the object already has this content, as its `sha256` metadata shows."""
         doing = f"writing {self.published_address(key)}"
         more = {"Metadata": {"sha256": sha256}}
         if path.stat().st_size <= _TRANSFER.multipart_threshold:
@@ -253,11 +255,11 @@ class ObjectStore:
         try:
             self._s3.upload_file(str(path), self.published_bucket, key, ExtraArgs=more, Config=_TRANSFER)
         except Exception as error:
-            # boto3 wraps S3's response, and repeats it only in the message.
+            # boto3 wraps S3's error, whose code the new message only quotes.
             answer = error.__context__ if isinstance(error, S3UploadFailedError) else error
             if isinstance(answer, BotoCoreError | ClientError):
                 raise explain_aws_error(answer, doing) from error
-            # Whatever the fault was, nothing is committed yet.
+            # It is safe to try again whatever the cause: nothing is committed yet.
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
 
     def list_keys(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
@@ -279,8 +281,8 @@ class ObjectStore:
             yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
 
     def kept_days(self, folder: str) -> int | None:
-        """Return after how many days a lifecycle rule of the published bucket removes what is below `folder`. None: no
-        rule does, or these credentials may not look (s3:GetLifecycleConfiguration)."""
+        """Return after how many days a lifecycle rule of the published bucket deletes objects below `folder`; None if
+        no rule does, or if the rules cannot be read (s3:GetLifecycleConfiguration)."""
         with explaining_aws_errors(f"looking for the retention of {self.published_address(folder)}"):
             try:
                 rules = self._s3.get_bucket_lifecycle_configuration(Bucket=self.published_bucket)["Rules"]
@@ -290,7 +292,7 @@ class ObjectStore:
         return min(filter(None, days), default=None)
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that does not exist is no error."""
+        """Delete an object. It is no error if it does not exist."""
         with explaining_aws_errors(f"deleting {self.published_address(key)}"):
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
 
@@ -332,7 +334,7 @@ class ObjectStore:
 
 
 def _is_about(rule: dict[str, Any], folder: str) -> bool:
-    """Return whether a lifecycle rule is about all objects below a folder."""
+    """Return whether a lifecycle rule is enabled and applies to every object below a folder."""
     chosen = rule.get("Filter", {"Prefix": rule.get("Prefix", "")})
     return rule["Status"] == "Enabled" and chosen.keys() <= {"Prefix"} and folder.startswith(chosen.get("Prefix", ""))
 
@@ -347,7 +349,7 @@ def _facts(answer: dict[str, Any]) -> ObjectFacts:
 
 
 def _write(body: Any, path: Path, size_bytes: int) -> bool:
-    """Write an answer's body to a file; return False when it broke off."""
+    """Write a response's body to a file; return False if it broke off."""
     try:
         with path.open("wb") as file:
             shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)

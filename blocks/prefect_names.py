@@ -1,6 +1,6 @@
-"""The names of one stack's objects in Prefect. Each contains the stack's name, as several stacks may share a server.
+"""The names of one stack's objects in Prefect. Each contains the stack's name, because stacks may share a server.
 
-This module does not import Prefect, whose import creates a folder in the user's home.
+This module does not import Prefect, because that import creates a folder in the user's home directory.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ PRODUCT = "sluice"
 
 @dataclass(frozen=True, slots=True)
 class PrefectNames:
-    """The names of one stack's objects.
+    """The names of one stack's objects in Prefect.
 
-    Only Sluice names flows, their runs and the type of the settings block, so the stack's name is enough there. Other
-    names share their space with everything else on the server, so they begin with `prefix`.
+    A deployment belongs to one of Sluice's flows, and a settings block to Sluice's block type, so the stack's name is
+    enough for them. Other objects share a namespace with everything else on the server, so their names also say that
+    they are Sluice's.
     """
 
     stack: str
 
     @property
     def prefix(self) -> str:
-        """Return `sluice-STACK`, or `sluice` for the stack of that name."""
+        """Return `sluice-STACK`, or just `sluice` for a stack named `sluice`."""
         return PRODUCT if self.stack == PRODUCT else f"{PRODUCT}-{self.stack}"
 
     @property
@@ -28,7 +29,7 @@ class PrefectNames:
         return self.stack
 
     def deployment(self, flow: str) -> str:
-        """Return FLOW/DEPLOYMENT."""
+        """Return the full name of a flow's deployment: FLOW/STACK."""
         return f"{flow}/{self.stack}"
 
     @property
@@ -37,7 +38,7 @@ class PrefectNames:
 
     @property
     def notify_block(self) -> str:
-        """Return the name of the block that notifications are sent with."""
+        """Return the name of the block that sends notifications."""
         return f"{self.prefix}-notify"
 
     def pool(self, kind: str) -> str:
@@ -45,9 +46,9 @@ class PrefectNames:
         return f"{self.prefix}-{kind}"
 
     def has_automation(self, name: str) -> bool:
-        """Return whether this is the name of one of the stack's automations, which all end in its name."""
+        """Return whether this is the name of one of the stack's automations: "Sluice: ... (STACK)"."""
         return name.startswith("Sluice: ") and name.endswith(f" ({self.stack})")
 
     def limit(self, dataset: str) -> str:
-        """Return the name of a dataset's global concurrency limit; no stack's name holds a colon."""
+        """Return the name of a dataset's global concurrency limit; the colon occurs in no stack's name."""
         return f"{self.prefix}:{dataset}"

@@ -1,4 +1,4 @@
-"""How long messages have waited in a queue: what is older than all of them is in no message."""
+"""Finds out how long the oldest message has waited in a queue: an older upload cannot be waiting there."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,16 +17,16 @@ _PERIOD_SECONDS = 60
 
 
 def oldest_message_since(queue_url: str, *, sqs: Any = None, cloudwatch: Any = None) -> datetime | None:
-    """Return a time before which no message of the queue was sent; None where that is unknown.
+    """Return a time before which none of the messages in the queue was sent; None if it is unknown.
 
-    An empty queue has no message before now. SQS does not tell a message's age without receiving it, which would count
-    as a delivery. So of a queue with messages CloudWatch is asked. Its metric leaves out messages that were
-    received three times, and starts again up to 15 minutes after a queue was idle for hours
-    (docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html); the
-    embedded cloud has no such metric.
+    For an empty queue that is now. Otherwise it comes from CloudWatch, because SQS shows a message's age only to a
+    receiver, and receiving counts as a delivery. CloudWatch's metric ignores messages that were received three times,
+    and resumes up to 15 minutes after a queue was idle for hours
+    (docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html). The
+    embedded cloud does not have it.
 
     Raises:
-        AwsUnavailable, AwsRefused: SQS or CloudWatch did not answer.
+        AwsUnavailable, AwsRefused: a call to SQS or CloudWatch failed.
     """
     now = datetime.now(UTC)
     with explaining_aws_errors(f"counting the messages in {queue_url}"):
@@ -43,5 +43,5 @@ def oldest_message_since(queue_url: str, *, sqs: Any = None, cloudwatch: Any = N
             Period=_PERIOD_SECONDS,
             Statistics=["Maximum"],
         )["Datapoints"]
-    # The earliest of all points: a point is a minute long, and the newest may not have every server's answer yet.
+    # The earliest that any data point gives: a point covers a minute, and the newest may still be incomplete.
     return min((point["Timestamp"] - timedelta(seconds=point["Maximum"]) for point in ages), default=None)

@@ -1,6 +1,6 @@
-"""The pipeline's settings: read once, in one typed place.
+"""The pipeline's settings, read once into one typed model.
 
-This module does not import Prefect, whose import creates a folder in the user's home.
+This module does not import Prefect, because that import creates a folder in the user's home directory.
 """
 
 import os
@@ -36,14 +36,14 @@ class SettingsMissing(TerminalError):
 
     def __init__(self, message: str, names: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.names = tuple(names)  # names of the variables or outputs that are missing or wrong
+        self.names = tuple(names)  # the variables or stack outputs that are missing or wrong
 
 
 class PipelineSettings(BaseModel):
     """Where uploads come from, where results go, and the limits that apply on the way.
 
-    In the container these come from its environment (`SLUICE_` and the field's name in capitals). Runs started by hand
-    read the block of the same fields (blocks/settings_block.py).
+    The container reads them from its environment: `SLUICE_` and the field's name in capitals. Runs started by hand
+    read them from a Prefect block with the same fields (blocks/settings_block.py).
     """
 
     stack: str = Field(description="The stack's name; Prefect's deployments and concurrency limits are named after it.")
@@ -61,7 +61,7 @@ class PipelineSettings(BaseModel):
         120,
         ge=10,
         le=43_200,
-        description="How long a received message stays invisible; extended while the upload is processed.",
+        description="How long a received message stays invisible; renewed while the task holds it.",
     )
     receive_wait_seconds: int = Field(5, ge=0, le=20, description="How long one receive call waits for a message.")
     max_task_seconds: int = Field(
@@ -71,44 +71,47 @@ class PipelineSettings(BaseModel):
         1_500,
         ge=1,
         le=43_200,
-        description="How long the stage refine may take for one upload; it is tried again once, then rejected.",
+        description="How long the stage refine may take for one upload; after a second such timeout it is rejected.",
     )
     retry_delay_seconds: int = Field(
-        30, ge=0, le=900, description="How long a message rests after a transient failure, times its deliveries."
+        30,
+        ge=0,
+        le=900,
+        description="After a failed try, a message returns to the queue after this time multiplied by its deliveries.",
     )
     max_object_bytes: int = Field(
-        10 * 1024**3, ge=1, description="A larger upload is rejected before it is downloaded."
+        10 * 1024**3, ge=1, description="An upload larger than this is rejected before it is downloaded."
     )
     max_copy_fraction: float = Field(
         COPY_FRACTION,
         ge=0,
         le=1,
-        description="A file of more than this part of the free disk is read from S3 by ranges, and not copied.",
+        description="A file larger than this fraction of the free disk space is read from S3 in ranges, not copied.",
     )
     dead_letter_queue_url: str = Field(
-        "", description="The queue of uploads that were given up; empty where the stack is older than this release."
+        "", description="The queue for uploads that were given up; empty for a stack of an older release."
     )
     max_receive_count: int = Field(
         5, ge=1, le=1_000, description="Deliveries of a message before it moves to the dead-letter queue."
     )
     state_machine_arn: str = Field("", description="The state machine that launches the tasks that drain the queue.")
     window_seconds: int = Field(
-        60, ge=5, le=900, description="How long all uploads share one execution of the state machine."
+        60, ge=5, le=900, description="All uploads within this time share one execution of the state machine."
     )
-    max_tasks: int = Field(4, ge=1, le=40, description="Tasks that drain the queue at the same time.")
+    max_tasks: int = Field(4, ge=1, le=40, description="How many tasks may drain the queue at the same time.")
     messages_per_task: int = Field(
-        100, ge=1, description="With more visible messages than this for each task, a task asks for more tasks."
+        100, ge=1, description="If more messages than this wait per task, more tasks are launched, up to max_tasks."
     )
     live_backlog: int = Field(
         50,
         ge=0,
-        description="With more visible messages than this, uploads are recorded in Prefect afterwards, in bulk.",
+        description="If more messages than this wait, uploads are recorded in Prefect afterwards, in bulk.",
     )
     dataset_metrics: bool = Field(
-        False, description="Whether CloudWatch's metrics are also kept for each dataset, which costs more."
+        False, description="Whether CloudWatch's metrics are also written per dataset, which costs more."
     )
     contracts_folder: Path | None = Field(
-        None, description="The folder with one subfolder for each dataset; empty: the one that comes with the code."
+        None, description="The folder with the contracts, one subfolder per dataset; empty: the one in the code."
     )
 
     @property
@@ -118,12 +121,12 @@ class PipelineSettings(BaseModel):
 
     @property
     def task_limit_seconds(self) -> int:
-        """Return after how long a task ends whatever it does. From `max_task_seconds` on it begins nothing new
-        (blocks/limits.py)."""
+        """Return the age at which a task ends itself, even in the middle of an upload (blocks/limits.py); it begins no
+        upload after `max_task_seconds`."""
         return Limits(self.stage_timeout_seconds, self.max_task_seconds, self.max_object_bytes).task_seconds
 
     def is_upload(self, bucket: str, key: str) -> bool:
-        """Return whether an object with this key in this bucket is an upload."""
+        """Return whether this object is an upload: in the landing bucket, below the incoming prefix."""
         return bucket == self.landing_bucket and key.startswith(self.incoming_prefix)
 
     @property
@@ -136,7 +139,8 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings from `environment`. Raise SettingsMissing with the variables that are missing or wrong."""
+        """Read the settings from environment variables. Raise SettingsMissing, naming those that are missing or
+        wrong."""
         given = {
             name: environment[_PREFIX + name.upper()]
             for name in PipelineSettings.model_fields
@@ -154,7 +158,7 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
-        """Read the settings that the stack decides from its outputs; the others have their defaults. Raise
+        """Read the settings in STACK_OUTPUTS from the stack's outputs; the others get their defaults. Raise
         SettingsMissing, naming the outputs that are missing."""
         missing = [output for output in STACK_OUTPUTS.values() if output not in outputs]
         if missing:

@@ -1,4 +1,4 @@
-"""The pipeline's settings as a block, for runs that a person starts from Prefect."""
+"""The pipeline's settings as a Prefect block, for runs that a person starts from Prefect."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class PipelineSettingsBlock(PipelineSettings, Block):
-    """The pipeline's settings. Runs that a person starts read the block that has the name of their stack."""
+    """The pipeline's settings. Runs that a person starts read the block that is named after their stack."""
 
     _block_type_name = "Sluice pipeline settings"
     _block_type_slug = "sluice-pipeline-settings"
     _description = (
         "Where uploads come from, where results go, and the limits that apply on the way. Runs that a person starts "
-        "read the block of their stack; the stack's own tasks have all of it in their environment."
+        "read the block of their stack; the stack's own tasks read these settings from their environment."
     )
 
 
 def settings_of_stack(stack: str) -> PipelineSettings:
-    """Read a stack's settings from its block. Raise SettingsMissing when there is none."""
+    """Read a stack's settings from its Prefect block. Raise SettingsMissing if there is no such block."""
     try:
         block = PipelineSettingsBlock.load(PrefectNames(stack).settings_block)
     except ValueError:
@@ -41,7 +41,7 @@ def settings_of_stack(stack: str) -> PipelineSettings:
 
 
 def credentials_of_stack(stack: str) -> AwsCredentials | None:
-    """Return the stack's AWS Credentials block, or None."""
+    """Return the stack's AWS Credentials block, or None if there is no such block."""
     from prefect_aws import AwsCredentials  # takes a second
 
     try:
@@ -53,9 +53,9 @@ def credentials_of_stack(stack: str) -> AwsCredentials | None:
 
 
 def use_credentials_of_stack(stack: str, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make the stack's AWS Credentials block boto3's default in this process, unless the environment has credentials.
+    """Make boto3 use the stack's AWS Credentials block in this process, unless an AWS_ variable is set.
 
-    A container on ECS has a role, which its environment shows; a worker elsewhere may have no credentials.
+    On ECS such variables are set and lead to the task's role; a worker elsewhere may have no credentials.
     """
     if any(name.startswith("AWS_") for name in environment):
         return

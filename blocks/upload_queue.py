@@ -1,4 +1,7 @@
-"""The queue of uploads: receive, keep invisible, return, acknowledge, give up; each for up to ten messages at once."""
+"""The upload queue: receives messages, keeps them invisible, returns, deletes or dead-letters them.
+
+Calls to SQS are batched by ten, except those that move a message to the dead-letter queue.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,16 +27,16 @@ _HANDLE_EXPIRED = frozenset(
     }
 )
 MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
-MAX_MESSAGES = 10  # of one call
+MAX_MESSAGES = 10  # that one call to SQS can receive or change
 
 
 class MessageLost(TransientError):
-    """The message's visibility ran out while it was held: another worker may have it by now."""
+    """The message's visibility timeout ended while this worker held it: another worker may have received it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One delivery of a message; `receive_count` is how often SQS has delivered it, including this time."""
+    """One delivery of a message; `receive_count` is how often SQS has delivered the message, including this time."""
 
     message_id: str
     receipt_handle: str
@@ -42,15 +45,15 @@ class ReceivedMessage:
 
 
 Problems = dict[ReceivedMessage, SluiceError]
-"""The messages for which a call failed, each with the reason; MessageLost for one that is no longer held."""
+"""The messages for which a call failed, each with its error; MessageLost if the message is no longer held."""
 
 
 class UploadQueue:
     """The SQS queue with one message per upload.
 
     It remembers which messages are held: those that were received and neither returned nor deleted.
-    `receive` and `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid when SQS does not do what was
-    requested; the other methods do not raise, and return the messages for which they failed.
+    `receive` and `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails; the other
+    methods do not raise, but return the messages for which they failed.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class UploadQueue:
         """Args:
         dead_letter_queue_url: where `give_up` sends messages.
         visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
-        client: a boto3 client for SQS; None: the default one, made at the first call.
+        client: a boto3 client for SQS; None: one with this process's credentials, created at the first call.
         """
         self.queue_url = queue_url
         self.dead_letter_queue_url = dead_letter_queue_url
@@ -83,7 +86,7 @@ class UploadQueue:
         return list(self._held.values())
 
     def receive(self, *, wait_seconds: int, at_most: int = MAX_MESSAGES) -> list[ReceivedMessage]:
-        """Return the next messages; none when none arrived within `wait_seconds` (at most 20)."""
+        """Receive up to `at_most` messages; none if none arrives within `wait_seconds` (at most 20)."""
         with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
@@ -105,7 +108,7 @@ class UploadQueue:
         return received
 
     def count_waiting(self) -> int:
-        """Return about how many messages can be received; the number may be a minute old."""
+        """Return approximately how many messages are visible; SQS's number may be a minute old."""
         with explaining_aws_errors(f"counting the messages of {self.queue_url}"):
             response = self._sqs.get_queue_attributes(
                 QueueUrl=self.queue_url, AttributeNames=["ApproximateNumberOfMessages"]
@@ -113,20 +116,20 @@ class UploadQueue:
         return int(response["Attributes"]["ApproximateNumberOfMessages"])
 
     def extend(self, messages: Iterable[ReceivedMessage], seconds: float) -> Problems:
-        """Keep messages invisible for `seconds` from now; 0 returns them."""
+        """Keep messages invisible for `seconds` from now; with 0 they become visible at once."""
         return self._for_each(
             "change_message_visibility_batch", messages, "extending messages", VisibilityTimeout=int(seconds)
         )
 
     def release(self, messages: Iterable[ReceivedMessage], *, after_seconds: int = 0) -> Problems:
-        """Return messages to the queue, to be delivered again after `after_seconds`."""
+        """Return messages to the queue; they can be delivered again after `after_seconds`."""
         messages = list(messages)
         with self._changing:
             self._let_go(messages)
             return self.extend(messages, min(after_seconds, MAX_VISIBILITY_SECONDS))
 
     def acknowledge(self, messages: Iterable[ReceivedMessage]) -> Problems:
-        """Delete messages. One that could not be deleted is delivered again."""
+        """Delete messages. A message that cannot be deleted will be delivered again."""
         messages = list(messages)
         self._let_go(messages)
         return self._for_each("delete_message_batch", messages, "deleting messages")
@@ -141,13 +144,18 @@ class UploadQueue:
             except SluiceError as error:
                 problems[message] = error
             else:
-                self.acknowledge([message])  # delivered again, it is given up again
+                self.acknowledge([message])  # if this fails, it is delivered again, and given up again
         return problems
 
     @contextmanager
     def keep_invisible(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Keep all held messages invisible while the block runs, by a heartbeat in another thread. If a message is
-        lost, the work continues: the receipt decides whose result counts. `also` is called at every beat."""
+        """Keep all held messages invisible while the block runs: a thread extends their visibility timeouts.
+
+        If a message is lost, the block continues: the receipt decides whose result counts.
+
+        Args:
+            also: called after each extension, in that thread.
+        """
         done = Event()
         beat = Thread(target=self._beat, args=(done, also), name="visibility-heartbeat", daemon=True)
         beat.start()
@@ -158,14 +166,14 @@ class UploadQueue:
             beat.join(timeout=1)  # it ends with the process
 
     def _beat(self, done: Event, also: Callable[[], object]) -> None:
-        # A third of the timeout: two beats may fail before the messages become visible.
+        # Every third of the timeout, so that one failed extension does not make the messages visible.
         while not done.wait(self.visibility_timeout_seconds / 3):
             try:
                 with self._changing:
                     problems = self.extend(self.held, self.visibility_timeout_seconds)
                     self._let_go(message for message, error in problems.items() if isinstance(error, MessageLost))
                 also()
-            except Exception:  # noqa: BLE001, S112 (the next beat makes up for one that fails)
+            except Exception:  # noqa: BLE001, S112 (the next extension makes up for one that fails)
                 continue
 
     def _let_go(self, messages: Iterable[ReceivedMessage]) -> None:
@@ -173,7 +181,7 @@ class UploadQueue:
             self._held.pop(message.receipt_handle, None)
 
     def _for_each(self, operation: str, messages: Iterable[ReceivedMessage], doing: str, **fields: Any) -> Problems:
-        """Call a batch operation; with an entry for each message."""
+        """Call a batch operation with one entry per message, ten at a time; return the messages that failed."""
         problems: Problems = {}
         for batch in _batches(list(messages)):
             entries = [
@@ -192,7 +200,7 @@ class UploadQueue:
 
 
 def by_reason(problems: Problems) -> dict[str, list[ReceivedMessage]]:
-    """Return the messages for which a call failed, by the reason."""
+    """Group the messages for which a call failed by their error."""
     reasons: dict[str, list[ReceivedMessage]] = defaultdict(list)
     for message, error in problems.items():
         reasons[f"{type(error).__name__}: {error}"].append(message)

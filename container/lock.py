@@ -1,8 +1,9 @@
-"""Selects the packages of the lock that are in the image: the lock also holds those for other systems.
+"""Prints the locked Python packages that the image contains, as requirements with hashes.
 
     python -m container.lock
 
-Prints them as requirements with hashes and without markers, for programs that do not evaluate markers.
+The lock also lists packages for other systems, with environment markers. The output has no markers, for programs that
+do not evaluate them.
 """
 
 import re
@@ -13,7 +14,10 @@ from packaging.requirements import Requirement
 
 LOCKS = (
     Path(__file__).with_name("requirements.lock"),
-    Path(__file__).parent.parent / "flows" / "contracts" / "requirements.lock",  # what datasets' own steps need
+    Path(__file__).parent.parent
+    / "flows"
+    / "contracts"
+    / "requirements.lock",  # packages that datasets' own steps need
 )
 # The image's Python and system, as environment markers name them.
 IN_THE_IMAGE = {
@@ -33,7 +37,12 @@ _HASH = re.compile(r"--hash=\S+")
 def packages(
     environment: Mapping[str, str] = IN_THE_IMAGE, lock: str | None = None
 ) -> dict[str, tuple[str, list[str]]]:
-    """Return version and hashes of each package that the lock installs in an environment, by name."""
+    """Return the version and the hashes of each package to install in an environment, by name.
+
+    Args:
+        environment: the values of environment markers; by default the image's.
+        lock: the text of a lock; None: the image's locks.
+    """
     found = {}
     for entry in _ENTRY.finditer("".join(path.read_text() for path in LOCKS) if lock is None else lock):
         requirement = Requirement(entry["requirement"].strip())
@@ -44,7 +53,7 @@ def packages(
 
 
 def as_requirements(wanted: Mapping[str, tuple[str, list[str]]]) -> str:
-    """Return packages as pip reads them."""
+    """Return packages as lines of a requirements file for pip."""
     return "".join(f"{name}=={version} {' '.join(hashes)}\n" for name, (version, hashes) in wanted.items())
 
 

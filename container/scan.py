@@ -1,11 +1,11 @@
-"""Checks every package of the image against OSV, the open database of vulnerabilities.
+"""Checks the locked Python packages of the image against OSV, the open database of vulnerabilities.
 
     python -m container.scan .venv-supply/bin/pip-audit
 
-A scanner without access to the database finds nothing, which looks like good news. So it also checks a package that is
-known to be vulnerable: if it finds nothing there, nothing was scanned.
+A scanner that cannot reach the database would report no vulnerability. So a package that is known to be vulnerable is
+scanned first: if nothing is found there, the scan counts as failed. The base image's system packages are not scanned.
 
-Exit codes: 0 no known vulnerability, 1 some (listed), 3 nothing was scanned, or not all.
+Exit codes: 0: no known vulnerability; 1: some, which are listed; 3: some or all packages could not be scanned.
 """
 
 import json
@@ -28,12 +28,12 @@ _OPTIONS = (
 
 
 class NotScanned(Exception):
-    """The scanner gave no answer."""
+    """The scanner failed, timed out or overlooked a known vulnerability; the message has the reason."""
 
 
 def audit(scanner: Sequence[str], requirements: str) -> dict[str, str]:
-    """Return the scanned packages, each with the ids of its vulnerabilities ("" for none). Raise NotScanned with the
-    scanner's last line."""
+    """Scan packages; return the ids of each package's vulnerabilities ("" for none). Raise NotScanned if the scanner
+    fails, with its last line of output, or takes longer than ten minutes."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()
@@ -58,19 +58,19 @@ def _check_scanner(scanner: Sequence[str]) -> None:
 
 
 def scan(scanner: Sequence[str]) -> int:
-    """Scan the lock, print what was found, and return the exit code."""
+    """Scan the image's locked packages, print the result, and return the exit code."""
     wanted = packages()
     try:
         _check_scanner(scanner)
         found = audit(scanner, as_requirements(wanted))
     except NotScanned as error:
-        _print(f"NOT SCANNED: the database of vulnerabilities gives no answer: {error}")
+        _print(f"NOT SCANNED: {error}")
         return EXIT_NOT_SCANNED
     vulnerable = {name: ids for name, ids in found.items() if ids}
     for name, ids in vulnerable.items():
         _print(f"VULNERABLE: {name} {wanted[name][0]}: {ids}")
     missing = sorted(set(wanted) - set(found))
-    _print(f"{len(found)} of {len(wanted)} packages scanned, {len(vulnerable)} vulnerable; not: {missing}")
+    _print(f"{len(found)} of {len(wanted)} packages scanned, {len(vulnerable)} vulnerable; not scanned: {missing}")
     if missing:
         return EXIT_NOT_SCANNED
     return EXIT_VULNERABLE if vulnerable else 0

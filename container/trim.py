@@ -1,16 +1,16 @@
-"""Removes what a task never uses from an installed environment, so that tasks start sooner; runs in the image's build.
+"""Removes what a task never uses from installed packages, so that tasks start faster. Runs while the image is built.
 
     python trim.py SITE_PACKAGES
 
-A Fargate task spends most of its start pulling the image. Measurements showed what to remove (docs/image.md has the
-table); what looks unused but must stay is named below with the reason.
+A Fargate task spends most of its start-up time pulling the image. docs/image.md lists what was removed and how much it
+saved. Comments below name what looks unused but must stay.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-# The AWS services that code in the container calls; botocore contains the descriptions of all four hundred.
+# The AWS services that code in the container calls; botocore describes all of AWS's, about four hundred.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
 # Tests that are installed with packages; no run imports them. numpy/f2py and numpy/testing look like tests too,
@@ -41,7 +41,7 @@ UNUSED = (
 
 
 def trim(site_packages: Path) -> int:
-    """Remove everything above from `site_packages`; return the number of bytes freed."""
+    """Remove test folders, unused files and descriptions of other AWS services; return the number of bytes freed."""
     found = [path for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern)]
     saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may be inside another
     for data in site_packages.glob("*botocore/data"):
@@ -62,4 +62,4 @@ def _remove(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(f"took out {trim(Path(sys.argv[1])) / 1e6:.0f} MB")  # noqa: T201 (the build's own log)
+    print(f"removed {trim(Path(sys.argv[1])) / 1e6:.0f} MB")  # noqa: T201 (the build's own log)

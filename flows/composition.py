@@ -1,4 +1,4 @@
-"""The composition root: the one place that reads the environment and puts the parts together."""
+"""The composition root of the tasks and flows: it reads the environment and puts the parts of the pipeline together."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _METADATA = "ECS_CONTAINER_METADATA_URI_V4"  # set in an ECS task
 
 
 def assemble(settings: PipelineSettings) -> Parts:
-    """Build the parts that `settings` describe."""
+    """Build the store, the queue and the contracts that `settings` describe."""
     store = ObjectStore(settings.landing_bucket, settings.published_bucket)
     contracts = LiveContracts(settings.contracts_root, store)
     return Parts(
@@ -42,7 +42,7 @@ def assemble(settings: PipelineSettings) -> Parts:
 
 
 def drains_of(settings: PipelineSettings) -> Drains:
-    """Build the executions that drain the queue."""
+    """Return what starts drains of the queue that `settings` name."""
     return Drains(
         state_machine_arn=settings.state_machine_arn,
         queue_url=settings.queue_url,
@@ -52,11 +52,11 @@ def drains_of(settings: PipelineSettings) -> Drains:
 
 
 def parts_of_environment() -> Parts:
-    """Build the parts from the environment or, in a run of a Prefect deployment, from the settings block of the
-    deployment's stack if the environment configures no stack or another one.
+    """Build the parts from the environment. A run of a Prefect deployment uses the settings block of the deployment's
+    stack instead if the environment configures no stack, or another one.
 
     Raises:
-        SettingsMissing: neither the environment nor a block has the settings.
+        SettingsMissing: a setting is missing or wrong in the environment, or the stack has no settings block.
     """
     parts = assemble(_settings_of_environment())
     if runtime.flow_run.id and os.environ.get(_METADATA):
@@ -65,7 +65,7 @@ def parts_of_environment() -> Parts:
 
 
 def _settings_of_environment() -> PipelineSettings:
-    stack = runtime.deployment.name  # a deployment has the name of its stack; None outside of a deployment's run
+    stack = runtime.deployment.name  # a deployment is named after its stack; None outside a deployment's run
     if stack and os.environ.get("SLUICE_STACK") != stack:
         from blocks.settings_block import settings_of_stack, use_credentials_of_stack
 
@@ -76,7 +76,8 @@ def _settings_of_environment() -> PipelineSettings:
 
 @cache
 def _end_later(seconds: float) -> None:
-    """End the ECS task of a flow when its time is over, first with SIGTERM; the task that drains ends itself."""
+    """End the process after `seconds` with SIGTERM, and a minute later unconditionally. This is for an ECS task that
+    Prefect started for one flow run; a task that drains the queue has its own timer (drain_queue.py)."""
     stop, end_at_once = partial(os.kill, os.getpid(), signal.SIGTERM), partial(os._exit, 143)
     for after, end in ((seconds, stop), (seconds + 60, end_at_once)):
         timer = threading.Timer(after, end)
@@ -85,7 +86,7 @@ def _end_later(seconds: float) -> None:
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-    """Read which execution and which ECS task this container belongs to, and until when it has to stay. Raise
+    """Read which execution and which ECS task this container belongs to, and how long the task must keep running. Raise
     SettingsMissing if SLUICE_STAY_UNTIL is not a number."""
     task = _task_metadata(environment.get(_METADATA))
     try:

@@ -2,14 +2,14 @@
 
     python -m flows.drain_queue
 
-Exit codes: 0 when the queue was empty and everything is done, 2 when the environment does not configure the pipeline,
-75 when messages were returned to the queue or the task's time was over, 143 after SIGTERM.
+Exit codes: 0 if the queue was empty and everything is done, 2 if the settings are missing or wrong, 75 if messages were
+returned to the queue or the task's time was over, 143 after SIGTERM.
 """
 
 import gc
 
 if __name__ == "__main__":
-    gc.disable()  # imports make hundreds of thousands of objects, and none of them is garbage
+    gc.disable()  # imports create hundreds of thousands of objects, none of which is garbage
 
 import logging
 import os
@@ -54,12 +54,12 @@ EXIT_MORE_TO_DO = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
 _AT_ONCE_SECONDS = 0.2  # a message that waits in the queue is received within this time
-_LEAVE_SECONDS = 15  # how long the process may take to end after its last look at the queue: the drain relies on it
+_LEAVE_SECONDS = 15  # how long the process may take to end after its last receive: the drain relies on it
 
 
 def main() -> int:
-    """Drain the queue that the environment names; return the exit code."""
-    gc.freeze()  # what was imported stays
+    """Drain the queue that the settings name; return the exit code."""
+    gc.freeze()  # no need to examine what was imported: it stays
     gc.enable()
     log_json_lines()
     signal.signal(signal.SIGTERM, _stop)
@@ -89,14 +89,14 @@ def _drain(drain: Drain) -> int:
 
 
 def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
-    """Put a task's parts together."""
+    """Return the drain of the queue that `parts` contain, and the flow run that shows it in Prefect."""
     runner, recorder, task = FlowRunner(parts), Recorder(parts), task_identity()
     run = DrainRun(parts, task, waiting=lambda: drain.waiting)
 
     def process(job: UploadJob) -> Receipt:
         try:
             return runner.process(job)
-        except TerminationSignal:  # what Prefect makes of SIGTERM while a flow runs
+        except TerminationSignal:  # Prefect raises this on SIGTERM while a flow runs
             raise Stopped from None
 
     drain = Drain(
@@ -114,7 +114,8 @@ def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
 
 @contextmanager
 def _importing_the_rest() -> Iterator[None]:
-    """Import Great Expectations while the block waits for a message; if one comes at once, it comes first."""
+    """Import Great Expectations in another thread while the block waits for a message; if one is received within
+    _AT_ONCE_SECONDS, do not start, because the import would slow down its processing."""
     received = threading.Event()
 
     def import_it() -> None:
@@ -129,7 +130,7 @@ def _importing_the_rest() -> Iterator[None]:
 
 
 def _end_later(parts: Parts) -> None:
-    """End the process when its time is over, whatever it does then. Its batch note stays for the next task."""
+    """End the process when its time is over, even in the middle of an upload. Its batch note stays for another task."""
 
     def end() -> None:
         LOG.error("the task's time is over", extra={"fields": {"seconds": parts.settings.task_limit_seconds}})
@@ -142,7 +143,7 @@ def _end_later(parts: Parts) -> None:
 
 
 def _leave_soon(code: int) -> None:
-    """End the process even if Prefect does not take the end of the flow run, or the last logs as the process exits."""
+    """End the process after _LEAVE_SECONDS, even if it still waits for Prefect to accept the flow run's end or logs."""
     leaving = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
     leaving.daemon = True
     leaving.start()
@@ -153,12 +154,12 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Prefect's defaults retry for longer than the data should wait for its display.
+    # With Prefect's defaults, retries would delay the data for too long.
     with temporary_settings(
         {
             PREFECT_API_REQUEST_TIMEOUT: 10,
             PREFECT_CLIENT_MAX_RETRIES: 3,
-            PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,  # a request for each upload that comes alone
+            PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,  # it costs a request for each upload that comes alone
             PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
         }
     ):

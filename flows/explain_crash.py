@@ -29,7 +29,8 @@ from flows.refinery.errors import SluiceError
     persist_result=False,
 )
 def explain_crash(flow_run_id: UUID) -> State[Any]:
-    """Show why a flow run crashed, in its state and in an artifact.
+    """Show why a flow run crashed, in its state and in an artifact. If the upload has a receipt, set the run to the
+    receipt's outcome instead.
 
     Args:
         flow_run_id: The flow run that crashed.
@@ -38,7 +39,7 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
         flow_run = client.read_flow_run(flow_run_id)
         client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"why {flow_run.name} crashed")
         if _correct(flow_run):
-            return Completed(message=f"{flow_run.name} crashed after its receipt, which counts; its state is corrected")
+            return Completed(message=f"{flow_run.name} crashed after its receipt was written; its state is corrected")
         crash = investigate(client, flow_run, task_identity().log)
         crashes = [state for state in client.read_flow_run_states(flow_run.id) if state.type is StateType.CRASHED]
         before = "\n".join([(crashes[-1].message if crashes else None) or "", *_noted(flow_run)]).strip()
@@ -54,14 +55,15 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
         for line in crash.explanation(before).splitlines():
             get_run_logger().info(line)
         if client.read_flow_run(flow_run.id).state_type is not StateType.CRASHED:
-            return Completed(message=f"{flow_run.name} went on by now")
+            return Completed(message=f"{flow_run.name} is no longer crashed: another task continues it")
         explained: State[Any] = Crashed(message=crash.explanation(before))
         client.set_flow_run_state(flow_run.id, explained, force=True)
     return Completed(message=crash.summary)
 
 
 def _correct(flow_run: FlowRun) -> bool:
-    """Set a run to the outcome in its receipt: its process was killed between the receipt and the run's last state."""
+    """Set a run to the outcome in its receipt, if it has one: its process was killed before it could report that.
+    Return whether the run was corrected."""
     with suppress(SluiceError):  # without S3 or settings there is still an explanation
         parts = parts_of_environment()
         receipt = read_receipt(parts.store, _run_id_of(flow_run))
@@ -71,7 +73,7 @@ def _correct(flow_run: FlowRun) -> bool:
 
 
 def _noted(flow_run: FlowRun) -> Iterator[str]:
-    """Yield what tasks have noted about the upload of a run."""
+    """Yield sentences about a run's upload from batch notes and from its last failed attempt."""
     run_id = _run_id_of(flow_run)
     with suppress(SluiceError):
         store = parts_of_environment().store
@@ -85,5 +87,5 @@ def _noted(flow_run: FlowRun) -> Iterator[str]:
 
 
 def _run_id_of(flow_run: FlowRun) -> str:
-    """Return the run id of the upload; one that does not exist for runs that a person started."""
+    """Return the upload's run id; for a run that a person started, "" or an id that no upload has."""
     return (flow_run.idempotency_key or "").partition("-")[0]

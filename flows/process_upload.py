@@ -1,4 +1,4 @@
-"""The flow that people start: process one upload by hand, again, or as a dry run."""
+"""The flow that a person starts: process one upload by hand, process it again, or make a dry run."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from lambda_trigger.message import UploadMessage
 
 
 class ParametersWrong(TerminalError):
-    """A manual run was started with wrong parameters; the message names the correction."""
+    """A manual run was started with wrong parameters; the message explains how to correct them."""
 
 
 def _flow_run_name() -> str:
@@ -60,7 +60,7 @@ def process_upload(
         bucket: Its bucket; empty: the landing bucket.
         version_id: The object version; empty: the newest one.
         dataset: Use this dataset's contract; empty: the contract that matches the key.
-        force: Process it again although it has a receipt; the new receipt replaces the old one.
+        force: Process it again even if it has a receipt; the new receipt replaces the old one.
         dry_run: Validate and preprocess, but write nothing.
         contract: Fields of the contract to change for this run, such as {"bad_rows": {"max_fraction": 0.5}}.
     """
@@ -86,18 +86,19 @@ def job_by_hand(
     force: bool = False,
     dry_run: bool = False,
 ) -> UploadJob:
-    """Build the message that an S3 event would have caused, for a run that a person started. Raise ParametersWrong if
-    there is no such object version or dataset, or the contract cannot be changed in this way."""
+    """Return the job for a run that a person started, with the message that an S3 event would have led to. The
+    parameters are those of `process_upload`; `changes` is its `contract`. Raise ParametersWrong if there is no such
+    object version or dataset, or the contract cannot be changed in this way."""
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
     settings = parts.settings
     bucket = bucket or settings.landing_bucket
     if not settings.is_upload(bucket, key):
-        raise ParametersWrong(f"s3://{bucket}/{key} is no upload: uploads are below {settings.uploads_uri}")
+        raise ParametersWrong(f"s3://{bucket}/{key} is not an upload: uploads are below {settings.uploads_uri}")
     contract = _contract_by_hand(parts, key, dataset, changes or {})
     try:
         facts = parts.store.head(bucket, key, version_id)
-    except (FileRejected, AwsCallInvalid) as error:  # S3 rejects an id that no version can have
+    except (FileRejected, AwsCallInvalid) as error:  # AwsCallInvalid: S3 rejects a malformed version id
         raise ParametersWrong(
             f"{error}. Look for the right bucket, key and version with: "
             f"aws s3api list-object-versions --bucket {bucket} --prefix {key!r}"
@@ -109,7 +110,7 @@ def job_by_hand(
         upload = replace(upload, sequencer=_sequencer_of(parts, upload, facts, contract))
     existing = read_receipt(parts.store, upload.run_id)
     if existing and (force or _is_retry_of(existing)):
-        # S3's listing has no sequencer: without the event's, versions of the same second could be ordered wrongly.
+        # S3's listing has no sequencer. Without the event's, versions of the same second could be ordered wrongly.
         upload = replace(upload, attempt=existing.attempt + 1, sequencer=existing.source.sequencer)
     task = task_identity()  # a task of the stack, if a worker of type ecs started this run
     chain = Chain(task_arn=task.task_arn)
@@ -117,7 +118,8 @@ def job_by_hand(
 
 
 def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, Any]) -> Contract | None:
-    """Return the contract that the parameters request; None for the contract that matches the key."""
+    """Return the contract that the parameters request; None if they leave it to the key. Raise ParametersWrong for an
+    unknown dataset, or for changes that a contract cannot have."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
         if not changes:
@@ -130,8 +132,8 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
 
 
 def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contract: Contract | None) -> str | None:
-    """Return the sequencer of the event that the object was processed for; None when it was not yet. On a bucket
-    without versioning the sequencer is part of the run's identity, and S3 gives it only to the trigger."""
+    """Return the sequencer of the event under which the object was processed before; None if it was not. In a bucket
+    without versioning the sequencer is part of the run id, and only an S3 event contains it."""
     dataset = (contract or parts.contracts.for_key(upload.key)).dataset
     latest = latest_receipt(parts.store, dataset, upload.bucket, upload.key)
     if latest is None or (latest.source.etag, latest.source.last_modified) != (facts.etag, facts.last_modified):
@@ -149,5 +151,5 @@ def _is_retry_of(receipt: Receipt) -> bool:
         states = client.read_flow_run_states(UUID(run_id))
     # If Retry was never pressed, another task merely took over the run.
     asked = [state.timestamp for state in states if state.type is StateType.SCHEDULED]
-    # After Retry on a crashed run, another delivery of the message may have been processed first.
+    # A receipt later than the Retry is from another delivery of the message: the file was processed again already.
     return max(asked, default=datetime.min.replace(tzinfo=UTC)) > datetime.fromisoformat(receipt.created_at)

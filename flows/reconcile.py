@@ -1,14 +1,14 @@
 """Reconcile: find uploads whose event was lost, and dispatch them again.
 
-S3 may drop an event when Lambda is overloaded for hours, a notification may be configured after the first files
-arrived, and an embedded cloud that is killed loses the events in its memory. So the landing bucket is compared with the
-receipts (flows/pipeline/lost_uploads.py). Reconcile dispatches a lost upload as the Lambda would have done, under the
-same run id, so dispatching it twice, or while a late event arrives, is harmless.
+An event is lost if Lambda is overloaded for hours, if files arrive before the notification is configured, or if an
+embedded cloud is killed with events in its memory. So the landing bucket is compared with the receipts
+(flows/pipeline/lost_uploads.py). Reconcile dispatches a lost upload like the Lambda, under the same run id, so it is
+harmless if an upload is dispatched twice, or if its event arrives late.
 
 An upload that was given up has its message in the dead-letter queue. Reconcile reports it with the last reason, and
 dispatches it again only on request: otherwise every hourly run would retry it.
 
-After a loss it also rebuilds the index and the runs in Prefect from receipts (flows/pipeline/rebuild.py).
+On request it also rebuilds the index and the runs in Prefect from the receipts (flows/pipeline/rebuild.py).
 """
 
 from collections.abc import Iterator
@@ -47,12 +47,12 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What one run found."""
+    """What one run of reconcile found."""
 
-    found: FoundUploads  # the uploads
+    found: FoundUploads  # the uploads without a receipt
     window: Window  # the period that was checked
     age_known: bool  # whether it is known how long the oldest message has waited; if not, no upload counts as lost
-    held: HeldUploads  # what tasks hold
+    held: HeldUploads  # the uploads that tasks hold
     orphaned: int = 0  # number of data objects that no receipt references, or only a superseded one
     rebuilt: Rebuilt | None = None  # what was rebuilt from receipts; None if that was not requested
 
@@ -78,11 +78,11 @@ def reconcile(
     Args:
         dry_run: Only show what would be dispatched and deleted.
         grace_minutes: Skip uploads younger than this: they may still be in progress.
-        lookback_days: Check uploads and outputs of this many days.
+        lookback_days: Check the uploads and outputs of this many days.
         max_uploads: Dispatch at most this many; the next run continues from there.
         given_up_too: Also dispatch uploads that failed and were given up. Remove the cause first.
         prefix: Check only keys with this prefix, such as incoming/orders/; empty: all uploads.
-        rebuild: After a loss: also write index entries from all receipts, and runs of lookback_days that Prefect lacks.
+        rebuild: After a loss, also write index entries for all receipts, and runs of lookback_days that Prefect lacks.
     """
     parts = parts_of_environment()
     drains = _drains_of(parts)
@@ -151,7 +151,7 @@ _DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not disp
 def _dispatch_all(
     parts: Parts, drains: Drains, found: FoundUploads, *, dry_run: bool, given_up_too: bool
 ) -> Iterator[dict[str, Any]]:
-    """Dispatch the uploads, and yield a row of the table in the UI for each."""
+    """Dispatch the uploads, and yield a row for each, for the table in Prefect."""
     for upload in found.lost:
         yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, drains, upload))
     for upload, reason in found.given_up:
@@ -174,7 +174,7 @@ def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
 
 
 def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
-    """Dispatch an upload; return what was done."""
+    """Dispatch an upload; return a few words on the result for the table."""
     try:
         before = _attempt_before(parts, upload)
         drains.dispatch(upload)
@@ -187,28 +187,30 @@ def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
 
 
 def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
-    """Return the last attempt; for a lost upload, that it was lost: so it is not lost again while it is queued."""
+    """Return the upload's last attempt. If there is none, return a new one with the error EventLost: once it is stored,
+    the next reconcile does not count the upload as lost again while it is queued."""
     with suppress(AttemptUnreadable):
         if found := find_attempt(parts.store, upload.run_id):
             return found
-    lost = EventLost("no event of it arrived, or its message expired; reconcile sent its message")
+    lost = EventLost("no event for it arrived, or its message expired; reconcile sent a message")
     dataset = dataset_of(upload, parts)
     return FoundAttempt(Attempt.of(upload, lost, dataset=dataset, receive_count=0, task_arn=None), None)
 
 
 def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
-    """Return what was found, in Markdown."""
+    """Return what was found and done, in Markdown."""
     found, window = done.found, done.window
     lines = [
         f"**{found.looked_at:,}** uploads arrived between {window.since:%Y-%m-%d %H:%M} and "
-        f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** are lost: nothing is known of them, and "
-        "they came before the oldest message in the queue" + (" (nothing was done: dry run)." if dry_run else "."),
+        f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** are lost: they have no receipt and no "
+        "failed attempt, no task holds them, and they are older than every message in the queue"
+        + (" (nothing was done: dry run)." if dry_run else "."),
         f"{found.under_way:,} are under way: held by a task, or perhaps in the queue.",
     ]
     if not done.age_known:
         lines.append(
-            "The queue has messages, and CloudWatch does not report how old the oldest is (in the local cloud never). "
-            "So no upload counts as lost: run this again when the queue is empty."
+            "The queue has messages, and CloudWatch does not report how old the oldest is (in the local cloud it never "
+            "does). So no upload counts as lost: run this again when the queue is empty."
         )
     if found.more:
         lines.append("There are more: the next run continues where this one stopped.")
@@ -226,8 +228,8 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
         lines.append(f"{done.orphaned:,} orphaned outputs {verb} deleted.")
     if found.unidentified:
         lines.append(
-            f"{found.unidentified:,} came while the landing bucket had no versioning, so their runs are unknown: turn "
-            "versioning on, and start those by hand that have no result."
+            f"{found.unidentified:,} arrived while the landing bucket had no versioning, so their run ids are unknown: "
+            "turn versioning on, and start a run by hand for each that has no result."
         )
     return "\n\n".join(lines)
 
@@ -241,7 +243,7 @@ def _rebuilt_summary(rebuilt: Rebuilt, *, dry_run: bool) -> str:
     if rebuilt.unreadable:
         text += f" Unreadable receipts: {', '.join(sorted(rebuilt.unreadable))}."
     if rebuilt.unknown:
-        text += f" Datasets without a contract here, whose entries were left: {', '.join(sorted(rebuilt.unknown))}."
+        text += f" Entries of datasets without a contract were not changed: {', '.join(sorted(rebuilt.unknown))}."
     return text
 
 

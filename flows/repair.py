@@ -1,9 +1,9 @@
-"""Repair: put corrected quarantine rows back into their file, and process the file again under the same contract.
+"""Repair: process a file again, with quarantined rows replaced by corrected ones.
 
-The whole file is validated and preprocessed again, so the result is the same as for a clean upload: steps that need all
-rows (duplicates, fitted values) see the corrected rows too. The result is a new attempt at the same object version; its
-receipt replaces the earlier one by compare-and-swap. The corrections are stored next to the quarantine file and named
-in the receipt, so later attempts (the next repair, a forced re-run) include them.
+The whole file is validated and preprocessed again under its dataset's contract, so the result is the same as for a
+clean upload: steps that need all rows (duplicates, fitted values) see the corrected rows too. The result is a new
+attempt at the same object version; its receipt replaces the earlier one by compare-and-swap. The corrections are stored
+next to the quarantine file and named in the receipt, so later attempts (the next repair, a forced re-run) include them.
 """
 
 import tempfile
@@ -25,11 +25,11 @@ from lambda_trigger.message import UploadMessage
 
 
 class NothingToRepair(TerminalError):
-    """The run has no receipt, was rejected as a whole, or has no rows in quarantine, perhaps no longer."""
+    """The run has no receipt, was rejected as a whole, or has no rows in quarantine, or its quarantine file is gone."""
 
 
 def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
-    """Download the quarantine file of a run. Raise NothingToRepair when it has none."""
+    """Download the quarantine file of a run to `path`. Raise NothingToRepair if it has none."""
     receipt = _repairable(parts, run_id)
     for output in receipt.outputs:
         if output.kind == "quarantine":
@@ -42,21 +42,21 @@ def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
 class RepairPlan:
     """What a repair will do."""
 
-    receipt: Receipt  # the attempt that it replaces
-    changes: tuple[Change, ...]  # every cell that it changes
+    receipt: Receipt  # the receipt that the repair replaces
+    changes: tuple[Change, ...]  # every cell that the repair changes
     corrections: Corrections  # the corrected rows
 
 
 def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: bool = False) -> RepairPlan:
-    """Compare a corrected file with the rows of a run that are in quarantine, or were corrected before.
+    """Compare a corrected file with the rows of a run that are in quarantine or were corrected before.
 
     Args:
-        allow_other_changes: whether cells may change that no rule found bad.
+        allow_other_changes: whether cells that no rule found bad may be changed too.
 
     Raises:
-        NothingToRepair: the run has nothing in quarantine.
+        NothingToRepair: the run has nothing to repair.
         CorrectionsUnusable: the file cannot be read, changes nothing, or has other rows.
-        OtherCellsChanged: a cell changed that was not bad, and `allow_other_changes` is not set.
+        OtherCellsChanged: a cell that was not bad was changed, and `allow_other_changes` is not set.
     """
     receipt = _repairable(parts, run_id)
     if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
@@ -64,20 +64,20 @@ def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: b
     open_rows = _rows_open_to_repair(parts, receipt)
     changes = changes_in(file, open_rows)
     if not changes:
-        raise CorrectionsUnusable(f"{file.name} changes nothing: every cell is as it is in the quarantine")
+        raise CorrectionsUnusable(f"{file.name} changes nothing: every cell is the same as in the quarantine")
     if not allow_other_changes:
         require_only_bad_cells(changes)
     return RepairPlan(receipt, changes, corrections_of(changes, open_rows))
 
 
 def repair(parts: Parts, plan: RepairPlan) -> Receipt:
-    """Publish a run's file again, with corrected rows, and return the receipt that replaces the earlier one.
+    """Process a run's file again with the corrected rows; return the receipt that replaces the earlier one.
 
-    Prefect shows it as a run of the upload's deployment; when Prefect is down, the repair runs without it.
+    Prefect shows the repair as a flow run of `process-upload`; if Prefect is down, the repair runs without it.
 
     Raises:
-        CorrectionsUnusable: the corrected rows do not fit the file.
-        RepairRejected: the file would be rejected with the corrected rows.
+        CorrectionsUnusable: the corrected rows do not match the file.
+        RepairRejected: with the corrected rows, the file would be rejected; the earlier receipt stays.
         ReceiptConflict: another attempt replaced the receipt in the meantime.
     """
     receipt = plan.receipt
@@ -96,7 +96,7 @@ def _repairable(parts: Parts, run_id: str) -> Receipt:
     if receipt is None:
         raise NothingToRepair(f"there is no receipt of run {run_id}")
     if receipt.status is Status.REJECTED:
-        raise NothingToRepair(f"run {run_id} was rejected as a whole ({receipt.reason}): correct the file, upload it")
+        raise NothingToRepair(f"run {run_id} was rejected as a whole ({receipt.reason}); upload a corrected file")
     return receipt
 
 
@@ -105,13 +105,14 @@ def _download(parts: Parts, receipt: Receipt, output: Output, path: Path) -> Non
         parts.store.download(parts.store.published_bucket, output.key, path)
     except ObjectGone:
         raise NothingToRepair(
-            f"the {output.kind} of run {receipt.run_id} is not there any more: it has expired, or was deleted "
-            f"(it was {output.key})"
+            f"the {output.kind} file of run {receipt.run_id} no longer exists: it has expired or was deleted "
+            f"({output.key})"
         ) from None
 
 
 def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> dict[int, QuarantinedRow]:
-    """Return the rows in quarantine, and those that were corrected before, of which nothing is bad any more."""
+    """Return the rows that a repair may change, by row number: those in quarantine, and those corrected before, which
+    have no bad cells any more."""
     corrected: dict[int, QuarantinedRow] = {}
     quarantined: dict[int, QuarantinedRow] = {}
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:

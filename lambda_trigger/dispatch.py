@@ -1,7 +1,7 @@
-"""Dispatches an upload: a message to the queue, then the execution that drains the queue in this window of time.
+"""Dispatches an upload: sends a message to the queue, then starts the drain of the current window (windows.py).
 
-The order is the promise: the message is sent before the clock is read, so the execution that the clock names is not
-over before the message is there. docs/architecture.md has the rules.
+The order matters. The message is sent before the clock is read, so it is in the queue before that window ends, and the
+window's drain does not end earlier. docs/architecture.md has the rules.
 """
 
 import json
@@ -16,9 +16,8 @@ from lambda_trigger.message import UploadMessage
 from lambda_trigger.pause import is_paused
 from lambda_trigger.windows import upload_drain, window_of
 
-# The window has its execution: a closed one of that name (kept for 90 days), or a running one with another input.
-# With the same input a running one is returned:
-# docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+# An execution of this name has ended (names are kept for 90 days), or runs with another input. If it runs with the same
+# input, there is no error: docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 _ALREADY_STARTED = "ExecutionAlreadyExists"
 
 
@@ -26,31 +25,31 @@ _ALREADY_STARTED = "ExecutionAlreadyExists"
 class Dispatched:
     """What was done for an upload."""
 
-    message_id: str  # the id of its message
-    drain: str  # what drains it: "started" by this call, "covered" by an execution that exists, or "paused" for none
+    message_id: str  # the SQS message that was sent
+    drain: str  # "started" by this call, "covered" by an execution that exists, or "paused": none was started
     execution_arn: str | None = None  # the execution; None unless this call started it or found it running
 
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """Dispatches uploads."""
+    """Sends messages for uploads, and starts one drain for each window."""
 
-    sqs: Any  # the boto3 clients
+    sqs: Any  # a boto3 client, like the next two
     step_functions: Any
     s3: Any
     queue_url: str  # takes one message for each upload
     state_machine_arn: str  # drains the queue
-    published_bucket: str  # holds the mark of a pause
-    window_seconds: int  # how long all uploads share one execution
+    published_bucket: str  # contains an object during a pause (pause.py)
+    window_seconds: int  # all uploads within this time share one execution
     clock: Callable[[], float] = time.time  # returns the seconds since 1970
     _started: set[int] = field(default_factory=set, repr=False)
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send the message of one upload, and start the drain of the window unless it was started before.
+        """Send an upload's message, and start the current window's drain unless it was started already.
 
         Raises:
-            botocore.exceptions.ClientError, BotoCoreError: a call was refused or not answered. Repeating it all is
-                safe: a second message finds the first one's receipt, and the window's execution starts once.
+            botocore.exceptions.ClientError, BotoCoreError: a call failed. It is safe to dispatch the upload again: a
+                task that receives the second message finds the receipt, and a window's drain is started only once.
         """
         message_id = self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=upload.to_json())["MessageId"]
         window = window_of(self.clock(), self.window_seconds)

@@ -1,4 +1,4 @@
-"""Turns an S3 event into upload messages, and ignored records with the reason for each. Pure.
+"""Turns the records of an S3 event into upload messages; a record that is no upload is ignored, with a reason. Pure.
 
 The event's form: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
@@ -14,23 +14,23 @@ MAX_KEY_BYTES = 1024  # S3's own limit
 
 
 class EventUnreadable(ValueError):
-    """The invocation's payload is not an S3 event: not an object, or without a list of Records."""
+    """The invocation's payload is not an S3 event: it is no JSON object, or has no list of Records."""
 
 
 class RecordUnreadable(ValueError):
-    """One record of an S3 event lacks a field, or a field has the wrong form."""
+    """A record of an S3 event lacks a field, or a field has a wrong value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A record that needs no action: a short code for the cause, and the key or event name, for the log."""
+    """A record that is no upload: a code for the reason, and the object's key or the event's name, for the log."""
 
     reason: str
     what: str
 
 
 def records_of_event(event: object) -> list[Any]:
-    """Return the event's records, none for S3's test event. Raise EventUnreadable when it is not an S3 event."""
+    """Return the event's records; none for S3's test event. Raise EventUnreadable if it is not an S3 event."""
     if not isinstance(event, dict):
         raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")
     if event.get("Event") == "s3:TestEvent":
@@ -47,12 +47,12 @@ def read_record(
     """Return the upload of one record, or why it is ignored.
 
     Args:
-        bucket: the landing bucket; events of any other are ignored.
-        incoming_prefix: where uploads are dropped, ending in "/".
-        ignored_names: patterns of names that are not data (ignored_names.py).
+        bucket: the landing bucket; records of other buckets are ignored.
+        incoming_prefix: the prefix of uploads, ending in "/".
+        ignored_names: patterns for the names of files that are not data (ignored_names.py).
 
     Raises:
-        RecordUnreadable: with the field that is wrong.
+        RecordUnreadable: a field is missing or wrong; the message names it.
     """
     event_name = str(_field(record, "eventName"))
     key = unquote_plus(str(_field(record, "s3", "object", "key")))
@@ -71,7 +71,7 @@ def _reason_to_ignore(record: object, event_name: str, key: str, bucket: str, pr
         return "other_bucket"
     if not key.startswith(prefix):
         return "other_prefix"
-    if key.endswith("/") and _field(record, "s3", "object", "size") == 0:  # with bytes it is a file
+    if key.endswith("/") and _field(record, "s3", "object", "size") == 0:  # one that is not empty is a file
         return "folder_marker"
     return None
 

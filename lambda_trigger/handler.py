@@ -1,4 +1,4 @@
-"""The Lambda that S3 calls for every upload: environment -> clients -> parse -> dispatch."""
+"""The Lambda function that S3 invokes for every upload: it reads the event and dispatches each upload in it."""
 
 import json
 import logging
@@ -20,8 +20,8 @@ from lambda_trigger.message import folder_of
 
 LOG = logging.getLogger("sluice.trigger")
 LOG.setLevel(logging.INFO)
-# Lambda's own handler would put a level and a time before each line, or wrap the line as a string in other JSON: only
-# what is written to standard output arrives as one JSON object.
+# Lambda's own log handler would put a level and a time before each line, or wrap the line as a string in other JSON.
+# A line on standard output is logged as it is.
 LOG.addHandler(logging.StreamHandler(sys.stdout))
 LOG.propagate = False
 
@@ -30,13 +30,13 @@ _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard",
 
 
 class RecordsFailed(Exception):
-    """At least one record could not be dispatched. Raised after all records were tried, so that Lambda retries the
-    event. The other records are then dispatched twice, which the receipts make harmless."""
+    """At least one record could not be dispatched. This is raised after all records were tried, so that Lambda retries
+    the event. The retry dispatches the other uploads twice, which is harmless: they are processed once."""
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerConfig:
-    """The handler's settings and collaborators."""
+    """The handler's settings, and what dispatches its uploads."""
 
     bucket: str
     incoming_prefix: str
@@ -46,7 +46,7 @@ class TriggerConfig:
 
 @cache
 def trigger_from_environment() -> TriggerConfig:
-    """Build the configuration once per Lambda environment."""
+    """Build the configuration from environment variables, once in each Lambda execution environment."""
     return TriggerConfig(
         bucket=os.environ["SLUICE_LANDING_BUCKET"],
         incoming_prefix=os.environ.get("SLUICE_INCOMING_PREFIX", "incoming/"),
@@ -64,12 +64,12 @@ def trigger_from_environment() -> TriggerConfig:
 
 
 def handle(event: object, context: object) -> dict[str, int]:
-    """Handle one event; this is AWS Lambda's entry point."""
+    """Handle one event, and return how many of its records had each outcome. This is AWS Lambda's entry point."""
     return handle_event(event, trigger_from_environment(), getattr(context, "aws_request_id", None))
 
 
 def handle_event(event: object, trigger: TriggerConfig, request_id: str | None = None) -> dict[str, int]:
-    """Dispatch every upload in `event`; count its records by outcome.
+    """Dispatch every upload in `event`; return how many records were dispatched, ignored and failed.
 
     Raises:
         EventUnreadable: it is not an S3 event.
@@ -125,7 +125,7 @@ def _handle_record(record: object, index: int, trigger: TriggerConfig, request_i
 
 
 def _log(what_happened: str, request_id: str | None, level: int = logging.INFO, **fields: Any) -> None:
-    """Write one JSON line, of the same form as the container's: what CloudWatch Logs Insights can query by field."""
+    """Log one JSON line with the container's field names, which CloudWatch Logs Insights can query."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": logging.getLevelName(level),

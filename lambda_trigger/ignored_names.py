@@ -1,4 +1,4 @@
-"""Names of objects that are not data: markers, and files that a program is still writing. Pure."""
+"""Recognizes objects that are not data, such as markers and files that are still being written, by name. Pure."""
 
 from fnmatch import fnmatchcase
 
@@ -7,10 +7,10 @@ IGNORED_NAMES = "_*,.[!.]*,~$*,*.tmp,*.filepart,*.part,*.crc"
 
 
 def is_ignored(key: str, incoming_prefix: str, patterns: str) -> bool:
-    """Return whether the file, or a folder of it below the prefix, has one of these names.
+    """Return whether the file's name, or that of a folder it is in below the prefix, matches one of the patterns.
 
     Args:
-        patterns: shell patterns with commas in between; case does not matter.
+        patterns: shell patterns, separated by commas; case does not matter.
     """
     parts = key.removeprefix(incoming_prefix).lower().split("/")
     return any(fnmatchcase(part, pattern.strip().lower()) for pattern in patterns.split(",") for part in parts)

@@ -1,4 +1,4 @@
-"""The message of one upload, and the names that every part of the chain uses for it. Pure: no AWS, no environment."""
+"""The queue message of an upload, its run id, and the folder that it was dropped into. Pure: no AWS, no environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 class MessageUnreadable(ValueError):
-    """A queue message is not an UploadMessage: not JSON, a field is missing or wrong, or another schema."""
+    """A queue message is not an UploadMessage: not JSON, a field missing or wrong, or an unknown schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,23 +26,23 @@ class UploadMessage:
     version_id: str | None  # the object version; None on a bucket without versioning
     etag: str  # the object's ETag without quotes
     size_bytes: int  # the object's size
-    # S3's hexadecimal order of events of one key; None where the trigger was not an S3 event
+    # orders the events of one key (S3's hexadecimal string); None if the trigger was not an S3 event
     sequencer: str | None = None
-    event_time: str | None = None  # when S3 saw the upload, ISO 8601, UTC; None where the trigger was not an S3 event
+    event_time: str | None = None  # when S3 saw the upload, ISO 8601, UTC; None if the trigger was not an S3 event
     attempt: int = 0  # 0 for the upload itself, n for the n-th forced re-run of the same version
 
     @property
     def run_id(self) -> str:
-        """Return the run's identity: the same for every delivery of the same object version."""
+        """Return the run's id, which is the same for every delivery of the same object version."""
         return run_id_of(self.bucket, self.key, self.version_id, self.etag, self.sequencer)
 
     def to_json(self) -> str:
-        """Serialise, with sorted keys: the same upload always gives the same text."""
+        """Return the message as JSON with sorted keys, so that the same upload always gives the same text."""
         return json.dumps({"schema": MESSAGE_SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> UploadMessage:
-        """Read a message back. Raise MessageUnreadable with the field that is wrong."""
+        """Read a message from JSON. Raise MessageUnreadable if it is not one; the error names what is wrong."""
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -59,7 +59,7 @@ class UploadMessage:
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
-    """Raise MessageUnreadable unless `fields` are exactly what UploadMessage takes."""
+    """Raise MessageUnreadable unless `fields` has the fields of UploadMessage, with the right types."""
     types = get_type_hints(UploadMessage)
     unknown = sorted(set(fields) - set(types))
     missing = sorted(
@@ -76,10 +76,10 @@ def _check_fields(fields: dict[str, Any]) -> None:
 
 
 def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequencer: str | None) -> str:
-    """Return the 32 hexadecimal characters that name this object version everywhere.
+    """Return the run id of an object version: 32 hexadecimal characters.
 
-    A version id alone distinguishes the versions of a key. Without one (an unversioned bucket) the ETag and the
-    event's sequencer do: the ETag alone would take a re-upload of the same bytes for the same upload.
+    A version id identifies a version of a key. In a bucket without versioning, the ETag and the event's sequencer do:
+    with the ETag alone, a re-upload of the same bytes would count as the same upload.
     """
     identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]
     # JSON separates the parts: ("a", "b/c") and ("a/b", "c") must give different ids.
@@ -87,12 +87,13 @@ def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequence
 
 
 def slug(text: str) -> str:
-    """Return `text` in lower case, with one hyphen for every run of characters outside `[a-z0-9_]`."""
+    """Return `text` in lower case, with each sequence of characters outside `[a-z0-9_]` replaced by one hyphen, and no
+    hyphen at either end."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
 
 
 def folder_of(key: str, incoming_prefix: str) -> str:
-    """Return the slug of the folder that `key` was dropped into below `incoming_prefix`, or "" for none."""
+    """Return the slug of the first folder of `key` below `incoming_prefix`, or "" if the file is in no folder."""
     below = key.removeprefix(incoming_prefix)
     folder, separator, _ = below.partition("/")
     return slug(folder)[:64].strip("-") if separator else ""

@@ -1,10 +1,10 @@
-"""Names of drains: every upload of one window of time asks for the same execution, so that it is started once. Pure."""
+"""Names of drains. Uploads in the same time window use the same name, so only one execution is started. Pure."""
 
 BACKLOG_SECONDS = 30  # at most one request for more tasks in half a minute, however many tasks ask
 
 
 def window_of(now: float, window_seconds: int) -> int:
-    """Return the number of the window that `now` (seconds since 1970) is in."""
+    """Return the number of the window that contains `now` (seconds since 1970)."""
     return int(now // window_seconds)
 
 
@@ -14,5 +14,5 @@ def upload_drain(window: int) -> str:
 
 
 def backlog_drain(now: float) -> str:
-    """Return the name of the execution that launches more tasks for a deep backlog."""
+    """Return the name of the execution that launches more tasks because many messages wait."""
     return f"backlog-{window_of(now, BACKLOG_SECONDS)}"

@@ -10,19 +10,19 @@ from flows.pipeline.errors import UploadCancelled
 
 
 class _Interrupted(BaseException):
-    """The stage at work is to end. Not an Exception, so that no handler of ordinary errors swallows it."""
+    """Ends the stage that is running. It is not an Exception, so that no handler of ordinary errors catches it."""
 
 
 class Cancellation:
-    """Lets another thread stop the stages that the main thread runs. It cannot interrupt code that is stuck outside of
-    Python (in a C loop); the stage after that does not begin."""
+    """Allows another thread to stop the stages that the main thread runs. It cannot interrupt a loop in C code; then
+    the next stage does not begin."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._may_interrupt = False
 
     def ask(self) -> None:
-        """Stop the stage at work, and let none begin. Safe to call again, from any thread."""
+        """Stop the stage that is running, and prevent further ones. Any thread may call this, and more than once."""
         self._asked.set()
         main = threading.main_thread().ident
         if self._may_interrupt and main is not None:
@@ -30,12 +30,13 @@ class Cancellation:
 
     @contextmanager
     def stops(self) -> Iterator[None]:
-        """Raise UploadCancelled in the block as soon as that is asked; outside of the main thread only at its begin."""
+        """Raise UploadCancelled in the block as soon as `ask` is called. Outside the main thread, check only once,
+        before the block."""
         self._raise_if_asked()
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # The handler stays: without one, a signal that comes too late would end the process.
+        # The handler is never removed: without one, a signal that arrives late would end the process.
         signal.signal(signal.SIGUSR1, self._interrupt)
         try:
             self._may_interrupt = True

@@ -1,6 +1,6 @@
 """Find out why a flow run crashed: what ECS reports about its task, and the last lines that it logged.
 
-A process that is killed cannot report it. The task that takes over the upload does, or the flow explain-crash
+A process that is killed cannot report this itself. The task that takes over the upload does, or the flow explain-crash
 (flows/explain_crash.py).
 """
 
@@ -22,15 +22,17 @@ from flows.pipeline.dead_tasks import TaskEnd
 from flows.pipeline.job import TaskLog
 from flows.refinery.words import shortened
 
-OUT_OF_MEMORY, PERHAPS_OUT_OF_MEMORY = "out of memory", "killed, out of memory perhaps"
+OUT_OF_MEMORY, PERHAPS_OUT_OF_MEMORY = "out of memory", "killed, perhaps out of memory"
 _LINES = 12
 _LINE_CHARACTERS = 300
 EXPLAINED = "Explained: "
-"""How the message of an explained crash begins: the automation that explains crashes passes over those."""
+"""How the message of an explained crash begins. The automation that explains crashes ignores such runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
+    """What is known about a crash."""
+
     cause: str = ""  # a few words
     reported: str = ""  # what ECS reports, in sentences; empty if it reports nothing
     lines: tuple[str, ...] = ()  # the last lines of the log, oldest first
@@ -40,11 +42,11 @@ class Crash:
         return self.cause or "killed"
 
     def explanation(self, before: str) -> str:
-        """Return the message for the state of an explained crash; `before` is its message so far."""
+        """Return the message for the state of an explained crash; `before` is the state's message so far."""
         return f"{EXPLAINED}{self.summary}.\n{self.message(before)}"
 
     def message(self, before: str) -> str:
-        """Return what is known besides the cause, in lines."""
+        """Return `before`, what ECS reports and the last log lines, as a text of several lines."""
         last = "\n".join(["Its last log lines:", *self.lines]) if self.lines else "It logged nothing."
         return "\n".join(part for part in (before, self.reported, last) if part)
 
@@ -56,10 +58,11 @@ class Crash:
 
 
 def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog | None) -> Crash:
-    """Return what ECS, CloudWatch Logs and Prefect know about the crash of `flow_run`, as far as they respond.
+    """Return what ECS, CloudWatch Logs and Prefect report about the crash of `flow_run`. Errors of AWS are ignored.
 
     Args:
-        own_log: this process's log, if it is a task of the same definition: the streams differ only by the task id.
+        own_log: this process's log, if it is a task of the same definition: the crashed task's log stream then differs
+            only by the task id. None: look for the stream in the task definition.
     """
     task_arn = task_of_run(flow_run)
     task = _task(task_arn) if task_arn else {}
@@ -69,26 +72,30 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
 
 
 def infrastructure_of(task_arn: str) -> str:
-    """Return the task of a flow run as prefect-aws records it: CLUSTER::TASK."""
+    """Return the `infrastructure_pid` that prefect-aws records for a task: CLUSTER::TASK_ARN."""
     return f"{task_arn.rsplit(':task/', 1)[-1].partition('/')[0]}::{task_arn}"
 
 
 def task_of_run(flow_run: FlowRun) -> str | None:
-    """Return the ARN of a flow run's ECS task: a worker writes it into the run, one of our tasks into a label."""
+    """Return the ARN of a flow run's ECS task, or None. A worker records it in the run's `infrastructure_pid`, a task
+    that drains the queue in a label."""
     label = flow_run.labels.get(TASK_LABEL)
     return task_of(flow_run.infrastructure_pid) or (str(label) if label else None)
 
 
 def task_of(infrastructure_pid: str | None) -> str | None:
-    """Return the ARN of a flow run's ECS task; None when it has none."""
+    """Return the ARN of the ECS task that an `infrastructure_pid` names, or None."""
     arn = (infrastructure_pid or "").rpartition("::")[2]
     return arn if ":task/" in arn else None
 
 
 def cause_of(task: dict[str, Any]) -> str:
-    """Return a few words on why a task stopped, as ECS reports it; empty if it reports nothing.
+    """Return in a few words why a task stopped, according to ECS; "" if ECS reports nothing.
 
-    The words are those of docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+    The reasons and codes: docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+
+    Args:
+        task: the task, as ECS's DescribeTasks returns it.
     """
     reason = " ".join(
         [task.get("stoppedReason") or "", *(container.get("reason") or "" for container in _containers(task))]
@@ -97,7 +104,7 @@ def cause_of(task: dict[str, Any]) -> str:
     if "OutOfMemory" in reason:
         return OUT_OF_MEMORY
     if task.get("stopCode") in ("SpotInterruption", "TerminationNotice") or "Spot" in reason:
-        return "Spot took the task back"
+        return "AWS reclaimed the Fargate Spot capacity"
     if task.get("stopCode") in ("UserInitiated", "ServiceSchedulerInitiated"):
         return "the task was stopped"
     if 137 in codes:
@@ -106,7 +113,7 @@ def cause_of(task: dict[str, Any]) -> str:
 
 
 def end_of_task(arn: str) -> TaskEnd | None:
-    """Return how a task ended, as ECS reports it; None when ECS does not know it or does not answer."""
+    """Return how the task with this ARN ended, according to ECS; None if ECS has no record of it or cannot be asked."""
     task = _task(arn)
     if not task:
         return None
@@ -126,13 +133,13 @@ def _task(arn: str) -> dict[str, Any]:
     try:
         found = client_of("ecs").describe_tasks(cluster=cluster, tasks=[arn])["tasks"]
     except (BotoCoreError, ClientError):
-        return {}  # not permitted, or unavailable: the last lines are useful without it
+        return {}  # not permitted, or unavailable: the last log lines are useful without it
     return dict(found[0]) if found else {}
 
 
 def _reported(task: dict[str, Any]) -> str:
-    """Return what ECS and the diagnosis of prefect-aws report."""
-    from prefect_aws.observers.diagnostics import diagnose_ecs_task  # takes 1.5 s: more than a small file
+    """Return ECS's reasons for the task's end and prefect-aws's diagnosis, as sentences."""
+    from prefect_aws.observers.diagnostics import diagnose_ecs_task  # takes 1.5 s, longer than a small file
 
     reasons = [task.get("stoppedReason"), *(container.get("reason") for container in _containers(task))]
     diagnosis = diagnose_ecs_task(task)
@@ -146,12 +153,13 @@ def _containers(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _beside(own_log: TaskLog, task_arn: str) -> TaskLog:
-    """Return the log of another task of the same definition: the stream's name ends in the task's id."""
+    """Return the log of another task of the same definition: its stream's name differs only in the task id."""
     return TaskLog(own_log.group, f"{own_log.stream.rpartition('/')[0]}/{task_arn.rpartition('/')[2]}")
 
 
 def _log_of(task: dict[str, Any]) -> TaskLog | None:
-    """Return where a task logs, by its definition; a task's own role may not read that and does not need to."""
+    """Return where a task logs, according to its task definition. (A task of the stack may not read that, and uses
+    `_beside` instead.)"""
     try:
         definition = client_of("ecs").describe_task_definition(taskDefinition=task["taskDefinitionArn"])
         container = definition["taskDefinition"]["containerDefinitions"][0]
@@ -174,7 +182,7 @@ def _lines_in_cloudwatch(log: TaskLog) -> list[str]:
 
 
 def _readable(line: str) -> str:
-    """Return one of our JSON lines (flows/pipeline/json_log.py) as a line for people, and any other unchanged."""
+    """Return one of our JSON log lines (flows/pipeline/json_log.py) in a readable form; any other line unchanged."""
     try:
         fields = json.loads(line)
         head = [str(fields.pop("time"))[11:19], str(fields.pop("level")), str(fields.pop("event"))]
@@ -185,7 +193,7 @@ def _readable(line: str) -> str:
 
 
 def lines_in_prefect(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
-    """Return the last log lines that Prefect has for a flow run; fast enough for a task with an upload to process."""
+    """Return the last log lines that Prefect has for a flow run. This takes one request."""
     newest = client.read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])), limit=_LINES, sort=LogSort.TIMESTAMP_DESC
     )

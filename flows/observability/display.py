@@ -1,4 +1,4 @@
-"""Show a run in Prefect while it runs and when it has ended. Every call is best effort: the data never waits."""
+"""Show a run in Prefect while it runs and when it ends. A failed Prefect call is logged, and never fails the upload."""
 
 import time
 from collections.abc import Callable
@@ -19,19 +19,20 @@ from prefect.context import FlowRunContext
 from flows.observability.run_identity import artifact_name
 from flows.observability.run_summary import ConsoleLinks, outcome_tags, upload_summary
 from flows.pipeline.receipt import Receipt
+from flows.refinery.errors import SluiceError
 from flows.refinery.read.remote_file import Source, open_source, size_of
 
 _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
 _PARQUET = b"PAR1"
 
-# Where each part of the stage refine begins and ends on the bar; the rest is for fetch, publish and record.
+# Where each part of the stage refine begins and ends on the bar. The rest of the bar is for the other stages.
 _SPAN_PERCENT = {"refine": (5.0, 95.0), "validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact that is updated while a long file is refined. A file that is done within `quiet_seconds` gets
-    none; updates are at least that far apart."""
+    """A progress artifact in Prefect for a file that takes long to refine. It appears after `quiet_seconds`, and is
+    updated at most that often."""
 
     def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet_seconds = quiet_seconds
@@ -43,11 +44,11 @@ class ProgressBar:
         self._rows_expected: int | None = None
 
     def expect(self, dataset: str, rows: int | None) -> None:
-        """Set the dataset of the bar and, if known, about how many rows its file has."""
+        """Set the file's dataset and, if known, approximately how many rows it has."""
         self._dataset, self._rows_expected = dataset, rows
 
     def moved(self, part: str, rows: int) -> None:
-        """Note that a part of the stage refine has processed `rows` rows; update the artifact if it is time."""
+        """Update the artifact, if it is time: a part of the stage refine has processed `rows` rows so far."""
         if self._failed or self._clock() - self._shown_at < self._quiet_seconds:
             return
         self._shown_at = self._clock()
@@ -56,7 +57,7 @@ class ProgressBar:
         self._show(self._percent(part, rows), f"{part}: {rows:,} rows{of}")
 
     def done(self) -> None:
-        """Fill the bar, if there is one."""
+        """Set the bar to 100 %, if it was shown."""
         if self._artifact is not None:
             self._show(100.0, "done")
 
@@ -79,17 +80,16 @@ class ProgressBar:
 
 
 def rows_in(source: Source) -> int | None:
-    """Estimate the rows of a file from its first bytes or its footer; None when these do not show it."""
-    with open_source(source) as file:
-        sample = file.read(_SAMPLE_BYTES)
-    if sample.startswith(_COMPRESSED):
+    """Estimate how many rows a file has from its first bytes or its footer. Return None if these do not show it, or
+    cannot be read."""
+    try:
+        with open_source(source) as file:
+            sample = file.read(_SAMPLE_BYTES)
+            if sample.startswith(_PARQUET):
+                return int(pq.read_metadata(file).num_rows)
+    except (SluiceError, OSError, pa.ArrowException):
         return None
-    if sample.startswith(_PARQUET):
-        try:
-            return int(pq.read_metadata(open_source(source)).num_rows)
-        except (OSError, pa.ArrowException):
-            return None
-    lines = sample.count(b"\n")
+    lines = 0 if sample.startswith(_COMPRESSED) else sample.count(b"\n")
     return round(size_of(source) / len(sample) * lines) if lines else None
 
 
@@ -101,8 +101,16 @@ def show_outcome(
     task: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Add the summary, the tags and, if given, a better name and the ECS task to the current flow run. Summaries have
-    one key per dataset, so that the UI shows their history; dry runs have separate keys."""
+    """Add a summary and tags to the current flow run, so that Prefect shows the upload's outcome.
+
+    All summaries of a dataset have the same artifact key, so that Prefect shows their history; those of dry runs have
+    another key.
+
+    Args:
+        tags: further tags, besides those of the outcome.
+        name: a new name for the flow run; None: keep it.
+        task: the ECS task, as `infrastructure_of` returns it; None: there is none.
+    """
     dataset = artifact_name(receipt.contract.dataset)
     kind = "dry-run-" if dry_run else ""
     try:

@@ -1,7 +1,7 @@
-"""One drain of the queue as a live flow run of `drain-queue`: how far it is, and what it did to each dataset's files.
+"""Shows a task's drain of the queue as a live flow run of `drain-queue`: its progress, and the outcomes per dataset.
 
-A background thread sends everything, so no upload waits for Prefect. Its runs have no deployment: an upload or
-`sluice resume` starts a drain, not Prefect's pages.
+A background thread sends everything, so no upload waits for Prefect. These flow runs have no deployment, because an
+upload or `sluice resume` starts a drain, not a person in Prefect.
 """
 
 import json
@@ -31,7 +31,7 @@ _ENDS_SECONDS = 3.0
 
 @dataclass
 class DatasetCounts:
-    """What a drain did to the files of one dataset."""
+    """How many files of one dataset a drain published, rejected and failed to process, and how many rows."""
 
     published: int = 0
     rejected: int = 0
@@ -42,7 +42,7 @@ class DatasetCounts:
 
 @dataclass
 class DrainCounts:
-    """What a drain did, by dataset."""
+    """The counts of a drain, by dataset."""
 
     datasets: dict[str, DatasetCounts] = field(default_factory=lambda: defaultdict(DatasetCounts))
 
@@ -64,11 +64,11 @@ class DrainCounts:
 
     @property
     def done(self) -> int:
-        """Return how many uploads were tried."""
+        """Return how many uploads were published or rejected, or failed."""
         return sum(self.total(name) for name in ("published", "rejected", "failed"))
 
     def percent(self, waiting: int) -> float:
-        """Return how much is done, when `waiting` uploads are left."""
+        """Return how much of the work is done, if `waiting` uploads are left."""
         return round(100 * self.done / max(1, self.done + waiting), 1)
 
     @property
@@ -90,8 +90,14 @@ class DrainCounts:
 
 
 class DrainRun:
-    """The flow run of one task's drain. It begins with the second upload: one that comes alone has its own run. Never
-    raises, and never waits for Prefect, except for a few seconds in `end`. `requests` counts its requests."""
+    """The flow run that shows one task's drain. It is created at the second upload; a single upload has its own run.
+
+    No method raises, and only `end` waits for Prefect, for a few seconds.
+
+    Attributes:
+        requests: how many requests were sent to Prefect.
+        flow_run_id: the flow run; None until it is created.
+    """
 
     def __init__(
         self,
@@ -121,7 +127,7 @@ class DrainRun:
                 self._thread.start()
 
     def end(self) -> None:
-        """Complete the flow run; wait a few seconds for that."""
+        """Complete the flow run, and wait at most a few seconds for Prefect."""
         if self._thread is not None:
             self._over.set()
             self._thread.join(_ENDS_SECONDS)

@@ -1,4 +1,4 @@
-"""Process an upload so that Prefect shows it; when Prefect is down, process it without Prefect."""
+"""Process an upload as a flow run that Prefect shows live; if Prefect is down, process it without a flow run."""
 
 import logging
 import tempfile
@@ -43,31 +43,31 @@ from flows.refinery.errors import SluiceError, TransientError
 
 LOG = logging.getLogger("sluice")
 _NO_RESULTS = Path(tempfile.gettempdir())
-_TAKEN_OVER = "The task that ran this upload ended without reporting why; another one took over."
+_TAKEN_OVER = "The task that processed this upload ended without reporting why; another one took over."
 
 
 class RunTaken(TransientError):
-    """Another worker is running this upload's flow run; the message is delivered again later."""
+    """Another worker is running this upload's flow run. The message returns to the queue, and is delivered again."""
 
 
 class FlowRunner:
     """Creates, claims and runs the flow run of an upload.
 
-    Prefect does not keep two processes from running one flow run; the claim keeps the display in order, and the
-    commit protocol keeps the data in order whatever Prefect shows.
+    Prefect does not prevent two processes from running one flow run. Claiming the run keeps what Prefect shows
+    consistent; the commit protocol keeps the data consistent, whatever Prefect shows.
     """
 
     def __init__(self, parts: Parts, run: RunUpload = run_upload) -> None:
-        """`run` processes an upload, given how to call a stage."""
+        """`run` processes an upload; one of its arguments is how to call a stage."""
         self._parts = parts
         self._run_upload = run
         self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
         self._deployment_id: UUID | None = None
         self._connection = Connection()
-        self._shown = False  # whether Prefect shows the upload at hand
+        self._shown = False  # whether Prefect shows the current upload
 
     def is_available(self) -> bool:
-        """Return whether Prefect answers quickly at present; after a failure, ask it again once the pause is over."""
+        """Return whether Prefect can be used at present; after a failure, probe it again once the pause is over."""
         return self._connection.is_open()
 
     def process(self, job: UploadJob) -> Receipt:
@@ -91,8 +91,8 @@ class FlowRunner:
             return self._run(flow_run, job) if self._claim(flow_run, job) else self._run_upload(self._parts, job)
 
     def _settle(self, job: UploadJob) -> Receipt:
-        """Bring index and flow run up to date for an upload that has its receipt: its task may have been killed before
-        it could end the run."""
+        """Update the index and the flow run of an upload that has its receipt already: the task that wrote the receipt
+        may have been killed before it could do so."""
         receipt = self._run_upload(self._parts, job)
         Recorder(self._parts).record([receipt])
         return receipt
@@ -120,7 +120,7 @@ class FlowRunner:
             self._go_without(error)
 
     def _flow_run(self, job: UploadJob, state: State[Any]) -> FlowRun | None:
-        """Return the upload's flow run, created now or by an earlier delivery; None when Prefect is down."""
+        """Return the upload's flow run, created now or at an earlier delivery; None if Prefect is down."""
         upload, settings = job.upload, self._parts.settings
         with self._prefect() as client:
             try:
@@ -144,18 +144,20 @@ class FlowRunner:
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Claim the flow run; return False when Prefect is down. Raise RunTaken when another worker has it."""
+        """Claim the flow run for this process; return False if Prefect is down. Raise RunTaken if another worker is
+        running it."""
         receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending()
         claimed: State[Any] | None = None
         with self._prefect() as client:
             claimed = _set_state(client, flow_run, claim)
             if claimed is None and flow_run.state is not None and flow_run.state.is_cancelled():
-                # Prefect keeps a cancelled run as it is. Nobody runs it, and its message was sent again on purpose.
+                # Prefect rejects other states for a cancelled run. No one runs it, and its message was sent again on
+                # purpose, so the state is forced.
                 claimed = _set_state(client, flow_run, claim, force=True)
             if claimed is None and receive_count > 1:
-                # The message was delivered again, so the worker that had the run gave up or died, and only the display
-                # still shows the run as Running. A killed process cannot report that.
+                # The message was delivered again, so the worker that ran this gave up or died. Prefect still shows the
+                # run as Running, because a killed process cannot report its end.
                 crash = Crash(lines=tuple(lines_in_prefect(client, flow_run.id)))
                 gone: State[Any] = Crashed(message=crash.message(_TAKEN_OVER))
                 client.set_flow_run_state(flow_run.id, gone, force=True)
@@ -171,9 +173,9 @@ class FlowRunner:
         """Run the flow in this process. The receipt decides the outcome, not the state in Prefect."""
         ended: list[Receipt | SluiceError] = []
 
-        # Without a storage, Prefect asks its API for the one of results, which are never stored.
+        # Results are never stored, but without a storage Prefect would ask its API for the default one.
         @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False, result_storage=_NO_RESULTS)
-        def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (the job has more)
+        def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (shown in Prefect; the job has them)
             try:
                 receipt = run_observed(self._parts, job, self._run_upload, Cancellation())
             except SluiceError as error:
@@ -189,7 +191,7 @@ class FlowRunner:
             raise RunTaken(f"flow run {flow_run.name}: Prefect refused to run it here") from None
         except SluiceError:
             raise
-        except Exception as error:  # noqa: BLE001 (the API went away in the middle)
+        except Exception as error:  # noqa: BLE001 (Prefect failed during the run)
             self._go_without(error)
         if ended:
             return self._end(flow_run, state, ended[-1])
@@ -199,7 +201,8 @@ class FlowRunner:
         return self._run_upload(self._parts, job)
 
     def _end(self, flow_run: FlowRun, state: State[Any] | None, ended: Receipt | SluiceError) -> Receipt:
-        """Return the receipt or raise the error; set the state that Prefect declined as the run was cancelled."""
+        """Return the receipt or raise the error. If Prefect declined the run's final state, because a person cancelled
+        the run, force the state."""
         if isinstance(ended, UploadCancelled):
             self._force(flow_run, Cancelled(message=str(ended)))
         if isinstance(ended, SluiceError):
@@ -213,7 +216,8 @@ class FlowRunner:
             client.set_flow_run_state(flow_run.id, state, force=True)
 
     def _go_without(self, error: Exception) -> None:
-        """Send no more requests to Prefect for this upload and, unless it refused only this one, for the next ones."""
+        """Send Prefect no more requests for this upload. Pause requests for the next ones too, unless Prefect is up and
+        refused only this one."""
         self._shown = False
         if is_refusal(error):
             LOG.warning("Prefect refused this upload; continuing unobserved", extra={"fields": {"why": why(error)}})
@@ -222,8 +226,9 @@ class FlowRunner:
 
 
 def _known_to_events(deployment: DeploymentResponse) -> UUID:
-    """Spare Prefect's events client four questions about the runs; return the deployment's id. The events of their
-    tasks name flow and deployment, but not work pool and work queue, which did not run them."""
+    """Fill the cache of Prefect's events client, which saves it four requests for each run; return the deployment's id.
+    Events of the runs' tasks then name the flow and the deployment, but no work pool and no work queue: those did not
+    run them."""
     related = {
         "deployment": (deployment.id, deployment),
         "flow": (deployment.flow_id, Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})),
@@ -236,20 +241,20 @@ def _known_to_events(deployment: DeploymentResponse) -> UUID:
 
 
 def _is_new(flow_run: FlowRun, received: State[Any]) -> bool:
-    """Return whether this call created the flow run; an earlier delivery's run has another state."""
+    """Return whether `flow_run` was created just now, in the state `received`, and not at an earlier delivery."""
     expected = received.state_details.transition_id
     return flow_run.state is not None and flow_run.state.state_details.transition_id == expected
 
 
 def _not_suspendable(flow_run: FlowRun) -> FlowRun:
-    """Return a flow run that the engine opens no connection for to see whether a person suspends it. It reads the run
-    again before it calls the flow, so the flow has everything."""
+    """Return a copy without a deployment: for a run with one, Prefect's engine opens a connection to find out whether a
+    person suspends it. The engine reads the run again before it calls the flow, so the flow has the original."""
     return flow_run.model_copy(update={"deployment_id": None})
 
 
 def _set_state(
     client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], *, force: bool = False
 ) -> State[Any] | None:
-    """Propose a state; return the state that the server stored, None when it declined."""
+    """Propose a state to the server; return the state that it stored, or None if it declined."""
     answer = client.set_flow_run_state(flow_run.id, state, force=force)
     return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None

@@ -1,8 +1,8 @@
-"""Heartbeats of a live flow run, so that an automation can distinguish a long run from a dead one
-(deployment/prefect_setup/automations.yaml); they also notice that a person cancelled the run.
+"""Sends heartbeats of a live flow run, so that an automation can distinguish a long run from a dead one
+(deployment/prefect_setup/automations.yaml). At each heartbeat it also checks whether a person cancelled the run.
 
-PREFECT_FLOWS_HEARTBEAT_FREQUENCY sends the same events, but its thread delays the end of every run by up to a second,
-which is longer than a small file takes. These events do not depend on the run's environment either.
+Prefect's setting PREFECT_FLOWS_HEARTBEAT_FREQUENCY would send the same events, but its thread delays the end of every
+run by up to a second, which is longer than a small file takes, and it would have to be set in every environment.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 
 
 class Heartbeat:
-    """The heartbeat event of one flow run, with the flow and the stack that automations match."""
+    """The heartbeat event of one flow run. It names the flow and the stack, by which automations match it."""
 
     def __init__(self, flow_run_id: str, flow_name: str, stack: str) -> None:
         self._resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"}
@@ -45,7 +45,8 @@ def heartbeat(
     """Send heartbeats of the current flow run while the block runs.
 
     Args:
-        on_cancelled: called after each heartbeat at which Prefect shows the run as cancelled; None: do not ask.
+        on_cancelled: called after each heartbeat for which Prefect shows the run as cancelled; None: do not check.
+        every_seconds: the time between heartbeats; None: HEARTBEAT_SECONDS.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -71,5 +72,5 @@ def _is_cancelled(flow_run_id: UUID) -> bool:
     try:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run_id).state_type in _CANCELLED
-    except Exception:  # noqa: BLE001 (Prefect is away: the next heartbeat asks again)
+    except Exception:  # noqa: BLE001 (Prefect does not answer: the next heartbeat asks again)
         return False

@@ -1,4 +1,4 @@
-"""One upload as Prefect shows it: its stages as tasks, its progress, its outcome. Runs inside a flow run."""
+"""Process one upload inside a flow run, with its stages as Prefect tasks, and show its progress and outcome."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -31,8 +31,8 @@ from flows.pipeline.run import RunUpload, run_upload
 from flows.refinery.errors import SluiceError, TransientError
 from flows.refinery.refine import REJECTING, Refined
 
-_SECONDS_EDGE = 1_800  # 10 GiB, the default limit, at 6 MB/s
-_SECONDS_CORE = 14_400  # no upload of that size takes nearly as long unless it is stuck
+_SECONDS_EDGE = 1_800  # enough for 10 GiB, the default limit, at 6 MB/s
+_SECONDS_CORE = 14_400  # far more than refining an upload of that size takes
 
 
 def run_observed(
@@ -41,7 +41,7 @@ def run_observed(
     """Process one upload inside a flow run and show it there; return its receipt.
 
     Args:
-        cancellation: stops the upload when a person cancels the flow run; None where Prefect itself does that.
+        cancellation: stops the upload if a person cancels the flow run; None if Prefect does that itself.
 
     Raises:
         UploadCancelled: a person cancelled the flow run; nothing was committed.
@@ -88,7 +88,7 @@ def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
 
 @contextmanager
 def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
-    """Emit the outcome's event if the block ends without a receipt, unless a person cancelled the upload."""
+    """Emit the event for a failed attempt if the block raises, unless a person cancelled the upload."""
     try:
         yield
     except UploadCancelled:
@@ -100,14 +100,15 @@ def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
-    """Return the flow run's final state, with a name that Prefect gives itself, because its pages filter by no other.
-    The tags tell a rejected file, which has `rejected`, from a failure of the pipeline."""
+    """Return the flow run's final state, Completed or Failed: Prefect's pages can filter only by its own state names. A
+    rejected file is Failed too, but has the tag `rejected`, which a failure of the pipeline does not have."""
     kind = Failed if receipt.status is Status.REJECTED else Completed
     return kind(message=state_message(receipt, dry_run=dry_run))
 
 
 def limit_of(parts: Parts, job: UploadJob) -> str | None:
-    """Return the concurrency limit that the upload's contract sets. An invalid contract is reported by the run."""
+    """Return the name of the concurrency limit for the upload's dataset, or None if its contract sets none. An invalid
+    contract counts as none here: the run reports it."""
     with suppress(SluiceError):
         contract = job.contract or parts.contracts.for_key(job.upload.key)
         if contract.max_concurrent_uploads:
@@ -119,11 +120,11 @@ def limit_of(parts: Parts, job: UploadJob) -> str | None:
 
 
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
-    """Retry a task only for a transient error: a rejected file would be rejected again."""
+    """Return whether a failed task may be retried: only after a transient error, as a rejected file stays rejected."""
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-# Results stay in memory: a stage's result is a path on this machine, useless on another one.
+# Results stay in memory: a stage returns paths of this machine, which are useless on another one.
 _ANY: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 _EDGE: dict[str, Any] = _ANY | {
     "timeout_seconds": _SECONDS_EDGE,
@@ -137,12 +138,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "fetch": _EDGE | {"description": "Read the object version from S3."},
     "refine": _CORE | {"description": "Read, validate with Great Expectations, preprocess with pandas, write."},
     "publish": _EDGE | {"description": "Upload the outputs under keys of this run."},
-    "record": _EDGE | {"description": "Commit the receipt: now the result counts."},
+    "record": _EDGE | {"description": "Commit the receipt, which makes the result valid."},
 }
 
 
 class TaskCalls:
-    """Calls each stage as a Prefect task of the same name, and logs its result; `made` lists the stages called."""
+    """Calls each stage as a Prefect task of the same name, and logs its result.
+
+    Attributes:
+        made: the names of the stages that were called.
+    """
 
     def __init__(self, progress: ProgressBar, cancellation: Cancellation | None = None) -> None:
         self.made: list[str] = []
@@ -167,7 +172,7 @@ class TaskCalls:
             raise
 
     def _stops(self, name: str) -> AbstractContextManager[None]:
-        """Allow a Cancel in Prefect to stop a stage, except the one that commits."""
+        """Return a context in which a cancellation in Prefect stops the stage, except the stage `record`."""
         return self._cancellation.stops() if self._cancellation and name != "record" else nullcontext()
 
     def _log(self, result: Any) -> None:

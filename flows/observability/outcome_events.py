@@ -1,6 +1,7 @@
-"""Outcomes as Prefect events, which automations match: `sluice.upload.published`, `rejected` and `failed`.
+"""Prefect events for the outcomes of uploads: `sluice.upload.published`, `.rejected`, `.failed` and `.attempt-failed`.
 
-The resource is the upload, with the stack and the dataset as labels; the dataset is a related resource, too.
+Automations match them. The event's resource is the upload, with the stack and the dataset as labels; the dataset is
+also a related resource.
 """
 
 from dataclasses import asdict
@@ -13,18 +14,18 @@ from flows.observability.run_identity import idempotency_key, run_name
 from flows.pipeline.announce import OutcomeNotice, RowCounts
 
 ATTEMPT_FAILED = "attempt-failed"
-"""The last part of the event of a live run that failed: the upload stays in the queue, if it came from there."""
+"""The last part of the event's name if a live run failed. An upload from the queue is then still in the queue."""
 
 
 def outcome_event(
     notice: OutcomeNotice, stack: str, flow_run_id: UUID | str | None, *, what: str | None = None, at: str = ""
 ) -> Event:
-    """Return the event of one outcome. The same outcome always has the same id.
+    """Return the event of one outcome. Its id depends only on the outcome, so sending it twice does no harm.
 
     Args:
-        flow_run_id: the flow run that shows the upload.
-        what: the last part of the event's name, where that is not the outcome's status.
-        at: distinguishes events of one attempt at the upload that have the same name.
+        flow_run_id: the flow run that shows the upload, or None.
+        what: the last part of the event's name; None: the outcome's status.
+        at: distinguishes events with the same name of one attempt, such as two failed tries.
     """
     name = f"sluice.upload.{what or notice.status}"
     identity = f"{stack}/{idempotency_key(notice.run_id, notice.attempt)}/{name}/{at}"
@@ -47,8 +48,7 @@ def outcome_event(
 
 
 def emit_outcome(event: Event) -> None:
-    """Send an event in the background, on the connection on which Prefect sends those of tasks."""
-
+    """Send an event in the background, over the connection that Prefect uses for the events of tasks."""
     outside_of_run(lambda: _emit(event))()
 
 
@@ -63,7 +63,7 @@ def _emit(event: Event) -> None:
 
 
 def _quarantined_percent(rows: RowCounts | None) -> int:
-    """Return the share of rows that are in quarantine, rounded down: Prefect compares labels as texts."""
+    """Return the percentage of rows in quarantine as a whole number, rounded down: automations compare it as text."""
     return 100 * rows.quarantined // rows.rows_in if rows and rows.rows_in else 0
 
 

@@ -7,10 +7,10 @@ from prefect.context import FlowRunContext, SyncClientContext
 
 
 def outside_of_run(act: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls `act` with today's settings, but without flow run and client.
+    """Return a function that calls `act` with the current Prefect settings, but without the flow run and its client.
 
-    In a flow run, each event costs Prefect's client four requests for everything that is related to the run. In another
-    thread, the client of the run may be closed at any time.
+    Inside a flow run, Prefect makes four requests for each event, to look up what is related to the run. In another
+    thread, the run's client may be closed at any time.
     """
     left_out = (FlowRunContext.__var__, SyncClientContext.__var__)
     kept = [(variable, value) for variable, value in copy_context().items() if variable not in left_out]

@@ -10,23 +10,23 @@ from prefect.settings import PREFECT_API_URL
 
 LOG = logging.getLogger("sluice")
 PATIENCE_SECONDS = 5.0
-"""How long to wait before the next request to a busy Prefect server."""
+"""How long Prefect's client waits before it retries a request to a busy server."""
 
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
-"""How long a task does without a Prefect server that failed, at first and at most."""
+"""How long a task sends no requests to a Prefect server that failed: the first pause, and the longest."""
 
 SLOW_SECONDS = 3.0
-"""A request that takes this long holds data back: the server has more to do than it can."""
+"""After a request that takes this long, the server counts as overloaded: waiting for it would delay the data."""
 
 _PROBE_SECONDS = 2
 _REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 class Connection:
-    """Remembers whether Prefect is down or slow: each attempt to reach it would delay the data.
+    """Remembers whether Prefect is down or slow, because each attempt to reach it then delays the data.
 
-    After a pause one short request asks whether it is back. The pause grows with each failure in a row, and is short
-    again once a request has succeeded.
+    After a pause, one short request checks whether it is back. The pause doubles with each consecutive failure, up to
+    LONGEST_PAUSE_SECONDS, and starts again from SHORTEST_PAUSE_SECONDS after a successful request.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Connection:
         return True
 
     def close(self, why: str) -> None:
-        """Use Prefect no more until the pause is over."""
+        """Stop using Prefect until the pause is over; `why` is logged."""
         LOG.warning("going on without Prefect", extra={"fields": {"why": why, "seconds": self._pause_seconds}})
         self._closed_until = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def succeeded(self, seconds: float) -> None:
-        """Note that Prefect answered a request after this time."""
+        """Note that Prefect answered a request within `seconds`; pause if that was slow."""
         if seconds >= SLOW_SECONDS:
             self.close(f"a request took {seconds:.1f} s")
         else:
@@ -59,22 +59,22 @@ class Connection:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether Prefect is well and refused one request, such as one about a run that was deleted meanwhile."""
+    """Return whether Prefect works but refused this request, for example because the run has been deleted."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in _REFUSALS
     return isinstance(error, (ObjectNotFound, ObjectAlreadyExists))
 
 
 def shorten_patience(response: httpx.Response) -> None:
-    """Limit how long Prefect's client waits for a busy server or proxy: by default it obeys any Retry-After, and
-    during maintenance it retries forever."""
+    """Change a response so that Prefect's client waits at most PATIENCE_SECONDS for a busy server or proxy: by default
+    it obeys any Retry-After, and during maintenance it retries forever."""
     response.headers.pop("Prefect-Maintenance", None)
     if "Retry-After" in response.headers:
         response.headers["Retry-After"] = str(PATIENCE_SECONDS)
 
 
 def why(error: Exception) -> str:
-    """Return what is wrong with Prefect, without secrets."""
+    """Return what is wrong with Prefect, in a text for the log that contains no secrets."""
     if not isinstance(error, httpx.HTTPStatusError):
         return type(error).__name__
     status = error.response.status_code

@@ -1,4 +1,4 @@
-"""One upload as Prefect shows it when it is recorded after the work, from its receipt or its last failed try. Pure.
+"""The flow run of an upload that is recorded afterwards, made from its receipt or its last failed attempt. Pure.
 
 Prefect refuses a state with a given time (422), so a recorded run begins and ends when it is recorded. The true
 times are in labels, in the state's message and in the log lines.
@@ -26,7 +26,8 @@ from flows.pipeline.receipt import Receipt, Source, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 
 LARGE_BYTES = 100 * 1024**2
-"""A file of this size or more has its own summary, as rejected, failed and forced ones have."""
+"""The size from which the run of a published file has a summary. Runs of rejected, failed and forced uploads always
+have one."""
 
 GIVEN_UP = "given-up"  # a tag
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -42,17 +43,17 @@ class LogLine(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What Prefect is to show of one upload."""
+    """What Prefect should show for one upload."""
 
     notice: OutcomeNotice
-    state_type: str  # Prefect's type of the final state, which has Prefect's name for it
-    message: str
-    tags: frozenset[str]  # of the outcome; `run_tags` are those of every run of the upload
+    state_type: str  # the type of the final state, such as COMPLETED
+    message: str  # of the final state
+    tags: frozenset[str]  # the outcome's tags; `to_create` adds those that every run of an upload has
     labels: dict[str, str]
     log: tuple[LogLine, ...]
     summary: str | None = None  # an artifact in Markdown; None for a small file that was published
-    flow_run_id: str | None = None  # the run that showed the upload live, if one did
-    event_key: str = ""  # distinguishes events of one attempt that have the same name
+    flow_run_id: str | None = None  # the run that showed the upload live; None if none did
+    event_key: str = ""  # distinguishes events with the same name of one attempt
 
     @property
     def run_id(self) -> str:
@@ -65,28 +66,28 @@ class RecordedRun:
 
     @property
     def state(self) -> dict[str, str]:
-        """Return the final state for Prefect's API."""
+        """Return the final state in the form that Prefect's API expects."""
         return {"type": self.state_type, "name": self.state_type.capitalize(), "message": self.message}
 
     @property
     def was_given_up(self) -> bool:
-        """Return whether there is no receipt."""
+        """Return whether the upload was given up, so that it has no receipt."""
         return self.notice.status is OutcomeStatus.FAILED
 
     def fits(self, state_type: str | None, tags: Collection[str]) -> bool:
-        """Return whether a run with this state and these tags shows the outcome already. A try that failed may also
-        have crashed or been cancelled: its run shows more than this record."""
+        """Return whether an existing run with this state and these tags already shows the outcome. For an upload that
+        was given up, any final state does: a run that crashed or was cancelled shows more than this record."""
         if self.was_given_up:
             return state_type in ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")
         return state_type == self.state_type and self.notice.status in tags
 
     def to_create(self, settings: PipelineSettings) -> dict[str, Any]:
-        """Return the flow run as Prefect's API takes it."""
+        """Return the fields with which Prefect's API creates the flow run."""
         notice = self.notice
         return {
             "name": run_name(notice.key, notice.run_id, settings.incoming_prefix),
             "parameters": run_parameters(notice.bucket, notice.key, notice.version_id),
-            "enforce_parameter_schema": False,  # they are right, and checking them costs the server time for each run
+            "enforce_parameter_schema": False,  # the check would cost the server time for each run
             "tags": sorted({*upload_tags(notice.key, settings.incoming_prefix), *self.tags, "recorded"}),
             "labels": {f"sluice.{name}": value for name, value in self.labels.items()},
             "idempotency_key": self.key,
@@ -147,7 +148,7 @@ def run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
 
 
 def _story(receipt: Receipt, started: datetime, ended: datetime) -> Iterator[LogLine]:
-    """Yield what the run would have logged."""
+    """Yield the main log lines that a live run would have had."""
     source, rows = receipt.source, receipt.rows
     yield LogLine(started, logging.INFO, _file_of(source))
     judged = started + timedelta(seconds=sum(receipt.timings_seconds.get(stage, 0) for stage in ("fetch", "refine")))

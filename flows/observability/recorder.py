@@ -1,8 +1,8 @@
 """Record uploads in Prefect after they were processed: one flow run for each receipt, created in its final state.
 
-A task does this when many files wait, or when Prefect was away while it worked. Every call is best effort: the data
-never waits, and what was not recorded stays in the batch note for a later call. A call costs four requests for up to
-100 uploads, so give it many at once; the summary of a rejected, forced or large file is a separate request.
+A task does this if many files wait, or if Prefect was down while it worked. A failure is logged, not raised; what could
+not be recorded stays in the batch note, and is tried again later. Up to 100 uploads cost four requests, so record many
+at once. Each summary of a rejected, forced or large file costs one more request.
 """
 
 import json
@@ -32,7 +32,7 @@ from flows.pipeline.receipt import Receipt
 LOG = logging.getLogger("sluice")
 
 RUNS_PER_CALL = 100
-"""The most that Prefect creates in one call (prefect.server.api.deployments)."""
+"""How many flow runs Prefect creates in one call at most (prefect.server.api.deployments)."""
 
 _LINES_PER_CALL = 1_000
 _RESTS_SECONDS = (0.2, 0.5, 1.0, 2.0)
@@ -42,7 +42,7 @@ _NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class Recorder:
-    """Creates the flow runs of uploads that no live run showed. One thread at a time records; others wait for it."""
+    """Creates flow runs for uploads that no live run showed. Only one thread records at a time; others wait for it."""
 
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings
@@ -54,20 +54,21 @@ class Recorder:
         self._lock = Lock()
 
     def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
-        """Show each receipt as one flow run in its final state; return the run ids that Prefect has now.
+        """Show each receipt as one flow run in its final state; return the run ids of those that Prefect now shows.
 
-        Recording a receipt again changes nothing, except that a run in another state is set to the receipt's: a task
-        that was killed after its receipt left its run as Running or Crashed.
+        Recording a receipt again changes nothing, except that a run in another state is set to the receipt's outcome: a
+        task that is killed after it wrote the receipt leaves its run Running or Crashed.
         """
         return self._record(run_of_receipt(receipt, self._settings) for receipt in receipts)
 
     def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
-        """Show uploads that were given up, each as one failed flow run; return the run ids that Prefect has now."""
+        """Show each upload that was given up as one failed flow run; return the run ids of those that Prefect now
+        shows."""
         return self._record(run_of_attempt(attempt, self._settings) for attempt in attempts)
 
     def _record(self, runs: Iterable[RecordedRun]) -> frozenset[str]:
         if not PREFECT_API_URL.value():
-            return frozenset(run.run_id for run in runs)  # there is no Prefect that could lack them
+            return frozenset(run.run_id for run in runs)  # no Prefect is configured, so nothing is missing there
         recorded: set[str] = set()
         with self._lock, self._best_effort():
             wanted = list({run.key: run for run in runs}.values())
@@ -79,7 +80,7 @@ class Recorder:
                 took = time.monotonic() - began
                 self._connection.succeeded(took / RUNS_PER_CALL)
                 if start + RUNS_PER_CALL < len(wanted):
-                    time.sleep(min(took, _LONGEST_REST_SECONDS))  # the server has half of the time for others
+                    time.sleep(min(took, _LONGEST_REST_SECONDS))  # leave the server half of the time for others
         return frozenset(recorded)
 
     @contextmanager
@@ -90,7 +91,7 @@ class Recorder:
             self._connection.close(why(error))
 
     def _record_chunk(self, runs: list[RecordedRun]) -> set[str]:
-        """Record up to RUNS_PER_CALL uploads; return the run ids that Prefect has now."""
+        """Record up to RUNS_PER_CALL uploads; return the run ids of those that Prefect now shows."""
         shown = self._find([run.flow_run_id for run in runs if run.flow_run_id])
         ids = {run.key: run.flow_run_id for run in runs if run.flow_run_id in shown}
         ids |= self._create([run for run in runs if run.key not in ids])
@@ -110,16 +111,16 @@ class Recorder:
         return {run.run_id for run in runs if ids.get(run.key) in shown}
 
     def _find(self, flow_run_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """Return the flow runs that exist, by their ids."""
+        """Return those of the flow runs that exist in Prefect, by id."""
         if not flow_run_ids:
             return {}
         found = self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": flow_run_ids}}})
         return {run["id"]: run for run in found}
 
     def _create(self, runs: list[RecordedRun]) -> dict[str, str]:
-        """Create flow runs, or find those with the same idempotency keys; return their ids by key."""
+        """Create flow runs, or find existing ones with the same idempotency keys; return their ids by that key."""
         made: dict[str, str] = {}
-        for rest_seconds in (*_RESTS_SECONDS, None):  # SQLite may be locked by another request, and does not wait
+        for rest_seconds in (*_RESTS_SECONDS, None):  # the server's SQLite fails if another request has locked it
             left = [run for run in runs if run.key not in made]
             if not left:
                 break
@@ -167,14 +168,14 @@ class Recorder:
         return self._deployment_id
 
     def _correct(self, run: RecordedRun, found: dict[str, Any], *, fits: bool) -> None:
-        """Set a run to the outcome: its task ended before it could, or an earlier try failed."""
+        """Set an existing run to the outcome: its task ended before it could do so, or an earlier try failed."""
         tags = sorted({*found["tags"], *run.tags} - ({GIVEN_UP} - run.tags))
         self._request("PATCH", f"/flow_runs/{found['id']}", {"tags": tags})
         if not fits:
             self._post(f"/flow_runs/{found['id']}/set_state", {"state": run.state, "force": True})
 
     def _tell(self, new: list[tuple[RecordedRun, str]]) -> None:
-        """Send log lines, summaries and events of runs that show their outcome since now."""
+        """Send the log lines, summaries and events of runs that were just created or corrected."""
         lines = [
             {
                 "name": "prefect.flow_runs",
@@ -202,13 +203,13 @@ class Recorder:
         return self._request("POST", path, body)
 
     def _request(self, method: Any, path: Any, body: Any) -> Any:
-        content = json.dumps(body).replace("\\u0000", "\\ufffd")  # PostgreSQL stores no NUL, which a key may contain
+        content = json.dumps(body).replace("\\u0000", "\\ufffd")  # a key may contain NUL, which PostgreSQL rejects
         headers = {"Content-Type": "application/json"}
         response = self._open_client().request(method, path, content=content, headers=headers).raise_for_status()
         return response.json() if response.content else None
 
     def _open_client(self) -> SyncPrefectClient:
-        """Return the client that every call shares: each new one opens a connection and requests a CSRF token."""
+        """Return the client, which all calls share: each new one opens a connection and requests a CSRF token."""
         if self._client is None:
             self._client = get_client(sync_client=True, httpx_settings={"timeout": _TIMEOUT_SECONDS})
             self._client._client.event_hooks["response"].append(shorten_patience)
@@ -220,7 +221,7 @@ def _transition_of(run: RecordedRun) -> str:
 
 
 def _with_transition(wanted: dict[str, Any], run: RecordedRun) -> dict[str, Any]:
-    """Mark the state, as Prefect does not say which runs of a call were there before."""
+    """Give the run's state an id of ours: Prefect does not report which runs of a call existed before."""
     return {**wanted, "state": {**wanted["state"], "state_details": {"transition_id": _transition_of(run)}}}
 
 

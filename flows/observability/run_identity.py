@@ -1,4 +1,4 @@
-"""What identifies the flow run of an upload: the same whether it runs live, is recorded later, or runs again. Pure."""
+"""Names, keys, parameters and tags of an upload's flow run, the same for a live and a recorded run. Pure."""
 
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,28 +12,28 @@ TASK_LABEL = "sluice.task"
 
 
 def idempotency_key(run_id: str, attempt: int) -> str:
-    """Return the key under which Prefect has one flow run for an attempt at an upload."""
+    """Return the idempotency key of an attempt's flow run: Prefect creates only one run with it."""
     return f"{run_id}-{attempt}" if attempt else run_id
 
 
 def run_name(key: str, run_id: str | None, incoming_prefix: str = "incoming/") -> str:
-    """Return the name of a flow run: folder, file and the first characters of the run id."""
+    """Return the name of a flow run: "FOLDER / FILE" and, if there is one, the first 8 characters of the run id."""
     names = [folder_of(key, incoming_prefix) or "default", PurePosixPath(key).name]
     return " ".join([" / ".join(names), *([run_id[:8]] if run_id else [])])
 
 
 def run_parameters(bucket: str, key: str, version_id: str | None) -> dict[str, Any]:
-    """Return the parameters with which the run processes the same object version again."""
+    """Return the flow run's parameters; a retry from Prefect uses them to process the same object version again."""
     return {"bucket": bucket, "key": key, "version_id": version_id or ""}
 
 
 def upload_tags(key: str, incoming_prefix: str) -> set[str]:
-    """Return the tags that the run of an upload has from the start."""
+    """Return the tags that an upload's run has from the start: the folder's name and `upload`."""
     return {folder_of(key, incoming_prefix) or "default", "upload"}
 
 
 def artifact_name(dataset: str) -> str:
-    """Return a dataset's name as an artifact key: lower-case letters, digits and dashes."""
+    """Return a name in the form that Prefect allows for artifact keys: lower-case letters, digits and dashes."""
     return slug(dataset).replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""What the UI shows of a receipt: a table of checks, a summary in Markdown, links to the AWS console. Pure."""
+"""Texts that Prefect shows about an upload: names, messages, tags, and a Markdown summary with AWS links. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLinks:
-    """Links to the AWS console for what a receipt names."""
+    """Makes links to the AWS console for the objects, the execution, the task and the log that a receipt names."""
 
     region: str | None  # the AWS region; None in the embedded cloud, which has no console
     published_bucket: str
@@ -31,13 +31,13 @@ class ConsoleLinks:
 
     @classmethod
     def of(cls, queue_url: str, published_bucket: str, task_log: TaskLog | None = None) -> ConsoleLinks:
-        """Take the region from the queue's URL, which contains it on AWS."""
+        """Return the links for the region in the queue's URL. In the embedded cloud the URL has none: no links."""
         real = _REAL_QUEUE.match(queue_url)
         region = real["region"] or real["older"] if real else None
         return cls(region, published_bucket, task_log)
 
     def object(self, bucket: str, key: str, version_id: str | None = None) -> str:
-        """Return an object's address, with a link to its page if there is one."""
+        """Return an object's S3 URI in Markdown, linked to its page in the AWS console unless `region` is None."""
         name = inline_code(f"s3://{bucket}/{key}")
         if self.region is None:
             return name
@@ -45,19 +45,19 @@ class ConsoleLinks:
         return f"[{name}]({self._console}/s3/object/{bucket}?region={self.region}&prefix={quote(key)}{version})"
 
     def execution(self, arn: str) -> str:
-        """Return the Step Functions execution, linked in the same way."""
+        """Return the name of a Step Functions execution in Markdown, linked in the same way."""
         where = f"/states/home?region={self.region}#/v2/executions/details/{quote(arn, safe=':')}"
         return self._linked(arn.rsplit(":", 1)[-1], where)
 
     def task(self, arn: str) -> str:
-        """Return the ECS task, linked in the same way; its ARN ends in CLUSTER/ID."""
+        """Return the id of an ECS task in Markdown, linked in the same way. The ARN ends in :task/CLUSTER/ID."""
         cluster, _, task_id = arn.rsplit(":task/", 1)[-1].partition("/")
         where = f"/ecs/v2/clusters/{cluster}/tasks/{task_id}/configuration?region={self.region}"
         return self._linked(task_id or cluster, where)
 
     @property
     def log(self) -> str | None:
-        """Return the task's log stream, linked in the same way."""
+        """Return the name of the task's log stream in Markdown, linked in the same way; None if it is unknown."""
         if self.task_log is None:
             return None
         names = (self.task_log.group, self.task_log.stream)
@@ -77,7 +77,7 @@ class ConsoleLinks:
 
 
 def checks_table(receipt: Receipt) -> str:
-    """Return one row for each rule of the contract, failed ones first, in Markdown."""
+    """Return a Markdown table with one row for each of the receipt's checks, failed ones first."""
     rows = [
         (
             "pass" if check.success else "FAIL" if check.severity == "critical" else "fail",
@@ -94,7 +94,7 @@ def checks_table(receipt: Receipt) -> str:
 
 
 def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
-    """Return the outcome of one upload, in Markdown."""
+    """Return a summary of one upload in Markdown: outcome, rows, checks, how it was read, outputs, links, times."""
     name = inline_code(receipt.source.key.rsplit("/", 1)[-1])
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in receipt.timings_seconds.items()]
     parts = [
@@ -138,9 +138,9 @@ def failure_summary(attempt: Attempt) -> str:
 
 
 def outcome_name(receipt: Receipt) -> str:
-    """Return the outcome in a few words."""
+    """Return the outcome in a few words, such as "Published, 3 rows quarantined"."""
     if receipt.reasons:
-        # The code in a few words: bad_rows.max_fraction is "bad rows".
+        # Turn the code into words: bad_rows.max_fraction becomes "bad rows".
         cause = re.split(r"[.(]", receipt.reasons[0].code)[0].replace("_", " ").removeprefix("expect ")
         return f"Rejected: {cause}"
     quarantined = receipt.rows.quarantined_total
@@ -148,7 +148,7 @@ def outcome_name(receipt: Receipt) -> str:
 
 
 def outcome_message(receipt: Receipt) -> str:
-    """Return where the rows went, or why the file was rejected."""
+    """Return how many rows were published, quarantined and dropped, or why the file was rejected."""
     if receipt.status is Status.REJECTED:
         return receipt.reason
     rows = receipt.rows
@@ -161,23 +161,23 @@ def outcome_message(receipt: Receipt) -> str:
 
 
 def state_message(receipt: Receipt, *, dry_run: bool = False) -> str:
-    """Return the message of the flow run's final state, which the list of runs shows."""
+    """Return the message of the flow run's final state, which Prefect's list of runs shows."""
     return f"Dry run, nothing was written: {outcome_message(receipt)}" if dry_run else outcome_message(receipt)
 
 
 def outcome_tags(receipt: Receipt) -> set[str]:
-    """Return the tags by which Prefect's pages find an outcome."""
+    """Return the tags by which Prefect's pages can filter: dataset, status and, if rows are bad, `quarantined`."""
     quarantined = {"quarantined"} if receipt.rows.quarantined_total else set()
     return {receipt.contract.dataset, str(receipt.status), *quarantined}
 
 
 def inline_code(text: Any) -> str:
-    """Return `text` as inline code, so that a file's name does not become markup."""
+    """Return `text` as inline code, so that a file name is not interpreted as markup."""
     return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
 
 
 def escape_markdown(text: str) -> str:
-    """Return `text` escaped, so that a message that quotes a column or a key becomes no link, picture or markup."""
+    """Return `text` with Markdown's special characters escaped: a message may quote a column's name or a key."""
     return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
 
 
@@ -186,12 +186,12 @@ def _reasons(receipt: Receipt) -> str:
         f"- {escape_markdown(reason.message)} ({inline_code(reason.code)}){_compared(reason)}"
         for reason in receipt.reasons
     ]
-    again = "To process it again under today's contract, press Retry or start a custom run with `force`."
+    again = "To process it again under the current contract, press Retry or start a custom run with `force`."
     return "\n".join(["### Why", "", *lines, "", again])
 
 
 def _compared(reason: RejectionReason) -> str:
-    """Return what the file has and what the contract wants; "" where there is nothing to compare."""
+    """Return the observed and the expected value of a rejection's reason; "" if there is nothing to compare."""
     if reason.expected is None:
         return ""
     observed = "nothing" if reason.observed is None else inline_code(_short(reason.observed))

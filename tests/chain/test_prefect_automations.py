@@ -99,7 +99,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
         assert not chain.has_receipt(upload), "it was killed in time"
         state = chain.wait_for(lambda: _explained(chain, run["id"]), "the crash to be explained", 120)
     assert state["type"] == "CRASHED"
-    assert state["message"].startswith(f"{EXPLAINED}killed, out of memory perhaps")
+    assert state["message"].startswith(f"{EXPLAINED}killed, perhaps out of memory")
     assert "No heartbeat" in state["message"]
     assert "exited with code 137" in state["message"], "ECS's reason for the end of the task"
     assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"

@@ -36,11 +36,14 @@ def stopped(code: int | None = None, *, stop_code: str = "EssentialContainerExit
         (stopped(137, reason="OutOfMemoryError: Container killed due to memory usage"), "out of memory"),
         (
             stopped(143, stop_code="SpotInterruption", stopped="Your Spot Task was interrupted."),
-            "Spot took the task back",
+            "AWS reclaimed the Fargate Spot capacity",
         ),
-        (stopped(143, stop_code="TerminationNotice", stopped="a termination notice"), "Spot took the task back"),
+        (
+            stopped(143, stop_code="TerminationNotice", stopped="a termination notice"),
+            "AWS reclaimed the Fargate Spot capacity",
+        ),
         (stopped(143, stop_code="UserInitiated", stopped="Task stopped by user"), "the task was stopped"),
-        (stopped(137, stopped="Essential container in task exited"), "killed, out of memory perhaps"),
+        (stopped(137, stopped="Essential container in task exited"), "killed, perhaps out of memory"),
         (stopped(2), "exit code 2"),
         (stopped(0), ""),
         ({}, ""),

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from blocks.aws_errors import AwsUnavailable
+from blocks.object_store import ObjectGone
 from flows.observability.display import rows_in
 from flows.observability.observed_upload import final_state
 from flows.observability.run_identity import artifact_name
@@ -26,6 +28,8 @@ from flows.observability.run_summary import (
 from flows.pipeline.job import TaskLog
 from flows.pipeline.receipt import Chain, Rows
 from flows.refinery.checks import Check, Decision, RejectionReason
+from flows.refinery.errors import SluiceError
+from flows.refinery.read.remote_file import RemoteFile
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:sluice-ProcessUpload-1:orders-0123abcd"
@@ -189,3 +193,11 @@ def test_the_number_of_rows_is_known_or_guessed_before_they_are_read(tmp_path: P
     assert rows_in(text) == 600_000
     assert rows_in(packed) is None
     assert rows_in(parquet) == 3
+
+
+@pytest.mark.parametrize("error", [AwsUnavailable("throttled"), ObjectGone("deleted")])
+def test_the_number_of_rows_is_unknown_if_the_object_cannot_be_read(tmp_path: Path, error: SluiceError) -> None:
+    def refuse(_offset: int, _size: int) -> bytes:
+        raise error
+
+    assert rows_in(RemoteFile(100, tmp_path, refuse)) is None
