@@ -1,7 +1,8 @@
-"""Check a contract completely, before any row is judged: its shape is known already (contract/), this asks the rest.
+"""Check a loaded contract completely, before any row is validated. Loading it (contract/) checked only its shape.
 
-Great Expectations is asked about the expectations and pandas about the steps, so the first call imports GX, which takes
-seconds. What needs only a contract's shape, as `sluice status` or the deadlines in Prefect, does not come here.
+Great Expectations checks the expectations, and the steps are tried on an empty table. The first call imports GX, which
+takes seconds: what needs only a contract's shape, such as `sluice status` or the deadlines in Prefect, does not call
+this.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,18 +13,17 @@ from flows.refinery.preprocess.steps_dry_run import step_faults
 from flows.refinery.validate.expectation_faults import expectation_faults
 
 _SOUND: set[str] = set()
-"""Content hashes of the contracts that were found sound: a task that handles many files checks each contract once."""
+"""Content hashes of the contracts without faults: a task that processes many files checks each contract once."""
 
 
 def check_contract(contract: Contract) -> None:
-    """Find what no file could pass and what no step could do. Raise ContractInvalid with one line per fault,
-    as `file:line: field: fault`."""
+    """Check a contract's expectations and steps. Raise ContractInvalid with one line per fault, as
+    `file:line: field: fault`."""
     check_contracts([contract])
 
 
 def check_contracts(contracts: Iterable[Contract]) -> None:
-    """Check several contracts, and report the faults of all of them at once. Raise ContractInvalid as
-    check_contract."""
+    """Check several contracts. Raise ContractInvalid, as check_contract does, with the faults of all of them."""
     unchecked = [contract for contract in contracts if contract.content_hash not in _SOUND]
     lines = [line for contract in unchecked for line in fault_lines(contract, _faults(contract))]
     if lines:

@@ -1,4 +1,4 @@
-"""What was decided and found about a file, and why it is rejected: the values that receipts hold."""
+"""What receipts record about a file: how it was read, what each rule found, and why it was rejected."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Basis = Literal["declared", "proven", "assumed"]
 
 
 class Decision(BaseModel):
-    """One thing that the reader decided about how a file is written."""
+    """One choice that the reader made about a file's format, and what the choice is based on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="format, compression, encoding, delimiter, quote, header on line, sheet, ...")
-    value: Any = Field(description="what the file was read with")
+    value: Any = Field(description="the value with which the file was read")
     basis: Basis = Field(
-        description="declared by the contract, proven by the file, or assumed because nothing speaks against it"
+        description="declared by the contract, proven by the file, or assumed because nothing contradicts it"
     )
 
     @property
     def text(self) -> str:
-        """Name and value; signs in quotes, so that a blank or a tab can be seen."""
+        """Return name and value; punctuation and white space in quotes, so that a space or a tab is visible."""
         is_sign = isinstance(self.value, str) and not self.value[:1].isalnum()
         return f"{self.name} {self.value!r}" if is_sign else f"{self.name} {self.value}"
 
 
 def by_basis(decisions: Iterable[Decision]) -> dict[str, list[str]]:
-    """Return the texts of decisions, by what they rest on."""
+    """Return the decisions' texts, grouped by basis."""
     found: dict[str, list[str]] = {}
     for decision in decisions:
         found.setdefault(decision.basis, []).append(decision.text)
@@ -43,16 +43,16 @@ class Check(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: str = Field(description="its name everywhere: in quarantined, in the quarantine file, in the UI")
+    rule: str = Field(description="the rule's id, as in quarantined, in the quarantine file and in the UI")
     expectation: str = Field(description="Great Expectations' name, or missing_value, not_a_number, ...")
-    column: str | None = Field(description="null where it is about several columns or the table")
+    column: str | None = Field(description="null if the rule is about several columns or the whole table")
     kind: str = Field(description="row, table, coercion, decode or columns")
     severity: str = Field(description="info, warning or critical")
     success: bool
-    rows_evaluated: int | None = Field(None, description="rows that it judged; null for rules on the whole table")
-    rows_failing: int | None = Field(None, description="of these, rows that broke it")
+    rows_evaluated: int | None = Field(None, description="rows that it checked; null for rules on the whole table")
+    rows_failing: int | None = Field(None, description="of these, rows that failed")
     observed: Any = Field(None, description="what the file has")
-    expected: Any = Field(None, description="what the contract wants")
+    expected: Any = Field(None, description="what the contract requires")
 
 
 class RejectionReason(BaseModel):
@@ -61,14 +61,14 @@ class RejectionReason(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str = Field(description="the rule that was broken, or the error's name in snake_case")
-    message: str = Field(description="a sentence; holds no value of the data")
+    message: str = Field(description="a sentence without any value from the data")
     observed: Any = Field(None, description="what the file has")
-    expected: Any = Field(None, description="what the contract wants")
+    expected: Any = Field(None, description="what the contract requires")
     part: str | None = Field(
         "validate", description="the part of refine that rejected the file; null when another stage did"
     )
 
     @classmethod
     def of(cls, error: TerminalError) -> RejectionReason:
-        """Return an error as a reason."""
+        """Convert the error that rejected a file into a reason."""
         return cls(code=error.code, message=str(error), part=error.part)

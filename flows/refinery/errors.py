@@ -1,13 +1,13 @@
-"""The two kinds of failure: one that may pass when tried again, and one that never will."""
+"""The base classes of errors: transient ones, which may not occur again, and terminal ones, which will."""
 
 import re
 from typing import ClassVar
 
 
 class SluiceError(Exception):
-    """Base of all errors of Sluice. The message states what is wrong, where, and what to do."""
+    """Base class of the pipeline's and commands' errors. The message states what is wrong, where, and what to do."""
 
-    code: ClassVar[str] = "sluice_error"  # the class's name in snake_case, as receipts and attempts name the cause
+    code: ClassVar[str] = "sluice_error"  # the class's name in snake_case: the cause in receipts and attempts
 
     def __init_subclass__(cls) -> None:
         cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()

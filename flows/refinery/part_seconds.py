@@ -1,4 +1,4 @@
-"""The seconds that each part of the stage *refine* takes."""
+"""Measure the seconds that each part of the stage `refine` takes."""
 
 import threading
 import time
@@ -10,11 +10,12 @@ from flows.refinery.errors import TerminalError
 
 _T = TypeVar("_T")
 ELSEWHERE = ""
-"""The part of work that is counted where it is done."""
+"""The part for time that is not counted here, because the code that does the work counts it."""
 
 
 class PartSeconds(dict[str, float]):
-    """Seconds by part; a part inside another one is not counted for that. An error that ends a part gets its name."""
+    """Seconds by part. The time of a nested part is not counted for the outer one. A TerminalError that leaves a part
+    gets the part's name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class PartSeconds(dict[str, float]):
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count the time inside the block."""
+        """Count the time inside the block for a part."""
         outer = self._switch_to(part)
         try:
             yield
@@ -39,7 +40,7 @@ class PartSeconds(dict[str, float]):
             self._switch_to(outer)
 
     def inside(self, part: str, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield the same items, and count the time that producing each one takes."""
+        """Yield the same items, and count the time that it takes to produce them for a part."""
         iterator = iter(items)
         while True:
             with self.of(part):

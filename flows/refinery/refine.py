@@ -1,8 +1,8 @@
-"""The stage `refine`: from a local file to the files that will be published and quarantined, in one pass.
+"""The stage `refine`: turns an uploaded file into local files to publish and to quarantine, in one pass.
 
 One pure function, `refine_partition`, is mapped over the file's partitions, and the results are merged. Good rows are
-preprocessed and written as they come; what was written is thrown away when the file turns out to be rejected. Rows wait
-only where a rule or a step needs the whole file first.
+preprocessed and written as they come; if the file is then rejected, what was written is discarded. Rows wait only if a
+rule or a step needs the whole file first.
 """
 
 import gc
@@ -47,14 +47,14 @@ from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 _SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
 
 BY_REPAIR = "dropped_by_repair"
-"""Counts the rows that a repair dropped."""
+"""The key in `Refined.dropped` for the rows that a repair dropped."""
 
 REJECTING = (FileRejected, StepFailed)
-"""The errors that reject a file. Any other is not the file's fault."""
+"""The errors that reject a file. Any other error is not the file's fault."""
 
 Progress = Callable[[str, int], None]
-"""Called with the part of the stage, and the rows that it has processed so far: refine where it is one pass, or else
-validate, then preprocess."""
+"""Called with a part of the stage and the number of rows it has processed so far. The part is `refine` if one pass is
+enough, else `validate` and then `preprocess`."""
 
 MapPartitions = Callable[[Callable[[Partition], JudgedPartition], Iterable[Partition]], Iterable[JudgedPartition]]
 """The built-in `map`, or a function like it that keeps the order, such as an executor's. Memory is bounded only if it
@@ -62,7 +62,7 @@ does not read all partitions ahead."""
 
 
 class _RejectedByRules(Exception):
-    """The findings say why."""
+    """The rules reject the file; the findings have the reasons."""
 
 
 class RowsUnaccounted(SluiceError):
@@ -71,7 +71,7 @@ class RowsUnaccounted(SluiceError):
 
 @dataclass(frozen=True, kw_only=True)
 class Refined(Findings):
-    """A file after read, validate, preprocess and write."""
+    """The result of the stage for one file."""
 
     rows_published: int
     # rows by the step that dropped them, or BY_REPAIR; all under file_rejected when the file is rejected
@@ -99,10 +99,10 @@ def refine_file(
     """Read, validate, preprocess and write a file, in bounded memory.
 
     Args:
-        source: the object version: a local copy of it, or the file in S3.
+        source: the object version: a local copy, or the object in S3.
         work_dir: an existing folder for the files that this writes.
-        folders: those of the file's key that may become columns (`folders_of`).
-        corrections: values that repairs put into some rows.
+        folders: the folders of the file's key that may become columns (`folders_of`).
+        corrections: the values that repairs changed, and the rows that they dropped.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
     A file whose good rows cannot be preprocessed or written is rejected; the findings on its rows are kept.
@@ -172,8 +172,8 @@ def _reported(judged: Iterator[JudgedPartition], report: Callable[[int], None]) 
 def _frames(
     good: Iterator[pa.RecordBatch], judged: JudgedFile, plan: HeaderPlan, report: Progress
 ) -> Iterator[pd.DataFrame]:
-    """Yield the good rows as steps get them: at least one frame, and no other without rows. Raise _RejectedByRules
-    after the last."""
+    """Yield the good rows as frames for the steps; only the first frame may be empty. Raise _RejectedByRules after the
+    last one if the rules reject the file."""
     rows, is_first = 0, True
     for batch in good:
         if batch.num_rows or is_first:
@@ -216,7 +216,7 @@ def _accepted(
 
 
 def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exception | None = None) -> Refined:
-    """Return a file that its rules reject, or else an error in preprocess or write."""
+    """Return the result for a file that its rules reject or, if they do not, an error in preprocess or write."""
     findings = vars(judged.findings)
     rows = findings["rows_in"] + dropped
     findings = {**findings, "rows_in": rows}
@@ -241,7 +241,7 @@ def _quarantine(judged: JudgedFile, seconds: PartSeconds) -> OutputFile | None:
 
 
 def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
-    """Judge one partition, and return its good and bad rows in the form in which they go on.
+    """Validate one partition, and return its good rows, its bad rows and the findings on them.
 
     It depends only on its arguments. They and the result can be pickled, so it works the same in this process, in a
     worker process or on a Dask worker.

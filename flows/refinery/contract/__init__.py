@@ -1,1 +1,1 @@
-"""The shape of a contract, and loading it from files."""
+"""The data model of a contract, and loading contracts from files."""

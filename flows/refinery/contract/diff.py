@@ -35,7 +35,7 @@ class ContractChange:
 
 
 def changes_between(before: Contract, after: Contract) -> list[ContractChange]:
-    """Return every difference in meaning, the stricter rules first."""
+    """Return every difference between two contracts, stricter rules first."""
     found = [
         *_source(before, after),
         *_columns(before, after),
@@ -146,7 +146,7 @@ def _expectations(before: Sequence[Expectation], after: Sequence[Expectation]) -
 
 
 def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
-    """Return expectations by name and columns, with a number if several have the same."""
+    """Return the expectations keyed by name and columns, with #2, #3 and so on where several share both."""
     seen: Counter[str] = Counter()
     result = {}
     for expectation in expectations:
@@ -157,7 +157,7 @@ def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
 
 
 def _weight(expectation: Expectation, effect: Effect) -> Effect:
-    """Return the effect of an expectation; with severity info it makes nothing stricter."""
+    """Return the effect, or NONE for an expectation with severity info, which never quarantines or rejects."""
     return Effect.NONE if expectation.severity == "info" else effect
 
 
@@ -183,7 +183,7 @@ def _effect_of_argument(expectation: str, name: str, old: Any, new: Any) -> Effe
         return _stricter_if(bool(new))
     if name in ("row_condition", "ignore_row_if") and (old is None or new is None):
         return _stricter_if(new is None)
-    return Effect.STRICTER  # whether a regex or a type became looser is not known, so a person should look
+    return Effect.STRICTER  # whether a changed regex or type is looser is not known, so a person should look
 
 
 def _by_size(old: Any, new: Any, *, larger_is_stricter: bool, absent: float | None = None) -> Effect:

@@ -1,6 +1,6 @@
-"""Read contract.yaml, with the line of every fault, and find the contract of an object key.
+"""Load contracts from contract.yaml, report faults with their lines, and find the contract of an object key.
 
-Only the shape is read here, without pandas or Great Expectations; flows/refinery/check_contract.py checks the rest.
+Only the shape is checked here, without pandas or Great Expectations; flows/refinery/check_contract.py checks the rest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ContractInvalid(TerminalError):
 
 @dataclass(frozen=True)
 class UnusableContract:
-    """A contract with a fault, and the keys that it would apply to: their files wait until it is fixed."""
+    """A contract with a fault, and the globs of the keys that it applies to: their files wait until it is fixed."""
 
     dataset: str
     sources: tuple[str, ...]
@@ -57,8 +57,8 @@ class UnusableContract:
 
 
 class Contracts:
-    """The contracts of all datasets. Iterating yields those that can be used. Raise ContractInvalid if there is no
-    `default`, or a contract has a fault and does not show which keys it is for: they might be any."""
+    """The contracts of all datasets, unusable ones included; iterating yields the usable ones. Raise ContractInvalid if
+    there is no `default`, or if an unusable contract does not show which keys it applies to: they could be any."""
 
     def __init__(self, contracts: Iterable[Contract | UnusableContract]) -> None:
         self._by_name = {contract.dataset: contract for contract in contracts}
@@ -81,15 +81,15 @@ class Contracts:
 
     @classmethod
     def load(cls, root: Path) -> Contracts:
-        """Read every folder under `root` that holds a contract.yaml; report all faults at once."""
+        """Load `root`/*/contract.yaml. Raise ContractInvalid with the faults of all of them, or without a `default`."""
         contracts = contracts_in(root)
         if faults := [one.fault for one in contracts if isinstance(one, UnusableContract)]:
             raise ContractInvalid("\n".join(faults))
         return cls(contracts)
 
     def for_key(self, key: str) -> Contract:
-        """Return the contract whose `source` matches the object key with the most literal glob; else the default. Raise
-        ContractInvalid if it cannot be used."""
+        """Return the contract whose `source` matches the object key; if several do, the one with the most literal
+        characters in its glob; if none does, the default. Raise ContractInvalid if the contract cannot be used."""
         for _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)
@@ -167,12 +167,11 @@ def parse_contract(content: bytes, name: str, folder: Path | None) -> Contract:
     """Read a contract that is not in a file.
 
     Args:
-        name: where it is, for messages.
-        folder: the dataset's folder on this machine, which has its steps.py, and need not exist; None to look at the
-            contract only.
+        name: the contract's location, for messages.
+        folder: the dataset's local folder, where its steps.py is looked for; None to check only the contract.
 
     Raises:
-        ContractInvalid: as load_contract; or it has a suite, which is a file.
+        ContractInvalid: as in load_contract, or because the contract refers to a suite file.
     """
     try:
         document = LocatedYaml.parse(Path(name), content)
@@ -187,7 +186,7 @@ def parse_contract(content: bytes, name: str, folder: Path | None) -> Contract:
 
 
 def sources_of(content: bytes) -> tuple[str, ...]:
-    """Return what a contract with a fault gives as its `source`, as far as it can be read."""
+    """Return the `source` globs of a contract that has a fault, as far as they can be read."""
     try:
         value = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
@@ -233,7 +232,7 @@ def _contract_of(document: LocatedYaml, folder: Path | None) -> Contract:
 
 
 def fault_lines(contract: Contract, faults: Iterable[Fault]) -> list[str]:
-    """Return each fault as `file:line: field: fault`, or `contract: field: fault` where no file holds the contract."""
+    """Return each fault as `file:line: field: fault`, or as `contract: field: fault` if the contract has no file."""
     document = contract.document
     if document is None:
         return [f"contract: {'.'.join(map(str, place))}: {fault}" for place, fault in faults]
@@ -290,7 +289,7 @@ def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
 
 
 def _call_faults(taken: ast.arguments, given: Mapping[str, Any]) -> Iterator[str]:
-    """Return the reasons why a function cannot be called with a DataFrame and these keyword arguments."""
+    """Yield the reasons why a function cannot be called with a DataFrame and these keyword arguments."""
     positional = [argument.arg for argument in [*taken.posonlyargs, *taken.args]]
     names = [*positional[1:], *(argument.arg for argument in taken.kwonlyargs)]
     if not positional and taken.vararg is None:

@@ -1,4 +1,4 @@
-"""The shape of contract.yaml. loading.py reads it from files; what only GX or pandas can check is checked later."""
+"""The data model of contract.yaml. loading.py fills it from files; check_contract.py checks what needs GX or pandas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_DATASET = "default"
 STEPS_FILE = "steps.py"
 
 KEEP = "keep"
-"""Sluice's own argument of the expectations in UNIQUE: which of the rows with the same key passes."""
+"""An argument that Sluice adds to the expectations in UNIQUE: which of the rows with the same key passes."""
 KEPT = ("first", "last", "none")
 UNIQUE = ("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique")
 
@@ -62,7 +62,7 @@ Severity = Literal["info", "warning", "critical"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 SAME_MARKS = {" ": "\u00a0\u2009\u202f", "'": "\u2019"}
-"""By thousands mark of a contract, the signs that are written for it, too: no-break and thin spaces, Swiss quotes."""
+"""By thousands mark, the characters that count as the same mark: no-break and thin spaces; the Swiss apostrophe."""
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _MISSING = ("missing_values", "missing_unless_text")
@@ -81,7 +81,7 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
 
 
 class _Frozen(BaseModel):
-    """A part of a contract. Unknown fields are refused, and no field changes after loading."""
+    """A part of a contract. Unknown fields are rejected, and fields cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
@@ -90,7 +90,7 @@ class Column(_Frozen):
     """The type and the properties of one column."""
 
     type: ColumnType = Field(description="The type that every value must have or be readable as.")
-    nullable: bool = Field(True, description="Whether a value may be missing; if not, such a row is quarantined.")
+    nullable: bool = Field(True, description="Whether values may be missing; if not, rows without one are quarantined.")
     required: bool = Field(
         True,
         description="Whether every file must have the column; an optional one is filled with missing values.",
@@ -122,7 +122,8 @@ class Column(_Frozen):
 
 
 class FileFormat(_Frozen):
-    """How the files are written. Options that are not given are detected from the beginning of each file."""
+    """How the files are written. Type, encoding, delimiter and the marks in numbers are detected from the beginning of
+    each file unless they are given."""
 
     type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
     delimiter: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
@@ -134,20 +135,20 @@ class FileFormat(_Frozen):
     quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
     escape: OneCharacter | None = Field(
         None,
-        description="The sign that makes a quote or delimiter after it part of a CSV field, such as a backslash.",
+        description="The character that makes a quote or delimiter after it part of a CSV field, such as a backslash.",
     )
     encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
     decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
     thousands: OneCharacter | None = Field(
-        None, description="The thousands mark of numbers in CSV; a blank also reads no-break and thin spaces."
+        None, description="The thousands mark of numbers in CSV; a space also matches no-break and thin spaces."
     )
     missing_values: tuple[str, ...] = Field(
         ("",), description="The texts that mean 'missing', in every column without its own missing_values."
     )
     missing_unless_text: tuple[str, ...] = Field(
         (),
-        description="The texts that mean 'missing' in unlisted columns where no other value is a text. NA among texts"
-        " may be Namibia.",
+        description="The texts that mean 'missing' in columns that the contract does not list, unless the column has"
+        " other texts: among texts, NA may be Namibia.",
     )
     skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
     header: bool = Field(True, description="Whether a CSV file has a header; if not, columns lists all of its columns.")
@@ -156,7 +157,7 @@ class FileFormat(_Frozen):
     records_path: str | None = Field(
         None,
         pattern=r"^[^.]+(\.[^.]+)*$",
-        description="Where in a JSON object the array of records is: names with dots between them, as in data.results.",
+        description="The path to the array of records in a JSON object: names joined by dots, such as data.results.",
     )
 
     @field_validator("encoding")
@@ -192,7 +193,7 @@ class FileFormat(_Frozen):
     @classmethod
     def _marks_are_ascii(cls, mark: str | None) -> str | None:
         if mark is not None and (not mark.isascii() or any(sign in mark for sign in "\r\n\0")):
-            raise ValueError(f"{mark!r} cannot be used; give ASCII characters that are no line ends")
+            raise ValueError(f"{mark!r} cannot be used; use ASCII characters other than line breaks")
         return mark
 
     @model_validator(mode="after")
@@ -204,15 +205,15 @@ class FileFormat(_Frozen):
         if self.quote in delimiter or self.quote == self.thousands:
             raise ValueError("quote must differ from delimiter and thousands")
         if self.escape is not None and (self.escape in self.quote + delimiter or self.escape.isspace()):
-            raise ValueError("escape must differ from quote and delimiter, and be no blank")
+            raise ValueError("escape must differ from quote and delimiter, and must not be white space")
         if self.thousands is not None and self.thousands == (self.decimal or "."):
             raise ValueError(f"decimal and thousands are both {self.thousands!r}")
         return self
 
 
 class Expectation(_Frozen):
-    """One expectation of Great Expectations, by its own name and arguments. In YAML a mapping with one key, or only the
-    name where it needs no argument: `expect_column_values_to_not_be_null: {column: order_id}`."""
+    """One expectation from Great Expectations, with the name and arguments it has there. In YAML it is a mapping with
+    one key, `expect_column_values_to_not_be_null: {column: order_id}`, or only the name if it needs no argument."""
 
     name: str = Field(description="Its name in snake_case, as in the documentation of GX.")
     arguments: dict[str, Any] = Field(
@@ -240,7 +241,7 @@ class Expectation(_Frozen):
 
     @property
     def columns(self) -> list[str]:
-        """Return the columns that it reads, in the order in which its arguments name them."""
+        """Return the columns in its arguments column, column_A, column_B and column_list, in this order."""
         single = [self.arguments.get(name) for name in ("column", "column_A", "column_B")]
         several = self.arguments.get("column_list")
         names = [*single, *(several if isinstance(several, list | tuple) else ())]
@@ -248,8 +249,8 @@ class Expectation(_Frozen):
 
 
 class WrittenStep(_Frozen):
-    """One preprocessing step. In YAML its name, or a mapping of its name to its arguments. `steps.<function>` is the
-    dataset's own."""
+    """One preprocessing step. In YAML it is a name, or a mapping from the name to the arguments. `steps.<function>` is
+    a function in the dataset's steps.py."""
 
     name: str = Field(description="A built-in step, or steps.<function> for one in the dataset's steps.py.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="The step's keyword arguments.")
@@ -310,7 +311,8 @@ class OutputOptions(_Frozen):
         None, description="The compression; default: zstd for Parquet and none for CSV."
     )
     partition_by: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
-        (), description="Columns whose values become folders, for example country=DE/; `day(column)` gives one per day."
+        (),
+        description="Columns whose values become folders, for example country=DE/; `day(column)` makes one per day.",
     )
 
     @field_validator("partition_by")
@@ -333,7 +335,7 @@ class OutputOptions(_Frozen):
 
 
 class Contract(_Frozen):
-    """What valid data of one dataset is, what happens to the rest, and what is published."""
+    """The rules of one dataset: what its valid data is, what happens to other data, and what is published."""
 
     dataset: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
@@ -367,7 +369,7 @@ class Contract(_Frozen):
     )
     expectations: tuple[Expectation, ...] = Field(
         (),
-        description="Great Expectations' expectations, judged in this order on the columns as they are in the file.",
+        description="Expectations from Great Expectations, checked in this order, before any preprocessing step.",
     )
     suite: str | None = Field(
         None,
@@ -420,11 +422,11 @@ class Contract(_Frozen):
 
     @property
     def document(self) -> LocatedYaml | None:
-        """Return the file that it was read from, with line numbers; None without one, as after a change for one run."""
+        """Return the YAML that it was read from, with line numbers; None for a contract changed for one run."""
         return self._document
 
     def read_from(self, document: LocatedYaml) -> Contract:
-        """Return the same contract with the file that it was read from."""
+        """Return a copy of the contract with the YAML that it was read from."""
         contract = self.model_copy()
         contract._document = document
         return contract
@@ -449,8 +451,8 @@ class Contract(_Frozen):
 
     @cached_property
     def content_hash(self) -> str:
-        """Return the SHA-256 (hex) of the contract's fields and its steps.py; the same for contracts of the same
-        meaning."""
+        """Return the SHA-256 (hex) of the contract's fields and its steps.py. It does not depend on the YAML's order of
+        keys, comments or shorthands."""
         fields = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
         steps = self.steps_path.read_bytes() if self.steps_path else b""
         return hashlib.sha256(fields.encode() + b"\0" + steps).hexdigest()
@@ -465,7 +467,7 @@ def _is_text_encoding(name: str) -> bool:
 
 
 def _keyed(value: Any) -> Any:
-    """Return the value with distinct texts as keys: JSON writes the keys 1 and "1" alike; a mapping can have both."""
+    """Return the value with every key as a distinct text: JSON writes the keys 1 and "1" alike, YAML can have both."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else f"\0{key!r}": _keyed(part) for key, part in value.items()}
     return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
@@ -475,7 +477,7 @@ def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
     """Return the fields of an entry that is written as `name` or `name: {arguments}` in YAML."""
     if isinstance(value, str):
         return {"name": value}
-    if not isinstance(value, dict) or isinstance(value.get("name"), str):  # as a contract that was loaded has it
+    if not isinstance(value, dict) or isinstance(value.get("name"), str):  # from a contract that is already loaded
         return value
     if len(value) != 1:
         names = ", ".join(map(str, value)) or "none"

@@ -1,17 +1,17 @@
-"""The conditions of GX on which rows an expectation judges: as text, or as the mappings that GX writes into suites."""
+"""Read GX's row conditions, which select the rows for an expectation: text, or mappings as GX writes them in suites."""
 
 import ast
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_QUOTED_NAME = re.compile(r"`([^`]*)`")  # pandas writes names with spaces like this
+_QUOTED_NAME = re.compile(r"`([^`]*)`")  # how pandas quotes names with spaces
 _COLUMN_OF_GX = "col"
-_ROWS_OF_PANDAS = "index"  # query() uses this name for the rows' positions
+_ROWS_OF_PANDAS = "index"  # query() uses this name for the frame's index
 
 
 def unreadable_texts(condition: Any) -> list[str]:
-    """Return the texts in a condition that are not an expression in either of GX's two languages."""
+    """Return the texts in a condition that are not an expression in either of GX's two condition languages."""
     texts = (part for part in _parts_of(condition) if isinstance(part, str))
     return [text for text in texts if _tree(_QUOTED_NAME.sub("x", text)) is None]
 
@@ -50,7 +50,7 @@ def _names_in(tree: ast.Expression | None) -> Iterator[str]:
 
 
 def _tree(text: str) -> ast.Expression | None:
-    """Both of GX's languages for conditions have the form of a Python expression."""
+    """Parse a condition, or return None: both of GX's condition languages have the syntax of Python expressions."""
     try:
         return ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError):

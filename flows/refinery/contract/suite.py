@@ -1,4 +1,4 @@
-"""Read a GX suite from JSON, in the form in which a contract lists expectations."""
+"""Read a GX suite from JSON, into the form of a contract's `expectations`."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class SuiteUnreadable(TerminalError):
 
 
 def read_suite(path: Path) -> list[dict[str, Any]]:
-    """Return a suite's expectations, each as `name: {arguments}`. Raise SuiteUnreadable when it is not a suite."""
+    """Return a suite's expectations, each as `name: {arguments}`. Raise SuiteUnreadable if the file is not a suite."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["expectations"]
         return [_entry(entry) for entry in entries]

@@ -1,4 +1,4 @@
-"""Checks of date formats, time zones and dates that need no pandas."""
+"""Check date formats, time zones and dates without pandas."""
 
 import datetime as dt
 import re
@@ -10,13 +10,14 @@ from pydantic import AfterValidator
 from flows.refinery.suggestions import did_you_mean
 
 EPOCHS = {"epoch_seconds": 6, "epoch_milliseconds": 3, "epoch_microseconds": 0}
-"""The formats of moments that are numbers since 1970: by name, how many decimals a microsecond is of their unit."""
+"""The formats that count from 1970, each with the number of decimal places that its unit needs for microseconds."""
 
 _CODE = re.compile(r"%(.?)", re.DOTALL)
 
 
 def is_moment(text: str) -> bool:
-    """Return whether a text is an ISO 8601 date, with or without a time; a week is not, as pandas cannot read it."""
+    """Return whether a text is an ISO 8601 date, with or without a time. Week dates are not, as pandas cannot read
+    them."""
     try:
         dt.datetime.fromisoformat(text.strip())
     except ValueError:
@@ -45,7 +46,7 @@ def _known_zone(zone: str) -> str:
 
 
 TimeFormat = Annotated[str, AfterValidator(_with_a_code)]
-"""The format of a date or time: strftime's codes, or one of EPOCHS. Whether pandas can read it is checked later."""
+"""The format of a date or time: strftime codes, or one of EPOCHS. Whether pandas can read it is checked later."""
 
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 """The name of an existing time zone."""

@@ -11,7 +11,7 @@ import yaml
 from flows.refinery.errors import TerminalError
 
 MAX_BYTES = 1 << 20
-_MAX_PLACES = 100_000  # an alias that contains itself would grow without end
+_MAX_PLACES = 100_000  # an alias that contains itself would expand without end
 _MAX_DEPTH = 40
 _Place = tuple[int | str, ...]
 
@@ -31,7 +31,7 @@ class LocatedYaml:
 
     @classmethod
     def read(cls, path: Path) -> LocatedYaml:
-        """Read a file. Raise YamlUnreadable with file and line when that is not possible."""
+        """Read a file. Raise YamlUnreadable, with file and line, if that is not possible."""
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -40,9 +40,9 @@ class LocatedYaml:
 
     @classmethod
     def parse(cls, path: Path, content: bytes) -> LocatedYaml:
-        """Read a file's content; `path` is its name in messages. Raise YamlUnreadable when that is not possible."""
+        """Read a file's content; `path` is its name in messages. Raise YamlUnreadable if that is not possible."""
         if len(content) > MAX_BYTES:
-            raise YamlUnreadable(f"{path}: larger than {MAX_BYTES} bytes, which no contract is")
+            raise YamlUnreadable(f"{path}: larger than {MAX_BYTES} bytes, the limit for a contract")
         try:
             text = content.decode("utf-8-sig")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -68,7 +68,7 @@ class LocatedYaml:
 
 
 def not_text(key: Any) -> str:
-    """Describe a name that YAML does not read as text."""
+    """Return the message for a name that YAML does not read as text."""
     flags = "; it reads yes, no, on and off as true and false" if isinstance(key, bool) else ""
     return f"a name must be text, and YAML reads this one as {key!r}: put quotes around it{flags}"
 

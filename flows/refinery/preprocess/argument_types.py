@@ -1,6 +1,7 @@
-"""Check that a value in a step's arguments is of the type that a column holds.
+"""Check that a value in a step's arguments has the type of the column.
 
-YAML 1.1 reads NO and on as flags, and 2024-01-02 as a date: in a column of texts these match nothing, or are published.
+YAML 1.1 reads NO and on as booleans, and 2024-01-02 as a date. In a text column they would match nothing, or would be
+published as they are.
 """
 
 import datetime as dt
@@ -15,16 +16,16 @@ from flows.refinery.validate.coercion import coerce
 
 
 def misfit(value: Any, values: pd.Series) -> str:
-    """Return what a value should be instead; "" where the column can hold it."""
+    """Return what a value should be instead, in words for a message; "" if it fits the column."""
     dtype = values.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "" if isinstance(value, bool) else "true or false"
     if pd.api.types.is_numeric_dtype(dtype):
         return "" if is_number(value) else "a number"
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return "" if _is_moment(value) else "a moment, as 2024-05-01 08:00"
+        return "" if _is_moment(value) else "a timestamp, such as 2024-05-01 08:00"
     if pd.api.types.is_datetime64_dtype(dtype):
-        return "" if _is_moment(value) and _is_day(value) else "a date, as 2024-05-01"
+        return "" if _is_moment(value) and _is_day(value) else "a date, such as 2024-05-01"
     if is_text(values) and not isinstance(value, str):
         flag = "; YAML reads yes, no, on and off as true and false" if isinstance(value, bool) else ""
         return f"text (put quotes around it{flag})"
@@ -32,8 +33,8 @@ def misfit(value: Any, values: pd.Series) -> str:
 
 
 def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
-    """Return a date or timestamp as its column holds it: in UTC where the column has a time zone. Raise ValueError or
-    TypeError if it is not a date, or has a time zone that the column lacks."""
+    """Return a date or timestamp in the form of its column: in UTC if the column has a time zone. Raise ValueError or
+    TypeError if it is not a date."""
     if not isinstance(value, str | dt.date):
         raise TypeError("no date")
     moment = pd.Timestamp(value)

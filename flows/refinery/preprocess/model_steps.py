@@ -1,4 +1,4 @@
-"""Built-in steps that make columns ready for a model: scaling, encoding, splitting."""
+"""Built-in steps that prepare columns for a model: scaling, encoding, splitting."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Standardize(_Scaling):
 
 
 class MinMaxScale(_Scaling):
-    """Scales numbers so that the least becomes 0 and the greatest 1 (`feature_range`)."""
+    """Scales numbers so that the minimum becomes 0 and the maximum 1, or the two values of `feature_range`."""
 
     name = "min_max_scale"
     learns = ("min", "max")
@@ -85,7 +85,7 @@ class MinMaxScale(_Scaling):
     @classmethod
     def _rises(cls, value: tuple[Finite, Finite]) -> tuple[Finite, Finite]:
         if value[0] >= value[1]:
-            raise ValueError(f"feature_range {list(value)} does not rise")
+            raise ValueError(f"feature_range {list(value)} must be two numbers, the smaller one first")
         return value
 
     def learned(self) -> Fitted:
@@ -178,7 +178,7 @@ class OrdinalEncode(_Encoding):
 
 
 class TrainTestSplit(Step):
-    """Adds a column with train or test, by a hash of the key: a key gets the same one in every file."""
+    """Adds a column with `train` or `test`, chosen by a hash of the key: a key gets the same value in every file."""
 
     name = "train_test_split"
     key: Annotated[Names, ONE_OR_SEVERAL]
@@ -202,19 +202,19 @@ class TrainTestSplit(Step):
 
 
 def _category(value: Any) -> Any:
-    """Return a value as receipts and column names show it: a date without its midnight."""
+    """Return a value as receipts and column names show it: a timestamp at midnight as its date."""
     text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
 
 def _met_as(category: Any, values: pd.Series) -> Any:
-    """Return a category as `_category` returns the column's values: contracts write dates in several ways."""
+    """Return a category in the form that `_category` gives the column's values: dates have several spellings."""
     is_date = pd.api.types.is_datetime64_any_dtype(values.dtype) and not misfit(category, values)
     return _category(moment_of(category, values)) if is_date else category
 
 
 def _order(value: Any) -> tuple[str, Any]:
-    """Sorts values of one type by value, and types by name."""
+    """Return a sort key: by the type's name first, then by value."""
     return ("number", value) if isinstance(value, int | float) else (type(value).__name__, value)
 
 

@@ -25,8 +25,8 @@ _HERE = Path(__file__).parent
 class StepsNotImportable(TransientError):
     """A dataset's steps.py, or a module that it needs, cannot be imported.
 
-    A broken deployment, not a bad file: the upload stays in the queue and is tried again; after the queue's limit it
-    moves to the dead-letter queue. Deploy steps that can be imported, then redrive.
+    A broken deployment, not a bad file: the upload stays in the queue and is tried again; after the queue's limit of
+    attempts it moves to the dead-letter queue. Deploy steps that can be imported, then redrive.
     """
 
 
@@ -47,7 +47,7 @@ class OwnStep:
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Call the function. Raise StepFailed if it raised, did not return a DataFrame, returned more rows than it got,
-        or returned other columns or types than for the rows before."""
+        or returned other columns or types than for earlier rows; StepsNotImportable if it raised ImportError."""
         row_numbers = frame.index
         given = frame.reset_index(drop=True)
         try:
@@ -56,7 +56,7 @@ class OwnStep:
             raise  # the task's fault, not the file's
         except ImportError as error:
             raise _not_importable(f"step {self.label}", error) from None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's function: anything may come
+        except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's function: it may raise anything
             raise self._failure(error, given, row_numbers) from None
         if not isinstance(result, pd.DataFrame):
             raise StepFailed(f"step {self.label} returned {type(result).__name__}; it must return a DataFrame")
@@ -82,7 +82,8 @@ class OwnStep:
         return self._kinds
 
     def _as_before(self, result: pd.DataFrame) -> pd.DataFrame:
-        """Return the result with the columns' types as in the first result: each partition has the same."""
+        """Return the result with the column types of the first one. Raise StepFailed if its columns are others, or
+        cannot have these types."""
         if self._types is None:
             self._types = {name: _type_of(result[name]) for name in result.columns}
         if list(result.columns) != list(self._types):
@@ -159,14 +160,14 @@ def _not_importable(what: str, error: BaseException) -> StepsNotImportable:
 
 
 def _without_categories(values: pd.Series) -> pd.Series:
-    """Return a column of categories, which differ from partition to partition, as one of their values."""
+    """Convert a categorical column to the type of its values: the categories differ from partition to partition."""
     dtype: Any = values.cat.categories.dtype
     nullable = {"i": "Int64", "u": "UInt64", "b": "boolean"}
     return values.astype(nullable.get(dtype.kind, dtype))
 
 
 def _type_of(values: pd.Series) -> Any:
-    """Return a column's dtype; of Python objects, what they are."""
+    """Return a column's dtype; for Python objects, the name of their type."""
     return pd.api.types.infer_dtype(values) if values.dtype == object else values.dtype
 
 
@@ -183,7 +184,7 @@ def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:
 
 
 def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
-    """Return the row numbers of a function's result; -1 where the function changed the index."""
+    """Return the row numbers of a function's result; -1 for all rows if the function replaced the index."""
     index = result.index
     if index.is_unique and pd.api.types.is_integer_dtype(index.dtype):
         values = index.to_numpy()
@@ -193,7 +194,7 @@ def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
 
 
 def _place_in_function(error: BaseException) -> str:
-    """Return the line of the user's code that raised."""
+    """Return the line in steps.py that raised, as words for a message; "" if no line there did."""
     trace = error.__traceback__
     line = ""
     while trace is not None:

@@ -44,8 +44,8 @@ class NoColumnLeft(StepFailed):
 
 
 class Step(BaseModel, ABC):
-    """A built-in step with its arguments. `apply` never changes the frame that it is given. In checks and messages it
-    is named by `label`: its name, with #2 for the second of its kind."""
+    """A built-in step with its arguments. `apply` never changes the frame that it gets. `label` names the step in
+    results and messages: its name, with #2 for the second step of that name."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class Step(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Apply the step to some rows. The index holds the rows' numbers in the source and must stay with its rows."""
+        """Apply the step to some rows. The index is each row's number in the source; the result must keep it."""
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
         """Return the columns that the step renames, with their new names."""
@@ -74,7 +74,7 @@ class Step(BaseModel, ABC):
         return {names.get(name, name): kind for name, kind in kinds.items()}
 
     def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-        """Raise ColumnMissing, with the existing columns, unless all of these exist."""
+        """Raise ColumnMissing, listing the existing columns, unless all of these exist."""
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             there = ", ".join(map(repr, frame.columns))
@@ -116,7 +116,7 @@ class OnColumns(Step):
         return {name: kind for name, kind in kinds.items() if name not in self.targets}
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
-        """Yield what is wrong with the arguments for a column of this type, as a contract declares it."""
+        """Yield what is wrong with the arguments for a column whose values have the dtype of `values`."""
         del name, values
         yield from ()
 
@@ -132,7 +132,7 @@ class OnColumns(Step):
 
 
 class FittedStep(OnColumns):
-    """A step that learns from all rows. `fitted` pins what an earlier run learned, as its receipt shows."""
+    """A step that learns from all rows, unless `fitted` pins what an earlier run learned (its receipt has it)."""
 
     fitted: dict[str, Any] | None = None
 
@@ -142,7 +142,7 @@ class FittedStep(OnColumns):
         return self
 
     def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
-        """Raise ValueError, with what they should be, for pinned values that this step would not have learned."""
+        """Raise ValueError, with the right form in its message, if pinned values are not what this step learns."""
         for name, known in (pinned or {}).items():
             wanted = self.wanted_instead(known)
             if wanted:
@@ -162,11 +162,11 @@ class FittedStep(OnColumns):
 
     @property
     def is_fitted(self) -> bool:
-        """Return whether there is nothing to learn."""
+        """Return whether there is nothing left to learn."""
         return self.fitted is not None
 
     def finish(self) -> None:
-        """Keep what was learned."""
+        """Set `fitted` to what was learned."""
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
@@ -178,7 +178,7 @@ class FittedStep(OnColumns):
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """Return the frame with some columns changed or added. `DataFrame.assign` takes no column named self."""
+    """Return the frame with some columns changed or added. `DataFrame.assign` cannot add a column named self."""
     changed = frame.copy(deep=False)
     for name, values in columns.items():
         changed[name] = values
@@ -192,7 +192,7 @@ def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> N
 
 
 def fits_in_64_bits(value: float) -> bool:
-    """Return whether a column of integers can hold a number, apart from its fraction."""
+    """Return whether a number, without its fraction, fits into a 64-bit integer column."""
     return -(2**63) <= value < 2**63
 
 
@@ -207,7 +207,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_scalar(value: Any) -> bool:
-    """Return whether a value is a single one that JSON can hold."""
+    """Return whether a value is a text, a boolean or a finite number."""
     return isinstance(value, str | bool) or is_number(value)
 
 

@@ -1,4 +1,4 @@
-"""The contract's steps on the good rows of a file, in bounded memory where they allow it."""
+"""Apply a contract's steps to the good rows of a file, in bounded memory if the steps allow it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from flows.refinery.preprocess.table_steps import DropDuplicates
 from flows.refinery.validate.aggregates import hashes_of
 from flows.refinery.validate.uniqueness import HashCollector
 
-MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a dataset's own function gets
+MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a function with @whole_table gets
 _ROWS_AT_ONCE = 250_000
 _IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to this size stay in memory
 
@@ -22,15 +22,15 @@ Frames = Callable[[], Iterator[pd.DataFrame]]
 
 
 class StepPipeline:
-    """The rows after each step.
+    """Applies steps to a file's good rows.
 
-    Row-local steps are collected and applied together, partition by partition. A step that needs all rows first applies
-    them and keeps their result.
+    Row-local steps are collected and applied together, partition by partition. Before a step that needs all rows, the
+    collected steps are applied and their result is kept.
 
     Args:
-        good: the good rows of a file, as `as_stepped` gives them; they are asked for once.
+        good: the good rows of a file, as `as_stepped` returns them; iterated once.
         kinds: the contract's type of each column.
-        folder: for rows that wait.
+        folder: where kept rows are stored.
 
     Attributes:
         kinds: the columns that are published as dates or times; final once `frames` has yielded its first frame.
@@ -48,7 +48,7 @@ class StepPipeline:
         self._after_own: set[str] = set()  # the labels of steps after a dataset's own one
 
     def add(self, step: Step | OwnStep) -> None:
-        """Add a step after the others."""
+        """Add a step at the end. If it needs all rows, run the collected steps, and fit or run it, now."""
         if self._has_own:
             self._after_own.add(step.label)
         self._has_own |= isinstance(step, OwnStep)
@@ -82,8 +82,8 @@ class StepPipeline:
             yield frame
 
     def _stepped(self, frame: pd.DataFrame, *, is_first: bool, is_only: bool = False) -> pd.DataFrame | None:
-        """Return some rows after the collected steps; None if no row is left for a dataset's own function. `is_only` is
-        true when no other rows come, so that the function shows its columns on a table without rows."""
+        """Apply the collected steps to some rows. Return None if no row is left for a custom function. If `is_only`, no
+        other rows follow: then the function runs on an empty table, to show its columns."""
         kinds = dict(self.kinds)
         for step in self._waiting:
             before = frame
@@ -110,7 +110,7 @@ class StepPipeline:
 
     @contextmanager
     def _naming(self, step: Step) -> Iterator[None]:
-        """Raise StepFailed where a built-in step meets values that no contract has, from a dataset's own function."""
+        """Raise StepFailed if a built-in step cannot use the values that a custom function before it returned."""
         try:
             yield
         except (TypeError, ValueError, pa.ArrowException) as error:
@@ -122,7 +122,7 @@ class StepPipeline:
             ) from None
 
     def _keep(self, step: Step, look: Callable[[pd.DataFrame], None]) -> None:
-        """Run the collected steps, inspect every frame that they return, and keep it."""
+        """Run the collected steps; pass each frame that they return to `look`, and keep it."""
         spool = Spool(self._folder / f"steps-{len(self._spools)}")
         for frame in self.frames():
             with self._naming(step):
@@ -160,7 +160,7 @@ class StepPipeline:
 
 
 class Spool:
-    """Frames that are read again: in memory while they are small, then on disk."""
+    """Frames that are read again later: in memory up to a total size, then on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -169,7 +169,7 @@ class Spool:
         self._paths: list[Path] = []
 
     def append(self, frame: pd.DataFrame) -> None:
-        """Keep a frame."""
+        """Add a frame at the end."""
         self._bytes += int(frame.memory_usage(deep=False).sum())
         if not self._paths and self._bytes <= _IN_MEMORY_BYTES:
             self._in_memory.append(frame)
@@ -189,7 +189,7 @@ class Spool:
                 yield pa.ipc.open_file(file).read_all().to_pandas()
 
     def close(self) -> None:
-        """Delete them."""
+        """Delete the frames."""
         self._in_memory.clear()
         for path in self._paths:
             path.unlink(missing_ok=True)

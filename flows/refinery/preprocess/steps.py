@@ -1,4 +1,4 @@
-"""A contract's preprocessing steps, checked and ready to be applied."""
+"""Make a contract's preprocessing steps ready to be applied, and check their arguments."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ BUILT_IN: dict[str, type[Step]] = {
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
     """Return the contract's steps, ready to be applied. They keep what they learn, so compile them for each file. Raise
-    ContractInvalid if a step's arguments are wrong, StepsNotImportable if the dataset's steps.py is."""
+    ContractInvalid if a step's name or arguments are wrong, StepsNotImportable if steps.py cannot be imported."""
     seen: Counter[str] = Counter()
     steps: list[Step | OwnStep] = []
     module: ModuleType | None = None
@@ -49,7 +49,7 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
 
 
 def argument_faults(written: WrittenStep) -> list[str]:
-    """Yield what is wrong with the arguments of a built-in step, as sentences."""
+    """Return what is wrong with the arguments of a built-in step, as sentences."""
     step = BUILT_IN[written.name]
     try:
         step.model_validate(written.arguments)

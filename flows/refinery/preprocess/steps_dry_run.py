@@ -1,4 +1,4 @@
-"""Try a contract's steps and output on an empty table: find what cannot work on any file before one arrives."""
+"""Try a contract's steps and output on an empty table, to find before a file arrives what would fail on every file."""
 
 from collections.abc import Iterator
 
@@ -23,8 +23,8 @@ from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
 def step_faults(contract: Contract) -> Iterator[Fault]:
-    """Yield every fault of the built-in steps and of partition_by, with its place in the contract. A dataset's own
-    functions are not called, and of the steps after one only the arguments are checked."""
+    """Yield every fault of the built-in steps, the column formats and partition_by, with its place in the contract.
+    Custom functions are not called, and of the steps after one only the arguments are checked."""
     sound = True
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
@@ -43,7 +43,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:
-    """Apply the steps to a frame that has the contract's columns and no rows."""
+    """Apply the steps to a frame with the contract's columns and no rows; yield what fails."""
     may_have_more = contract.unknown_columns == "evolve"
     types = {name: column.type for name, column in contract.columns.items()}
     nullable = [name for name, column in contract.columns.items() if column.nullable]
@@ -65,9 +65,9 @@ def _tried(contract: Contract) -> Iterator[Fault]:
             if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)
             return
-        except Exception as error:  # noqa: BLE001 one contract that nobody thought of must not stop all the others
+        except Exception as error:  # noqa: BLE001 an unforeseen contract must not stop the check of all others
             cause = f"{type(error).__name__}: {error}"
-            yield ("preprocess", position), f"step {step.label} cannot be done with these arguments: {cause}"
+            yield ("preprocess", position), f"step {step.label} cannot be applied with these arguments: {cause}"
             return
         if is_open:
             return

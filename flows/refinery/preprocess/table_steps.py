@@ -16,7 +16,7 @@ from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplic
 
 
 class CleanColumnNames(Step):
-    """Changes column names to snake_case, of letters (Latin ones without accents), digits and _; taken names get _2."""
+    """Changes column names to snake_case: letters (Latin ones without accents), digits and _; a taken name gets _2."""
 
     name = "clean_column_names"
 
@@ -37,14 +37,14 @@ class CleanColumnNames(Step):
 
 def clean_name(name: str) -> str:
     """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse. Letters
-    and digits of other scripts than Latin stay: without them names would have nothing left."""
+    and digits of other scripts are kept: without them, such names would be empty."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
     text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"
 
 
 def _plain(name: str) -> str:
-    """Latin letters without their accents, letters and digits of other scripts as they are, and _ for the rest."""
+    """Return Latin letters without accents, letters and digits of other scripts unchanged, and _ for the rest."""
     plain = ""
     for character in unicodedata.normalize("NFKC", name.replace("ß", "ss")):
         kind = unicodedata.category(character)[0]
@@ -112,7 +112,7 @@ class DropColumns(Step):
 
 
 class DropMissing(Step):
-    """Drops rows in which a value is missing (`how: any`), or all are, in `subset` or in every column."""
+    """Drops rows in which any value (`how: any`) or every value (`how: all`) is missing, in `subset` or all columns."""
 
     name = "drop_missing"
     subset: Names | None = None
@@ -124,8 +124,8 @@ class DropMissing(Step):
 
 
 class DropDuplicates(Step):
-    """Drops rows whose values in `subset` (or in every column) occurred before (`keep: first`), occur again (last), or
-    occur more than once at all (none)."""
+    """Drops rows with equal values in `subset` (default: all columns), except the first of them (`keep: first`) or the
+    last (`keep: last`); with `keep: none` all of them."""
 
     name = "drop_duplicates"
     subset: Names | None = None
@@ -139,13 +139,13 @@ class DropDuplicates(Step):
         return "none" if value is False else value
 
     def keys(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns that make two rows equal."""
+        """Return the columns in which rows are compared."""
         self.require(frame, self.subset or ())
         keys: pd.DataFrame = frame[list(self.subset)] if self.subset else frame
         return keys
 
     def find(self, frames: Callable[[], Iterator[pd.DataFrame]], collector: HashCollector) -> None:
-        """Find the duplicates; `frames` yields once again the rows whose keys were collected."""
+        """Find the duplicates; `frames` yields the rows, whose keys `collector` has, a second time."""
 
         def keys() -> Iterator[Take]:
             position = 0

@@ -1,4 +1,4 @@
-"""Built-in steps that change single values: filling, clipping, mapping, reading as another type."""
+"""Built-in steps that change single values: filling, clipping, mapping, converting to another type."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class FillMissing(FittedStep):
             return float(np.median(values)) if len(values) else None
         if state is None or state.empty:
             return None
-        return python_value(state[state == state.max()].sort_index().index[0])  # of equals the least, as pandas' mode
+        return python_value(state[state == state.max()].sort_index().index[0])  # in a tie the smallest, as pandas
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
         del columns
@@ -198,7 +198,7 @@ class MapValues(OnColumns):
             )
 
     def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:
-        """Return the mapping with keys of the column's type: contracts write dates in several ways."""
+        """Return the mapping with keys in the form of the column's values: dates have several spellings in YAML."""
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             return self.mapping
         dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
@@ -225,7 +225,8 @@ _MIDNIGHT = " 00:00:00"
 
 
 class _Reading(OnColumns):
-    """Reads values as another type; a value that cannot be read rejects the file, or drops the row (`errors: drop`)."""
+    """Converts values to another type. If one cannot be read, the file is rejected, or with `errors: drop` its row is
+    dropped."""
 
     errors: Literal["fail", "drop"] = "fail"
 
@@ -247,7 +248,7 @@ class _Reading(OnColumns):
 
 
 class ParseDates(_Reading):
-    """Reads text as timestamps in UTC; `format` has strftime's codes, the default is ISO 8601."""
+    """Reads text as timestamps in UTC; `format` is in strftime codes, the default is ISO 8601."""
 
     name = "parse_dates"
     format: TimeFormat | None = None
@@ -285,7 +286,7 @@ class Cast(_Reading):
 
 
 def as_dtype(values: pd.Series, dtype: str) -> pd.Series:
-    """Return values as a column of a dtype that is known only by name."""
+    """Convert values to the dtype with this name."""
     column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
     return column
 

@@ -1,4 +1,4 @@
-"""Find two or three columns that are a key together, where that can hardly be chance."""
+"""Find two or three columns that together form a key, unless that may be chance."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +12,15 @@ Codes = npt.NDArray[np.int64]
 _MAX_COLUMNS = 16
 _MAX_WIDTH = 3
 _HEAD_ROWS = 20_000  # most combinations repeat within them
-_MAX_CHECKS = 30  # of all rows
-# So many equal pairs of rows would be expected if the columns were independent. Below it, none may be chance.
+_MAX_CHECKS = 30  # of combinations of one width on all rows
+# A combination is checked only if independent columns would have at least this many pairs of equal rows: if they would
+# have fewer, having none may be chance.
 _MIN_EXPECTED_PAIRS = 20
 
 
 def compound_key(columns: Mapping[str, npt.NDArray[np.uint64]]) -> tuple[str, ...]:
     """Return the columns that are unique together: two if possible, else three; none if a single column is unique.
-    `columns` is the hashes of each column's values, in the order of the rows, for columns without missing values."""
+    `columns` has, for each column without missing values, the hashes of its values in row order."""
     coded = {name: _coded(hashes) for name, hashes in list(columns.items())[:_MAX_COLUMNS]}
     rows = max(map(len, columns.values()), default=0)
     if any(distinct == rows for _, distinct in coded.values()):
@@ -44,7 +45,7 @@ def _coded(hashes: npt.NDArray[np.uint64]) -> tuple[Codes, int]:
 
 
 def _candidates(columns: Mapping[str, tuple[Codes, int]], rows: int, width: int) -> Iterator[tuple[str, ...]]:
-    """Yield combinations that can be unique, those first for which it would be the least likely by chance."""
+    """Yield combinations that can be unique, starting with those least likely to be so by chance."""
     room = {names: math.prod(columns[name][1] for name in names) for names in combinations(columns, width)}
     most = rows * (rows - 1) / 2 / _MIN_EXPECTED_PAIRS
     yield from (names for names in sorted(room, key=room.__getitem__) if rows <= room[names] <= most)

@@ -1,6 +1,6 @@
-"""The JSON Schema of contract.yaml, from which editors complete and check it. Importing GX for it takes seconds.
+"""The JSON Schema of contract.yaml, for completion and checks in editors. It needs GX, whose import takes seconds.
 
-Made by `sluice contract schema --output docs/contract.schema.json`; a test compares the committed one with it.
+`sluice contract schema --output docs/contract.schema.json` writes it; a test checks that the committed file is current.
 Put `# yaml-language-server: $schema=<path or URL of it>` on a contract's first line to use it.
 """
 
@@ -16,7 +16,7 @@ _SEVERITIES = ["info", "warning", "critical"]
 
 
 def contract_schema() -> dict[str, Any]:
-    """Return the schema of a contract as written in YAML, with shorthands, and expectations by name and arguments."""
+    """Return the schema of a contract in YAML, with its shorthands, and with the arguments of every expectation."""
     schema = Contract.model_json_schema(mode="validation")
     definitions = schema["$defs"]
     fields = schema["properties"]
@@ -42,7 +42,7 @@ def contract_schema() -> dict[str, Any]:
 
 
 def render_schema() -> str:
-    """Return the text of the committed schema."""
+    """Return the schema as JSON text, as it is committed."""
     return json.dumps(contract_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -54,7 +54,7 @@ def _allow_one(field: dict[str, Any]) -> None:
 def _expectation_schema() -> dict[str, Any]:
     arguments = {name: _arguments_schema(name) for name in sorted(METHODS)}
     return {
-        "description": "One expectation of Great Expectations, by its own name and arguments.",
+        "description": "One expectation from Great Expectations, with the name and arguments it has there.",
         "anyOf": [
             {
                 "type": "object",

@@ -14,7 +14,7 @@ MAX_SET_VALUES = 20
 _MIN_ROWS_PER_SET_VALUE = 3
 _MAX_SET_TEXT = 60  # characters
 _MIN_ROWS_FOR_UNIQUE = 5
-_MIN_ROWS_FOR_UNIQUE_NAMES = 500  # fewer first names may be different by chance
+_MIN_ROWS_FOR_UNIQUE_NAMES = 500  # in fewer rows, first names may all differ by chance
 _TINY = 1e-9
 _KEY_NAME = re.compile(r"(?i)(^|[^a-z])(id|key|uuid|guid|code|sku|isbn|no|nr|number)$|[a-z](Id|ID|Key|Code)$")
 
@@ -119,8 +119,9 @@ def _is_set(column: ColumnProfile) -> bool:
 
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
-    """Return round bounds, a tenth wider than the values seen. They cross neither zero nor the range 0 to 1. None if
-    the numbers are so large or so close together that rounding is not useful."""
+    """Return rounded bounds, on each side wider than the values seen by a tenth of their spread, but not beyond zero.
+    Numbers from 0 to 1 that are not whole get exactly these bounds. None if the numbers are too large or too close
+    together for useful rounding."""
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= EXACT_FLOAT or 0 < spread < _TINY:
         return None

@@ -1,4 +1,4 @@
-"""Find how a sample is written where the file itself does not prove it: options are tried, and the best is proposed."""
+"""Find the format options that a sample needs but does not prove: several are tried, and the best are proposed."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,9 +43,9 @@ _FIRST_COLUMN = "row_name"
 class FoundFormat:
     """How to read a sample."""
 
-    options: Mapping[str, Any]  # for `format` of the contract, as far as the file does not prove them
+    options: Mapping[str, Any]  # for `format` in the contract, those that the file does not prove
     columns: tuple[str, ...] | None = None  # the names of all columns; None if the file has them
-    doubt: str = ""  # why the file may be no table, if no option helps
+    doubt: str = ""  # why the file may not be a table, if no option helps
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Trial:
 
     @property
     def fits(self) -> bool:
-        """Return whether every row can be decoded, and there is one."""
+        """Return whether there are rows, and all of them can be decoded."""
         return self.partition is not None and not self.partition.misfits and self.decoded > 0
 
     @property
@@ -76,7 +76,7 @@ def find_format(path: Path, limits: Limits) -> FoundFormat:
     """Return the options with which most rows can be decoded; none if the file proves how it is written.
 
     Raises:
-        FileRejected: the file cannot be read with any options; the error is that of reading it without.
+        FileRejected: the file cannot be read with any options; this is the error without options.
     """
     plain = _tried(path, {}, limits)
     if isinstance(plain.error, EncodingUnknown):
@@ -109,7 +109,7 @@ def _best_of(path: Path, plain: _Trial, limits: Limits) -> _Trial:
 
 
 def _has_header(trial: _Trial) -> bool:
-    """Return whether a trial found a header: its fields are no values, and all rows fit it."""
+    """Return whether a trial found a header: its fields do not look like values, and all rows fit it."""
     return trial.partition is not None and trial.fits and not any(map(_VALUE.fullmatch, trial.partition.frame.columns))
 
 
@@ -121,7 +121,7 @@ def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any], limi
 
 
 def _tried(path: Path, options: Mapping[str, Any], limits: Limits, columns: Sequence[str] | None = None) -> _Trial:
-    """Read a sample's beginning: without `columns` under the default contract, which wants a plausible header."""
+    """Read a sample's beginning; without `columns` as the default dataset, which requires a plausible header."""
     declared = dict.fromkeys(columns or (), "string")
     dataset = "sample" if columns else DEFAULT_DATASET
     contract = Contract.model_validate({"dataset": dataset, "columns": declared, "format": dict(options)})
@@ -139,7 +139,7 @@ def _first_sheet_with_rows(path: Path, plain: _Trial, limits: Limits) -> _Trial:
 
 
 def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
-    """Yield options that may help, and the names of columns that the file does not have; the likeliest first."""
+    """Yield options that may help, each with the column names if the file has none; the likeliest first."""
     if isinstance(plain.error, JsonNotRows) and plain.error.records_path:
         yield {"records_path": plain.error.records_path}, None
     if isinstance(plain.error, MarksContradict):
@@ -164,7 +164,8 @@ def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[d
 def _without_header(
     path: Path, plain: _Trial, limits: Limits
 ) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
-    """Yield names for the columns of a file that has no header, or none for the row names that R writes."""
+    """Yield options and column names for a file without a header, or with R's header, which does not name the column
+    of row names."""
     names = _names_of_any_table(path, plain, limits)
     if names and _VALUE.fullmatch(names[0]):
         yield {"header": False}, tuple(f"column_{place}" for place in range(1, len(names) + 1))
@@ -198,7 +199,7 @@ def _looks_quoted(trial: _Trial) -> bool:
 
 
 def _skips_only_lines_above(path: Path, trial: _Trial, limits: Limits) -> bool:
-    """Return whether each line that a trial skips has fewer values than the header: others are a header, or rows."""
+    """Return whether each line that a trial skips has fewer values than the header; a full line is a header or row."""
     if trial.partition is None:
         return False
     found = trial.partition.source_format

@@ -16,10 +16,10 @@ _PART = re.compile(r"[0-9]+|[A-Z]+|[a-z]+|[^0-9A-Za-z]")
 
 
 def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
-    """Return a specific regex that all texts match, with a description of them; None without one.
+    """Return a specific regex that all texts match, with a description of them; None if there is none.
 
-    Texts are split into runs of digits, capitals and small letters. Runs that are the same in all texts are kept
-    literally; the others become a character class with the lengths that were seen.
+    Texts are split into runs of digits, upper-case and lower-case letters. Runs that are the same in all texts are kept
+    literally, except numbers of several digits; the others become a character class with the lengths that were seen.
     """
     if not texts or any(len(text) > _MAX_CHARACTERS for text in texts):
         return None

@@ -1,16 +1,16 @@
-"""Find what a column's numbers mean, from its name and its values. What they mean has a range."""
+"""Infer what a column's numbers mean from its name and values, such as months, which range from 1 to 12."""
 
 import re
 from dataclasses import dataclass
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|%")
-_PER = "per"  # orders_per_day are no days
+_PER = "per"  # orders_per_day are not days
 _LATEST_CLOCK = 2400
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What numbers are, and the range that follows from it."""
+    """What numbers mean, and the range that this implies."""
 
     what: str
     low: float
@@ -43,8 +43,8 @@ _CLOCK_WORDS = frozenset({"time", "clock", "hhmm"})
 
 
 def meaning_of(name: str, low: float, high: float, *, may_be_clock: bool) -> Meaning | None:
-    """Return what a column's numbers mean; None if its name does not say it, or a value is out of the range.
-    `may_be_clock` is true when the last two digits of every number are below 60."""
+    """Return what a column's numbers mean; None if its name does not show it, or a value is out of the range.
+    `low` and `high` are the column's extremes; `may_be_clock` is whether the last two digits are always below 60."""
     words = words_of(name)
     if not words:
         return None
@@ -57,5 +57,5 @@ def meaning_of(name: str, low: float, high: float, *, may_be_clock: bool) -> Mea
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a column's name in lower case: dep_time, depTime and DEP TIME are dep and time."""
+    """Split a column's name into words in lower case: dep_time, depTime and DEP TIME become dep and time."""
     return [word.lower() for word in _WORD.findall(name)]

@@ -52,7 +52,7 @@ _TIMESTAMP_FORMATS = tuple(
 _COMPACT_DATE = "%Y%m%d"
 _COMPACT_DAY = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 _DATE_WORDS = frozenset({"date", "day", "datum", "dt", "ymd", "yyyymmdd", "dob", "birthday"})
-_MIN_COMPACT_DATES = 10  # so many different numbers that are all dates are no chance, whatever the name
+_MIN_COMPACT_DATES = 10  # this many different numbers that are all dates are not chance, whatever the name
 _PLAIN_TYPES: tuple[ColumnType, ...] = ("integer", "number", "boolean", "date", "timestamp", "time", "json")
 _CANDIDATES: tuple[Column, ...] = (
     *(Column(type=plain) for plain in _PLAIN_TYPES),
@@ -61,7 +61,7 @@ _CANDIDATES: tuple[Column, ...] = (
     Column(type="date", format=_COMPACT_DATE),
 )
 _AS_TEXT = Column(type="string")
-_TWO_READINGS = "numbers in which a mark is for decimals or for thousands: write `decimal` or `thousands` under format"
+_TWO_READINGS = "numbers with a mark for either decimals or thousands: write `decimal` or `thousands` under format"
 _MYSQL_NULL = "\\N"
 _MORE_THAN_VALUE = re.compile(f"{MARKED}|{CODE}")
 _DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
@@ -82,7 +82,7 @@ class ColumnProfile:
     column: Column  # the type that fits, with the format of its values and the texts that mean "missing"
     rows: int  # all rows of the file
     missing: int  # those without a value in this column
-    low: Any = None  # the least and greatest value of numbers, dates and timestamps
+    low: Any = None  # the minimum and maximum of numbers, dates and timestamps
     high: Any = None
     # the distinct values with their counts, most frequent first; None above MAX_DISTINCT
     values: tuple[tuple[Any, int], ...] | None = None
@@ -94,26 +94,26 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """The content of a file."""
+    """What a sample file contains."""
 
     source_format: SourceFormat
     rows: int
     misfits: dict[str, int]  # the rows that could not be decoded, by reason
     columns: tuple[ColumnProfile, ...]
     found: FoundFormat  # the options of `format` that the file does not prove
-    key: tuple[str, ...] = ()  # two or three columns in which no two rows are alike, where no single column is
+    key: tuple[str, ...] = ()  # two or three columns that are unique together, if no single column is unique
 
 
 def profile_file(
     path: Path, *, limits: Limits = _DEFAULT_LIMITS, on_progress: OnProgress = _say_nothing
 ) -> FileProfile:
     """Read a file three times, partition by partition: for its columns, their types, and their values. `on_progress` is
-    called with what is done now, for every partition. Raise FileRejected if the file cannot be read as a table."""
+    called with the current activity, for every partition. Raise FileRejected if the file cannot be read as a table."""
     on_progress("finding out how it is written")
     found = with_thousands(path, find_format(path, limits), limits)
     names, source_format = _header(path, found, limits)
     choices = {name: _TypeChoice(name) for name in names}
-    # Texts of CSV are typed here; the other formats have types.
+    # CSV is read as text and typed here; the other formats have types.
     declared = dict.fromkeys(names, _AS_TEXT) if source_format.type == "csv" else {}
     rows = 0
     for partition in read_sample(path, found, declared, limits):
@@ -142,7 +142,7 @@ def profile_file(
 
 
 def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat) -> str:
-    """Return a note on the texts of a text column that often mean "missing", and the line that makes them so."""
+    """Return a note on the texts in a text column that often mean "missing", and how to declare them missing."""
     kept = sorted(choice.marks - {_MYSQL_NULL})
     if column.type != "string" or not kept or source_format.type == "parquet":
         return ""
@@ -152,17 +152,18 @@ def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """Return the column with its texts for missing values. A text column keeps them as values, as NA may be Namibia.
-    Only MySQL's sign for NULL means nothing else."""
+    """Return the column with the found texts declared as missing. In a text column they stay values, as NA may be
+    Namibia; only MySQL's mark for NULL is unambiguous."""
     if column.type == "string":
         marks = marks & {_MYSQL_NULL}
-    if not marks or source_format.type == "parquet":  # it has missing values
+    if not marks or source_format.type == "parquet":  # it has real nulls
         return column
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
 def _header(path: Path, found: FoundFormat, limits: Limits) -> tuple[list[str], SourceFormat]:
-    """Return the file's columns and its format. The format is only detected while no column is declared as text."""
+    """Return the file's columns and its format. No column is declared as text: from such columns the reader does not
+    detect marks in numbers."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
     not_text = dict.fromkeys(found.columns or (), Column(type="number"))
@@ -190,7 +191,7 @@ class _TypeChoice:
     days: set[str] = field(default_factory=set)  # some of its numbers that may be dates, such as 20240131
     has_values: bool = False
     flags: set[str] = field(default_factory=set)  # the values in lower case, as long as they may be a pair of flags
-    has_two_readings: bool = False  # whether the values are numbers, and nothing shows what their one mark is for
+    has_two_readings: bool = False  # whether the values are numbers whose mark may be a decimal or a thousands mark
 
     @property
     def marks(self) -> set[str]:
@@ -198,7 +199,7 @@ class _TypeChoice:
         return set(self.marked)
 
     def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
-        """Exclude the types that some of these values do not have."""
+        """Exclude the types that some of these values do not fit."""
         if pd.api.types.is_object_dtype(raw.dtype) or isinstance(raw.dtype, pd.StringDtype):
             marked = raw.isin(MISSING_MARKS)
             if marked.any():
@@ -235,7 +236,7 @@ class _TypeChoice:
         return True
 
     def _are_flags(self, raw: pd.Series) -> bool:
-        """Single letters and words are flags only if they form a pair."""
+        """Return whether all values so far are from one pair of flags, such as yes and no."""
         if not pd.api.types.is_bool_dtype(raw.dtype):
             self.flags |= {text.strip().lower() for text in as_text(raw).unique()}
         return any(self.flags <= pair for pair in _FLAGS)
@@ -250,7 +251,7 @@ class _TypeChoice:
 
     def decide(self) -> tuple[Column, str]:
         """Return the narrowest type that fits, and a note if the choice is ambiguous."""
-        # A flag with one value of one letter is half a pair, which is not enough; `true` and `yes` are.
+        # A column with only one value of one letter, such as y, is not taken for flags; one with only `yes` is.
         is_half_a_pair = len(self.flags) == 1 and len(next(iter(self.flags))) == 1
         candidates = [column for column in self.candidates if column.type != "boolean" or not is_half_a_pair]
         if not self.has_values or not candidates:
@@ -266,7 +267,7 @@ class _TypeChoice:
 
 
 def _is_natural(column: Column, raw: pd.Series) -> bool:
-    """Return whether a person would choose this type for values that can be read as it."""
+    """Return whether a person would choose this type for the values, not only whether they can be read as it."""
     kind = column.type
     dtype = raw.dtype
     if pd.api.types.is_bool_dtype(dtype):
@@ -291,7 +292,7 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
         return not any(map(_is_code, texts)) and all(map(_WHOLE.fullmatch, plain))
     if column.type == "number":
         codes = [text.strip() for text in texts if _is_code(text)]
-        # Among decimal numbers 1e3 is one: R writes 1000 so. 12E3 is a code everywhere.
+        # Among decimal numbers, 1e3 is a number: R writes 1000 like this. 12E3 is always a code.
         return not codes or (all(map(_EXPONENT.fullmatch, codes)) and any(map(_POINT.search, texts)))
     if column.type == "json":
         return all(text.lstrip()[:1] in ("{", "[") for text in texts)

@@ -67,12 +67,12 @@ def propose_contract(
     """Propose a contract that a sample file passes without quarantined rows, except for those that cannot be decoded.
 
     Args:
-        on_progress: is called with what is done now.
+        on_progress: called with the current activity.
 
     Raises:
         FileRejected: the sample cannot be read as a table.
         NothingDecoded: none of its rows can be decoded.
-        ContractInvalid: no dataset can have this name.
+        ContractInvalid: the name is not valid for a dataset.
     """
     profile = profile_file(sample, limits=limits, on_progress=on_progress)
     if profile.rows and profile.rows == sum(profile.misfits.values()):
@@ -152,7 +152,7 @@ class _Draft:
             f"Proposed from the sample {self.sample_name}:"
             f" {counted(profile.rows, 'row')}, {counted(len(self.columns), 'column')}."
         )
-        yield "# The comments describe the sample; the rules allow a little more. Edit what you know better."
+        yield "# The comments describe the sample; the rules allow a little more. Correct them where you know more."
         for reason, rows in sorted(profile.misfits.items()):
             yield _comment(f"{counted(rows, 'row')} of the sample could not be decoded ({reason}); quarantined.")
         yield f"dataset: {_flow(self.dataset)}"
@@ -166,13 +166,13 @@ class _Draft:
         if profile.found.doubt:
             yield f"# Check this first: {profile.found.doubt}"
         if guessed := [f"`{name}`" for name in profile.found.options if name in fields]:
-            yield _comment(f"No file can prove {' and '.join(guessed)}: check that the values are right.")
+            yield _comment(f"The sample does not prove {' and '.join(guessed)}: check that the values are right.")
         if profile.found.columns:
-            from_file = "has a name for each but the first" if profile.found.options.get("skip_lines") else "names none"
-            yield f"# Columns are found by their order, because the file {from_file}: change names as you like."
+            lack = "has no name for the first one" if profile.found.options.get("skip_lines") else "has no names"
+            yield f"# Columns are matched by position, because the file {lack}: change names as you like."
         how = ", ".join(filter(None, (found.encoding, found.compression)))
         if len(fields) == 1:
-            yield f"# format: {written}{f' ({how})' if how else ''} is open: a file of another format is read as well."
+            yield f"# format: {written}{f' ({how})' if how else ''} is not fixed: files in other formats are read, too."
         else:
             yield f"format: {written}{_remark(how)}"
 
@@ -197,7 +197,7 @@ class _Draft:
             yield f"bad_rows: {_flow(limits)}{_remark(f'a file with more bad rows is rejected; the sample has {bad}')}"
         if self.cleans_names:
             yield "preprocess:"
-            yield f"  - clean_column_names{_remark('some names have capitals, spaces or signs')}"
+            yield f"  - clean_column_names{_remark('some names have capitals, spaces or punctuation')}"
         yield "output: {format: parquet, compression: zstd}"
 
 

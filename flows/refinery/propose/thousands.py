@@ -1,4 +1,4 @@
-"""Find the thousands mark of a sample's numbers, where some number of a column proves it for the column."""
+"""Find the thousands mark of a sample's numbers, if some number in a column proves it."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _TRIED_ROWS = 5_000
 
 
 def with_thousands(path: Path, found: FoundFormat, limits: Limits) -> FoundFormat:
-    """Return the options of a sample with its thousands mark, if there is one that the reader does not find itself."""
+    """Add the thousands mark to a sample's options, if it has one that the reader does not detect."""
     partition = next(read_sample(path, found, {}, limits))
     written = partition.source_format
     if written.type != "csv" or written.thousands is not None:
@@ -31,8 +31,8 @@ def with_thousands(path: Path, found: FoundFormat, limits: Limits) -> FoundForma
 
 
 def _shows_thousands(texts: Iterable[str], mark: str, decimal: str | None) -> bool:
-    """Return whether all texts are numbers with this thousands mark, and one can be read in no other way. 1,234,567 and
-    1,234.5 can not; 1,234 can, unless the file has another decimal mark."""
+    """Return whether all texts can be numbers with this thousands mark, and one of them proves it: 1,234,567 and
+    1,234.5 do; 1,234 does only if the file's decimal mark is known to be another."""
     beside = decimal or {",": ".", ".": ","}.get(mark, ".")
     group = f"[{_MARKS[mark]}]"
     number = re.compile(rf"[+-]?([0-9]+|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+)(\{beside}[0-9]+)?")
