@@ -30,7 +30,14 @@ from deployment.commands.options import (
 )
 from deployment.commands.questions import asking
 from deployment.environment_variables import only
-from deployment.stack_options import NOTIFICATION_VARIABLES, ProfileOption, RegionOption, users_environment
+from deployment.stack_options import (
+    NOTIFICATION_VARIABLES,
+    ProfileOption,
+    RegionOption,
+    argument,
+    option,
+    users_environment,
+)
 from flows import __version__
 from flows.refinery.errors import SluiceError
 
@@ -64,14 +71,9 @@ PrefectPort = Annotated[
 ]
 EnvironmentArgument = Annotated[
     str | None,
-    typer.Argument(
-        help="The environment: deployment/environments/NAME.yaml, or a file's path. Options override the file.",
-        show_default=False,
-    ),
+    argument(help="The environment: deployment/environments/NAME.yaml, or a file's path. Options override the file."),
 ]
-OtherStack = Annotated[
-    str | None, typer.Option("--stack", help="The stack's name; by default the environment's.", show_default=False)
-]
+OtherStack = Annotated[str | None, option("--stack", help="The stack's name; by default the environment's.")]
 Deadline = Annotated[float, typer.Option(min=1, help="Seconds to wait until the files are processed.")]
 
 
@@ -129,17 +131,13 @@ def upload(
     connect: Connect,
     files: Annotated[
         list[str],
-        typer.Argument(
-            help="Files, folders (all files below them), patterns such as 'data/*.csv', and ZIP files (each member).",
-            show_default=False,
+        argument(
+            help="Files, folders (all files below them), patterns such as 'data/*.csv', and ZIP files (each member)."
         ),
     ],
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="The dataset; by default the one whose name a file's name starts with, or that of its folder.",
-            show_default=False,
-        ),
+        option(help="The dataset; by default the one whose name a file's name starts with, or that of its folder."),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the outcomes; --no-wait returns at once.")] = True,
     deadline: Deadline = 300,
@@ -162,15 +160,13 @@ def status(
     connect: Connect,
     name: Annotated[
         str,
-        typer.Argument(
-            help="Only these uploads: a dataset, a run id or 8 characters of it, or how a file's name or key begins.",
-            show_default=False,
+        argument(
+            help="Only these uploads: a dataset, a run id or 8 characters of it, or how a file's name or key begins."
         ),
     ] = "",
     failed: Annotated[bool, typer.Option("--failed", help="Only uploads that were rejected or failed.")] = False,
     since: Annotated[
-        str | None,
-        typer.Option(help="Only what happened since: an age such as 2h or 3d, or a date or time.", show_default=False),
+        str | None, option(help="Only what happened since: an age such as 2h or 3d, or a date or time.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
@@ -191,10 +187,7 @@ def status(
 @on_selected_stack
 def redrive(
     connect: Connect,
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run", help="Only this run: its id, or 8 characters of it.", show_default=False),
-    ] = None,
+    run_id: Annotated[str | None, option("--run", help="Only this run: its id, or 8 characters of it.")] = None,
     cancelled: Annotated[
         bool, typer.Option("--cancelled", help="Also uploads that were cancelled in Prefect.")
     ] = False,
@@ -212,9 +205,7 @@ def redrive(
 
 @app.command()
 @on_selected_stack
-def pause(
-    connect: Connect,
-) -> None:
+def pause(connect: Connect) -> None:
     """Process no more uploads until `sluice resume`: they queue up, and running tasks finish the ones in hand."""
     from deployment.commands.pause import pause as run
 
@@ -224,9 +215,7 @@ def pause(
 
 @app.command()
 @on_selected_stack
-def resume(
-    connect: Connect,
-) -> None:
+def resume(connect: Connect) -> None:
     """Process uploads again after `sluice pause`, those that queued up first."""
     from deployment.commands.pause import resume as run
 
@@ -240,33 +229,28 @@ def repair(
     connect: Connect,
     file: Annotated[
         Path | None,
-        typer.Argument(
+        argument(
             help="The file that --export wrote, or a quarantine file (Parquet), with corrected rows.",
             exists=True,
             dir_okay=False,
-            show_default=False,
         ),
     ] = None,
     run_id: Annotated[
         str | None,
-        typer.Option(
-            "--run",
-            help="The run of the rows: its id, or 8 characters of it; by default the one in the file's name.",
-            show_default=False,
+        option(
+            "--run", help="The run of the rows: its id, or 8 characters of it; by default the one in the file's name."
         ),
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(
+        option(
             help="Write the quarantined rows of --run, or of FILE, to this file, for correction: .xlsx for a"
             " spreadsheet program, which keeps its texts, or .csv.",
             dir_okay=False,
-            show_default=False,
         ),
     ] = None,
     allow_other_changes: Annotated[
-        bool,
-        typer.Option("--allow-other-changes", help="Also change cells that no rule found bad."),
+        bool, typer.Option("--allow-other-changes", help="Also change cells that no rule found bad.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before publishing.")] = False,
 ) -> None:
@@ -285,12 +269,7 @@ def repair(
     with connect() as pipeline:
         if file is not None:
             done = command.repair(
-                new_console(),
-                pipeline,
-                file,
-                run_id,
-                allow_other_changes=allow_other_changes,
-                confirm=asking(yes=yes),
+                new_console(), pipeline, file, run_id, allow_other_changes=allow_other_changes, confirm=asking(yes=yes)
             )
             raise typer.Exit(0 if done else EXIT_NOT_AS_EXPECTED)
         if export is not None and run_id is not None:
@@ -301,22 +280,17 @@ def repair(
 @on_selected_stack
 def read(
     connect: Connect,
-    dataset: Annotated[str, typer.Argument(help="The dataset.", show_default=False)],
+    dataset: Annotated[str, argument(help="The dataset.")],
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most rows; by default 20 are shown and all are exported.")
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the rows to this file instead: .parquet, which keeps types, .csv or .xlsx.",
-            dir_okay=False,
-            show_default=False,
-        ),
+        option(help="Write the rows to this file instead: .parquet, which keeps types, .csv or .xlsx.", dir_okay=False),
     ] = None,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="The rows in quarantine instead.")] = False,
     run_id: Annotated[
-        str | None,
-        typer.Option("--run", help="Only the rows of this run: its id, or 8 characters of it.", show_default=False),
+        str | None, option("--run", help="Only the rows of this run: its id, or 8 characters of it.")
     ] = None,
     with_source: Annotated[
         bool, typer.Option("--with-source", help="Add the run and the key of the file that each row came from.")
@@ -344,18 +318,11 @@ def deploy(
     region: RegionOption = None,
     profile: ProfileOption = None,
     parameter: Annotated[
-        list[str] | None,
-        typer.Option(help="A parameter of the template, NAME=VALUE; may be repeated.", show_default=False),
+        list[str] | None, option(help="A parameter of the template, NAME=VALUE; may be repeated.")
     ] = None,
-    image: Annotated[
-        str | None,
-        typer.Option(help="An image in a registry; by default it is built here and pushed.", show_default=False),
-    ] = None,
+    image: Annotated[str | None, option(help="An image in a registry; by default it is built here and pushed.")] = None,
     prefect_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Prefect's API as this machine reaches it, if tasks use another address.", show_default=False
-        ),
+        str | None, option(help="Prefect's API as this machine reaches it, if tasks use another address.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes, deploy nothing.")] = False,
@@ -461,7 +428,7 @@ def _environment(
     options = {"stack": stack, "region": region, "profile": profile}
     return type(named).model_validate(
         named.model_dump()
-        | {option: value for option, value in options.items() if value}
+        | {name: value for name, value in options.items() if value}
         | {"parameters": named.parameters | given}
     )
 

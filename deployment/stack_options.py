@@ -5,22 +5,20 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from flows.refinery.errors import TerminalError
 
-StackOption = Annotated[
-    str | None,
-    typer.Option("--stack", help="The stack on AWS; by default the local cloud.", show_default=False),
-]
-RegionOption = Annotated[
-    str | None, typer.Option("--region", help="The AWS region; by default the profile's.", show_default=False)
-]
+# The help shows no defaults: the texts describe them.
+option, argument = partial(typer.Option, show_default=False), partial(typer.Argument, show_default=False)
+
+StackOption = Annotated[str | None, option("--stack", help="The stack on AWS; by default the local cloud.")]
+RegionOption = Annotated[str | None, option("--region", help="The AWS region; by default the profile's.")]
 ProfileOption = Annotated[
-    str | None,
-    typer.Option("--profile", help="The AWS profile; by default the environment's credentials.", show_default=False),
+    str | None, option("--profile", help="The AWS profile; by default the environment's credentials.")
 ]
 
 _PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # without addresses, which the stack has

@@ -17,6 +17,7 @@ from deployment import PROJECT_ROOT
 from deployment.commands import new_console, print_error
 from deployment.commands.options import Connect, on_selected_stack
 from deployment.commands.questions import asking
+from deployment.stack_options import argument, option
 from flows.refinery.errors import FileRejected, TerminalError
 
 EXIT_REJECTED = 1
@@ -36,20 +37,19 @@ ContractsFolder = Annotated[
 ]
 ContractName = Annotated[
     str,
-    typer.Argument(
+    argument(
         help="A dataset, a contract's folder or contract.yaml, REVISION:DATASET of this git repository, or live:DATASET"
-        " of a stack.",
-        show_default=False,
+        " of a stack."
     ),
 ]
-Dataset = Annotated[str, typer.Argument(help="The dataset.", show_default=False)]
+Dataset = Annotated[str, argument(help="The dataset.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-File = Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False, readable=True, show_default=False)]
+File = Annotated[Path, argument(help="The file.", exists=True, dir_okay=False, readable=True)]
 
 
 @contract_app.command()
 def new(
-    dataset: Annotated[str, typer.Argument(help="The dataset's name.", show_default=False)],
+    dataset: Annotated[str, argument(help="The dataset's name.")],
     sample: File,
     contracts: ContractsFolder = _CONTRACTS,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing contract.")] = False,
@@ -93,7 +93,7 @@ def check(
 def diff(
     connect: Connect,
     before: ContractName,
-    after: Annotated[str, typer.Argument(help="The same, for the contract after the change.", show_default=False)],
+    after: Annotated[str, argument(help="The same, for the contract after the change.")],
     contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Show what a change to a contract means: which rules are stricter or looser, and what is published differently."""
@@ -111,10 +111,7 @@ def diff(
 @contract_app.command()
 @on_selected_stack
 def publish(
-    connect: Connect,
-    contract: ContractName,
-    contracts: ContractsFolder = _CONTRACTS,
-    yes: Yes = False,
+    connect: Connect, contract: ContractName, contracts: ContractsFolder = _CONTRACTS, yes: Yes = False
 ) -> None:
     """Make a contract the live one of the local cloud or of a stack on AWS, without a new image.
 
@@ -143,14 +140,12 @@ def rollback(connect: Connect, dataset: Dataset, yes: Yes = False) -> None:
 @on_selected_stack
 def show(
     connect: Connect,
-    dataset: Annotated[str | None, typer.Argument(help="The dataset.", show_default=False)] = None,
+    dataset: Annotated[str | None, argument(help="The dataset.")] = None,
     content_hash: Annotated[
-        str | None,
-        typer.Option("--hash", help="The one with this hash in a receipt, or how it begins.", show_default=False),
+        str | None, option("--hash", help="The one with this hash in a receipt, or how it begins.")
     ] = None,
     run: Annotated[
-        str | None,
-        typer.Option("--run", help="The one that judged this run: its id, or 8 characters of it.", show_default=False),
+        str | None, option("--run", help="The one that judged this run: its id, or 8 characters of it.")
     ] = None,
 ) -> None:
     """Print the live contract of a dataset, or one that judged a file; without options, list the published ones."""
