@@ -11,14 +11,10 @@ _MAX_ATTEMPTS = 5
 _MAKING = Lock()  # threads may share a client, but not make one: docs.aws.amazon.com/boto3, guide/clients.html
 
 
-def client_of(service: str, *, read_timeout_seconds: int = 60) -> Any:
-    """Return a boto3 client that times out (connecting: 5 s; reading: `read_timeout_seconds`) and makes up to five
+def client_of(service: str) -> Any:
+    """Return a boto3 client that times out (connecting: 5 s; reading: 60 s) and makes up to five
     attempts, with backoff and jitter."""
     make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
-    config = Config(
-        connect_timeout=5,
-        read_timeout=read_timeout_seconds,
-        retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS},
-    )
+    config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS})
     with _MAKING:
         return make_client(service, config=config)

@@ -34,10 +34,7 @@ class Event:
 
 
 class EventBus:
-    """An event bus of the account, by default the one named "default", to which AWS's services send too."""
-
-    def __init__(self, name: str = "default") -> None:
-        self._name = name
+    """The account's event bus named "default", to which AWS's services send too."""
 
     @cached_property
     def _events(self) -> Any:
@@ -50,12 +47,7 @@ class EventBus:
 
     def _put_batch(self, batch: Sequence[Event]) -> list[SluiceError | None]:
         entries = [
-            {
-                "Source": event.source,
-                "DetailType": event.detail_type,
-                "Detail": event.detail,
-                "EventBusName": self._name,
-            }
+            {"Source": event.source, "DetailType": event.detail_type, "Detail": event.detail, "EventBusName": "default"}
             for event in batch
         ]
         try:

@@ -16,7 +16,7 @@ _LOOK_BACK = timedelta(minutes=15)
 _PERIOD_SECONDS = 60
 
 
-def oldest_message_since(queue_url: str, *, sqs: Any = None, cloudwatch: Any = None) -> datetime | None:
+def oldest_message_since(queue_url: str, *, cloudwatch: Any = None) -> datetime | None:
     """Return a time before which none of the messages in the queue was sent; None if it is unknown.
 
     For an empty queue that is now. Otherwise it comes from CloudWatch, because SQS shows a message's age only to a
@@ -30,7 +30,7 @@ def oldest_message_since(queue_url: str, *, sqs: Any = None, cloudwatch: Any = N
     """
     now = datetime.now(UTC)
     with explaining_aws_errors(f"counting the messages in {queue_url}"):
-        counts = (sqs or client_of("sqs")).get_queue_attributes(QueueUrl=queue_url, AttributeNames=list(_COUNTS))
+        counts = client_of("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=list(_COUNTS))
     if not any(int(counts["Attributes"].get(name, 0)) for name in _COUNTS):
         return now
     with explaining_aws_errors(f"looking for the age of the oldest message in {queue_url}"):

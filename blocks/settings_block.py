@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 import boto3
@@ -52,16 +51,16 @@ def credentials_of_stack(stack: str) -> AwsCredentials | None:
     return block
 
 
-def use_credentials_of_stack(stack: str, environment: MutableMapping[str, str] = os.environ) -> None:
+def use_credentials_of_stack(stack: str) -> None:
     """Make boto3 use the stack's AWS Credentials block in this process, unless an AWS_ variable is set.
 
     On ECS such variables are set and lead to the task's role; a worker elsewhere may have no credentials.
     """
-    if any(name.startswith("AWS_") for name in environment):
+    if any(name.startswith("AWS_") for name in os.environ):
         return
     block = credentials_of_stack(stack)
     if block is None:
         return
     if block.aws_client_parameters.endpoint_url:
-        environment["AWS_ENDPOINT_URL"] = block.aws_client_parameters.endpoint_url
+        os.environ["AWS_ENDPOINT_URL"] = block.aws_client_parameters.endpoint_url
     boto3.DEFAULT_SESSION = block.get_boto3_session()

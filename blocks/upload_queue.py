@@ -85,12 +85,12 @@ class UploadQueue:
         """Return the messages that were received and neither returned nor deleted."""
         return list(self._held.values())
 
-    def receive(self, *, wait_seconds: int, at_most: int = MAX_MESSAGES) -> list[ReceivedMessage]:
-        """Receive up to `at_most` messages; none if none arrives within `wait_seconds` (at most 20)."""
+    def receive(self, *, wait_seconds: int) -> list[ReceivedMessage]:
+        """Receive up to ten messages; none if none arrives within `wait_seconds` (at most 20)."""
         with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
-                MaxNumberOfMessages=at_most,
+                MaxNumberOfMessages=MAX_MESSAGES,
                 WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=int(self.visibility_timeout_seconds),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],

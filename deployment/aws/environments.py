@@ -79,16 +79,16 @@ def _text(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def load_environment(name: str | None, folder: Path = FOLDER) -> Environment:
+def load_environment(name: str | None) -> Environment:
     """Return the environment with this name or file path; None gives the defaults. Raise EnvironmentUnknown if there
     is no such file, EnvironmentInvalid with the file and the field that is wrong."""
     if name is None:
         return Environment()
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     try:
         written = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        known = sorted(one.stem for one in folder.glob("*.yaml"))
+        known = sorted(one.stem for one in FOLDER.glob("*.yaml"))
         hint = did_you_mean(name, known)
         raise EnvironmentUnknown(
             f"there is no environment {name!r}, because there is no {path}; known: {', '.join(known) or 'none'}{hint}"

@@ -30,7 +30,7 @@ from deployment.local.state_lock import StateLock
 from deployment.local.state_version import claim_state
 from deployment.project_commands import program, run_command
 
-DEFAULT_REGION = "eu-central-1"
+REGION = "eu-central-1"
 DEFAULT_AWS_PORT = 4566
 DEFAULT_PREFECT_PORT = 4200
 START_DEADLINE_SECONDS = 90.0
@@ -44,21 +44,18 @@ class LocalCloud:
 
     Args:
         state_dir: the state folder; created if missing.
-        region: the AWS region to emulate.
         aws_port, prefect_port: the required port; None for the last one used, the usual one, or any.
         wait_scale: factor on the waits and retry intervals of state machines; tests shorten them.
         with_prefect: whether to start a Prefect server.
         prefect_options: database and password of the Prefect server.
         docker: run tasks in a real Docker engine; None reads the variable SLUICE_DOCKER.
         emulator_extensions: modules that the embedded cloud's process loads besides its own patches, for tests.
-        cache_dir: where a migrated Prefect database is kept for the next new state folder.
     """
 
     def __init__(
         self,
         state_dir: Path,
         *,
-        region: str = DEFAULT_REGION,
         aws_port: int | None = None,
         prefect_port: int | None = None,
         wait_scale: float = 1.0,
@@ -66,13 +63,12 @@ class LocalCloud:
         prefect_options: ServerOptions = ServerOptions(),
         docker: bool | None = None,
         emulator_extensions: Sequence[str] = (),
-        cache_dir: Path | None = None,
     ) -> None:
         self.state_dir = state_dir.resolve()
-        self.region = region
+        self.region = REGION
         self.wait_scale = wait_scale
         self.docker = os.environ.get("SLUICE_DOCKER") == "1" if docker is None else docker
-        self.cache_dir = (cache_dir or PROJECT_ROOT / ".sluice" / "cache").resolve()
+        self.cache_dir = PROJECT_ROOT / ".sluice" / "cache"  # keeps a migrated Prefect database for new state folders
         self._aws_port, self._prefect_port = aws_port, prefect_port
         self._lock = StateLock(self.state_dir)
         self._records = self.state_dir / "processes"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.05
+_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,10 @@ def recorded(folder: Path) -> list[ProcessRecord]:
     return alive
 
 
-def end_leftovers(folder: Path, grace_seconds: float = 5) -> list[ProcessRecord]:
+def end_leftovers(folder: Path) -> list[ProcessRecord]:
     """End every recorded process that still runs; return those."""
     ended = recorded(folder)
     for record in ended:
-        record.end(grace_seconds)
+        record.end(_GRACE_SECONDS)
         forget(folder, record.pid)
     return ended

@@ -1,7 +1,6 @@
 """Show a run in Prefect while it runs and when it ends. A failed Prefect call is logged, and never fails the upload."""
 
 import time
-from collections.abc import Callable
 from typing import cast
 from uuid import UUID
 
@@ -34,10 +33,9 @@ class ProgressBar:
     """A progress artifact in Prefect for a file that takes long to refine. It appears after `quiet_seconds`, and is
     updated at most that often."""
 
-    def __init__(self, *, quiet_seconds: float = 3.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, quiet_seconds: float = 3.0) -> None:
         self._quiet_seconds = quiet_seconds
-        self._clock = clock
-        self._shown_at = clock()
+        self._shown_at = time.monotonic()
         self._artifact: UUID | None = None
         self._failed = False
         self._dataset = "default"
@@ -49,9 +47,9 @@ class ProgressBar:
 
     def moved(self, part: str, rows: int) -> None:
         """Update the artifact, if it is time: a part of the stage refine has processed `rows` rows so far."""
-        if self._failed or self._clock() - self._shown_at < self._quiet_seconds:
+        if self._failed or time.monotonic() - self._shown_at < self._quiet_seconds:
             return
-        self._shown_at = self._clock()
+        self._shown_at = time.monotonic()
         of = f" of about {self._rows_expected:,}" if self._rows_expected else ""
         get_run_logger().info("%s: %s rows so far%s", part, f"{rows:,}", of)
         self._show(self._percent(part, rows), f"{part}: {rows:,} rows{of}")

@@ -39,9 +39,7 @@ class Heartbeat:
 
 
 @contextmanager
-def heartbeat(
-    stack: str, on_cancelled: Callable[[], None] | None = None, every_seconds: float | None = None
-) -> Iterator[None]:
+def heartbeat(stack: str, on_cancelled: Callable[[], None] | None = None) -> Iterator[None]:
     """Send heartbeats of the current flow run while the block runs.
 
     Args:
@@ -56,7 +54,7 @@ def heartbeat(
     beat = Heartbeat(str(flow_run_id), context.flow.name if context.flow else "", stack)
 
     def run() -> None:
-        while not over.wait(every_seconds or HEARTBEAT_SECONDS):
+        while not over.wait(HEARTBEAT_SECONDS):
             beat.send()
             if on_cancelled and _is_cancelled(flow_run_id):
                 on_cancelled()

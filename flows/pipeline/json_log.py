@@ -96,13 +96,13 @@ def print_line(logger: str, event: str, fields: Mapping[str, Any]) -> None:
     stream.flush()
 
 
-def log_json_lines(level: int = logging.INFO) -> None:
+def log_json_lines() -> None:
     """Send all output of this process to standard output as JSON lines, Prefect's console lines included."""
     handler = logging.StreamHandler(sys.__stdout__ or sys.stdout)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     _replace_console_handlers()

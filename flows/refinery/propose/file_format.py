@@ -72,20 +72,20 @@ class _Trial:
         return self.partition is None or len(self.partition.misfits) > self.decoded
 
 
-def find_format(path: Path, limits: Limits) -> FoundFormat:
+def find_format(path: Path) -> FoundFormat:
     """Return the options with which most rows can be decoded; none if the file proves how it is written.
 
     Raises:
         FileRejected: the file cannot be read with any options; this is the error without options.
     """
-    plain = _tried(path, {}, limits)
+    plain = _tried(path, {})
     if isinstance(plain.error, EncodingUnknown):
-        plain = _tried(path, {"encoding": plain.error.candidates[0]}, limits)
+        plain = _tried(path, {"encoding": plain.error.candidates[0]})
     if isinstance(plain.error, SheetNotChosen):
-        plain = _first_sheet_with_rows(path, plain, limits)
+        plain = _first_sheet_with_rows(path, plain)
     if plain.fits and not _looks_quoted(plain):
         return FoundFormat(plain.options)
-    best = _best_of(path, plain, limits)
+    best = _best_of(path, plain)
     if best.partition is not None:
         return FoundFormat(best.options, best.columns)
     if isinstance(plain.error, NoTable):
@@ -93,13 +93,13 @@ def find_format(path: Path, limits: Limits) -> FoundFormat:
     raise plain.error or FileRejected("no row can be decoded")
 
 
-def _best_of(path: Path, plain: _Trial, limits: Limits) -> _Trial:
+def _best_of(path: Path, plain: _Trial) -> _Trial:
     best = plain
-    for options, columns in _alternatives(path, plain, limits):
+    for options, columns in _alternatives(path, plain):
         if columns and _has_header(best):
             break
-        trial = _tried(path, {**plain.options, **options}, limits, columns)
-        if "skip_lines" in options and not columns and not _skips_only_lines_above(path, trial, limits):
+        trial = _tried(path, {**plain.options, **options}, columns)
+        if "skip_lines" in options and not columns and not _skips_only_lines_above(path, trial):
             continue
         if trial.fits_badly or (columns and not trial.fits):
             continue
@@ -113,38 +113,38 @@ def _has_header(trial: _Trial) -> bool:
     return trial.partition is not None and trial.fits and not any(map(_VALUE.fullmatch, trial.partition.frame.columns))
 
 
-def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any], limits: Limits) -> Iterator[Partition]:
+def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any]) -> Iterator[Partition]:
     """Read a sample with the options that were found, and columns as a contract declares them."""
     names = dict.fromkeys(found.columns or (), "string")
     fields = {"dataset": "sample", "columns": {**names, **columns}, "format": dict(found.options)}
-    return read_partitions(path, Contract.model_validate(fields), limits=limits)
+    return read_partitions(path, Contract.model_validate(fields))
 
 
-def _tried(path: Path, options: Mapping[str, Any], limits: Limits, columns: Sequence[str] | None = None) -> _Trial:
+def _tried(path: Path, options: Mapping[str, Any], columns: Sequence[str] | None = None) -> _Trial:
     """Read a sample's beginning; without `columns` as the default dataset, which requires a plausible header."""
     declared = dict.fromkeys(columns or (), "string")
     dataset = "sample" if columns else DEFAULT_DATASET
     contract = Contract.model_validate({"dataset": dataset, "columns": declared, "format": dict(options)})
     names = tuple(columns) if columns else None
     try:
-        partition = next(read_partitions(path, contract, rows_per_partition=_TRIED_ROWS, limits=limits))
+        partition = next(read_partitions(path, contract, rows_per_partition=_TRIED_ROWS))
     except FileRejected as error:
         return _Trial(options, names, error=error)
     return _Trial(options, names, partition)
 
 
-def _first_sheet_with_rows(path: Path, plain: _Trial, limits: Limits) -> _Trial:
-    trials = (_tried(path, {**plain.options, "sheet": sheet}, limits) for sheet in range(1, _MAX_SHEETS))
+def _first_sheet_with_rows(path: Path, plain: _Trial) -> _Trial:
+    trials = (_tried(path, {**plain.options, "sheet": sheet}) for sheet in range(1, _MAX_SHEETS))
     return next((trial for trial in trials if not isinstance(trial.error, EmptyFile | SheetMissing)), plain)
 
 
-def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
+def _alternatives(path: Path, plain: _Trial) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
     """Yield options that may help, each with the column names if the file has none; the likeliest first."""
     if isinstance(plain.error, JsonNotRows) and plain.error.records_path:
         yield {"records_path": plain.error.records_path}, None
     if isinstance(plain.error, MarksContradict):
         yield from (({"decimal": mark}, None) for mark in ".,")
-    text = _beginning(path, plain.options.get("encoding"), limits)
+    text = _beginning(path, plain.options.get("encoding"))
     written: list[dict[str, Any]] = []
     if '\\"' in text:
         written.append({"escape": "\\"})
@@ -158,21 +158,19 @@ def _alternatives(path: Path, plain: _Trial, limits: Limits) -> Iterator[tuple[d
         written += [{"skip_lines": lines} for lines in range(1, _MAX_LINES_BEFORE_HEADER + 1)]
     yield from ((options, None) for options in written if _is_known(options))
     if plain.fits_badly:
-        yield from _without_header(path, plain, limits)
+        yield from _without_header(path, plain)
 
 
-def _without_header(
-    path: Path, plain: _Trial, limits: Limits
-) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
+def _without_header(path: Path, plain: _Trial) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
     """Yield options and column names for a file without a header, or with R's header, which does not name the column
     of row names."""
-    names = _names_of_any_table(path, plain, limits)
+    names = _names_of_any_table(path, plain)
     if names and _VALUE.fullmatch(names[0]):
         yield {"header": False}, tuple(f"column_{place}" for place in range(1, len(names) + 1))
     elif names:
         yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *names)
     elif isinstance(plain.error, HeaderInvalid):
-        text = _beginning(path, plain.options.get("encoding"), limits)
+        text = _beginning(path, plain.options.get("encoding"))
         contract = Contract.model_validate({"dataset": "sample", "format": dict(plain.options)})
         records = sample_records(text, dialect_of(text, contract).delimiter, contract.format)
         first, *others = records[0].fields if records else ["?"]
@@ -180,9 +178,9 @@ def _without_header(
             yield {"skip_lines": 1, "header": False}, (_FIRST_COLUMN, *others)
 
 
-def _names_of_any_table(path: Path, plain: _Trial, limits: Limits) -> list[str]:
+def _names_of_any_table(path: Path, plain: _Trial) -> list[str]:
     try:
-        return list(map(str, next(read_sample(path, FoundFormat(plain.options), {}, limits)).frame.columns))
+        return list(map(str, next(read_sample(path, FoundFormat(plain.options), {})).frame.columns))
     except FileRejected:
         return []
 
@@ -198,7 +196,7 @@ def _looks_quoted(trial: _Trial) -> bool:
     )
 
 
-def _skips_only_lines_above(path: Path, trial: _Trial, limits: Limits) -> bool:
+def _skips_only_lines_above(path: Path, trial: _Trial) -> bool:
     """Return whether each line that a trial skips has fewer values than the header; a full line is a header or row."""
     if trial.partition is None:
         return False
@@ -207,15 +205,15 @@ def _skips_only_lines_above(path: Path, trial: _Trial, limits: Limits) -> bool:
         sheet = CalamineWorkbook.from_path(path).get_sheet_by_name(found.sheet or "")
         lines = sheet.to_python(skip_empty_area=False, nrows=_MAX_LINES_BEFORE_HEADER)
     else:
-        text = _beginning(path, trial.options.get("encoding"), limits)
+        text = _beginning(path, trial.options.get("encoding"))
         lines = [line.split(found.delimiter or ",") for line in text.split("\n")]
     widths = [sum(str(value).strip() != "" for value in line) for line in lines]
     return all(width < len(trial.partition.frame.columns) for width in widths[: trial.options["skip_lines"]])
 
 
-def _beginning(path: Path, encoding: str | None, limits: Limits) -> str:
+def _beginning(path: Path, encoding: str | None) -> str:
     try:
-        with open_bytes(path, limits) as source:
+        with open_bytes(path, Limits()) as source:
             return TextSource(source, encoding).read(HEAD_BYTES).decode("utf-8", errors="replace")
     except FileRejected:
         return ""

@@ -19,7 +19,7 @@ from flows.refinery.propose.identifiers import identifier_regex
 from flows.refinery.propose.meanings import words_of
 from flows.refinery.propose.thousands import with_thousands
 from flows.refinery.read.csv_numbers import CODE, MANY_DIGITS, MARKED, is_ambiguous_number, is_kept_by_float
-from flows.refinery.read.partition import Limits, SourceFormat
+from flows.refinery.read.partition import SourceFormat
 from flows.refinery.read.rejections import LayoutUnfit
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
@@ -28,13 +28,8 @@ from flows.refinery.words import EXACT_FLOAT, counted
 MAX_DISTINCT = 50  # distinct values of a column; more are not listed
 _TEXTS_FOR_SHAPE = 5_000
 _HEAD_ROWS = 200  # enough to exclude most types before a whole column is tried
-_DEFAULT_LIMITS = Limits()
 
 OnProgress = Callable[[str], None]
-
-
-def _say_nothing(_doing: str) -> None:
-    """Report no progress."""
 
 
 # Texts that mean a missing value in a column whose other values are numbers, dates or flags.
@@ -104,19 +99,17 @@ class FileProfile:
     key: tuple[str, ...] = ()  # two or three columns that are unique together, if no single column is unique
 
 
-def profile_file(
-    path: Path, *, limits: Limits = _DEFAULT_LIMITS, on_progress: OnProgress = _say_nothing
-) -> FileProfile:
+def profile_file(path: Path, on_progress: OnProgress) -> FileProfile:
     """Read a file three times, partition by partition: for its columns, their types, and their values. `on_progress` is
     called with the current activity, for every partition. Raise FileRejected if the file cannot be read as a table."""
     on_progress("finding out how it is written")
-    found = with_thousands(path, find_format(path, limits), limits)
-    names, source_format = _header(path, found, limits)
+    found = with_thousands(path, find_format(path))
+    names, source_format = _header(path, found)
     choices = {name: _TypeChoice(name) for name in names}
     # CSV is read as text and typed here; the other formats have types.
     declared = dict.fromkeys(names, _AS_TEXT) if source_format.type == "csv" else {}
     rows = 0
-    for partition in read_sample(path, found, declared, limits):
+    for partition in read_sample(path, found, declared):
         rows += partition.rows_in
         on_progress(f"finding the types: {rows:,} rows")
         for name in partition.frame.columns:
@@ -125,7 +118,7 @@ def profile_file(
     columns = {name: _marked(column, choices[name].marks, source_format) for name, (column, _) in chosen.items()}
     stats = {name: _Stats(column) for name, column in columns.items()}
     all_rows, rows, misfits = rows, 0, Counter[str]()
-    for partition in read_sample(path, found, columns, limits):
+    for partition in read_sample(path, found, columns):
         rows += partition.rows_in
         on_progress(f"looking at the values: {rows:,} of {all_rows:,} rows")
         misfits.update(misfit.reason for misfit in partition.misfits)
@@ -161,13 +154,13 @@ def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Col
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
-def _header(path: Path, found: FoundFormat, limits: Limits) -> tuple[list[str], SourceFormat]:
+def _header(path: Path, found: FoundFormat) -> tuple[list[str], SourceFormat]:
     """Return the file's columns and its format. No column is declared as text: from such columns the reader does not
     detect marks in numbers."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
     not_text = dict.fromkeys(found.columns or (), Column(type="number"))
-    for partition in read_sample(path, found, not_text, limits):
+    for partition in read_sample(path, found, not_text):
         names.update(dict.fromkeys(map(str, partition.frame.columns)))
         source_format = partition.source_format
         if source_format.type not in ("json", "jsonl"):

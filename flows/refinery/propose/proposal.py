@@ -24,14 +24,12 @@ from flows.refinery.errors import FileRejected, TerminalError
 from flows.refinery.preprocess.table_steps import clean_name
 from flows.refinery.propose.expectations import ProposedExpectation, expectations_of
 from flows.refinery.propose.profiling import MAX_DISTINCT, ColumnProfile, FileProfile, OnProgress, profile_file
-from flows.refinery.read.partition import Limits
 from flows.refinery.refine import Refined, refine_file
 from flows.refinery.validate.coercion import MISSING_RULE, TYPE_RULES
 from flows.refinery.words import counted, shortened, shown
 
 _MAX_COMMENT = 160  # characters
 _ROUNDS = 12
-_DEFAULT_LIMITS = Limits()
 
 
 class SampleUnfit(TerminalError):
@@ -61,9 +59,7 @@ class Proposal:
     refined: Refined
 
 
-def propose_contract(
-    sample: Path, dataset: str, *, limits: Limits = _DEFAULT_LIMITS, on_progress: OnProgress = lambda _: None
-) -> Proposal:
+def propose_contract(sample: Path, dataset: str, *, on_progress: OnProgress = lambda _: None) -> Proposal:
     """Propose a contract that a sample file passes without quarantined rows, except for those that cannot be decoded.
 
     Args:
@@ -74,7 +70,7 @@ def propose_contract(
         NothingDecoded: none of its rows can be decoded.
         ContractInvalid: the name is not valid for a dataset.
     """
-    profile = profile_file(sample, limits=limits, on_progress=on_progress)
+    profile = profile_file(sample, on_progress)
     if profile.rows and profile.rows == sum(profile.misfits.values()):
         reasons = ", ".join(f"{reason} ({counted(rows, 'row')})" for reason, rows in sorted(profile.misfits.items()))
         raise NothingDecoded(
@@ -95,7 +91,7 @@ def propose_contract(
             on_progress(f"trying the contract: {counted(profile.rows, 'row')}")
             text = draft.render()
             contract = _loaded(text, dataset, work_dir)
-            refined, broken = _try_on(sample, contract, work_dir, limits)
+            refined, broken = _try_on(sample, contract, work_dir)
             if not broken:
                 return Proposal(text, contract, profile, refined)
             draft = draft.without(broken)
@@ -111,10 +107,10 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
     return contract
 
 
-def _try_on(sample: Path, contract: Contract, work_dir: Path, limits: Limits) -> tuple[Refined, set[str]]:
+def _try_on(sample: Path, contract: Contract, work_dir: Path) -> tuple[Refined, set[str]]:
     """Refine the sample; return the result, and the rules that it breaks, or `preprocess` when a step fails on it."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
-        refined = refine_file(sample, contract, Path(folder), limits=limits)
+        refined = refine_file(sample, contract, Path(folder))
     broken = {check.rule for check in refined.checks if not check.success and check.kind != "decode"}
     broken |= {"preprocess" if reason.part in ("preprocess", "write") else reason.code for reason in refined.rejected}
     return refined, broken

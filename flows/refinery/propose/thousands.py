@@ -6,20 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from flows.refinery.propose.file_format import FoundFormat, read_sample
-from flows.refinery.read.partition import Limits
 
 _MARKS = {",": ",", ".": ".", " ": " \u00a0\u2009\u202f", "'": "'\u2019"}
 _TRIED_ROWS = 5_000
 
 
-def with_thousands(path: Path, found: FoundFormat, limits: Limits) -> FoundFormat:
+def with_thousands(path: Path, found: FoundFormat) -> FoundFormat:
     """Add the thousands mark to a sample's options, if it has one that the reader does not detect."""
-    partition = next(read_sample(path, found, {}, limits))
+    partition = next(read_sample(path, found, {}))
     written = partition.source_format
     if written.type != "csv" or written.thousands is not None:
         return found
     names = list(map(str, partition.frame.columns))
-    texts = next(read_sample(path, found, dict.fromkeys(names, "string"), limits)).frame.head(_TRIED_ROWS)
+    texts = next(read_sample(path, found, dict.fromkeys(names, "string"))).frame.head(_TRIED_ROWS)
     decimal = written.decimal if written.is_decimal_proven else None
     for mark in _MARKS:
         if mark in (decimal, found.options.get("quote")):
