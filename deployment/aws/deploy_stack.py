@@ -116,13 +116,10 @@ def deploy_stack(
     """
     check_stack_name(stack_name)
     with explaining_aws_errors(f"deploying the stack {stack_name}"):
-        account_id = str(clients.sts.get_caller_identity()["Account"])
         stack = Stack(clients.cloudformation, stack_name, on_event)
-        wanted = {**parameters_of(stack.find()), **parameters}
-        check_retentions(retentions, wanted)
-        timeouts = timeouts or _timeouts_of(template, wanted)
-        package = _package(clients, account_id, stack_name, template, timeouts, only, retentions)
-        package.upload(clients.s3, account_id, tags)
+        known = {**parameters_of(stack.find()), **parameters}
+        package = _package(clients, stack_name, template, known, retentions, timeouts, only)
+        package.upload(clients.s3, tags)
         stack.apply(package.location(clients.s3), {**parameters, **package.parameters}, agree_to, tags)
         outputs = outputs_of(stack.find())
         if outputs.get("LandingBucket", "") not in stack.buckets() and only is None:
@@ -155,13 +152,9 @@ def preview_stack(
 
     check_stack_name(stack_name)
     with explaining_aws_errors(f"previewing the changes to the stack {stack_name}"):
-        account_id = str(clients.sts.get_caller_identity()["Account"])
         stack = Stack(clients.cloudformation, stack_name, lambda _: None)
-        wanted = {**parameters_of(stack.find()), **parameters}
-        check_retentions(retentions, wanted)
-        timeouts = _timeouts_of(template, wanted)
-        package = _package(clients, account_id, stack_name, template, timeouts, None, retentions)
-        location = _preview_location(clients.s3, package, account_id, on_upload)
+        package = _package(clients, stack_name, template, {**parameters_of(stack.find()), **parameters}, retentions)
+        location = _preview_location(clients.s3, package, on_upload)
         with suppress(ChangesDeclined):
             stack.apply(location, {**parameters, **package.parameters}, decline, tags)
     return changes
@@ -188,9 +181,9 @@ def _timeouts_of(template: Path, given: Mapping[str, str]) -> Timeouts:
     return Timeouts.of(limits)
 
 
-def _preview_location(s3: Any, package: _Package, account_id: str, on_upload: Callable[[str], None]) -> dict[str, str]:
-    if artifact_bucket_exists(s3, package.bucket, account_id=account_id):
-        replace(package, artifacts=()).upload(s3, account_id)
+def _preview_location(s3: Any, package: _Package, on_upload: Callable[[str], None]) -> dict[str, str]:
+    if artifact_bucket_exists(s3, package.bucket, account_id=package.account_id):
+        replace(package, artifacts=()).upload(s3)
         on_upload(f"s3://{package.bucket}/{package.template.key}")
         return package.location(s3)
     body = without_texts(package.template.body.decode())
@@ -252,6 +245,7 @@ def delete_stack(
 class _Package:
     """What a deployment uploads, and the parameters that name it."""
 
+    account_id: str
     bucket: str
     template: Artifact
     artifacts: tuple[Artifact, ...]
@@ -260,9 +254,9 @@ class _Package:
     def parameters(self) -> dict[str, str]:
         return {"ArtifactBucket": self.bucket, **{one.parameter: one.key for one in self.artifacts}}
 
-    def upload(self, s3: Any, account_id: str, tags: Mapping[str, str] | None = None) -> None:
+    def upload(self, s3: Any, tags: Mapping[str, str] | None = None) -> None:
         region, artifacts = str(s3.meta.region_name), (self.template, *self.artifacts)
-        upload_artifacts(s3, self.bucket, artifacts, account_id=account_id, region=region, tags=tags or {})
+        upload_artifacts(s3, self.bucket, artifacts, account_id=self.account_id, region=region, tags=tags or {})
 
     def location(self, s3: Any) -> dict[str, str]:
         """Return where CloudFormation reads the template, as its calls take it."""
@@ -271,14 +265,18 @@ class _Package:
 
 def _package(
     clients: Clients,
-    account_id: str,
     stack_name: str,
     template: Path,
-    timeouts: Timeouts,
-    only: Collection[str] | None,
+    parameters: Mapping[str, str],
     retentions: Retentions,
+    timeouts: Timeouts | None = None,
+    only: Collection[str] | None = None,
 ) -> _Package:
-    """Package under the stack's name: who may deploy one stack (github_role.yaml) must not change another's code."""
+    """Check the parameters, and package under the stack's name: who may deploy one stack (github_role.yaml) must not
+    change another's code."""
+    check_retentions(retentions, parameters)
+    timeouts = timeouts or _timeouts_of(template, parameters)
+    account_id = str(clients.sts.get_caller_identity()["Account"])
     bucket = artifact_bucket_name(account_id, str(clients.s3.meta.region_name))
     try:
         body = template_body(template, only=only, retentions=retentions).encode()
@@ -286,4 +284,4 @@ def _package(
         raise ChangesRefused(f"the template is not valid: {error}") from error
     packaged = (artifact("", "template", "json", body), *build_artifacts(timeouts))
     described, *artifacts = (replace(one, key=f"{stack_name}/{one.key}") for one in packaged)
-    return _Package(bucket, described, tuple(artifacts))
+    return _Package(account_id, bucket, described, tuple(artifacts))
