@@ -1,12 +1,12 @@
 """`sluice redrive`: tries uploads again that were given up."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 
+from blocks.at_once import at_once
 from blocks.aws_errors import explaining_aws_errors
 from blocks.dead_letters import DeadLetter, DeadLetters
 from deployment.commands import visible_line
@@ -20,7 +20,6 @@ from flows.pipeline.run_ids import require_run_id
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
-_READS_AT_ONCE = 8
 # A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
 _MOVED_WITHIN = timedelta(minutes=15)
 
@@ -105,11 +104,8 @@ class _Redrive:
     def _chosen(self, batch: Sequence[DeadLetter]) -> dict[DeadLetter, tuple[UploadMessage, FoundAttempt | None]]:
         uploads = {letter: upload for letter in batch if (upload := self._upload(letter))}
         self._there.update(upload.run_id for upload in uploads.values())
-        with ThreadPoolExecutor(len(batch)) as pool:
-            attempts = pool.map(self._uploads.find_attempt, [upload.run_id for upload in uploads.values()])
-            found = {
-                letter: (upload, attempt) for (letter, upload), attempt in zip(uploads.items(), attempts, strict=True)
-            }
+        attempts = at_once(self._uploads.find_attempt, [upload.run_id for upload in uploads.values()])
+        found = {letter: (upload, attempt) for (letter, upload), attempt in zip(uploads.items(), attempts, strict=True)}
         return {letter: one for letter, one in found.items() if self._is_chosen(*one)}
 
     def _upload(self, letter: DeadLetter) -> UploadMessage | None:
@@ -123,9 +119,7 @@ class _Redrive:
         """Send uploads that were given up and whose messages have expired in the dead-letter queue."""
         moved = datetime.now(UTC) - _MOVED_WITHIN
         tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and self._choice.names(run)]
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            attempts = list(filter(None, pool.map(self._uploads.find_attempt, tried)))
-        for found in attempts:
+        for found in list(filter(None, at_once(self._uploads.find_attempt, tried))):
             if not found.attempt.given_up or found.attempt.moved_at > moved:
                 continue
             upload = found.attempt.upload

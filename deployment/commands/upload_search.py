@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from itertools import chain, islice
 
+from blocks.at_once import at_once
 from blocks.object_store import ObjectStore
 from flows.pipeline.lost_uploads import upload_of_version
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable
@@ -17,7 +17,6 @@ from lambda_trigger.message import UploadMessage
 
 MOST_READ = 1_000  # receipts, index entries or object versions that one search reads
 _INDEX = "index/"
-_READS_AT_ONCE = 8
 _AGE = re.compile(r"(\d+)\s*([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -98,9 +97,8 @@ def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: i
 def _runs_of_dataset(store: ObjectStore, wanted: Wanted, limit: int) -> dict[str, datetime]:
     listed = (entry for page in store.list_keys(f"{_INDEX}{wanted.text}/") for entry in page)
     newest = nlargest(limit, (one for one in listed if wanted.is_recent(one[1])), key=lambda one: one[1])
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        runs = pool.map(lambda one: list(_latest_run(store, one[0], wanted)), newest)
-        return {run: written for (_, written), of_entry in zip(newest, runs, strict=True) for run in of_entry}
+    runs = at_once(lambda one: list(_latest_run(store, one[0], wanted)), newest)
+    return {run: written for (_, written), of_entry in zip(newest, runs, strict=True) for run in of_entry}
 
 
 def _latest_run(store: ObjectStore, key: str, wanted: Wanted) -> Iterator[str]:

@@ -5,7 +5,6 @@ What is known of an upload is in S3: its receipt, its last failed attempt, and t
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +15,7 @@ from pathlib import Path
 from string import hexdigits
 from typing import NamedTuple
 
+from blocks.at_once import at_once
 from blocks.aws_errors import AwsRefused, explaining_aws_errors
 from blocks.object_store import ObjectStore
 from blocks.pause import Pause
@@ -33,6 +33,7 @@ from flows.pipeline.attempts import (
     read_attempt,
     runs_with_attempt,
 )
+from flows.pipeline.commit import read_receipt
 from flows.pipeline.held_uploads import HeldUploads, read_held_uploads
 from flows.pipeline.published_contracts import is_replaced, live_datasets
 from flows.pipeline.receipt import RECEIPTS, Receipt, ReceiptUnreadable, Status, receipt_key
@@ -42,7 +43,6 @@ from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
 _PAGE = 1_000
-_READS_AT_ONCE = 8
 _NEWEST_NOTES = 100  # a note of an upload that is followed is among the newest
 _LOOKS_AT_ONCE = 64  # uploads that one poll looks at, those first that nobody has looked at for longest
 
@@ -142,8 +142,7 @@ class Uploads:
             return
         held = read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run
         queue = self.queue_lengths()
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            list(pool.map(self._look_for_outcome, unfinished))
+        list(at_once(self._look_for_outcome, unfinished))
         for upload in unfinished:
             upload.looked_at = time.monotonic()
             if upload.message.run_id in held:
@@ -154,7 +153,7 @@ class Uploads:
     def _look_for_outcome(self, upload: TrackedUpload) -> None:
         run_id = upload.message.run_id
         try:
-            upload.receipt = self.receipt(run_id)
+            upload.receipt = read_receipt(self.store, run_id)
             attempt = None if upload.receipt else read_attempt(self.store, run_id)
         except ReceiptUnreadable as error:
             upload.problem = str(error)
@@ -197,19 +196,13 @@ class Uploads:
             time.sleep(_POLL_SECONDS)
         return True
 
-    def receipt(self, run_id: str) -> Receipt | None:
-        """Return the receipt of a run; None if there is none yet."""
-        found = self.store.get(receipt_key(run_id))
-        return Receipt.from_json(found.body) if found else None
-
     def runs_with_receipt(self) -> dict[str, datetime]:
         """Return the ids of all runs that have a receipt, and when it was written, the newest first. Run ids are spread
         evenly: a list of several pages comes in 16 parts at once."""
         first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
         starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            parts = pool.map(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
-            found = [one for part in parts for one in part] or first
+        parts = at_once(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
+        found = [one for part in parts for one in part] or first
         listed = sorted(found, key=itemgetter(1), reverse=True)
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
@@ -237,20 +230,19 @@ class Uploads:
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
         """Return the receipts of these runs, without those that have none or an unreadable one."""
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            yield from filter(None, pool.map(self._readable_receipt, run_ids))
+        return filter(None, at_once(self._readable_receipt, run_ids))
 
     def _readable_receipt(self, run_id: str) -> Receipt | None:
         try:
-            return self.receipt(run_id)
+            return read_receipt(self.store, run_id)
         except ReceiptUnreadable as error:
-            self.unreadable[self._address(receipt_key(run_id))] = str(error)
+            self.unreadable[self.store.published_address(receipt_key(run_id))] = str(error)
             return None
 
     def held(self) -> HeldUploads:
         """Return what tasks hold, or held when they died."""
         held = read_held_uploads(self.store)
-        self.unreadable |= {self._address(key): reason for key, reason in held.unreadable.items()}
+        self.unreadable |= {self.store.published_address(key): reason for key, reason in held.unreadable.items()}
         return held
 
     def runs_with_attempt(self) -> dict[str, datetime]:
@@ -259,15 +251,14 @@ class Uploads:
 
     def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
         """Return the last failed attempts of these runs, without those that have none or an unreadable one."""
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            yield from (found.attempt for found in pool.map(self.find_attempt, run_ids) if found)
+        return (found.attempt for found in at_once(self.find_attempt, run_ids) if found)
 
     def find_attempt(self, run_id: str) -> FoundAttempt | None:
         """Return the last failed attempt of a run as it is stored; None if there is none or an unreadable one."""
         try:
             return find_attempt(self.store, run_id)
         except AttemptUnreadable as error:
-            self.unreadable[self._address(attempt_key(run_id))] = str(error)
+            self.unreadable[self.store.published_address(attempt_key(run_id))] = str(error)
             return None
 
     def queue_lengths(self) -> QueueLengths:
@@ -286,6 +277,3 @@ class Uploads:
         with explaining_aws_errors("counting the messages"):
             answer = self._sqs.get_queue_attributes(QueueUrl=self._cloud.outputs[queue], AttributeNames=list(names))
         return {name: int(answer["Attributes"].get(name, 0)) for name in names}
-
-    def _address(self, key: str) -> str:
-        return f"s3://{self._cloud.outputs['PublishedBucket']}/{key}"

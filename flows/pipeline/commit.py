@@ -5,10 +5,9 @@ Everything here can be repeated after a crash, with the same result.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import partial
 
+from blocks.at_once import at_once
 from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectStore, StoredObject
 from flows.pipeline.job import Parts, UploadJob
@@ -30,7 +29,6 @@ from lambda_trigger.message import run_id_of
 
 _ATTEMPTS = 8  # tries to write an object that other workers keep changing
 _DATA = "data/"
-_LOOKS_AT_ONCE = 8
 
 
 # --- receipts ---------------------------------------------------------------------------------------------------------
@@ -277,9 +275,8 @@ def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[
             if run_id and within(written):
                 by_run[run_id].append(key)
         # Two or three small reads for each run; a day may have ten thousand runs.
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            for found in pool.map(partial(_orphaned_of_run, parts), by_run, by_run.values()):
-                yield from found
+        for found in at_once(lambda one: _orphaned_of_run(parts, *one), by_run.items()):
+            yield from found
 
 
 def _orphaned_of_run(parts: Parts, run_id: str, keys: Iterable[str]) -> tuple[str, ...]:

@@ -1,15 +1,14 @@
 """Uploads that tasks hold, by their batch notes, for commands and flows that only read."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from blocks.at_once import at_once
 from blocks.object_store import ObjectStore
 from flows.pipeline.batch_notes import BatchNote, FoundNote, NotedUpload, NoteUnreadable, list_notes, read_note
 
 MAX_NOTES = 1_000
-_READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +58,4 @@ def _readable(
             unreadable[one[0]] = str(error)
             return None
 
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        yield from filter(None, pool.map(read, listed))
+    return filter(None, at_once(read, listed))

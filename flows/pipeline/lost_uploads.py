@@ -5,18 +5,16 @@ message in the queue was sent. Nothing else shows whether it has a message: SQS 
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from blocks.at_once import at_once
 from blocks.object_store import ObjectStore, ObjectVersion
 from flows.pipeline.attempts import AttemptUnreadable, read_attempt
 from flows.pipeline.commit import has_receipt
 from flows.pipeline.held_uploads import HeldUploads
 from lambda_trigger.message import UploadMessage
-
-_LOOKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +103,17 @@ class Finder:
         self, window: Window, prefix: str, found: FoundUploads
     ) -> Iterator[tuple[UploadMessage, datetime]]:
         landing = self.store.landing_bucket
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-            for page in self.store.versions(landing, prefix, page_size=self.page_size):
-                # The trigger ignores folder markers as well: keys that end in a slash, without content.
-                files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
-                due = [
-                    version for version in files if window.holds(version.last_modified) and self.is_data(version.key)
-                ]
-                known = [
-                    (upload_of_version(landing, version), version.last_modified)
-                    for version in due
-                    if version.version_id
-                ]
-                found.looked_at += len(due)
-                found.unidentified += len(due) - len(known)
-                done = pool.map(lambda one: has_receipt(self.store, one[0].run_id), known)
-                yield from (one for one, is_done in zip(known, done, strict=True) if not is_done)
+        for page in self.store.versions(landing, prefix, page_size=self.page_size):
+            # The trigger ignores folder markers as well: keys that end in a slash, without content.
+            files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
+            due = [version for version in files if window.holds(version.last_modified) and self.is_data(version.key)]
+            known = [
+                (upload_of_version(landing, version), version.last_modified) for version in due if version.version_id
+            ]
+            found.looked_at += len(due)
+            found.unidentified += len(due) - len(known)
+            done = at_once(lambda one: has_receipt(self.store, one[0].run_id), known)
+            yield from (one for one, is_done in zip(known, done, strict=True) if not is_done)
 
 
 def upload_of_version(bucket: str, version: ObjectVersion) -> UploadMessage:

@@ -2,19 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from blocks.at_once import at_once
 from blocks.object_store import ObjectStore
 from flows.pipeline.commit import newest_first, read_receipt
 from flows.pipeline.job import Parts
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key, updated_entry
-from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status
+from flows.pipeline.receipt import RECEIPTS, Receipt, ReceiptUnreadable, Status
 
-_RECEIPTS = "receipts/"
-_READS_AT_ONCE = 8
 _PAGE = 500
 
 
@@ -38,7 +36,7 @@ def rebuild(
         record: shows receipts in Prefect; returns the run ids that Prefect has now.
     """
     done, by_key = Rebuilt(), defaultdict[str, list[str]](list)
-    for page in parts.store.list_keys(_RECEIPTS, page_size=_PAGE):
+    for page in parts.store.list_keys(RECEIPTS, page_size=_PAGE):
         receipts = list(_readable(parts.store, page, done))
         done.receipts += len(receipts)
         for receipt, _ in receipts:
@@ -55,8 +53,7 @@ def rebuild(
             return False
         return _write(parts.store, *one, replace=replacing[dataset], dry_run=dry_run)
 
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        done.entries = sum(pool.map(write, by_key.items()))
+    done.entries = sum(at_once(write, by_key.items()))
     return done
 
 
@@ -65,14 +62,13 @@ def _readable(
 ) -> Iterator[tuple[Receipt, datetime]]:
     def read(listed: tuple[str, datetime]) -> tuple[Receipt, datetime] | None:
         try:
-            found = read_receipt(store, listed[0].removeprefix(_RECEIPTS).removesuffix(".json"))
+            found = read_receipt(store, listed[0].removeprefix(RECEIPTS).removesuffix(".json"))
         except ReceiptUnreadable:
             done.unreadable.append(listed[0])
             return None
         return (found, listed[1]) if found else None
 
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        yield from filter(None, pool.map(read, page))
+    return filter(None, at_once(read, page))
 
 
 def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: bool, dry_run: bool) -> bool:

@@ -1,18 +1,18 @@
 """Find which runs of a dataset are current: the index lists its files, and receipts name the outputs."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
+from blocks.at_once import at_once
 from blocks.object_store import ObjectStore
+from flows.pipeline.commit import read_receipt
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.pipeline.run_ids import find_run
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
 
-LOOKS_AT_ONCE = 8
 _INDEX = "index/"
 
 
@@ -40,8 +40,7 @@ def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
     keys = list(_listed(store, f"{_INDEX}{dataset}/"))
     if not keys:
         raise _nothing_processed(store, dataset)
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        found = list(pool.map(partial(current_file, store, dataset), keys))
+    found = at_once(partial(current_file, store, dataset), keys)
     return sorted(found, key=lambda file: (file.receipts[0].source.key if file.receipts else "", file.index_key))
 
 
@@ -54,7 +53,7 @@ def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
     try:
         entry = IndexEntry.from_json(stored.body)
     except IndexUnreadable as error:
-        file.unreadable[address_of(store, key)] = str(error)
+        file.unreadable[store.published_address(key)] = str(error)
         return file
     runs = {entry.current.run_id} if entry.current else set()
     receipts = (_receipt(store, run_id, file.unreadable) for run_id in sorted(runs | set(entry.appended)))
@@ -76,10 +75,9 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
         ReceiptUnreadable: its receipt is not one that this release reads.
     """
     run_id = find_run(store, run)
-    stored = store.get(receipt_key(run_id))
-    if stored is None:
+    receipt = read_receipt(store, run_id)
+    if receipt is None:
         raise RunNotCurrent(f"there is no receipt of run {run_id}; `sluice status` lists the runs")
-    receipt = Receipt.from_json(stored.body)
     if receipt.contract.dataset != dataset:
         raise RunNotCurrent(f"run {run_id} belongs to the dataset {receipt.contract.dataset!r}, not to {dataset!r}")
     if receipt.status is not Status.PUBLISHED:
@@ -92,21 +90,15 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
     return CurrentFile(file.index_key, same)
 
 
-def address_of(store: ObjectStore, key: str) -> str:
-    return f"s3://{store.published_bucket}/{key}"
-
-
 def _receipt(store: ObjectStore, run_id: str, unreadable: dict[str, str]) -> Receipt | None:
     """Return a run's receipt; if that is impossible, say why in `unreadable`."""
-    key = receipt_key(run_id)
-    stored = store.get(key)
     try:
-        if stored is not None:
-            return Receipt.from_json(stored.body)
-        unreadable[address_of(store, key)] = "the index names it, and it does not exist"
+        receipt, why = read_receipt(store, run_id), "the index names it, and it does not exist"
     except ReceiptUnreadable as error:
-        unreadable[address_of(store, key)] = str(error)
-    return None
+        receipt, why = None, str(error)
+    if receipt is None:
+        unreadable[store.published_address(receipt_key(run_id))] = why
+    return receipt
 
 
 def _is_visible(receipt: Receipt, dataset: str) -> bool:

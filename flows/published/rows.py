@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,17 +15,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from blocks.at_once import at_once
 from blocks.object_store import ObjectGone, ObjectStore
 from flows.pipeline.receipt import Output, Receipt
-from flows.published.current import (
-    LOOKS_AT_ONCE,
-    CurrentFile,
-    RunNotCurrent,
-    address_of,
-    current_file,
-    current_files,
-    file_of_run,
-)
+from flows.published.current import CurrentFile, RunNotCurrent, current_file, current_files, file_of_run
 from flows.published.schemas import ColumnsDiffer, SchemaOfRun, joined_schema
 
 RUN_ID, SOURCE_KEY = "_sluice_run_id", "_sluice_source_key"
@@ -112,8 +104,7 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
         raise RunNotCurrent(f"the rows of run {run} have expired: {kept.kind}/{dataset}/ is kept for {kept.days} days")
     with tempfile.TemporaryDirectory(prefix="sluice-read-") as folder:
         fetch = _Fetch(store, dataset, selection, kept, Path(folder))
-        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-            parts = [part for found in pool.map(fetch.parts_of, _needed(files, selection)) for part in found]
+        parts = [part for found in at_once(fetch.parts_of, _needed(files, selection)) for part in found]
         yield PublishedRows(
             dataset=dataset,
             rows=sum(map(selection.rows_of, files)),
@@ -175,7 +166,7 @@ class _Fetch:
                     break
                 file.receipts = now.receipts
         for _, output in self._selection.outputs(file):
-            file.unreadable[address_of(self._store, output.key)] = "its receipt names it, and it does not exist"
+            file.unreadable[self._store.published_address(output.key)] = "its receipt names it, and it does not exist"
         return []
 
     def _part(self, receipt: Receipt, output: Output) -> _Part:
