@@ -19,6 +19,7 @@ DISTINCT_LIMIT = 1_000_000  # values; about 100 MB of text
 
 Metric = Callable[[str], Any]
 Domain = Callable[[], pd.Series]
+"""Returns the values of the column that are there."""
 
 
 class TooManyDistinctValues(FileRejected):
@@ -93,7 +94,7 @@ class Moments:
         if not pd.api.types.is_numeric_dtype(values.dtype):
             raise TypeError("the column holds no numbers")
         moments = ExactMoments(deviation=wanted == "standard deviation")
-        moments.add(values.dropna().to_numpy(dtype="float64"))
+        moments.add(values.to_numpy(dtype="float64"))
         return cls(moments, wanted)
 
     def merge(self, later: Self) -> Self:
@@ -133,7 +134,6 @@ class DistinctCount:
 
     @classmethod
     def of(cls, values: pd.Series, wanted: str) -> DistinctCount:
-        values = values.dropna()
         return cls(np.unique(hashes_of(values.to_frame())), len(values), wanted)
 
     def merge(self, later: Self) -> Self:

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-_MANTISSA_BITS = 53
+_MANTISSA_BITS, _HIGH_BITS, _LOW_BITS = 53, 26, 27
+_AT_ONCE = 32_768  # values; what is computed of them then stays in the processor's cache
 _SPLITTER = float((1 << 27) + 1)  # Veltkamp's, for 53-bit mantissas
 
 
@@ -18,17 +19,19 @@ class ExactSum:
         self._by_exponent: dict[int, int] = {}
 
     def add(self, values: np.ndarray, scales: np.ndarray | int = 0) -> None:
-        """Add finite values, each times 2 to the power of its scale."""
+        """Add at least one and at most 2**26 finite values, each times 2 to the power of its scale."""
         fractions, exponents = np.frexp(values)
-        whole = (fractions * (1 << _MANTISSA_BITS)).astype(np.int64)
-        low_bits = whole & ((1 << 26) - 1)
-        high_bits = whole >> 26
-        distinct, place = np.unique(exponents + scales, return_inverse=True)
-        for number, exponent in enumerate(distinct):
-            # At most 2**27 in size each, so 2**36 of them fit into 64 bits.
-            chosen = place == number
-            total = (int(high_bits[chosen].sum()) << 26) + int(low_bits[chosen].sum())
-            self._by_exponent[int(exponent)] = self._by_exponent.get(int(exponent), 0) + total
+        fractions *= 1 << _HIGH_BITS
+        high = np.floor(fractions)
+        places = exponents + scales
+        lowest = int(places.min())
+        places -= lowest
+        # Each half of a mantissa has 27 bits at most, so no sum of so many is rounded.
+        totals = zip(np.bincount(places, high).tolist(), np.bincount(places, fractions - high).tolist(), strict=True)
+        for exponent, (whole, rest) in enumerate(totals, lowest):
+            if whole or rest:
+                total = (int(whole) << _LOW_BITS) + int(rest * (1 << _LOW_BITS))
+                self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
     def merge(self, other: ExactSum) -> None:
         """Add what another sum holds."""
@@ -62,7 +65,11 @@ class ExactMoments:
 
     def add(self, values: np.ndarray) -> None:
         """Add float64 values; infinite ones and NaN are passed over."""
-        values = values[np.isfinite(values)]
+        for start in range(0, len(values), _AT_ONCE):
+            some = values[start : start + _AT_ONCE]
+            self._add(some[np.isfinite(some)])
+
+    def _add(self, values: np.ndarray) -> None:
         if not len(values):
             return
         low, high = float(values.min()), float(values.max())

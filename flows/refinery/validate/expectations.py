@@ -6,7 +6,6 @@ breaks which rule; metrics become mergeable states. At the end the merged values
 """
 
 import functools
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.errors import FileRejected
 from flows.refinery.validate.aggregates import AGGREGATES, Counts, InOrder, ValueCounts, hashes_of
 from flows.refinery.validate.gx import gx
+from flows.refinery.validate.partition_engine import partition_engine
 from flows.refinery.validate.rules import Method, Rule
 
 _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC", "partial_unexpected_count": 0}}
@@ -70,8 +70,7 @@ class Judge:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
-        _register_metrics()
-        self._engine = gx().PandasExecutionEngine(caching=False)
+        self._engine = partition_engine()
         self._batches = [_batch_of(rule) for rule in self.rules]
         self._expectations = [
             _domain_object(rule, rule.arguments, batch) for rule, batch in zip(self.rules, self._batches, strict=True)
@@ -82,7 +81,7 @@ class Judge:
         ]
         self._dependencies: dict[int, Any] = {}
         self._order: list[list[Any]] | None = None
-        self._domains: dict[int, Any] = {}
+        self._domains: dict[int, Mapping[str, Any]] = {}
         self._lock = threading.RLock()
 
     def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> tuple[RuleFinding, ...]:
@@ -146,23 +145,19 @@ class Judge:
 
     @contextmanager
     def _loaded(self, frame: pd.DataFrame, rules: Sequence[Rule]) -> Iterator[None]:
-        """Give GX a batch for each set of columns that rules read: it filters every column of a batch for each rule."""
+        """Give GX a batch for each set of columns that rules read: for some rules it filters every column of it."""
         names = list(frame.columns)
-        series = dict(frame.items())
         with self._lock:
-            for batch, rule in {_batch_of(rule): rule for rule in rules}.items():
-                needed = {name: series[name] for name in rule.columns_needed(names)}
-                narrow = pd.DataFrame(needed, index=frame.index, copy=False) if len(needed) != 1 else _only(needed)
-                self._engine.load_batch_data(batch, narrow)
+            self._engine.begin(frame, {_batch_of(rule): rule.columns_needed(names) for rule in rules})
             try:
                 yield
             finally:
-                self._engine.batch_manager.batch_data_cache.clear()  # a judge outlives the file
+                self._engine.end()  # a judge outlives the file
 
     def _finding(self, position: int, found: Mapping[Any, Any], row_numbers: np.ndarray) -> RuleFinding:
         rule, expectation, metrics = self.rules[position], self._expectations[position], self._metrics[position]
         metric: Callable[[str], Any] = lambda name: found[metrics[name].id]  # noqa: E731
-        values: Callable[[], pd.Series] = lambda: self._domain(position)[rule.columns[0]]  # noqa: E731
+        values: Callable[[], pd.Series] = lambda: self._values(position)  # noqa: E731
         if rule.method in (Method.ROWS, Method.ORDER):
             failing, counts = _marked(rule, metric, f"{expectation.map_metric}.condition", len(row_numbers))
             in_order = rule.method is Method.ORDER
@@ -180,7 +175,7 @@ class Judge:
 
     def _in_order(self, position: int, counts: Counts, row_numbers: np.ndarray) -> InOrder:
         rule = self.rules[position]
-        values = self._domain(position)[rule.columns[0]].dropna()
+        values = self._values(position)
         in_order = functools.partial(
             _is_in_order,
             rising="increasing" in rule.name,
@@ -193,19 +188,24 @@ class Judge:
     def _keys(self, position: int) -> pd.DataFrame:
         """Return the rows of the loaded partition that a uniqueness rule compares, and their key columns."""
         rule = self.rules[position]
-        keys = self._domain(position)[list(rule.columns)]
-        return keys.dropna() if "column" in rule.arguments else keys
+        if "column" in rule.arguments:
+            return self._values(position).to_frame(rule.columns[0])
+        keys: pd.DataFrame = self._engine.get_domain_records(self._domain(position))[list(rule.columns)]
+        return keys
 
-    def _domain(self, position: int) -> pd.DataFrame:
-        """Return the rows of the loaded partition that row_condition and ignore_row_if leave."""
-        domain_kwargs = self._domains.get(position)
-        if domain_kwargs is None:
+    def _values(self, position: int) -> pd.Series:
+        """Return the column that a rule reads, without missing values, in the rows that row_condition leaves."""
+        values: pd.Series = self._engine.column(self._domain(position), with_missing=False)
+        return values
+
+    def _domain(self, position: int) -> Mapping[str, Any]:
+        """Return what GX selects a rule's rows by."""
+        if position not in self._domains:
             expectation = self._expectations[position]
             map_metric = getattr(expectation, "map_metric", None)
             name = f"{map_metric}.condition" if map_metric else "column.max"
-            domain_kwargs = self._domains[position] = _metric(expectation, name).metric_domain_kwargs
-        rows: pd.DataFrame = self._engine.get_domain_records(domain_kwargs=domain_kwargs)
-        return rows
+            self._domains[position] = _metric(expectation, name).metric_domain_kwargs
+        return self._domains[position]
 
     # --- GX's graph ---------------------------------------------------------------------------------------------
 
@@ -248,13 +248,13 @@ class Judge:
     def _validate(self, rule: Rule, expectation: Any, frame: pd.DataFrame) -> Verdict:
         """Run one expectation on one frame as GX itself does."""
         with self._lock:
-            self._engine.load_batch_data(_batch_of(rule), frame)
+            self._engine.begin(frame, {})
             try:
                 configurations = expectation.get_validation_dependencies(**self._run).get_metric_configurations()
                 metrics = dict(self._resolve(self._order_of(configurations)))
                 result = expectation.metrics_validate(metrics=metrics, **self._run)
             finally:
-                self._engine.batch_manager.batch_data_cache.clear()
+                self._engine.end()
         return Verdict(rule, bool(result.success), dict(result.result))
 
     def _validate_distinct(self, position: int, state: ValueCounts) -> Verdict:
@@ -309,11 +309,6 @@ def judge_of(rules: tuple[Rule, ...]) -> Judge:
 @functools.lru_cache(maxsize=64)
 def _judge_of(rules: _Rules) -> Judge:
     return Judge(rules.rules)
-
-
-def _only(columns: dict[str, pd.Series]) -> pd.DataFrame:
-    ((name, values),) = columns.items()
-    return values.to_frame(name)
 
 
 # --- metrics of an expectation ------------------------------------------------------------------------------------
@@ -457,27 +452,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while current is not None:
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-
-
-# --- metrics that GX computes value by value ------------------------------------------------------------------------
-
-
-@functools.cache
-def _register_metrics() -> None:
-    """Replace GX's `between` by one that compares nullable integers and all timestamps at once.
-
-    GX compares NumPy integers, floats and nanosecond timestamps as columns, everything else value by value in Python.
-    Registering a metric again is GX's own way to extend it; the comparison itself remains GX's.
-    """
-    original = inspect.unwrap(gx().ColumnValuesBetween._pandas)
-
-    class ColumnValuesBetweenVectorized(gx().ColumnValuesBetween):  # type: ignore[misc] # as above
-        @gx().column_condition_partial(engine=gx().PandasExecutionEngine)  # type: ignore[untyped-decorator] # GX has no types
-        def _pandas(cls, column: pd.Series, **kwargs: Any) -> Any:  # noqa: N805 GX makes it a class method
-            if column.dtype == "Int64":
-                column = column.astype("int64")  # GX has left the missing values out
-            elif pd.api.types.is_datetime64_dtype(column.dtype):
-                column = column.astype("datetime64[us]")
-                bounds = {name: kwargs.get(name) for name in ("min_value", "max_value", "strict_min", "strict_max")}
-                return cls._pandas_vectorized(column, **bounds)
-            return original(cls, column, **kwargs)

@@ -25,8 +25,11 @@ _NAMES_BY_MODULE = {
     "expectations.expectation_configuration": ("ExpectationConfiguration",),
     "expectations.metrics.column_map_metrics.column_values_between": ("ColumnValuesBetween",),
     "expectations.metrics.map_metric_provider": ("column_condition_partial",),
+    "expectations.metrics.metric_provider": ("metric_value",),
+    "expectations.metrics.table_metric_provider": ("TableMetricProvider",),
     "expectations.registry": (
-        *("get_expectation_impl", "get_metric_kwargs", "list_registered_expectation_implementations"),
+        *("get_expectation_impl", "get_metric_kwargs", "get_metric_provider", "register_metric"),
+        "list_registered_expectation_implementations",
     ),
     "validator": ("validation_graph",),
     "validator.metric_configuration": ("MetricConfiguration",),

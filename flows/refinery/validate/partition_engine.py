@@ -1,0 +1,133 @@
+"""GX's engine for pandas, for the rows of one partition: what several metrics read is selected once.
+
+GX's own engine filters a frame for each metric. Its comparisons stay as they are: metrics registered for this engine in
+GX's own registry give them the same columns.
+"""
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from flows.refinery.validate.gx import gx
+from flows.refinery.validate.rules import METHODS
+
+
+def partition_engine() -> Any:
+    """Return a new engine. `begin` and `end` enclose what reads a partition."""
+    return _engine_class()()
+
+
+@functools.cache
+def _engine_class() -> type:
+    engine = type("PartitionEngine", (_OfOnePartition, gx().PandasExecutionEngine), {})
+    _register(engine)
+    return engine
+
+
+class _OfOnePartition:
+    """What differs from GX's own engine, which is the next class in line."""
+
+    batch_manager: Any
+    load_batch_data: Any
+
+    def __init__(self) -> None:
+        super().__init__(caching=False)  # type: ignore[call-arg] # GX's
+        self.end()
+
+    def begin(self, frame: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> None:
+        """Read a partition. `columns` has those of each batch; other batches have all."""
+        self._frame, self._columns = frame, columns
+
+    def end(self) -> None:
+        """Drop the partition."""
+        self.begin(pd.DataFrame(), {})
+        self._kept: dict[str, Any] = {}
+        self.batch_manager.batch_data_cache.clear()
+
+    def columns_of(self, batch: str) -> list[str]:
+        """Return the columns of a batch."""
+        return list(self._columns.get(batch, self._frame.columns))
+
+    def column(self, domain_kwargs: Mapping[str, Any], *, with_missing: bool) -> Any:
+        """Return the column of a domain, with or without its missing values."""
+        key = f"{with_missing} {domain_kwargs}"
+        if key not in self._kept:
+            is_entire = not domain_kwargs.get("row_condition")
+            values = (self._frame if is_entire else self.get_domain_records(domain_kwargs))[domain_kwargs["column"]]
+            self._kept[key] = values if with_missing or not values.hasnans else values[values.notna()]
+        return self._kept[key]
+
+    def get_domain_records(self, domain_kwargs: Mapping[str, Any]) -> Any:
+        """Return the rows of a domain, as GX selects them."""
+        key, batch = str(domain_kwargs), domain_kwargs["batch_id"]
+        if batch not in self.batch_manager.batch_data_cache:
+            columns = {name: self._frame[name] for name in self.columns_of(batch)}
+            self.load_batch_data(batch, pd.DataFrame(columns, index=self._frame.index, copy=False))
+        if key not in self._kept:
+            self._kept[key] = super().get_domain_records(domain_kwargs)  # type: ignore[misc] # GX's
+        return self._kept[key]
+
+
+def _register(engine: type) -> None:
+    """Register metrics for the engine: the names of columns, `between`, and what looks at the values of one column."""
+
+    class ColumnNames(gx().TableMetricProvider):  # type: ignore[misc] # as above
+        metric_name = "table.columns"
+
+        @gx().metric_value(engine=engine)  # type: ignore[untyped-decorator] # as above
+        def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> list[str]:  # noqa: N805 GX makes it a class method
+            names: list[str] = execution_engine.columns_of(metric_domain_kwargs["batch_id"])
+            return names
+
+    one_by_one = inspect.unwrap(gx().ColumnValuesBetween._pandas)
+
+    class ColumnValuesBetweenVectorized(gx().ColumnValuesBetween):  # type: ignore[misc] # as above
+        @gx().column_condition_partial(engine=engine)  # type: ignore[untyped-decorator] # as above
+        def _pandas(cls, column: pd.Series, **kwargs: Any) -> Any:  # noqa: N805 as above
+            """GX compares NumPy integers, floats and nanosecond timestamps as columns, all else value by value."""
+            if column.dtype == "Int64":
+                column = column.astype("int64")  # the missing values are left out
+            elif pd.api.types.is_datetime64_dtype(column.dtype):
+                column = column.astype("datetime64[us]")
+                bounds = {name: kwargs.get(name) for name in ("min_value", "max_value", "strict_min", "strict_max")}
+                return cls._pandas_vectorized(column, **bounds)
+            return one_by_one(cls, column, **kwargs)
+
+    for name in METHODS:
+        metric = getattr(gx().get_expectation_impl(name), "map_metric", None)
+        if metric:
+            _register_on_column(f"{metric}.condition", engine)
+
+
+def _register_on_column(name: str, engine: type) -> None:
+    """Register a condition that gets its one column from the engine. GX would filter and copy a frame for it."""
+    provider, condition = gx().get_metric_provider(name, engine())
+    if condition.domain_type.value != "column":
+        return
+    compare = inspect.unwrap(condition)
+
+    def on_column(
+        cls: Any,
+        execution_engine: Any,
+        metric_domain_kwargs: Mapping[str, Any],
+        metric_value_kwargs: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        **_: Any,
+    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        column = execution_engine.column(metric_domain_kwargs, with_missing=not cls.filter_column_isnull)
+        rest = dict(metric_domain_kwargs)
+        accessor = {"column": rest.pop("column")}
+        return ~compare(cls, column, **metric_value_kwargs, _metrics=metrics), rest, accessor
+
+    gx().register_metric(
+        metric_name=name,
+        metric_domain_keys=provider.condition_domain_keys,
+        metric_value_keys=provider.condition_value_keys,
+        execution_engine=engine,
+        metric_class=provider,
+        metric_provider=on_column,
+        metric_fn_type=condition.metric_fn_type,
+    )
