@@ -11,7 +11,7 @@ _NEAR_MISSES = {
     "with a blank in front": ("id, Störung", "as ' Störung', with a space (U+0020) in front"),
     "with a second mark": ("\ufeff\ufeffid,Störung", "as '\\ufeffid', with a byte order mark in front"),
     "decomposed": ("id,Sto\u0308rung", "as 'Sto\\u0308rung', in Unicode's other form (NFD)"),
-    "without accents": ("id,Storung", "as 'Storung', with other accents or signs"),
+    "without accents": ("id,Storung", "as 'Storung', with other accents or punctuation"),
 }
 CASES = (
     *(

@@ -8,7 +8,7 @@ _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def glob_to_regex(glob: str) -> re.Pattern[str]:
-    """Return a glob as a regex."""
+    """Convert a glob to a regex."""
     return re.compile("".join(_MEANING.get(part, re.escape(part)) for part in _WILD.split(glob)), re.DOTALL)
 
 
@@ -18,7 +18,7 @@ def globs_overlap(one: str, other: str) -> bool:
 
 
 def _parts(glob: str) -> tuple[str, ...]:
-    """Return a glob as wildcards and single characters."""
+    """Split a glob into wildcards and single characters."""
     return tuple(one for part in _WILD.split(glob) for one in ([part] if part in _MEANING else part))
 
 

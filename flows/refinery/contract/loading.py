@@ -105,8 +105,8 @@ class Contracts:
         return _usable(self._by_name[dataset])
 
     def shared_with(self, contract: Contract) -> Iterator[tuple[str, str, str, str]]:
-        """Yield what a contract shares with other datasets: its glob, the other's, the other dataset, and the dataset
-        that gets the files that match both."""
+        """Yield each pair of overlapping globs of a contract and another dataset: the contract's glob, the other one,
+        the other dataset, and the dataset that gets the files that match both."""
         for mine in () if contract.is_default else contract.sources:
             for theirs, _, other in self._globs:
                 if other.dataset != contract.dataset and globs_overlap(mine, theirs):
@@ -141,7 +141,7 @@ def _contract_in(folder: Path) -> Contract | UnusableContract:
 
 
 def _sources_in(folder: Path) -> tuple[str, ...]:
-    """Return the globs of a folder's contract with a fault; none if the fault leaves a doubt about them."""
+    """Return the globs of a folder's contract that has a fault; none if the fault makes them uncertain."""
     try:
         value = LocatedYaml.read(folder / CONTRACT_FILE).value
     except YamlUnreadable:

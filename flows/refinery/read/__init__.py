@@ -1,1 +1,1 @@
-"""From the bytes of a file to partitions of rows."""
+"""Reads a file's bytes into partitions of rows."""

@@ -1,4 +1,4 @@
-"""Produce items before they are needed, or use them up, in a thread: pyarrow reads and writes without Python's lock."""
+"""Produce or consume items in a thread while the caller works: pyarrow reads and writes without Python's lock."""
 
 import contextvars
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ _T = TypeVar("_T")
 
 @contextmanager
 def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
-    """The same items, of which the next is produced in a thread while the caller uses the one before.
+    """Give the same items; a thread produces the next one while the caller uses the one before.
 
     Args:
-        is_small: whether a thread would cost more than it saves; then there is none.
+        is_small: whether a thread would cost more than it saves; then none is used.
     """
     if is_small:
         yield items
@@ -36,10 +36,10 @@ def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
 
 @contextmanager
 def behind(use: Callable[[_T], None], *, is_small: bool) -> Iterator[Callable[[_T], None]]:
-    """The same function, which returns at once and uses one item in a thread while the caller makes the next.
+    """Give a function that returns at once: a thread calls `use` on one item while the caller makes the next.
 
     Args:
-        is_small: as above.
+        is_small: whether a thread would cost more than it saves; then none is used.
     """
     if is_small:
         yield use

@@ -1,4 +1,4 @@
-"""The bytes of a file, decompressed on the way, under limits that hold before memory or time are spent."""
+"""Read a file's bytes, decompressed on the way, with limits that apply before much memory or time is spent."""
 
 import gzip
 import re
@@ -16,8 +16,8 @@ from flows.refinery.read.remote_file import RemoteFile, Source, open_source, siz
 
 HEAD_BYTES = 64 * 1024
 _COPY_BYTES = 1 << 20
-_PIECE_BYTES = 1 << 16  # unpacked at a time: what comes before damage in a piece of zstd is lost
-_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of zstd without data, as pzstd writes before others
+_PIECE_BYTES = 1 << 16  # unpacked at a time: zstd loses the data before damage in the same piece
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame without data, which pzstd writes first
 _MAX_SKIPPABLE = 16
 
 Compression = Literal["gzip", "zstd"]
@@ -25,14 +25,14 @@ _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "z
 
 
 class ByteSource:
-    """A file's bytes after decompression, once through, from the beginning.
+    """A file's bytes after decompression, read once from beginning to end.
 
     Compression is detected by content, never by name.
 
     Attributes:
-        file: the file, which is compressed or not.
-        compression: what was around the bytes.
-        head: the first `HEAD_BYTES` bytes, or all where there are fewer. Reading gives them again.
+        file: the file as it is stored, compressed or not.
+        compression: how it is compressed; None if it is not.
+        head: the first `HEAD_BYTES` bytes, or all if there are fewer. `read` returns them, too.
     """
 
     def __init__(self, file: Source, raw: Any, limits: Limits) -> None:
@@ -63,10 +63,13 @@ class ByteSource:
 
     @contextmanager
     def as_file(self, max_bytes: int) -> Iterator[IO[bytes]]:
-        """The bytes as a seekable file: the file itself, or a temporary one with what it expands to.
+        """Give the bytes as a seekable file: the file itself, or a temporary one with the decompressed bytes.
 
         Args:
-            max_bytes: more than that is refused.
+            max_bytes: of the file that is given.
+
+        Raises:
+            FileTooLarge, and as `read`
         """
         if not self.compression:
             if size_of(self.file) > max_bytes:
@@ -88,7 +91,7 @@ class ByteSource:
 
     def _read_piece(self, size: int) -> bytes:
         try:
-            # What comes before the damage counts too: read() would drop it.
+            # read() would drop the data before the damage.
             read = self._stream.read1 if self.compression == "gzip" else self._stream.read
             piece: bytes = read(size)
         except (OSError, pa.ArrowException, EOFError, zlib.error) as error:
@@ -114,7 +117,7 @@ class ByteSource:
 
 @contextmanager
 def open_bytes(file: Source, limits: Limits) -> Iterator[ByteSource]:
-    """Open a file for reading once through. Raises EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch."""
+    """Open a file for reading it once. Raises EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch."""
     size = size_of(file)
     if size == 0:
         raise EmptyFile("the file is empty (0 bytes)")
@@ -138,7 +141,7 @@ def _compression_of(raw: Any) -> Compression | None:
 
 def _unpacked(raw: Any, compression: Compression | None) -> Any:
     if compression == "gzip":
-        return gzip.GzipFile(fileobj=raw)  # reads all members, and passes over zeros behind them
+        return gzip.GzipFile(fileobj=raw)  # reads all members, and skips zeros after them
     return pa.CompressedInputStream(raw, compression) if compression else raw
 
 

@@ -1,4 +1,4 @@
-"""Python values of typed formats (JSON, XLSX) to columns of a frame, without changing a value."""
+"""Turn Python values from typed formats (JSON, XLSX) into columns of a frame, without changing a value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flows.refinery.read.rejections import TooManyRows
 from flows.refinery.words import EXACT_FLOAT
 
 _TEXT = pd.StringDtype(na_value=np.nan)
-# What a contract declares so is kept as text: reading it as a number would lose zeros in front.
+# Columns that a contract declares with these types are kept as text: as numbers they would lose leading zeros.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
 
 
@@ -49,7 +49,7 @@ class RowBuffer:
         self._misfits.append(Misfit.of(self.total, reason, text, line))
 
     def take(self, columns: dict[str, list[Any]]) -> Partition:
-        """Return the rows, of which the caller has made columns, as a partition, and begin the next one."""
+        """Return the rows as a partition, and begin the next one. `columns` has the values of `rows`, by column."""
         numbers = np.array(self._row_numbers, dtype=np.int64)
         partition = Partition(frame_of(columns, self._contract), numbers, self._misfits, self._source_format)
         self.rows, self._row_numbers, self._misfits = [], [], []
@@ -62,7 +62,7 @@ class RowBuffer:
 
 
 def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
-    """Return Arrow's texts as a column of a frame, without a copy."""
+    """Convert an Arrow array of texts to a column of a frame, without a copy."""
     return pd.Series(pd.array(texts, dtype=_TEXT), copy=False)
 
 
@@ -74,20 +74,20 @@ def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:
 
 
 def missing_unless_text(contract: Contract) -> tuple[str, ...]:
-    """Return the texts that mean a missing value in an undeclared column where no other value is a text."""
+    """Return the texts that mean a missing value in an undeclared column whose other values are not text."""
     return (*contract.format.missing_values, *contract.format.missing_unless_text)
 
 
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
-    """Return a frame of equally long lists of values, where None is missing. A column of one kind gets that kind's fast
-    type. A mixed column keeps its values under dtype object. Objects and arrays become their JSON text."""
+    """Make a frame from equally long lists of values, in which None is missing. A column with values of one type gets
+    a fast dtype; a mixed column keeps its values in dtype object. Objects and arrays become JSON text."""
     return pd.DataFrame(
         {name: series_of(values, frozenset(missing_texts(contract, name))) for name, values in columns.items()}
     )
 
 
 def series_of(values: Sequence[Any], missing: Collection[str]) -> pd.Series[Any]:
-    """Return one column; see `frame_of`. The texts in `missing` mean a missing value."""
+    """Make one column, as in `frame_of`. The texts in `missing` mean a missing value."""
     kinds = set(map(type, values))
     if dict in kinds or list in kinds:
         values = [_as_json(value) for value in values]

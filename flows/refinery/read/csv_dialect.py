@@ -1,4 +1,4 @@
-"""How a CSV file is written: its delimiter, decimal and thousands marks, where the contract does not say."""
+"""Detect how a CSV file is written: its delimiter, decimal and thousands marks, unless the contract declares them."""
 
 import csv
 import re
@@ -17,10 +17,10 @@ from flows.refinery.read.rejections import MarksContradict
 csv.field_size_limit(1 << 30)  # fields are bounded by Limits.max_record_bytes before csv sees them
 
 DELIMITERS = ",;\t|"
-"""Those that are recognized without a declaration."""
+"""The delimiters that are recognized without a declaration."""
 
 RARE_DELIMITERS = ("~", "^", "\x01", "||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
-"""Those that are looked for to name the line to declare."""
+"""Delimiters that must be declared; they are looked for so that a message can name the line to write."""
 
 _WORD = re.compile(r"[A-Za-z]{2}")
 
@@ -40,10 +40,10 @@ class SampleRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How the file is written."""
+    """How a CSV file is written."""
 
     delimiter: str
-    # whether the contract, the file's own line or its header shows the delimiter, or no other one could be it
+    # whether the contract, the file's own `sep=` line or its header shows the delimiter, or no other one is possible
     is_delimiter_proven: bool
     trailing: int  # how many delimiters at the end of each record have no value after them
     quote: str
@@ -54,11 +54,11 @@ class CsvDialect:
 
 
 def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = None) -> CsvDialect:
-    """Find out how a CSV is written, from the contract first and the sample second.
+    """Determine how a CSV file is written: from the contract, and where it declares nothing, from the sample.
 
     Args:
         sample: the file's beginning, header first, in whole lines.
-        named_delimiter: the one that the file's first line names.
+        named_delimiter: the delimiter in the file's `sep=` line.
     """
     given = contract.format
     delimiter = given.delimiter or named_delimiter or _detect_delimiter(sample, contract)
@@ -81,7 +81,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
         if name not in contract.columns and any(_WORD.search(value) and value not in no_words for value in values)
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
-    # With a given thousands mark of ",", 1,234 is no decimal.
+    # If the thousands mark is declared as ",", 1,234 is not a decimal.
     decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
     return CsvDialect(
         delimiter=delimiter,
@@ -97,11 +97,12 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
 
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
-    """Return the candidate with most of the contract's columns, then most regular rows, then most fields."""
-    # Numbers with such a mark in them may be in quotes: "1,234.50" in a file with commas.
+    """Return the delimiter that finds the most of the contract's columns; among equals, the most regular rows, and then
+    the most fields."""
+    # A declared mark in numbers is less likely to be the delimiter, but may be: "1,234.50" may be quoted.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
-    absent = [mark for mark in marks if mark not in sample]  # one column whichever is taken, so one is enough
+    absent = [mark for mark in marks if mark not in sample]  # each of them gives one column, so one is enough
     candidates = [mark for mark in marks if mark not in absent[1:]]
     scores = {}
     for mark in candidates:
@@ -120,7 +121,7 @@ def sample_records(sample: str, delimiter: str, written: FileFormat) -> tuple[Sa
     return _sample_records(sample, delimiter, written.quote, written.escape)
 
 
-@lru_cache(maxsize=16)  # asked several times about one file
+@lru_cache(maxsize=16)  # called several times for one file
 def _sample_records(sample: str, delimiter: str, quote: str, escape: str | None) -> tuple[SampleRecord, ...]:
     records = split_records(lines_of(sample), delimiter, quote, escape)
     found = (SampleRecord(record.first_line, record.fields) for record in records if record.fields)
@@ -128,7 +129,7 @@ def _sample_records(sample: str, delimiter: str, quote: str, escape: str | None)
 
 
 def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:
-    """Return another delimiter that cuts all records into equally many fields; None where there is none."""
+    """Return another delimiter that splits all records into the same number of fields; None if there is none."""
     for mark in DELIMITERS:
         if mark in sample and mark not in (delimiter, written.quote):
             lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
@@ -138,14 +139,14 @@ def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | N
 
 
 def names_of(header: list[str], trailing: int) -> list[str]:
-    """Return a header without the nameless columns at its end, which it may have or not."""
+    """Return a header without the `trailing` nameless columns at its end, if it has them."""
     ends_too = not any(name.strip() for name in header[len(header) - trailing :])
     return header[: len(header) - trailing] if ends_too else header
 
 
 def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileFormat) -> int:
-    """Return how many columns at the end have no name and no value: each record ends with as many delimiters. They are
-    proven where most of the first rows have as many fields as the header, and none has a value there."""
+    """Return how many columns at the end have neither name nor value, because each record ends with delimiters. This
+    is proven if at least half of the first rows have as many fields as the header, without a value there."""
     if written.trailing_delimiter:
         return 1
     count = 0
@@ -157,14 +158,14 @@ def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileForm
 
 
 def shows_decimal(text: str, mark: str) -> bool:
-    """Return whether a number can be read only with this decimal mark; 1.250 and 1,250 can be read in two ways."""
+    """Return whether a number can be read only with this decimal mark; 1.250 and 1,250 are ambiguous."""
     pattern = _DECIMAL_POINT if mark == "." else _DECIMAL_COMMA
     return not is_ambiguous_number(text) and pattern.fullmatch(text.strip()) is not None
 
 
 def _detect_decimal(values: list[str], delimiter: str) -> str | None:
-    """Return the mark that unambiguous numbers show; None where there is none. Raise MarksContradict if some numbers
-    show one mark, others the other."""
+    """Return the decimal mark of the unambiguous numbers; None if there are none. Raise MarksContradict if they have
+    different marks."""
     has_point = any(shows_decimal(value, ".") for value in values)
     has_comma = delimiter != "," and any(shows_decimal(value, ",") for value in values)
     if has_point and has_comma:
@@ -176,6 +177,6 @@ def _detect_decimal(values: list[str], delimiter: str) -> str | None:
 
 
 def _detect_thousands(values: list[str], decimal: str) -> str | None:
-    """Return the mark only where a number shows both, as in 1,234.50: alone, 1,234 could be a decimal."""
+    """Return the thousands mark if a number has both marks, as in 1,234.50; that in 1,234 could be a decimal mark."""
     pattern, mark = (_COMMA_THOUSANDS, ",") if decimal == "." else (_POINT_THOUSANDS, ".")
     return mark if any(map(pattern.fullmatch, values)) else None

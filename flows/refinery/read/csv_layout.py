@@ -1,4 +1,4 @@
-"""Whether the rows of a CSV fit its header; if not, the one cause, with the line to write into a contract."""
+"""Check whether the rows of a CSV file fit its header; if not, name the one cause and the line to write."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from flows.refinery.read.rejections import NoTable
 _VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
 _LOG_LINE = re.compile(r"\W*[0-9]|.*[0-9]:[0-9]{2}\b", re.DOTALL)
 _GAP = re.compile(r"\S {2,}\S|\S\t+\S")
-# What is no name where most values below it are of the same kind; numbers may be names, as in pivots.
+# A header field of such a form is not a name if most values below it have the same form. Numbers can be names (pivots).
 _RECORDS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -35,11 +35,12 @@ _RECORDS = tuple(
 _IF_NONE = "if there is none, name the `columns`, and write `header: false` under `format`"
 _NO_HEADER = f"the header begins with a number or a date; {_IF_NONE}"
 _MAX_LINES_BEFORE_HEADER = 50
-_REGULAR = 0.9  # of the rows must have as many fields, to be called a table
+_REGULAR = 0.9  # of the rows must have the same number of fields in a table
 
 
 def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_line: int) -> str | None:
-    """Name the one cause why most rows do not fit the header, or why the header lacks the contract's columns.
+    """Return the cause why most rows do not fit the header, or why the header lacks the contract's columns; None if
+    they fit, or no single cause is found.
 
     Args:
         sample: the file's beginning, header first, in whole lines.
@@ -58,14 +59,14 @@ def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_lin
 
 
 def require_table(sample: str, dialect: CsvDialect, contract: Contract, fault: str | None) -> None:
-    """Refuse text that is hardly a table: where no contract names the columns, any text could be taken for one.
+    """Reject text that is probably not a table: without a contract that names columns, any text could be read as one.
 
     Args:
         sample: the file's beginning, header first, in whole lines.
-        fault: what `layout_fault` found.
+        fault: the result of `layout_fault`.
 
     Raises:
-        NoTable: with what to declare.
+        NoTable: the message has the line to declare if the file is a table.
     """
     fault = fault or _doubt(sample, dialect, contract)
     if fault:
@@ -113,7 +114,7 @@ def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contra
 
 
 def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int | None:
-    """Return the record that is the header of all that follow; None where there is no such record."""
+    """Return the index of the record that is the header of all records after it; None if there is none."""
     fields = [record.fields for record in records]
     if not contract.format.header:
         return 0 if fields and _is_regular(fields, len(contract.columns)) else None
@@ -143,7 +144,7 @@ def _is_regular(rows: list[list[str]], width: int) -> bool:
 
 
 def _width(record: list[str]) -> int:
-    """Return how many fields a record has without the empty ones at its end."""
+    """Return the number of a record's fields, without empty ones at its end."""
     return max((place for place, field in enumerate(record, start=1) if field.strip()), default=0)
 
 
@@ -197,7 +198,7 @@ def _header_like_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
-    """Return why this may be no table although most rows fit its header; None where nothing suggests that."""
+    """Return why this may not be a table although most rows fit its header; None if nothing suggests that."""
     given = contract.format
     records = sample_records(sample, dialect.delimiter, given)
     header, *rows = [record.fields for record in records] or [[]]
@@ -206,12 +207,12 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
         return fault
     if 2 * sum(len(row) == len(names) + dialect.trailing for row in rows) < len(rows):
         return (
-            "most rows have not as many fields as the header; write `skip_lines: 1`, or how many lines come before the"
-            " header, or the right `delimiter`, under `format`"
+            "most rows do not have as many fields as the header; write `skip_lines: 1`, or how many lines come before"
+            " the header, or the right `delimiter`, under `format`"
         )
     header = [name.strip("\ufeff") for name in header]
     if any(header == [field.strip("\ufeff") for field in row] for row in rows):
-        return "the header comes again as a row; send the files one by one, or declare their columns"
+        return "the header is repeated as a row; send the files one by one, or declare their columns"
     if given.delimiter is not None:
         return None
     if len(names) > 1:
@@ -225,7 +226,7 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
 
 
 def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contract) -> str | None:
-    """Return what speaks against a table of one column."""
+    """Return why this may not be a table of one column."""
     has_gap = [_GAP.search(record[0]) is not None for record in records]
     if records and _LOG_LINE.match(records[0][0]):
         return _NO_HEADER

@@ -1,4 +1,4 @@
-"""CSV to partitions of texts: Arrow's parser over whole blocks, record by record only where a block has a fault."""
+"""Read CSV into partitions of texts: whole blocks with Arrow's parser, record by record if a block is not plain."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ _SMALLEST_BLOCK_BYTES = 64 * 1024
 _BLANK_LINE = re.compile(rb"^[ \t]+\r?$", re.MULTILINE)
 _MARK = "\ufeff"
 _QUOTE_HINT = (
-    "close it, or double it within a field; where quotes are signs like any other, write one that is not in the file"
+    "close it, or double it within a field; if quotes are ordinary characters here, write one that is not in the file"
     ' under `format`, as in `quote: "\\x01"`'
 )
-_END_OF_TEXT = b"\x1a"  # Ctrl-Z, with which programs of DOS end a text
+_END_OF_TEXT = b"\x1a"  # Ctrl-Z, with which DOS programs end a text
 _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's own first line
 
 
@@ -62,11 +62,11 @@ _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's 
 class _Block:
     """Whole records, ready to be parsed."""
 
-    content: bytes  # their text, without the misfits'
-    size: int  # how many of the pending bytes they take
+    content: bytes  # the records' text, without that of misfits
+    size: int  # how many of the pending bytes the records take
     rows: int  # how many there are, misfits included
     lines: int  # how many lines they take
-    row_numbers: npt.NDArray[np.int64]  # of those that are no misfits
+    row_numbers: npt.NDArray[np.int64]  # of the records that are not misfits
     misfits: list[Misfit] = field(default_factory=list)
     is_plain: bool = False  # whether the records were not looked at one by one
 
@@ -74,11 +74,11 @@ class _Block:
 def read_csv(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read a CSV file. Blank lines are no rows. A file with a header only gives one partition without rows.
+    """Read a CSV file. Blank lines are skipped. A file with only a header gives one partition without rows.
 
     Raises:
-        EmptyFile, HeaderInvalid, TooManyColumns, RecordTooLong, UnclosedQuote, QuoteMisplaced, TooManyRows,
-        TextUndecodable
+        EmptyFile, FormatNotAllowed, HeaderInvalid, MarksAmbiguous, MarksContradict, NoTable, QuoteMisplaced,
+        RecordTooLong, TextUndecodable, TooManyColumns, TooManyRows, UnclosedQuote
     """
     return _CsvReader(source, contract, rows_per_partition, limits, compression).partitions()
 
@@ -91,11 +91,11 @@ def read_rows(
     marks: tuple[str | None, str | None],
     limits: Limits,
 ) -> Iterator[Partition]:
-    """Read rows of texts as a CSV file with these rows would be read; row numbers begin at 1.
+    """Read rows of texts as if they were a CSV file; row numbers begin at 1.
 
     Args:
-        found: how the file is written.
-        marks: decimal and thousands mark; None to be found out from the rows.
+        found: how the file that the rows are from is written.
+        marks: decimal and thousands mark; None if they should be detected from the rows.
     """
     quote = contract.format.quote
     delimiter = found.delimiter if found.delimiter and len(found.delimiter) == 1 else ","
@@ -131,15 +131,15 @@ class _CsvReader:
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
-        self._escaped_quote = ""  # where the first is that may be one
-        self._has_backslash = False  # in rows that are no misfits
+        self._escaped_quote = ""  # the place of the first quote that a backslash may escape
+        self._has_backslash = False  # in rows that are not misfits
         self._header_line: int | None = None
         self._repeated_headers: list[bytes] = []  # as they would be in the file
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._marks = self._dialect.delimiter, self._dialect.quote
-        # What is written for Arrow has a delimiter of one sign, whatever the file has.
+        # The text that is written for Arrow has a delimiter of one character, whatever the file has.
         self._block_marks = self._dialect.delimiter if self._is_one_sign else ",", self._dialect.quote
         self._columns = self._read_header()
         self._places = list(map(str, range(len(self._columns))))
@@ -159,8 +159,8 @@ class _CsvReader:
             header_line=self._header_line,
             layout_fault=self._layout_fault,
         )
-        self._ambiguous = False  # whether some 1.250 in a declared column was read with a decimal point
-        self._shown_decimals: set[str] = set()  # by the other numbers of declared columns
+        self._ambiguous = False  # whether a number such as 1.250 in a declared column was read with a decimal point
+        self._shown_decimals: set[str] = set()  # the decimal marks that other numbers in declared columns prove
 
     # --- the beginning ------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class _CsvReader:
         column = self._pending[: self._line_end()].find(b"\0") + 1
         if column:
             raise FormatNotAllowed(
-                f"line {self._line}, column {column}: a NUL byte where the header should be; this is no text"
+                f"line {self._line}, column {column}: a NUL byte where the header should be; this is not text"
             )
         named = _NAMED_DELIMITER.fullmatch(self._pending[: self._line_end()])
         if named:
@@ -229,7 +229,7 @@ class _CsvReader:
         self._header_line = self._line + record.first_line
         names = names_of(record.fields, self._dialect.trailing)
         check_header(names, self._limits, where=f"line {self._line}: ", hint=self._layout_fault, can_be_named=True)
-        if len(names) > 1:  # a value may be like the name of its column
+        if len(names) > 1:  # in a single column, a value may equal the column's name
             header = self._pending[:size].rstrip(b"\r\n")
             self._repeated_headers = [mark + header + end for mark in (b"", _MARK.encode()) for end in (b"\n", b"\r\n")]
         self._advance(size, lines=record.end_line)
@@ -241,7 +241,7 @@ class _CsvReader:
         while (block := self._next_block()) is not None:
             frame = self._to_frame(block)
             if frame is None and block.is_plain:
-                # As many records as in a regular block, but not every one has as many fields, or one is blank.
+                # Some records have another number of fields, or are blank.
                 block = self._cut_records(self._pending[: block.size], is_last=False) or block
                 frame = self._to_frame(block)
             if frame is None:
@@ -272,7 +272,7 @@ class _CsvReader:
             yield Partition(self._no_rows(), np.empty(0, np.int64), [], self._source_format)
 
     def _next_block(self) -> _Block | None:
-        """Return the next whole records, at most `rows_per_partition`; None at the end."""
+        """Return the next whole records, at most `rows_per_partition`; None at the end of the file."""
         wanted = self._block_bytes
         while True:
             self._fill(wanted)
@@ -287,7 +287,7 @@ class _CsvReader:
             wanted = 2 * len(window)
 
     def _cut_plain(self, window: bytes) -> _Block | None:
-        """Return a block from the window's beginning that Arrow can read as it is; None where it is not so plain."""
+        """Return a block from the window's beginning that Arrow can read unchanged; None if it is not plain enough."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window[:end]):
             return None
@@ -314,12 +314,13 @@ class _CsvReader:
         return _Block(content, end, rows, lines, numbers, is_plain=True)
 
     def _cut_records(self, window: bytes, is_last: bool) -> _Block | None:
-        """Look at no more text than one record may have: many short lines take far more memory than their bytes."""
+        """Cut a block record by record, from no more text than one record may have: as Python objects, many short lines
+        take far more memory than their bytes."""
         piece = window[: self._limits.max_record_bytes + 1]
         return self._cut_record_by_record(piece, is_last and len(piece) == len(window))
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
-        """Return a block, with its misfits, by looking at each record; None where not even one record is whole."""
+        """Return a block, with its misfits, by checking each record; None if no record is complete."""
         end = len(window) if is_last else window.rfind(b"\n") + 1
         lines = _lines(window[:end])
         good: list[list[str]] = []
@@ -358,7 +359,7 @@ class _CsvReader:
         return _Block(content, size, rows, used_lines, numbers, misfits)
 
     def _fault_of(self, fields: list[str]) -> str | None:
-        """Return why a record is no row although it can be read."""
+        """Return why a record that can be read is not a row; None if it is one."""
         columns = len(self._columns)
         if len(fields) != columns + self._dialect.trailing:
             return "too_few_fields" if len(fields) < columns + self._dialect.trailing else "too_many_fields"
@@ -369,7 +370,8 @@ class _CsvReader:
         return None
 
     def _require_end_is_known(self, lines: list[str], first_line: int) -> None:
-        """Refuse a record with text after a closing quote, unless it is one line whose quotes are all closed."""
+        """Reject the file if a record has text after a closing quote, unless it is one line whose quotes are all
+        closed: only then is its end known. Raise QuoteMisplaced."""
         text = "".join(lines)
         quote = self._dialect.quote
         unescaped = text.replace(f"\\{quote}", "")
@@ -380,14 +382,14 @@ class _CsvReader:
             return
         hint = "; if \\ escapes quotes, write `escape: '\\'` under `format`" if unescaped != text else ""
         raise QuoteMisplaced(
-            f"line {self._line + first_line + line}, column {column}: text follows a closing quote, so where this"
-            f" record ends cannot be known; double each quote within a field{hint}"
+            f"line {self._line + first_line + line}, column {column}: text follows a closing quote, so the end of this"
+            f" record cannot be determined; double each quote within a field{hint}"
         )
 
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """Return the texts of a block; None where Arrow does not find the rows that it should have."""
+        """Return a block's texts as a frame; None if Arrow does not find the expected number of rows."""
         if not len(block.row_numbers):
             return self._no_rows()
         delimiter, quote = self._block_marks
@@ -420,7 +422,7 @@ class _CsvReader:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
     def _look_at_marks(self, block: _Block, frame: pd.DataFrame) -> None:
-        """Note, for the file's end, what the columns that the contract declares as numbers show about their mark."""
+        """Record, for the check at the file's end, what the numbers in declared columns show about the decimal mark."""
         if self._dialect.is_decimal_proven or b"." not in block.content:
             return
         for name in self._columns:
@@ -433,7 +435,7 @@ class _CsvReader:
     # --- bytes --------------------------------------------------------------------------------------------
 
     def _fill(self, size: int) -> None:
-        """Have at least `size` pending bytes, or all that are left. The last line always ends."""
+        """Read until there are at least `size` pending bytes, or the file ends. The last line gets a line end."""
         while len(self._pending) < size and not self._is_end:
             wanted = size - len(self._pending)
             content = self._source.read(wanted)
@@ -456,7 +458,7 @@ class _CsvReader:
             )
 
     def _first_block_bytes(self) -> int:
-        """Return how many bytes hold about one partition, by the length of the first records."""
+        """Estimate the bytes of one partition from the length of the first records."""
         sample = self._pending[:HEAD_BYTES]
         average = len(sample) / max(1, sample.count(b"\n"))
         wanted = int(average * self._rows_per_partition * 1.02)

@@ -1,7 +1,7 @@
-"""CSV text cut at record ends, and split into records one by one where a block is not plain.
+"""Find where CSV records end in a block of text, and split blocks that are not plain into records one by one.
 
-Plain blocks are recognised with a few passes of NumPy, so that pandas's C parser can have them whole. In all others
-Python's csv module decides record by record; both read quotes in the same way, but csv shows where a record begins.
+A few passes of NumPy recognise plain blocks, which Arrow's parser can read as a whole. In all others, Python's csv
+module decides record by record: it reads quotes in the same way, and shows where each record begins.
 """
 
 import csv
@@ -23,21 +23,21 @@ _RETURN = 13
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as csv reads it."""
+    """One record as Python's csv module reads it."""
 
-    fields: list[str] | None  # its fields; None where it cannot be read
-    fault: str | None  # why not, in snake_case
+    fields: list[str] | None  # its fields; None if it cannot be read
+    fault: str | None  # why it cannot be read, in snake_case
     first_line: int  # the lines of the block that it spans, from 0, end exclusive
     end_line: int
-    is_open: bool  # whether the block ends before a quoted field of it does
+    is_open: bool  # whether the block ends inside a quoted field of the record
 
 
 def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str | None = None) -> Iterator[Record]:
-    """Yield the records of some lines; blank ones are left out, as pandas does.
+    """Yield the records in some lines, without blank ones.
 
     Args:
-        lines: with their line ends; bytes that are no UTF-8 as surrogate escapes.
-        escape: makes a quote, a delimiter or itself behind it a part of the text.
+        lines: with their line ends; bytes that are not UTF-8 are surrogate escapes.
+        escape: makes a quote, a delimiter or an escape after it part of the text.
     """
     exhausted = False
     a_field, a_record = _patterns(delimiter, quote, escape)
@@ -45,10 +45,11 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
     def feed() -> Iterator[str]:
         nonlocal exhausted
         yield from lines
-        exhausted = True  # the last record asks for a line that is not there
+        exhausted = True  # the last record is not closed: csv asked for another line
 
     blank = " \t".replace(delimiter, "") + "\r\n"
-    # csv knows delimiters of one sign only. With a longer one it finds where records end; the fields are cut below.
+    # csv supports only delimiters of one character. With a longer one it finds the records' ends; the fields are cut
+    # below.
     reader = csv.reader(feed(), delimiter=delimiter[-1], quotechar=quote, escapechar=escape)
     cuts_fields = len(delimiter) > 1
     consumed = 0
@@ -77,7 +78,7 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
 
 @functools.cache
 def _patterns(delimiter: str, quote: str, escape: str | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a regular field with what comes before it, and a record of such fields."""
+    """Return two patterns: a regular field with the delimiter before it, and a record of regular fields."""
     comma, mark, back = re.escape(delimiter), re.escape(quote), re.escape(escape or "")
     escaped = f"|{back}." if escape else ""
     blanks = " \t".replace(delimiter, "")
@@ -101,7 +102,7 @@ def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str | N
 
 
 def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -> tuple[int, int]:
-    """Return where text follows a closing quote: line from 0, column from 1."""
+    """Return the place where text follows a closing quote: line from 0, column from 1."""
     a_field, _ = _patterns(delimiter, quote, escape)
     later_field = re.compile(a_field.pattern.replace("^|", "", 1), re.DOTALL)
     place = 0
@@ -114,27 +115,27 @@ def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
-    """Return where the quote is that opens the field which a text ends in: line from 0, column from 1."""
+    """Return the place of the quote that a text never closes: line from 0, column from 1."""
     opened, is_open = 0, False
     for place in (match.start() for match in re.finditer(re.escape(quote), text)):
         doubled = not is_open and text.endswith(quote, 0, place) and place - 1 > opened
         if is_open or doubled:
             is_open = not is_open
-        elif not place or text.endswith((delimiter, "\n"), 0, place):  # elsewhere a quote is a sign like any other
+        elif not place or text.endswith((delimiter, "\n"), 0, place):  # elsewhere a quote is an ordinary character
             opened, is_open = place, True
     return text.count("\n", 0, opened), opened - text.rfind("\n", 0, opened)
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """What is known about a block whose quotes are all regular."""
+    """The structure of a block whose quotes are all regular."""
 
     newlines: npt.NDArray[np.int64]  # positions of the line ends that end a record
     has_quotes: bool  # whether there is any quote
 
 
 def plain_structure(block: bytes, delimiter: str, quote: str) -> Plain | None:
-    """Return the structure of a block that begins with a record, or None where it must be read record by record."""
+    """Return the structure of a block that begins with a record; None if it must be read record by record."""
     content = np.frombuffer(block, dtype=np.uint8)
     newlines = np.flatnonzero(content == _NEWLINE)
     if quote.encode() not in block:
@@ -155,7 +156,7 @@ def _quotes_are_regular(
     content: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], delimiter: str, quote: str
 ) -> bool:
     """Return whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair).
-    The last quote may be open: its field then reaches beyond the block."""
+    The last field may be open and continue after the block."""
     opening, closing = quotes[0::2], quotes[1::2]
     before = content[np.maximum(opening - 1, 0)]
     begins = (before == ord(delimiter)) | (before == _NEWLINE) | (before == ord(quote)) | (opening == 0)
@@ -171,8 +172,8 @@ def lines_of(text: str) -> list[str]:
 
 
 def has_line(content: bytes, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
-    """Return whether one of the records that end there is exactly one of these lines. Several times faster than a
-    search through the bytes: few records are as long, and fewer begin so."""
+    """Return whether one of the records, which end at `newlines`, equals one of these lines. This is several times
+    faster than a search through the bytes: few records have the same length, and fewer the same beginning."""
     starts = np.concatenate([[0], newlines[:-1] + 1])
     sizes = newlines + 1 - starts
     signs = np.frombuffer(content, dtype=np.uint8)
@@ -190,7 +191,7 @@ def _begins_with(signs: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], li
 def without_trailing(
     content: bytes, newlines: npt.NDArray[np.int64], delimiter: str, quote: str, count: int
 ) -> bytes | None:
-    """Return a block without the last delimiters of each record; None where some record has a value after them."""
+    """Return a block without the last `count` delimiters of each record; None if a record does not end with them."""
     signs = np.frombuffer(content, dtype=np.uint8)
     ends = newlines - (signs[np.maximum(newlines - 1, 0)] == _RETURN)
     places = np.concatenate([ends - place for place in range(1, count + 1)])
@@ -203,14 +204,14 @@ def without_trailing(
 
 
 def is_clean_text(block: bytes) -> bool:
-    """Return whether a block has no NUL bytes, and no carriage returns other than in line ends."""
+    """Return whether a block has no NUL bytes, no shifts of ISO-2022, and no carriage returns except in line ends."""
     if b"\0" in block or (b"\x1b" in block and SHIFTS_TO_KANJI.search(block)):
         return False
     return b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:
-    """Return rows as plain CSV. Every field is quoted, so that an empty one is not taken for an empty line."""
+    """Write rows as plain CSV. Every field is quoted, so that a row with one empty field is not an empty line."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=delimiter, quotechar=quote, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return buffer.getvalue().encode("utf-8")

@@ -1,4 +1,4 @@
-"""What a reader decided about how a file is written, and why: for receipts and for people."""
+"""List how a file was read, and why: for receipts and for people."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from flows.refinery.read.partition import SourceFormat
 
 
 def decisions_of(found: SourceFormat, contract: Contract) -> tuple[Decision, ...]:
-    """List what was decided: declared by the contract, proven by the file, or assumed as nothing speaks against it."""
+    """List the choices: declared by the contract, proven by the file, or assumed because nothing contradicts them."""
     given = contract.format
     decided = [
         Decision(name="format", value=found.type, basis="proven" if given.type == "auto" else "declared"),

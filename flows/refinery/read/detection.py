@@ -1,4 +1,4 @@
-"""What a file is, by its content: an allow-list of five table formats, and a name for what is refused."""
+"""Detect a file's format by its content: five table formats are allowed, and others are named in the rejection."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from flows.refinery.read.text_source import encoding_of, is_utf8
 
 TableType = Literal["csv", "json", "jsonl", "parquet", "xlsx"]
 
-# Magic numbers as the formats' own documents give them; only for the message, since what is not allowed is refused.
+# Magic numbers from the formats' specifications. They only serve the message: what is not allowed is rejected anyway.
 _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF document"),
     (b"\x89PNG", "a PNG image"),
@@ -37,7 +37,7 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"Rar!", "a RAR archive"),
 )
 _TAR = slice(257, 262), b"ustar"
-# The first column's name in a header of CSV. No JSON begins so: in it, only these three words come without quotes.
+# The first column's name in a CSV header. JSON cannot begin like this: only these three words need no quotes there.
 _NAME_IN_BRACKETS = re.compile(
     r"""(\[(?!(true|false|null)\b)[^\W\d][^]\[{}"',;:]*\]|\{[^\W\d][^]\[{}"',;:]*\})[ ]*([,;\t|~^]|\r?\n|\Z)"""
 )
@@ -54,16 +54,16 @@ def detect(
     """Return the format of a file.
 
     Args:
-        head: its beginning, decompressed.
+        head: the file's beginning, decompressed.
         declared: the contract's format.
-        is_whole: whether `head` is all of it.
-        encoding: of text, where the contract gives one.
-        delimiter: of CSV, where the contract gives one; it may be a control character, as in files of Hive.
+        is_whole: whether `head` is the whole file.
+        encoding: the contract's encoding, if it declares one.
+        delimiter: the contract's CSV delimiter, if it declares one; it may be a control character, as in Hive's files.
 
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
     """
-    head = head.rstrip(b"\x1a") if is_whole else head  # DOS ends a text so
+    head = head.rstrip(b"\x1a") if is_whole else head  # Ctrl-Z, with which DOS programs end a text
     binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
@@ -105,7 +105,7 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
 def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
     """Return whether this is a pickle of protocol 0 or 1, which has no magic number. Nothing in it is executed."""
     if b"p0\n" not in head and b"q\0" not in head:
-        return False  # it remembers nothing, as no pickle of a table does
+        return False  # it stores nothing in the memo, which every pickle of a table does
     rest = io.BytesIO(head)
     seen: set[str] = set()
     try:
@@ -127,11 +127,11 @@ def _require_text(head: bytes) -> None:
         name = next((name for magic, name in _REFUSED if head.startswith(magic)), _what_it_may_be(head))
         raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|svg)", head, re.IGNORECASE):
-        raise FormatNotAllowed(f"this is HTML or XML, no table; {_ALLOWED}")
+        raise FormatNotAllowed(f"this is HTML or XML, not a table; {_ALLOWED}")
 
 
 def _is_text_with_nul_bytes(head: bytes) -> bool:
-    """Return whether a text is wrong only by NUL bytes after its first line, which its reader handles row by row."""
+    """Return whether a text's only fault is NUL bytes after the first line: the reader handles these row by row."""
     first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
     others = head.replace(b"\0", b"")
     return (
@@ -162,7 +162,7 @@ def _control_fraction(head: bytes) -> float:
 
 
 def text_type(text: str, is_whole: bool) -> TableType:
-    """Return csv, json or jsonl, by a text's beginning."""
+    """Return csv, json or jsonl, by a text's beginning. Raise FormatNotAllowed for JSON with comments before it."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")
@@ -177,6 +177,6 @@ def text_type(text: str, is_whole: bool) -> TableType:
     try:
         _, end = json.JSONDecoder().raw_decode(first_line)
     except (ValueError, RecursionError):
-        # One very long line: a single object reads the same either way.
+        # One very long line may be a single object, which both readers read alike.
         return "json" if newline or is_whole else "jsonl"
     return "json" if first_line[end:].strip() else "jsonl"

@@ -1,4 +1,4 @@
-"""From the bytes of a file to partitions of rows: finds out what the file is, and reads it with the right reader."""
+"""Detect a file's format, and read it into partitions of rows with the reader for that format."""
 
 from collections.abc import Iterator
 
@@ -25,9 +25,9 @@ def read_partitions(
     rows_per_partition: int = ROWS_PER_PARTITION,
     limits: Limits = Limits(),
 ) -> Iterator[Partition]:
-    """Read a file piece by piece, in bounded memory, at most `rows_per_partition` rows at a time.
+    """Read a file in bounded memory, in partitions of at most `rows_per_partition` rows.
 
-    There is at least one partition: a table without rows gives an empty one, with its columns.
+    There is at least one partition: a table without rows gives an empty one that has its columns.
 
     Raises:
         FileRejected: the file cannot be read as a table; a subclass per cause (rejections.py).
@@ -66,7 +66,7 @@ def _read_text(
 def _read_binary(
     file: Source, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
 ) -> Iterator[Partition]:
-    """Read a format whose library can end the process: read_apart gives it another one."""
+    """Read a format whose library can crash the process. `read_apart` calls this in a separate one."""
     with open_bytes(file, limits) as source:
         rest = (rows_per_partition, limits, source.compression)
         if found == "parquet":

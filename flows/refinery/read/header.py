@@ -1,4 +1,4 @@
-"""What a file's header may be: every column has a name, no two the same, and none is a name of Sluice's own columns."""
+"""Check a file's header: every column has a name, no two are the same, and none is reserved for Sluice's columns."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ _BY_COLUMNS = (
     "or name all columns under `columns`, and write `header: false` and, with the header's line, `skip_lines` under"
     " `format`"
 )
-_ROW_NAMES = "pandas and R write row names so, except with index=False or row.names = FALSE"
+_ROW_NAMES = "pandas and R write row names like this, except with index=False or row.names = FALSE"
 RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, DROP, *QUARANTINE_COLUMNS})
 
 
@@ -25,12 +25,12 @@ def check_header(
     hint: str | None = None,
     can_be_named: bool = False,
 ) -> None:
-    """Refuse a header that does not name each column once.
+    """Reject a header in which a column has no name, or two have the same.
 
     Args:
-        where: where in the file the header is, to begin a message with.
-        place_of: how a message calls a column, by its number from 1.
-        hint: what may be the cause of a column without a name, and the line to write.
+        where: the header's place in the file, as the beginning of a message.
+        place_of: returns what a message calls a column, by its number from 1.
+        hint: the likely cause of a column without a name, and the line to write.
         can_be_named: whether a contract can name the columns instead, as in CSV.
 
     Raises:
@@ -52,8 +52,7 @@ def check_header(
 
 
 def require_free_names(names: Iterable[str]) -> None:
-    """Refuse columns whose values would be taken for Sluice's own, or be overwritten by them. Raise HeaderInvalid with
-    the columns to be renamed."""
+    """Reject columns with names that Sluice uses for its own. Raise HeaderInvalid with the columns to rename."""
     taken = [repr(name) for name in names if name in RESERVED_NAMES]
     if taken:
         raise HeaderInvalid(f"rename the columns {', '.join(taken)}: Sluice writes its own columns under these names")

@@ -1,4 +1,4 @@
-"""How deep a JSON value may be nested: Python's own limit is another in every place that it is read or written."""
+"""Limit how deeply a JSON value may be nested: Python's own limit differs between the places that read or write it."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ MAX_LEVELS = 200
 
 
 def is_nested_too_deep(value: Any, text: str) -> bool:
-    """Return whether a value has objects or arrays in each other on more than `MAX_LEVELS` levels.
+    """Return whether a value has objects or arrays nested on more than `MAX_LEVELS` levels.
 
     Args:
-        text: the value as JSON; as a rule it is too short to be nested so deep.
+        text: the value as JSON. Most texts have too few brackets for that, so the value need not be searched.
     """
     if text.count("[") + text.count("{") <= MAX_LEVELS:
         return False

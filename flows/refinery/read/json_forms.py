@@ -1,4 +1,4 @@
-"""Other forms of tables in JSON than objects as rows: found where a file is a single object."""
+"""Recognise tables in JSON whose rows are not objects, in a file that is a single object."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ _RECORDS = 'write it with `to_json(orient="records", lines=True)`'
 
 
 def require_row(raw: str, contract: Contract) -> None:
-    """Refuse a file's only object where it is a whole table, and the contract names none of its parts as a column.
+    """Reject a file's only object if it contains a whole table, unless the contract names one of its parts as a column.
 
     Args:
-        raw: the object as JSON; empty where the file has another form, or more rows.
+        raw: the object as JSON; empty if the file is not a single object.
 
     Raises:
         JsonNotRows
@@ -44,7 +44,7 @@ def _is_list_of(kind: type, value: Any) -> bool:
 
 
 def _is_by_column(value: dict[str, Any]) -> bool:
-    """Return whether all parts are objects with the same names, and an index numbers these or the parts."""
+    """Return whether all parts are objects with the same names, and these names or those of the parts are 0, 1, 2 …"""
     parts = list(value.values())
     if not all(isinstance(part, dict) and part and part.keys() == parts[0].keys() for part in parts):
         return False
@@ -56,7 +56,7 @@ def _is_index(names: dict[str, Any]) -> bool:
 
 
 def _path_of_records(value: dict[str, Any]) -> str | None:
-    """Return the names that lead to the first array of objects, at most two."""
+    """Return the path to the first array of objects, at most two names deep; None if there is none."""
     for name, part in value.items():
         if _is_list_of(dict, part):
             return name

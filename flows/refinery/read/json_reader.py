@@ -1,4 +1,4 @@
-"""JSON Lines, and JSON documents (arrays of objects, and objects one after the other), to partitions."""
+"""Read JSON Lines, and JSON documents (arrays of objects, or consecutive objects), into partitions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _READ_BYTES = 1 << 20
 _SPACE = " \t\r\n\x1e"  # 0x1e begins each text of a JSON text sequence: RFC 7464
 _SPACES = re.compile(f"[{_SPACE}]*")
 _FREE_CELLS = 8_000_000  # 64 MB as numbers
-_MAX_CELLS_PER_BYTE = 10  # a column of which one row in a hundred has a value has less
+_MAX_CELLS_PER_BYTE = 10  # fewer even for a column with a value in one row of a hundred
 _IS_FOLLOWED = re.compile(rf"\}}[{_SPACE}]*\{{")
 _MAX_DIGITS = 400  # a float64 has at most 309 before the point
 _MANY_DIGITS = re.compile(r"\d{401}")
@@ -40,7 +40,7 @@ _FRACTION = re.compile(r"\d[.eE]")
 
 
 class _RowUnfit(ValueError):
-    """One row cannot be taken; the message is the reason in snake_case."""
+    """One row cannot be decoded; the message is the reason in snake_case."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,15 +59,15 @@ def _integer(text: str) -> int:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _CAREFUL_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 _AS_WRITTEN = json.JSONDecoder(parse_float=str, parse_constant=str)
-# A number among the texts of a nested value, behind a mark that no file can know.
+# Marks a number that is kept as text in a nested value. It is random, so that no file can contain it.
 _MARK = secrets.token_hex(16)
 _MARKING = json.JSONDecoder(parse_float=lambda text: _MARK + text)
 _MARKED = re.compile(f'"{_MARK}([^"]+)"')
-_STRUCTURE = json.JSONDecoder(parse_int=float)  # takes any number of digits, and keys twice
+_STRUCTURE = json.JSONDecoder(parse_int=float)  # accepts any number of digits, and duplicate keys
 
 
 class _JsonRows:
-    """Takes rows one by one, gives partitions when enough are there."""
+    """Collects rows one by one, and yields them as partitions."""
 
     def __init__(
         self, contract: Contract, rows_per_partition: int, limits: Limits, source_format: SourceFormat
@@ -83,10 +83,11 @@ class _JsonRows:
         self._bytes_in = 0
 
     def take(self, raw: str, line: int) -> Iterator[Partition]:
-        """Take one row's text, and give the partitions that are complete then.
+        """Decode and add one row, and yield the partitions that are then complete.
 
         Args:
-            line: on which it begins, from 1.
+            raw: the row's JSON text.
+            line: the line on which it begins, from 1.
 
         Raises:
             TooManyColumns, TooManyRows, ExpandsTooMuch
@@ -114,7 +115,7 @@ class _JsonRows:
         return self._rows.total
 
     def rest(self) -> Iterator[Partition]:
-        """Yield what is left at the end; an empty partition where there was no row at all."""
+        """Yield the remaining rows at the end; an empty partition if there was no row at all."""
         if len(self._rows) or not self._rows.total:
             yield self._partition()
 
@@ -142,7 +143,7 @@ class _JsonRows:
         return names
 
     def _widen(self, value: dict[str, Any]) -> Iterator[Partition]:
-        """Make room for a row's new columns; the partition before it ends where the row would make it too wide."""
+        """Add a row's new columns. If they would make the current partition too large, yield it first."""
         self._all_names |= value.keys()
         if len(self._all_names) > self._limits.max_columns:
             raise TooManyColumns(
@@ -154,7 +155,7 @@ class _JsonRows:
         self._names.update(dict.fromkeys(value))
 
     def _require_dense(self) -> None:
-        """Refuse rows of which hardly any has the columns of the others: as a table they are far larger."""
+        """Reject rows that hardly share any columns: as a table they would be far larger than as JSON."""
         cells = self._rows.total * len(self._all_names)
         if cells > max(_FREE_CELLS, _MAX_CELLS_PER_BYTE * self._bytes_in):
             raise ExpandsTooMuch(
@@ -171,8 +172,8 @@ class _JsonRows:
 def read_json_lines(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read one object per line, or several without anything between them. Blank lines are no rows. Nested values come
-    as JSON text. Raises RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows,
+    """Read one object per line, or several with nothing between them. Blank lines are skipped. Nested values become
+    JSON text. Raises RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows,
     ExpandsTooMuch."""
     found = SourceFormat(type="jsonl", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
@@ -189,7 +190,7 @@ def read_json_lines(
 
 
 def _values_in(line: str) -> list[str]:
-    """Return the texts of the objects in a line, as Firehose writes them; else the line itself."""
+    """Return the texts of the objects in a line, as Firehose writes them; if it is not made of objects, the line."""
     values, at = [], 0
     try:
         while at < len(line):
@@ -217,8 +218,8 @@ def _lines(source: TextSource, limits: Limits) -> Iterator[bytes]:
 def read_json(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read arrays of objects, element by element, and objects one after the other; under a contract's `records_path`
-    the objects inside of them. Nested values come as JSON text. Raises JsonBroken, JsonNotRows, RecordTooLong,
+    """Read arrays of objects, element by element, or consecutive objects; with a contract's `records_path`, the objects
+    at this path in them. Nested values become JSON text. Raises JsonBroken, JsonNotRows, RecordTooLong,
     TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch."""
     found = SourceFormat(type="json", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
@@ -258,7 +259,7 @@ def _elements(document: _Document, rows: _JsonRows, records_path: tuple[str, ...
 
 
 def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Iterator[Partition]:
-    """Take the records that are inside of an object. `path` is the names that lead to them."""
+    """Read the records inside an object. `path` is the names that lead to their array."""
     where, names = document.where(), []
     for mark in document.parts("}"):
         if mark != '"':
@@ -287,7 +288,7 @@ def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Ite
 
 
 class _Document:
-    """A JSON text read piece by piece; only the current value is held."""
+    """A JSON text that is read piece by piece; only the current value is in memory."""
 
     def __init__(self, source: TextSource, limits: Limits) -> None:
         self._source = source
@@ -295,19 +296,19 @@ class _Document:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._at = 0
-        self._line, self._line_start = 1, 0  # where the line begins; below 0 where that is no longer held
+        self._line, self._line_start = 1, 0  # where the line begins in the text; negative if that part was dropped
         self._counted = 0  # characters whose lines are counted
         self._line_of_value = 1
         self._is_end = False
 
     @property
     def line_of_value(self) -> int:
-        """Return the line on which the value began that was taken last."""
+        """Return the line on which the last value began."""
         return self._line_of_value
 
     def parts(self, end: str) -> Iterator[str]:
-        """Yield the first character of each part of an array or object; the caller takes the part. Raise JsonBroken if
-        it is not closed."""
+        """Yield the first character of each part of an array or object; the caller must read the part. Raise JsonBroken
+        if the array or object is not closed."""
         self.skip()
         if self.peek() == end:
             self.skip()
@@ -325,7 +326,7 @@ class _Document:
             self.skip()
 
     def peek(self) -> str:
-        """Return the next character that is not space, or nothing at the end."""
+        """Return the next character that is not white space; "" at the end."""
         while True:
             self._at = _end_of_space(self._text, self._at)
             if self._at < len(self._text):
@@ -351,8 +352,7 @@ class _Document:
         return self._line, self._at - self._line_start + 1
 
     def value(self) -> str:
-        """Return the text of the next value. Raise JsonBroken if it is malformed, so that where the next one begins
-        cannot be known."""
+        """Return the text of the next value. Raise JsonBroken if it is malformed: then its end is unknown."""
         self.peek()
         self._line_of_value, _ = self._position()
         end = self._end_of_value()
@@ -372,13 +372,14 @@ class _Document:
                     problem = getattr(error, "msg", "malformed")
                     raise JsonBroken(f"{self.where()}: not JSON: {problem}") from None
             else:
-                # A number at the end of what was read may go on in what was not.
+                # A number at the end of the text may continue in what is not read yet.
                 if end < len(self._text) or self._is_end:
                     return int(end)
             self._fill()
 
     def _fill(self) -> bool:
-        """Read on; False at the end. Each time as much again as is held, so that no value is scanned too often."""
+        """Read more text; return False at the end. It reads at least as much as is in memory, so that a long value is
+        not scanned too often."""
         if self._is_end:
             return False
         if len(self._text) - self._at > self._limits.max_record_bytes:
@@ -400,7 +401,7 @@ def _end_of_space(text: str, at: int) -> int:
 
 
 def _object_in(raw: str) -> dict[str, Any]:
-    """Return the object in a row's text. Raise _RowUnfit if it has none, or one that cannot be kept as it is."""
+    """Return the object in a row's text. Raise _RowUnfit if it is not an object, or cannot be kept unchanged."""
     many_digits = len(raw) > _MAX_DIGITS and _MANY_DIGITS.search(raw)
     try:
         value = (_CAREFUL_DECODER if many_digits else _DECODER).decode(raw)

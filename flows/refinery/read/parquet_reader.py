@@ -1,4 +1,4 @@
-"""Parquet to partitions, row group by row group."""
+"""Read Parquet into partitions."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.text_source import CONTROLS, is_utf8
 from flows.refinery.words import EXACT_FLOAT
 
-_MAX_BATCH_BYTES = 1 << 30  # of one partition's texts, counted before they are spread out
+_MAX_BATCH_BYTES = 1 << 30  # of one partition's texts, checked before dictionaries are expanded
 _MAX_FIXED_BYTES = 64 << 20  # of one partition's values of a fixed size
-_MAX_PLAIN_ROWS = 16_384  # where texts cannot be read as dictionaries
+_MAX_PLAIN_ROWS = 16_384  # of one partition, if texts cannot be read as dictionaries
 _FOOTER_BYTES = 64 << 20
 _MAGIC = b"PAR1"
 
 
 def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compression: Any) -> Iterator[Partition]:
-    """Read a Parquet file. Nested values come as JSON text; integers with missing ones as float64 where it is exact.
+    """Read a Parquet file. Nested values become JSON text; integers with missing values float64, if that is exact.
     Raises ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText."""
     _require_end(file)
     found = SourceFormat(type="parquet", compression=compression)
@@ -51,7 +51,7 @@ def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compr
                 bad |= infinite
             frame = None if batch is None else _to_frame(batch.filter(pa.array(~bad)) if misfits else batch)
         except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-            # Where a thread finds no memory, Arrow knows only that something went wrong.
+            # If a thread runs out of memory, Arrow may raise only a general error.
             may_lack_memory = isinstance(error, MemoryError) or type(error) is pa.ArrowException
             if may_lack_memory and not _fits_into_memory(file):
                 raise MemoryError from error  # the task's fault, not the file's
@@ -84,7 +84,7 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
             yield from _checked(batch)
             count += batch.num_rows
     except OSError as error:
-        if "DictAccumulator" not in str(error):  # the only difference from damage
+        if "DictAccumulator" not in str(error):  # only the message distinguishes this from damage
             raise
         # Texts in one of the DELTA encodings, which Arrow does not read as dictionaries.
         file.seek(0)
@@ -117,8 +117,8 @@ def _require_end(file: IO[bytes]) -> None:
 
 
 def _fits_into_memory(file: IO[bytes]) -> bool:
-    """Return whether there is memory for what the footer names. If Arrow found none all the same, a damaged page asked
-    for more."""
+    """Return whether there is memory for the largest row group according to the footer. If Arrow ran out of memory
+    nevertheless, a damaged page asked for more."""
     file.seek(0)
     metadata = pq.ParquetFile(file).metadata
     largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)
@@ -139,23 +139,23 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
     if expanded > limits.max_expanded_bytes:
         raise FileTooLarge(f"the columns hold {expanded} bytes; at most {limits.max_expanded_bytes} are read")
     if expanded > max(limits.expansion_grace_bytes, limits.max_expansion_ratio * size_bytes):
-        raise ExpandsTooMuch(f"{size_bytes} bytes expand to {expanded}; that is no data")
+        raise ExpandsTooMuch(f"{size_bytes} bytes expand to {expanded}; real data does not expand that much")
     return columns
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the columns to read as dictionaries, nested ones too: in a small file a few long texts can fill a million
-    rows.
+    """Return the text columns, nested ones included, to read as dictionaries: in a small file, a few long texts can
+    fill a million rows.
 
-    Asking the footer which of them are stored so would be faster, but pyarrow 26 ends the process when the column
-    part of a footer is damaged (`ColumnChunkMetaData` throws where no exception may leave).
+    Looking up in the footer which columns are stored as dictionaries would be faster, but pyarrow 26 ends the process
+    if the column part of a footer is damaged (`ColumnChunkMetaData` throws where no exception may leave).
     """
     leaves = map(schema.column, range(len(schema)))
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"]
 
 
 def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
-    """Return the bytes that one row has in columns of bytes of a fixed size, however small they are in the file."""
+    """Return how many bytes one row has in the fixed-size binary columns. Raise ExpandsTooMuch above the limit."""
     width: int = sum(field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type))
     if width > limits.max_record_bytes:
         raise ExpandsTooMuch(f"a row holds {width} bytes; at most {limits.max_record_bytes} are read")
@@ -163,7 +163,7 @@ def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
 
 
 def _text_bytes(column: Any) -> int:
-    """Return the bytes of a column's texts once decoded, also inside lists and structs."""
+    """Return how many bytes a column's texts have once their dictionaries are expanded, also in lists and structs."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         if column.indices.null_count == len(column):
@@ -181,7 +181,7 @@ def _text_bytes(column: Any) -> int:
 
 
 def _infinite(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Return which rows hold an infinite number inside a nested value: JSON has none."""
+    """Return which rows have an infinite number in a nested value: JSON cannot represent it."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         if pa.types.is_nested(column.type) and any(name in str(column.type) for name in ("float", "double")):
@@ -198,7 +198,7 @@ def _has_infinity(value: Any) -> bool:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return the value with null for NaN, which means a missing one."""
+    """Return the value with null in place of NaN, which means missing."""
     if isinstance(value, dict):
         return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -207,7 +207,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _undecodable(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Return which rows hold a text that is no UTF-8: Parquet's writers need not look, and Arrow's reader does not."""
+    """Return which rows have a text that is not UTF-8: neither Parquet's writers nor Arrow's reader check that."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column
@@ -230,7 +230,7 @@ def _misfits(batch: pa.RecordBatch, bad: npt.NDArray[np.bool_], first: int, reas
 
 
 def _values(column: Any) -> list[Any]:
-    """Return a column's values, texts as bytes."""
+    """Return a column's values as Python objects, texts as bytes."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     values: list[Any] = (column.cast(pa.large_binary()) if _is_text(column.type) else column).to_pylist()
@@ -285,7 +285,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _whole(column: Any) -> Any:
-    """Return decimals without a fraction as integers, if all of them fit."""
+    """Convert decimals without a fraction to 64-bit integers, if all of them fit; else return them unchanged."""
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
@@ -299,16 +299,16 @@ def _json_of(value: Any, name: str) -> str | None:
 
 
 def _text_of(value: Any, name: str) -> str:
-    """Return what is no JSON, as a date, a decimal or bytes. Raises BytesWithoutText."""
+    """Return a value that JSON lacks, such as a date, a decimal or bytes, as text. Raises BytesWithoutText."""
     if not isinstance(value, bytes):
         return str(value)
     if not is_utf8(value) or CONTROLS.search(text := value.decode()):
         raise BytesWithoutText(
-            f"the column {name!r} holds bytes that are no text in UTF-8; leave it out, or write it as text"
+            f"the column {name!r} holds bytes that are not UTF-8 text; leave it out, or write it as text"
         )
     return text
 
 
 def _as_text(value: Any) -> str:
-    """Return what is no JSON, as a date, a decimal or bytes, which may be no UTF-8."""
+    """Return any value as text, also bytes that are not UTF-8, for the quarantine."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

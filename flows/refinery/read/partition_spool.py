@@ -1,4 +1,4 @@
-"""Partitions that wait until the whole file was seen: in memory while they are small, then on local disk."""
+"""Store partitions until the whole file has been read: in memory up to a total size, then on local disk."""
 
 import pickle
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ _IN_MEMORY_BYTES = 64 << 20
 
 
 class PartitionSpool:
-    """Partitions that are returned in the order in which they came.
+    """Partitions that are yielded in the order in which they were added.
 
     Args:
-        path: of the file that holds those for which there is no room in memory.
+        path: the file for partitions that do not fit into the memory limit.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class PartitionSpool:
         self._on_disk += 1
 
     def drain(self) -> Iterator[Partition]:
-        """Yield each partition once, and drop it."""
+        """Yield each partition once; those in memory are released."""
         self._in_memory.reverse()
         while self._in_memory:
             yield self._in_memory.pop()

@@ -1,4 +1,4 @@
-"""Columns from the folders of a file's key that Hive and Spark write, such as `dt=2024-01-01/`."""
+"""Make columns of the folders in a file's key that Hive and Spark write, such as `dt=2024-01-01/`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from flows.refinery.read.rejections import PathColumnUnusable
 _MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 Folders = Sequence[tuple[str, str]]
-"""Names and values of a key's folders, as they are written, from the outermost to the innermost."""
+"""Names (percent-decoded) and values (as in the key) of a key's folders, from the outermost to the innermost."""
 
 
 def folders_of(key: str) -> Folders:
@@ -46,7 +46,7 @@ def _value_of(name: str, folders: Folders, contract: Contract) -> str | None:
     try:
         value = unquote(values[0], errors="strict")
     except UnicodeDecodeError:
-        raise PathColumnUnusable(f"the folder `{name}=…/` of the file's key has escapes that are no UTF-8") from None
+        raise PathColumnUnusable(f"the folder `{name}=…/` of the file's key has escapes that are not UTF-8") from None
     return None if value == _MISSING or value in missing_texts(contract, name) else value
 
 

@@ -1,7 +1,7 @@
 """Messages between the task and the processes that read files for it.
 
-A file might take over the process that reads it. So of what comes back, only partitions, rejections and the types that
-they consist of are unpickled: a message that names anything else is refused.
+A malicious file could gain control of the reader process, so its replies are not trusted: only the allowed data types
+and error classes are unpickled, and a message with any other class is refused.
 """
 
 import builtins
@@ -41,7 +41,7 @@ _NAMES = {
 
 class _Sender(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        # By itself it asks for getattr, with which anything can be reached.
+        # By default it would be pickled with getattr, through which anything can be reached.
         return (ZoneInfo, (value.key,)) if isinstance(value, ZoneInfo) else NotImplemented
 
 
@@ -69,6 +69,6 @@ def send(stream: Any, message: Any) -> None:
 
 
 def receive(stream: Any) -> Any:
-    """Return the next message of a reader. Raise EOFError or pickle.UnpicklingError if the reader ended, or sent what
-    no reader sends."""
+    """Return the next message of a reader. Raise EOFError if the reader ended, and pickle.UnpicklingError if it sent
+    something that is not allowed."""
     return _Receiver(stream).load()

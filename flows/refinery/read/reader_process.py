@@ -1,7 +1,7 @@
-"""Reads a file in a separate process with limited memory, where the format's library can end the process.
+"""Read a file in a separate process with limited memory, if the format's library could crash the task.
 
-A server that has imported the libraries forks a process for each file, which takes some milliseconds. The partitions
-come back over a socket.
+A server process that has imported the libraries forks a reader for each file, which takes some milliseconds. The
+reader sends the partitions back over a socket.
 """
 
 import atexit
@@ -27,23 +27,23 @@ from flows.refinery.read.rejections import ReaderKilled
 from flows.refinery.read.remote_file import Source, size_of
 
 Read = Callable[..., Iterator[Partition]]
-"""A function on the top level of a module that yields the partitions of a file, given the file and more arguments."""
+"""A function at the top level of a module that gets a file and more arguments, and yields the file's partitions."""
 
 _BUFFER_BYTES = 1 << 20
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _MIB = 1 << 20
-_IMPORTED = ("pyarrow.pandas_compat", "flows.refinery.read.formats")  # so that the readers have them already
-_RESERVED_BYTES = 2 << 30  # addresses that Arrow and the threads' heaps take and do not use
+_IMPORTED = ("pyarrow.pandas_compat", "flows.refinery.read.formats")  # by the server, so that no reader needs to
+_RESERVED_BYTES = 2 << 30  # address space that Arrow and the threads' heaps reserve and do not use
 
 
 class _Died(Exception):
-    """The process ended before it had sent everything."""
+    """The reader process ended before it had sent everything."""
 
 
 def read_apart(read: Read, file: Source, *values: Any) -> Iterator[Partition]:
-    """Yield what `read(file, *values)` yields, from another process. One that is killed is replaced once. Raise
-    what `read` raises, and ReaderKilled if both were killed, or ran out of memory."""
+    """Yield what `read(file, *values)` yields in another process. If the process dies, another one repeats the read
+    once. Raise what `read` raises, and ReaderKilled if both processes were killed or ran out of memory."""
     done = 0
     for is_last in (False, True):
         try:
@@ -84,7 +84,7 @@ def _read_once(read: Read, file: Source, *values: Any) -> Generator[Partition]:
 
 
 class _Server:
-    """Our connection to the process that forks readers; it is started when it is needed first."""
+    """The task's connection to the process that forks readers, which is started when it is first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -93,7 +93,7 @@ class _Server:
         self._owner = 0
 
     def give(self, end: socket.socket) -> None:
-        """Start a process that reads at the other end of a socket."""
+        """Pass one end of a socket to the server, which forks a reader that uses it."""
         with self._lock:
             control = self._control if self._owner == os.getpid() else None
             try:
@@ -102,7 +102,7 @@ class _Server:
                 socket.send_fds(self._start(), [b"r"], [end.fileno()])
 
     def stop(self) -> None:
-        """End the process; the readers that it forked end by themselves."""
+        """End the server process; the readers that it forked end by themselves."""
         if self._control and self._process and self._owner == os.getpid():
             self._control.close()
             self._process.kill()
@@ -127,11 +127,11 @@ atexit.register(_SERVER.stop)
 
 
 def serve(control_fd: int) -> None:
-    """Fork a reader for each socket that comes, until the other side is gone."""
+    """Fork a reader for each socket that is received, until the task closes the connection."""
     for name in _IMPORTED:
         importlib.import_module(name)
-    gc.freeze()  # no collection copies the pages that they share
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; ours decides
+    gc.freeze()  # so that garbage collection does not copy the pages that the readers share
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the task decides
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(fileno=control_fd) as control:
         while True:
@@ -145,7 +145,7 @@ def serve(control_fd: int) -> None:
 
 
 def _answer(fd: int) -> None:
-    """Read one file, and never return."""
+    """Read one file, send its partitions, and end the process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with socket.socket(fileno=fd) as own, own.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
@@ -166,7 +166,7 @@ def _answer(fd: int) -> None:
 
 def _limit_memory() -> None:
     with suppress(OSError):  # other systems than Linux
-        _OOM_SCORE.write_text("1000")  # where memory ends all the same, the kernel ends this process and not the task
+        _OOM_SCORE.write_text("1000")  # if memory runs out, the kernel kills this process and not the task
     with suppress(OSError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)

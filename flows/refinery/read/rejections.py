@@ -10,11 +10,11 @@ class EmptyFile(FileRejected):
 
 
 class FileTooLarge(FileRejected):
-    """The file, or what it expands to, is larger than the limit."""
+    """The file, or what it expands to, is larger than a limit."""
 
 
 class ExpandsTooMuch(FileRejected):
-    """The compressed file grows far more than data does: a decompression bomb."""
+    """The file expands to far more than real data does, as a decompression bomb would."""
 
 
 class CompressionBroken(FileRejected):
@@ -22,15 +22,15 @@ class CompressionBroken(FileRejected):
 
 
 class FormatNotAllowed(FileRejected):
-    """The content is none of CSV, JSON, JSON Lines, Parquet and XLSX; pickles among them, which are never loaded."""
+    """The content is not CSV, JSON, JSON Lines, Parquet or XLSX. Pickles are rejected like this and never loaded."""
 
 
 class FormatMismatch(FileRejected):
-    """The content is in another format than the contract declares."""
+    """The content is not in the format that the contract declares."""
 
 
 class TextUndecodable(FileRejected):
-    """The text is not in the encoding that the contract gives or that was found out."""
+    """The text is not in the encoding that the contract declares or that was detected."""
 
 
 class EncodingUnknown(FileRejected):
@@ -38,8 +38,8 @@ class EncodingUnknown(FileRejected):
 
     Attributes:
         candidates: the encodings that it may be in, the likeliest first.
-        readings: by candidate, how it reads the first line that is not ASCII. It holds values of the data: only for
-            the terminal of somebody who has the file.
+        readings: by candidate, how it reads the first line that is not ASCII. This is data: show it only on the
+            terminal of someone who has the file.
     """
 
     def __init__(self, message: str, candidates: Sequence[str] = (), readings: Mapping[str, str] | None = None) -> None:
@@ -49,7 +49,7 @@ class EncodingUnknown(FileRejected):
 
 
 class HeaderInvalid(FileRejected):
-    """A column has no name, two have the same, or one has a name that Sluice reserves."""
+    """A column has no name, two have the same, or one has a name that Sluice reserves; or the header is unreadable."""
 
 
 class TooManyColumns(FileRejected):
@@ -65,11 +65,11 @@ class RecordTooLong(FileRejected):
 
 
 class UnclosedQuote(FileRejected):
-    """A quote opens a CSV field and is never closed: where the records after it begin cannot be known."""
+    """A quote opens a CSV field and is never closed, so the beginning of later records cannot be determined."""
 
 
 class QuoteMisplaced(FileRejected):
-    """Text follows the closing quote of a CSV field, and so where its record ends cannot be known."""
+    """Text follows the closing quote of a CSV field, so the end of the record cannot be determined."""
 
 
 class MarksContradict(FileRejected):
@@ -77,26 +77,26 @@ class MarksContradict(FileRejected):
 
 
 class MarksAmbiguous(FileRejected):
-    """Numbers such as 1.250 in a column that the contract declares as numbers, and nothing shows which mark it is."""
+    """A column declared as numbers has values such as 1.250, and nothing shows whether the mark is for decimals."""
 
 
 class NoTable(FileRejected):
-    """The file matches no dataset's contract, and its text is hardly a table with a header."""
+    """The file matches no dataset's contract, and its text is probably not a table with a header."""
 
 
 class LayoutUnfit(FileRejected):
-    """Most rows of a CSV file do not fit its header, or its header not the contract, for one cause that is named."""
+    """Most rows of a CSV file do not fit its header, or the header lacks the contract's columns. One cause is known."""
 
 
 class JsonBroken(FileRejected):
-    """The JSON document breaks off or is malformed outside of its rows."""
+    """The JSON document is cut short, or malformed outside of its rows."""
 
 
 class JsonNotRows(FileRejected):
-    """The JSON document holds its table in another form than objects as rows: arrays, columns, or inside an object.
+    """The rows of the JSON document are not objects at its top level: they are arrays, columns, or inside an object.
 
     Attributes:
-        records_path: where an array of objects is; None if there is none.
+        records_path: the path to an array of objects; None if there is none.
     """
 
     def __init__(self, message: str, records_path: str | None = None) -> None:
@@ -105,29 +105,29 @@ class JsonNotRows(FileRejected):
 
 
 class ParquetBroken(FileRejected):
-    """The Parquet file is damaged or uses what the reader does not know."""
+    """The Parquet file is damaged or uses a feature that the reader does not support."""
 
 
 class BytesWithoutText(FileRejected):
-    """A column of a Parquet file holds bytes that are no text, and no type of a contract holds them."""
+    """A column of a Parquet file holds bytes that are not text, and contracts have no type for them."""
 
 
 class WorkbookBroken(FileRejected):
-    """The XLSX file is damaged, encrypted, or packed in a way that no spreadsheet program does."""
+    """The XLSX file is damaged, encrypted, or packed in a way that no spreadsheet program uses."""
 
 
 class SheetMissing(FileRejected):
-    """The workbook has no sheet of the name or index that the contract gives."""
+    """The workbook has no sheet with the name or index that the contract declares."""
 
 
 class SheetNotChosen(FileRejected):
-    """The first sheet of a workbook has no rows, others may, and the contract does not say which one to read."""
+    """A workbook's first sheet has no rows, there are other sheets, and the contract does not declare which to read."""
 
 
 class ReaderKilled(FileRejected):
-    """Reading the file ended the process that did it, twice: it takes more memory than the task has, or is damaged in a
-    way that its format's library cannot stand."""
+    """Two processes died while they read the file: it takes more memory than the task has, or its damage makes the
+    format's library crash."""
 
 
 class PathColumnUnusable(FileRejected):
-    """A column of the contract's `path_columns` has no folder in the file's key, several, or is in the file, too."""
+    """The file's key has no folder or several for one of the contract's `path_columns`, or the file has the column."""

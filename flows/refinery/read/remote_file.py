@@ -1,4 +1,4 @@
-"""A file that is read by ranges from where it is stored, because the disk is too small for a copy."""
+"""Read a file by ranges from where it is stored, without a local copy."""
 
 import io
 import os
@@ -18,21 +18,21 @@ class RemoteFile:
     """A file that is read by ranges. It can be pickled if `read_range` can."""
 
     size_bytes: int
-    folder: Path  # a local folder for what has to be unpacked
-    # returns the bytes at an offset, given it and their number. Threads call it at the same time.
+    folder: Path  # a local folder for unpacked content
+    # returns bytes, given their offset and number; several threads call it at the same time
     read_range: Callable[[int, int], bytes]
 
     def open(self) -> IO[bytes]:
-        """Open the file. It can be sought; where it is read in order, the next blocks are fetched ahead."""
+        """Open the file, which is seekable. While it is read in order, the next blocks are fetched ahead."""
         return io.BufferedReader(_Ranges(self), buffer_size=1 << 20)
 
 
 Source = Path | RemoteFile
-"""The file of an upload."""
+"""An upload's file: a local copy, or a file that is read by ranges."""
 
 
 def size_of(source: Source) -> int:
-    """Return how many bytes a file has."""
+    """Return a file's size in bytes."""
     return source.size_bytes if isinstance(source, RemoteFile) else source.stat().st_size
 
 
@@ -42,7 +42,7 @@ def open_source(source: Source) -> IO[bytes]:
 
 
 class _Ranges(io.RawIOBase):
-    """The blocks of a remote file, of which a few are held."""
+    """A remote file as a raw stream; it keeps a few blocks in memory."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""The bytes of a text file as UTF-8, whatever encoding it came in, with `\\n` line ends where it had only `\\r`."""
+"""Convert a text file to UTF-8 from any encoding, and its line ends to `\\n` if it has only `\\r`."""
 
 import codecs
 import re
@@ -8,11 +8,11 @@ from flows.refinery.read.byte_source import ByteSource
 from flows.refinery.read.rejections import EncodingUnknown, TextUndecodable
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""What no UTF-8 text has. Where text was decoded with surrogate escapes, one is a byte that is no UTF-8."""
+"""Surrogates, which UTF-8 cannot contain: in text decoded with surrogate escapes, each is a byte that is not UTF-8."""
 SHIFTS_TO_KANJI = re.compile(rb"\x1b\$([@AB]|[()][A-D])")
-"""How ISO-2022 of Japan, Korea and China begins what is not Latin: its bytes look like ASCII, and are not."""
+"""The escape sequences before non-Latin text in ISO-2022 (Japan, Korea, China), whose bytes only look like ASCII."""
 
-# Encodings that tables are met in; a guess among all that Python knows would often be an exotic one.
+# Encodings that tables are commonly in; a guess among all of Python's would often be an exotic one.
 CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
     *("iso8859_2", "iso8859_15", "koi8_r", "mac_roman", "cp437", "cp850", "cp852", "cp866"),
@@ -29,13 +29,13 @@ _BOMS = (
 )
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SHOWN_SIGNS = 120
-_MIN_UTF16_SIGNS = 0.5  # of all signs must be of Latin letters and digits, to prove UTF-16 without a mark
+_MIN_UTF16_SIGNS = 0.5  # of all characters must be below U+0100, to prove UTF-16 without a byte order mark
 
 
 class TextSource:
-    """The same text as UTF-8 bytes without a byte order mark.
+    """A text as UTF-8 bytes without a byte order mark.
 
-    Bytes that are no UTF-8 in a UTF-8 file are passed on: the reader takes their rows for misfits.
+    Invalid bytes in a UTF-8 file are passed on: the reader treats their rows as misfits.
 
     Attributes:
         encoding: the encoding that the file is in.
@@ -58,7 +58,7 @@ class TextSource:
         self._line, self._column = 1, 1  # of the next character
 
     def read(self, size: int) -> bytes:
-        """Return the next UTF-8 bytes, about `size` of them; none only at the end. Raises TextUndecodable."""
+        """Return the next UTF-8 bytes, about `size` of them; none only at the file's end. Raises TextUndecodable."""
         content = self._source.read(size)
         if self._decoder is not None:
             content = self._decode(self._decoder, content, is_last=not content) or (
@@ -99,8 +99,8 @@ def is_utf8(content: bytes) -> bool:
 
 
 def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
-    """Return the byte order mark, if any, and the encoding that it, the contract or the text itself proves; else None.
-    Raise TextUndecodable if the mark contradicts the contract."""
+    """Return the byte order mark (b"" without one), and the encoding that the mark, the contract or the text proves, or
+    None. Raise TextUndecodable if the mark contradicts the contract."""
     for mark, name in _BOMS:
         if head.startswith(mark):
             if declared is not None and not _same_family(declared, name):
@@ -121,7 +121,7 @@ def _same_family(declared: str, name: str) -> bool:
 
 
 def _utf32_by_proof(head: bytes) -> str | None:
-    """Recognise UTF-32 without a mark: every fourth byte is zero, and all signs are text."""
+    """Recognise UTF-32 without a byte order mark: every fourth byte is zero, and there are no control characters."""
     for start, name in ((3, "utf-32-le"), (0, "utf-32-be")):
         if not head or head[start::4].strip(b"\0"):
             continue
@@ -134,8 +134,8 @@ def _utf32_by_proof(head: bytes) -> str | None:
 
 
 def _utf16_by_proof(head: bytes) -> str | None:
-    """Recognise UTF-16 without a mark: half of the signs, or more, have a NUL byte, all at the same side, and all are
-    text."""
+    """Recognise UTF-16 without a byte order mark: at least half of the characters have a NUL byte, all on the same
+    side, and there are no control characters."""
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         signs = len(head) // 2
         if head[1 - start :: 2].count(0) or not signs or head[start::2].count(0) < _MIN_UTF16_SIGNS * signs:
@@ -159,7 +159,7 @@ def _utf8_by_proof(head: bytes) -> str | None:
 
 
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
-    """Return the rejection, with the likely encodings, and how each reads the first line that is no ASCII."""
+    """Return the rejection, with the likely encodings, and how each reads the first line that is not ASCII."""
     from charset_normalizer import from_bytes  # hardly ever needed, and slow to import
 
     lines = head.split(b"\n")
@@ -173,7 +173,7 @@ def _unknown_encoding(head: bytes) -> EncodingUnknown:
     place = next(place for place, line in enumerate(lines) if not line.isascii())
     odd = b"\n".join(line for line in lines[place:] if not line.isascii())[:_GUESS_BYTES]
     matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=CANDIDATES)
-    # Of encodings that read the text alike the most usual is listed first, and the others at the end.
+    # Of encodings that read the text alike, the most common is listed first, and the others at the end.
     alike = [
         sorted(set(match.could_be_from_charset) & set(CANDIDATES), key=CANDIDATES.index) or [match.encoding]
         for match in matches

@@ -1,4 +1,4 @@
-"""XLSX to partitions. A workbook is read as a whole, so what it unpacks to is measured first."""
+"""Read XLSX into partitions. A workbook is read as a whole, so its unpacked size is measured first."""
 
 import datetime as dt
 import re
@@ -71,13 +71,13 @@ _CELL_END = re.compile(rb"</(?:\w+:)?c\s*>|<(?:\w+:)?c(?:\s[^<>]*)?/>")
 def read_xlsx(
     file: IO[bytes], contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read one sheet. Its first row that is not blank, after `skip_lines`, is the header; blank rows are no rows.
+    """Read one sheet. The first row after `skip_lines` that is not blank is the header; blank rows are skipped.
 
-    Whole numbers come as integers: XLSX knows only one kind of number. Of merged cells the first has the value.
+    Whole numbers become integers: XLSX has only one type of number. Of merged cells, only the first has the value.
 
     Raises:
-        FormatNotAllowed, WorkbookBroken, FileTooLarge, SheetMissing, EmptyFile, HeaderInvalid, TooManyColumns,
-        TooManyRows
+        EmptyFile, ExpandsTooMuch, FileTooLarge, FormatNotAllowed, HeaderInvalid, SheetMissing, SheetNotChosen,
+        TooManyColumns, TooManyRows, WorkbookBroken
     """
     faults, merged_tags = _require_harmless(file, limits)
     file.seek(0)
@@ -108,7 +108,7 @@ def read_xlsx(
 
 
 def _require_chosen(contract: Contract, name: str, others: list[str]) -> None:
-    """Refuse a sheet without rows where it is only the first of several: it may be a cover."""
+    """Reject a sheet without rows that was read only because it is the first of several: it may be a cover page."""
     if others and "sheet" not in contract.format.model_fields_set:
         raise SheetNotChosen(
             f"the first sheet, {name!r}, has no rows, and the workbook has other sheets: {_listed(others)};"
@@ -141,10 +141,10 @@ def _partitions(
                 )
         reason = FORMULA_NOT_CALCULATED if error == NEVER_CALCULATED else ERROR_CELL
         if error is None and (odd := _no_such_date(row, number, errors)):
-            reason, error = NO_SUCH_DATE, f"the number in {_cell(odd, number)} is no date that ever was"
+            reason, error = NO_SUCH_DATE, f"the number in {_cell(odd, number)} is not a date that exists"
         if error is None:
             pending.add(row)
-        else:  # the error is no value, and not missing
+        else:  # an error is neither a value nor a missing one
             cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
             pending.add_misfit(reason, f"{error} in row {number}: {cells}")
         if len(pending) == rows_per_partition:
@@ -154,7 +154,7 @@ def _partitions(
 
 
 def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | None:
-    """Return the column, from 1, of a date that never was: Excel's day 60, 1900-02-29, or one before its day 0."""
+    """Return the column, from 1, of a date that does not exist: Excel's day 60 (1900-02-29), or one before day 0."""
     if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
         return None
     places = errors.numbers_that_are_no_day(number)
@@ -162,7 +162,7 @@ def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | N
 
 
 def _is_made_up(value: Any) -> bool:
-    """Return whether a date or time is what the reader makes of a number that is no day."""
+    """Return whether a date or time is what the workbook library returns for a number that is not a valid day."""
     if isinstance(value, dt.date):
         return (value.year, value.month, value.day) == (1900, 2, 28) or value.year < _FIRST_YEAR
     return isinstance(value, dt.time)
@@ -216,7 +216,7 @@ def _names(header: list[Any], number: int, limits: Limits) -> list[str]:
 
 
 def _cell(column: int, row: int) -> str:
-    """Return a cell as spreadsheets call it; column and row from 1."""
+    """Return a cell's name in spreadsheets, such as B3; column and row are counted from 1."""
     letters = ""
     while column:
         column, rest = divmod(column - 1, 26)
@@ -227,8 +227,8 @@ def _cell(column: int, row: int) -> str:
 def _sheet_rows(
     file: IO[bytes], contract: Contract, *, counts_merged: bool
 ) -> tuple[str, list[str], int, Iterator[list[Any]]]:
-    """Return the sheet's name, the other visible ones', its merged ranges where `counts_merged`, and its
-    rows; cells with an error are empty in them."""
+    """Return the sheet's name, the names of the other visible sheets, the number of its merged ranges (0 unless
+    `counts_merged`), and its rows, in which cells with an error are empty."""
     try:
         workbook = CalamineWorkbook.from_filelike(file)
         sheets = [sheet for sheet in workbook.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
@@ -241,14 +241,15 @@ def _sheet_rows(
     except (FileRejected, MemoryError):
         raise
     except BaseException as error:
-        # A fault in the Rust reader arrives as PanicException, which is no Exception.
+        # A fault in the Rust library is raised as PanicException, which is not an Exception.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise WorkbookBroken(f"the workbook cannot be read: {type(error).__name__}") from None
         raise
 
 
 def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
-    """Return which sheet to read. A number counts visible worksheets; a hidden one is read only by its name."""
+    """Return which sheet to read. A number is an index among the visible worksheets; a hidden one needs its name.
+    Raise SheetMissing."""
     if isinstance(wanted, int) and 0 <= wanted < len(visible):
         return visible[wanted]
     if isinstance(wanted, str) and wanted in names:
@@ -264,12 +265,12 @@ def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
 
 
 def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, UnusableCells], int]:
-    """Unpack every part in small pieces, keeping nothing, and count what the reader would have to hold.
+    """Unpack every part in small pieces, without keeping them, and reject a workbook that takes too much memory.
 
-    The sizes that a ZIP archive itself gives may be false, and a sheet with two cells can span 17 thousand million.
+    The sizes in a ZIP archive may be false, and a sheet with two cells can span 17 thousand million cells.
 
     Returns:
-        by the names of the parts that have any, their cells with errors; how many ranges of merged cells there are.
+        the unusable cells by part, for parts that have any; the number of merged ranges in the workbook.
     """
     archive = _archive(file)
     parts = archive.infolist()
@@ -278,7 +279,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, Unusab
     texts = SharedTexts()
     most_cells = merged_tags = 0
     for part in parts:
-        extent = _Extent(limits.max_workbook_cells)  # of every part: any of them can be declared to be a sheet
+        extent = _Extent(limits.max_workbook_cells)  # for every part: any of them can be declared as a sheet
         for piece in _pieces(archive, part):
             left -= len(piece)
             if left < 0:
@@ -303,7 +304,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, Unusab
 
 
 def _archive(file: IO[bytes]) -> zipfile.ZipFile:
-    """Return the workbook as an archive whose parts can be looked at."""
+    """Open the workbook as a ZIP archive. Raise WorkbookBroken or FormatNotAllowed if it is not a workbook."""
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_FAULTS as error:
@@ -319,14 +320,14 @@ def _archive(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _content(file: IO[bytes], name: str) -> bytes:
-    """Return a part that was measured already; nothing where there is none of this name."""
+    """Return the content of a part, whose size was checked before; empty if there is no part of this name."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == name]
         return b"".join(piece for part in parts[-1:] for piece in _pieces(archive, part))
 
 
 def _padding_formats(file: IO[bytes]) -> tuple[str, ...]:
-    """Return the number formats that show zeros in front which no cell holds, such as 00000; none is usual."""
+    """Return the number formats that show leading zeros, such as 00000, which the cells do not have; mostly none."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == _STYLES]
         beginning = b"".join(
@@ -336,10 +337,10 @@ def _padding_formats(file: IO[bytes]) -> tuple[str, ...]:
 
 
 def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield a part's unpacked content, whatever size its header gives."""
+    """Yield a part's unpacked content in pieces, whatever size its header declares."""
     if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
-    part.file_size = sys.maxsize  # zipfile stops there, and so would a lying header hide the rest
+    part.file_size = sys.maxsize  # zipfile stops at this size, so a false one would hide the rest
     try:
         with archive.open(part) as content:
             yield from iter(partial(content.read, _PIECE_BYTES), b"")
@@ -348,7 +349,7 @@ def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
 
 
 class _Extent:
-    """How far a sheet's cells reach, counted in its XML without parsing it."""
+    """The extent of a sheet's cells, found in its XML without parsing it."""
 
     def __init__(self, max_cells: int) -> None:
         self.errors = UnusableCells(max_cells)
@@ -359,9 +360,9 @@ class _Extent:
         self._cells_in_row = self._most_cells_in_a_row = 0
 
     def look_at(self, piece: bytes) -> None:
-        """Take the next piece of the sheet's XML."""
+        """Process the next piece of the sheet's XML."""
         text = self._tail + piece
-        end = _end_of_cells(text)  # a tag is looked at once, and whole, and so is a cell
+        end = _end_of_cells(text)  # so that each tag and each cell is processed once, and complete
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
@@ -392,15 +393,15 @@ class _Extent:
 
     @property
     def cells(self) -> int:
-        """Return rows times columns, at least as many as the reader makes."""
+        """Return an upper bound of the cells that the workbook library makes: rows times columns."""
         if self._references >= self.cell_tags + self._rows:
             return self._last_cell_row * self._last_column
-        # Cells and rows that give no place follow the one before.
+        # Cells and rows without a reference follow the one before.
         return max(self.cell_tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
 
 
 def _end_of_cells(text: bytes) -> int:
-    """Return the end of the last tag, or the beginning of the last cell where that is not whole."""
+    """Return the end of the last tag, or the beginning of the last cell if that is not complete."""
     end = text.rfind(b">") + 1
     last = max(text.rfind(b"<c "), text.rfind(b"<c>"), text.rfind(b"<", 0, text.rfind(b":c ") + 1))
     is_cell = last >= 0 and (match := _ROW_OR_CELL.match(text, last)) is not None and match[1] == b"c"

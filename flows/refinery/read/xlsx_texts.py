@@ -1,6 +1,7 @@
-"""The shared texts of a workbook: how many there are, and what they are spread out to in the cells of a sheet.
+"""Check the shared texts of a workbook: how many there are, and how much memory their copies in cells need.
 
-The reader allocates as many as the file claims, which ends the process, and copies a text into each cell that has it.
+The workbook library allocates as many as the file claims, which can crash the process, and copies a text into each
+cell that uses it.
 """
 
 import re
@@ -19,10 +20,10 @@ _MARGIN_BYTES = 4096  # longer than the part of a sheet's XML that gives a cell'
 
 
 class SharedTexts:
-    """What a workbook claims and has.
+    """The shared texts that a workbook claims to have, and those that it has.
 
     Attributes:
-        longest: bytes of the longest text, with its marks.
+        longest: bytes of the longest text, with its XML tags.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class SharedTexts:
         self._tail = b""
 
     def look_at(self, piece: bytes) -> None:
-        """Take the next piece of the part with the shared texts."""
+        """Process the next piece of the part with the shared texts."""
         text = self._tail + piece
         end = text.rfind(b">") + 1
         text, self._tail = text[:end], text[end:]
@@ -46,7 +47,7 @@ class SharedTexts:
         self._add(len(text) - at)
 
     def require_honest_claim(self) -> None:
-        """Refuse a claim of more texts than there are. Raises ExpandsTooMuch."""
+        """Reject a workbook that claims far more texts than it has. Raises ExpandsTooMuch."""
         if self._claimed > len(self._sizes) + _FREE_CLAIM:
             raise ExpandsTooMuch(
                 f"the workbook claims to have {self._claimed} shared texts, and has {len(self._sizes)};"
@@ -54,7 +55,7 @@ class SharedTexts:
             )
 
     def require_few(self, pieces: Iterator[bytes], max_bytes: int) -> None:
-        """Refuse a sheet in which the shared texts are used so often that no memory holds them. Raises
+        """Reject a sheet whose cells use the shared texts so often that their copies exceed `max_bytes`. Raises
         ExpandsTooMuch."""
         spread, tail = 0, b""
         for piece in pieces:

@@ -1,6 +1,6 @@
-"""Finds the cells of a workbook that have no usable value: errors (#DIV/0!, #N/A), formulas that were never
-calculated, and dates that do not exist. It reads the XML, because the workbook's reader gives them as empty or as
-another value."""
+"""Find the cells of a workbook without a usable value: errors (#DIV/0!, #N/A), formulas that were never calculated,
+and dates that do not exist. They are searched for in the XML, because the workbook library returns them as empty or as
+other values."""
 
 import html
 import re
@@ -21,14 +21,14 @@ _KINDS = ("an error", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!"
 _MARKS = (*_KINDS, NEVER_CALCULATED)
 _IS_ERROR = re.compile(rb"\st\s*=\s*[\"']\s*e\s*[\"']")
 _VALUE = re.compile(rb"(?:<(?:\w+:)?f\b[^<>]*>(?:[^<>]*</(?:\w+:)?f\s*>)?)?\s*<(?:\w+:)?v[^<>]*>([^<>]{1,20})<")
-# Excel writes an empty text that a formula gives as a text; no value at all is what programs without Excel write.
+# Excel writes a formula's empty text as a text value; only other programs write a formula without any value.
 _FORMULA = re.compile(
     rb"[^<>]*>\s*<(?:\w+:)?f(?:\s[^<>]*)?(?:/>|(?<!/)>[^<>]*</(?:\w+:)?f\s*>)\s*"
     rb"(?:</(?:\w+:)?c\s*>|<(?:\w+:)?v[^<>]*(?:/>|>\s*(0(?:\.0*)?)?\s*</))"
 )
 _IS_TEXT = re.compile(rb"\st\s*=\s*[\"'](?:str|s|inlineStr|b)[\"']")
 _HAS_STYLE = re.compile(rb"\ss\s*=\s*[\"']")
-# Day 60 is 1900-02-29 to Excel; there was none, and no day before its day 0.
+# Excel's day 60 is 1900-02-29, which does not exist; nor does any day before its day 0.
 _ODD_NUMBER = re.compile(rb"<(?:\w+:)?v[^<>]*>\s*(?:60(?:\.[0-9]*)?\s*<|-)")
 _TO_BE_LOOKED_AT = re.compile(rb"<(?:\w+:)?f[\s/>]|" + _IS_ERROR.pattern + b"|" + _ODD_NUMBER.pattern)
 _FULL_CALCULATION = re.compile(rb"\sfullCalcOnLoad\s*=\s*[\"'](?:1|true)[\"']")
@@ -39,46 +39,46 @@ _WORKBOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 
 
 class UnusableCells:
-    """The cells of one sheet that hold no value: by row one byte, up to the last row that has such a cell.
+    """The cells of one sheet without a usable value: one byte per row, up to the last row with such a cell.
 
     Args:
-        max_rows: cells further down are not kept; a sheet that reaches so far is not read.
+        max_rows: cells in later rows are ignored, because a sheet with so many rows is rejected.
     """
 
     def __init__(self, max_rows: int = 0) -> None:
         self._max_rows = max_rows
         self._kinds = bytearray()
-        self._zeros = bytearray()  # rows with a formula whose value is 0: what some programs write for any formula
-        self._odd_numbers = array("Q")  # row and column of numbers that are no day
+        self._zeros = bytearray()  # rows with a formula whose value is 0, which some programs write for every formula
+        self._odd_numbers = array("Q")  # row and column of numbers that are not a valid day
         self._sorted: np.ndarray | None = None
 
     def __bool__(self) -> bool:
         return bool(self._kinds or self._zeros or self._odd_numbers)
 
     def of(self, row: int) -> str | None:
-        """Return the first error in a row (from 1); None where there is none."""
+        """Return the first cell error found in a row (rows are counted from 1); None if there is none."""
         kind = self._kinds[row] if row < len(self._kinds) else 0
         return _MARKS[kind - 1] if kind else None
 
     def numbers_that_are_no_day(self, row: int) -> list[int]:
-        """Return the columns, from 1, of a row's cells that name no day, if they are dates at all."""
+        """Return the columns, from 1, of the cells in a row whose number would not be a valid day, if it is a date."""
         if self._sorted is None:
             self._sorted = np.sort(np.array(self._odd_numbers, dtype=np.uint64))
         first, end = np.searchsorted(self._sorted, np.array([row << 16, (row + 1) << 16], dtype=np.uint64))
         return [int(place) & 0xFFFF for place in self._sorted[first:end]]
 
     def take_zeros(self) -> None:
-        """Take formulas whose value is 0 for not calculated: the workbook marks them all for recalculation."""
+        """Treat formulas with the value 0 as not calculated, in a workbook that asks for a full recalculation."""
         for row, is_zero in enumerate(self._zeros):
             if is_zero:
                 self._mark(row, NEVER_CALCULATED)
 
     def look_at(self, text: bytes, start: int, end: int, row: int, column: int) -> None:
-        """Take one cell.
+        """Check one cell.
 
         Args:
-            start, end: of the cell in a piece of the sheet's XML.
-            row, column: that it is in, where it does not give them itself.
+            start, end: the cell's place in a piece of the sheet's XML.
+            row, column: the cell's place in the sheet, if it has no reference.
         """
         tag_end = text.find(b">", start)
         given = REFERENCE.search(text, start, tag_end)
@@ -123,20 +123,20 @@ def column_number(letters: bytes) -> int:
 
 
 def row_of(text: bytes, start: int, otherwise: int) -> int:
-    """Return the row that the tag of a row or cell gives as its place."""
+    """Return the row in the reference of a row's or cell's tag; `otherwise` if it has none."""
     given = REFERENCE.search(text, start, text.find(b">", start))
     return int(given[2]) if given else otherwise
 
 
 def unusable_cells_of(name: str, faults: Mapping[str, UnusableCells], content: Callable[[str], bytes]) -> UnusableCells:
-    """Return the errors in the sheet of this name.
+    """Return the unusable cells of the sheet with this name.
 
     Args:
-        faults: by part of the workbook (in lower case) the errors in it.
-        content: gives a part's content.
+        faults: the unusable cells by part of the workbook (in lower case).
+        content: returns a part's content, by its name.
 
     Raises:
-        WorkbookBroken: the part that holds the sheet cannot be found.
+        WorkbookBroken: the sheet's part cannot be found.
     """
     workbook = content(_WORKBOOK)
     sheets = [_attributes(tag) for tag in _SHEET.findall(workbook)]

@@ -1,4 +1,4 @@
-"""Compare a corrected file with what was exported: every cell that changed, and the corrections that they make."""
+"""Compare a corrected file with the exported rows: find every changed cell, and turn the changes into corrections."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from flows.refinery.repair.spreadsheet_texts import unprotected
 from flows.refinery.words import counted
 
 _NAMED_COLUMNS = 10
-_MARKS = {"drop": DROPPED, "yes": DROPPED, "no": None, "": None}  # what may be in the column DROP
+_MARKS = {"drop": DROPPED, "yes": DROPPED, "no": None, "": None}  # the words allowed in the column DROP
 
 
 class OtherCellsChanged(TerminalError):
@@ -23,7 +23,7 @@ class OtherCellsChanged(TerminalError):
 
 @dataclass(frozen=True)
 class Change:
-    """One cell that changed. `before` and `after` are data: they may be shown in a terminal, and never logged."""
+    """One cell that changed. `before` and `after` are data: they may be shown in a terminal, but never logged."""
 
     row_number: int
     column: str
@@ -35,11 +35,11 @@ class Change:
 def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[Change, ...]:
     """Return every cell of a corrected file that differs from the quarantine, by row.
 
-    A cell that was not bad is unchanged also where it is another way to write the same number, as spreadsheets save it.
-    A mark that drops a row is a change in the column DROP.
+    A cell that was not bad also counts as unchanged if it is the same number in another form, as spreadsheets save it.
+    A word that drops a row is a change in the column DROP.
 
     Raises:
-        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or a mark that is none.
+        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or a wrong word in DROP.
     """
     file = read_corrected_file(path, {number: row.values for number, row in quarantined.items()})
     unknown = sorted(set(file.rows) - set(quarantined))
@@ -51,7 +51,7 @@ def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[C
 
 
 def require_only_bad_cells(changes: tuple[Change, ...]) -> None:
-    """Refuse changes to cells that were not bad. Raise OtherCellsChanged with rows and columns."""
+    """Reject changes to cells that were not bad. Raise OtherCellsChanged with rows and columns."""
     others = [change for change in changes if not change.was_bad]
     if others:
         names = list(dict.fromkeys(change.column for change in others))
@@ -66,7 +66,7 @@ def require_only_bad_cells(changes: tuple[Change, ...]) -> None:
 
 
 def corrections_of(changes: tuple[Change, ...], quarantined: Mapping[int, QuarantinedRow]) -> Corrections:
-    """Return the corrected rows, whole: changed cells as they are now, the others as they were."""
+    """Return the complete corrected rows: changed cells with their new values, the others as they were."""
     rows: dict[int, dict[str, str | None]] = {}
     for change in changes:
         row = rows.setdefault(change.row_number, dict(quarantined[change.row_number].values))
@@ -85,7 +85,7 @@ def _change(file: CorrectedFile, number: int, column: str, exported: Quarantined
 
 
 def _mark(number: int, text: str | None) -> str | None:
-    """Return what corrections keep of a mark."""
+    """Return the value for the column DROP in corrections. Raise CorrectionsUnusable for an unknown word."""
     word = (text or "").strip().lower()
     if word not in _MARKS:  # without the word: in a wrong column it is a value
         raise CorrectionsUnusable(
@@ -95,7 +95,7 @@ def _mark(number: int, text: str | None) -> str | None:
 
 
 def _same_text(before: str | None, after: str | None) -> bool:
-    """Return whether two cells are the same; programs may change the line ends in them, and CSV has no empty texts."""
+    """Return whether two cells are equal, apart from line ends, and from missing or empty, which CSV writes alike."""
     return (before or "").replace("\r\n", "\n") == (after or "").replace("\r\n", "\n")
 
 

@@ -1,4 +1,4 @@
-"""Read the file that comes back after correction: Parquet, XLSX, or CSV as editors and spreadsheet programs save it."""
+"""Read a corrected file: Parquet, XLSX, or CSV as editors and spreadsheet programs save it."""
 
 import csv
 import datetime as dt
@@ -29,11 +29,11 @@ _HOW_TO_SAVE = (
 
 @dataclass(frozen=True)
 class CorrectedFile:
-    """The rows of a corrected file by number; each cell as the file has it, None where it is empty."""
+    """The rows of a corrected file by number; each cell is the file's text, None if it is empty."""
 
     columns: tuple[str, ...]
     rows: Rows
-    # whether texts may be written as `protected` writes them, also by a program that opened an export
+    # whether texts may be in the form that `protected` writes
     may_be_protected: bool = True
 
 
@@ -41,11 +41,11 @@ def read_corrected_file(path: Path, exported: Rows) -> CorrectedFile:
     """Read a corrected file.
 
     Args:
-        exported: the rows as they were exported. A CSV file in an unknown encoding is read by this evidence.
+        exported: the rows as they were exported; they show the encoding of a CSV file that is not in Unicode.
 
     Raises:
-        CorrectionsUnusable: the file is none of the three formats, its encoding cannot be proven, or a row number is
-            missing, not a number, or a duplicate.
+        CorrectionsUnusable: the file is in none of the three formats, its encoding cannot be proven, a row has more
+            fields than the header, or a row number is missing, not a number, or a duplicate.
     """
     content = path.read_bytes()
     try:
@@ -79,13 +79,13 @@ def _corrected_file(name: str, table: Iterator[Sequence[Any]], *, may_be_protect
         if number is None:
             raise CorrectionsUnusable(f"{name}: row {place} has no row number in {ROW_NUMBER}")
         if number in rows:
-            raise CorrectionsUnusable(f"{name}: row {number} is there twice")
+            raise CorrectionsUnusable(f"{name}: row {number} is in it twice")
         rows[number] = row
     return CorrectedFile(tuple(column for column in columns if column != ROW_NUMBER), rows, may_be_protected)
 
 
 def _text(value: Any) -> str | None:
-    """Return a cell as the quarantine writes such a value; texts as they are."""
+    """Return a cell as text, in the form in which the quarantine file writes such a value; None if it is empty."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -93,14 +93,14 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, float) and is_ambiguous_number(str(value)):
-        return f"{value}0"  # where a point groups thousands, 2.125 would be read as 2125
+        return f"{value}0"  # if the point is a thousands mark, 2.125 would be read as 2125
     if isinstance(value, dt.datetime):
         return str(value.date() if value.time() == dt.time() else value)
     return str(value)
 
 
 def _row_number(text: str | None) -> int | None:
-    """Return whole numbers, also from texts such as "4.0", as pandas and spreadsheets write them."""
+    """Return a row number, also from a text such as "4.0", as pandas and spreadsheets write it; None if it is none."""
     plain = unprotected(text or "").strip().removesuffix(".0")
     return int(plain) if plain.isascii() and plain.isdigit() else None
 
@@ -116,7 +116,7 @@ def _parquet_rows(content: bytes) -> Iterator[Sequence[Any]]:
 
 
 def _workbook_rows(content: bytes) -> Iterator[Sequence[Any]]:
-    """Return the rows of the first sheet whose header has row numbers, else those of the first sheet."""
+    """Return the rows of the first sheet with a column of row numbers, or else those of the first sheet."""
     workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
     sheets = [workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in workbook.sheet_names]
     return iter(next((rows for rows in sheets if rows and ROW_NUMBER in rows[0]), sheets[0] if sheets else []))
@@ -149,11 +149,11 @@ def _read_csv(name: str, content: bytes, exported: Rows) -> CorrectedFile:
 
 
 def _by_evidence(name: str, content: bytes, exported: Rows, read: Callable[[str], CorrectedFile]) -> CorrectedFile:
-    """Read a file of unknown encoding in the one that shows most cells as they were exported. Encodings that read the
-    file alike are one. Where two readings explain the export equally well, none is proven."""
+    """Read a file in the encoding in which most non-ASCII cells are as they were exported. Encodings that decode the
+    file alike count as one. Raise CorrectionsUnusable if two are equally good, or none is."""
     readings = []
     for text in _readings(content):
-        with suppress(CorrectionsUnusable, csv.Error):  # what is no table in this encoding was not written in it
+        with suppress(CorrectionsUnusable, csv.Error):  # not a table, so not the encoding
             readings.append(read(text))
     right = [_non_ascii_cells_as_exported(reading, exported) for reading in readings]
     most = max(right, default=0)
@@ -173,7 +173,7 @@ def _readings(content: bytes) -> set[str]:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if not any("\x80" <= sign < "\xa0" for sign in text):  # control characters, in no text that people write
+        if not any("\x80" <= sign < "\xa0" for sign in text):  # control characters, which people do not write
             texts.add(text)
     return texts
 

@@ -23,9 +23,9 @@ class CorrectionsUnusable(TerminalError):
 
 @dataclass(frozen=True)
 class Corrections:
-    """The new values of some rows of a file: by row number the texts of `columns`, None where a value is missing.
+    """The new values of some rows of a file: by row number, the texts of `columns`; None for a missing value.
 
-    In the column DROP is which rows are dropped; corrections that drop none need not have it.
+    The column DROP shows which rows are dropped; corrections that drop none need not have it.
     """
 
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ class Corrections:
         return frozenset(number for number, row in self.rows.items() if row.get(DROP) == DROPPED)
 
     def over(self, earlier: Corrections) -> Corrections:
-        """Return these corrections on top of earlier ones; where both correct a row, these count."""
+        """Return the earlier corrections, with these added; where both have a cell, these count."""
         columns = (*earlier.columns, *(name for name in self.columns if name not in earlier.columns))
         merged = {number: {**earlier.rows.get(number, {}), **row} for number, row in self.rows.items()}
         return Corrections(columns, {**earlier.rows, **merged})
@@ -60,7 +60,7 @@ def read_corrections(path: Path) -> Corrections:
 
 
 def listed(numbers: Collection[int]) -> str:
-    """Return row numbers as a list for a sentence."""
+    """Format row numbers as a list for a sentence."""
     shown = sorted(numbers)
     more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
     return f"{'row' if len(shown) == 1 else 'rows'} {', '.join(map(str, shown[:10]))}{more}"

@@ -22,13 +22,13 @@ WORKBOOK = ".xlsx"
 class QuarantinedRow:
     """One row of a quarantine file."""
 
-    values: Mapping[str, str | None]  # by column of the upload, the text; None where a value is missing
+    values: Mapping[str, str | None]  # the texts by column of the upload; None for a missing value
     rules: Sequence[str] = ()  # the ids of the rules that it broke
-    is_decoded: bool = True  # whether the row has values; if not, none of them is known
+    is_decoded: bool = True  # whether the row could be decoded; if not, its values are unknown
 
     def is_bad(self, column: str) -> bool:
-        """Return whether the column may be the one that is wrong: a rule names it, or names no column. A bad row may be
-        dropped."""
+        """Return whether the column may be wrong: a broken rule names it, or names no column. DROP counts as one, so
+        that a bad row may be dropped."""
         if column == DROP and self.rules:
             return True
         return not self.is_decoded or any(_concerns(rule, column) for rule in self.rules)
@@ -50,8 +50,8 @@ def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
 def export_quarantine(quarantine: Path, destination: Path) -> int:
     """Write a quarantine file for correction, with an empty column DROP; return how many rows it has.
 
-    A destination that ends in .xlsx becomes a workbook of text cells; any other a CSV file with a byte order mark, in
-    which texts that a spreadsheet would change are written as ="007".
+    A destination that ends in .xlsx becomes a workbook of text cells. Any other becomes a CSV file with a byte order
+    mark, in which texts that a spreadsheet would change are written like ="007".
 
     Raises:
         CorrectionsUnusable: the file is not a quarantine file.
@@ -74,14 +74,14 @@ def _table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise CorrectionsUnusable(f"{path.name} is no Parquet file: {type(error).__name__}") from None
+        raise CorrectionsUnusable(f"{path.name} is not a Parquet file: {type(error).__name__}") from None
     if not set(QUARANTINE_COLUMNS) <= set(table.column_names):
         raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is not a quarantine file")
     return table
 
 
 def _concerns(rule: str, column: str) -> bool:
-    """Return whether a rule id, such as not_a_number(price) or name(a, b)#2, names the column or no column at all."""
+    """Return whether a rule id, such as not_a_number(price) or name(a, b)#2, names the column, or no column at all."""
     _, bracket, arguments = rule.partition("(")
     named = arguments.rpartition(")")[0]
     return not bracket or named == column or column in named.split(", ")

@@ -1,4 +1,4 @@
-"""Write texts so that a spreadsheet program that opens a CSV file keeps them, and read them back as they were."""
+"""Write texts into CSV so that a spreadsheet program keeps them unchanged, and read them back."""
 
 import re
 
@@ -7,15 +7,15 @@ _AS_TEXT = re.compile(r'="((?:[^"]|"")*)"', re.DOTALL)
 _QUOTED_FORMULA = re.compile(r"'(?=[=+\-@\t\r'])")
 _PLAIN_INTEGER = re.compile(r"-?[1-9][0-9]{0,14}|0")  # a float keeps 15 digits
 _LONGEST_FORMULA_TEXT = 255  # characters, in Excel
-_LONGEST_NUMBER = 40  # characters; a longer text with digits is no number, date or time to a spreadsheet
+_LONGEST_NUMBER = 40  # characters; spreadsheets read no longer text as a number, date or time
 _FLAGS = ("true", "false")
 
 
 def protected(text: str) -> str:
     """Return the text as a CSV cell that a spreadsheet shows and saves unchanged: `="007"`.
 
-    Spreadsheets read numbers, dates, flags and formulas out of plain cells, by rules that depend on their language. A
-    text that is too long for a formula gets an apostrophe in front, if it could be one itself.
+    Spreadsheets read plain cells as numbers, dates, booleans and formulas, by rules that depend on their language. A
+    text that is too long for this formula gets an apostrophe in front if it could be read as a formula itself.
     """
     if _PLAIN_INTEGER.fullmatch(text):
         return text
@@ -29,7 +29,7 @@ def protected(text: str) -> str:
 
 
 def unprotected(cell: str) -> str:
-    """Return the text that `protected` wrote as this cell, or that somebody wrote in the same way."""
+    """Return the text of a cell in the form that `protected` writes; another cell is returned unchanged."""
     as_text = _AS_TEXT.fullmatch(cell)
     return as_text[1].replace('""', '"') if as_text else _QUOTED_FORMULA.sub("", cell, count=1)
 

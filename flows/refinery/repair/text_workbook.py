@@ -1,4 +1,4 @@
-"""Write an XLSX workbook of one sheet in which every cell is text, in cells with the format Text."""
+"""Write an XLSX workbook with one sheet, in which every cell is text and has the format Text."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ _COLUMN_WIDTH = 16  # characters
 
 
 class WorkbookTooSmall(TerminalError):
-    """The rows do not fit a workbook: spreadsheet programs limit its rows, its columns and the length of a text."""
+    """The rows do not fit into a workbook: spreadsheet programs limit rows, columns and the length of a text."""
 
 
 def write_text_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -20,7 +20,7 @@ def write_text_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequen
 
     with Workbook(str(path), {"constant_memory": True}) as workbook:
         sheet, text_format = workbook.add_worksheet("quarantine"), workbook.add_format(_TEXT_FORMAT)
-        # The format of the columns keeps what is typed into empty cells as text, too.
+        # With this format of the columns, what is typed into empty cells stays text, too.
         sheet.set_column(0, max(0, len(header) - 1), _COLUMN_WIDTH, text_format)
         for place, row in enumerate([header, *rows]):
             _require_room(place + 1, row)

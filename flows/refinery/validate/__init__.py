@@ -1,1 +1,1 @@
-"""Which rows are good: types, expectations, quarantine."""
+"""Separates good rows from bad ones: types, expectations, quarantine."""

@@ -1,4 +1,4 @@
-"""Mergeable states: what a partition keeps so that the merged states give the metric of the whole file."""
+"""Mergeable states: each partition gives one per metric, and the merged states give the metric of the whole file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Domain = Callable[[], pd.Series]
 
 
 class TooManyDistinctValues(FileRejected):
-    """An expectation about a column's distinct values met more of them than are kept in memory."""
+    """An expectation needs a column's distinct values, and there are more than are kept in memory."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of a row-level expectation."""
+    """The row counts of a row-level expectation."""
 
-    rows: int  # rows that its row_condition leaves
-    evaluated: int  # those of them that are not passed over as missing
-    failing: int  # those of them that fail
+    rows: int  # rows that its row_condition selects
+    evaluated: int  # of these, rows that are not skipped because a value is missing
+    failing: int  # of the evaluated rows, those that fail
 
     def merge(self, later: Self) -> Self:
         rows, evaluated = self.rows + later.rows, self.evaluated + later.evaluated
@@ -41,14 +41,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class InOrder:
-    """A stretch of an increasing or decreasing column: its own counts, its ends, and the seams that broke the order."""
+    """Consecutive rows of a column that should increase or decrease: their counts, their first and last values, and the
+    rows that fail because of the last value of the partition before."""
 
     counts: Counts
     in_order: Callable[[Any, Any], bool]
-    first: Any = None  # the stretch's first and last value; None in a stretch without values
+    first: Any = None  # the first and last value; None if there are no values
     last: Any = None
     first_row: int | None = None  # the row number of `first`
-    broken_rows: tuple[int, ...] = ()  # row numbers that fail because of the value at the end of the stretch before
+    broken_rows: tuple[int, ...] = ()  # row numbers that fail because of the last value before a merge
 
     def merge(self, later: Self) -> Self:
         counts = self.counts.merge(later.counts)
@@ -64,7 +65,7 @@ class InOrder:
 
 @dataclass(frozen=True)
 class Folded:
-    """A total (sum), or the least or greatest value (min, max); None where there was none."""
+    """The sum, minimum or maximum of a metric over partitions, by the function `fold`; None if no partition had one."""
 
     value: Any
     fold: Callable[..., Any]
@@ -83,8 +84,8 @@ class Folded:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sum, mean and standard deviation, exact: the same to the last bit however the file is cut into partitions. GX's
-    own metrics for them would first look at each value in Python for decimals, and could be merged only roughly."""
+    """Exact sum, mean and standard deviation: identical to the last bit, however the file is cut into partitions. GX's
+    own metrics would check each value in Python for decimals, and could be merged only approximately."""
 
     moments: ExactMoments
     wanted: str
@@ -111,7 +112,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Proportion:
-    """A part of the rows."""
+    """A proportion of the rows."""
 
     part: int
     whole: int
@@ -125,8 +126,8 @@ class Proportion:
 
 @dataclass(frozen=True, eq=False)
 class DistinctCount:
-    """How many different values there are, counted by their 64-bit hashes. Two of a million values meet in a hash with
-    a probability of 3 in 100 million; the count is then one too low."""
+    """The number of distinct values, counted by their 64-bit hashes. Among a million values, the probability that two
+    have the same hash is 3 in 100 million; the count is then one too low."""
 
     hashes: np.ndarray
     values: int
@@ -160,7 +161,7 @@ class ValueCounts:
         return replace(self, counts=merged.groupby(level=0, sort=False).sum())._within_limit()
 
     def metric(self) -> list[Any]:
-        """Return the most common values, as pandas' mode gives them: sorted."""
+        """Return the most common values, sorted as by pandas' `mode`."""
         return list(self.counts[self.counts == self.counts.max()].sort_index().index)
 
     def distinct_values(self) -> pd.Series:
@@ -186,11 +187,11 @@ def hashes_of(keys: pd.DataFrame) -> np.ndarray:
 
 
 def _hashable(column: pd.Series) -> pd.Series:
-    """Return the column so that equal values have one form: 0.0 and -0.0 are equal, their bits are not."""
+    """Return the column with the same bits for equal values: 0.0 and -0.0 are equal, but have different bits."""
     return column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column
 
 
-# What GX needs per partition for each metric that is merged, and how the state is made of it.
+# By metric of the whole file: the metrics that GX computes per partition, and the function that makes a state of them.
 AGGREGATES: dict[str, tuple[tuple[str, ...], Callable[[Metric, Domain], Any]]] = {
     "table.row_count": (("table.row_count",), lambda metric, _: Folded.of(metric("table.row_count"), sum)),
     "column.sum": ((), lambda _, domain: Moments.of(domain(), "sum")),

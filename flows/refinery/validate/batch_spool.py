@@ -1,4 +1,4 @@
-"""Rows that wait: in memory while they are few, then in Arrow files, one for each partition."""
+"""Store rows until they are needed: in memory up to a total size, then in Arrow files, one per batch."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ import pyarrow as pa
 
 
 class BatchSpool:
-    """Record batches that are read again in the order in which they came. Their schemas may differ.
+    """Record batches that are read again in the order in which they were added. Their schemas may differ.
 
     Args:
-        folder: for the batches for which there is no room in memory.
-        memory_bytes: how much may be in memory.
+        folder: where batches beyond the memory limit are stored.
+        memory_bytes: the total size of the batches in memory.
         is_large: whether the files are compressed, which takes four times as long as writing them.
     """
 
@@ -22,7 +22,7 @@ class BatchSpool:
         self.rows = 0
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Keep a batch."""
+        """Add a batch at the end."""
         self.rows += batch.num_rows
         self._memory_bytes -= batch.nbytes
         if self._memory_bytes >= 0:
@@ -35,7 +35,7 @@ class BatchSpool:
         self._batches.append(path)
 
     def columns(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
-        """Yield some columns of all batches, by their places; no others are read."""
+        """Yield all batches with only the columns at these positions; the others are not read."""
         for batch in self._batches:
             yield _read(batch, places) if isinstance(batch, Path) else batch.select(places)
 
@@ -51,7 +51,7 @@ class BatchSpool:
             yield batch
 
     def close(self) -> None:
-        """Delete all."""
+        """Delete all batches and their files."""
         for batch in self._batches:
             if isinstance(batch, Path):
                 batch.unlink(missing_ok=True)

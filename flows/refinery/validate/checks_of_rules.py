@@ -1,4 +1,4 @@
-"""What the rules found, as checks and reasons for a rejection."""
+"""Convert what the rules found into checks and rejection reasons."""
 
 import datetime as dt
 import math
@@ -19,9 +19,10 @@ from flows.refinery.validate.near_misses import near_misses
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
-_MAX_SHEETS = 20  # that a check names
-_NAMED_RULES = 3  # in a message
-# Their observed value is an aggregate that shows no single value of the data, so a message may show it.
+_MAX_SHEETS = 20  # named in a check
+_NAMED_RULES = 3  # named in a message
+# Parts of the names of expectations whose observed value is an aggregate. It reveals no single value of the data, so a
+# message may show it.
 _MAY_BE_SHOWN = (
     "row_count",
     "column_count",
@@ -36,7 +37,7 @@ _MAY_BE_SHOWN = (
 
 
 def check_of(verdict: Verdict) -> Check:
-    """Return the check of an expectation."""
+    """Convert an expectation's verdict into the Check that the receipt stores."""
     return unjudged_check(verdict.rule).model_copy(
         update={
             "success": verdict.success,
@@ -48,7 +49,7 @@ def check_of(verdict: Verdict) -> Check:
 
 
 def unjudged_check(rule: Rule) -> Check:
-    """Return the check of an expectation that could not be judged, as the file lacks a column."""
+    """Return the failed Check of an expectation that has no verdict, because the file lacks a column."""
     columns = ", ".join(rule.columns) or None
     return failed_check(
         rule.id, rule.level, rule.name, column=columns, severity=rule.severity, expected=expected_of(rule)
@@ -56,8 +57,8 @@ def unjudged_check(rule: Rule) -> Check:
 
 
 def sheet_checks(found: SourceFormat) -> list[Check]:
-    """Return which sheet was read, which others there are, and what a person sees in the workbook and the cells do not
-    hold: values of merged cells but the first, and zeros in front of numbers. Empty where the file is no workbook."""
+    """Return a check that names the sheet that was read, the other sheets, and two things that a workbook shows but its
+    cells lack: merged ranges, and number formats with leading zeros. Empty if the file is not a workbook."""
     if found.sheet is None:
         return []
     observed: dict[str, Any] = {"sheet": found.sheet, "other_sheets": list(found.other_sheets[:_MAX_SHEETS])}
@@ -70,7 +71,8 @@ def sheet_checks(found: SourceFormat) -> list[Check]:
 
 
 def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
-    """Return the folders of the key, such as `dt=2024-01-01/`, that are not kept as columns; empty for none."""
+    """Return a check that names the key's folders, such as `dt=2024-01-01/`, that are not path columns; empty if there
+    are none."""
     names = [name for name, _ in folders if name not in contract.path_columns]
     if not names:
         return []
@@ -79,7 +81,8 @@ def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
-    """Return the check of a rule of type or presence that rows broke. `hint` is what to write into the contract."""
+    """Return the Check of a rule on types or missing values that `broken` of `rows` rows broke. `hint` is what to write
+    into the contract."""
     name = rule.id.split("(", 1)[0]
     kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"
     column = rule.columns[0] if len(rule.columns) == 1 else None
@@ -87,7 +90,7 @@ def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = Non
 
 
 def failed_check(rule: str, kind: str, expectation: str | None = None, **found: Any) -> Check:
-    """Return the check of a rule that the file broke; a warning where `found` gives no other severity."""
+    """Return a Check for a rule that the file broke; it is a warning unless `found` has another severity."""
     given = {"column": None, "severity": "warning", **found}
     return Check(rule=rule, expectation=expectation or rule, kind=kind, success=False, **given)
 
@@ -95,13 +98,13 @@ def failed_check(rule: str, kind: str, expectation: str | None = None, **found: 
 def judge_columns(
     contract: Contract, plan: HeaderPlan, rules: Sequence[Rule]
 ) -> tuple[list[Check], list[RejectionReason]]:
-    """Compare a file's columns with the contract: the checks that fail, and why they reject the file."""
+    """Compare a file's columns with the contract; return the failed checks, and the reasons to reject the file."""
     checks: list[Check] = []
     reasons: list[RejectionReason] = []
     missing = [name for name in plan.filled if contract.columns[name].required]
     known = list(contract.columns)
     hint = near_misses(missing, [name for name in plan.file_columns if name not in contract.columns])
-    # Where the contract has none of the names, the first line may be a row: its values must not be shown.
+    # If the contract has none of the names, the first line may be a row, whose values must not be shown.
     is_header = bool(hint) or not known or not set(known).isdisjoint(plan.file_columns)
     seen = list(plan.file_columns) if is_header else f"{len(plan.file_columns)} columns, all unknown"
     for rule, names, policy, fault in (
@@ -129,7 +132,7 @@ def judge_columns(
 
 
 def reason_of(verdict: Verdict) -> RejectionReason | None:
-    """Return why this verdict rejects the file; None where it does not."""
+    """Return why this verdict rejects the file; None if it does not."""
     rule = verdict.rule
     if verdict.success or not rejects(rule):
         return None
@@ -141,7 +144,13 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
 def reasons_of_bad_rows(
     limits: BadRows, quarantined: Mapping[str, int], rows: int, hints: Sequence[str] = ()
 ) -> list[RejectionReason]:
-    """Return why so many bad rows, by their rules, reject the file; empty where the contract allows them."""
+    """Return the reasons why the bad rows reject the file; empty if the contract allows them.
+
+    Args:
+        quarantined: bad rows by rule.
+        rows: all rows of the file.
+        hints: what to write into the contract, for the messages.
+    """
     bad = sum(quarantined.values())
     fraction = bad / rows if rows else 0.0
     hint = "".join(f"; {hint}" for hint in hints)
@@ -167,7 +176,7 @@ def reasons_of_bad_rows(
 def first_cause(
     reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
 ) -> list[RejectionReason]:
-    """Return the one cause that explains a rejection's reasons, if any: the file's layout or its encoding."""
+    """Return the one cause behind a rejection's reasons, if there is one: the file's layout or its encoding."""
     lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
     if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
         message = f"{found.layout_fault} in the contract"
@@ -180,20 +189,21 @@ def first_cause(
 
 
 def rejects(rule: Rule) -> bool:
-    """Return whether a failed expectation rejects the file: one on rows only if too many fail (`mostly`)."""
+    """Return whether the failure of an expectation rejects the file: not with severity info, and for one on rows only
+    with severity critical or `mostly`."""
     if rule.severity == "info":
         return False
     return rule.severity == "critical" or rule.level == "table" or rule.mostly < 1
 
 
 def expected_of(rule: Rule) -> dict[str, Any]:
-    """Return the rule's arguments as the contract writes them, without the column."""
+    """Return the rule's arguments as in the contract, without its columns."""
     named = ("column", "column_A", "column_B")
     return {name: json_value(value) for name, value in rule.written.items() if name not in named}
 
 
 def observed_of(verdict: Verdict) -> Any:
-    """Return GX's observed value; of a row-level expectation the fraction of its rows that pass."""
+    """Return GX's observed value; for a row-level expectation, the fraction of its rows that pass."""
     if verdict.rows_failing is not None:
         return round(1 - verdict.rows_failing / verdict.rows_evaluated, 6) if verdict.rows_evaluated else None
     observed = verdict.result.get("observed_value")
@@ -203,19 +213,19 @@ def observed_of(verdict: Verdict) -> Any:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction in per cent, with enough digits that 1 row of 10,000 does not read as none."""
+    """Format a fraction in per cent with four significant digits, so that 1 row of 10,000 is not shown as 0 %."""
     return f"{fraction * 100:.4g} %"
 
 
 def column_list(names: Sequence[str]) -> str:
-    """Return columns for a sentence."""
+    """Format column names for a sentence."""
     shown = ", ".join(repr(name) for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{'column' if len(names) == 1 else 'columns'} {shown}{more}"
 
 
 def json_value(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
+    """Convert a value to types that JSON has."""
     if isinstance(value, Mapping):
         return {str(key): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):

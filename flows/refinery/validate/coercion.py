@@ -1,4 +1,4 @@
-"""From raw columns to the contract's types. What cannot be read as its type is a reason for quarantine."""
+"""Convert raw columns to the contract's types. A row with a value that cannot be converted is quarantined."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from flows.refinery.validate.column_text import Unreadable, arrow_array, as_text
 from flows.refinery.validate.moments import read_date, read_time, read_timestamp, times_of_day
 from flows.refinery.validate.numbers import read_integer, read_number
 
-# How good rows are kept and published.
+# The types in which good rows are stored and published.
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
     "integer": pa.int64(),
@@ -49,26 +49,26 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 class Coerced:
     """One column in the contract's type."""
 
-    # as GX judges them: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without a zone; dates at
-    # midnight); times and JSON are text. Missing where the raw value was, or could not be read.
+    # in the dtypes that GX checks: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without a zone;
+    # dates at midnight); times and JSON are text. Missing if the raw value is missing or could not be read.
     values: pd.Series
-    unreadable: np.ndarray  # mask of the rows whose value is there but is not of the type
+    unreadable: np.ndarray  # mask of the rows whose value exists but cannot be read as the type
     missing: np.ndarray  # mask of the rows without a value
 
 
 def coerce(
     raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS, unreadable: Unreadable | None = None
 ) -> Coerced:
-    """Read a raw column as the type that its contract declares. Never raises for a value.
+    """Read a raw column as the type that the contract declares. It never raises because of a value.
 
     Args:
-        unreadable: what is known of the column from other partitions; it learns from this one.
+        unreadable: texts known to be unreadable from other partitions; those of this one may be added.
     """
     missing = raw.isna().to_numpy(copy=True)
     values = _READERS[column.type](raw, column, source_format, unreadable or Unreadable())
     is_unread = values.isna().to_numpy() & ~missing
     if is_unread.any():
-        # Blanks around the sign for "missing", or nothing but blanks.
+        # The text for "missing" may have spaces around it, or be only spaces.
         marks = ("",) if column.missing_values is None else column.missing_values
         marked = as_text(raw[is_unread]).str.strip().isin(marks).to_numpy()
         places = np.flatnonzero(is_unread)[marked]
@@ -77,7 +77,7 @@ def coerce(
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:
-    """Return a coerced column as it is kept and published."""
+    """Convert a coerced column to the Arrow type in which it is stored and published."""
     array = arrow_array(values)
     wanted = ARROW_TYPES[kind]
     if array.type == wanted:
@@ -90,12 +90,12 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
 
 
 def holds_only(kind: str, values: pd.Series) -> bool:
-    """Return whether all values of a column can be published as this type, missing ones aside."""
+    """Return whether all values of a column, except missing ones, can be published as this type."""
     return not coerce(values, Column.model_validate({"type": kind})).unreadable.any()
 
 
 def dtype_of(kind: str, *, nulls: bool) -> str:
-    """Return the pandas dtype in which GX judges a column of this type."""
+    """Return the pandas dtype in which GX checks a column of this type."""
     if kind == "integer":
         return "Int64" if nulls else "int64"
     if kind == "boolean":
@@ -106,7 +106,7 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
 
 
 def empty_column(kind: str, rows: int) -> pd.Series:
-    """Return a column of missing values, as GX judges it."""
+    """Return a column of missing values, in the dtype that GX checks."""
     return pd.Series(None, index=pd.RangeIndex(rows), dtype=dtype_of(kind, nulls=True))
 
 
@@ -150,8 +150,8 @@ def _json_or_none(value: str) -> str | None:
 
 
 def _no_json(constant: str) -> None:
-    """Refuse NaN and Infinity, which Python would take."""
+    """Reject NaN and Infinity, which Python's decoder accepts."""
     raise ValueError(constant)
 
 
-_JSON = json.JSONDecoder(parse_int=float, parse_constant=_no_json)  # float takes any number of digits
+_JSON = json.JSONDecoder(parse_int=float, parse_constant=_no_json)  # float accepts any number of digits

@@ -1,4 +1,4 @@
-"""Raw columns as text and as Arrow arrays, without changing a value."""
+"""Convert raw columns to text and to Arrow arrays, without changing a value."""
 
 import json
 from collections.abc import Callable
@@ -17,40 +17,40 @@ EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
 
 
 def as_text(raw: pd.Series) -> pd.Series:
-    """Return a raw column as text, missing where a value is missing. Whole numbers have no decimal point."""
+    """Convert a raw column to text; missing values stay missing. Whole numbers have no decimal point."""
     return raw if isinstance(raw.dtype, pd.StringDtype) else pandas_column(text_array(raw), "str")
 
 
 def text_array(raw: pd.Series) -> pa.Array:
-    """Return a raw column as Arrow's text; see `as_text`."""
+    """Convert a raw column to an Arrow array of text; see `as_text`."""
     return text_of(raw_array(raw))
 
 
 def raw_array(raw: pd.Series) -> pa.Array:
-    """Return a raw column as an Arrow array; values of several types are text in it."""
+    """Convert a raw column to an Arrow array; an object column becomes text."""
     if pd.api.types.is_object_dtype(raw.dtype):
         raw = raw.map(_text_of, na_action="ignore").astype("str")
     return arrow_array(raw)
 
 
 def text_of(raw: pa.Array) -> pa.Array:
-    """Return the values of a `raw_array` as text."""
+    """Convert a `raw_array` to text."""
     if pa.types.is_floating(raw.type):
         return _float_text(raw)
     text = raw.cast(pa.string())
     if pa.types.is_timestamp(raw.type):
-        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a moment among texts is written
+        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a timestamp is written in a mixed column
     return text
 
 
 def arrow_array(values: pd.Series) -> pa.Array:
-    """Return a column as one Arrow array, null where a value is missing."""
+    """Convert a column to one Arrow array; missing values are null."""
     array = pa.array(values, from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
-    """Return an Arrow column as a pandas column of a dtype."""
+    """Convert an Arrow column to a pandas column with this dtype."""
     if dtype == "str":
         return text_column(array.cast(pa.string()))
     if dtype in ("Int64", "boolean"):
@@ -60,20 +60,20 @@ def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
 
 
 class Unreadable:
-    """The few texts of a column that are known to be no values of its type, such as signs for a missing value.
+    """The few texts of a column that are known not to be values of its type, such as marks for a missing value.
 
-    To know them saves a search, and changes no value.
+    Without them, a column can be read at once and not value by value. They do not change the result.
     """
 
     def __init__(self) -> None:
         self._texts: pa.Array | None = None
 
     def set_aside(self, text: pa.Array) -> pa.Array:
-        """Return texts, null where one is known."""
+        """Return the texts with null in place of the known ones."""
         return text if self._texts is None else pc.if_else(pc.is_in(text, self._texts), None, text)
 
     def learn(self, text: pa.Array, each: Callable[[pa.Array], pa.Array]) -> bool:
-        """Look at the first texts; return whether there are a few that `each` cannot read and that were not known."""
+        """Add those of the first texts that `each` cannot read; return whether there were new ones, and only a few."""
         sample = text.slice(0, _SAMPLED)
         found = sample.filter(pc.and_(sample.is_valid(), each(sample).is_null()))
         known = found if self._texts is None else pa.concat_arrays([self._texts, found])
@@ -91,11 +91,11 @@ def read_texts(
     each: Callable[[pa.Array], pa.Array],
     unreadable: Unreadable,
 ) -> pa.Array:
-    """Return texts in another type, null where one cannot be read.
+    """Convert texts to another type, with null for those that cannot be read.
 
     Args:
-        at_once: reads texts several times faster than `each`, to the same values; None where it cannot read all.
-        unreadable: what other partitions showed.
+        at_once: converts texts like `each`, but several times faster; returns None if it cannot read all of them.
+        unreadable: texts known to be unreadable from other partitions.
     """
     read = at_once(unreadable.set_aside(text))
     if read is None and len(text) > _SAMPLED and unreadable.learn(text, each):
@@ -104,8 +104,8 @@ def read_texts(
 
 
 def has_only(text: pa.Array, signs: bytes) -> bool:
-    """Return whether texts have no other characters than some of ASCII."""
-    _, offsets, content = pc.fill_null(text, "").buffers()  # what is missing may still have characters
+    """Return whether texts have only these ASCII characters."""
+    _, offsets, content = pc.fill_null(text, "").buffers()  # a null may still have characters in the buffer
     if content is None:
         return True
     start = text.offset if not text.null_count else 0
@@ -114,7 +114,7 @@ def has_only(text: pa.Array, signs: bytes) -> bool:
 
 
 def whole_numbers(numbers: pa.Array) -> pa.Array:
-    """Return floats as integers where they are whole and a float holds them exactly; else null."""
+    """Convert floats to integers if they are whole and below 2**53, so exact; others become null."""
     whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), EXACT_IN_FLOAT))
     return pc.if_else(whole, numbers, None).cast(pa.int64())
 
@@ -126,12 +126,12 @@ def _text_of(value: Any) -> str:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return "true" if value else "false"
-    # As a column of floats is written, so that the text does not depend on what else a partition holds.
+    # As in a column of floats, so that the text does not depend on the partition's other values.
     return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
 
 
 def _float_text(floats: pa.Array) -> pa.Array:
-    """Return floats as text, whole ones as integers are written: integers among floats are read as floats."""
+    """Convert floats to text, large whole ones like integers: integers in a column with floats are read as floats."""
     size = pc.abs(floats)
     whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, EXACT_IN_FLOAT), pc.greater(size, 1e9)))
     return pc.if_else(whole, whole_numbers(floats).cast(pa.string()), floats.cast(pa.string()))

@@ -1,4 +1,4 @@
-"""Sums of floats without rounding errors: the same to the last bit, whatever the order and size of the parts."""
+"""Sums of floats without rounding errors: identical to the last bit, whatever the order and size of the parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPLITTER = float((1 << 27) + 1)  # Veltkamp's, for 53-bit mantissas
 
 
 class ExactSum:
-    """A sum of float64 values, kept as whole numbers per binary exponent."""
+    """An exact sum of float64 values, stored as one integer per binary exponent."""
 
     def __init__(self) -> None:
         self._by_exponent: dict[int, int] = {}
@@ -34,7 +34,7 @@ class ExactSum:
                 self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
     def merge(self, other: ExactSum) -> None:
-        """Add what another sum holds."""
+        """Add another sum."""
         for exponent, total in other._by_exponent.items():
             self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
@@ -48,13 +48,13 @@ class ExactSum:
 
 
 class ExactMoments:
-    """Count, least, greatest, mean and deviation of finite numbers.
+    """Count, minimum, maximum, mean and standard deviation of finite numbers.
 
     Args:
-        deviation: whether it will be asked for; it takes twice as long as all the rest.
+        deviation: whether the standard deviation is needed; it takes twice as long as all the rest.
 
     Attributes:
-        low, high: 0.0 where there was no number.
+        low, high: minimum and maximum; 0.0 if there was no number.
     """
 
     def __init__(self, *, deviation: bool = True) -> None:
@@ -79,14 +79,14 @@ class ExactMoments:
         self._sum.add(values)
         if not self._with_deviation:
             return
-        # Squares of large numbers overflow and those of tiny ones vanish; those of their fractions do neither.
+        # Squares of large numbers overflow and those of tiny ones vanish; squares of mantissas do neither.
         fractions, exponents = np.frexp(values)
         squares, errors = _exact_squares(fractions)
         self._squares.add(squares, 2 * exponents)
         self._squares.add(errors, 2 * exponents)
 
     def merge(self, other: ExactMoments) -> None:
-        """Add what another one has seen."""
+        """Add the numbers of another one."""
         if other.count:
             self.low = min(self.low, other.low) if self.count else other.low
             self.high = max(self.high, other.high) if self.count else other.high
@@ -109,12 +109,13 @@ class ExactMoments:
 
     @property
     def mean(self) -> float:
-        """Return the mean; 0.0 where there was no number."""
+        """Return the mean; 0.0 if there was no number."""
         return float(self._sum.value / self.count) if self.count else 0.0
 
     @property
     def population_deviation(self) -> float:
-        """Return the standard deviation with n as divisor, as scikit-learn's StandardScaler takes it."""
+        """Return the standard deviation with n as divisor, as in scikit-learn's StandardScaler; 0.0 if there was no
+        number."""
         if not self.count:
             return 0.0
         mean = self._sum.value / self.count
@@ -122,13 +123,13 @@ class ExactMoments:
 
 
 def _root(square: Fraction) -> float:
-    """Return the square root, also where the square is too large or too small for a float."""
+    """Return the square root, even if the square is too large or too small for a float."""
     shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
     return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 
 
 def _exact_squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return squares and what rounding took from them (Dekker 1971, doi:10.1007/BF01397083)."""
+    """Return the squares, and their rounding errors (Dekker 1971, doi:10.1007/BF01397083)."""
     squares = values * values
     swollen = _SPLITTER * values
     high = swollen - (swollen - values)

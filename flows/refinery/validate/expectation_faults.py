@@ -1,9 +1,8 @@
-"""What is wrong with a contract's expectations, found before any row is judged.
+"""Find what is wrong with a contract's expectations before any row is checked.
 
-Great Expectations is asked first: its expectation objects refuse unknown, missing and badly typed arguments, and
-judging one sample row of the contract's types shows what cannot be compared. Checked here is only what GX accepts
-although no file could pass: it drops unknown names with a log line, and takes reversed ranges, empty sets and broken
-regexes.
+Great Expectations does most of the work: its expectation objects reject unknown, missing and badly typed arguments, and
+a check of sample rows of the contract's types shows what cannot be compared. The code here only finds what GX accepts
+although no file could pass: unknown names (GX only logs them), reversed ranges, empty sets and broken regexes.
 """
 
 import datetime as dt
@@ -25,7 +24,7 @@ from flows.refinery.validate.expectations import ExpectationRaised, Judge, gx_ex
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, Rule, rules_of
 
-# What a GX expectation has and a contract does not set: identity, rendering, and the batch that it runs on.
+# Arguments of a GX expectation that a contract does not set: identity, rendering, and the batch that it runs on.
 _INTERNAL_ARGUMENTS = frozenset(
     {
         *("id", "meta", "notes", "description", "result_format", "catch_exceptions", "rendered_content", "windows"),
@@ -33,7 +32,7 @@ _INTERNAL_ARGUMENTS = frozenset(
     }
 )
 _MAPPINGS = frozenset({"json_schema", "partition_object", "quantile_ranges", "row_condition"})
-# Where the observed value is always in a range of its kind: a limit outside of it is never met.
+# Parts of expectations' names, with the range in which the observed value always is: no value reaches a limit outside.
 _POSSIBLE: tuple[tuple[str, float, float], ...] = (
     ("proportion", 0, 1),
     ("value_lengths", 0, math.inf),
@@ -54,16 +53,16 @@ _SAMPLES = {
 
 
 def gx_arguments(name: str) -> dict[str, Any]:
-    """Return GX's model fields of the arguments that a contract may give to an expectation. Imports GX."""
+    """Return GX's model fields for the arguments that a contract may set for an expectation. Imports GX."""
     fields: Mapping[str, Any] = gx().get_expectation_impl(name).__fields__
     return {argument: field for argument, field in fields.items() if argument not in _INTERNAL_ARGUMENTS}
 
 
 def expectation_faults(contract: Contract) -> Iterator[Fault]:
-    """Find every expectation that cannot judge a file of this contract, with its place. Imports GX: that takes seconds.
+    """Yield the faults of every expectation, with its place in the contract. Imports GX, which takes seconds.
 
-    Each expectation gives the faults of the first of these questions that it fails: is the name known, are the columns
-    in the contract, does GX accept the arguments, could any value pass, and does GX reach a verdict on a sample row.
+    These questions are asked in order, and the faults of the first one that fails are yielded: is the name known, are
+    the columns in the contract, does GX accept the arguments, could any value pass, does GX give a verdict on a sample.
     """
     for position, expectation in enumerate(contract.expectations):
         for question in (_name_faults, _column_faults, _argument_faults, _unsatisfiable_faults, _sample_faults):
@@ -116,12 +115,12 @@ def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
 
 
 def _types_of(field: Any) -> tuple[Any, ...]:
-    """Return the members of an argument's union of types, or its one type."""
+    """Return the types of an argument: the members of a union, or its one type."""
     return get_args(field.outer_type_) or (field.outer_type_,)
 
 
 def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what GX's model reports, one fault per argument; of a union of types it reports each member."""
+    """Yield GX's validation errors, one per argument: for a union of types, GX reports one for each member."""
     found: list[Any] = sorted(getattr(error, "errors", list)(), key=lambda fault: -len(fault["loc"]))
     by_argument = {str(fault["loc"][0]): fault for fault in reversed(found)}
     for argument, fault in by_argument.items():
@@ -135,7 +134,7 @@ def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_another_value(given: Any, kept: Any) -> bool:
-    """Return whether GX's model changed a value silently: 1.5 to 1, yes to 1.0 or 5 to '5'."""
+    """Return whether GX's model silently changed a value: 1.5 to 1, yes to 1.0 or 5 to '5'."""
     if isinstance(given, list | tuple):
         if isinstance(kept, list | tuple):
             return any(map(_is_another_value, given, kept))
@@ -161,7 +160,7 @@ def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Itera
 
 
 def _rule_of(contract: Contract, name: str, arguments: Mapping[str, Any]) -> Rule:
-    """Return the rule as GX gets it: with moments for dates and texts of dates."""
+    """Return the rule in the form for GX, in which dates, and texts with dates, are timestamps."""
     expectation = Expectation(name=name, arguments=dict(arguments))
     return rules_of(contract.model_copy(update={"expectations": (expectation,)}))[0]
 
@@ -200,7 +199,7 @@ def _range_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
     for pair in _listed((arguments.get("quantile_ranges") or {}).get("value_ranges")):
         bounds = [bound for bound in _listed(pair) if bound is not None]
         if len(_listed(pair)) != 2 or bounds != sorted(bounds):
-            yield f"quantile_ranges: value_ranges has {pair!r}; it is [least, greatest], of which one may be null"
+            yield f"quantile_ranges: value_ranges has {pair!r}; it must be [minimum, maximum], of which one may be null"
 
 
 def _impossible_bounds(
@@ -239,7 +238,7 @@ def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """Yield what GX compares although it never matches: a value_set of another type, a number and joined texts."""
+    """Yield comparisons that GX accepts and that never match: with a value_set of another type, or a sum of texts."""
     for column in filter(contract.columns.__contains__, expectation.columns):
         column_type = contract.columns[column].type
         is_of_type, wanted = _IS_OF.get(column_type, (_is_text, "text: put quotes around it"))
@@ -279,7 +278,7 @@ _IS_OF: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """Judge made-up rows of the contract's types: what GX cannot compare or compute fails on every row."""
+    """Check made-up rows of the contract's types: what GX cannot compare or compute here fails on every file."""
     if not set(expectation.columns) <= set(contract.columns):
         return  # only a file shows the types of the other columns
     arguments = dict(expectation.arguments)
@@ -301,5 +300,5 @@ def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str
 
 
 def _sample(column_type: ColumnType) -> pd.Series:
-    """Return two rows: of one, GX computes no standard deviation of dates."""
+    """Return two sample values: with one, GX cannot compute a standard deviation of dates."""
     return coerce(pd.Series([_SAMPLES[column_type]] * 2), Column(type=column_type)).values

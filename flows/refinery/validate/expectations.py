@@ -1,8 +1,8 @@
-"""Great Expectations as the judge of a file that is read in partitions.
+"""Check a file that is read in partitions with Great Expectations.
 
-Per partition GX's own metric graph gives each map expectation's mask and each aggregate's metric. Masks say which row
-breaks which rule; metrics become mergeable states. At the end the merged values go back into GX's own
-`metrics_validate`, so success and observed values are GX's.
+For each partition, GX's metric graph computes the mask of each map expectation and the metric of each aggregate. Masks
+show which row breaks which rule; metrics become mergeable states. At the end, GX decides on the merged values, so
+success and observed values are GX's own.
 """
 
 import functools
@@ -27,7 +27,7 @@ _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC
 
 
 class ExpectationRaised(FileRejected):
-    """Great Expectations raised an error instead of giving a verdict: the expectation cannot judge such values."""
+    """Great Expectations raised an error instead of giving a verdict: the expectation cannot check such values."""
 
     def __init__(self, message: str, cause_type: type[BaseException] | None = None) -> None:
         super().__init__(message)
@@ -40,8 +40,8 @@ class Verdict:
 
     rule: Rule
     success: bool  # whether the expectation is met, with its `mostly`
-    result: dict[str, Any]  # GX's own: observed_value, element_count, unexpected_count and others
-    rows_evaluated: int | None = None  # of a row-level expectation
+    result: dict[str, Any]  # GX's result: observed_value, element_count, unexpected_count and others
+    rows_evaluated: int | None = None  # None unless the expectation is row-level
     rows_failing: int | None = None
 
 
@@ -49,15 +49,15 @@ class Verdict:
 class RuleFinding:
     """What one rule found in one partition."""
 
-    # the positions of the failing rows; None where the rule does not mark rows by itself
+    # the positions of the failing rows; None if one partition is not enough to find them
     failing: np.ndarray | None = None
-    # what is merged with the other partitions' states; None where the rule needs nothing of this partition
+    # the state to merge with those of other partitions; None if the rule needs nothing from this partition
     state: Any = None
-    key_hashes: np.ndarray | None = None  # of a uniqueness rule, one hash per row
+    key_hashes: np.ndarray | None = None  # for a uniqueness rule, one hash per row
 
 
 def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the states of two stretches of a file, of which `later` follows `earlier`."""
+    """Merge the rules' states for two consecutive parts of a file."""
     return tuple(
         after if before is None else before if after is None else before.merge(after)
         for before, after in zip(earlier, later, strict=True)
@@ -65,8 +65,8 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
 
 
 class Judge:
-    """Judges partitions by a list of rules. Several threads may use it; they wait for each other. What depends on the
-    rules alone is built once: GX's objects, their metrics, and the order to compute them in."""
+    """Checks partitions with a list of rules. Threads may share it; they wait for each other. What depends only on the
+    rules is built once: GX's objects, their metrics, and the order in which these are computed."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
@@ -89,10 +89,10 @@ class Judge:
 
         Args:
             frame: the partition's coerced columns, with a RangeIndex.
-            row_numbers: int64, one per row of the frame: the row's number in the file.
+            row_numbers: int64, the number of each row in the file.
 
         Raises:
-            ExpectationRaised: with the expectation and its columns.
+            ExpectationRaised: GX gives no verdict; the message has the expectation and its columns.
         """
         with self._loaded(frame, self.rules):
             if self._order is None:
@@ -119,7 +119,7 @@ class Judge:
             return self._verdict_on(position, {expectation.metric_dependencies[0]: state.metric()})
 
     def judge_entire(self, position: int, frame: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Judge a rule on all rows at once, for what cannot be merged.
+        """Check a rule on all rows at once, if its results cannot be merged.
 
         Returns:
             the verdict, and the positions of the failing rows (none for a table-level expectation).
@@ -137,7 +137,7 @@ class Judge:
             return self._verdict_on_counts(position, counts), failing
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows and key columns of `frame` that a uniqueness rule compares; the index is the position."""
+        """Return the rows and key columns of `frame` that a uniqueness rule compares; the index is their positions."""
         with self._loaded(frame, [self.rules[position]]):
             return self._keys(position)
 
@@ -210,7 +210,7 @@ class Judge:
     # --- GX's graph ---------------------------------------------------------------------------------------------
 
     def _order_of(self, configurations: list[Any]) -> list[list[Any]]:
-        """Return the metrics and all that they need in steps, of which each needs only the steps before it."""
+        """Return the metrics and their dependencies as steps, each of which needs only the steps before it."""
         graph = gx().MetricsCalculator(self._engine).build_metric_dependency_graph(configurations, dict(_RUNTIME))
         metrics = {edge.left.id: edge.left for edge in graph.edges}
         needs: dict[Any, set[Any]] = {key: set() for key in metrics}
@@ -236,7 +236,7 @@ class Judge:
         return found
 
     def _blame(self, error: Any) -> NoReturn:
-        """Find the rule that a metric belongs to, and raise in its name."""
+        """Find the rule whose metric failed, and raise ExpectationRaised with its name."""
         failed = {metric.id for metric in error.failed_metrics}
         for rule, metrics in zip(self.rules, self._metrics, strict=True):
             for metric in metrics.values():
@@ -246,7 +246,7 @@ class Judge:
         raise ExpectationRaised(f"Great Expectations could not compute a metric: {why}", cause_type) from None
 
     def _validate(self, rule: Rule, expectation: Any, frame: pd.DataFrame) -> Verdict:
-        """Run one expectation on one frame as GX itself does."""
+        """Run one expectation on one frame, as GX itself would."""
         with self._lock:
             self._engine.begin(frame, {})
             try:
@@ -259,7 +259,7 @@ class Judge:
 
     def _validate_distinct(self, position: int, state: ValueCounts) -> Verdict:
         rule = self.rules[position]
-        # The row_condition was applied in each partition; the union holds only what passed it.
+        # The row_condition was applied in each partition; the union has only values that it selected.
         arguments = {k: v for k, v in rule.arguments.items() if k not in ("row_condition", "condition_parser")}
         expectation = _domain_object(rule, arguments, self._batches[position])
         return self._validate(rule, expectation, pd.DataFrame({rule.columns[0]: state.distinct_values()}))
@@ -277,8 +277,8 @@ class Judge:
         return replace(verdict, rows_evaluated=counts.evaluated, rows_failing=counts.failing)
 
     def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
-        """Return GX's verdict from metrics that were computed elsewhere, by their names. GX's `metrics_validate` would
-        build all metrics of the expectation again. `_validate` is what each of them has."""
+        """Return GX's verdict from metrics, by name, that were computed elsewhere. GX's `metrics_validate` would build
+        the expectation's metrics again, so this calls `_validate`, which every expectation implements."""
         expectation = self._expectations[position]
         needed = self._dependencies.get(position)
         if needed is None:
@@ -295,14 +295,14 @@ class Judge:
 
 @dataclass(frozen=True)
 class _Rules:
-    """Rules that can be the key of a cache: equal where all of their arguments are written alike."""
+    """Rules as the key of a cache; equal if all their arguments are written alike."""
 
     written: str
     rules: tuple[Rule, ...] = field(compare=False)
 
 
 def judge_of(rules: tuple[Rule, ...]) -> Judge:
-    """Return a judge by some rules, the same one for the same rules: a task judges many files by a few contracts."""
+    """Return the judge for some rules; it is cached, because a task checks many files with a few contracts."""
     return _judge_of(_Rules(repr(rules), rules))
 
 
@@ -315,14 +315,14 @@ def _judge_of(rules: _Rules) -> Judge:
 
 
 def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Make GX's expectation. Raise ValueError if GX refuses the arguments."""
+    """Make GX's expectation object. Raise ValueError if GX rejects the arguments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
         return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
 
 
 def _batch_of(rule: Rule) -> str:
-    """Return the name of the batch that has the columns which a rule reads, and no others."""
+    """Return the name of the batch for a rule; rules that read the same columns share one."""
     return f"{rule.columns} where {rule.arguments.get('row_condition')!r}"
 
 
@@ -336,7 +336,7 @@ def _domain_object(rule: Rule, arguments: Mapping[str, Any], batch: str) -> Any:
 
 
 def _faults(error: ValueError) -> str:
-    """Return Pydantic's faults, one per argument; of a choice of types it reports each one's fault."""
+    """Return Pydantic's errors as text, one per argument: for a union of types, it reports one for each member."""
     why: dict[str, str] = {}
     for fault in getattr(error, "errors", list)():
         why.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))
@@ -366,7 +366,7 @@ def _partition_metrics(rule: Rule, expectation: Any) -> tuple[str, ...]:
 
 
 def _hashes_by_row(keys: pd.DataFrame, row_numbers: np.ndarray) -> np.ndarray:
-    """Return the hashes of keys, and for rows that are not compared, values that hardly repeat."""
+    """Return one hash per row: of its key, or for a row that is not compared, a value that hardly repeats."""
     if len(keys) == len(row_numbers):
         return hashes_of(keys)
     hashes: np.ndarray = row_numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -375,7 +375,7 @@ def _hashes_by_row(keys: pd.DataFrame, row_numbers: np.ndarray) -> np.ndarray:
 
 
 def _row_count(rule: Rule) -> tuple[str, ...]:
-    """Return the metric that counts the rows which a row_condition leaves."""
+    """Return the name of the metric that counts the rows that a row_condition selects; empty without one."""
     return ("table.row_count",) if rule.arguments.get("row_condition") else ()
 
 
@@ -384,15 +384,15 @@ def _rows(rule: Rule, metric: Callable[[str], Any], rows: int) -> int:
 
 
 def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int) -> tuple[np.ndarray, Counts]:
-    """Return the positions that a map metric's condition marks, and how many rows it looked at.
+    """Return the positions of the rows that a map metric's condition marks as failing, and the row counts.
 
-    A comparison with a missing value that pandas leaves open (NA) fails, as it does for NumPy's NaN: otherwise the
+    Where pandas gives NA for a comparison with a missing value, the row fails, as with NumPy's NaN: otherwise the
     verdict would depend on which of the two a partition's column happens to have.
 
     Args:
-        rows: of the partition.
+        rows: the number of the partition's rows.
     """
-    mask: pd.Series = metric(condition)[0]  # of the rows that are not passed over as missing
+    mask: pd.Series = metric(condition)[0]  # of the rows that are not skipped as missing
     values = mask.to_numpy(dtype=bool, na_value=True) if mask.dtype == "boolean" else mask.to_numpy(dtype=bool)
     places = np.flatnonzero(values)
     index = mask.index
@@ -412,12 +412,12 @@ def _is_in_order(before: Any, after: Any, *, rising: bool, strictly: bool) -> bo
 
 @contextmanager
 def _raises_named(rule: Rule) -> Iterator[None]:
-    """Turn what GX raises into ExpectationRaised with the rule's name. Never carries a data value."""
+    """Convert what GX raises into ExpectationRaised with the rule's name, and without values of the data."""
     try:
         yield
     except FileRejected:
         raise
-    except Exception as error:  # noqa: BLE001 GX raises anything for values that it cannot judge
+    except Exception as error:  # noqa: BLE001 GX may raise anything for values that it cannot check
         _raise_named(rule, error)
 
 
@@ -437,7 +437,7 @@ _HINTS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def _kind_of(error: BaseException) -> tuple[str, type[BaseException]]:
-    """Return what happened, without the message: it may quote a value of the data."""
+    """Return a description and the type of an error, without its message, which may quote a value of the data."""
     causes = list(_causes(error))
     for cause in causes:
         for kind, hint in _HINTS:

@@ -1,8 +1,8 @@
-"""The part of Great Expectations that judges data, imported late and only once.
+"""The part of Great Expectations that checks data, imported late and only once.
 
-GX's public entry points validate one frame held in memory and fingerprint it first, which takes most of the time.
-Sluice uses the layer below them: the metric graph, over one partition at a time. These are public classes of internal
-modules, so GX's version is pinned, and a test holds every verdict against `ValidationDefinition.run`.
+GX's public entry points validate one frame in memory and fingerprint it first, which takes most of the time. Sluice
+uses the layer below them: the metric graph, with one partition at a time. These are public classes in internal modules,
+so GX's version is pinned, and a test compares verdicts with those of `ValidationDefinition.run`.
 """
 
 import functools
@@ -15,7 +15,7 @@ from threading import Lock
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-# For plots, and for one expectation: half of the time and 80 MB of GX's import.
+# Needed only for plots and one expectation; they take half of the time and 80 MB of GX's import.
 _IMPORTED_ON_FIRST_USE = ("altair", "scipy.stats")
 _NAMES_BY_MODULE = {
     "expectations.core": (),  # registers the expectations
@@ -41,14 +41,14 @@ _IMPORTING = Lock()  # a task imports GX in another thread while it waits for it
 
 
 def gx() -> Any:
-    """Return the names of GX that Sluice uses. The first call takes one to three seconds."""
+    """Return a namespace with the parts of GX that Sluice uses. The first call takes one to three seconds."""
     with _IMPORTING:
         return _imported()
 
 
 @functools.cache
 def _imported() -> Any:
-    """Import GX. Nothing is sent anywhere and nothing is written: no data context is made, and analytics are off."""
+    """Import GX. It sends and writes nothing: no data context is created, and analytics are off."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     stand_ins = {name: _OnFirstUse(name) for name in _IMPORTED_ON_FIRST_USE if name not in sys.modules}
     sys.modules.update(stand_ins)
@@ -59,7 +59,7 @@ def _imported() -> Any:
         names = SimpleNamespace(
             **{name: getattr(modules[path], name) for path, found in _NAMES_BY_MODULE.items() for name in found}
         )
-        gc.freeze()  # they stay for ever: a collection after each partition then takes 2 ms instead of 150
+        gc.freeze()  # they stay forever: a collection after each partition then takes 2 ms instead of 150
     finally:
         if collecting:
             gc.enable()
@@ -73,7 +73,7 @@ def _imported() -> Any:
 def _configure(names: Any) -> None:
     # A frame at or above this size in bytes gets no fingerprint; 0 means none ever does.
     names.pandas_execution_engine.HASH_THRESHOLD = 0
-    # One expectation (KL divergence) shows progress bars whatever the setting; they would also start a thread.
+    # One expectation (KL divergence) shows progress bars regardless of GX's setting; they would also start a thread.
     bars = names.validation_graph.tqdm
     bars.monitor_interval = 0
     names.validation_graph.tqdm = lambda *given, **options: bars(*given, **{**options, "disable": True})
@@ -83,8 +83,8 @@ def _configure(names: Any) -> None:
 
 
 class _OnFirstUse(ModuleType):
-    """Replaces a module that GX imports at its top and hardly ever uses; imports it when something of it is used.
-    importlib's LazyLoader would not do: before Python 3.12 the import statement itself counts as a use."""
+    """Replaces a module that GX imports at its top and hardly ever uses, and imports it on first use. importlib's
+    LazyLoader is not enough: before Python 3.12, the import statement itself counts as a use."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):

@@ -1,4 +1,4 @@
-"""How the partitions of a file are judged: what its header and the contract say of each column, and the rules."""
+"""Plan how the partitions of a file are checked, from its header and the contract: columns, types and rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNKNOWN_COLUMN, MISSING_COLUMN = "unknown_column", "missing_column"
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a file: its columns in their order, the types of undeclared ones, and how it is written."""
+    """A file's columns in their order, the inferred types of undeclared ones, and how the file is written."""
 
     columns: tuple[str, ...] = ()
     kinds: Mapping[str, Inferred | None] = field(default_factory=dict)
@@ -38,8 +38,9 @@ class Header:
     def of_file(
         cls, partitions: Iterator[Partition], contract: Contract, waiting: PartitionSpool
     ) -> tuple[Header, Iterator[Partition]]:
-        """Return a file's header, and its partitions, which wait if a later one may change the header. In JSON later
-        rows may have more columns, and later values may widen the type of an undeclared column."""
+        """Return a file's header, and its partitions. If later ones may change the header, all partitions are read into
+        `waiting` first: in JSON, later rows may have more columns, and in all formats, later values may widen the type
+        of an undeclared column."""
         first = next(partitions)
         header, partitions = cls().joined(first, contract), chain([first], partitions)
         takes_undeclared = contract.unknown_columns == "evolve" and not contract.columns.keys() >= set(header.columns)
@@ -67,15 +68,15 @@ class Header:
 
 @dataclass(frozen=True)
 class HeaderPlan:
-    """How the partitions of a file with a known header are judged. It can be pickled."""
+    """How the partitions of a file with a known header are checked. It can be pickled."""
 
-    file_columns: tuple[str, ...]  # the file's own columns, in its order
-    # every column to be judged, with its type; file order, then columns that are filled in
+    file_columns: tuple[str, ...]  # the file's columns, in its order
+    # every column to be checked, with its type; first those in the file, then those that are filled in
     columns: Mapping[str, Column]
     filled: tuple[str, ...]  # declared columns that the file lacks
     unknown: tuple[str, ...]  # columns of the file that are not published
-    row_rules: tuple[RowRule, ...]  # all rules that single rows can break, in the order in which a bad row is counted
-    judged: tuple[Rule, ...]  # the expectations whose columns the file has
+    row_rules: tuple[RowRule, ...]  # all rules that single rows can break; a bad row is counted for the first it breaks
+    judged: tuple[Rule, ...]  # the expectations for which the file has the columns
     source_format: SourceFormat  # how the file is written
 
     @classmethod
@@ -102,38 +103,38 @@ class HeaderPlan:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return only the fields: each process makes its own judge."""
+        """Return only the fields, without cached properties: each process makes its own judge."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def judge(self) -> Judge | None:
-        """Return GX with the rules that are judged; None where there are none."""
+        """Return the judge for `judged`; None if there are no expectations."""
         return judge_of(self.judged) if self.judged else None
 
     @cached_property
     def unreadable(self) -> defaultdict[str, Unreadable]:
-        """What partitions showed of the texts in each column."""
+        """Return, by column, the unreadable texts that partitions have shown so far."""
         return defaultdict(Unreadable)
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Return the place of each row rule, by its id."""
+        """Return the position of each row rule, by its id."""
         return {rule.id: place for place, rule in enumerate(self.row_rules)}
 
     @cached_property
     def blocking(self) -> np.ndarray:
-        """Return the places of the row rules that send a row to quarantine."""
+        """Return the positions of the row rules that quarantine a row."""
         return np.array([place for place, rule in enumerate(self.row_rules) if rule.blocking], dtype=np.int64)
 
     @cached_property
     def waits(self) -> bool:
-        """Return whether rows may turn out to be bad when the whole file was seen."""
+        """Return whether rows may turn out to be bad only at the end of the file, so that all must wait."""
         late = {rule.id for rule in self.judged if rule.is_late}
         return any(rule.blocking and rule.id in late for rule in self.row_rules)
 
     @cached_property
     def whole_file_kinds(self) -> dict[str, str]:
-        """Return the types of the columns that are kept for rules which are judged when the whole file was seen."""
+        """Return the types of the columns that are kept for rules that need the whole file."""
         needed = {name for rule in self.judged if rule.is_late for name in rule.columns_needed(list(self.columns))}
         return {name: kind for name, kind in self.kinds.items() if name in needed}
 
@@ -144,28 +145,32 @@ class HeaderPlan:
 
     @cached_property
     def raw_columns(self) -> list[str]:
-        """Return the file's columns whose values as they were cannot be seen in the contract's types."""
+        """Return the file's columns whose original texts cannot be recovered from the typed columns."""
         return [name for name in self.file_columns if self.kinds.get(name) != "string"]
 
     def raw_place(self, name: str) -> int:
-        """Return where a column is as the file has it, after typed columns, row numbers and before it `raw_columns`."""
+        """Return the position of a column's original values in a batch of typed columns, row numbers, `raw_columns`."""
         if name in self.raw_columns:
             return len(self.columns) + 1 + self.raw_columns.index(name)
         return list(self.columns).index(name)
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Return the contract's type of each column that is judged."""
+        """Return the type of each column that is checked."""
         return {name: column.type for name, column in self.columns.items()}
 
     def flag(self, masks: np.ndarray, rule_id: str, rows: Any) -> None:
-        """Mark rows (positions, slice or mask) as breaking a rule, where the plan has that rule."""
+        """Mark rows (positions, slice or mask) as breaking a rule, if the plan has that rule."""
         place = self.places.get(rule_id)
         if place is not None:
             masks[place, rows] = True
 
     def structure(self, nulls: Collection[str]) -> pd.DataFrame:
-        """Return an empty frame with the file's own columns in their order, each in the type in which it was judged."""
+        """Return an empty frame with the file's columns in their order, in the dtypes in which they were checked.
+
+        Args:
+            nulls: the columns with missing values.
+        """
         kinds = self.kinds
         dtypes = {name: dtype_of(kinds.get(name, "string"), nulls=name in nulls) for name in self.file_columns}
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()})

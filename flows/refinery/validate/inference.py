@@ -1,4 +1,4 @@
-"""The types of columns that the contract does not name: for each the narrowest that holds all of its values."""
+"""Infer the types of columns that the contract does not name: the narrowest type that fits all values of a column."""
 
 import datetime as dt
 import re
@@ -16,10 +16,11 @@ from flows.refinery.validate.column_text import EXACT_IN_FLOAT, text_array
 from flows.refinery.validate.numbers import INTEGER, MAX_DIGITS, MAX_INTEGER, NUMBER
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
-# Integers that a float64 cannot tell apart: integers among integers, texts among numbers that are no integers.
+# great_integer: from 2**53 on, where floats are not exact. With other integers such a column is integer, with fractions
+# string.
 Inferred = Kind | Literal["great_integer"]
 
-_MORE_THAN_VALUE = rf"^({MARKED}|{CODE})$"  # what such a text holds
+_MORE_THAN_VALUE = rf"^({MARKED}|{CODE})$"  # texts that would lose something as numbers
 _LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
 _FLAGS = ("true", "True", "TRUE", "false", "False", "FALSE")
 _PLAIN_MARKS = SourceFormat(type="jsonl")
@@ -28,14 +29,13 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 def infer_kind(
     raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS, marks: Collection[str] = ("",)
 ) -> Inferred | None:
-    """Return the type of a column that the contract does not name; None where it holds no value.
+    """Infer the type of a column that the contract does not name; None if it has no value.
 
     Args:
-        marks: texts that mean "missing" where no other value is a text.
+        marks: texts that mean "missing" in a column whose other values are not text.
 
-    The type of a whole file is the join of its partitions' types, whatever their size, and so depends on each value by
-    itself: whole numbers are integers even where pandas needed floats to hold a missing value among them, and in CSV
-    also where the column was kept as text for the sake of another value.
+    A file's type is the join of its partitions' types, and must not depend on where it is cut. So each value counts by
+    itself: whole numbers are integers, even if pandas stored them as floats because of a missing value.
     """
     if raw.notna().sum() == 0:
         return None
@@ -60,14 +60,14 @@ def infer_kind(
 
 
 def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
-    """Return the narrowest type that holds the values of both."""
+    """Return the narrowest type that fits the values of both types."""
     if one == other or other is None:
         return one
     return other if one is None else _JOINS.get(frozenset({one, other}), "string")
 
 
 def settled_kind(kind: Inferred | None) -> Kind:
-    """Return the type in the contract's words, once all values are known."""
+    """Return the contract's type for an inferred one, once all values are known; string if there were none."""
     return "integer" if kind == "great_integer" else kind or "string"
 
 
@@ -105,11 +105,11 @@ def _infer_objects(values: pd.Series) -> Inferred:
 
 
 def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collection[str]) -> Inferred:
-    """Return the type of texts in CSV, each taken for what it would be by itself."""
+    """Infer the type of texts in CSV, from each text by itself."""
     if values.iloc[0].strip() in _FLAGS:
         return "boolean" if values.isin([*_FLAGS, *marks]).all() else "string"
     if not _LIKE_NUMBER.match(values.iloc[0]):
-        return "string"  # decided at once for most columns
+        return "string"  # this decides most text columns fast
     decimal = source_format.decimal
     texts = pc.utf8_trim(text_array(values), " \t")
     texts = texts.filter(pc.invert(pc.is_in(texts, pa.array(marks, pa.string()))))
@@ -131,7 +131,7 @@ def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collecti
 
 
 def _plain_kind(texts: pa.Array) -> Inferred | None:
-    """Return the type of numbers that are all written as floats are, which is five times faster to see; else None."""
+    """Return the type if all texts are written as Arrow writes floats; else None. This check is five times faster."""
     try:
         floats = texts.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -142,7 +142,7 @@ def _plain_kind(texts: pa.Array) -> Inferred | None:
 
 
 def _loses_digits(fractions: pa.Array) -> bool:
-    """Return whether some number has more digits than a float keeps."""
+    """Return whether a number has more digits than a float keeps."""
     many = fractions.filter(pc.match_substring_regex(fractions, MANY_DIGITS))
     if not len(many):
         return False

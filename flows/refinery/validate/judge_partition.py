@@ -1,4 +1,4 @@
-"""One partition, coerced and judged: the same in this process, in a worker process or on a Dask worker."""
+"""Validate one partition, in this process or in another one."""
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,15 @@ from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, 
 
 
 def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.ndarray, tuple[RuleFinding, ...]]:
-    """Coerce and judge one partition.
+    """Convert one partition to the contract's types, and check it with all rules.
 
     Returns:
-        all of its rows in the contract's types, as GX judged them;
+        all of its rows in the contract's types, as GX checked them;
         masks (row rules x rows), true where a row breaks the rule;
-        what each rule that GX judges found.
+        the finding of each expectation.
 
     Raises:
-        ExpectationRaised: GX gives no verdict on its values.
+        ExpectationRaised: GX gives no verdict on the values.
     """
     rows = len(partition.frame)
     masks = np.zeros((len(plan.row_rules), rows), dtype=bool)
@@ -30,7 +30,7 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pd.DataFrame, np.n
         else:
             columns[name] = empty_column(column.type, rows)
             plan.flag(masks, f"{MISSING_COLUMN}({name})", slice(None))
-            # In JSON other rows of the file may have it; then only a value is missing here.
+            # In JSON, other rows of the file may have the column; then only a value is missing here.
             plan.flag(masks, f"{MISSING_RULE}({name})", slice(None))
     for name in plan.unknown:
         if name in partition.frame.columns:

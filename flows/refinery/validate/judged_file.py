@@ -1,4 +1,4 @@
-"""The judged partitions of a file, merged: findings, bad rows, and the good rows as they become known."""
+"""Merge the validated partitions of a file: its findings, its bad rows, and its good rows as soon as they are known."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,20 +45,21 @@ class JudgedPartition:
     """One partition after *validate*. It can be pickled."""
 
     rows_in: int
-    misfits: pa.RecordBatch  # rows that could not be decoded, as `misfit_rows` gives them
-    # the good rows in the contract's types. If more of them may turn out to be bad at the end of the file, all rows,
-    # and after their numbers the columns `raw_columns` as they are in the file.
+    misfits: pa.RecordBatch  # rows that could not be decoded, from `misfit_rows`
+    # the good rows in the contract's types; or, if rows may turn out to be bad at the end of the file, all rows, with
+    # the original values of `raw_columns` after the row numbers
     rows: pa.RecordBatch
-    bad: pa.Table | None  # the bad rows and misfits, as in the quarantine file; None in the second case
+    bad: pa.Table | None  # the bad rows and misfits, as in the quarantine file; None if `rows` has all rows
     bad_numbers: np.ndarray  # the numbers of the bad rows, without the misfits
     bad_masks: np.ndarray  # row rules x bad rows; true where a row breaks the rule
-    broken: np.ndarray  # by row rule, the rows that break it
+    broken: np.ndarray  # by row rule, the number of rows that break it
     no_numbers: dict[str, Texts]  # by rule, some texts that should be numbers
-    nulls: frozenset[str]  # the columns that hold missing values, in good or bad rows
-    # all rows, with the columns that rules need at the end of the file; None where `rows` has them
+    nulls: frozenset[str]  # the columns with missing values, in good or bad rows
+    # all rows, with the columns that rules need at the end of the file; None if there are no such rules, or `rows` has
+    # the columns
     whole_file_rows: pa.RecordBatch | None
     states: tuple[Any, ...]  # by expectation, its mergeable state
-    key_hashes: tuple[np.ndarray | None, ...]  # by expectation, one hash per row for a uniqueness rule
+    key_hashes: tuple[np.ndarray | None, ...]  # by expectation, one hash per row if it is about uniqueness
     seconds: Mapping[str, float]  # by part, the time spent in it
 
 
@@ -75,16 +76,16 @@ class Findings:
 
 
 class JudgedFile:
-    """Merges judged partitions, in their order. It writes the bad rows; the good ones are for the caller.
+    """Merges validated partitions, in their order. It writes the bad rows, and yields the good ones to the caller.
 
     Args:
-        folder: an existing one, for the quarantine file and for rows that wait.
+        folder: an existing folder for the quarantine file and for rows that wait.
         is_large: whether rows that wait on disk are compressed.
 
     Attributes:
-        is_rejected: whether the columns already reject the file.
-        rows_in: rows so far.
-        findings: once all partitions were merged.
+        is_rejected: whether the file is already rejected because of its columns.
+        rows_in: the number of rows so far.
+        findings: None until all partitions are merged.
     """
 
     def __init__(
@@ -126,22 +127,22 @@ class JudgedFile:
 
     @property
     def quarantine_path(self) -> Path | None:
-        """Return the bad rows (Parquet, see quarantine.py); None where there are none."""
+        """Return the path of the bad rows (Parquet, see quarantine.py); None if there are none."""
         return self._quarantine.path if self._quarantine.has_rows else None
 
     def count(self, partitions: Iterable[Partition]) -> None:
-        """Count the rows of a file that is rejected already."""
+        """Count the rows of a file that is already rejected."""
         for partition in partitions:
             self.rows_in += partition.rows_in
             self._misfits.update(misfit.reason for misfit in partition.misfits)
         self.findings = self._findings()
 
     def good_rows(self, judged: Iterable[JudgedPartition]) -> Iterator[pa.RecordBatch]:
-        """Merge all partitions and yield their good rows: at once, or if rules may find more bad ones, after the last.
-        Of a file that the rules reject some rows were yielded before that is known.
+        """Merge all partitions and yield their good rows: at once, or after the last partition if rules may still find
+        bad ones. If the rules reject the file at the end, some rows may already have been yielded.
 
         Raises:
-            FileRejected: an expectation cannot be judged on this file.
+            FileRejected: an expectation cannot be checked on this file.
         """
         for one in judged:
             with self._seconds.of("validate"):
@@ -159,7 +160,7 @@ class JudgedFile:
         self._quarantine.close()
 
     def close(self) -> None:
-        """Close the quarantine file and delete what waits. More than one call is allowed."""
+        """Close the quarantine file and delete waiting rows. More than one call is allowed."""
         self._quarantine.close()
         self._waiting.close()
         self._waiting_misfits.close()
@@ -190,13 +191,13 @@ class JudgedFile:
     # --- rows that waited ---------------------------------------------------------------------------------
 
     def _marked(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the bad rows of each partition that waits, now that all are known.
+        """Yield the bad rows of each partition that waits, once all of them are known.
 
         Args:
-            late_rows: by row rule, the sorted numbers of the rows that break it as the whole file shows.
+            late_rows: by row rule, the sorted numbers of the rows that break it according to the whole file.
 
         Yields:
-            their sorted numbers, and masks (row rules x bad rows).
+            the sorted numbers of the bad rows, and masks (row rules x bad rows).
         """
         rules, before = self._plan.row_rules, 0
         for last, numbers, packed in self._bad_rows:
@@ -232,7 +233,8 @@ class JudgedFile:
     # --- the verdict --------------------------------------------------------------------------------------
 
     def _judge_expectations(self) -> dict[int, np.ndarray]:
-        """Judge the file by the expectations; return the rows that are bad as the whole file shows, by row rule."""
+        """Add the checks and reasons of all expectations; return the rows that only the whole file shows to be bad, by
+        row rule (none if the file is rejected)."""
         judge, late_rows = self._plan.judge, dict[int, np.ndarray]()
         if judge is None:
             return late_rows
@@ -259,7 +261,7 @@ class JudgedFile:
         )
         reasons = self._reasons
         if not reasons or (is_unread and not self.is_rejected):
-            # What follows from there being no row comes after the cause.
+            # The bad rows are the cause, and expectations that fail for lack of rows only follow from it.
             reasons = [*reasons_of_bad_rows(self._contract.bad_rows, quarantined, self.rows_in, hints), *reasons]
         found = self._plan.source_format
         if reasons:
@@ -274,7 +276,7 @@ class JudgedFile:
         )
 
     def _check_rows(self) -> list[str]:
-        """Add the checks that rows failed, and return what to write into the contract where that is known."""
+        """Add the checks that rows failed; return hints on what to write into the contract, if they are known."""
         decoded = self.rows_in - self._misfits.total()
         for reason, rows in sorted(self._misfits.items()):
             self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))

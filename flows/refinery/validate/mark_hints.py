@@ -1,4 +1,4 @@
-"""Finds the decimal and thousands marks that a contract should declare, from the values that were no numbers."""
+"""Suggest the decimal and thousands marks to declare, from values that could not be read as numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +12,10 @@ from flows.refinery.read.partition import Partition, SourceFormat
 from flows.refinery.validate.coercion import TYPE_RULES, coerce
 from flows.refinery.validate.quarantine import RowRule
 
-_LOOKED_AT = 1_000  # values of a rule
+_LOOKED_AT = 1_000  # values per rule
 _TYPES = {TYPE_RULES["integer"]: "integer", TYPE_RULES["number"]: "number"}
 Texts = dict[str, None]
-"""Different texts in their order."""
+"""Distinct texts, in the order in which they were found."""
 _MARKS: tuple[dict[str, Any], ...] = (
     {"thousands": ","},
     {"decimal": ","},
@@ -28,10 +28,10 @@ _MARKS: tuple[dict[str, Any], ...] = (
 
 
 def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray) -> dict[str, Texts]:
-    """Return, by rule, some values of CSV that should be numbers and are none.
+    """Return, by rule, some values in CSV that should be numbers and are not.
 
     Args:
-        masks: rules x rows; true where a row breaks the rule.
+        masks: rules x rows; true if the row breaks the rule.
     """
     if partition.source_format.type != "csv":
         return {}
@@ -43,10 +43,10 @@ def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray
 
 
 def mark_hints(values: Mapping[str, Texts], found: SourceFormat) -> dict[str, str]:
-    """Return, by rule, the lines to write into the contract where they make numbers of all values that were none.
+    """Suggest, by rule, the marks to write into the contract, if with them all of these values are numbers.
 
     Args:
-        values: as `no_numbers` gives them.
+        values: the results of `no_numbers`.
         found: how the file was read.
     """
     return {
@@ -62,7 +62,7 @@ def _type_of(rule: str) -> Any:
 
 def _hint(texts: list[str], column: Column, found: SourceFormat) -> str:
     if not all(any(sign.isdigit() for sign in text) for text in texts):
-        return ""  # no mark makes a number of a word
+        return ""  # no mark turns a word into a number
     lines: list[dict[str, Any]] = []
     for marks in _MARKS:
         form = replace(found, **marks)

@@ -1,4 +1,4 @@
-"""Texts, and the dates of typed formats, become timestamps, dates and times."""
+"""Convert texts, and the dates of typed formats, to timestamps, dates and times. A "moment" is a date or timestamp."""
 
 import datetime as dt
 import functools
@@ -33,7 +33,7 @@ _SINCE_EPOCH = r"^(?P<sign>-?)0*(?P<whole>[0-9]{1,18}?)(?:\.(?P<fraction>[0-9]*)
 _UTC_ALONE = r"(?:^|[^A-Za-z/_])(?:UTC|GMT)(?:$|[^A-Za-z/_+0-9-])"
 _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*")
 _IN_UTC = pd.DatetimeTZDtype("us", "UTC")
-_SAFE_DIGITS = 18  # every integer of so many digits fits 64 bits
+_SAFE_DIGITS = 18  # every integer of this many digits fits into 64 bits
 _FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 _LAST_YEAR = 9999
 _CALENDAR_CYCLE = pd.Timedelta(days=146_097).as_unit("us")
@@ -42,11 +42,11 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
 def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
-    """Return timestamps in UTC; those without a zone of their own are in the column's."""
+    """Read a column as timestamps, and return them in UTC; a value without a time zone is in that of the column."""
     moments = _moments(raw, column.format, source_format, unreadable)
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
-    # An hour that a change of the clocks skips or repeats names no moment.
+    # A local time that a clock change skips or repeats is not one point in time.
     shift = _away_from_the_ends(moments)
     located = (moments + shift).dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
     in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None) - shift)
@@ -61,7 +61,7 @@ def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, 
 
 
 def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
-    """Return the days as they are written, whatever their zone; a time other than midnight makes none."""
+    """Read a column as days, as written, whatever their time zone. A day with a time other than midnight is NaT."""
     if getattr(raw.dtype, "tz", None) is not None:
         raw = raw.dt.tz_localize(None)
     moments = _moments(raw, column.format, source_format, unreadable)
@@ -71,9 +71,9 @@ def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unrea
 
 
 def read_time(raw: pd.Series, column: Column, *_: object) -> pd.Series:
-    """Return times of day as text, in the form of `time_text`."""
+    """Read a column as times of day, and return them as text in the form of `time_text`."""
     if column.format is not None:
-        timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the form that the contract gives
+        timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the contract's format
         moments = _read_by_format(as_text(raw.mask(timed)), column.format)
         read: pd.Series = moments.dt.strftime("%H:%M:%S.%f").astype("str").str.removesuffix(".000000")
         return read.mask(timed, as_text(raw)) if timed.any() else read
@@ -86,12 +86,12 @@ def read_time(raw: pd.Series, column: Column, *_: object) -> pd.Series:
 
 
 def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Times of day as GX and the steps have them, in one form: 08:00:00, or with six digits 08:00:00.500000."""
+    """Convert times of day to the one form that GX and the steps get: 08:00:00, or 08:00:00.500000."""
     return pc.replace_substring_regex(times.cast(pa.string()), r"\.0+$", "")
 
 
 def times_of_day(text: pa.Array) -> pa.Array:
-    """Return texts such as 08:00:00 or 08:00:00.5 as times of day."""
+    """Convert texts such as 08:00:00 or 08:00:00.5 to times of day."""
     moments = pc.binary_join_element_wise("1970-01-01", text, " ")
     return moments.cast(pa.timestamp("us")).cast(_TIME_OF_DAY)
 
@@ -105,11 +105,11 @@ def _moments(
     source_format: SourceFormat = _PLAIN_MARKS,
     unreadable: Unreadable | None = None,
 ) -> pd.Series:
-    """Return timestamps in UTC without a zone; NaT where they cannot be read."""
+    """Read a column as timestamps in UTC, without a time zone in the dtype; NaT for those that cannot be read."""
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
     elif written is not None and (dated := _given_as(raw, dt.date)).any():
-        # Cells that are dates already, among texts in the form that the contract gives.
+        # Cells that are dates already, among texts in the contract's format.
         others = _moments(as_text(raw.mask(dated)), written, source_format)
         return _moments(raw.where(dated), None).where(dated, others)
     elif written in EPOCHS:
@@ -125,13 +125,13 @@ def _moments(
 
 
 def _iso_text(text: pa.Array) -> pa.Array:
-    """Texts whose only other forms than ISO 8601's are `2024-07-01 7:05` and `… UTC`, in ISO 8601's."""
+    """Convert `2024-07-01 7:05` and `… UTC` to ISO 8601; other texts stay unchanged."""
     text = pc.replace_substring_regex(text, _UTC, r"\1Z")
     return pc.replace_substring_regex(text, _SHORT_HOUR, r"\10\2")
 
 
 def _plain_moments(text: pa.Array) -> pa.Array | None:
-    """Return all values at once, ten times faster, where all of them are ISO 8601 without a zone; else None."""
+    """Read all texts at once, ten times faster, if all are ISO 8601 without a time zone; else return None."""
     try:
         return text.cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
@@ -139,9 +139,9 @@ def _plain_moments(text: pa.Array) -> pa.Array | None:
 
 
 def _iso_moments(text: pa.Array) -> pa.Array:
-    # One value with nanoseconds would narrow the range of years of all the others.
+    # One value with nanoseconds would narrow the range of years for all others.
     short = pc.replace_substring_regex(_iso_text(text), r"(\.[0-9]{6})[0-9]+", r"\1")
-    # pandas also takes a year alone for a moment, and "-3" for a year.
+    # pandas also accepts a year alone, and "-3" as a year.
     days = pandas_column(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
     moments = pd.to_datetime(days, format="ISO8601", errors="coerce", utc=True)
     in_utc = moments.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -149,10 +149,10 @@ def _iso_moments(text: pa.Array) -> pa.Array:
 
 
 def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> pd.Series:
-    """Numbers since 1970 in UTC; finer digits than microseconds are cut off.
+    """Read numbers that count from 1970 as timestamps in UTC; digits beyond microseconds are cut off.
 
     Args:
-        decimals: of the numbers' unit, down to microseconds: 6 for seconds.
+        decimals: the decimal places that the numbers' unit needs for microseconds: 6 for seconds.
     """
     parts = pc.extract_regex(plain_numbers(raw, source_format), _SINCE_EPOCH)
     sign, whole, fraction = (pc.struct_field(parts, name) for name in ("sign", "whole", "fraction"))
@@ -164,10 +164,10 @@ def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> 
 
 
 def _read_by_format(text: pd.Series, written: str) -> pd.Series:
-    """Moments in UTC, by strftime's codes. pandas takes the second 60 for the next minute, and the day 366 and the week
-    53 of any year for days of the next: such values would be other ones when they are written again."""
+    """Read texts with strftime codes as timestamps in UTC. pandas reads second 60 as the next minute, and day 366 or
+    week 53 of any year as days of the next year: such values, which differ when written again, become NaT."""
     named = np.zeros(len(text), dtype=bool)
-    if "%Z" in written:  # of names, only UTC and GMT mean the same everywhere
+    if "%Z" in written:  # of zone names, pandas gets only UTC and GMT
         named = (text.notna() & ~text.str.contains(_UTC_ALONE, na=False)).to_numpy()
     moments = pd.to_datetime(text.mask(named, "x"), format=written, errors="coerce", utc=True)
     doubtful = moments.notna()
@@ -186,8 +186,8 @@ def _read_by_format(text: pd.Series, written: str) -> pd.Series:
 
 
 def _moment_by_zone_name(text: str, written: str) -> Any:
-    """Return a moment in UTC whose zone is a name; NaT where the name is unknown, or means another offset on that day.
-    CET in July is an hour that clocks in that zone do not show: some mean it, others mean CEST."""
+    """Read a timestamp with a zone's name, and return it in UTC; NaT if the name is unknown or does not apply on that
+    day. CET in July is ambiguous: some mean it, others mean CEST, which clocks there show."""
     try:
         wall = pd.to_datetime(text, format=written).tz_localize(None).to_pydatetime(warn=False)
     except (ValueError, zoneinfo.ZoneInfoNotFoundError):
@@ -211,7 +211,7 @@ def _zone_names() -> set[str]:
 
 
 def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.Series:
-    """Return moments in UTC as the clock showed them where they were written."""
+    """Return timestamps in UTC as the local times that the texts show."""
     if written is None:
         text = _iso_text(text_array(raw))
         if (pc.max(pc.utf8_length(text)).as_py() or 0) <= len("2024-01-01"):
@@ -227,12 +227,12 @@ def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.S
 
 
 def _digits(text: str) -> str:
-    """Return a moment's digits, without zeros, which may be left out, and without those of nanoseconds."""
+    """Return a timestamp's digits to compare, without zeros, which may be left out, and without nanoseconds."""
     return re.sub(r"[^1-9]", "", re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
-    """Return which values a typed format gives as dates (or moments), or as times, and not as texts."""
+    """Return which values in a column of a typed format are dates or timestamps, or times, and not texts."""
     if not pd.api.types.is_object_dtype(raw.dtype):
         return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
     found: pd.Series = raw.map(lambda value: value is not pd.NaT and isinstance(value, kind)).astype(bool)
@@ -240,8 +240,8 @@ def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
 
 
 def _away_from_the_ends(moments: pd.Series) -> pd.Series:
-    """400 years for the first and the last of the calendar, after which days and clocks repeat: Python cannot localize
-    what may end in the year 0 or 10000."""
+    """Return a shift of 400 years away from the limit for timestamps in the years 1 and 9999, and 0 for others: Python
+    cannot localize those, because UTC may be in year 0 or 10000. The calendar repeats after 400 years."""
     years = moments.dt.year
     cycles = (years == 1).astype("int64") - (years == _LAST_YEAR).astype("int64")
     shift: pd.Series = cycles * _CALENDAR_CYCLE
@@ -249,7 +249,7 @@ def _away_from_the_ends(moments: pd.Series) -> pd.Series:
 
 
 def _within_calendar(moments: pd.Series) -> pd.Series:
-    """Return only the years 1 to 9999: Python and most databases cannot hold others."""
+    """Replace timestamps outside of the years 1 to 9999, which Python and most databases cannot store, with NaT."""
     if moments.min() >= _FIRST_MOMENT and moments.max() <= _LAST_MOMENT:
         return moments
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))

@@ -1,15 +1,15 @@
-"""Names of columns that a file has almost: what differs, in a form that can be seen."""
+"""Find columns of a file that almost have an expected name, and make the difference visible."""
 
 import unicodedata
 from collections.abc import Iterable
 
 
 def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
-    """Return which of the file's columns the missing ones may mean, for a rejection; empty where none is close.
+    """Return, for a rejection's message, the file's columns that may be the missing ones; empty if none is close.
 
     Args:
         missing: the contract's columns that the file lacks.
-        seen: the file's columns that the contract does not know.
+        seen: the file's columns that are not in the contract.
     """
     by_key: dict[str, str] = {}
     for name in seen:
@@ -23,12 +23,12 @@ def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
 
 
 def _key(name: str) -> str:
-    """Return a name without what people and programs change in passing: case, accents, blanks and signs."""
+    """Return a name without what is often changed by accident: case, accents, white space and punctuation."""
     return "".join(sign for sign in unicodedata.normalize("NFKD", name).casefold() if sign.isalnum())
 
 
 def _difference(seen: str, wanted: str) -> str:
-    """Return in what a file's name differs from a contract's that has the same key."""
+    """Describe how a name in the file differs from one in the contract that has the same key."""
     different = [
         f"with {_named(sign)} {_place(seen, sign)}"
         for sign in dict.fromkeys(seen)
@@ -39,17 +39,17 @@ def _difference(seen: str, wanted: str) -> str:
     ]
     bare_seen, bare_wanted = _without_blanks(seen), _without_blanks(wanted)
     if bare_seen == bare_wanted:
-        return " and ".join(different) or "with blanks elsewhere"
+        return " and ".join(different) or "with spaces elsewhere"
     composed = [unicodedata.normalize("NFC", name) for name in (bare_seen, bare_wanted)]
     if composed[0] == composed[1]:
         form = "NFD" if unicodedata.is_normalized("NFD", bare_seen) else "NFC"
         return " and ".join([*different, f"in Unicode's other form ({form})"])
     is_case = composed[0].casefold() == composed[1].casefold()
-    return " and ".join([*different, "in another case" if is_case else "with other accents or signs"])
+    return " and ".join([*different, "in another case" if is_case else "with other accents or punctuation"])
 
 
 def _is_blank(sign: str) -> bool:
-    """Return whether nothing can be seen of a character: blanks, byte order marks, zero-width characters."""
+    """Return whether a character is invisible: white space, a byte order mark, a zero-width character."""
     return sign.isspace() or unicodedata.category(sign) in ("Cf", "Cc")
 
 
@@ -69,7 +69,7 @@ def _place(name: str, sign: str) -> str:
 
 
 def _visible(name: str) -> str:
-    """Return a name with everything escaped that looks like something else, or like nothing."""
+    """Return a quoted name in which invisible and combining characters are escaped."""
     odd = {sign for sign in name if _is_blank(sign) and sign != " "} | {
         sign for sign in name if unicodedata.combining(sign)
     }

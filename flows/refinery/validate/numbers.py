@@ -1,4 +1,4 @@
-"""Texts and raw numbers become integers and numbers, with the marks that the file is written with."""
+"""Convert texts and raw numbers to integers and numbers, with the file's decimal and thousands marks."""
 
 import re
 from functools import partial
@@ -21,8 +21,8 @@ from flows.refinery.validate.column_text import (
 INTEGER = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 MAX_INTEGER = (1 << 63) - 1
-MAX_DIGITS = 20  # with the sign; longer integers do not fit 64 bits
-_SAFE_INTEGER_DIGITS = 18  # every integer of so many digits fits 64 bits
+MAX_DIGITS = 20  # with the sign; longer integers do not fit into 64 bits
+_SAFE_INTEGER_DIGITS = 18  # every integer of this many digits fits into 64 bits
 
 
 def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
@@ -36,7 +36,7 @@ def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreada
 
 
 def _integers_at_once(text: pa.Array) -> pa.Array | None:
-    """Return integers that are written as digits, in which Arrow and INTEGER agree; None where some are not."""
+    """Read texts of digits as integers, with the same result as by INTEGER; None if there are other texts."""
     longest = pc.max(pc.binary_length(text)).as_py() or 0
     if longest > _SAFE_INTEGER_DIGITS or not has_only(text, b"0123456789-"):
         return None
@@ -66,13 +66,13 @@ def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadab
         at_once, each = partial(_numbers_at_once, source_format), partial(_each_number, source_format)
         numbers = read_texts(text_array(raw), at_once, each, unreadable)
     if source_format.type == "csv":
-        numbers = pc.add(numbers, 0.0)  # "-0" is 0 as a whole number, and -0.0 among fractions
+        numbers = pc.add(numbers, 0.0)  # turns -0.0 into 0.0: "-0" is 0 in a column of integers
     finite = pc.if_else(pc.is_finite(numbers), numbers, None)
     return pandas_column(finite, "float64")
 
 
 def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
-    """Return numbers that are written as digits and a point, in which Arrow and NUMBER agree; else None."""
+    """Read texts of digits and a point as numbers, with the same result as by NUMBER; None if there are other texts."""
     has_marks = source_format.decimal != "." or source_format.thousands
     if has_marks or not has_only(text, b"0123456789.-"):
         return None
@@ -103,7 +103,7 @@ def _with_plain_marks(text: pa.Array, source_format: SourceFormat) -> pa.Array:
         # A point is then no decimal mark: it must not be read as one.
         pointed = pc.match_substring(text, ".")
         text = pc.if_else(pointed, "not a number", pc.replace_substring(text, source_format.decimal, "."))
-    return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast takes no plus sign
+    return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast does not accept a plus sign
 
 
 def _numbers(text: pa.Array) -> pa.Array:
@@ -111,7 +111,7 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 def _long_integers(text: pa.Array) -> pa.Array:
-    """Return integers of more digits than surely fit: one by one, null where they do not fit."""
+    """Read long integers, which may not fit into 64 bits, one by one; null for those that do not."""
     low, high = -MAX_INTEGER - 1, MAX_INTEGER
 
     def read(value: str | None) -> int | None:

@@ -1,10 +1,10 @@
-"""Corrected rows put into the places of those that the file has, partition by partition, for every format.
+"""Replace rows of a file by corrected ones, partition by partition, for every format.
 
-A cell changes only where the corrected text differs from what the quarantine file showed: all others keep the value,
-and the type, that they have in the file. A changed cell becomes what a clean file would have held there. In CSV that is
-text, and the rows are read again by the reader that read them before. In formats whose values have types it is a value
-of the kind that the column's other values are of, as far as the text can be read so; else it stays text, and the
-contract decides. Rows that are dropped are taken out first: nothing after this sees them.
+A cell changes only if the corrected text differs from what the quarantine file showed; all others keep the value and
+type that they have in the file. A changed cell becomes what a clean file would have contained. In CSV this is text, and
+the rows are read again by the CSV reader. In formats with types, it is a value of the same type as the column's other
+values, if the text can be read as one; else it stays text, and the contract decides. Dropped rows are removed first:
+no later code sees them.
 """
 
 import re
@@ -24,7 +24,7 @@ from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, 
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 
-# Numbers as a format that knows numbers would have kept them: "007" and "+1" are texts.
+# Numbers that a typed format would store as numbers: "007" and "+1" are texts.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,399})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _FLAGS = {"true": True, "false": False}
@@ -33,12 +33,12 @@ _FLAGS = {"true": True, "false": False}
 def corrected(
     partitions: Iterator[Partition], corrections: Corrections, contract: Contract, limits: Limits
 ) -> Iterator[Partition]:
-    """Yield the partitions of a file with the corrections in them, and without the rows that are dropped.
+    """Yield the partitions of a file with the corrections, and without the dropped rows.
 
-    A row that could not be decoded is a row like any other once it is corrected; until then it stays as it is.
+    A row that could not be decoded becomes an ordinary row if it is corrected, and else stays a misfit.
 
     Raises:
-        CorrectionsUnusable: once all partitions were seen: the file has no such rows or columns.
+        CorrectionsUnusable: after the last partition: the file lacks rows or columns of the corrections.
     """
     overlay = _Overlay(corrections, contract, limits)
     for partition in partitions:
@@ -54,10 +54,10 @@ class _Overlay:
         self._columns = [name for name in corrections.columns if name != DROP]
         self._columns_left = {name for name in self._columns if name not in contract.columns}
         self._is_first = True
-        self._found: SourceFormat | None = None  # how the corrected beginning of a CSV file turns out to be written
+        self._found: SourceFormat | None = None  # how the corrected beginning of a CSV file is written
 
     def on(self, partition: Partition) -> Iterator[Partition]:
-        """Yield one partition with its corrected rows; of a CSV file perhaps in several pieces."""
+        """Yield one partition with its corrections; for a CSV file, perhaps in several pieces."""
         self._columns_left.difference_update(map(str, partition.frame.columns))
         unread = {misfit.row_number for misfit in partition.misfits}
         there = self._rows_left & {*partition.row_numbers.tolist(), *unread}
@@ -77,7 +77,8 @@ class _Overlay:
         yield partition
 
     def _is_filled(self, number: int) -> bool:
-        """Return whether a row has a value; one that could not be decoded, and is no longer dropped, has none."""
+        """Return whether the corrections have a value for a row. They may have none for an undecodable row that an
+        earlier repair dropped and a later one does not."""
         return any(self._corrections.rows[number].get(name) is not None for name in self._columns)
 
     def require_all_done(self) -> None:
@@ -88,7 +89,7 @@ class _Overlay:
             raise CorrectionsUnusable(f"neither the file nor its contract has a column {names}")
 
     def _columns_of(self, frame: pd.DataFrame, here: Sequence[int]) -> list[str]:
-        """Return the partition's columns, and those that a correction brings with it."""
+        """Return the partition's columns, and those that corrections add."""
         names = list(map(str, frame.columns))
         rows = [self._corrections.rows[number] for number in here]
         return names + [
@@ -108,7 +109,7 @@ class _Overlay:
         given = self._contract.format
         marks = (given.decimal, given.thousands) if is_first else (source_format.decimal, source_format.thousands)
         texts = [rows[number] for number in numbers.tolist()]
-        if not texts:  # all are dropped: they show no marks
+        if not texts:  # all rows are dropped, so no marks can be detected
             yield replace(partition, source_format=source_format)
             return
         for piece in read_rows(names, texts, self._contract, source_format, marks, self._limits):
@@ -121,7 +122,7 @@ class _Overlay:
             misfits = []
 
     def _texts(self, partition: Partition, names: Sequence[str]) -> dict[int, list[str]]:
-        """Return the decoded rows by their number, as they are written in the file."""
+        """Return the texts of the decoded rows by row number, as they are in the file."""
         texts = partition.frame
         columns = []
         for name in names:
@@ -136,13 +137,13 @@ class _Overlay:
         texts = []
         for place, name in enumerate(names):
             text = written[place] if written is not None else None
-            if name in given and not (given[name] is None and text == ""):  # CSV has one sign for both
+            if name in given and not (given[name] is None and text == ""):  # CSV writes both alike
                 text = given[name]
             texts.append(self._missing_mark(name) if text is None else text)
         return texts
 
     def _missing_mark(self, name: str) -> str:
-        """Return how a missing value of a column is written."""
+        """Return the text that means a missing value in a column."""
         marks = missing_texts(self._contract, name)
         return "" if "" in marks or not marks else marks[0]
 
@@ -164,12 +165,13 @@ class _Overlay:
     def _column(
         self, name: str, raw: pd.Series, added: int, order: np.ndarray, places: np.ndarray, here: Sequence[int]
     ) -> pd.Series:
-        """One column with its corrected cells.
+        """Return one column with its corrected cells, in the file's order.
 
         Args:
-            added: rows that could not be decoded and are corrected now; they come after the others.
-            order: brings all rows into the file's order.
-            places: where the corrected rows are then.
+            added: the number of corrected rows that could not be decoded; they come after the others.
+            order: the indices that sort all rows into the file's order.
+            places: the positions of the corrected rows in that order.
+            here: the numbers of the corrected rows.
         """
         values, shown = _objects(raw, added, order), _objects(as_text(raw), added, order)
         rows = [self._corrections.rows[number] for number in here]
@@ -187,7 +189,7 @@ class _Overlay:
         return _as_before(values, raw)
 
     def _reader_of(self, name: str, raw: pd.Series, others: Sequence[Any]) -> Callable[[str], Any]:
-        """Return what makes a value of a text, of the kind that the column's other values are of."""
+        """Return a function that converts a text to the type of the column's other values."""
         column = self._contract.columns.get(name)
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             return lambda text: _moment(text, column, raw)
@@ -200,7 +202,7 @@ class _Overlay:
 
 
 def _without(partition: Partition, dropped: Set[int]) -> Partition:
-    """Return a partition without some rows, and its columns of the types that they have without them."""
+    """Return a partition without some rows; its columns get the types of the remaining values."""
     stays = ~np.isin(partition.row_numbers, list(dropped))
     frame = partition.frame[stays].reset_index(drop=True)
     for name in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:
@@ -210,7 +212,7 @@ def _without(partition: Partition, dropped: Set[int]) -> Partition:
 
 
 def _objects(column: pd.Series, added: int, order: np.ndarray) -> list[Any]:
-    """Return a column's values as Python's own, None where one is missing, with rows added and in the file's order."""
+    """Return a column as Python values in the order `order`, after adding `added` rows; None for missing values."""
     values = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     values += [None] * added
     return [values[place] for place in order]
@@ -223,7 +225,7 @@ def _natural(text: str) -> Any:
 
 
 def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
-    """Return a timestamp among timestamps: as the quarantine file writes them, or as the contract does."""
+    """Read a text as a timestamp, in the quarantine file's form or in the contract's; return the text if it is none."""
     written = [None] if column is None or column.format is None else [None, column.format]
     for code in written:
         read = coerce(pd.Series([text], dtype="str"), Column(type="timestamp", format=code))
@@ -235,7 +237,7 @@ def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
 
 
 def _as_before(values: Sequence[Any], raw: pd.Series) -> pd.Series:
-    """Return values as a column of the type that they had, where all of them still are of it."""
+    """Make a column of values, in the dtype that it had if all of them fit."""
     is_moment = pd.api.types.is_datetime64_any_dtype(raw.dtype)
     if is_moment and not any(isinstance(value, str) for value in values):
         return pd.Series([pd.NaT if value is None else value for value in values], dtype=raw.dtype)

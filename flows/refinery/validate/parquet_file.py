@@ -1,4 +1,4 @@
-"""Parquet files as Sluice writes them."""
+"""Write Parquet files."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ _SAMPLED = 20_000
 
 
 def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetWriter:
-    """Begin a Parquet file of tables that are like the first one. Only columns whose values repeat get a dictionary: in
-    the others, looking for each value costs time and space."""
+    """Open a Parquet file for tables with the schema of the first one. Only columns whose values repeat get a
+    dictionary: in others it would cost time and space."""
     sample = first.slice(0, _SAMPLED)
     repeating = []
     for field in first.schema:

@@ -1,4 +1,4 @@
-"""The quarantine file: bad rows as they were, each with its row number, the rules that it broke and their values."""
+"""The quarantine file: bad rows in their original form, with row number, broken rules and offending values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class RowRule:
     """A rule that single rows can break."""
 
     id: str  # as in the checks
-    columns: tuple[str, ...]  # whose values are the offending ones
+    columns: tuple[str, ...]  # the columns with the offending values
     blocking: bool = True  # whether a row that breaks it is quarantined
-    is_expectation: bool = False  # whether it is one of the contract's expectations, and no rule of type or presence
+    is_expectation: bool = False  # whether it is one of the contract's expectations, not a rule on types or columns
 
 
 class QuarantineFile:
-    """Writes bad rows to a Parquet file, partition by partition. There is no file until there is a bad row."""
+    """Writes bad rows to a Parquet file, partition by partition. The first bad row creates the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,7 +40,7 @@ class QuarantineFile:
         return self._writer is not None
 
     def write(self, table: pa.Table) -> None:
-        """Add bad rows, as `quarantine_table` gives them."""
+        """Add bad rows, in the form of `quarantine_table`."""
         if not len(table):
             return
         if self._writer is None:
@@ -61,17 +61,17 @@ def quarantine_table(
     columns: Sequence[str],
     misfits: pa.RecordBatch,
 ) -> pa.Table:
-    """Return the bad rows of one partition and its misfits, in their order.
+    """Return the bad rows and misfits of one partition, by row number.
 
     The table has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw
     (the text of a row that could not be decoded), and the file's columns as text.
 
     Args:
-        bad: the bad rows' values as the file has them (`raw_array`), by column.
-        row_numbers: of the bad rows.
-        masks: rules x bad rows; true where a row breaks the rule.
-        columns: those of the file.
-        misfits: as `misfit_rows` gives them.
+        bad: the bad rows' original values (`raw_array`), by column.
+        row_numbers: the bad rows' numbers.
+        masks: rules x bad rows; true if the row breaks the rule.
+        columns: the file's columns.
+        misfits: the result of `misfit_rows`.
     """
     texts = {column: text_of(values) for column, values in bad.items()}
     nothing = pa.nulls(len(row_numbers), pa.string())
@@ -94,7 +94,7 @@ def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRu
             names.append(np.full(len(broken), position))
             values.append(_offending(rule, texts, broken))
     place = np.concatenate(places)
-    order = np.argsort(place, kind="stable")  # rules of one row stay in the contract's order
+    order = np.argsort(place, kind="stable")  # stable, so that the rules of one row keep their order
     offsets = pa.array(np.searchsorted(place[order], np.arange(masks.shape[1] + 1)).astype(np.int32))
     ids = pa.array([rule.id for rule in rules], pa.string()).take(pa.array(np.concatenate(names)[order]))
     offending = pa.concat_arrays(values).take(pa.array(order))
@@ -102,7 +102,7 @@ def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRu
 
 
 def misfit_rows(misfits: Sequence[Misfit]) -> pa.RecordBatch:
-    """Return rows that could not be decoded: number, reason and text of each."""
+    """Return misfits as a record batch: number, reason and text of each row."""
     arrays = [
         pa.array([misfit.row_number for misfit in misfits], pa.int64()),
         pa.array([misfit.reason for misfit in misfits], pa.string()),
@@ -121,10 +121,10 @@ def _misfits(misfits: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:
 
 
 def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
-    """Bad rows by the first rule that each broke.
+    """Count bad rows by the first blocking rule that each broke.
 
     Args:
-        masks: rules x rows; true where a row breaks the rule.
+        masks: rules x rows; true if the row breaks the rule.
     """
     left = np.ones(masks.shape[1], dtype=bool)
     counts = {}
@@ -137,7 +137,7 @@ def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
 
 
 def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> pa.Array:
-    """Return what broke the rule as text: the value, or `column=value, ...` where it reads several columns."""
+    """Return the offending values as text: the value, or `column=value, ...` if the rule reads several columns."""
     taken: Callable[[str], pa.Array] = lambda column: texts[column].take(pa.array(rows))  # noqa: E731
     columns = [column for column in rule.columns if column in texts]
     if not columns:

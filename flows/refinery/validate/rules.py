@@ -1,4 +1,4 @@
-"""A contract's expectations as rules, and how each kind is judged over a file that is read in partitions."""
+"""A contract's expectations as rules, and how each expectation is checked on a file that is read in partitions."""
 
 import datetime as dt
 from collections import Counter
@@ -13,11 +13,11 @@ import pandas as pd
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import KEEP, UNIQUE, Contract, Expectation
 
-WHOLE_FILE_ROW_LIMIT = 10_000_000  # rows; a column of numbers then takes 80 MB
+WHOLE_FILE_ROW_LIMIT = 10_000_000  # a column of so many numbers takes 80 MB
 
 
 class Method(Enum):
-    """How an expectation is judged when no step sees the whole file."""
+    """How an expectation is checked although the file is read in partitions."""
 
     ROWS = "each row by itself; counts are added up"
     ORDER = "each row against the row before it; the last value is carried from partition to partition"
@@ -114,7 +114,7 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
 )
 """Expectations of the installed GX that a contract cannot use, and why."""
 
-# Of the methods that give a verdict on the file, these still count each row.
+# Expectations whose method gives one verdict on the file, but which count failing rows, too.
 _COUNT_ROWS = frozenset(
     {
         "expect_column_value_z_scores_to_be_less_than",
@@ -126,7 +126,7 @@ _COUNT_ROWS = frozenset(
 
 
 def level_of(name: str) -> Literal["row", "table"]:
-    """Return whether an expectation judges each row, or only the whole file."""
+    """Return whether an expectation checks each row, or only the whole file."""
     counts_rows = METHODS[name] in (Method.ROWS, Method.ORDER, Method.UNIQUE) or name in _COUNT_ROWS
     return "row" if counts_rows else "table"
 
@@ -137,38 +137,38 @@ class Rule:
 
     id: str  # unique in the contract and stable: "expect_column_values_to_not_be_null(order_id)"
     name: str  # GX's name of the expectation
-    arguments: Mapping[str, Any]  # what GX gets, as it is given to GX
+    arguments: Mapping[str, Any]  # the arguments for GX
     severity: str  # info (only counted), warning or critical (its failure rejects the file)
-    level: str  # "row" where single rows fail, "table" where only the whole does
+    level: str  # "row" if single rows fail, "table" if only the whole file does
     columns: tuple[str, ...]  # the columns that it reads
     mostly: float = 1.0  # the fraction of rows that must pass
-    written: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    written: Mapping[str, Any] = field(default_factory=dict, compare=False)  # the arguments in the contract
 
     @property
     def method(self) -> Method:
-        """Return how it is judged."""
+        """Return how it is checked."""
         return METHODS[self.name]
 
     @property
     def keep(self) -> Literal["first", "last", False]:
-        """Return which of the rows with the same key passes a uniqueness rule; False: none of them."""
+        """Return which of the rows with the same key passes a uniqueness rule; False if none does."""
         keep = self.written.get(KEEP)
         return "first" if keep == "first" else "last" if keep == "last" else False
 
     @property
     def is_late(self) -> bool:
-        """Return whether its failing rows are known only when the whole file was seen."""
+        """Return whether its failing rows are known only at the end of the file."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
 
     def columns_needed(self, available: list[str]) -> list[str]:
-        """Return the columns of `available` that GX needs for it, those of its row_condition among them."""
+        """Return the columns of `available` that GX needs for it, including those of its row_condition."""
         condition = self.arguments.get("row_condition")
         text = repr(condition) if condition else ""
-        # Reading a column too many costs time; one too few would fail. So a mention is enough.
+        # A column too many costs time, one too few would fail: so a mention anywhere in the condition is enough.
         return [column for column in available if column in self.columns or (text and column in text)]
 
     def columns_missing(self, in_file: Collection[str], judged: Collection[str]) -> list[str]:
-        """Return the columns without which it cannot be judged. `judged` is the columns of the file that are judged,
+        """Return the columns that it needs and that are missing. `judged` is the columns of the file that are checked,
         and those that are filled in."""
         if self.name == "expect_column_to_exist":
             return []
@@ -178,8 +178,8 @@ class Rule:
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:
-    """Return the contract's expectations in their order, with unique ids. Raise ContractInvalid if one is of a kind
-    that cannot be judged on a file."""
+    """Return the contract's expectations in their order, with unique ids. Raise ContractInvalid if one cannot be
+    checked on a file."""
     seen: Counter[str] = Counter()
     return tuple(_rule(contract, expectation, seen) for expectation in contract.expectations)
 
@@ -210,7 +210,7 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
 
 
 def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """Return GX's arguments, with timestamps as the frames hold them: without a zone, in UTC."""
+    """Return the arguments for GX, with timestamps as in the frames: in UTC, without a time zone."""
     given = {name: value for name, value in arguments.items() if name != KEEP}
     return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in given.items()}
 

@@ -7,7 +7,7 @@ _BITS = np.uint64((1 << 20) - 1)
 
 
 def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which of some hashes are among others, of which there is at least one and which are sorted."""
+    """Return a mask of the hashes in `values` that are among `others`, which are sorted and not empty."""
     if len(values) < _MANY:
         return _is_among(values, others)
     # A few bits distinguish most hashes, several times faster than a search.
@@ -26,7 +26,7 @@ def _is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def positions_of(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return where some row numbers are among the values. Both are sorted, and without repetition."""
+    """Return the positions in `values` of the numbers that are among them. Both are sorted and without duplicates."""
     if not len(values):
         return np.empty(0, dtype=np.int64)
     inside = numbers[np.searchsorted(numbers, values[0]) : np.searchsorted(numbers, values[-1], side="right")]

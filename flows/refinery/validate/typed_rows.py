@@ -15,18 +15,18 @@ ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 
 
 def to_batch(frame: pd.DataFrame, row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Return some columns of coerced rows, as they are kept."""
+    """Convert columns of coerced rows, with their row numbers, to a record batch in the types of `kinds`."""
     arrays = [to_arrow(frame[name], kind) for name, kind in kinds.items()]
     return pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=_schema(kinds))
 
 
 def beside(batch: pa.RecordBatch, more: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    """Return a batch with more columns after its own, which may have the same names."""
+    """Return a batch with more columns at the end; their names may occur twice."""
     return pa.RecordBatch.from_arrays([*batch.columns, *more.values()], names=[*batch.schema.names, *more])
 
 
 def no_rows(kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Return a batch without rows."""
+    """Return a batch with these columns and no rows."""
     return pa.RecordBatch.from_pylist([], schema=_schema(kinds))
 
 
@@ -42,7 +42,7 @@ def numbers_of(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows as GX judges them: with a RangeIndex, timestamps in UTC without a zone, times as text."""
+    """Convert rows to the form that GX checks: with a RangeIndex, timestamps in UTC without a zone, times as text."""
     columns = {}
     for name, kind in kinds.items():
         array = data.column(name)
@@ -53,10 +53,10 @@ def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.D
 
 
 def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collection[str]) -> pd.DataFrame:
-    """Return good rows as steps get them: the row number is the index, timestamps are in UTC, dates at midnight.
+    """Convert good rows to the form that steps get: row numbers as the index, timestamps in UTC, dates at midnight.
 
     Args:
-        nullable: the columns that may have missing values; they have one type in every partition and every file.
+        nullable: columns that may have missing values: they get a nullable dtype, even if no value is missing here.
     """
     columns = {
         name: batch.column(name).to_pandas()

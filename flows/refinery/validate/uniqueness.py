@@ -1,6 +1,6 @@
-"""Duplicates over a file of any size: 64-bit hashes find the suspects, their values confirm them.
+"""Find duplicates in a file of any size: 64-bit hashes find the suspects, and their values confirm them.
 
-So a hash collision between different values never sends a good row to quarantine.
+So a hash collision between different values never quarantines a good row.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,14 +11,14 @@ import pandas as pd
 
 from flows.refinery.validate.sorted_numbers import is_among
 
-_CONFIRMED_AT_ONCE = 2_000_000  # suspects whose values are held in memory together
+_CONFIRMED_AT_ONCE = 2_000_000  # suspects whose values are in memory together
 _SORTED_AT_ONCE = 8_000_000  # hashes
 _FIRST_CAPACITY = 1 << 16
 
 Rows = tuple[pd.DataFrame, np.ndarray]
-"""Keys, and their row numbers."""
+"""Keys and their row numbers."""
 Take = Callable[[np.ndarray], Rows]
-"""Returns the keys at some places of a partition, without those that are not compared."""
+"""A function that returns the keys at some positions of a partition, without those that are not compared."""
 
 
 class HashCollector:
@@ -39,7 +39,7 @@ class HashCollector:
         self._sizes.append(len(hashes))
 
     def repeated(self) -> tuple[np.ndarray, int]:
-        """Return the sorted hashes that occur more than once, and how many rows have one."""
+        """Return the sorted hashes that occur more than once, and the number of rows that have one of them."""
         hashes = self._hashes[: self._used]
         parts = np.uint64(self._used // _SORTED_AT_ONCE + 1)
         found, rows = [], 0
@@ -61,11 +61,11 @@ class HashCollector:
 def duplicated_rows(
     collector: HashCollector, read_again: Callable[[], Iterable[Take]], keep: Literal["first", "last", False] = False
 ) -> np.ndarray:
-    """Return the row numbers of duplicates, sorted: of all occurrences, or of all but the first or the last.
+    """Return the sorted row numbers of duplicates: all occurrences, or all except the first or the last.
 
     Args:
-        collector: has seen all rows.
-        read_again: gives the same partitions again, in the same order; called when hashes repeat.
+        collector: has the hashes of all rows.
+        read_again: returns the same partitions again, in the same order; called only if hashes repeat.
     """
     repeated, suspects = collector.repeated()
     if not suspects:
@@ -82,7 +82,8 @@ def _confirmed(
     keep: Literal["first", "last", False],
     turn: tuple[int, int],
 ) -> np.ndarray:
-    """Return the duplicates among the suspects whose hash falls to this turn. Equal keys fall to the same turn."""
+    """Return the duplicates among the suspects of one turn, (number, of how many). Hashes determine the turn, so equal
+    keys are in the same one."""
     number, rounds = turn
     suspects, rows = [], []
     for hashes, take in zip(collector.partitions(), partitions, strict=True):

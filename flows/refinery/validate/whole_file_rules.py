@@ -1,4 +1,4 @@
-"""Rules whose failing rows show only at the end of the file: uniqueness, order, and what GX judges on whole columns."""
+"""Check rules whose failing rows are known only at the end of a file: uniqueness, order, and whole columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,14 +19,14 @@ from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplic
 
 
 class TooManyRowsToJudge(FileRejected):
-    """GX can judge an expectation only on a whole column, and the file has more rows than are held in memory."""
+    """GX can check an expectation only on a whole column, and the file has more rows than are kept in memory."""
 
 
 class WholeFileJudge:
-    """Collects what rules need until the end of the file, then gives every verdict.
+    """Collects what rules need until the end of the file, and then returns their verdicts.
 
     Args:
-        rows: gets all rows, good and bad, with the columns of `kinds` and then their row numbers.
+        rows: the caller adds all rows to it, good and bad, with the columns of `kinds` and then the row numbers.
     """
 
     def __init__(self, judge: Judge, rows: BatchSpool, kinds: Mapping[str, str]) -> None:
@@ -36,15 +36,15 @@ class WholeFileJudge:
         }
 
     def take(self, key_hashes: Sequence[np.ndarray | None]) -> None:
-        """Keep the hashes of one partition's rows, by rule."""
+        """Add the hashes of one partition's rows, by rule."""
         for position, collector in self._collectors.items():
             hashes = key_hashes[position]
             if hashes is not None:
                 collector.add(hashes)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Return the verdict on one rule, and the sorted numbers of rows that fail it and are not marked yet. Raise
-        TooManyRowsToJudge if the rule needs whole columns, and they are too long."""
+        """Return the verdict on one rule, and the sorted numbers of failing rows that are not marked yet. Raise
+        TooManyRowsToJudge if the rule needs whole columns and the file has too many rows."""
         rule = self._judge.rules[position]
         if rule.method is Method.UNIQUE:
             rows = duplicated_rows(self._collectors[position], lambda: self._keys(position), rule.keep)
@@ -79,7 +79,7 @@ class WholeFileJudge:
             yield partial(take, batch)
 
     def _columns_of(self, position: int) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
-        """Return the types of the columns that a rule needs, and their rows."""
+        """Return the types of the columns that a rule needs, and batches with only these and the row numbers."""
         names = list(self._kinds)
         needed = self._judge.rules[position].columns_needed(names)
         places = [*map(names.index, needed), len(names)]

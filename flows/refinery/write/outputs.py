@@ -1,4 +1,4 @@
-"""Write the published files: Parquet or CSV, in one file or in folders. The same rows give the same bytes."""
+"""Write the files to publish: Parquet or CSV, one file or several in folders. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 class OutputImpossible(FileRejected):
-    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values. Or a
-    dataset's own function returned values of another type for some rows than for those before."""
+    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values. Or a custom
+    step returned values of another type than for earlier rows."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OutputFile:
     """A local file to publish."""
 
     path: Path
-    folder: str  # "" or the folders that its rows belong to, such as "country=DE/"
+    folder: str  # the folders of its rows, such as "country=DE/"; "" without partition_by
     rows: int
     size_bytes: int
     sha256: str  # the file's hash, hexadecimal
@@ -47,13 +47,13 @@ class OutputFile:
 
 
 class OutputWriter:
-    """Writes frames as the contract's output declares.
+    """Writes frames in the form that the contract's `output` declares.
 
     Args:
-        kinds: columns that are written as "date" or "time", which differs from their type in pandas.
+        kinds: the columns to write as "date" or "time", types that pandas lacks.
 
     Attributes:
-        columns: those of the rows that were written.
+        columns: the columns of the rows that were written.
     """
 
     def __init__(self, output: OutputOptions, folder: Path, kinds: Mapping[str, str], seconds: PartSeconds) -> None:
@@ -67,14 +67,14 @@ class OutputWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Delete what was written if the file turns out to be rejected."""
+        """Delete what was written if an error ends the block."""
         if kind is not None:
             for file in self._files.values():
                 file.discard()
 
     def write(self, frame: pd.DataFrame) -> None:
-        """Add rows. All frames have the same columns. Raise OutputImpossible if the rows cannot be split by the
-        contract's partition_by."""
+        """Add rows; all frames must have the same columns. Raise OutputImpossible if the rows cannot be split by the
+        contract's partition_by, or have other types than earlier ones."""
         with self._seconds.of("write"):
             table = as_table(frame, self._kinds)
             self.columns = tuple(table.column_names)
@@ -84,7 +84,7 @@ class OutputWriter:
                 self._file(folder, part).write(part)
 
     def close(self) -> tuple[OutputFile, ...]:
-        """Finish all files, in the order of their folders; without rows, write one empty file."""
+        """Finish all files, and return them in the order of their folders; if nothing was written, one empty file."""
         with self._seconds.of("write"):
             if not self._files:
                 self._file("", (self._schema or pa.schema([])).empty_table())
@@ -111,7 +111,7 @@ class OutputWriter:
             yield str(folder), table.take(pa.array(places))
 
     def _published(self, table: pa.Table) -> pa.Table:
-        """Remove the columns that the folders name, as readers of such folders expect."""
+        """Remove the columns that are in the folders' names, as readers of such folders expect."""
         named = [name for name in self._output.partition_by if name in table.column_names]
         if named and len(named) == table.num_columns:
             raise OutputImpossible(f"output.partition_by {named} leaves no column to be written")
@@ -152,7 +152,7 @@ class _OneFile:
 
 
 def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
-    """Describe a finished file."""
+    """Return the description of a finished file, with its size and hash."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
@@ -161,13 +161,13 @@ def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFil
 
 
 def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
-    """Return a frame as it is published: no index, no pandas metadata, plain types."""
+    """Convert a frame to the table that is published: no index, no pandas metadata, plain types."""
     arrays = {str(name): _array(frame[name], kinds.get(str(name))) for name in frame.columns}
     return pa.table(arrays)
 
 
 def _as_before(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table in the types of the rows before."""
+    """Convert a table to the types of earlier rows. Raise OutputImpossible if values would change."""
     if table.schema == schema:
         return table
     return pa.table([_column_as_before(table[field.name], field) for field in schema], schema=schema)
@@ -180,10 +180,10 @@ def _column_as_before(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArr
         cast = values.cast(field.type)
     except pa.ArrowException:
         cast = None
-    # Of structures Arrow drops the fields that the other type does not have.
+    # In structures, Arrow drops fields that the other type does not have.
     if cast is None or (pa.types.is_nested(values.type) and cast.to_pylist() != values.to_pylist()):
         raise OutputImpossible(
-            f"the column {field.name!r} holds {values.type} in some rows, and {field.type} in those before: a custom"
+            f"the column {field.name!r} holds {values.type} in some rows, and {field.type} in earlier ones: a custom"
             " step gets the rows in pieces, so it must return the same types for any rows"
         )
     return cast
@@ -197,7 +197,7 @@ def _array(values: pd.Series, kind: str | None) -> pa.Array:
         # Arrow would publish a period as a number.
         array = arrow_array(values.astype("str") if isinstance(values.dtype, pd.PeriodDtype) else values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        # Values of several types or of one that Arrow does not have, which a dataset's own function may return.
+        # Values of several types, or of one that Arrow does not have: a custom step may return them.
         array = arrow_array(values.map(str, na_action="ignore").astype("str"))
     return array.cast(_plain_type(array.type))
 
@@ -213,14 +213,14 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
 
 
 def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
-    """Check that a frame has the columns of partition_by, and timestamps where partition_by names a day. Raise
-    OutputImpossible, naming the fault and the existing columns."""
+    """Check that a frame has the columns of partition_by, and timestamps or dates in those of `day(column)`. Raise
+    OutputImpossible with the fault and the existing columns."""
     for name in partition_by:
         _folder_names(name, frame, {})
 
 
 def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
-    """Return the folder of each row for one entry of partition_by; dates as ISO 8601 days."""
+    """Return each row's folder for one entry of partition_by; dates are written as ISO 8601 days."""
     day = _DAY.fullmatch(name)
     column = day.group(1).strip() if day else name
     if column not in frame.columns:

@@ -204,7 +204,7 @@ EXPORTED = {4: QuarantinedRow({"a": "x"}, ["not_a_number(a)"]), 5: QuarantinedRo
     [
         ("a,b\n1,2\n", "no column _row_number"),
         ("_row_number,a\nfour,1\n", "row 1 has no row number"),
-        ("_row_number,a\n4,1\n4,2\n", "row 4 is there twice"),
+        ("_row_number,a\n4,1\n4,2\n", "row 4 is in it twice"),
         ("_row_number,a\n4,1,5\n", "row 1 has more fields than the header, which has 2"),
         ("_row_number,a\n9,1\n", "row 9 is not in the quarantine"),
     ],
