@@ -85,7 +85,7 @@ def type_name(annotation: Any) -> str:
     if origin is tuple:
         return f"list of {type_name(parts[0])}"
     if origin is dict:
-        return f"{type_name(parts[1])} by name"
+        return "mapping of field to value" if parts[1] is Any else f"{type_name(parts[1])} by name"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything", Path: "path"}
     if annotation in names:
         return names[annotation]
