@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 _MANTISSA_BITS, _HIGH_BITS, _LOW_BITS = 53, 26, 27
-_AT_ONCE = 32_768  # values; what is computed of them then stays in the processor's cache
+_AT_ONCE = 32_768  # values; the intermediate results for this many stay in the processor's cache
 _SPLITTER = float((1 << 27) + 1)  # Veltkamp's, for 53-bit mantissas
 
 
@@ -19,14 +19,14 @@ class ExactSum:
         self._by_exponent: dict[int, int] = {}
 
     def add(self, values: np.ndarray, scales: np.ndarray | int = 0) -> None:
-        """Add at least one and at most 2**26 finite values, each times 2 to the power of its scale."""
+        """Add at least one and at most 2**26 finite values, each multiplied by 2 to the power of its scale."""
         fractions, exponents = np.frexp(values)
         fractions *= 1 << _HIGH_BITS
         high = np.floor(fractions)
         places = exponents + scales
         lowest = int(places.min())
         places -= lowest
-        # Each half of a mantissa has 27 bits at most, so no sum of so many is rounded.
+        # Each half of a mantissa has at most 27 bits, so the sum of this many is not rounded.
         totals = zip(np.bincount(places, high).tolist(), np.bincount(places, fractions - high).tolist(), strict=True)
         for exponent, (whole, rest) in enumerate(totals, lowest):
             if whole or rest:
@@ -64,7 +64,7 @@ class ExactMoments:
         self._sum, self._squares = ExactSum(), ExactSum()
 
     def add(self, values: np.ndarray) -> None:
-        """Add float64 values; infinite ones and NaN are passed over."""
+        """Add float64 values; infinite ones and NaN are skipped."""
         for start in range(0, len(values), _AT_ONCE):
             some = values[start : start + _AT_ONCE]
             self._add(some[np.isfinite(some)])

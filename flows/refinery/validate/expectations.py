@@ -145,14 +145,14 @@ class Judge:
 
     @contextmanager
     def _loaded(self, frame: pd.DataFrame, rules: Sequence[Rule]) -> Iterator[None]:
-        """Give GX a batch for each set of columns that rules read: for some rules it filters every column of it."""
+        """Load a batch into GX for each set of columns that rules read: for some rules, GX filters all its columns."""
         names = list(frame.columns)
         with self._lock:
             self._engine.begin(frame, {_batch_of(rule): rule.columns_needed(names) for rule in rules})
             try:
                 yield
             finally:
-                self._engine.end()  # a judge outlives the file
+                self._engine.end()  # the judge is used for more files
 
     def _finding(self, position: int, found: Mapping[Any, Any], row_numbers: np.ndarray) -> RuleFinding:
         rule, expectation, metrics = self.rules[position], self._expectations[position], self._metrics[position]
@@ -194,12 +194,12 @@ class Judge:
         return keys
 
     def _values(self, position: int) -> pd.Series:
-        """Return the column that a rule reads, without missing values, in the rows that row_condition leaves."""
+        """Return the column that a rule reads, without missing values, in the rows that row_condition selects."""
         values: pd.Series = self._engine.column(self._domain(position), with_missing=False)
         return values
 
     def _domain(self, position: int) -> Mapping[str, Any]:
-        """Return what GX selects a rule's rows by."""
+        """Return the keyword arguments by which GX selects a rule's rows."""
         if position not in self._domains:
             expectation = self._expectations[position]
             map_metric = getattr(expectation, "map_metric", None)

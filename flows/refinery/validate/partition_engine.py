@@ -1,7 +1,7 @@
-"""GX's engine for pandas, for the rows of one partition: what several metrics read is selected once.
+"""A pandas engine for GX that holds one partition, and selects rows and columns that several metrics read only once.
 
-GX's own engine filters a frame for each metric. Its comparisons stay as they are: metrics registered for this engine in
-GX's own registry give them the same columns.
+GX's own engine filters the frame again for each metric. The comparisons remain GX's: the metrics that are registered
+here, in GX's registry, only give them the selected columns.
 """
 
 import functools
@@ -16,7 +16,7 @@ from flows.refinery.validate.rules import METHODS
 
 
 def partition_engine() -> Any:
-    """Return a new engine. `begin` and `end` enclose what reads a partition."""
+    """Return a new engine. Call `begin` before it reads a partition, and `end` afterwards."""
     return _engine_class()()
 
 
@@ -28,7 +28,7 @@ def _engine_class() -> type:
 
 
 class _OfOnePartition:
-    """What differs from GX's own engine, which is the next class in line."""
+    """The differences from GX's pandas engine; the engine inherits from both."""
 
     batch_manager: Any
     load_batch_data: Any
@@ -38,7 +38,7 @@ class _OfOnePartition:
         self.end()
 
     def begin(self, frame: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> None:
-        """Read a partition. `columns` has those of each batch; other batches have all."""
+        """Load a partition. `columns` has the columns of each batch by its name; other batches have all columns."""
         self._frame, self._columns = frame, columns
 
     def end(self) -> None:
@@ -52,7 +52,7 @@ class _OfOnePartition:
         return list(self._columns.get(batch, self._frame.columns))
 
     def column(self, domain_kwargs: Mapping[str, Any], *, with_missing: bool) -> Any:
-        """Return the column of a domain, with or without its missing values."""
+        """Return the column of a domain (GX's word for selected rows), with or without its missing values."""
         key = f"{with_missing} {domain_kwargs}"
         if key not in self._kept:
             is_entire = not domain_kwargs.get("row_condition")
@@ -72,7 +72,7 @@ class _OfOnePartition:
 
 
 def _register(engine: type) -> None:
-    """Register metrics for the engine: the names of columns, `between`, and what looks at the values of one column."""
+    """Register metrics for the engine: the names of columns, `between`, and all conditions on one column."""
 
     class ColumnNames(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.columns"

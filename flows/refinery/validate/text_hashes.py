@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _WORD_BYTES = 8
-_AT_ONCE = 32_768  # texts; what is computed of them then stays in the processor's cache
+_AT_ONCE = 32_768  # texts; the intermediate results for this many stay in the processor's cache
 _FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 _SHIFT = np.uint64(29)
 _NO_TEXT = np.uint64(0x165667B19E3779F9)
@@ -18,7 +18,7 @@ def text_hashes(texts: pa.Array) -> np.ndarray:
 
 
 def _hashes(texts: pa.Array) -> np.ndarray:
-    """Hash texts eight bytes at a time, all texts that have so many together."""
+    """Hash texts eight bytes at a time; each pass hashes the next eight bytes of all texts that are long enough."""
     _, offsets, content = texts.buffers()
     places = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     signs = np.zeros(places[-1] - places[0] + _WORD_BYTES, dtype=np.uint8)
