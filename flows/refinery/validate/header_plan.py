@@ -21,7 +21,7 @@ from flows.refinery.validate.column_text import Unreadable
 from flows.refinery.validate.expectations import Judge, judge_of
 from flows.refinery.validate.inference import Inferred, infer_kind, join_kinds, settled_kind
 from flows.refinery.validate.quarantine import RowRule
-from flows.refinery.validate.rules import Rule
+from flows.refinery.validate.rules import Method, Rule
 
 UNKNOWN_COLUMN, MISSING_COLUMN = "unknown_column", "missing_column"
 
@@ -131,6 +131,11 @@ class HeaderPlan:
         """Return whether rows may turn out to be bad only at the end of the file, so that all must wait."""
         late = {rule.id for rule in self.judged if rule.is_late}
         return any(rule.blocking and rule.id in late for rule in self.row_rules)
+
+    @cached_property
+    def asks_structure(self) -> bool:
+        """Return whether a rule judges the names and types of the file's columns."""
+        return any(rule.method is Method.STRUCTURE for rule in self.judged)
 
     @cached_property
     def whole_file_kinds(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ from flows.refinery.validate.expectations import merge_states
 from flows.refinery.validate.header_plan import HeaderPlan
 from flows.refinery.validate.mark_hints import Texts, mark_hints
 from flows.refinery.validate.quarantine import RULES, QuarantineFile, first_broken, quarantine_table
-from flows.refinery.validate.rules import Method, rules_of
+from flows.refinery.validate.rules import rules_of
 from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.typed_rows import numbers_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
@@ -54,7 +54,7 @@ class JudgedPartition:
     bad_masks: np.ndarray  # row rules x bad rows; true where a row breaks the rule
     broken: np.ndarray  # by row rule, the number of rows that break it
     no_numbers: dict[str, Texts]  # by rule, some texts that should be numbers
-    nulls: frozenset[str]  # the columns with missing values, in good or bad rows
+    nulls: frozenset[str]  # the columns with missing values, in good or bad rows, if a rule judges types
     # all rows, with the columns that rules need at the end of the file; None if there are no such rules, or `rows` has
     # the columns
     whole_file_rows: pa.RecordBatch | None
@@ -238,8 +238,7 @@ class JudgedFile:
         judge, late_rows = self._plan.judge, dict[int, np.ndarray]()
         if judge is None:
             return late_rows
-        asks_structure = any(rule.method is Method.STRUCTURE for rule in judge.rules)
-        structure = self._plan.structure(self._nulls) if asks_structure else pd.DataFrame()
+        structure = self._plan.structure(self._nulls) if self._plan.asks_structure else pd.DataFrame()
         for position, (rule, state) in enumerate(zip(judge.rules, self._states, strict=True)):
             if self._whole_file and rule.is_late:
                 verdict, rows = self._whole_file.verdict(position, state, structure)

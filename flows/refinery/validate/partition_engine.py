@@ -39,7 +39,7 @@ class _OfOnePartition:
 
     def begin(self, frame: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> None:
         """Load a partition. `columns` has the columns of each batch by its name; other batches have all columns."""
-        self._frame, self._columns = frame, columns
+        self.frame, self._columns = frame, columns
 
     def end(self) -> None:
         """Drop the partition."""
@@ -49,14 +49,14 @@ class _OfOnePartition:
 
     def columns_of(self, batch: str) -> list[str]:
         """Return the columns of a batch."""
-        return list(self._columns.get(batch, self._frame.columns))
+        return list(self._columns.get(batch, self.frame.columns))
 
     def column(self, domain_kwargs: Mapping[str, Any], *, with_missing: bool) -> Any:
         """Return the column of a domain (GX's word for selected rows), with or without its missing values."""
         key = f"{with_missing} {domain_kwargs}"
         if key not in self._kept:
             is_entire = not domain_kwargs.get("row_condition")
-            values = (self._frame if is_entire else self.get_domain_records(domain_kwargs))[domain_kwargs["column"]]
+            values = (self.frame if is_entire else self.get_domain_records(domain_kwargs))[domain_kwargs["column"]]
             self._kept[key] = values if with_missing or not values.hasnans else values[values.notna()]
         return self._kept[key]
 
@@ -64,15 +64,15 @@ class _OfOnePartition:
         """Return the rows of a domain, as GX selects them."""
         key, batch = str(domain_kwargs), domain_kwargs["batch_id"]
         if batch not in self.batch_manager.batch_data_cache:
-            columns = {name: self._frame[name] for name in self.columns_of(batch)}
-            self.load_batch_data(batch, pd.DataFrame(columns, index=self._frame.index, copy=False))
+            columns = {name: self.frame[name] for name in self.columns_of(batch)}
+            self.load_batch_data(batch, pd.DataFrame(columns, index=self.frame.index, copy=False))
         if key not in self._kept:
             self._kept[key] = super().get_domain_records(domain_kwargs)  # type: ignore[misc] # GX's
         return self._kept[key]
 
 
 def _register(engine: type) -> None:
-    """Register metrics for the engine: the names of columns, `between`, and all conditions on one column."""
+    """Register metrics for the engine: the names and types of columns, and all conditions on one column."""
 
     class ColumnNames(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.columns"
@@ -81,6 +81,15 @@ def _register(engine: type) -> None:
         def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> list[str]:  # noqa: N805 GX makes it a class method
             names: list[str] = execution_engine.columns_of(metric_domain_kwargs["batch_id"])
             return names
+
+    class ColumnTypes(gx().TableMetricProvider):  # type: ignore[misc] # as above
+        metric_name = "table.column_types"
+        value_keys = ("include_nested",)
+
+        @gx().metric_value(engine=engine)  # type: ignore[untyped-decorator] # as above
+        def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> list[Any]:  # noqa: N805 as above
+            names = execution_engine.columns_of(metric_domain_kwargs["batch_id"])
+            return [{"name": name, "type": execution_engine.frame[name].dtype} for name in names]
 
     one_by_one = inspect.unwrap(gx().ColumnValuesBetween._pandas)
 

@@ -256,8 +256,7 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
     folder = scaled.parts.settings.contracts_root / "scaled"
     expectation = "expect_column_values_to_be_between: {column: x, min_value: 1}"
     (folder / "contract.yaml").write_text(f"dataset: scaled\nexpectations:\n  - {expectation}\n")
-    engine = gx().PandasExecutionEngine
-    monkeypatch.setattr(engine, "get_domain_records", lambda *_, **__: np.ones(10**15))
+    monkeypatch.setattr(gx().ColumnValuesBetween, "_pandas_vectorized", lambda *_, **__: np.ones(10**15))
     upload = scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n")
     with pytest.raises(OutOfMemory):
         scaled.process(upload)
