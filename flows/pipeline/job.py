@@ -1,9 +1,12 @@
 """The values that an upload passes from stage to stage. They are immutable."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from blocks.object_store import ObjectFacts, ObjectStore
@@ -13,11 +16,13 @@ from flows.pipeline.receipt import Chain, Output, Receipt
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
-from flows.refinery.read.path_columns import Folders
-from flows.refinery.read.remote_file import Source
-from flows.refinery.refine import Refined
-from flows.refinery.repair.corrections import Corrections
 from lambda_trigger.message import UploadMessage
+
+if TYPE_CHECKING:  # they import pandas, which a command such as `sluice status` does not need
+    from flows.refinery.read.path_columns import Folders
+    from flows.refinery.read.remote_file import Source
+    from flows.refinery.refine import Refined
+    from flows.refinery.repair.corrections import Corrections
 
 
 @dataclass(frozen=True)

@@ -160,3 +160,11 @@ def test_the_command_starts_quickly() -> None:
     code = f"import sys, deployment.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_command_that_asks_the_stack_imports_no_pandas() -> None:
+    """`sluice status` and `sluice upload` are called often, and importing pandas takes longer than their answer."""
+    heavy = {"prefect", "pandas", "pyarrow", "great_expectations"}
+    code = f"import sys, deployment.commands.status, deployment.commands.upload; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()"
