@@ -234,6 +234,13 @@ def test_the_prefect_ui_talks_to_the_port_that_was_chosen(cloud: LocalCloud) -> 
         assert json.load(settings)["api_url"] == cloud.endpoints.prefect_api_url
 
 
+def test_prefect_offers_all_types_of_blocks(cloud: LocalCloud) -> None:
+    """Also when its database is a copy, which holds them already."""
+    asked = {"block_types": {"slug": {"any_": ["aws-credentials", "secret", "slack-webhook"]}}}
+    answer = httpx.post(f"{cloud.endpoints.prefect_api_url}/block_types/filter", json=asked, trust_env=False)
+    assert len(answer.json()) == 3
+
+
 @pytest.mark.parametrize(
     "headers",
     [
