@@ -11,9 +11,12 @@ import os
 import runpy
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.warm import import_all, take_environment
+
+_IN_IMAGE = {"blocks", "flows", "lambda_trigger", "stepfunctions"}
 
 
 def main() -> None:
@@ -42,7 +45,8 @@ def main() -> None:
 
 def _become(request: dict[str, Any]) -> None:
     os.setsid()
-    os.chdir(request["cwd"])
+    if request["cwd"] != str(Path.cwd()):
+        _take_code_of(request["cwd"])
     take_environment(request["environment"])
     output = os.open(request["output"], os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
@@ -51,6 +55,14 @@ def _become(request: dict[str, Any]) -> None:
     module, *arguments = request["arguments"]
     sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _take_code_of(folder: str) -> None:
+    """Import the project from now on from `folder`, the code of an image."""
+    os.chdir(folder)
+    sys.path[0] = folder
+    for name in [name for name in sys.modules if name.partition(".")[0] in _IN_IMAGE]:
+        del sys.modules[name]
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def install(_state: Path) -> None:
     warm = _WarmProcesses()
 
     def start(command: list[str], *, cwd: Path, env: dict[str, str], stdout: Any, **options: Any) -> Any:
-        if command[:2] == ["python", "-m"] and Path(cwd) == _ROOT:
-            return warm.start(command[2:], env, Path(stdout.name))
+        if command[:2] == ["python", "-m"]:
+            return warm.start(command[2:], env, Path(stdout.name), cwd)
         return subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, **options)
 
     containers.subprocess = SimpleNamespace(  # type: ignore[attr-defined,assignment]
@@ -48,8 +48,8 @@ class _WarmProcesses:
         self._lock = threading.Lock()
         self._requests: socket.socket | None = None
 
-    def start(self, arguments: list[str], environment: dict[str, str], output: Path) -> _Process:
-        request = {"arguments": arguments, "environment": environment, "output": str(output), "cwd": str(_ROOT)}
+    def start(self, arguments: list[str], environment: dict[str, str], output: Path, code: Path) -> _Process:
+        request = {"arguments": arguments, "environment": environment, "output": str(output), "cwd": str(code)}
         with self._lock:
             if self._requests is None:
                 self._requests = self._started({name: environment[name] for name in ("PATH", "HOME")})

@@ -62,7 +62,6 @@ class Checkout:
                 "PATH": f"{self.engine}:{os.defpath}",
                 "HOME": str(self.folder),
                 "COLUMNS": "200",
-                "PYTHONDONTWRITEBYTECODE": "1",
                 **aws_environment(self.cloud.endpoints.aws_endpoint_url, self.cloud.region),
                 **environment,
             },
