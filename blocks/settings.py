@@ -71,7 +71,8 @@ class PipelineSettings(BaseModel):
         1_500,
         ge=1,
         le=43_200,
-        description="How long the stage refine may take for one upload; after a second such timeout it is rejected.",
+        description="How long the stage refine may take for one upload. If it takes longer at the first delivery, the "
+        "upload is tried again; at a later one, the file is rejected.",
     )
     retry_delay_seconds: int = Field(
         30,

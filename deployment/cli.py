@@ -52,7 +52,7 @@ EXIT_TERMINATED = 143
 
 app = typer.Typer(
     name="sluice",
-    help="A file lands in S3; clean, validated data comes out, with a receipt.",
+    help="Turns files that are uploaded to S3 into clean, validated data, with a receipt for each file.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -89,7 +89,7 @@ def common_options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Handle the options that work without a command."""
+    """Handle the options that need no command, such as --version."""
 
 
 @app.command()
@@ -100,10 +100,10 @@ def demo(
     deadline: Deadline = 300,
     stay: Annotated[bool, typer.Option(help="Keep everything running afterwards, until Ctrl-C.")] = False,
 ) -> None:
-    """Run sample files through the whole chain, follow them, and show the outcome of each.
+    """Process sample files in the local cloud, and show the outcome of each.
 
-    Starts the embedded cloud and a Prefect server (or uses the ones of a running `sluice up`), deploys the stack and
-    registers blocks and deployments, uploads good and bad files, and compares the outcomes with what is expected.
+    Starts the embedded cloud and a Prefect server (or uses those of a running `sluice up`), deploys the stack,
+    registers blocks and deployments, uploads good and bad files, and compares the outcomes with the expected ones.
     """
     from deployment.commands.demo import demo as run
     from deployment.local.cloud import LocalCloud
@@ -206,7 +206,8 @@ def redrive(
 @app.command()
 @on_selected_stack
 def pause(connect: Connect) -> None:
-    """Process no more uploads until `sluice resume`: they queue up, and running tasks finish the ones in hand."""
+    """Stop processing until `sluice resume`: new uploads queue up; tasks finish the uploads that they are
+    processing."""
     from deployment.commands.pause import pause as run
 
     with connect() as pipeline:
@@ -216,7 +217,7 @@ def pause(connect: Connect) -> None:
 @app.command()
 @on_selected_stack
 def resume(connect: Connect) -> None:
-    """Process uploads again after `sluice pause`, those that queued up first."""
+    """Process uploads again after `sluice pause`, including those that queued up."""
     from deployment.commands.pause import resume as run
 
     with connect() as pipeline:
@@ -282,13 +283,14 @@ def read(
     connect: Connect,
     dataset: Annotated[str, argument(help="The dataset.")],
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The most rows; by default 20 are shown and all are exported.")
+        int | None,
+        typer.Option(min=1, help="The maximum number of rows; by default 20 are shown and all are exported."),
     ] = None,
     export: Annotated[
         Path | None,
         option(help="Write the rows to this file instead: .parquet, which keeps types, .csv or .xlsx.", dir_okay=False),
     ] = None,
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="The rows in quarantine instead.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Read the rows in quarantine instead.")] = False,
     run_id: Annotated[
         str | None, option("--run", help="Only the rows of this run: its id, or 8 characters of it.")
     ] = None,
@@ -296,9 +298,9 @@ def read(
         bool, typer.Option("--with-source", help="Add the run and the key of the file that each row came from.")
     ] = False,
 ) -> None:
-    """Show or export what a dataset has published: the rows that are current, by its receipts.
+    """Show or export the published rows of a dataset: those of the current version of each file.
 
-    The exit code is 1 if some of them cannot be read.
+    The exit code is 1 if some of the rows cannot be read.
     """
     from deployment.commands import read as command
     from flows.published.rows import Selection
@@ -333,7 +335,7 @@ def deploy(
     """Deploy to AWS, or update a deployment: image, stack, Prefect, and one small file as a smoke test.
 
     Changes are shown and confirmed first. After a failure run it again: it continues where it stopped.
-    A dry run uploads the template at most, for CloudFormation to read, and only where the artifact bucket exists.
+    A dry run uploads nothing but the template, for CloudFormation to read, and only if the artifact bucket exists.
     """
     from deployment.commands.deploy import DeployOptions
     from deployment.commands.deploy import deploy as run
@@ -393,7 +395,7 @@ def clean(
 
 
 def main() -> None:
-    """Run the command; the console script's entry point."""
+    """Run the `sluice` command; this is the console script's entry point."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     given = os.environ.get(STATE_VARIABLE)

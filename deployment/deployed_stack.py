@@ -31,7 +31,7 @@ class StackMissing(TerminalError):
 
 
 class StackOutdated(TerminalError):
-    """The stack was deployed by a release whose outputs are others than this one's."""
+    """The stack was deployed by another release: it lacks outputs that this release needs."""
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,31 @@ class AwsStack:
 
     region: str  # the AWS region
     aws_endpoint_url: str  # the emulator's address; "" on AWS
-    stack_name: str  # its name
-    outputs: dict[str, str]  # its outputs
-    parameters: dict[str, str]  # the values of its parameters
+    stack_name: str  # the stack's name
+    outputs: dict[str, str]  # the stack's outputs
+    parameters: dict[str, str]  # the values of the stack's parameters
 
     client = staticmethod(client_of)
 
     @cached_property
     def _prefect(self) -> PrefectAccess:
-        """Keys that are not in the environment are read from Secrets Manager, which may raise AwsRefused."""
+        """Return how to reach Prefect. A key that is not in the environment is read from Secrets Manager, which may
+        raise AwsRefused."""
         return prefect_access(self.parameters)
 
     @property
     def prefect_api_url(self) -> str:
-        """Return Prefect's API, as tasks reach it."""
+        """Return the address at which tasks reach Prefect's API."""
         return self.parameters["PrefectApiUrl"]
 
     @property
     def prefect_ui_url(self) -> str:
-        """Return Prefect's pages."""
+        """Return the address of Prefect's UI."""
         return PrefectAccess(self.prefect_api_url).ui_url
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """Return what requests to Prefect's API must carry."""
+        """Return the headers that requests to Prefect's API need."""
         return self._prefect.headers
 
     @property
@@ -73,7 +74,7 @@ class AwsStack:
 
     @property
     def task_environment(self) -> dict[str, str]:
-        """Return the environment of a run on this machine, which has the credentials of the person who starts it."""
+        """Return the environment for processing an upload on this machine, with the caller's own credentials."""
         return self.environment
 
 
@@ -82,7 +83,7 @@ DeployedStack: TypeAlias = Endpoints | AwsStack
 
 
 def drains_of(stack: DeployedStack) -> Drains:
-    """Return the drains of a stack."""
+    """Return what starts a stack's drains."""
     return Drains(
         state_machine_arn=stack.outputs["StateMachineArn"],
         queue_url=stack.outputs["QueueUrl"],
@@ -93,7 +94,7 @@ def drains_of(stack: DeployedStack) -> Drains:
 
 
 def store_of(stack: DeployedStack) -> ObjectStore:
-    """Return the buckets of a stack."""
+    """Return a stack's two buckets."""
     return ObjectStore(stack.outputs["LandingBucket"], stack.outputs["PublishedBucket"], client=stack.client("s3"))
 
 
@@ -102,13 +103,13 @@ def selected_stack(selection: StackSelection, state_dir: Path, users: Mapping[st
     """Connect to the stack that the options select.
 
     Args:
-        selection: from the options.
+        selection: the options' values.
         state_dir: the local cloud's state folder.
         users: the user's AWS variables (stack_options.users_environment).
 
     Raises:
-        LocalCloudNotRunning: no local cloud is running, and no stack was selected.
-        StackMissing: no such stack.
+        LocalCloudNotRunning: no stack was selected, and no local cloud is running.
+        StackMissing, StackOutdated: there is no such stack, or another release deployed it.
         AwsRefused, AwsUnavailable: see aws_access.
     """
     if selection.stack is None:
@@ -124,7 +125,7 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
     Raises:
         StackMissing: it does not exist, or was never created completely.
         StackOutdated: another release deployed it.
-        AwsRefused: stacks may not be listed or described.
+        AwsRefused: the credentials may not describe stacks.
     """
     with explaining_aws_errors(f"looking for the stack {stack_name}"):
         stack = find_stack(client_of("cloudformation"), stack_name)

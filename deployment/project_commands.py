@@ -1,4 +1,4 @@
-"""Runs the project's own commands (registering blocks, deploying to Prefect) against a local cloud."""
+"""Runs commands of the project, such as the registration in Prefect, as separate processes."""
 
 import subprocess
 import sys
@@ -11,14 +11,14 @@ _LINES_SHOWN = 15
 
 
 class CommandFailed(SluiceError):
-    """One of the project's own commands, such as registering the blocks, failed or took too long."""
+    """A command of the project that ran as a separate process failed or took too long."""
 
 
 def run_command(command: list[str], environment: dict[str, str], timeout_seconds: float) -> str:
     """Run a command in the project's root, with `environment` as its whole environment; return its output.
 
     Raises:
-        CommandFailed: it failed or took too long; with the end of its output.
+        CommandFailed: the command failed, or took longer than `timeout_seconds`; the message has the end of its output.
     """
     shown = " ".join(command)
     try:
@@ -42,6 +42,6 @@ def run_command(command: list[str], environment: dict[str, str], timeout_seconds
 
 
 def program(name: str) -> str:
-    """Return the path of a program in this environment, or the name if it is not in it."""
+    """Return the path of a program in this Python environment, or just the name if it is not installed there."""
     path = Path(sys.executable).parent / name
     return str(path) if path.exists() else name

@@ -1,6 +1,7 @@
-"""The options that select the stack a command works with: the same for every command.
+"""The options --stack, --region and --profile, with which every command selects the stack that it works with.
 
-`--stack NAME` selects a stack on AWS, `--region` and `--profile` where it is; without them the local cloud is used.
+`--stack NAME` selects a stack on AWS; `--region` and `--profile` select the region and the account. Without --stack, a
+command works with the local cloud.
 """
 
 import os
@@ -21,7 +22,7 @@ ProfileOption = Annotated[
     str | None, option("--profile", help="The AWS profile; by default the environment's credentials.")
 ]
 
-_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # without addresses, which the stack has
+_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # not the address, which the stack has
 NOTIFICATION_VARIABLES = ("SLUICE_NOTIFY_URL", "SLUICE_NOTIFY_QUARANTINED_PERCENT")
 
 
@@ -43,6 +44,7 @@ class StackSelection:
 
 
 def users_environment() -> dict[str, str]:
-    """Return the AWS and Prefect credentials in this process's environment, before they are removed from it."""
+    """Return this process's variables with AWS settings, Prefect keys and notifications; call this before `main`
+    removes them from the environment."""
     kept = (*_PREFECT_VARIABLES, *NOTIFICATION_VARIABLES)
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in kept}

@@ -2,7 +2,7 @@
 
     python -m deployment.step_requirements
 
-Locks them again if they changed, in versions that fit the project's own packages.
+Locks them again if they changed, in versions that are compatible with the project's own locked packages.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _LOCK_SECONDS = 600
 
 
 class RequirementsNotLocked(TerminalError):
-    """The packages that own steps need were changed and not locked, or no versions of them fit the project's."""
+    """The packages that own steps need were changed but not locked, or are incompatible with the project's packages."""
 
 
 def require_locked(contracts: Path = CONTRACTS) -> None:
@@ -31,8 +31,8 @@ def require_locked(contracts: Path = CONTRACTS) -> None:
 
 
 def lock(contracts: Path = CONTRACTS) -> bool:
-    """Lock the packages unless they are; return whether they were locked. Raise RequirementsNotLocked if no versions of
-    them fit."""
+    """Lock the packages unless the lock is current; return whether it was changed. Raise RequirementsNotLocked if no
+    versions of the packages fit."""
     if _is_locked(contracts):
         return False
     command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--universal", "--no-header"]
@@ -56,7 +56,7 @@ def _is_locked(contracts: Path) -> bool:
 
 
 def _head(contracts: Path) -> str:
-    """Return the first line of the lock: what it was made from."""
+    """Return the first line of the lock: a hash of what the lock is made from."""
     made_from = _wanted(contracts) + (PROJECT_ROOT / _CONSTRAINTS).read_text(encoding="utf-8")
     return f"# sha256 of what this was made from: {hashlib.sha256(made_from.encode()).hexdigest()}\n"
 

@@ -1,7 +1,7 @@
-"""Which account and region a command works in, and with whose credentials.
+"""Determines which account and region a command works in, and with whose credentials.
 
-boto3 reads the environment at many moments, so a command that works on AWS runs inside `aws_access`: the caller's own
-AWS variables, with the profile and the region that were asked for.
+boto3 reads the environment whenever it creates a session or a client, so a command that works on AWS runs inside
+`aws_access`, which sets the caller's own AWS variables and the requested profile and region.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,23 +15,23 @@ from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from deployment.environment_variables import only
 
-# Keys in the environment would win over a profile that was asked for.
+# Keys in the environment would take precedence over a requested profile.
 _KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 _ASKING = "asking AWS whose credentials these are"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where a command works."""
+    """The account and region that a command works in."""
 
     account_id: str  # the account, twelve digits
     region: str  # the region
     caller: str  # the ARN of the user or role that the credentials belong to
-    endpoint_url: str  # what answers instead of AWS; "" on AWS
+    endpoint_url: str  # the emulator's address; "" on AWS
 
 
 def environment_for(users: Mapping[str, str], *, region: str | None, profile: str | None) -> dict[str, str]:
-    """Return `users` with the region and the profile that were asked for; what is asked for wins."""
+    """Return the user's variables with the requested region and profile, which take precedence."""
     environment = dict(users)
     if profile:
         environment = {name: value for name, value in environment.items() if name not in _KEY_VARIABLES}
@@ -46,8 +46,9 @@ def environment_for(users: Mapping[str, str], *, region: str | None, profile: st
 
 @contextmanager
 def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | None) -> Iterator[Access]:
-    """Yield the account and the region; inside the block boto3 works there. Raise AwsRefused or AwsUnavailable with a
-    subclass for each cause, before anything was done."""
+    """Make boto3 work in the requested region with the requested profile while the block runs; yield the account and
+    the region. Raise AwsRefused, AwsUnavailable or a subclass of them if the credentials or the region cannot be
+    used."""
     asked_for = environment_for(users, region=region, profile=profile)
     with own_session(asked_for), explaining_aws_errors(_ASKING):
         chosen = boto3.Session().region_name
@@ -61,7 +62,8 @@ def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | N
 
 @contextmanager
 def own_session(environment: dict[str, str]) -> Iterator[None]:
-    """Make boto3 read `environment`; its default session would keep the credentials that it found before."""
+    """Make boto3 use `environment` while the block runs. Its default session is replaced too, because that would keep
+    the credentials that it found before."""
     before = boto3.DEFAULT_SESSION
     with only(environment):
         boto3.DEFAULT_SESSION = None

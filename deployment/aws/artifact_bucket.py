@@ -11,7 +11,7 @@ from blocks.aws_errors import http_status
 from deployment.aws.packaging import Artifact
 from flows.refinery.errors import TerminalError
 
-_DEFAULT_REGION = "us-east-1"  # the one region that refuses to be named when a bucket is made
+_DEFAULT_REGION = "us-east-1"  # the only region that must not be named when a bucket is created
 
 
 class ArtifactBucketUnusable(TerminalError):
@@ -23,7 +23,8 @@ class BucketNotEmptied(TerminalError):
 
 
 def artifact_bucket_name(account_id: str, region: str) -> str:
-    """Return the bucket's name: one for all stacks of an account and region, since keys name their content."""
+    """Return the bucket's name. All stacks in an account and region share it; keys contain the stack's name and a
+    hash."""
     return f"sluice-artifacts-{account_id}-{region}"
 
 
@@ -36,8 +37,8 @@ def upload_artifacts(
     region: str,
     tags: Mapping[str, str] = {},
 ) -> None:
-    """Put `artifacts` into the bucket, which is made, with `tags`, when it does not exist. Raise ArtifactBucketUnusable
-    if the bucket belongs to another account, or these credentials may not use it."""
+    """Upload `artifacts` to the bucket; if it does not exist, create it with `tags`. Raise ArtifactBucketUnusable if
+    the bucket belongs to another account, or these credentials may not use it."""
     if not artifact_bucket_exists(s3, bucket, account_id=account_id):
         _make_bucket(s3, bucket, region, tags)
     for artifact in artifacts:
@@ -45,7 +46,7 @@ def upload_artifacts(
 
 
 def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
-    """Return whether the account has its artifact bucket yet. Raise ArtifactBucketUnusable if the bucket belongs to
+    """Return whether the account's artifact bucket exists. Raise ArtifactBucketUnusable if the bucket belongs to
     another account, or these credentials may not use it."""
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
@@ -62,14 +63,14 @@ def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
 
 
 def _make_bucket(s3: Any, bucket: str, region: str, tags: Mapping[str, str]) -> None:
-    """Make the bucket; S3 itself encrypts it and blocks public access."""
+    """Create the bucket. By default, S3 encrypts it and blocks public access."""
     options = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
         s3.create_bucket(Bucket=bucket, **options)
     except s3.exceptions.BucketAlreadyExists as error:
         raise ArtifactBucketUnusable(f"the bucket name {bucket} is taken by another account") from error
     except s3.exceptions.BucketAlreadyOwnedByYou:
-        pass  # another deployment was quicker by a moment
+        pass  # another deployment has just created it
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only(bucket, s3.meta.partition)))
     if tags:
         tag_set = [{"Key": name, "Value": value} for name, value in sorted(tags.items())]
@@ -93,13 +94,13 @@ def _tls_only(bucket: str, partition: str) -> dict[str, Any]:
 
 
 def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lambda _: None) -> None:
-    """Delete a bucket with every version of every object in it; one that is gone already is success.
+    """Delete a bucket with every version of every object in it. It is no error if the bucket does not exist.
 
     Args:
-        on_deleted: called after each thousand with the number of object versions deleted so far.
+        on_deleted: called after each page with the number of object versions deleted so far.
 
     Raises:
-        BucketNotEmptied: S3 keeps objects, because of a lock or a missing permission.
+        BucketNotEmptied: S3 refused to delete objects, because of a lock or a missing permission.
     """
     deleted = 0
     try:

@@ -1,8 +1,8 @@
-"""Has a landing bucket call the Lambda, and stop calling it when the stack goes.
+"""Configures a landing bucket to invoke the Lambda, and removes that configuration when the stack is deleted.
 
-CloudFormation sets the notification of the bucket that it makes, and leaves it on the bucket that it keeps. S3 refuses
-a configuration with two entries for one event and overlapping prefixes, and, by default, one with a destination
-that is gone: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html,
+CloudFormation configures only a bucket that it creates, and does not remove the configuration from a bucket that it
+retains. S3 refuses a configuration with two entries for one event and overlapping prefixes, and, by default, one with a
+destination that does not exist: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html,
 docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html
 """
 
@@ -16,8 +16,8 @@ from blocks.aws_errors import aws_error_code
 
 
 def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Have the landing bucket call the Lambda for uploads below the prefix. What else it notifies stays, except for
-    functions that no longer exist, such as a deleted stack's."""
+    """Configure an existing landing bucket to invoke the Lambda for uploads below the incoming prefix. Other
+    notifications stay, except those to Lambda functions that no longer exist, such as a deleted stack's."""
     ours = {
         "Id": _notification_id(stack_name),
         "LambdaFunctionArn": outputs["TriggerFunctionArn"],
@@ -32,7 +32,8 @@ def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Map
 
 
 def forget_bucket(s3: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Remove the stack's entry from its landing bucket, created by the stack or not; a deleted bucket has none."""
+    """Remove the stack's notification from its landing bucket, whether or not the stack created the bucket. It is no
+    error if the bucket does not exist."""
 
     def stays(entry: Mapping[str, Any]) -> bool:
         ours = (_notification_id(stack_name), outputs.get("TriggerFunctionArn"))
@@ -53,7 +54,8 @@ def _replace(s3: Any, bucket: str, stays: Callable[[Mapping[str, Any]], bool], o
 
 
 def _exists(functions: Any, arn: str) -> bool:
-    """Return False only if Lambda reports it missing: another account's or team's function may not be looked at."""
+    """Return whether a function exists. Any other error than "not found" counts as yes: these credentials may not be
+    allowed to look at another team's function."""
     try:
         functions.get_function_configuration(FunctionName=arn)
     except ClientError as error:

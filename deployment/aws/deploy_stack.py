@@ -1,4 +1,4 @@
-"""Deploys Sluice: packages, uploads, brings the stack up to date. The same on AWS and in the embedded cloud."""
+"""Deploys a stack on AWS or in the embedded cloud: packages and uploads its artifacts, then creates or updates it."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ _STACK_NAME = re.compile(rf"[a-z](?:[a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 2}}}[a
 
 
 class StackNameInvalid(StackError):
-    """The stack's name cannot begin the names of buckets and of the image repository."""
+    """The stack's name cannot be the beginning of bucket names and of the image repository's name."""
 
 
 class TemplateTooLarge(StackError):
-    """The template is too large for a dry run while there is no artifact bucket for CloudFormation to read it from."""
+    """The template is too large for a dry run before the artifact bucket exists, from which CloudFormation reads it."""
 
 
 class RetentionElsewhere(StackError):
-    """Uploads are to expire in a landing bucket that does not belong to the stack."""
+    """A retention is set for uploads, but the landing bucket does not belong to the stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,17 @@ class Clients:
     cloudformation: Any
     s3: Any
     sts: Any
-    functions: Any  # the client of Lambda, whose own name is a word of Python's
+    functions: Any  # the client for Lambda; `lambda` is a reserved word
 
     @classmethod
     def from_environment(cls) -> Clients:
-        """Make the clients from the environment: credentials, region and, for the embedded cloud, AWS_ENDPOINT_URL."""
+        """Create clients that use the environment: credentials, region and, for the embedded cloud,
+        AWS_ENDPOINT_URL."""
         return cls.made_by(client_of)
 
     @classmethod
     def made_by(cls, client: Callable[[str], Any]) -> Clients:
-        """Make the clients with a function that takes a service's name."""
+        """Create clients with a function that returns the client for a service's name."""
         return cls(*(client(service) for service in ("cloudformation", "s3", "sts", "lambda")))
 
 
@@ -92,26 +93,25 @@ def deploy_stack(
     agree_to: Agree = lambda _: True,
     only: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Create the stack, or bring it up to date, and return its outputs. Nothing to change is success.
+    """Create or update the stack, and return its outputs. It is no error if nothing has to change.
 
     Args:
-        stack_name: lower-case letters, digits and hyphens; it begins the names of buckets.
-        parameters: the template's, without those of what is packaged here. One that is left out keeps the value
-            it has in the stack, or takes its default.
-        tags: of the stack, which CloudFormation gives to what it makes; None leaves them as they are.
+        stack_name: lower-case letters, digits and hyphens; bucket names begin with it.
+        parameters: the template's parameters, except those for the artifacts that are packaged here. One that is left
+            out keeps its value in the stack, or gets its default.
+        tags: the tags of the stack and its resources; None leaves them as they are.
         retentions: how long the objects of datasets are kept.
         template: the template's file.
-        timeouts: of the state machine and its task; by default what the parameters' limits need.
-        on_event: called for every step as it happens.
-        agree_to: shown the changes before they are made; False stops the deployment.
-        only: the resources and outputs to make for now; None makes all.
+        timeouts: the timeouts of the state machine and its task; None: those that the parameters' limits require.
+        on_event: called for every CloudFormation event as it happens.
+        agree_to: called with the changes before they are made; if it returns False, nothing is changed.
+        only: the names of the resources and outputs to create for now; None: all.
 
     Raises:
         StackError: a subclass for each cause.
-        LimitsInconsistent: a file that is allowed could never be processed.
-        RetentionElsewhere: the landing bucket that uploads are to expire in is not the stack's.
+        LimitsInconsistent: a file of an allowed size could never be processed.
         PackageIncomplete: something to upload is missing.
-        ArtifactBucketUnusable: the artifact bucket is another account's.
+        ArtifactBucketUnusable: the artifact bucket belongs to another account, or may not be used.
         AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
     """
     check_stack_name(stack_name)
@@ -137,12 +137,12 @@ def preview_stack(
     template: Path = TEMPLATE,
     on_upload: Callable[[str], None] = lambda _: None,
 ) -> list[Change]:
-    """Return what `deploy_stack` would change, and leave the stack as it is.
+    """Return what `deploy_stack` would change, without changing the stack.
 
-    CloudFormation works it out in a change set, which is deleted again. It reads the template from the artifact bucket;
-    where there is no such bucket yet, a shortened template goes with the call, and nothing is uploaded.
+    CloudFormation finds the changes with a change set, which is deleted again. It reads the template from the artifact
+    bucket; if that does not exist yet, a shortened template is sent with the call, and nothing is uploaded.
 
-    The arguments and errors are those of `deploy_stack`; `on_upload` is called with the address of what is uploaded.
+    The arguments and errors are those of `deploy_stack`; `on_upload` is called with the address of an upload.
     """
     changes: list[Change] = []
 
@@ -161,7 +161,7 @@ def preview_stack(
 
 
 def check_retentions(retentions: Retentions, parameters: Mapping[str, str]) -> None:
-    """Raise RetentionElsewhere when uploads are to expire in a bucket that does not belong to the stack."""
+    """Raise RetentionElsewhere if a retention is set for uploads in a bucket that does not belong to the stack."""
     bucket = parameters.get("ExistingLandingBucket", "")
     if bucket and (named := sorted(dataset for dataset, kept in retentions.items() if kept.uploads)):
         raise RetentionElsewhere(
@@ -196,7 +196,7 @@ def _preview_location(s3: Any, package: _Package, on_upload: Callable[[str], Non
 
 
 def check_stack_name(stack_name: str) -> None:
-    """Raise StackNameInvalid unless the name can begin the names of buckets and of the image repository."""
+    """Raise StackNameInvalid unless the names of buckets and of the image repository can begin with this name."""
     if not _STACK_NAME.fullmatch(stack_name):
         raise StackNameInvalid(
             f"the stack name {stack_name!r} must begin with a letter, not end with a hyphen, and hold at most "
@@ -212,15 +212,15 @@ def delete_stack(
     on_emptied: Callable[[str, int], None] = lambda _bucket, _count: None,
     on_event: Callable[[StackEvent], None] = lambda _: None,
 ) -> tuple[str, ...]:
-    """Delete the stack and return the names of its buckets that are left. No such stack is success.
+    """Delete the stack, and return the names of its buckets that are left. It is no error if there is no such stack.
 
     Args:
-        delete_data: also empty and delete the buckets that the stack made; nothing brings their contents back.
+        delete_data: whether to delete also the buckets that the stack created, with all their contents, irrevocably.
         on_emptied: called with a bucket and the number of object versions deleted in it so far.
-        on_event: called for every step as it happens.
+        on_event: called for every CloudFormation event as it happens.
 
     Raises:
-        StackFailed: with the resources that could not be deleted.
+        StackFailed: some resources could not be deleted; the error lists them.
         StackBusy: another operation is under way.
         AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
     """
@@ -243,7 +243,7 @@ def delete_stack(
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """What a deployment uploads, and the parameters that name it."""
+    """What a deployment uploads to the artifact bucket, and the template parameters that name it."""
 
     account_id: str
     bucket: str
@@ -259,7 +259,7 @@ class _Package:
         upload_artifacts(s3, self.bucket, artifacts, account_id=self.account_id, region=region, tags=tags or {})
 
     def location(self, s3: Any) -> dict[str, str]:
-        """Return where CloudFormation reads the template, as its calls take it."""
+        """Return the argument of CloudFormation's calls that locates the template."""
         return {"TemplateURL": f"{s3.meta.endpoint_url}/{self.bucket}/{self.template.key}"}
 
 
@@ -272,8 +272,8 @@ def _package(
     timeouts: Timeouts | None = None,
     only: Collection[str] | None = None,
 ) -> _Package:
-    """Check the parameters, and package under the stack's name: who may deploy one stack (github_role.yaml) must not
-    change another's code."""
+    """Check the parameters, and package the artifacts under keys that begin with the stack's name: a role that may
+    deploy one stack (github_role.yaml) must not be able to change another stack's code."""
     check_retentions(retentions, parameters)
     timeouts = timeouts or _timeouts_of(template, parameters)
     account_id = str(clients.sts.get_caller_identity()["Account"])

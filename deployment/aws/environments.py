@@ -1,4 +1,4 @@
-"""The file of one environment: where it is deployed, and with which parameters. It is committed.
+"""Reads the file of an environment: where Sluice is deployed, and with which parameters. Commit such a file.
 
     # deployment/environments/production.yaml
     stack: sluice
@@ -8,7 +8,7 @@
       PrefectApiUrl: https://api.prefect.cloud/api/accounts/ID/workspaces/ID
       PrefectApiKeySecretArn: arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-api-key-AbCdEf
 
-Keys and passwords do not belong in it: they are in Secrets Manager, and the file names the secret.
+Do not write keys or passwords into it. Store them in Secrets Manager, and name the secret in the file.
 """
 
 from pathlib import Path
@@ -30,29 +30,29 @@ class EnvironmentUnknown(TerminalError):
 
 
 class EnvironmentInvalid(TerminalError):
-    """The environment's file holds something that it must not, or lacks something; the message names the field."""
+    """The environment's file is not valid: the message names the field that is wrong, missing or unknown."""
 
 
 class Environment(BaseModel):
-    """One environment; the fields have descriptions."""
+    """One environment: account, region, stack, and how to deploy it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     stack: str = Field(DEFAULT_STACK, description="The stack's name.")
     region: str | None = Field(None, description="The AWS region.")
-    profile: str | None = Field(None, description="The AWS profile; CI has none and brings its own credentials.")
-    account: str | None = Field(None, pattern=r"^\d{12}$", description="The only account that this may be deployed to.")
+    profile: str | None = Field(None, description="The AWS profile; CI needs none, as it has its own credentials.")
+    account: str | None = Field(None, pattern=r"^\d{12}$", description="The only account that may be deployed to.")
     image: str | None = Field(None, description="The image's address; without it the image is built and pushed.")
     prefect_url_from_here: str | None = Field(
-        None, description="The Prefect API as this machine reaches it, where tasks reach it at another address."
+        None, description="The address at which this machine reaches the Prefect API, if tasks use another one."
     )
     build_arguments: dict[str, str] = Field({}, description="The Dockerfile's ARGs, such as BASE_IMAGE.")
     parameters: dict[str, str] = Field({}, description="The template's parameters.")
     tags: dict[str, str] | None = Field(
-        None, description="Tags of the stack and of all that it makes; without them the stack's stay as they are."
+        None, description="Tags of the stack and of all its resources; if not given, existing tags stay as they are."
     )
     retention: dict[DatasetName, Retention] = Field(
-        {}, description="How many days the objects of each dataset are kept; * is all of them."
+        {}, description="How many days the objects of each dataset are kept; * means all datasets."
     )
 
     @field_validator("parameters")
@@ -65,7 +65,7 @@ class Environment(BaseModel):
     @field_validator("parameters", "build_arguments", "tags", mode="before")
     @classmethod
     def _as_text(cls, given: object) -> object:
-        """CloudFormation takes text only; YAML reads 10 and true as something else."""
+        """Return the values as texts, as CloudFormation needs them: YAML reads 10 as a number and true as a boolean."""
         if not isinstance(given, dict):
             return given
         return {name: _text(value) for name, value in given.items()}
@@ -80,8 +80,8 @@ def _text(value: object) -> object:
 
 
 def load_environment(name: str | None) -> Environment:
-    """Return the environment with this name or file path; None gives the defaults. Raise EnvironmentUnknown if there
-    is no such file, EnvironmentInvalid with the file and the field that is wrong."""
+    """Return the environment with this name or file path; for None, one with all defaults. Raise EnvironmentUnknown if
+    there is no such file, EnvironmentInvalid if it is wrong."""
     if name is None:
         return Environment()
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"

@@ -1,7 +1,7 @@
-"""The container image of a deployment: built and pushed once for the same sources, used by digest.
+"""Builds and pushes the container image of a deployment, once for the same sources, and finds its digest.
 
-docker, podman or buildah builds it, whichever answers first. The tag is a hash of everything that the Dockerfile
-copies, so an image that was pushed before is found again: by an interrupted deployment, on another machine, in CI.
+It is built by docker, podman or buildah, whichever is found first. Its tag is a hash of everything that the Dockerfile
+copies, so an image that was pushed before is found again, even from another machine or in CI.
 """
 
 import base64
@@ -33,7 +33,7 @@ _ANSWER_SECONDS = 30
 
 
 class ContainerEngineMissing(TerminalError):
-    """Neither docker (with its daemon running), podman nor buildah answers on this machine.
+    """Neither docker (with its daemon running), podman nor buildah can be used on this machine.
 
     Attributes:
         silent: the engines that are installed and do not answer.
@@ -49,19 +49,19 @@ class ContainerEngineMissing(TerminalError):
 
 
 class ImageBuildFailed(TerminalError):
-    """The engine could not build the image; the message holds the end of its output."""
+    """The image could not be built; the message has the end of the engine's output."""
 
 
 class ImagePushRefused(TransientError):
-    """The registry did not take the image; the message holds the end of the engine's output."""
+    """The registry refused the image; the message has the end of the engine's output."""
 
 
 class ImageNotPushed(TerminalError):
-    """The named image is not in its repository."""
+    """The requested image does not exist in its repository."""
 
 
 class ImageElsewhere(TerminalError):
-    """The named image is in another ECR repository than the stack's, from which its tasks may not pull."""
+    """The requested image is in an ECR repository that is not the stack's; the stack's tasks may not pull from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ class Engine:
 
         Args:
             arguments: the command and its options.
-            secret: given on standard input, so that no process list shows it.
+            secret: passed on standard input, so that no process list shows it.
 
         Raises:
-            subprocess.CalledProcessError: it failed; `output` holds the last lines.
+            subprocess.CalledProcessError: the command failed; `output` has its last lines.
         """
         streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         done = subprocess.run(
@@ -90,7 +90,7 @@ class Engine:
             raise subprocess.CalledProcessError(done.returncode, arguments[0], end)
 
     def answers(self) -> bool:
-        """Return whether it can be used: docker is a client, which builds nothing without its daemon."""
+        """Return whether the engine can be used. For docker, that requires a running daemon."""
         question = [self.path, "info"] if self.name == "docker" else [self.path, "--version"]
         try:
             return subprocess.run(question, capture_output=True, timeout=_ANSWER_SECONDS, check=False).returncode == 0
@@ -99,7 +99,7 @@ class Engine:
 
 
 def find_engine(names: Iterable[str] = ENGINES) -> Engine:
-    """Return the first engine that is installed and answers. Raise ContainerEngineMissing if there is none."""
+    """Return the first engine that is installed and can be used. Raise ContainerEngineMissing if there is none."""
     installed = [Engine(name, path) for name in names if (path := shutil.which(name))]
     answering = (engine for engine in installed if engine.answers())
     if engine := next(answering, None):
@@ -113,7 +113,7 @@ class Recipe:
 
     architecture: str  # X86_64 or ARM64, as in the template's TaskCpuArchitecture
     build_arguments: Mapping[str, str]  # the Dockerfile's ARGs, such as BASE_IMAGE
-    root: Path = PROJECT_ROOT  # the folder that is the build's context
+    root: Path = PROJECT_ROOT  # the build context
 
     @property
     def tag(self) -> str:
@@ -127,7 +127,7 @@ class Recipe:
         return f"src-{content.hexdigest()[:_TAG_LENGTH]}"
 
     def _files(self) -> Iterator[Path]:
-        """Yield the files that decide what is in the image: the Dockerfile, and what it copies."""
+        """Yield the files that determine the image's contents: the Dockerfile, and the files that it copies."""
         dockerfile = self.root / DOCKERFILE
         yield dockerfile
         for copied in _COPY.finditer(dockerfile.read_text(encoding="utf-8")):
@@ -143,7 +143,7 @@ def repository_name(stack_name: str) -> str:
 
 
 def find_repository(ecr: Any, stack_name: str) -> str | None:
-    """Return the address of the stack's repository, None while there is none."""
+    """Return the address of the stack's repository; None if it does not exist yet."""
     try:
         found = ecr.describe_repositories(repositoryNames=[repository_name(stack_name)])["repositories"]
     except ecr.exceptions.RepositoryNotFoundException:
@@ -152,7 +152,11 @@ def find_repository(ecr: Any, stack_name: str) -> str | None:
 
 
 def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | None:
-    """Return the digest of an image by its imageTag or imageDigest, None where the repository does not have it."""
+    """Return the digest of an image; None if the repository does not have it.
+
+    Args:
+        image: its imageTag or imageDigest, in the form of ECR's API.
+    """
     try:
         found = ecr.describe_images(repositoryName=repository, imageIds=[image])["imageDetails"]
     except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
@@ -161,10 +165,11 @@ def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | No
 
 
 def resolve_image(ecr: Any, uri: str, *, stack_name: str, account_id: str, region: str) -> str:
-    """Return the address by digest of an image that was pushed before; one outside of ECR is returned as it is.
+    """Return the address, with its digest, of an image that was pushed before. An address outside of ECR is returned
+    unchanged.
 
-    Of ECR the stack's tasks may pull from the stack's own repository only. Whether they can pull from another registry
-    shows only when a task starts.
+    In ECR, the stack's tasks may pull only from the stack's own repository. Whether they can pull from another registry
+    is found out only when a task starts.
 
     Raises:
         ImageElsewhere: it is in another repository, account or region of ECR.
@@ -186,9 +191,11 @@ def resolve_image(ecr: Any, uri: str, *, stack_name: str, account_id: str, regio
 
 
 def keep(ecr: Any, uri: str) -> None:
-    """Give an image in ECR, by digest, the tag of deployed ones, which pushed ones do not expire.
+    """Tag an image in ECR as deployed, so that the repository's lifecycle policy keeps it longer than images that were
+    only pushed: docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html
 
-    docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html
+    Args:
+        uri: the image's address with its digest; others are ignored.
     """
     parts = _ECR.fullmatch(uri)
     if parts is None or not parts["digest"]:
@@ -208,7 +215,8 @@ def keep(ecr: Any, uri: str) -> None:
 
 
 def build(engine: Engine, recipe: Recipe, name: str) -> None:
-    """Build the image under `name`. Raise ImageBuildFailed with the end of the engine's output."""
+    """Build the image and name it `name`. Raise ImageBuildFailed, with the end of the engine's output, if that
+    fails."""
     arguments = [f"--build-arg={key}={value}" for key, value in sorted(recipe.build_arguments.items())]
     options = ("--platform", _PLATFORMS[recipe.architecture], "-f", str(recipe.root / DOCKERFILE), "-t", name)
     try:
@@ -218,8 +226,8 @@ def build(engine: Engine, recipe: Recipe, name: str) -> None:
 
 
 def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
-    """Log in to the registry and push the image that was built as `repository_uri:tag`. Raise ImagePushRefused with the
-    end of the engine's output."""
+    """Log in to the registry, and push the image that was built as `repository_uri:tag`. Raise ImagePushRefused, with
+    the end of the engine's output, if that fails."""
     registry, insecure = _registry_of(ecr, repository_uri)
     login = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(login).decode().partition(":")
@@ -238,14 +246,14 @@ def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
 
 
 def registry_host(ecr: Any, account_id: str) -> str:
-    """Return the host of an account's registry in the region of the client; its domain depends on the partition.
-    docs.amazonaws.cn/en_us/general/latest/gr/endpoints-arns.html (China's ends in amazonaws.com.cn)"""
+    """Return the host of an account's registry in the client's region. In China it ends in amazonaws.com.cn:
+    docs.amazonaws.cn/en_us/general/latest/gr/endpoints-arns.html"""
     china = ".cn" if ecr.meta.partition == "aws-cn" else ""
     return f"{account_id}.dkr.ecr.{ecr.meta.region_name}.amazonaws.com{china}"
 
 
 def _registry_of(ecr: Any, repository_uri: str) -> tuple[str, bool]:
-    """Return the registry's host and whether it speaks plain HTTP: the embedded cloud's own address replaces ECR's."""
+    """Return the registry's host, and whether it uses plain HTTP. With an emulator, its address replaces ECR's host."""
     endpoint = urlsplit(str(ecr.meta.endpoint_url))
     if (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
         return repository_uri.partition("/")[0], False

@@ -1,6 +1,7 @@
-"""Makes the files that a deployment uploads: the Lambda's zip and the state machine's definition, named by content.
+"""Makes the files that a deployment uploads: the Lambda's zip and the state machine's definition, named by their
+hashes.
 
-The same sources give the same bytes on every machine, so a deployment without changes changes nothing.
+The same sources give the same bytes on every machine, so deploying them again changes nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from flows.refinery.errors import TerminalError
 LAMBDA_PACKAGE = PROJECT_ROOT / "lambda_trigger"
 DEFINITIONS = PROJECT_ROOT / "stepfunctions"
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 _UNIX = 3
 _READABLE_FILE = 0o100644  # the Lambda runtime's user must be able to read every file
 
 
 class PackageIncomplete(TerminalError):
-    """A file that belongs into the deployment is not where it should be, or is not what it should be."""
+    """A file that has to be uploaded is missing or not valid; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The numbers that the state machine's definition must hold as numbers. CloudFormation substitutes text only, so
-    these are written in here while all other placeholders are left to it."""
+    """The timeouts in the state machine's definition. They must be numbers there, and CloudFormation substitutes only
+    text, so they are filled in here; CloudFormation fills in all other placeholders."""
 
-    task_seconds: int  # after this long a task that still drains is stopped, and another is launched
-    drain_seconds: int  # after this long a drain ends, and its tasks are stopped
+    task_seconds: int  # after this time a task that is still running is stopped, and another one is launched
+    drain_seconds: int  # after this time a drain ends, and its tasks are stopped
 
     def __post_init__(self) -> None:
         if not 1 <= self.task_seconds <= self.drain_seconds <= 31_536_000:
@@ -43,12 +44,12 @@ class Timeouts:
 
     @classmethod
     def of(cls, limits: Limits) -> Timeouts:
-        """Return the timeouts that leave a task the time that it may take."""
+        """Return the timeouts for these limits: long enough for a task to end by itself."""
         return cls(limits.launch_seconds, limits.drain_seconds)
 
     @property
     def placeholders(self) -> dict[str, int]:
-        """Return the placeholders in the definitions and their values."""
+        """Return the values for the placeholders in the definition, by name."""
         return {"TaskTimeoutSeconds": self.task_seconds, "DrainTimeoutSeconds": self.drain_seconds}
 
 
@@ -56,13 +57,13 @@ class Timeouts:
 class Artifact:
     """One object to upload."""
 
-    parameter: str  # the template's parameter that takes its key
-    key: str  # its key in the artifact bucket, which names its content
-    body: bytes  # its bytes
+    parameter: str  # the template's parameter for its key; "" if there is none
+    key: str  # its key in the artifact bucket, which contains a hash of the body
+    body: bytes  # its content
 
 
 def build_artifacts(timeouts: Timeouts) -> tuple[Artifact, ...]:
-    """Return everything that the template expects in the artifact bucket. Raise PackageIncomplete with the file that is
+    """Return the artifacts that the template expects in the artifact bucket. Raise PackageIncomplete if a file is
     missing or wrong."""
     return (
         artifact("LambdaCodeKey", "lambda_trigger", "zip", lambda_zip()),
@@ -76,13 +77,13 @@ def build_artifacts(timeouts: Timeouts) -> tuple[Artifact, ...]:
 
 
 def artifact(parameter: str, name: str, suffix: str, body: bytes) -> Artifact:
-    """Return an artifact whose key names its content."""
+    """Return an artifact with the key NAME/HASH.SUFFIX, where HASH is the first 32 digits of the body's SHA-256."""
     return Artifact(parameter, f"{name}/{hashlib.sha256(body).hexdigest()[:32]}.{suffix}", body)
 
 
 def lambda_zip(package: Path = LAMBDA_PACKAGE) -> bytes:
-    """Return the Lambda's zip: the package's Python files, sorted, without times, owners or caches. Raise
-    PackageIncomplete if there is no handler to package."""
+    """Return the Lambda's zip file: the package's Python files, sorted, without times, owners or caches. Raise
+    PackageIncomplete if there is no handler.py."""
     files = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
     if package / "handler.py" not in files:
         raise PackageIncomplete(f"{package} has no handler.py to package")
@@ -97,8 +98,8 @@ def lambda_zip(package: Path = LAMBDA_PACKAGE) -> bytes:
 
 
 def definition(path: Path, numbers: Mapping[str, int]) -> bytes:
-    """Return a state machine's definition as compact JSON, with `numbers` in place of their placeholders. Raise
-    PackageIncomplete if the file is missing or no JSON, or has no such placeholder."""
+    """Return a state machine's definition as compact JSON, with placeholders replaced by `numbers`. Raise
+    PackageIncomplete if the file is missing, is not JSON, or lacks one of the placeholders."""
     try:
         states = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""How long the objects of a dataset are kept: rules of S3's lifecycle, added to the template's buckets.
+"""Adds S3 lifecycle rules to the template's buckets, so that a dataset's objects expire after a number of days.
 
-An object that has expired is deleted, and in a versioned bucket its versions stay until they expire, too: so each rule
-removes old versions soon. Delete markers and aborted uploads are removed by the template's own rules.
+In a versioned bucket, an object that expires becomes an old version, which stays until it expires too. So each rule
+also removes old versions soon. The template's own rules remove delete markers and aborted uploads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ DatasetName = Annotated[str, Field(pattern=r"^(\*|[a-z0-9][a-z0-9_-]{0,62})$")]
 
 
 class Retention(BaseModel):
-    """How many days the objects of one dataset are kept; without a number they do not expire."""
+    """How many days the objects of one dataset are kept; None: they do not expire."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,18 +26,18 @@ class Retention(BaseModel):
         None, ge=_MESSAGE_DAYS, le=_LONGEST_DAYS, description="Uploads, below the incoming prefix in its folder."
     )
     data: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Published rows.")
-    quarantine: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Bad rows, and corrections of them.")
+    quarantine: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Quarantined rows, and their corrections.")
 
 
 Retentions = Mapping[str, Retention]
-"""By dataset; `*` is every dataset."""
+"""The retention of each dataset, by name; `*` is for every dataset."""
 
 
 def with_retention(resources: dict[str, Any], retentions: Retentions) -> dict[str, Any]:
     """Return a template's resources with a lifecycle rule for each kind of object of each dataset."""
     changed = dict(resources)
     for bucket, rule in _rules(retentions):
-        if bucket in changed:  # a first deployment makes the image's repository only
+        if bucket in changed:  # a first deployment starts with the image's repository alone, without buckets
             made = changed[bucket]["Properties"]
             rules = [*made["LifecycleConfiguration"]["Rules"], rule]
             properties = {**made, "LifecycleConfiguration": {"Rules": rules}}

@@ -1,4 +1,4 @@
-"""The executions that run on a stack's state machine: one that is stopped stops its tasks, and launches no others.
+"""Stops the running executions of a stack's state machine, which also stops their tasks and prevents further ones.
 
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
 """
@@ -12,15 +12,15 @@ from blocks.aws_errors import aws_error_code
 
 
 def end_drains(step_functions: Any, outputs: Mapping[str, str], on_stop: Callable[[int], None], *, reason: str) -> int:
-    """Stop every execution of the stack's state machine, and return how many there were.
+    """Stop every running execution of the stack's state machine, and return how many there were.
 
-    Uploads are not lost: their messages are in the queue, or go back to it. A state machine that does not exist has no
-    executions.
+    No upload is lost: the messages are in the queue, or return to it. It is no error if the state machine does not
+    exist.
 
     Args:
-        outputs: the stack's.
+        outputs: the stack's outputs.
         on_stop: called with the number of executions before they are stopped, unless there are none.
-        reason: what Step Functions shows as the executions' cause.
+        reason: shown as the executions' cause in Step Functions.
     """
     running = list(_running(step_functions, outputs["StateMachineArn"])) if "StateMachineArn" in outputs else []
     if running:

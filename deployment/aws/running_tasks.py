@@ -1,4 +1,4 @@
-"""The tasks that run on a stack's cluster: CloudFormation deletes a cluster only once no task is left.
+"""Stops the tasks on a stack's cluster: CloudFormation can delete a cluster only when no task is left on it.
 
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteCluster.html (ClusterContainsTasksException)
 """
@@ -14,12 +14,12 @@ from flows.refinery.errors import TransientError
 
 DEADLINE_SECONDS = 300.0  # a container has 120 seconds after SIGTERM (stopTimeout), then its network is taken down
 _DELAY_SECONDS = 2.0
-_TASKS_PER_CALL = 100  # DescribeTasks takes no more
+_TASKS_PER_CALL = 100  # DescribeTasks accepts no more
 _STOPPED = "STOPPED"
 
 
 class TasksStillRunning(TransientError):
-    """Tasks of the stack did not stop within minutes of being asked to; the stack was not deleted."""
+    """Tasks of the stack did not stop within some minutes, so the stack was not deleted."""
 
 
 def end_tasks(
@@ -33,18 +33,18 @@ def end_tasks(
 ) -> int:
     """Stop every task of the cluster, wait until none is left, and return how many there were.
 
-    A task that is stopped gives its messages back to the queue, so nothing of an upload is lost. A cluster that does
-    not exist has no tasks.
+    A task that is stopped returns its messages to the queue, so no upload is lost. It is no error if the cluster does
+    not exist.
 
     Args:
-        cluster: its ARN.
+        cluster: the cluster's ARN.
         on_stop: called with the number of tasks that are being stopped, each time that more of them are found.
-        reason: what ECS shows as the tasks' reason.
-        deadline_seconds: how long to wait at most.
-        delay_seconds: between two looks.
+        reason: shown as the tasks' reason in ECS.
+        deadline_seconds: how long to wait.
+        delay_seconds: how long to wait between two checks.
 
     Raises:
-        TasksStillRunning: some did not end in time.
+        TasksStillRunning: some tasks did not end in time.
     """
     deadline = time.monotonic() + deadline_seconds
     seen: set[str] = set()

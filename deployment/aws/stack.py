@@ -1,4 +1,4 @@
-"""One CloudFormation stack: its state, its changes through a change set, its deletion.
+"""Creates, updates and deletes one CloudFormation stack; creations and updates go through a change set.
 
 States and what may follow them: docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
 """
@@ -45,11 +45,11 @@ class StackEvent:
     resource: str  # the logical id in the template, or the stack's own name
     resource_type: str  # such as AWS::SQS::Queue
     status: str  # such as CREATE_IN_PROGRESS
-    reason: str  # CloudFormation's ResourceStatusReason; "" where it gives none
+    reason: str  # CloudFormation's ResourceStatusReason; "" if there is none
 
 
 class StackError(TerminalError):
-    """Base of what can go wrong with a deployment."""
+    """Base class of errors in the deployment of a stack."""
 
 
 class StackBusy(StackError):
@@ -57,23 +57,23 @@ class StackBusy(StackError):
 
 
 class StackUnusable(StackError):
-    """The stack is in a state that no update can leave, such as ROLLBACK_COMPLETE."""
+    """The stack is in a state in which it cannot be updated, such as ROLLBACK_COMPLETE."""
 
 
 class ChangesRefused(StackError):
-    """CloudFormation does not accept the change set: the template, or a parameter's name or value, is wrong."""
+    """CloudFormation rejected the change set: the template, or a parameter's name or value, is wrong."""
 
 
 class ChangesDeclined(StackError):
-    """The changes were shown, and the answer was no."""
+    """The changes were shown, and the person answered no."""
 
 
 class StackFailed(StackError):
-    """Resources could not be created, changed or deleted; CloudFormation put back what it had changed.
+    """Resources could not be created, changed or deleted. After a failed creation or update CloudFormation rolls back.
 
     Attributes:
         status: the state that the stack ended in.
-        failures: what failed, oldest first, as CloudFormation reports it.
+        failures: the events of what failed, oldest first.
     """
 
     def __init__(self, name: str, status: str, failures: Sequence[StackEvent]) -> None:
@@ -89,8 +89,8 @@ class Change:
     action: str  # Add, Modify, Remove or Import
     resource: str  # the logical id in the template
     resource_type: str  # such as AWS::SQS::Queue
-    replaces: bool  # True where a new resource is created and the old one deleted
-    may_replace: bool = False  # True where CloudFormation decides on a replacement only while it makes the change
+    replaces: bool  # whether a new resource is created and the old one deleted
+    may_replace: bool = False  # whether CloudFormation decides on a replacement only while it makes the change
     what: tuple[str, ...] = ()  # the properties that change, as far as CloudFormation reports them
 
 
@@ -98,12 +98,12 @@ Agree = Callable[[Sequence[Change]], bool]
 
 
 class Stack:
-    """A stack by its name.
+    """Changes and deletes the stack with a certain name.
 
     Args:
-        cloudformation: boto3's client.
+        cloudformation: a boto3 client.
         name: the stack's name.
-        on_event: called for every step of an operation, as it happens.
+        on_event: called for every event of an operation, as it happens.
     """
 
     def __init__(self, cloudformation: Any, name: str, on_event: Callable[[StackEvent], None]) -> None:
@@ -112,7 +112,7 @@ class Stack:
         self._on_event = on_event
 
     def find(self) -> dict[str, Any] | None:
-        """Return the stack as CloudFormation describes it, or None where there is none of this name."""
+        """Return the stack as CloudFormation describes it, or None if it does not exist."""
         return find_stack(self._cloudformation, self._name)
 
     def apply(
@@ -122,13 +122,13 @@ class Stack:
         agree_to: Agree,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Create or update the stack; nothing to change is success.
+        """Create or update the stack. It is no error if nothing has to change.
 
         Args:
-            template: TemplateBody or TemplateURL, as CloudFormation's calls take it.
-            parameters: one that is left out keeps its value in the stack, or takes its default.
-            agree_to: shown the changes before they are made; False stops.
-            tags: of the stack and of what it makes; None leaves them as they are.
+            template: the argument TemplateBody or TemplateURL of CloudFormation's calls.
+            parameters: the parameters' values; one that is left out keeps its value in the stack, or gets its default.
+            agree_to: called with the changes before they are made; if it returns False, nothing is changed.
+            tags: the tags of the stack and its resources; None leaves them as they are.
 
         Raises:
             StackError: a subclass for each cause.
@@ -140,7 +140,7 @@ class Stack:
             changes = self._changes(change_set_id)
             agreed = bool(changes) and agree_to(changes)
         finally:
-            if not agreed:  # also after Ctrl-C at the question: neither the change set nor an empty stack stays behind
+            if not agreed:  # also after Ctrl-C at the question: leave neither the change set nor an empty stack
                 self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
                 if existing is None:
                     self._cloudformation.delete_stack(StackName=stack_id)
@@ -152,14 +152,14 @@ class Stack:
     def wait_while_busy(
         self, on_wait: Callable[[str], None], *, deadline_seconds: float = _LONGEST_WAIT_SECONDS
     ) -> str:
-        """Wait until another's operation on the stack has ended; return the state that it left.
+        """Wait until no operation on the stack is in progress; return the stack's state.
 
         Args:
-            on_wait: called with the state, once, when there is something to wait for.
-            deadline_seconds: how long to wait at most.
+            on_wait: called once with the state if there is an operation to wait for.
+            deadline_seconds: how long to wait.
 
         Raises:
-            StackBusy: it did not end in time.
+            StackBusy: the operation did not end in time.
         """
         deadline = time.monotonic() + deadline_seconds
         for attempt, pause in enumerate(_pauses(_PAUSE_FOR_ANOTHERS_SECONDS)):
@@ -174,8 +174,8 @@ class Stack:
         return status
 
     def delete(self, stack: Mapping[str, Any]) -> None:
-        """Delete the stack that `find` returned. Raise StackFailed with what could not be deleted, StackBusy if another
-        operation is in progress."""
+        """Delete the stack that `find` returned. Raise StackFailed if resources could not be deleted, StackBusy if
+        another operation is in progress."""
         self.refuse_busy(stack)
         stack_id = str(stack["StackId"])
         self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
@@ -197,7 +197,8 @@ class Stack:
         )
 
     def _updatable(self) -> dict[str, Any] | None:
-        """Return the stack that an update would change; None where there is none, or none was created yet."""
+        """Return the stack if it can be updated; None if it does not exist or was never created. Raise StackBusy or
+        StackUnusable if it cannot be updated."""
         stack = self.find()
         if stack is None or stack["StackStatus"] == NEVER_CREATED:
             return None
@@ -261,12 +262,12 @@ class Stack:
         return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
 
     def _run(self, stack_id: str, begin: Callable[[], object]) -> None:
-        """Begin an operation and report its events until it has ended. boto3's waiters would report nothing for
-        minutes, so the state and the events are polled here. Raise StackFailed with the resources that failed."""
+        """Begin an operation, and report its events until it ends. (boto3's waiters would report nothing for minutes.)
+        Raise StackFailed, with the resources that failed, if it does not succeed."""
         newest = next(self._events(stack_id), {}).get("EventId")
         failures: list[StackEvent] = []
         begin()
-        begun = False  # until then the state is what the operation before left
+        begun = False  # until it has begun, the state is that of the operation before
         for pause in _pauses():
             stack = self._cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
             status = str(stack["StackStatus"])  # read before the events, so that none of them is missed
@@ -288,11 +289,11 @@ class Stack:
         raise StackFailed(self._name, status, failures)
 
     def _validation_errors(self, **operation: str) -> list[StackEvent]:
-        """Return what CloudFormation found before it started: names that are taken, values that are impossible."""
+        """Return the errors that CloudFormation found before it changed anything: taken names, impossible values."""
         try:
             events = self._cloudformation.describe_events(**operation)["OperationEvents"]
         except ClientError:
-            return []  # without this permission the failures are reported as far as they are known
+            return []  # without this permission, only the failures in the stack's events are reported
         errors = [event for event in events if event.get("EventType") == "VALIDATION_ERROR"]
         return [
             StackEvent(
@@ -312,10 +313,11 @@ class Stack:
 
 
 def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
-    """Return the stack of this name as CloudFormation describes it, or None where there is none.
+    """Return the stack with this name as CloudFormation describes it, or None if it does not exist.
 
-    One call, because listing all stacks of a large account is throttled. Only a stack that does not exist makes it
-    invalid: docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html
+    It is asked for directly, because listing all stacks of a large account is throttled. If it does not exist, the
+    answer
+    is a ValidationError: docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html
     """
     try:
         stack: dict[str, Any] = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
@@ -327,17 +329,18 @@ def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the outputs of a stack that `find_stack` returned."""
+    """Return the outputs of a stack that `find_stack` returned, by name."""
     return {output["OutputKey"]: output["OutputValue"] for output in (stack or {}).get("Outputs", [])}
 
 
 def parameters_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the values of the parameters of a stack that `find_stack` returned."""
+    """Return the parameters' values of a stack that `find_stack` returned, by name."""
     return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", [])}
 
 
 def _pauses(pause: float = _FIRST_PAUSE_SECONDS) -> Iterator[float]:
-    """Yield growing pauses: a short operation ends at once, a long one stays below CloudFormation's rate limit."""
+    """Yield pauses that grow from `pause` to five seconds: a short operation is noticed soon, and a long one does not
+    exceed CloudFormation's rate limit."""
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

@@ -1,4 +1,5 @@
-"""CloudFormation templates as CloudFormation takes them: a YAML file for people becomes compact JSON for the call."""
+"""Reads the YAML file of a CloudFormation template, and returns it as the compact JSON that is sent to
+CloudFormation."""
 
 import json
 from collections.abc import Collection
@@ -13,11 +14,11 @@ MAX_INLINE_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
 
 
 class TemplateUnreadable(ValueError):
-    """The file is no YAML, or holds something that is no resource."""
+    """The file is not YAML, or not a template with resources."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `!Ref x` as {"Ref": "x"}, and so on."""
+    """Reads YAML with CloudFormation's short forms: `!Ref x` becomes {"Ref": "x"}."""
 
 
 def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
@@ -36,7 +37,7 @@ _Loader.add_multi_constructor("!", _intrinsic)
 
 
 def default_parameters(path: Path) -> dict[str, str]:
-    """Return the defaults of a template's parameters; none of a file that is no template."""
+    """Return the defaults of a template's parameters, by name; none if the file is not a template."""
     try:
         template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError:
@@ -46,8 +47,8 @@ def default_parameters(path: Path) -> dict[str, str]:
 
 
 def without_texts(body: str) -> str:
-    """Return a template as small as it can be to preview its changes: without outputs and texts for people. A change
-    set lists resources, so none of these changes what it shows."""
+    """Return a template without outputs, metadata and descriptions, so that it is small enough for a preview. A change
+    set lists only resources, so it shows the same changes."""
     template = json.loads(body)
     for section in ("Outputs", "Metadata", "Description"):
         template.pop(section, None)
@@ -58,15 +59,15 @@ def without_texts(body: str) -> str:
 
 
 def template_body(path: Path, *, only: Collection[str] | None = None, retentions: Retentions = {}) -> str:  # noqa: B006 (only read)
-    """Return a template as compact JSON, without its notes for linters and readers.
+    """Return a template as compact JSON, without the metadata that is for linters and readers.
 
     Args:
-        path: its file.
-        only: the logical ids of the resources and outputs to keep; None keeps all.
-        retentions: how long the objects of datasets are kept.
+        path: the template's file.
+        only: the logical ids of the resources and outputs to keep; None: all.
+        retentions: how long the objects of datasets are kept; lifecycle rules are added for them.
 
     Raises:
-        TemplateUnreadable: it is no template.
+        TemplateUnreadable: the file is not a template.
     """
     try:
         template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)

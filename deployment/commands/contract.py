@@ -56,7 +56,7 @@ def new(
 ) -> None:
     """Propose a contract from a sample file: types, ranges, sets and keys, with comments on what the sample contains.
 
-    The sample passes the proposed contract. Read it and change what you know better.
+    The sample passes the proposed contract. Read it, and correct it where you know more than the sample shows.
     """
     from deployment.commands.contract_new import new as run
 
@@ -96,7 +96,8 @@ def diff(
     after: Annotated[str, argument(help="The same, for the contract after the change.")],
     contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
-    """Show what a change to a contract means: which rules are stricter or looser, and what is published differently."""
+    """Show what a change to a contract means: which rules get stricter or looser, and how the published data
+    changes."""
     from deployment.commands.contract_diff import show_changes
     from deployment.commands.contract_files import found_contract
 
@@ -113,9 +114,9 @@ def diff(
 def publish(
     connect: Connect, contract: ContractName, contracts: ContractsFolder = _CONTRACTS, yes: Yes = False
 ) -> None:
-    """Make a contract the live one of the local cloud or of a stack on AWS, without a new image.
+    """Make a contract live in the local cloud or in a stack on AWS, without deploying a new image.
 
-    It is checked, and what it changes is shown and confirmed. Tasks use it within a minute.
+    The contract is checked, and its changes are shown and have to be confirmed. Tasks use it within a minute.
     """
     from deployment.commands import contract_publish as command
     from deployment.commands.contract_files import found_contract
@@ -128,7 +129,7 @@ def publish(
 @contract_app.command()
 @on_selected_stack
 def rollback(connect: Connect, dataset: Dataset, yes: Yes = False) -> None:
-    """Make the contract live again that the live one replaced; after the first one, the image's."""
+    """Go back to the contract that the live one replaced: an earlier published one, or the one in the image."""
     from deployment.commands import contract_publish as command
 
     with connect() as stack, _errors_as_exit_codes():
@@ -142,7 +143,7 @@ def show(
     connect: Connect,
     dataset: Annotated[str | None, argument(help="The dataset.")] = None,
     content_hash: Annotated[
-        str | None, option("--hash", help="The one with this hash in a receipt, or how it begins.")
+        str | None, option("--hash", help="The one with this hash in a receipt; its beginning is enough.")
     ] = None,
     run: Annotated[
         str | None, option("--run", help="The one that judged this run: its id, or 8 characters of it.")
@@ -175,7 +176,7 @@ def schema(
 
 @contextmanager
 def _errors_as_exit_codes() -> Iterator[None]:
-    """Print an error as one sentence, and exit with the code for its kind."""
+    """Print a TerminalError's message, and exit with 1 for a rejected file and 2 for any other error."""
     try:
         yield
     except TerminalError as error:

@@ -1,4 +1,4 @@
-"""`sluice contract check`: check a file against a contract, on this machine only."""
+"""`sluice contract check`: checks a file against a contract, on this machine."""
 
 import resource
 import shutil
@@ -36,7 +36,7 @@ _EXAMPLES = 3
 _MAX_CELL = 60  # characters
 _QUARANTINE_BATCH_ROWS = 10_000
 _TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
-_LEAST_GROWTH_BYTES = 64 * 10**6  # less than that is as much chance as need
+_LEAST_GROWTH_BYTES = 64 * 10**6  # smaller growth is too uncertain an estimate of the memory that a step needs
 _WHOLE_TABLE_FACTOR = 5  # memory for each byte of a CSV file, as measured (docs/performance.md)
 
 
@@ -45,8 +45,8 @@ class Checked:
     """The result of checking a file."""
 
     refined: Refined | None  # None if the file cannot be read or judged
-    reasons: tuple[str, ...]  # why the file is rejected; empty when it is accepted
-    # by rule, some rows that broke it, each with its number and value
+    reasons: tuple[str, ...]  # why the file is rejected; empty if it is accepted
+    # for each rule, some rows that broke it: row number and value
     examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
 
     @property
@@ -59,7 +59,7 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
     """Check `file` against `contract`, show the result, and return whether the file would be published.
 
     Args:
-        output: a folder for the files that would be published; without it nothing is written.
+        output: a folder for the files that would be published and quarantined; None: write nothing.
 
     Raises:
         ContractInvalid: the contract is wrong.
@@ -129,7 +129,7 @@ def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]
 
 
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
-    """Print the result: every rule, how the file was read, the columns, the rows, the verdict."""
+    """Print the result of a check: every rule, how the file was read, columns, rows, and whether it is accepted."""
     if checked.refined:
         if checked.refined.checks:
             console.print(_rules(checked.refined, checked.examples))
@@ -141,8 +141,8 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
 
 
 def _show_memory(console: Console, contract: Contract, file: Path, before: int) -> None:
-    """Warn of steps on the whole table: which files fit into a task, by the memory that this one took here. `before` is
-    the most bytes that this process had before it read the file."""
+    """If steps get the whole table, print how large a file can be for a task's memory, estimated from the memory that
+    this file needed here. `before` is this process's peak memory, in bytes, before it read the file."""
     steps = [step for step in compile_steps(contract) if isinstance(step, OwnStep) and step.needs_whole_table]
     if not steps:
         return
@@ -161,7 +161,7 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process has had."""
+    """Return this process's peak memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

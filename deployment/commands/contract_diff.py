@@ -1,4 +1,4 @@
-"""`sluice contract diff`: show what a change to a contract means."""
+"""`sluice contract diff`: shows what a change to a contract means."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +10,7 @@ _STYLES = {Effect.STRICTER: "yellow", Effect.LOOSER: "green", Effect.NONE: "dim"
 
 
 def show_changes(console: Console, old: Contract, new: Contract) -> None:
-    """Print every change between two contracts, the stricter rules first."""
+    """Print every change between two contracts, stricter rules first."""
     changes = changes_between(old, new)
     same = old.content_hash == new.content_hash
     if not changes:

@@ -1,4 +1,4 @@
-"""Find a contract by the name of its dataset, by a path, in git, or among those that are published."""
+"""Finds a contract by its dataset's name, by a path, in a git revision, or among the published ones."""
 
 import io
 import subprocess
@@ -20,8 +20,14 @@ _PUBLISHED = "live"
 
 @contextmanager
 def found_contract(name: str, contracts: Path, connect: Connect) -> Iterator[Contract]:
-    """Provide the contract of a dataset, a path, REVISION:DATASET of git, or live:DATASET of the selected stack; its
-    files exist while the block runs. Raise ContractInvalid if there is none, or it is wrong."""
+    """Load a contract for the block, during which its files exist. Raise ContractInvalid if there is none, or it is
+    wrong.
+
+    Args:
+        name: a dataset, a path, REVISION:DATASET in git, or live:DATASET for the published one of a stack.
+        contracts: the folder with one subfolder per dataset.
+        connect: connects to the stack, for live:DATASET.
+    """
     revision, colon, dataset = name.rpartition(":")
     if not colon or Path(name).exists():
         yield contract_of(name, contracts)
@@ -40,8 +46,8 @@ def found_contract(name: str, contracts: Path, connect: Connect) -> Iterator[Con
 
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
-    """Load a contract by its dataset, or by the path of its folder or contract.yaml. Raise ContractInvalid if there is
-    none, or it is wrong."""
+    """Load a contract by its dataset's name, or by the path of its folder or contract.yaml. Raise ContractInvalid if
+    there is none, or it is wrong."""
     if "/" not in name_or_path and (contracts / name_or_path / CONTRACT_FILE).is_file():
         return load_contract(contracts / name_or_path)
     path = Path(name_or_path)

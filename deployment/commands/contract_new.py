@@ -1,4 +1,4 @@
-"""`sluice contract new`: propose a contract from a sample file."""
+"""`sluice contract new`: proposes a contract from a sample file."""
 
 import json
 from pathlib import Path
@@ -21,17 +21,17 @@ class ContractExists(TerminalError):
 
 
 class DatasetNameInvalid(TerminalError):
-    """No dataset can have this name, because it is used in folders and prefixes."""
+    """A dataset's name is not valid: as it is part of paths, only some characters are allowed."""
 
 
 def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force: bool) -> Path:
-    """Write `contracts`/`dataset`/contract.yaml for a sample file, and return its path.
+    """Write a proposed contract for a sample file to `contracts`/`dataset`/contract.yaml, and return its path.
 
     Raises:
-        ContractExists: there is one, and `force` is not set.
+        ContractExists: there is a contract already, and `force` is not set.
         FileRejected: the sample cannot be read as a table.
         NothingDecoded: none of its rows can be decoded.
-        DatasetNameInvalid: no dataset can have this name.
+        DatasetNameInvalid: a dataset cannot have this name.
         PathUnwritable: `contracts` cannot be written.
     """
     try:

@@ -1,4 +1,4 @@
-"""`sluice contract publish`, `rollback` and `show`: the contracts that are live without a new image."""
+"""`sluice contract publish`, `rollback` and `show`: changes and shows live contracts, which need no new image."""
 
 from collections.abc import Callable
 
@@ -23,22 +23,23 @@ Confirm = Callable[[str], bool]
 
 
 class SourceTaken(TerminalError):
-    """The contract has a pattern in its `source` that another dataset's contract has; only one would get the files."""
+    """The contract's `source` has a pattern that another dataset's contract has too; only one of them would get the
+    files."""
 
 
 class PrefectNotUpdated(TransientError):
-    """The contract is live, but its deadline and its concurrency limit in Prefect are not up to date."""
+    """The contract is live, but the dataset's deadline and concurrency limit in Prefect could not be updated."""
 
 
 def publish(console: Console, stack: DeployedStack, contract: Contract, confirm: Confirm) -> bool:
-    """Make a contract the live one, once it was checked and its changes are confirmed; return False if they are not.
-    The expectations of a suite become part of it.
+    """Check a contract, show its changes and, if they are confirmed, make it live; return False if they are not. The
+    expectations of a suite file become part of the published contract.
 
     Raises:
-        ContractInvalid: it is wrong.
+        ContractInvalid: the contract is wrong.
         SourceTaken: another dataset has the same `source`.
-        ContractMoved: somebody else published meanwhile.
-        PrefectNotUpdated: it is live, and Prefect does not know yet.
+        ContractMoved: another person published a contract of the dataset in the meantime.
+        PrefectNotUpdated: the contract is live, but Prefect could not be updated.
     """
     from flows.refinery.check_contract import check_contract  # takes seconds
 
@@ -66,12 +67,12 @@ def publish(console: Console, stack: DeployedStack, contract: Contract, confirm:
 
 
 def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Confirm) -> bool:
-    """Make the contract live that the live one replaced; return False if that is not confirmed.
+    """Go back to the contract that the live one replaced; return False if that is not confirmed.
 
     Raises:
-        NothingToRollBack: there is none.
-        ContractMoved: somebody else published meanwhile.
-        PrefectNotUpdated: it is live, and Prefect does not know yet.
+        NothingToRollBack: no contract is published, or the one before is unknown or has expired.
+        ContractMoved: another person published a contract of the dataset in the meantime.
+        PrefectNotUpdated: the contract is live, but Prefect could not be updated.
     """
     store = store_of(stack)
     live = published.live_contract(store, dataset)
@@ -97,8 +98,17 @@ def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Conf
 def show(
     console: Console, stack: DeployedStack, dataset: str | None, content_hash: str | None, run: str | None
 ) -> None:
-    """Print the text of a contract: the live one, or one that judged a file; without a choice, list the published ones.
-    Raise ContractNotKept if there is no such text, RunUnknown if `run` is no run or the beginning of several."""
+    """Print the text of a contract; without any argument, list the published contracts.
+
+    Args:
+        dataset: whose live contract to print.
+        content_hash: the hash, or its beginning, of a contract that judged a file.
+        run: the run whose contract to print.
+
+    Raises:
+        ContractNotKept: there is no such contract.
+        RunUnknown: there is no such run, or several.
+    """
     store = store_of(stack)
     if run is not None:
         receipt = read_receipt(store, find_run(store, run))
@@ -109,7 +119,7 @@ def show(
         console.out(published.used_contract(store, content_hash, dataset or "").rstrip("\n"))
     elif dataset is not None:
         is_live = published.live_contract(store, dataset) is not None
-        which = "published" if is_live else "not published: of the deployed image, as it has judged a file last"
+        which = "published" if is_live else "not published; this is the contract in the image that last judged a file"
         console.out(f"# {dataset}: {which}")
         console.out(published.live_or_last_used(store, dataset).rstrip("\n"))
     else:
@@ -122,13 +132,14 @@ def _show_changes(console: Console, before: Contract | None, after: Contract, *,
     if before is None:
         console.print(f"No contract of {after.dataset} is published, and none has judged a file.")
         return
-    which = "the live one" if is_published else "the one that has judged a file last; none is published"
+    which = "the live contract" if is_published else "the contract that last judged a file (none is published)"
     console.print(f"Compared with {which}:")
     show_changes(console, before, after)
 
 
 def _show_shared_files(console: Console, store: ObjectStore, before: Contract | None, after: Contract) -> None:
-    """Warn of files that other datasets' contracts match, too, unless the contract before matched the same."""
+    """Print a warning if other datasets' contracts match some of the same files, unless `source` has not changed. Raise
+    SourceTaken if a pattern is the same."""
     try:
         shared = list(LiveContracts(CONTRACTS, store).read().shared_with(after))
     except ContractInvalid as error:  # perhaps this very contract, which is about to be corrected
@@ -160,7 +171,7 @@ def _parsed(console: Console, stored: StoredObject | None) -> Contract | None:
 
 
 def _follow(console: Console, stack: DeployedStack, before: Contract | None, after: Contract) -> None:
-    """Bring the dataset's deadline and concurrency limit in Prefect up to date, if it has or had one."""
+    """Update the dataset's deadline and concurrency limit in Prefect, if it has or had one."""
     if not any(each and (each.expected_every_hours or each.max_concurrent_uploads) for each in (before, after)):
         return
     try:

@@ -1,4 +1,4 @@
-"""`sluice demo`: runs good and bad files through the whole chain and checks each outcome."""
+"""`sluice demo`: processes good and bad files in the local cloud, and checks each outcome."""
 
 import shutil
 import threading
@@ -29,8 +29,8 @@ _PENGUINS = Path(orders.__file__).with_name("penguins.csv")
 class Sample:
     """One file of the demo."""
 
-    dataset: str  # the dataset that it is uploaded to
-    file_name: str  # the name that it is uploaded under
+    dataset: str  # the dataset that the file is uploaded to
+    file_name: str  # the name under which it is uploaded
     write: Callable[[Path], ExpectedOutcome]  # writes the file and returns the expected outcome
 
 
@@ -57,8 +57,13 @@ SAMPLES = (
 
 
 def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: bool) -> bool:
-    """Run the samples; return whether every file ended as expected. Raise LocalCloudError if the local cloud could not
-    be started, or a part of it died, StackError if the stack could not be deployed."""
+    """Upload the samples, and return whether every file had the expected outcome. Raise LocalCloudError if the local
+    cloud could not be started or a part of it died, StackError if the stack could not be deployed.
+
+    Args:
+        deadline_seconds: how long the files may take.
+        stay: whether to keep everything running until Ctrl-C.
+    """
     begun, was_running = time.monotonic(), StateLock(local.state_dir).is_taken()
     with ExitStack() as running:
         with shown_steps(console, begun) as on_step:
@@ -83,7 +88,7 @@ def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: 
 
 
 def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seconds: float) -> bool:
-    """Upload every sample and follow them; return whether all ended as expected."""
+    """Upload every sample, and follow the files to their outcomes; return whether all are as expected."""
     uploads, prefix = Uploads(cloud), cloud.outputs["IncomingPrefix"]
     folder = cloud.state_dir / "demo"
     folder.mkdir(exist_ok=True)
@@ -96,7 +101,7 @@ def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seco
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
     # A task writes the receipt first. Stopping it now would leave runs in Prefect that never end.
     if not uploads.wait_until_recorded(followed, deadline_seconds=_RECORDED_WITHIN_SECONDS):
-        console.print("Prefect does not show every outcome yet; the next start goes on with that.")
+        console.print("Prefect does not show every outcome yet; the missing ones are recorded at the next start.")
     console.print()
     print_outcomes(console, cloud, followed)
     differences = [

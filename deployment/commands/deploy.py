@@ -1,6 +1,6 @@
-"""`sluice deploy`: brings an environment on AWS up to date, from the image to a test file that passes through it.
+"""`sluice deploy`: creates or updates an environment on AWS, from the image to a test file that is processed.
 
-Every step first checks what already exists, so the same command continues after a failure in any step:
+Every step first checks what already exists, so after a failure the same command continues where it stopped:
 
     account and region -> Prefect answers -> the stack's state -> the image -> the stack -> Prefect -> one small file
 """
@@ -48,11 +48,11 @@ _CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # 
 
 
 class AccountUnexpected(TerminalError):
-    """The credentials belong to another account than the environment's file allows."""
+    """The credentials do not belong to the account that the environment's file requires."""
 
 
 class PrefectAddressMissing(TerminalError):
-    """The deployment has no address of Prefect's API: the parameter PrefectApiUrl is missing."""
+    """The address of Prefect's API is not set: the parameter PrefectApiUrl is missing."""
 
 
 class NetworkInUse(TransientError):
@@ -60,7 +60,7 @@ class NetworkInUse(TransientError):
 
 
 class DeploymentDeclined(TerminalError):
-    """A question was answered with no; earlier steps are kept."""
+    """The person answered a question with no. Steps that were finished before are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +68,24 @@ class DeployOptions:
     """How to deploy."""
 
     environment: Environment  # where to deploy, and with which parameters
-    dry_run: bool  # show everything, deploy nothing
-    skip_prefect: bool  # register nothing in Prefect
-    smoke_test: bool  # process one small file at the end
+    dry_run: bool  # whether to only show the changes
+    skip_prefect: bool  # whether to register nothing in Prefect
+    smoke_test: bool  # whether to process one small file at the end
     smoke_test_seconds: float  # how long that file may take
-    home: Path  # a folder for what Prefect's programs keep
+    home: Path  # a folder that replaces ~/.prefect
 
 
 def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], ask: Ask) -> bool:
-    """Bring the environment up to date; return whether the smoke test's file was published (or no test was requested).
+    """Deploy the environment. Return False if the smoke test's file was not published, otherwise True.
 
     Args:
         users: the caller's own AWS variables (stack_options.users_environment).
-        ask: asked before anything is changed; False stops.
+        ask: asks a question before something is changed; if it returns False, the deployment stops.
 
     Raises:
-        ContractInvalid: a contract that would go into the image is wrong.
-        RequirementsNotLocked: the packages that own steps need were changed and not locked.
-        SluiceError: one class for each cause; finished steps are kept, and the same command continues from there.
+        ContractInvalid: a contract that would be part of the image is wrong.
+        RequirementsNotLocked: the packages that own steps need were changed but not locked.
+        SluiceError: one class for each cause. Finished steps are kept, and the same command continues from there.
     """
     environment = options.environment
     check_stack_name(environment.stack)
@@ -97,19 +97,19 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
 
 
 def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None, asked: Mapping[str, str]) -> None:
-    """Refuse to change a network that is in use.
+    """Check that the network is not in use if the deployment would change it.
 
-    A running execution keeps the definition that it started with, hence the old subnets, and a task's network interface
-    keeps its subnet and group from being deleted.
+    A running execution keeps its definition, and so the old subnets. And a subnet or security group cannot be deleted
+    while a task's network interface uses it.
     docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html
 
     Args:
-        client: makes the client of a service.
-        stack: as CloudFormation describes it; None where there is none.
+        client: creates the client for a service.
+        stack: the stack as CloudFormation describes it; None if it does not exist.
         asked: the parameters to deploy with.
 
     Raises:
-        NetworkInUse: an execution or a task runs.
+        NetworkInUse: the network would change, and an execution or a task is running.
     """
     before, outputs = parameters_of(stack), outputs_of(stack)
     changed = [name for name in NETWORK if asked.get(name, before.get(name)) != before.get(name)]
@@ -127,7 +127,7 @@ def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None,
 
 
 class Deployment:
-    """One run of `sluice deploy`, inside the account that it works in."""
+    """One run of `sluice deploy`, in the account and region of `access`."""
 
     def __init__(self, console: Console, options: DeployOptions, access: Access, ask: Ask) -> None:
         self._console, self._options, self._access, self._ask = console, options, access, ask
@@ -137,7 +137,7 @@ class Deployment:
         self._stack = Stack(self._clients.cloudformation, self._name, EventLog(console))
 
     def run(self) -> bool:
-        """Run every step of the deployment."""
+        """Run every step of the deployment. Return False if the smoke test's file was not published, otherwise True."""
         self._check_account()
         with explaining_aws_errors("looking at what is deployed"):
             image_uri = self._given_image()
@@ -171,7 +171,7 @@ class Deployment:
             )
 
     def _given_image(self) -> str | None:
-        """Return the image that was pushed before, if one was given."""
+        """Return the address of the requested image, which was pushed before; None if none was requested."""
         if not self._environment.image:
             return None
         account_id, region = self._access.account_id, self._access.region
@@ -230,11 +230,11 @@ class Deployment:
             ),
         )
         show_changes(self._console, changes)
-        self._console.print("A dry run: the stack, the image and Prefect are as they were.", style="bold")
+        self._console.print("This was a dry run: stack, image and Prefect are unchanged.", style="bold")
 
     def _image(self, recipe: images.Recipe) -> str:
-        """Return the image's address; build and push the image where it is not in the repository yet. In a dry run
-        nothing is built: the address is the tag that the image would have."""
+        """Return the image's address with its digest; build and push the image if it is not in the repository. In a dry
+        run nothing is built, and the address has the tag that the image would get."""
         uri = images.find_repository(self._ecr, self._name)
         if uri and (digest := self._digest(recipe)):
             self._console.out(f"The image is in the repository already: {recipe.tag}")
@@ -256,7 +256,7 @@ class Deployment:
             images.push(engine, self._ecr, uri, recipe.tag)
         digest = self._digest(recipe)
         if digest is None:
-            raise images.ImageNotPushed(f"{engine.name} pushed {uri}:{recipe.tag}, and the repository does not have it")
+            raise images.ImageNotPushed(f"{engine.name} pushed {uri}:{recipe.tag}, but the repository does not have it")
         return f"{uri}@{digest}"
 
     def _digest(self, recipe: images.Recipe) -> str | None:

@@ -1,4 +1,4 @@
-"""Prints where a deployment goes, what it changes, and each step as it happens."""
+"""Prints where `sluice deploy` deploys, what it changes, and CloudFormation's events as they happen."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,14 +10,14 @@ from deployment.aws.access import Access
 from deployment.aws.stack import Change, StackEvent
 
 Ask = Callable[[str], bool]
-"""Asks the person a question that is answered with yes or no."""
+"""Asks a person a yes-or-no question; returns True for yes."""
 
 _ACTION_STYLES = {"Add": "green", "Modify": "yellow", "Remove": "red", "Import": "cyan"}
 _MAX_WHAT = 6
 
 
 def show_destination(console: Console, access: Access, facts: Mapping[str, str]) -> None:
-    """Print which account and region a command works in, with whose credentials, and `facts`."""
+    """Print the account, the region and the caller that a command works with, followed by `facts`."""
     lines = {
         "account": access.account_id,
         "region": access.region,
@@ -31,7 +31,7 @@ def show_destination(console: Console, access: Access, facts: Mapping[str, str])
 
 
 def show_changes(console: Console, changes: Sequence[Change]) -> None:
-    """Print a change set: a line for each change, with replacements marked."""
+    """Print the changes of a change set, one per line, with replacements marked."""
     if not changes:
         console.print("The stack is up to date: nothing to change.")
         return
@@ -39,7 +39,7 @@ def show_changes(console: Console, changes: Sequence[Change]) -> None:
     counted = ", ".join(f"{count} to {action.lower()}" for action, count in kinds.items() if count)
     console.print(f"\nChanges: {counted}", style="bold")
     width = max(len(change.resource) for change in changes)
-    # Lines and no table: a table would cut long names on a narrow terminal or in a log.
+    # Plain lines, because a table would cut long names on a narrow terminal or in a log.
     for change in sorted(changes, key=lambda one: (list(_ACTION_STYLES).index(one.action), one.resource)):
         style = _ACTION_STYLES[change.action]
         line = f"  [{style}]{change.action:<6}[/]  {escape(change.resource):<{width}}  {change.resource_type:<38}"

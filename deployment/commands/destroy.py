@@ -1,4 +1,5 @@
-"""`sluice destroy`: deletes a stack. What was uploaded and published stays, unless each bucket's name is typed."""
+"""`sluice destroy`: deletes a stack. Uploads and published data are kept, unless --delete-data is given and
+confirmed."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from flows.refinery.words import counted
 
 
 class DestructionDeclined(TerminalError):
-    """A question was answered with no, or a bucket's name was not typed; nothing was deleted."""
+    """The person answered a question with no, or did not type a bucket's name; nothing was deleted."""
 
 
 def destroy(
@@ -35,18 +36,19 @@ def destroy(
     type_in: Callable[[str], str],
     home: Path,
 ) -> None:
-    """Delete the stack, and with `delete_data` its buckets and all that is in them.
+    """Delete the stack and, with `delete_data`, its buckets with all their contents.
 
     Args:
         users: the caller's own AWS variables (stack_options.users_environment).
-        delete_data: also delete what was uploaded and published; nothing brings it back.
+        delete_data: whether to delete also uploads and published data, irrevocably.
+        ask: asks a yes-or-no question before anything is deleted.
         type_in: asks for the name of each bucket before it is deleted.
-        home: a folder for what Prefect's programs keep.
+        home: a folder that replaces ~/.prefect.
 
     Raises:
         DestructionDeclined: nothing was deleted.
-        TasksStillRunning: the stack was not deleted; it is paused.
-        StackFailed, StackBusy, BucketNotEmptied: what could not be deleted.
+        TasksStillRunning: tasks did not stop in time. The stack was not deleted, and stays paused.
+        StackFailed, StackBusy, BucketNotEmptied: the stack or a bucket could not be deleted.
     """
     check_stack_name(environment.stack)
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
@@ -75,13 +77,14 @@ def destroy(
             lambda: _end_work(console, outputs),
         )
         if outputs.get("PublishedBucket") in left:
-            Pause(outputs["PublishedBucket"]).end()  # or a stack that adopts a copy of the bucket would be paused
+            Pause(outputs["PublishedBucket"]).end()  # or a stack that uses a copy of the bucket would be paused
         _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
 
 def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_work: Callable[[], int]) -> tuple[str, ...]:
-    """Delete the stack once all its tasks have stopped, because a task keeps its cluster from being deleted.
+    """Stop the stack's drains and tasks, then delete the stack: a cluster with tasks cannot be deleted. Return the
+    names of the buckets that are left.
 
     Args:
         delete: deletes the stack; returns the buckets that are left.
@@ -91,7 +94,7 @@ def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_work: Callab
     try:
         return delete()
     except StackFailed:
-        # Somebody may have started a task by hand.
+        # Someone may have started a task by hand.
         if not end_work():
             raise
     return delete()
@@ -119,8 +122,8 @@ def _agree(
 def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
     """Pause the stack, stop its drains, then its tasks; return the number of tasks.
 
-    In this order nothing is launched meanwhile: the Lambda and the schedule start no drain in a pause, and what a drain
-    started before the pause is stopped with it or after it.
+    In this order nothing is launched in the meantime: during a pause, the Lambda and the schedule start no drain, and
+    the tasks of a drain that was started before are stopped with it or after it.
     """
 
     def show_drains(count: int) -> None:
@@ -147,7 +150,8 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
 def _remove_from_prefect(
     console: Console, environment: Environment, parameters: Mapping[str, str], *, region: str, home: Path
 ) -> None:
-    """Remove what `sluice deploy` registered in Prefect; if Prefect is down, only warn: the stack is deleted by now."""
+    """Remove what `sluice deploy` registered in Prefect. If that fails, only print how to do it later, because the
+    stack is already deleted."""
     if not parameters.get("PrefectApiUrl"):
         return
     try:

@@ -1,4 +1,4 @@
-"""Options that many commands share: the local cloud's state folder, and the stack that a command works with."""
+"""Options that many commands share: --state for the local cloud's state folder, and those that select a stack."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STATE_VARIABLE = "SLUICE_STATE"
 state_in_use: ContextVar[Path | None] = ContextVar("state folder of the command that runs", default=None)
 
 Connect: TypeAlias = "Callable[[], AbstractContextManager[DeployedStack]]"
-"""Connects to the stack that the options select; raises what selected_stack raises."""
+"""Connects to the stack that the options select; raises what `selected_stack` raises."""
 
 
 def _remember(state: Path) -> Path:
-    """Remember the folder for `main`, which writes the details of an unexpected error into it."""
+    """Remember the state folder: `main` writes the details of an unexpected error there."""
     state_in_use.set(state.resolve())
     return state
 
@@ -45,14 +45,14 @@ StateOption = Annotated[
 
 
 def users_of(context: typer.Context) -> dict[str, str]:
-    """Return the user's AWS variables, which `main` removed from the environment."""
+    """Return the user's AWS and Prefect variables, which `main` removed from the environment."""
     users: dict[str, str] = context.obj or {}
     return users
 
 
 def on_selected_stack(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --state, --stack, --region and --profile. The command gets `connect: Connect` instead,
-    as its first parameter."""
+    """Add the options --state, --stack, --region and --profile to a command. The command's first parameter must be
+    `connect: Connect`, which connects to the stack that these options select."""
 
     @wraps(command)
     def with_options(

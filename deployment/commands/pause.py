@@ -1,4 +1,4 @@
-"""`sluice pause` and `sluice resume`: stops and starts the processing of uploads, which queue up meanwhile."""
+"""`sluice pause` and `sluice resume`: stop and restart processing; uploads queue up in the meantime."""
 
 from rich.console import Console
 
@@ -7,19 +7,20 @@ from deployment.deployed_stack import DeployedStack, drains_of
 
 
 def pause(console: Console, cloud: DeployedStack) -> None:
-    """Stop new drains. Tasks that run finish the uploads that they hold, then leave."""
+    """Pause the stack: no drain is started, and each running task ends after the uploads that it is processing."""
     _pause_of(cloud).begin()
     console.print(
-        "Paused: uploads queue up, for at most ten days, and running tasks finish the ones in hand. Start again with: "
-        "sluice resume",
+        "Paused: uploads queue up, for at most ten days, and running tasks finish those that they are processing. "
+        "Start again with: sluice resume",
         style="yellow",
     )
 
 
 def resume(console: Console, cloud: DeployedStack) -> None:
-    """Allow drains again, and start one. Without a pause it starts one, too, which is harmless."""
+    """End the pause and start a drain. If the stack was not paused, an additional drain is started, which is
+    harmless."""
     _pause_of(cloud).end()
-    drains_of(cloud).start()  # afterwards: a task that sees the mark leaves
+    drains_of(cloud).start()  # only now, because a task that is started during a pause ends at once
     console.print("Resumed, and a drain was started. Follow with: sluice status", style="green")
 
 

@@ -1,4 +1,4 @@
-"""Use a stack's Prefect in this process."""
+"""Makes this process use a stack's Prefect API."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def prefect_of(environment: Mapping[str, str]) -> Iterator[None]:
-    """Use the Prefect API that an environment names: Prefect reads this process's own when it is imported, which may
-    already have happened."""
+    """Use the Prefect API that an environment names while the block runs. Setting variables would not be enough,
+    because Prefect reads them when it is imported, which may have happened before."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
     settings = (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL)

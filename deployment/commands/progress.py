@@ -1,4 +1,4 @@
-"""Shows what a command does, once it takes longer than a second."""
+"""Shows the progress of a command that takes longer than a second."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ _REFRESH_SECONDS = 0.25
 
 @contextmanager
 def shown_after_a_second(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what a command does, and for how long, in a line that disappears at the end. Yields the
-    function to call with what is done now."""
+    """After one second, show a temporary status line with the current step and the elapsed time, if the console is a
+    terminal. Yield a function that sets the current step."""
     begun, doing, ended = time.monotonic(), [""], threading.Event()
 
     def line() -> str:

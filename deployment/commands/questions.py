@@ -1,4 +1,4 @@
-"""Ask before something is changed."""
+"""Asks for confirmation before a command changes something."""
 
 import sys
 from collections.abc import Callable
@@ -9,11 +9,12 @@ from flows.refinery.errors import TerminalError
 
 
 class QuestionUnanswered(TerminalError):
-    """A question needs an answer, and there is no terminal."""
+    """A question needs an answer, but there is no terminal to answer on."""
 
 
 def asking(*, yes: bool) -> Callable[[str], bool]:
-    """Return a function that asks a question; without a terminal it raises QuestionUnanswered."""
+    """Return a function that asks a yes-or-no question; with `yes` it returns True without asking. Without a terminal
+    it raises QuestionUnanswered."""
 
     def ask(question: str) -> bool:
         if yes:

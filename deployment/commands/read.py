@@ -1,4 +1,4 @@
-"""`sluice read`: shows or exports what a dataset has published."""
+"""`sluice read`: shows or exports the published rows of a dataset."""
 
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
 
     Raises:
         NothingProcessed: no file of the dataset was processed.
-        RunUnknown: there is no such run.
+        RunUnknown: there is no such run, or several.
         RunNotCurrent: the selected run has no rows to read.
-        ColumnsDiffer: a column has types in several runs that cannot be joined.
+        ColumnsDiffer: a column has different types in several runs that cannot be combined.
         ExportUnknown, WorkbookTooSmall, PathUnwritable: the rows cannot be written to `export`.
     """
     with published_rows(store_of(cloud), dataset, selection) as rows:
@@ -45,7 +45,7 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
 
 
 def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
-    """Print rows as a table. The values are data: they go to this terminal only."""
+    """Print rows as a table. The values are data, so they must not be logged."""
     table = rows.table()
     columns = [_cells(table, name, console.is_terminal) for name in table.column_names]
     widths = [max(map(len, column)) for column in columns]

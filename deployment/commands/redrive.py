@@ -1,4 +1,4 @@
-"""`sluice redrive`: tries uploads again that were given up."""
+"""`sluice redrive`: queues uploads that were given up, so that they are tried again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,38 +25,38 @@ _MOVED_WITHIN = timedelta(minutes=15)
 
 
 class NothingToRedrive(TerminalError):
-    """No upload of this run was given up."""
+    """The upload of the requested run was not given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which uploads to redrive."""
 
-    run_id: str | None = None  # only the run whose id is this, or starts with it; None: all
-    cancelled_too: bool = False  # also those that somebody cancelled
+    run_id: str | None = None  # only the run with this id, or whose id begins with this; None: all
+    cancelled_too: bool = False  # whether to redrive also uploads that a person cancelled
 
     def __post_init__(self) -> None:
         if self.run_id is not None:
             require_run_id(self.run_id)
 
     def names(self, run_id: str) -> bool:
-        """Return whether a run was asked for."""
+        """Return whether the choice includes a run."""
         return run_id.startswith(self.run_id or "")
 
     def refusal(self, attempt: FoundAttempt | None) -> str:
-        """Return why an upload is left where it is; "" if it is redriven. What is asked for by its id is redriven."""
+        """Return why an upload is not redriven; "" if it is. An upload that was requested by its run id always is."""
         is_cancelled = attempt is not None and attempt.attempt.code == UploadCancelled.code
         if is_cancelled and self.run_id is None and not self.cancelled_too:
-            return "cancelled; --cancelled redrives it, too"
+            return "cancelled; --cancelled redrives it too"
         return ""
 
 
 def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
-    """Send uploads that were given up to the queue again, and start a drain.
+    """Send uploads that were given up to the queue again, and start a drain, unless the stack is paused.
 
     Raises:
-        NothingToRedrive: the run that was asked for was not given up.
-        AwsUnavailable, AwsRefused: some were not sent; their messages are still in the dead-letter queue.
+        NothingToRedrive: the upload of the requested run was not given up.
+        AwsUnavailable, AwsRefused: a call failed; messages that were not sent are still in the dead-letter queue.
     """
     uploads = Uploads(cloud)
     work = _Redrive(console, cloud, uploads, choice)
@@ -88,7 +88,7 @@ class _Redrive:
         self.sent = self.left = 0
 
     def send_dead_letters(self) -> None:
-        """Send back what is in the dead-letter queue."""
+        """Send the chosen messages in the dead-letter queue back to the queue."""
         left: list[DeadLetter] = []
         try:
             for batch in self._letters.hold_all():
@@ -116,7 +116,7 @@ class _Redrive:
             return None
 
     def send_expired(self) -> None:
-        """Send uploads that were given up and whose messages have expired in the dead-letter queue."""
+        """Send new messages for uploads that were given up and whose messages have expired in the dead-letter queue."""
         moved = datetime.now(UTC) - _MOVED_WITHIN
         tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and self._choice.names(run)]
         for found in list(filter(None, at_once(self._uploads.find_attempt, tried))):
@@ -133,7 +133,7 @@ class _Redrive:
             return False
         refusal = self._choice.refusal(attempt)
         if (upload.bucket, upload.key[: len(self._prefix)]) != (self._bucket, self._prefix):
-            refusal = "no object of the landing bucket's incoming prefix; every task refuses it"
+            refusal = "not below the incoming prefix of the landing bucket; every task refuses it"
         if refusal:
             self.left += 1
             self._console.out(f"left   {upload.run_id[:8]}  {visible_line(upload.key)}  {refusal}")

@@ -1,4 +1,4 @@
-"""`sluice repair`: writes quarantined rows to a file for correction, and publishes a file again with corrected rows."""
+"""`sluice repair`: exports quarantined rows for correction, and processes a file again with the corrected rows."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR", "PREFECT_CLIENT_MAX
 
 
 def export(console: Console, quarantine: Path, destination: Path, run_id: str | None = None) -> None:
-    """Write a quarantine file as a workbook or as CSV, by the ending of `destination`.
+    """Write the rows of a quarantine file to a workbook or a CSV file, depending on the ending of `destination`.
 
     Raises:
-        RunUnknown: neither `run_id` nor the file's name contains a run id.
-        CorrectionsUnusable: not a quarantine file.
-        WorkbookTooSmall: the rows do not fit a workbook.
-        PathUnwritable: nothing can be written to `destination`.
+        RunUnknown: `run_id` is not given, and the file's name contains no run id.
+        CorrectionsUnusable: `quarantine` is not a quarantine file.
+        WorkbookTooSmall: the rows do not fit into a workbook.
+        PathUnwritable: `destination` cannot be written.
     """
     run = run_id or _run_in_name(quarantine)
     with written_to(destination):
@@ -51,12 +51,13 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
-    """Fetch the quarantine of a run and write it as a workbook or as CSV.
+    """Download the quarantined rows of a run, and write them to a workbook or a CSV file.
 
     Raises:
-        RunUnknown: there is no such run.
+        RunUnknown: there is no such run, or several.
         NothingToRepair: the run has no rows in quarantine.
-        PathUnwritable: nothing can be written to `destination`.
+        WorkbookTooSmall: the rows do not fit into a workbook.
+        PathUnwritable: `destination` cannot be written.
     """
     with _parts(cloud) as parts, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         from flows.repair import fetch_quarantine
@@ -75,7 +76,8 @@ def repair(
     allow_other_changes: bool = False,
     confirm: Callable[[str], bool] = lambda _: True,
 ) -> Receipt | None:
-    """Show what a corrected file changes, and publish it once that is confirmed; return None if it is not.
+    """Show what a corrected file changes and, if that is confirmed, process the upload again with it. Return the new
+    receipt, or None if it is not confirmed.
 
     Raises:
         RunUnknown, NothingToRepair, CorrectionsUnusable, OtherCellsChanged, RepairRejected, ReceiptConflict: nothing
@@ -104,7 +106,7 @@ def repair(
 
 
 def _show(console: Console, changes: Sequence[Change]) -> None:
-    """Print every changed cell. The values are data: they go to this terminal only."""
+    """Print every changed cell. The values are data, so they must not be logged."""
     rows = len({change.row_number for change in changes})
     console.out(f"{counted(len(changes), 'changed cell')} in {counted(rows, 'row')}:")
     for change in changes:
@@ -123,7 +125,7 @@ def _run_in_name(file: Path) -> str:
 
 @contextmanager
 def _parts(cloud: DeployedStack) -> Iterator[Parts]:
-    """Provide the parts of `cloud` and its Prefect to this process, with the rights of a task in the local cloud."""
+    """Build a stack's parts for the block, and use its Prefect API. In the local cloud, the block has a task's role."""
     environment = {**cloud.task_environment, **pipeline_settings(cloud.outputs), **_QUIET}
     with own_session(environment), prefect_of(environment):
         from blocks.settings import PipelineSettings

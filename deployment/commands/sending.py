@@ -1,4 +1,4 @@
-"""Sends files to the landing bucket: several at once, large ones in parts, in bounded memory."""
+"""Uploads files to the landing bucket: several at once, large ones in parts, in bounded memory."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,11 +19,12 @@ _OPERATIONS = ("PutObject", "CompleteMultipartUpload")
 
 
 def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, UploadMessage | SluiceError]:
-    """Send files to their keys; return by key what S3 stored, or why it was not sent. An interrupt aborts all.
+    """Upload files. Return, for each key, the message of the stored object version, or why the file was not uploaded.
+    An interrupt aborts all uploads.
 
     Args:
-        s3: a boto3 client.
-        files: by key.
+        s3: a boto3 client for S3.
+        files: the files by the key that each gets.
     """
     before = {file.path: _state(file.path) for file in files.values()}
     with _answers(s3) as answers, create_transfer_manager(s3, _CONFIG) as manager:
@@ -36,13 +37,13 @@ def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, Uplo
     for key, file in files.items():
         if isinstance(outcomes[key], UploadMessage) and _state(file.path) != before[file.path]:
             outcomes[key] = FileUnusable(
-                f"{file.path} changed while it was sent: s3://{bucket}/{key} may be a mixture; upload it again"
+                f"{file.path} changed during the upload: s3://{bucket}/{key} may be inconsistent; upload it again"
             )
     return outcomes
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Return what shows that a file was changed; None without a file."""
+    """Return a file's modification time and size, which show whether it changes; None if there is no such file."""
     with suppress(OSError):
         found = path.stat()
         return found.st_mtime_ns, found.st_size
@@ -52,7 +53,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 def _outcome(
     sent: Any, bucket: str, key: str, file: LocalFile, answers: Mapping[str, Mapping[str, Any]]
 ) -> UploadMessage | SluiceError:
-    """Wait until a file is sent."""
+    """Wait until a file is uploaded; return its message, or the error."""
     try:
         sent.result()
     except (BotoCoreError, ClientError) as error:
@@ -72,7 +73,7 @@ def _outcome(
 
 @contextmanager
 def _answers(s3: Any) -> Iterator[dict[str, dict[str, Any]]]:
-    """Collect what S3 answers to complete uploads, by key: boto3's transfers return neither version nor ETag."""
+    """Collect S3's answers to completed uploads, by key: boto3's transfers return neither version id nor ETag."""
     answers: dict[str, dict[str, Any]] = {}
 
     def note_key(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:

@@ -34,8 +34,8 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 @contextmanager
 def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callable[[str], None]]:
-    """Show the current step in a spinner or as one line per step; yield the function to call when a step begins. Lines
-    have the seconds since `begun`, on the monotonic clock; by default since now."""
+    """Show the current step next to a spinner or, if the console is not a terminal, as one line per step. Yield the
+    function to call when a step begins. Lines show the seconds since `begun` (time.monotonic; by default now)."""
     begun = begun or time.monotonic()
     if not console.is_terminal:
         yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
@@ -46,7 +46,8 @@ def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callab
 
 @contextmanager
 def shown_bars(console: Console, files: Collection[LocalFile]) -> Iterator[None]:
-    """Show a bar for each file, or of very many those being sent, on a terminal, once that takes more than a second."""
+    """After one second, show a progress bar for each file, if the console is a terminal. If there are more than ten
+    files, show only those that are being uploaded."""
     if not console.is_terminal:
         yield
         return
@@ -74,8 +75,8 @@ def shown_bars(console: Console, files: Collection[LocalFile]) -> Iterator[None]
 def shown_progress(
     console: Console, uploads: list[TrackedUpload], begun: float | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Show uploads in a live table or as one line per change; yield the function to call after each poll. Lines have
-    the seconds since `begun`, on the monotonic clock; by default since the upload."""
+    """Show uploads in a live table or, if the console is not a terminal, as one line per change. Yield the function to
+    call after each poll. Lines show the seconds since `begun` (time.monotonic; by default since each upload)."""
     if console.is_terminal:
         with Live(
             get_renderable=lambda: _table(uploads, console.height), console=console, refresh_per_second=8
@@ -97,7 +98,7 @@ def shown_progress(
 
 
 def _table(uploads: list[TrackedUpload], lines: int) -> Table:
-    """Return a table of at most `lines` lines; those that are done are left out first."""
+    """Return a table of at most `lines` lines; if there are more uploads, finished ones are left out first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("file", "state", "rows"):
         table.add_column(column, no_wrap=column != "rows")
@@ -127,7 +128,7 @@ def _marks(stage: UploadState) -> str:
 
 
 def rows_of(receipt: Receipt | None) -> str:
-    """Summarize where a file's rows went; "" without a receipt."""
+    """Return how many rows of a file were published, quarantined and dropped; "" without a receipt."""
     if receipt is None:
         return ""
     rows = receipt.rows
@@ -140,7 +141,7 @@ def rows_of(receipt: Receipt | None) -> str:
 
 
 def details_of(receipt: Receipt) -> list[str]:
-    """Return the reasons and the row counts of a receipt, one per line."""
+    """Return lines with the reasons for a rejection, and with row counts per rule and per step."""
     lines = [f"rejected: {reason.message}" for reason in receipt.reasons]
     lines += [f"quarantined {count:,}: {rule}" for rule, count in receipt.rows.quarantined.items()]
     if not receipt.reasons:
@@ -167,12 +168,12 @@ def print_problems(console: Console, problems: Mapping[str, SluiceError]) -> Non
 
 
 def print_unreadable(console: Console, uploads: Uploads) -> None:
-    """Print what could not be read, once, and why."""
+    """Print what could not be read, and why. What was printed is removed, so that it is printed only once."""
     while uploads.unreadable:
         address, reason = uploads.unreadable.popitem()
         console.out(f"unreadable {visible_line(address)}: {visible_line(reason)}", style="bold red")
 
 
 def receipt_address(cloud: DeployedStack, run_id: str) -> str:
-    """Return the S3 address of a run's receipt."""
+    """Return the S3 URI of a run's receipt."""
     return f"s3://{cloud.outputs['PublishedBucket']}/{receipt_key(run_id)}"

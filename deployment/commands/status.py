@@ -1,4 +1,4 @@
-"""`sluice status`: what waits, what is in progress, what failed, and what has an outcome."""
+"""`sluice status`: shows which uploads wait, are in progress, failed, or have an outcome."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,19 +25,20 @@ _INDENT = " " * 42
 
 @dataclass(frozen=True)
 class StackStatus:
-    """What is known of a stack's uploads."""
+    """The state of a stack's uploads."""
 
     queue: QueueLengths
-    in_progress: list[HeldUpload]  # uploads that a task holds, neither with a receipt nor given up
-    unrecorded: int  # number of uploads that have a receipt or were given up, and that Prefect does not show so yet
-    more_notes: bool  # whether older batch notes were left out of these two
-    failed: list[Attempt]  # the last failed attempts of uploads without an outcome, the newest first
-    failed_count: int  # number of all of these
+    in_progress: list[HeldUpload]  # uploads that a task holds and that have no outcome
+    unrecorded: int  # number of uploads with an outcome that Prefect does not show yet
+    more_notes: bool  # whether the two fields above lack uploads, because older batch notes were not read
+    failed: list[Attempt]  # the last failed attempts of uploads without a receipt, the newest first
+    failed_count: int  # number of all such attempts, including those not in `failed`
     receipts: list[Receipt]  # the newest receipts
-    is_paused: bool  # whether no drain is started
-    published_contracts: Sequence[str] = ()  # of these datasets, which then apply instead of the image's
-    older: int = 0  # number of runs that may have a receipt, which was not read
-    waiting: Sequence[UploadMessage] = ()  # found by name: no outcome, no failed attempt, and no task holds them
+    is_paused: bool  # whether the stack is paused
+    published_contracts: Sequence[str] = ()  # the datasets with a published contract
+    older: int = 0  # number of runs whose receipts were not read
+    # uploads found by name that have no outcome and no failed attempt, and that no task holds
+    waiting: Sequence[UploadMessage] = ()
 
 
 def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool, wanted: Wanted = ALL) -> None:
@@ -59,8 +60,8 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool,
 
 
 def status_of(uploads: Uploads, *, limit: int, wanted: Wanted = ALL) -> StackStatus:
-    """Read what is known of the uploads that are wanted, with at most `limit` receipts and failed attempts."""
-    # The receipts last: an upload that gets its outcome meanwhile is not shown as failed or in progress.
+    """Read the state of the wanted uploads, with at most `limit` receipts and `limit` failed attempts."""
+    # Receipts are read last, so that an upload that gets its outcome meanwhile is not shown as failed or in progress.
     queue, notes, tried = uploads.queue_lengths(), uploads.held(), uploads.runs_with_attempt()
     search = uploads.find(wanted, limit) if wanted.text else None
     held = {run: one for run, one in notes.by_run.items() if search is None or search.has(one.noted.upload)}
@@ -122,7 +123,7 @@ def _receipts(uploads: Uploads, runs: Sequence[str], wanted: Wanted, limit: int)
 
 
 def print_uploads(console: Console, found: StackStatus, wanted: Wanted = ALL) -> None:
-    """Print a line for each upload, and the reasons."""
+    """Print a line for each upload, followed by reasons and row counts."""
     if not found.in_progress and not found.failed and not found.receipts and not found.waiting:
         if wanted != ALL:
             console.print("No such uploads.")

@@ -1,4 +1,4 @@
-"""`sluice up`: keeps the local cloud running until Ctrl-C."""
+"""`sluice up`: runs the local cloud until Ctrl-C."""
 
 import time
 from contextlib import ExitStack
@@ -24,8 +24,8 @@ _EVENTS_COME_WITHIN = timedelta(minutes=10)
 
 
 def up(console: Console, cloud: LocalCloud) -> None:
-    """Start everything and print each new receipt, until a signal arrives or a process dies. Raise LocalCloudError if
-    it could not be started, or one of its processes died."""
+    """Start the local cloud, and print each new receipt and failed attempt until a signal arrives. Raise
+    LocalCloudError if it could not be started, or if one of its processes died."""
     with ExitStack() as running:
         with shown_steps(console) as on_step:
             running.enter_context(started_cloud(cloud, on_step))
@@ -52,7 +52,7 @@ def _greet(console: Console, cloud: Endpoints) -> None:
 
 
 def _watch(console: Console, cloud: LocalCloud) -> None:
-    """Print a line for every new receipt and every failed attempt; raise when a process died."""
+    """Print a line for every new receipt and failed attempt, forever. Raise ServiceDied if a process died."""
     uploads, outcomes = Uploads(cloud.endpoints), Outcomes(cloud.endpoints.prefect_api_url)
     attempts = uploads.runs_with_attempt()
     while True:
@@ -71,14 +71,15 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
 
 
 class Outcomes:
-    """Outcomes that are events in Prefect: one request finds new ones, however many receipts there are."""
+    """Finds new outcomes from their events in Prefect: with one request, however many receipts there are."""
 
     def __init__(self, api_url: str) -> None:
         self._url, self._begun = f"{api_url}/events/filter", datetime.now(UTC)
         self._known: set[str] = set()
 
     def news(self) -> list[str]:
-        """Return the runs whose outcome has come since the last call, the oldest first; at most 50, the newest ones."""
+        """Return the ids of runs with a new outcome since the last call, oldest first; if there are more than 50, only
+        the newest 50."""
         since = max(self._begun, datetime.now(UTC) - _EVENTS_COME_WITHIN)
         wanted = {"occurred": {"since": since.isoformat()}, "event": {"name": list(_OUTCOMES)}}
         try:
@@ -94,5 +95,5 @@ class Outcomes:
 
 
 def _news(before: dict[str, datetime], now: dict[str, datetime]) -> list[str]:
-    """Return the newest runs that were written since, the oldest of them first."""
+    """Return the newest 20 runs that were added or changed between two calls, oldest first."""
     return [run_id for run_id, written in now.items() if before.get(run_id) != written][_NEWS_SHOWN - 1 :: -1]

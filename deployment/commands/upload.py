@@ -1,4 +1,4 @@
-"""`sluice upload`: uploads files to a stack's landing bucket and waits for their receipts."""
+"""`sluice upload`: uploads files to a stack's landing bucket, and waits for their receipts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _NAMES_SHOWN = 3
 
 
 class NameIgnored(TerminalError):
-    """The stack ignores files of these names: they are not data."""
+    """The stack ignores files with these names, because they are not data."""
 
 
 def upload(
@@ -44,7 +44,7 @@ def upload(
     Raises:
         FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: nothing was uploaded.
         DatasetUnknown: the dataset has no contract.
-        NameIgnored: nothing would be started for files of these names.
+        NameIgnored: the stack would ignore all of these files because of their names.
     """
     uploads = Uploads(cloud)
     known = uploads.datasets()
@@ -68,7 +68,7 @@ def upload(
     print_outcomes(console, cloud, sent)
     for late in uploads.judged_before_publication(one.receipt for one in sent if one.receipt):
         console.out(
-            f"A task judged {late} by the contract before the live one, which tasks use within a minute: upload again",
+            f"A task judged {late} by the previous contract: tasks use a published one within a minute. Upload again",
             style="yellow",
         )
     if not in_time:
@@ -82,7 +82,7 @@ def upload(
 def _files_by_key(
     console: Console, cloud: DeployedStack, given: Sequence[str], dataset: str | None, known: Sequence[str]
 ) -> tuple[dict[str, LocalFile], list[LocalFile]]:
-    """Return the files by the key that each gets, and those that only the default contract is for."""
+    """Return the files by the key that each gets, and those to which only the default contract applies."""
     prefix, patterns = cloud.outputs["IncomingPrefix"], cloud.outputs["IgnoredNames"]
     files, ignored = files_to_upload(given, lambda name: is_ignored(name, "", patterns))
     if not files:
@@ -100,7 +100,7 @@ def _files_by_key(
 
 
 def _print_destination(console: Console, sent: Sequence[TrackedUpload], prefix: str) -> None:
-    """Print where the files are, or for several of them how many are in each folder."""
+    """Print the address of the uploaded file or, for several files, how many are in each folder."""
     first = sent[0].message
     if len(sent) == 1:
         console.out(f"uploaded to s3://{first.bucket}/{first.key}")
@@ -115,10 +115,10 @@ def _explain_default(console: Console, files: Sequence[LocalFile]) -> None:
         return
     name = words_of(files[0].name.rsplit("/", 1)[-1].split(".", 1)[0]) or "NAME"
     sample, unpacked = str(files[0].path), ""
-    if isinstance(files[0].body, Member):  # the command takes no ZIP file
+    if isinstance(files[0].body, Member):  # `sluice contract new` cannot read ZIP files
         sample, unpacked = files[0].name.rsplit("/", 1)[-1], f"unpack {visible_line(sample)}, "
     console.out(
-        "No dataset has a name that these begin with, so the default contract judges them, which takes any table: "
+        "These files' names begin with no dataset's name, so the default contract applies, which accepts any table: "
         + ", ".join(first_of([visible_line(file.name) for file in files], _NAMES_SHOWN)),
         f"To give them rules: {unpacked}sluice contract new {name} {visible_line(sample)}, then upload again; "
         "if they belong to a dataset that has a contract: --dataset NAME",

@@ -1,8 +1,8 @@
-"""What `sluice upload` uploads: files, the files of folders and patterns, and the members of ZIP files.
+"""Finds what `sluice upload` uploads: files, the files in folders, files that match patterns, and members of ZIP files.
 
-A file keeps its path below the folder that was given. The members of a ZIP file keep their paths, in a folder named as
-the ZIP file is; `x.csv.zip` with the member `x.csv` only is uploaded as that file. Each member is decompressed while it
-is sent, so it needs no disk and little memory.
+A file keeps its path below the folder that was given. The members of a ZIP file keep their paths, below a folder that
+is named after the ZIP file; but if `x.csv.zip` has the single member `x.csv`, it is uploaded as `x.csv`. Each member is
+decompressed while it is uploaded, so it needs no disk space and little memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flows.refinery.suggestions import did_you_mean
 MAX_MEMBERS = 1_000
 MAX_UNPACKED_BYTES = 20 * 1024**3
 MAX_RATIO = 200  # tables reach 10 to 50
-_RATIO_FROM_BYTES = 100 * 1024**2  # what is smaller harms nobody
+_RATIO_FROM_BYTES = 100 * 1024**2  # below this size, the ratio does not matter
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 _ENCRYPTED = 0x1
 _DAMAGED = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error, LZMAError)
@@ -34,7 +34,8 @@ _DEFAULT_CONTRACT = "default"
 
 
 class FileUnusable(TerminalError):
-    """A file to upload does not exist, cannot be read, was changed meanwhile, or is no file; or there is none."""
+    """A file to upload does not exist, cannot be read, changed during the upload, or is not a regular file; or there is
+    no file to upload."""
 
 
 class FilesCollide(TerminalError):
@@ -42,11 +43,12 @@ class FilesCollide(TerminalError):
 
 
 class ArchiveUnusable(TerminalError):
-    """A ZIP file cannot be read: it is damaged, encrypted, or compressed in a way that Python does not know."""
+    """A ZIP file cannot be read: it is damaged, encrypted, or compressed with a method that Python does not support."""
 
 
 class ArchiveUnsafe(TerminalError):
-    """A ZIP file unpacks to too much or too many files, or has archives, links or paths that lead out of it."""
+    """A ZIP file is too large when it is unpacked, has too many members, or contains archives, links, or paths that
+    lead out of it."""
 
 
 class DatasetUnknown(TerminalError):
@@ -57,13 +59,13 @@ class DatasetUnknown(TerminalError):
 class LocalFile:
     """One file to upload."""
 
-    path: Path  # where it is; of a member, the ZIP file
+    path: Path  # the file or, for a member, the ZIP file
     name: str  # its path below the dataset's folder in the landing bucket
-    # the folders that it is in, as far as they were given, and its ZIP file; the innermost last
+    # the names of the folders and of the ZIP file that contain it, innermost last, from the folder that was given
     folders: tuple[str, ...]
-    size_bytes: int  # its size
-    body: str | Member  # what is sent: its path, or a reader of the member
-    # called with the number of bytes that were sent since
+    size_bytes: int  # its size, unpacked
+    body: str | Member  # what is uploaded: the file's path, or a reader of the member
+    # called with the number of bytes that were uploaded since the last call
     on_bytes: Callable[[int], None] = field(default=lambda _: None)
 
 
@@ -75,8 +77,8 @@ class Member:
         self._file: IO[bytes] | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes. Raise ArchiveUnusable if the ZIP file is damaged there, or compressed in a way that
-        Python does not know."""
+        """Return the next bytes. Raise ArchiveUnusable if the ZIP file is damaged there, or compressed with a method
+        that Python does not support."""
         try:
             self._file = self._file or self._archive.open(self._info)
             return self._file.read(size)
@@ -85,14 +87,14 @@ class Member:
 
 
 def files_to_upload(given: Iterable[str], is_ignored: Callable[[str], bool]) -> tuple[list[LocalFile], int]:
-    """Return the files of what was given, and how many others have names that the stack ignores.
+    """Return the files to upload, and how many others are left out because the stack ignores their names.
 
     Args:
         given: paths of files, folders and ZIP files, and patterns such as `data/*.csv`.
-        is_ignored: whether a file of this path below the dataset's folder would be ignored.
+        is_ignored: returns whether the stack ignores a file with this path below the dataset's folder.
 
     Raises:
-        FileUnusable, ArchiveUnusable, ArchiveUnsafe
+        FileUnusable, ArchiveUnusable, ArchiveUnsafe: a file or ZIP file cannot be uploaded.
     """
     try:
         found = [file for one in given for path in _paths(one) for file in _expanded(path)]
@@ -107,17 +109,18 @@ def files_to_upload(given: Iterable[str], is_ignored: Callable[[str], bool]) -> 
 
 
 def require_different_keys(keys: Sequence[str]) -> None:
-    """Raise FilesCollide where a key is there twice."""
+    """Raise FilesCollide if a key occurs twice."""
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise FilesCollide(
-            f"{len(twice):,} names are there several times, such as {twice[0]}: one file would replace the other; "
-            "upload the folder above both, or one after the other"
+            f"{len(twice):,} names occur several times, such as {twice[0]}: one file would replace the other; "
+            "upload the folder that contains both, or one after the other"
         )
 
 
 def _paths(given: str) -> list[Path]:
-    """Return the paths that a pattern matches; a path that exists is none."""
+    """Return the files that a pattern matches; a text that is not a pattern, or an existing path, is returned as it
+    is."""
     if Path(given).exists() or not glob.has_magic(given):
         return [Path(given)]
     matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
@@ -151,13 +154,15 @@ def _raise(error: OSError) -> None:
 
 
 def _require_usable(file: LocalFile) -> None:
-    """Raise FileUnusable for what is no readable file, or has a name that no key can have."""
+    """Raise FileUnusable if a file cannot be read, is not a regular file, or has a name that an object's key cannot
+    have.
+    """
     if file.path.is_dir():
         raise FileUnusable(
             f"{file.path} is a link to a folder, and those are not followed: give the folders one by one"
         )
     if not file.path.is_file():
-        raise FileUnusable(f"{file.path} is no file, or a link that leads nowhere")
+        raise FileUnusable(f"{file.path} is not a regular file, or a link whose target does not exist")
     if not os.access(file.path, os.R_OK):
         raise FileUnusable(f"{file.path} cannot be read")
     try:
@@ -170,7 +175,7 @@ def _require_usable(file: LocalFile) -> None:
 
 
 def _members(path: Path, name: Path, folders: tuple[str, ...]) -> Iterator[LocalFile]:
-    """Yield the members of a ZIP file; `name` is its own without the ending."""
+    """Yield the members of a ZIP file; `name` is the ZIP file's name without the ending."""
     try:
         archive = ZipFile(path)  # its members keep it open
     except _DAMAGED as error:
@@ -186,8 +191,8 @@ def _members(path: Path, name: Path, folders: tuple[str, ...]) -> Iterator[Local
 
 
 def _require_safe(path: Path, members: Sequence[ZipInfo]) -> None:
-    """Raise ArchiveUnsafe or ArchiveUnusable for a ZIP file that is not unpacked. Python reads no more of a member
-    than the size that its header declares."""
+    """Raise ArchiveUnsafe or ArchiveUnusable if a ZIP file must not be unpacked. Sizes are those in the members'
+    headers; Python reads no more of a member than its header declares."""
     if len(members) > MAX_MEMBERS:
         raise ArchiveUnsafe(f"{path} has {len(members):,} members; at most {MAX_MEMBERS:,} are uploaded: unpack it")
     size_bytes, packed_bytes = sum(info.file_size for info in members), sum(info.compress_size for info in members)
@@ -206,7 +211,7 @@ def _require_safe(path: Path, members: Sequence[ZipInfo]) -> None:
 
 
 def _fault_of(info: ZipInfo) -> str:
-    """Return why a member is not uploaded; "" if it is."""
+    """Return what is wrong with a member, as the end of a sentence; "" if it can be uploaded."""
     name = info.filename
     parts = PurePosixPath(name).parts
     if "\\" in name or ":" in name or name.startswith("/") or ".." in parts:
@@ -224,13 +229,13 @@ def _fault_of(info: ZipInfo) -> str:
 
 
 def datasets(contracts: Path, published: Iterable[str] = ()) -> list[str]:
-    """Return the datasets that have a contract in a folder or a published one, without the default one."""
+    """Return the datasets with a contract in the folder or a published one, except `default`, sorted."""
     found = {*published, *(path.parent.name for path in contracts.glob("*/contract.yaml"))}
     return sorted(found - {_DEFAULT_CONTRACT})
 
 
 def require_dataset(named: str, known: Sequence[str]) -> None:
-    """Raise DatasetUnknown when no contract has this name."""
+    """Raise DatasetUnknown if there is no contract for this dataset."""
     if named not in known:
         raise DatasetUnknown(
             f"There is no contract for dataset {named!r}: `sluice contract new` proposes one, and without --dataset "
@@ -239,9 +244,10 @@ def require_dataset(named: str, known: Sequence[str]) -> None:
 
 
 def dataset_of(file: LocalFile, known: Iterable[str]) -> str | None:
-    """Return a file's dataset: the one whose name the file's name starts with, else that of the innermost such folder.
+    """Return the dataset that a file belongs to, according to its name and its folders' names; None if no name fits.
 
-    Case does not matter, and all signs between words are alike: la-riots.csv is of la_riots. The longest name counts.
+    The file's name, or else that of the innermost folder, must begin with the dataset's name. Case and the characters
+    between words do not matter: la-riots.csv belongs to la_riots. If several datasets fit, the longest name counts.
     """
     by_length = sorted(known, key=len, reverse=True)
     for name in (file.name.rsplit("/", 1)[-1], *reversed(file.folders)):

@@ -1,4 +1,4 @@
-"""Find the uploads that `sluice status` is asked for: by run, dataset or file name, and since when."""
+"""Finds the uploads that `sluice status` should show: by run, dataset or file name, and by time."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Wanted:
 
     text: str = ""  # a run id, a dataset, or the beginning of a file's name or of its key; "": all
     failed: bool = False  # only those that were not published
-    since: datetime | None = None  # only those whose state was written since
+    since: datetime | None = None  # only those whose state was written at or after this time
 
     def is_recent(self, written: datetime) -> bool:
         return self.since is None or written >= self.since
@@ -42,11 +42,11 @@ ALL = Wanted()
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """The runs of a search."""
+    """The runs that a search found."""
 
-    runs: dict[str, datetime]  # when each was uploaded or had its outcome, the newest first
-    uploads: dict[str, UploadMessage] = field(default_factory=dict)  # of a search by name, the objects of `runs`
-    folder: str | None = None  # of a dataset, the folder whose files belong to it; None for other searches
+    runs: dict[str, datetime]  # by run id, when each was uploaded or got its outcome; newest first
+    uploads: dict[str, UploadMessage] = field(default_factory=dict)  # for a search by name: the uploads of `runs`
+    folder: str | None = None  # for a search by dataset: the folder of its uploads
 
     def may_have(self, run_id: str) -> bool:
         return self.folder is not None or run_id in self.runs
@@ -56,8 +56,8 @@ class FoundRuns:
 
 
 def moment_of(text: str, now: datetime) -> datetime:
-    """Return the moment that is an age ago, or that a date or time in ISO 8601 names; UTC without an offset. Raises
-    TimeUnreadable."""
+    """Return the time for an age such as 2h (that long before `now`), or for a date or time in ISO 8601 (in UTC if it
+    has no offset). Raise TimeUnreadable for anything else."""
     try:
         if age := _AGE.fullmatch(text.strip()):
             return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
@@ -69,10 +69,11 @@ def moment_of(text: str, now: datetime) -> datetime:
 
 
 def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: int) -> FoundRuns:
-    """Return the runs that `wanted.text` names; a name also those that have no outcome yet.
+    """Return the runs that match `wanted.text`: a run id, a dataset, or the beginning of a file's name or key. A search
+    by name also finds uploads that have no outcome yet.
 
-    At most MOST_READ index entries or object versions are read; of a dataset the newest `limit`, or if only failed ones
-    are wanted, MOST_READ.
+    For a dataset, the newest `limit` index entries are read, or MOST_READ if only failed uploads are wanted. For a
+    name, at most MOST_READ object versions are read.
     """
     try:
         return FoundRuns({find_run(store, wanted.text): datetime.max.replace(tzinfo=UTC)})

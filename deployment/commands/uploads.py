@@ -1,6 +1,6 @@
-"""Uploads files to a deployed stack and tracks them until their receipts.
+"""Uploads files to a deployed stack, and follows them until they have receipts.
 
-What is known of an upload is in S3: its receipt, its last failed attempt, and the batch note of the task that holds it.
+The state of an upload is in S3: its receipt, its last failed attempt, and the batch note of the task that holds it.
 """
 
 import time
@@ -43,8 +43,8 @@ from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
 _PAGE = 1_000
-_NEWEST_NOTES = 100  # a note of an upload that is followed is among the newest
-_LOOKS_AT_ONCE = 64  # uploads that one poll looks at, those first that nobody has looked at for longest
+_NEWEST_NOTES = 100  # the notes of uploads that are followed are among the newest
+_LOOKS_AT_ONCE = 64  # how many uploads one poll checks, beginning with those that were not checked for longest
 
 
 class UploadState(StrEnum):
@@ -67,27 +67,27 @@ class TrackedUpload:
     """One upload and its progress."""
 
     name: str  # shown to the user
-    message: UploadMessage  # its identity
+    message: UploadMessage  # identifies the object version
     started: float = field(default_factory=time.monotonic)  # when it was uploaded, on the monotonic clock
     stage: UploadState = UploadState.UPLOADED  # its state; it only advances
     receipt: Receipt | None = None  # its receipt, once it exists
     problem: str = ""  # why it was given up, or why its receipt cannot be read
-    note: str = ""  # why the last attempt failed, while others follow
+    note: str = ""  # why the last attempt failed, if the upload is tried again
     ended: float | None = None  # when it ended, on the monotonic clock
-    looked_at: float = 0  # when its state was last looked at, on the monotonic clock
+    looked_at: float = 0  # when its state was last checked, on the monotonic clock
 
     @property
     def done(self) -> bool:
-        """Return whether it has an outcome, or was given up."""
+        """Return whether the upload was published, rejected or given up."""
         return self.stage in _ENDINGS
 
     @property
     def seconds(self) -> float:
-        """Return how long it has taken so far."""
+        """Return how long the upload has taken, until now or until its end."""
         return (self.ended or time.monotonic()) - self.started
 
     def reach(self, stage: UploadState) -> None:
-        """Move to a later state; an earlier one is ignored."""
+        """Change to a later state; ignore an earlier one."""
         if _ORDER.index(stage) > _ORDER.index(self.stage):
             self.stage = stage
             if stage in _ENDINGS:
@@ -95,7 +95,8 @@ class TrackedUpload:
 
 
 class QueueLengths(NamedTuple):
-    """Numbers of messages, approximate: SQS's counts may lag by a minute."""
+    """How many messages wait, are being processed, and are in the dead-letter queue; SQS's counts may lag by a
+    minute."""
 
     waiting: int
     being_worked_on: int
@@ -103,10 +104,10 @@ class QueueLengths(NamedTuple):
 
 
 class Uploads:
-    """Uploads to one stack, and reads its progress and results.
+    """Uploads files to one stack, and reads the state of its uploads.
 
     Attributes:
-        unreadable: what could not be read so far, by address, and why.
+        unreadable: what could not be read so far, by S3 URI, and why.
     """
 
     def __init__(self, cloud: DeployedStack) -> None:
@@ -116,7 +117,7 @@ class Uploads:
         self.store = ObjectStore(cloud.outputs["LandingBucket"], cloud.outputs["PublishedBucket"], client=self._s3)
 
     def send(self, files: Mapping[str, LocalFile]) -> tuple[list[TrackedUpload], dict[str, SluiceError]]:
-        """Upload files to their keys; return the uploads, and by file name why the others were not uploaded."""
+        """Upload files to their keys; return the uploads and, by file name, why other files were not uploaded."""
         started = time.monotonic()
         outcomes = send(self._s3, self._cloud.outputs["LandingBucket"], files)
         uploads = [
@@ -136,7 +137,7 @@ class Uploads:
         return uploads[0]
 
     def look(self, uploads: Iterable[TrackedUpload]) -> None:
-        """Update the state of the unfinished uploads."""
+        """Check the unfinished uploads, at most 64 at once, and update their states."""
         unfinished = nsmallest(_LOOKS_AT_ONCE, (one for one in uploads if not one.done), key=lambda one: one.looked_at)
         if not unfinished:
             return
@@ -175,7 +176,8 @@ class Uploads:
     def follow(
         self, uploads: list[TrackedUpload], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
     ) -> bool:
-        """Poll until all are done; return False if `deadline_seconds` passed first."""
+        """Poll until all uploads are done; call `on_look` after each poll. Return False if `deadline_seconds` passed
+        first."""
         deadline = time.monotonic() + deadline_seconds
         while True:
             self.look(uploads)
@@ -187,7 +189,8 @@ class Uploads:
             time.sleep(_POLL_SECONDS)
 
     def wait_until_recorded(self, uploads: Iterable[TrackedUpload], *, deadline_seconds: float) -> bool:
-        """Wait until no task holds these uploads: then Prefect shows them. Return False if the time passed first."""
+        """Wait until no task holds these uploads, which means that Prefect shows them. Return False if
+        `deadline_seconds` passed first."""
         runs = {upload.message.run_id for upload in uploads}
         deadline = time.monotonic() + deadline_seconds
         while runs & read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run.keys():
@@ -197,8 +200,8 @@ class Uploads:
         return True
 
     def runs_with_receipt(self) -> dict[str, datetime]:
-        """Return the ids of all runs that have a receipt, and when it was written, the newest first. Run ids are spread
-        evenly: a list of several pages comes in 16 parts at once."""
+        """Return the ids of all runs with a receipt, and when each was written, newest first. If there are many, 16
+        parts of the list are requested concurrently, by the first digit of the run id."""
         first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
         starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
         parts = at_once(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
@@ -207,29 +210,29 @@ class Uploads:
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
     def published_contracts(self) -> list[str]:
-        """Return the datasets with a published contract; none for who may not list those."""
+        """Return the datasets with a published contract; none if these credentials may not list them."""
         with suppress(AwsRefused):
             return sorted(live_datasets(self.store))
         return []
 
     def judged_before_publication(self, receipts: Iterable[Receipt]) -> list[str]:
-        """Return the datasets whose live contract was published too late to judge one of these files; none where that
-        cannot be read."""
+        """Return the datasets for which one of these files was judged by an older contract than the live one; none if
+        the contracts cannot be read."""
         with suppress(AwsRefused, ContractInvalid):
             used = {receipt.contract.content_hash: receipt.contract for receipt in receipts}.values()
             return sorted({each.dataset for each in used if is_replaced(self.store, each)})
         return []
 
     def datasets(self) -> list[str]:
-        """Return the datasets with a contract here or a published one."""
+        """Return the datasets with a contract in this project or a published one."""
         return datasets(CONTRACTS, self.published_contracts())
 
     def find(self, wanted: Wanted, limit: int) -> FoundRuns:
-        """Return the runs that are searched (upload_search.find_runs)."""
+        """Return the runs that match a search (upload_search.find_runs)."""
         return find_runs(self.store, wanted, self._cloud.outputs["IncomingPrefix"], limit)
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
-        """Return the receipts of these runs, without those that have none or an unreadable one."""
+        """Yield the receipts of these runs; skip runs without a receipt, or with an unreadable one."""
         return filter(None, at_once(self._readable_receipt, run_ids))
 
     def _readable_receipt(self, run_id: str) -> Receipt | None:
@@ -240,7 +243,7 @@ class Uploads:
             return None
 
     def held(self) -> HeldUploads:
-        """Return what tasks hold, or held when they died."""
+        """Return the uploads that tasks hold, or held when they died."""
         held = read_held_uploads(self.store)
         self.unreadable |= {self.store.published_address(key): reason for key, reason in held.unreadable.items()}
         return held
@@ -250,11 +253,12 @@ class Uploads:
         return dict(sorted(runs_with_attempt(self.store), key=lambda one: one[1], reverse=True))
 
     def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
-        """Return the last failed attempts of these runs, without those that have none or an unreadable one."""
+        """Yield the last failed attempts of these runs; skip runs without one, or with an unreadable one."""
         return (found.attempt for found in at_once(self.find_attempt, run_ids) if found)
 
     def find_attempt(self, run_id: str) -> FoundAttempt | None:
-        """Return the last failed attempt of a run as it is stored; None if there is none or an unreadable one."""
+        """Return the last failed attempt of a run with its stored object; None if there is none, or it is
+        unreadable."""
         try:
             return find_attempt(self.store, run_id)
         except AttemptUnreadable as error:
@@ -270,7 +274,7 @@ class Uploads:
         return QueueLengths(queue[waiting] + queue[delayed], queue[not_visible], sum(dead.values()))
 
     def is_paused(self) -> bool:
-        """Return whether no drain is started for messages in the queue."""
+        """Return whether the stack is paused."""
         return Pause(self._cloud.outputs["PublishedBucket"], self._s3).is_on()
 
     def _counts(self, queue: str, *names: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Reports file system errors of a path that the user gave."""
+"""Reports file system errors for a path that the user gave."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class PathUnwritable(TerminalError):
 
 @contextmanager
 def written_to(path: Path) -> Iterator[None]:
-    """Turn file system errors of `path` into PathUnwritable. Raise PathUnwritable with the path and the reason."""
+    """Raise PathUnwritable, with the path and the reason, if the block raises an OSError."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""The local cloud: AWS and Prefect on one machine, for the demo, for trying things out and for the tests."""
+"""The local cloud: an AWS emulator and Prefect on one machine, for the demo, for local work and for tests."""

@@ -3,8 +3,7 @@
     with LocalCloud(Path(".sluice")) as cloud:
         cloud.client("s3").list_buckets()
 
-It reads and writes nothing outside its state folder: not ~/.aws, not ~/.prefect, and none of the user's AWS or Prefect
-variables.
+It keeps its state in its state folder. It uses neither ~/.aws nor ~/.prefect nor the user's AWS and Prefect variables.
 """
 
 import dataclasses
@@ -35,7 +34,7 @@ DEFAULT_AWS_PORT = 4566
 DEFAULT_PREFECT_PORT = 4200
 START_DEADLINE_SECONDS = 90.0
 _PREFECT_ATTEMPTS = 3
-_WORKER_READY = "started!"  # printed by Prefect; the server may still show an earlier worker as online
+_WORKER_READY = "started!"  # printed by the worker; the server may still show an earlier worker as online
 _CLOUD_ENVIRONMENT = PROJECT_ROOT / ".venv-cloud"
 
 
@@ -44,12 +43,12 @@ class LocalCloud:
 
     Args:
         state_dir: the state folder; created if missing.
-        aws_port, prefect_port: the required port; None for the last one used, the usual one, or any.
-        wait_scale: factor on the waits and retry intervals of state machines; tests shorten them.
+        aws_port, prefect_port: the port to use; None: the one used last, else the default one, else any free one.
+        wait_scale: a factor for the waits and retry intervals of state machines, which tests shorten.
         with_prefect: whether to start a Prefect server.
         prefect_options: database and password of the Prefect server.
-        docker: run tasks in a real Docker engine; None reads the variable SLUICE_DOCKER.
-        emulator_extensions: modules that the embedded cloud's process loads besides its own patches, for tests.
+        docker: whether to run tasks in a real Docker engine; None: whether SLUICE_DOCKER is 1.
+        emulator_extensions: modules that the embedded cloud loads in addition to its patches, for tests.
     """
 
     def __init__(
@@ -94,14 +93,14 @@ class LocalCloud:
         self.stop()
 
     def start(self) -> None:
-        """Start the embedded cloud and Prefect concurrently; return when both answer.
+        """Start the embedded cloud and Prefect concurrently; return when both are ready.
 
         Raises:
             LocalCloudBusy: another process uses the state folder.
-            StateOutdated: another version of Sluice made the state folder.
-            PortTaken: the required port is in use.
-            EnvironmentMissing: the embedded cloud's environment was not set up.
-            ServiceDied, ServiceNotReady: with the last lines of the log.
+            StateOutdated: another version of Sluice created the state folder.
+            PortTaken: a requested port is in use.
+            EnvironmentMissing: the embedded cloud or Prefect is not installed.
+            ServiceDied, ServiceNotReady: a process ended or did not answer; the message has the end of its log.
         """
         self._check_installed()
         self._lock.acquire()
@@ -148,7 +147,7 @@ class LocalCloud:
     def stop(self) -> None:
         """End every process, whatever its state, and release the state folder."""
         try:
-            # The worker first: its runs need the others; the cloud before Prefect: its tasks report to it.
+            # The worker stops first, because its runs need the others; Prefect last, because the cloud's tasks need it.
             for service in (self.worker, self.emulator, self.prefect):
                 if service is not None:
                     service.stop()
@@ -159,7 +158,7 @@ class LocalCloud:
             self._lock.release()
 
     def check(self) -> None:
-        """Raise ServiceDied if a process ended unexpectedly."""
+        """Raise ServiceDied if a process of the cloud ended unexpectedly."""
         for service in (self.emulator, self.prefect, self.worker):
             if service is not None:
                 service.check()
@@ -231,8 +230,13 @@ class LocalCloud:
             self.prefect.wait_until(lambda: prefect_server.is_ready(home, port, auth_string), START_DEADLINE_SECONDS)
 
     def start_worker(self, pool: str, environment: dict[str, str], *, role_arn: str) -> None:
-        """Start a Prefect worker for a process work pool, and wait until it polls. Its flow runs get `environment` in
-        addition to the cloud's, and the credentials of a role."""
+        """Start a Prefect worker for a process work pool, and wait until it is ready.
+
+        Args:
+            pool: the work pool's name.
+            environment: variables of its flow runs, in addition to the cloud's.
+            role_arn: the role whose credentials its flow runs get.
+        """
         command = [
             *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
             *("--name", "local", "--install-policy", "never"),
@@ -247,13 +251,13 @@ class LocalCloud:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Return the addresses of the started cloud."""
+        """Return the addresses of the cloud, which must have been started."""
         if self._endpoints is None:
             raise RuntimeError("the local cloud was not started")
         return self._endpoints
 
     def client(self, service: str, **options: Any) -> Any:
-        """Return a boto3 client of the embedded cloud's root user."""
+        """Return a boto3 client for the embedded cloud, with its root user's credentials."""
         return self.endpoints.client(service, **options)
 
     def save_outputs(self, outputs: dict[str, str]) -> None:
@@ -267,9 +271,9 @@ class LocalCloud:
         self._endpoints.save()
 
     def run(self, command: list[str], *, timeout_seconds: float, environment: dict[str, str] | None = None) -> str:
-        """Run one of the project's commands against this cloud; return its output.
+        """Run a command of the project against this cloud, as its root user; return its output.
 
         Raises:
-            CommandFailed: it failed or took too long; with the end of its output.
+            CommandFailed: the command failed or took too long; the message has the end of its output.
         """
         return run_command(command, self.endpoints.environment | (environment or {}), timeout_seconds)

@@ -1,4 +1,4 @@
-"""The addresses of a local cloud, and clients that use none of the user's configuration."""
+"""The addresses of a local cloud, and clients and environments that use none of the user's configuration."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -26,8 +26,8 @@ _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
 class Endpoints:
     """The addresses of one local cloud."""
 
-    state_dir: Path  # its state folder, absolute
-    region: str  # the AWS region that it emulates
+    state_dir: Path  # the state folder, an absolute path
+    region: str  # the AWS region that is emulated
     aws_endpoint_url: str  # the address of every AWS service
     prefect_api_url: str = ""  # Prefect's API; empty for a cloud without Prefect
     prefect_auth_string: str = field(default="", repr=False)  # USER:PASSWORD of Prefect's API; empty if it needs none
@@ -42,7 +42,7 @@ class Endpoints:
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """Return the headers of requests to Prefect's API: none, it is local."""
+        """Return the headers that requests to Prefect's API need: none for a local server."""
         return {}
 
     @property
@@ -52,11 +52,12 @@ class Endpoints:
 
     @property
     def task_environment(self) -> dict[str, str]:
-        """Return the environment of a run on this machine, which has the role of the stack's tasks."""
+        """Return the environment for processing an upload on this machine, with the role of the stack's tasks."""
         return self.environment_of(self.outputs["TaskRoleArn"])
 
     def environment_of(self, role_arn: str) -> dict[str, str]:
-        """Return the complete environment of a process that uses this cloud as a role."""
+        """Return the complete environment of a process that uses this cloud with a role, or with "" as its root
+        user."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         environment |= aws_environment(self.aws_endpoint_url, self.region, role_arn=role_arn)
         if reconcile_role := self.outputs.get("ReconcileRoleArn"):
@@ -67,20 +68,22 @@ class Endpoints:
         return environment
 
     def client(self, service: str, **options: Any) -> Any:
-        """Return a boto3 client of the embedded cloud's root user that reads none of the user's files and variables."""
+        """Return a boto3 client for the embedded cloud, with its root user's credentials. It ignores the user's
+        configuration files and variables."""
         session: Any = boto3.Session(  # its stubs know service names only as literals
             botocore_session=botocore.session.Session(session_vars=_NOWHERE),
             aws_access_key_id="test",
             aws_secret_access_key="test",  # noqa: S106 (the embedded cloud's root user)
             region_name=self.region,
         )
-        # Loopback is never reached through a proxy; path-style, because no DNS knows bucket names here.
+        # No proxy, because loopback is never behind one; path-style addresses, because bucket names have no DNS
+        # entries.
         config = Config(proxies={}, s3={"addressing_style": "path"}, retries={"mode": "standard"})
         options.setdefault("config", config)
         return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
 
     def save(self) -> None:
-        """Save these addresses in the state folder, for other commands and the next start."""
+        """Save the addresses in the state folder, for other commands and for the next start."""
         text = json.dumps(asdict(self) | {"state_dir": str(self.state_dir)}, indent=2)
         partial = self.state_dir / f"{_FILE_NAME}.partial"
         partial.touch(mode=0o600)
@@ -89,7 +92,7 @@ class Endpoints:
 
 
 def load_endpoints(state_dir: Path) -> Endpoints | None:
-    """Return the addresses saved by the running or the last cloud; None if there are none."""
+    """Return the addresses that the running cloud, or the last one, saved; None if there are none."""
     try:
         saved = json.loads((state_dir / _FILE_NAME).read_text())
         return Endpoints(**saved | {"state_dir": Path(saved["state_dir"])})

@@ -1,6 +1,5 @@
-"""The environment variables of the local cloud's processes: built from scratch, so that nothing leaks in.
-
-The user's own credentials, profiles, endpoints and Prefect server must not be used or visible here.
+"""The environment variables of the local cloud's processes. They are built from scratch, so that the user's
+credentials, profiles, endpoints and Prefect server are neither used nor visible there.
 """
 
 import os
@@ -9,13 +8,14 @@ from pathlib import Path
 
 # A self-built Python may not start without these.
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-# Where a Docker engine listens, when it is not on the usual socket.
+# Where a Docker engine listens, if not on the usual socket.
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
-    """Return the base environment of every process: this Python first on the PATH, a separate home and TMPDIR."""
+    """Return the basic environment of every process: this Python first in PATH, with `home` as HOME and `temporary` as
+    TMPDIR."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
         "HOME": str(home),
@@ -33,13 +33,13 @@ def docker_environment() -> dict[str, str]:
 
 
 def credentials_uri(endpoint_url: str, role_arn: str) -> str:
-    """Return where the embedded cloud gives a role's credentials."""
+    """Return the address at which the embedded cloud serves a role's credentials."""
     return f"{endpoint_url}/v2/credentials/{role_arn.rpartition(':')[2]}"
 
 
 def aws_environment(endpoint_url: str, region: str, *, role_arn: str = "") -> dict[str, str]:
-    """Return what boto3 needs to reach the embedded cloud as its root user, or as a role. A role's credentials come
-    from an endpoint, as in a task on ECS: boto3 fetches new ones before they expire."""
+    """Return the variables with which boto3 uses the embedded cloud, as its root user or with a role. As in a task on
+    ECS, boto3 gets a role's credentials from an endpoint, and fetches new ones before they expire."""
     root = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     of_role = {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": credentials_uri(endpoint_url, role_arn),

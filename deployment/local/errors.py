@@ -1,10 +1,10 @@
-"""Errors of the local cloud. Each message is for the person who typed the command."""
+"""Errors of the local cloud. Their messages are printed to the person who ran the command."""
 
 from flows.refinery.errors import SluiceError, TerminalError
 
 
 class LocalCloudError(SluiceError):
-    """Base of the local cloud's errors."""
+    """Base class of the local cloud's errors."""
 
 
 class LocalCloudBusy(LocalCloudError):
@@ -12,11 +12,11 @@ class LocalCloudBusy(LocalCloudError):
 
 
 class LocalCloudNotRunning(LocalCloudError):
-    """A command needs a running local cloud, and none uses the state folder."""
+    """A command needs a running local cloud, but none is running on the state folder, or it is still starting."""
 
 
 class StateOutdated(LocalCloudError, TerminalError):
-    """Another version of Sluice made the state folder; `sluice clean` deletes it."""
+    """Another version of Sluice created the state folder; `sluice clean` deletes it."""
 
 
 class PortTaken(LocalCloudError, TerminalError):
@@ -24,7 +24,7 @@ class PortTaken(LocalCloudError, TerminalError):
 
 
 class EnvironmentMissing(LocalCloudError, TerminalError):
-    """Something is not installed: the embedded cloud's environment or a Docker client."""
+    """The embedded cloud's environment or Prefect is not installed: run `make setup`."""
 
 
 class ServiceDied(LocalCloudError):

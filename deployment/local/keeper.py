@@ -1,10 +1,10 @@
-"""Runs one service and ends it when the process that started it has ended for any reason.
+"""Runs one service, and ends it when the process that started it ends, for whatever reason.
 
     python -m deployment.local.keeper RECORDS WHAT GRACE_SECONDS COMMAND...
 
-The starting process holds the other end of standard input. When that closes (on stop, exit or kill), or on SIGTERM,
-the service gets SIGTERM, and SIGKILL after the grace period, with its whole session. Standard library only, and as
-few modules as possible: one keeper runs per service.
+The starting process holds the other end of this process's standard input. When that is closed (by a stop, an exit or a
+kill), or on SIGTERM, the service gets SIGTERM and, after the grace period, its whole process group gets SIGKILL. This
+module imports only the standard library and little of it, because a keeper runs for every service.
 """
 
 import os
@@ -18,10 +18,10 @@ from deployment.local.processes import forget, kill_group, remember
 
 
 def main(arguments: list[str]) -> int:
-    """Run the service; return its exit code, 128 plus the signal's number when a signal ended it."""
+    """Run the service; return its exit code, or 128 plus the signal's number if a signal ended it."""
     records, what, grace_seconds, *command = arguments
-    # A shell that starts things with `&` leaves SIGINT ignored, and that is inherited. Prefect's worker turns
-    # its first SIGTERM into SIGINT: it would never stop.
+    # A shell that starts a command with `&` makes it ignore SIGINT, which child processes inherit. Prefect's worker
+    # turns its first SIGTERM into SIGINT, so it would never stop.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     service = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

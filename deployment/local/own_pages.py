@@ -1,8 +1,9 @@
-"""Refuses what other sites' pages send: an ASGI wrapper around the local servers, which take orders without a password.
+"""An ASGI wrapper for the local servers, which need no password: it refuses requests from other sites' web pages.
 
-A page in the user's browser can send requests to loopback addresses. CORS hides the answers from it, but the requests
-still arrive; and a name that resolves to 127.0.0.1 (DNS rebinding) makes the page's own origin the server's. Neither
-Prefect nor MiniStack has a setting for this. Standard library only: the embedded cloud's environment uses this as well.
+Any web page in the user's browser can send requests to loopback addresses. CORS hides the answers from the page, but
+the requests still arrive; and with a host name that resolves to 127.0.0.1 (DNS rebinding), the page even has the
+server's origin. Neither Prefect nor MiniStack has a setting against this. This module imports only the standard
+library, because the embedded cloud's environment uses it too.
 https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Origin
 """
 
@@ -15,12 +16,12 @@ _NAMES = ("127.0.0.1", "localhost")
 
 
 def own_origins(port: int) -> list[str]:
-    """Return the origins of the pages that the server on `port` gives."""
+    """Return the origins of pages that the server on `port` serves."""
     return [f"http://{name}:{port}" for name in _NAMES]
 
 
 def own_pages_only(app: _App, port: int) -> _App:
-    """Return `app` such that it answers 403 to any other Host, and to pages of any other origin."""
+    """Return `app` wrapped so that requests with another Host or another Origin get a 403."""
     origins = own_origins(port)
 
     def is_refused(name: bytes, value: str) -> bool:

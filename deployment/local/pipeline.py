@@ -1,4 +1,4 @@
-"""Deploys the pipeline into a running local cloud: the stack, the blocks, the work pool, the deployments."""
+"""Deploys the pipeline to a running local cloud: the stack, and in Prefect the blocks, work pool and deployments."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from deployment.stack_options import NOTIFICATION_VARIABLES
 STACK_NAME = "sluice"
 WORK_POOL = PrefectNames(STACK_NAME).pool("local")
 AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (its name)
-IMAGE = "sluice:local"  # a name only, unless a real Docker engine runs the tasks
+IMAGE = "sluice:local"  # used only if a real Docker engine runs the tasks
 _REGISTRATION_SECONDS = 900  # usually a few seconds; more on a busy machine
 
 
@@ -24,12 +24,12 @@ def bring_up(
     timeouts: Timeouts | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> dict[str, str]:
-    """Deploy everything into `cloud`, or update it, and return the stack's outputs.
+    """Deploy the pipeline to `cloud`, or update it, and return the stack's outputs.
 
     Args:
-        parameters: template parameters, besides the image and Prefect's address.
-        timeouts: of the state machine and its task; by default what the limits need.
-        on_step: called with a short description of each step.
+        parameters: template parameters, in addition to the image and Prefect's address.
+        timeouts: the timeouts of the state machine and its task; None: those that the limits require.
+        on_step: called with a short description when a step begins.
 
     Raises:
         StackError: the stack could not be deployed.
@@ -51,7 +51,8 @@ def bring_up(
 
 
 def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
-    """Return the parameters for Prefect's address; a password becomes a secret in the cloud, as on AWS."""
+    """Return the parameters with Prefect's address and, if it has a password, the secret that contains it, as on
+    AWS."""
     address = {"PrefectApiUrl": cloud.endpoints.prefect_api_url}
     auth_string = cloud.endpoints.prefect_auth_string
     if not auth_string:
@@ -65,8 +66,8 @@ def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process outside the stack, such as a worker."""
+    """Return the variables for a process outside the stack, such as a worker, from the stack's outputs."""
     return {
         **pipeline_settings(outputs),
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # someone at the UI waits for the run to start; the default is 15
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person waits for the run to start; the default is 15
     }

@@ -14,7 +14,7 @@ def is_free(port: int) -> bool:
         if probe.connect_ex((HOST, port)) == 0:
             return False
     with socket.socket() as probe:
-        # Closed connections of an earlier run may linger on its port; that is no reason to use another.
+        # Connections of an earlier run may linger in TIME_WAIT, which does not prevent using the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -31,13 +31,13 @@ def free_port() -> int:
 
 
 def choose(asked: int | None, preferred: list[int], purpose: str) -> int:
-    """Return `asked` if it is free; if None, the first free one of `preferred`, else any free port. Raise PortTaken if
+    """Return `asked` if it is given, else the first free port in `preferred`, else any free port. Raise PortTaken if
     `asked` is in use."""
     if asked is not None:
         if is_free(asked):
             return asked
         raise PortTaken(
             f"Port {asked}, requested for {purpose}, is in use by another program. "
-            f"Request another, or none: then a free one is chosen."
+            f"Request another one, or leave the option out to use any free port."
         )
     return next((port for port in preferred if is_free(port)), None) or free_port()

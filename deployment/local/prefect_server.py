@@ -1,4 +1,4 @@
-"""Settings of the local Prefect server, and a template of its migrated database."""
+"""The local Prefect server's settings, and a template of its database, which saves the migration."""
 
 import base64
 import importlib.metadata
@@ -18,10 +18,10 @@ _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of a team's server that the local one does not need."""
+    """Options that a team's server usually has; the local one has the defaults, except in tests."""
 
-    database_url: str = ""  # of a separate database, as postgresql+asyncpg://...; empty for SQLite in its home
-    auth_string: str = ""  # USER:PASSWORD that every client must send; empty for none
+    database_url: str = ""  # the database's address, such as postgresql+asyncpg://...; empty: SQLite in its home
+    auth_string: str = ""  # USER:PASSWORD that every client must send; empty: none
 
 
 def server_environment(home: Path, port: int, options: ServerOptions = ServerOptions()) -> dict[str, str]:
@@ -33,7 +33,7 @@ def server_environment(home: Path, port: int, options: ServerOptions = ServerOpt
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # else it writes into the installed package
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database_url or f"sqlite+aiosqlite:///{database(home)}",
-        # With the default, memory, a restart loses which runs hold slots of a limit, and never releases the slots.
+        # By default leases are kept in memory: after a restart, slots that runs held would never be released.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": str(not _block_types_mark(home).exists()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -44,7 +44,7 @@ def server_environment(home: Path, port: int, options: ServerOptions = ServerOpt
 
 
 def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str, str]:
-    """Return the environment of a client that talks to this server only."""
+    """Return the variables with which a Prefect client uses only this server."""
     environment = {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
@@ -56,8 +56,8 @@ def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str
 
 
 def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
-    """Return whether the server on `port` is ready and belongs to `home`. Another local cloud that starts at the same
-    moment may have taken the port; its server would answer too."""
+    """Return whether the server on `port` is ready, and is the one with this `home`: another local cloud that starts at
+    the same moment may have taken the port."""
     url = f"http://{HOST}:{port}/api"
     headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
     try:
@@ -75,7 +75,7 @@ def database(home: Path) -> Path:
 
 
 def template(cache: Path) -> Path:
-    """Return the path of a migrated, empty database of this Prefect version."""
+    """Return the path for the template: a migrated, empty database of this Prefect version."""
     return cache / f"prefect-{importlib.metadata.version('prefect')}.db"
 
 
@@ -86,7 +86,8 @@ def _block_types_mark(home: Path) -> Path:
 
 
 def start_from_template(home: Path, cache: Path) -> bool:
-    """Copy the migrated database into a new home, which saves ten seconds; return whether one should be kept."""
+    """Copy the template to a home without a database, which saves ten seconds of migration. Return True if there is no
+    template yet, so that `keep_template` should be called."""
     home.mkdir(parents=True, exist_ok=True)
     if database(home).exists():
         return False
@@ -98,7 +99,7 @@ def start_from_template(home: Path, cache: Path) -> bool:
 
 
 def keep_template(home: Path, cache: Path) -> None:
-    """Keep a copy of a database that was just migrated and is still empty."""
+    """Store a copy of a database that was just migrated, and is still empty, as the template."""
     cache.mkdir(parents=True, exist_ok=True)
     partial = template(cache).with_suffix(f".{os.getpid()}")
     with sqlite3.connect(database(home)) as source, sqlite3.connect(partial) as copy:

@@ -1,7 +1,7 @@
 """Records the processes of a state folder, so that a later run can end those that an earlier one left behind.
 
-The system reuses process ids, so each record also has the process's start time, and only a process with both is ours.
-Standard library only: the embedded cloud's environment uses this as well.
+The system reuses process ids, so each record also has the process's start time; only a process that matches both is
+ours. This module imports only the standard library, because the embedded cloud's environment uses it too.
 """
 
 import contextlib
@@ -19,18 +19,19 @@ _GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One of our processes; it leads its session."""
+    """One of our processes, which is the leader of its session and its process group."""
 
-    pid: int  # its process id, which is also its group's
+    pid: int  # the process id, which is also the group's
     started: str  # when it started; comparable only on this machine, until it reboots
-    what: str  # its description, shown to people
+    what: str  # a description for people
 
     def is_alive(self) -> bool:
-        """Return whether this process still runs (a zombie does not)."""
+        """Return whether the process is still running; a zombie is not."""
         return start_of(self.pid) == self.started
 
     def end(self, grace_seconds: float) -> None:
-        """Send SIGTERM, and SIGKILL to its whole group after `grace_seconds`; return when it is gone."""
+        """Send SIGTERM to the process and, after at most `grace_seconds`, SIGKILL to its whole group. Wait up to five
+        more seconds until it has ended."""
         if not self.is_alive():
             return
         with contextlib.suppress(ProcessLookupError):
@@ -45,13 +46,13 @@ class ProcessRecord:
 
 
 def kill_group(pid: int) -> None:
-    """Kill every process of the group that `pid` leads, if any."""
+    """Kill every process of the group whose leader is `pid`, if there is one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def start_of(pid: int) -> str | None:
-    """Return when process `pid` started, for comparison; None if no such process is alive."""
+    """Return a text that identifies when process `pid` started; None if no such process is running."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:
@@ -74,7 +75,7 @@ def _boot_id() -> str:
 
 
 def remember(folder: Path, pid: int, what: str) -> None:
-    """Record a process that has just started."""
+    """Record a process that was just started."""
     started = start_of(pid)
     if started is None:
         return
@@ -104,7 +105,7 @@ def recorded(folder: Path) -> list[ProcessRecord]:
 
 
 def end_leftovers(folder: Path) -> list[ProcessRecord]:
-    """End every recorded process that still runs; return those."""
+    """End every recorded process that is still running; return their records."""
     ended = recorded(folder)
     for record in ended:
         record.end(_GRACE_SECONDS)

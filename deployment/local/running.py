@@ -10,7 +10,7 @@ from deployment.local.errors import LocalCloudNotRunning
 from deployment.local.pipeline import bring_up
 from deployment.local.state_lock import StateLock
 
-# The template's defaults are for a busy account; a single user should not have to wait.
+# The template's defaults are for a busy account; these shorten the waits for a single user.
 LOCAL_PARAMETERS = {
     "MaxConcurrentTasks": "2",
     "WindowSeconds": "10",
@@ -19,8 +19,8 @@ LOCAL_PARAMETERS = {
 
 
 def running_cloud(state_dir: Path) -> Endpoints:
-    """Return the addresses of the local cloud that runs on `state_dir`. Raise LocalCloudNotRunning if none is running,
-    or it is still starting."""
+    """Return the addresses of the local cloud that is running on `state_dir`. Raise LocalCloudNotRunning if none is
+    running, or if it is still starting."""
     if not StateLock(state_dir).is_taken():
         raise LocalCloudNotRunning(f"No local cloud is running on {state_dir}. Start one in another terminal: make up")
     endpoints = load_endpoints(state_dir)
@@ -31,7 +31,8 @@ def running_cloud(state_dir: Path) -> Endpoints:
 
 @contextmanager
 def some_cloud(cloud: LocalCloud, on_step: Callable[[str], None]) -> Iterator[Endpoints]:
-    """Use the cloud that runs on the same state folder, or start `cloud` with the pipeline and stop it afterwards."""
+    """Provide the addresses of the cloud that is running on the same state folder. If none is, start `cloud` with the
+    pipeline, and stop it after the block."""
     if StateLock(cloud.state_dir).is_taken():
         yield running_cloud(cloud.state_dir)
         return
@@ -41,7 +42,7 @@ def some_cloud(cloud: LocalCloud, on_step: Callable[[str], None]) -> Iterator[En
 
 @contextmanager
 def started_cloud(cloud: LocalCloud, on_step: Callable[[str], None]) -> Iterator[None]:
-    """Start a cloud, deploy the pipeline, and stop the cloud afterwards."""
+    """Start a cloud and deploy the pipeline to it; stop the cloud after the block."""
     on_step("starting the embedded cloud and the Prefect server")
     with cloud:
         bring_up(cloud, parameters=LOCAL_PARAMETERS, on_step=on_step)

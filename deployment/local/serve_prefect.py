@@ -1,9 +1,10 @@
-"""Serves Prefect's API and UI on a loopback port, to this machine's own pages and programs only.
+"""Serves Prefect's API and UI on a loopback port, only to programs on this machine and to its own web pages.
 
     python -m deployment.local.serve_prefect PORT
 
-`prefect server start` runs the same app, but has no setting for which Host and Origin it accepts. What it logs goes to
-a file, and when a notification fails that includes the webhook's address, which is a secret.
+`prefect server start` runs the same app, but cannot restrict the accepted Host and Origin (own_pages.py). The log is
+written to a file; addresses in it are redacted, because after a failed notification it contains the webhook's address,
+which is a secret.
 """
 
 import re
@@ -21,12 +22,12 @@ _ADDRESS = re.compile(r"""([a-z][a-z0-9+.-]*://)(?:[^\s/?#'"]*@)?([^\s/?#'"@:]*(
 
 
 def without_secrets(text: str) -> str:
-    """Return `text` with only scheme and host of each address in it."""
+    """Return `text` with each address in it reduced to its scheme and host."""
     return _ADDRESS.sub(r"\1\2/...", text)
 
 
 class RedactedStream:
-    """A text stream that writes what it is given without the secrets in addresses."""
+    """Writes text to another stream, without the secrets in addresses."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

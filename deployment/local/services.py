@@ -1,4 +1,4 @@
-"""Starts a process of the local cloud, waits until it is ready, and stops it. Every wait has a deadline."""
+"""Starts a process of the local cloud, waits until it is ready, and stops it; all with deadlines."""
 
 import contextlib
 import subprocess
@@ -21,18 +21,18 @@ _KEEPER_SECONDS = 10
 class Service:
     """One process with its log, run by a keeper (keeper.py)."""
 
-    name: str  # shown to people and in the process records
-    command: list[str]  # runs with the project's root as working directory
+    name: str  # used in messages and in the process records
+    command: list[str]  # the command, which runs in the project's root folder
     environment: dict[str, str]  # its complete environment
-    log_path: Path  # its output; replaced at each start, the previous log is kept next to it
+    log_path: Path  # its output; a new file at each start, and the previous one is kept next to it
     records: Path  # the folder of process records (processes.py)
     grace_seconds: float = 10  # how long it may take to end after SIGTERM
     _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start it; `wait_until` waits until it is ready."""
+        """Start the process without waiting until it is ready (`wait_until` does that)."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.log_path.parent.chmod(0o700)  # logs may quote what others must not read; the folder may be an older one
+        self.log_path.parent.chmod(0o700)  # logs may quote what others must not read; the folder may already exist
         if self.log_path.exists():
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
         keeper = [sys.executable, "-S", "-m", "deployment.local.keeper"]
@@ -50,22 +50,22 @@ class Service:
 
     @property
     def pid(self) -> int | None:
-        """Return the process id of the service (not of its keeper); None if it does not run."""
+        """Return the process id of the service, not of its keeper; None if it is not running."""
         return next((record.pid for record in self._processes()), None)
 
     def _processes(self) -> list[ProcessRecord]:
         return [record for record in recorded(self.records) if record.what == self.name]
 
     def check(self) -> None:
-        """Raise ServiceDied if it ended unexpectedly."""
+        """Raise ServiceDied if the process ended unexpectedly."""
         if self._keeper is not None and self._keeper.poll() is not None:
             raise ServiceDied(
                 f"{self.name} ended unexpectedly with exit code {self._keeper.returncode}.{self.log_tail()}"
             )
 
     def wait_until(self, ready: Callable[[], bool], deadline_seconds: float) -> None:
-        """Wait until `ready` returns true. Raise ServiceDied if it ended instead, ServiceNotReady if neither happened
-        within `deadline_seconds`."""
+        """Wait until `ready` returns true. Raise ServiceDied if the process ends before, ServiceNotReady if
+        `deadline_seconds` pass before."""
         deadline = time.monotonic() + deadline_seconds
         while not ready():
             self.check()
@@ -76,7 +76,7 @@ class Service:
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop it and everything it started; return when it is gone."""
+        """Stop the process and everything that it started; return when they have ended."""
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return
@@ -92,7 +92,7 @@ class Service:
             keeper.wait()
 
     def log_tail(self) -> str:
-        """Return the last lines of its log, for an error message."""
+        """Return a sentence with the last lines of the log, to append to an error message."""
         try:
             lines = self.log_path.read_text(errors="replace").strip().splitlines()
         except OSError:

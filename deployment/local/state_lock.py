@@ -1,4 +1,5 @@
-"""One local cloud per state folder: a lock that the system releases when its holder ends for any reason."""
+"""A lock that allows only one local cloud per state folder. The system releases it when the process that holds it
+ends."""
 
 import fcntl
 import os
@@ -18,7 +19,8 @@ class StateLock:
         return self._file is not None
 
     def acquire(self) -> None:
-        """Acquire the lock; create the folder if missing. Raise LocalCloudBusy if another process holds the lock."""
+        """Acquire the lock, creating the folder if necessary. Raise LocalCloudBusy if another process holds the
+        lock."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="utf-8")
         if not _lock(file):

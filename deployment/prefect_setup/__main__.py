@@ -3,8 +3,9 @@
     python -m deployment.prefect_setup register sluice --pool local
     python -m deployment.prefect_setup remove sluice
 
-Uses the Prefect API that PREFECT_API_URL names. Each name holds the stack's, so that several stacks may share a server.
-The result is the same however often it runs. One process does everything: most of such a command is start-up.
+It uses the Prefect API at PREFECT_API_URL. All names contain the stack's name, so that stacks can share a server. The
+commands can be repeated safely. One process does everything, because starting Prefect's programs takes most of the
+time.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def main() -> int:
     """Run one of the two commands; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployment.prefect_setup", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    registering = commands.add_parser("register", help="register a deployed stack, or bring it up to date")
+    registering = commands.add_parser("register", help="register a deployed stack, or update its registration")
     registering.add_argument("--pool", choices=KINDS, required=True, help="what executes runs that a person starts")
-    removing = commands.add_parser("remove", help="remove what `register` made, and nothing of another stack")
+    removing = commands.add_parser("remove", help="remove what `register` created for a stack")
     for command in (registering, removing):
         command.add_argument("stack", help="the stack's name")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""One stack's automations in Prefect, as automations.yaml declares them."""
+"""Creates, updates and removes one stack's automations in Prefect, which automations.yaml declares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flows.refinery.errors import TerminalError
 FILE = Path(__file__).with_suffix(".yaml")
 _SECONDS_PER_HOUR = 3_600
 QUARANTINED_PERCENT = "SLUICE_NOTIFY_QUARANTINED_PERCENT"
-"""The variable with the share of a file's rows in quarantine from which on a notification is sent; 0: none is."""
+"""The variable that sets from which percentage of quarantined rows in a file a notification is sent; 0: never."""
 _PAGE = 200
 _ALL_PERCENT = 100
 
@@ -31,7 +31,7 @@ class AutomationsInvalid(TerminalError):
     """automations.yaml is not a list of automations, or Prefect does not accept one of them.
 
     Attributes:
-        name: the automation's name; "" where the file as a whole is wrong.
+        name: the automation's name; "" if the file as a whole is wrong.
         fields: the path to the field that is wrong.
     """
 
@@ -41,7 +41,7 @@ class AutomationsInvalid(TerminalError):
 
 
 def deadlines_of(contracts: Iterable[Contract]) -> dict[str, float]:
-    """Return by dataset the expected interval between files, in hours, for the contracts that set one."""
+    """Return the expected interval between files in hours, by dataset, for the contracts that set one."""
     return {
         contract.dataset: contract.expected_every_hours
         for contract in contracts
@@ -56,20 +56,20 @@ def declared(
     *,
     quarantined_percent: str = "10",
 ) -> list[dict[str, Any]]:
-    """Read the automations of one stack.
+    """Read the automations of one stack from automations.yaml.
 
     Args:
         names: the stack's names in Prefect.
-        deadlines_hours: by dataset, the expected interval between files.
-        path: the file.
-        quarantined_percent: the share of rows in quarantine that is worth a notification, 1 to 100; 0: none is.
+        deadlines_hours: the expected interval between files, by dataset.
+        path: the file to read.
+        quarantined_percent: from which percentage of quarantined rows a notification is sent, 1 to 100; 0: never.
 
     Raises:
-        AutomationsInvalid: it is not a list of automations with names, or the share is none.
+        AutomationsInvalid: the file is not a list of automations with names, or the percentage is not valid.
     """
     if not quarantined_percent.isdecimal() or int(quarantined_percent) > _ALL_PERCENT:
         raise AutomationsInvalid(f"{QUARANTINED_PERCENT}={quarantined_percent!r}: give a whole number from 0 to 100")
-    least = int(quarantined_percent) or _ALL_PERCENT + 1  # no file has more than all of its rows there
+    least = int(quarantined_percent) or _ALL_PERCENT + 1  # no file reaches 101 percent
     percents = [str(percent) for percent in range(least, max(least, _ALL_PERCENT) + 1)]
     text = path.read_text(encoding="utf-8").replace("$STACK", names.stack).replace("$PREFIX", names.prefix)
     text = text.replace("$QUARANTINED_PERCENTS", json.dumps(percents))
@@ -80,19 +80,19 @@ def declared(
 
 
 def of_deadlines(names: PrefectNames, deadlines_hours: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return only the automations for datasets with a deadline."""
+    """Return only the automations that watch a dataset's deadline."""
     others = {entry["name"] for entry in declared(names)}
     return [entry for entry in declared(names, deadlines_hours) if entry["name"] not in others]
 
 
 def without_deadline(names: PrefectNames, contracts: Iterable[Contract]) -> list[str]:
-    """Return the names of the automations that a deadline would have, of the contracts that set none."""
+    """Return the names that deadline automations would have for those contracts that set no deadline."""
     none = {contract.dataset: 1.0 for contract in contracts if contract.expected_every_hours is None}
     return [entry["name"] for entry in of_deadlines(names, none)]
 
 
 def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield the entry, or, if it is for each dataset, one entry per dataset with a deadline."""
+    """Yield the entry itself or, if it is marked with `for_each_deadline`, a copy for each dataset with a deadline."""
     if not entry.pop("for_each_deadline", False):
         yield entry
         return
@@ -103,8 +103,13 @@ def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, floa
 
 
 def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped: Collection[str] = ()) -> Iterator[str]:
-    """Create or update every automation that `declared` returned, by its name, and delete the `dropped` ones; yield a
-    line for each. Raise AutomationsInvalid if Prefect does not accept one of them."""
+    """Create or update automations in Prefect, and yield a line for each. Raise AutomationsInvalid if Prefect does not
+    accept one of them.
+
+    Args:
+        entries: what `declared` returned.
+        dropped: the names of automations to delete, if they exist.
+    """
     with get_client(sync_client=True) as client:
         known, inventory = present(client, names), PrefectInventory.of(client, names)
         for name in sorted(known.keys() & set(dropped)):
@@ -125,7 +130,7 @@ def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped:
 
 @dataclass(frozen=True)
 class PrefectInventory:
-    """The ids of the objects that automations' actions name."""
+    """The ids in Prefect of blocks and deployments that the automations' actions refer to by name."""
 
     blocks: Mapping[str, str] = field(default_factory=dict)  # by name
     deployments: Mapping[str, str] = field(default_factory=dict)  # by FLOW/DEPLOYMENT
@@ -141,7 +146,7 @@ class PrefectInventory:
         return cls({block["name"]: block["id"] for block in blocks_named(client, names.notify_block)}, deployments)
 
     def action(self, declared: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the action with an id instead of the name; None if nothing has that name."""
+        """Return an action with ids instead of names; None if there is no block or deployment with that name."""
         rest = {key: value for key, value in declared.items() if key not in ("notify", "run")}
         if "notify" in declared:
             block = self.blocks.get(declared["notify"])
@@ -153,8 +158,8 @@ class PrefectInventory:
 
 
 def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[AutomationCore | None, list[str]]:
-    """Return the automation with ids instead of names, and the names that do not exist. The automation is None if no
-    action is left. Raise AutomationsInvalid if Prefect does not accept it."""
+    """Return an automation with ids instead of names, and the names that do not exist. Their actions are left out; if
+    no action remains, the automation is None. Raise AutomationsInvalid if Prefect does not accept the automation."""
     actions = [(action, inventory.action(action)) for action in entry.get("actions", [])]
     missing = [str(action.get("notify") or action.get("run")) for action, found in actions if found is None]
     kept = [found for _, found in actions if found is not None]
@@ -181,7 +186,7 @@ def present(client: SyncPrefectClient, names: PrefectNames) -> dict[str, UUID]:
 
 
 def blocks_named(client: SyncPrefectClient, *block_names: str) -> list[dict[str, Any]]:
-    """Return the server's blocks of these names, of every type."""
+    """Return the server's blocks with these names, of any type."""
     only = {"block_documents": {"name": {"any_": block_names}}}
     found: list[dict[str, Any]] = client.request("POST", "/block_documents/filter", json=only).json()
     return found

@@ -1,8 +1,8 @@
-"""The blocks of one stack, which `python -m deployment.prefect_setup register` saves in Prefect.
+"""The Prefect blocks of one stack, which `python -m deployment.prefect_setup register` saves.
 
-Where SLUICE_NOTIFY_URL is set, the block for notifications is one of them: Slack for one of its incoming webhooks,
-e-mail for sendgrid://KEY:SENDER/RECEIVER/..., otherwise a webhook that gets {"subject", "body"} as JSON. For another
-channel create a notification block of that name in Prefect's UI.
+If SLUICE_NOTIFY_URL is set, one of them is the block that sends notifications: to Slack if the address is an incoming
+webhook of Slack's, by e-mail if it is sendgrid://KEY:SENDER/RECEIVER/..., otherwise to a webhook, as JSON with
+"subject" and "body". For any other channel, create a notification block with the same name in Prefect's UI.
 """
 
 import re
@@ -28,17 +28,17 @@ def blocks_of(
     environment: Mapping[str, str],
     credentials: AwsCredentials | None = None,
 ) -> dict[str, Block]:
-    """Return the blocks of one stack by the names that they are saved under.
+    """Return the blocks of one stack, by the names under which they are saved.
 
     Args:
         names: the stack's names in Prefect.
         outputs: the stack's outputs.
-        environment: holds AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL, as far as they are set.
-        credentials: the stack's AWS Credentials block, if it exists. Keys that a person put into it are kept; without
-            keys, boto3 finds the role of the task or the credentials of the worker's machine.
+        environment: variables, of which AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL are used if they are set.
+        credentials: the existing AWS Credentials block of the stack, or None. Keys that a person entered are kept. If
+            it has none, boto3 uses the task's role, or the credentials on the worker's machine.
 
     Raises:
-        SettingsMissing: the outputs are not those of a stack of Sluice's.
+        SettingsMissing: the outputs are not those of a Sluice stack.
     """
     credentials = credentials or AwsCredentials()
     credentials.region_name = environment.get("AWS_REGION")
@@ -54,14 +54,16 @@ def blocks_of(
 
 
 def leave_out_icon(kind: type[Block]) -> None:
-    """Remove the icon of a type of block, so that Prefect shows its own: the icon comes from the web."""
+    """Remove the icon of a block type, which the UI would load from the internet, so that Prefect shows its default
+    icon.
+    """
     with get_client(sync_client=True) as client:
         known = client.read_block_type_by_slug(kind.get_block_type_slug())
         client.update_block_type(known.id, BlockTypeUpdate(logo_url=None))
 
 
 def notification_block(name: str, url: str) -> Block:
-    """Return the block that sends notifications to `url`; it keeps every secret of the address in a secret field."""
+    """Return the block that sends notifications to `url`; secrets in the address are stored in secret fields."""
     if url.startswith("https://hooks.slack.com/"):
         return SlackWebhook(url=SecretStr(url))
     mail = _SENDGRID.fullmatch(url)

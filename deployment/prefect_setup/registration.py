@@ -1,4 +1,4 @@
-"""Registers one stack in Prefect, and removes exactly what it registered."""
+"""Registers one stack in Prefect, and removes what was registered."""
 
 import os
 import sys
@@ -29,25 +29,25 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TransientError
 
 FLOWS = ("process-upload", "reconcile", "explain-crash")
-"""The flows that prefect.yaml makes a deployment of."""
+"""The flows for which prefect.yaml declares a deployment."""
 
 _CODE_IN_IMAGE = "/app"
 _PAGE = 200
 
 
 class DeploymentsRefused(TransientError):
-    """`prefect deploy --all` failed; it has printed why."""
+    """`prefect deploy --all` failed; its output has the reason."""
 
 
 def register(stack: str, pool: str) -> Iterator[str]:
-    """Register a deployed stack, or bring it up to date; yield a line for each thing that is done.
+    """Register a deployed stack in Prefect, or update its registration; yield a line for each object.
 
     Args:
         stack: the stack's name.
         pool: `local` or `ecs`: the work pool for runs that a person starts.
 
     Raises:
-        SettingsMissing: there is no such stack, or it is not one of Sluice's.
+        SettingsMissing: there is no such stack, or it is not a Sluice stack.
         ContractInvalid, AutomationsInvalid: a file of the project is wrong.
         DeploymentsRefused: the deployments could not be created.
     """
@@ -56,7 +56,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
         raise SettingsMissing(f"there is no stack {stack} in this account and region")
     names, outputs = PrefectNames(stack), outputs_of(deployed)
     store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"])
-    Contracts.load(CONTRACTS)  # raises for a wrong one, whose deadline and limit would be removed
+    Contracts.load(CONTRACTS)  # raises if one is wrong; otherwise its deadline and limit would be removed
     contracts = LiveContracts(CONTRACTS, store).read()
     for dataset in live_datasets(store):
         yield f"contract {dataset}: the published one applies, not the one in the image"
@@ -68,7 +68,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
         yield f"block {block.get_block_type_slug()}/{name}"
     if pool == LOCAL:
         leave_out_icon(AwsCredentials)
-    # The environment has priority: ECS tasks of a local cloud run this folder's code, as processes.
+    # A value in the environment has priority: ECS tasks of a local cloud run the code in this folder, as processes.
     os.environ.setdefault("SLUICE_CODE_DIRECTORY", _CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT))
     os.environ.update(
         SLUICE_STACK=stack,
@@ -85,7 +85,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
 
 
 def follow_contract(stack: str, contract: Contract) -> Iterator[str]:
-    """Bring the deadline and the concurrency limit of one dataset up to date; yield a line for each thing."""
+    """Update the deadline and the concurrency limit of one dataset in Prefect; yield a line for each object."""
     names, dataset, limit = PrefectNames(stack), contract.dataset, contract.max_concurrent_uploads
     entries = automations.of_deadlines(names, automations.deadlines_of([contract]))
     yield from automations.apply(names, entries, dropped=automations.without_deadline(names, [contract]))
@@ -98,7 +98,7 @@ def follow_contract(stack: str, contract: Contract) -> Iterator[str]:
 
 
 def remove(stack: str) -> Iterator[str]:
-    """Remove from Prefect what `register` made for a stack; yield a line for each thing. Runs stay."""
+    """Remove what `register` created for a stack from Prefect; yield a line for each object. Flow runs are kept."""
     with get_client(sync_client=True) as client:
         for what, delete in list(_registered(client, PrefectNames(stack))):
             with suppress(ObjectNotFound):
@@ -107,7 +107,8 @@ def remove(stack: str) -> Iterator[str]:
 
 
 def apply_limits(names: PrefectNames, contracts: Iterable[Contract]) -> Iterator[str]:
-    """Set the concurrency limits that contracts ask for, and delete the stack's other ones. Taken slots stay taken."""
+    """Set the concurrency limits in the contracts, and delete the stack's other limits; yield a line for each. Runs
+    that hold slots of a changed limit keep them."""
     wanted = {names.limit(one.dataset): one.max_concurrent_uploads for one in contracts if one.max_concurrent_uploads}
     with get_client(sync_client=True) as client:
         for name in _limits(client, names):
@@ -120,7 +121,7 @@ def apply_limits(names: PrefectNames, contracts: Iterable[Contract]) -> Iterator
 
 
 def _deploy_all() -> None:
-    """Run `prefect deploy --all` in this process: starting another one takes seconds."""
+    """Run `prefect deploy --all` in this process, because starting another one takes seconds."""
     sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
     try:
         app()
@@ -130,7 +131,7 @@ def _deploy_all() -> None:
 
 
 def _reconcile_with_credentials_from(uri: str, names: PrefectNames) -> None:
-    """Make runs of reconcile take their own role's credentials: a process has its worker's environment otherwise."""
+    """Make local runs of reconcile use the credentials of ReconcileRole, not those of the worker's environment."""
     with get_client(sync_client=True) as client:
         deployed = client.read_deployment_by_name(names.deployment("reconcile"))
         variables = {**deployed.job_variables, "env": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri}}
@@ -138,7 +139,8 @@ def _reconcile_with_credentials_from(uri: str, names: PrefectNames) -> None:
 
 
 def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the stack's objects in Prefect, each with its delete function; automations first, as they start runs."""
+    """Yield the stack's objects in Prefect, each with a function that deletes it. Automations come first, because they
+    start runs."""
     for name, automation_id in automations.present(client, names).items():
         yield f"automation {name}", partial(client.delete_automation, automation_id)
     for deployment in map(names.deployment, FLOWS):

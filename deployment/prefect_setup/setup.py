@@ -1,6 +1,6 @@
-"""Check the connection to a Prefect API, and register a stack there in a separate process.
+"""Checks the connection to a Prefect API, and registers a stack there or removes it, in a separate process.
 
-Prefect reads its environment when it is imported, so the address and the key must be in it before.
+A separate process is needed because Prefect reads the address and the key from the environment when it is imported.
 """
 
 import os
@@ -21,16 +21,16 @@ class PrefectUnreachable(TransientError):
 
 
 class PrefectUnauthorised(TransientError):
-    """Prefect's API rejects the key or the password, or needs one and got none."""
+    """Prefect's API rejects the key or the password, or requires one and none is configured."""
 
 
 class PrefectSetupFailed(TransientError):
-    """The stack could not be registered in Prefect or removed from there; the message ends with what was printed."""
+    """The stack could not be registered in Prefect or removed from it; the message has the command's output."""
 
 
 def check_prefect(access: PrefectAccess) -> None:
-    """Check the connection with a request that needs permission. Raise PrefectUnreachable or PrefectUnauthorised with
-    what to do."""
+    """Check the connection with a request that requires authorization. Raise PrefectUnreachable or PrefectUnauthorised
+    if it fails; the message explains what to do."""
     url = f"{access.api_url.rstrip('/')}/work_pools/filter"
     try:
         answer = httpx.post(url, json={"limit": 1}, headers=access.headers, timeout=_REQUEST_SECONDS)
@@ -54,8 +54,13 @@ def check_prefect(access: PrefectAccess) -> None:
 
 
 def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Register a deployed stack, with a work pool of ECS tasks; `home` replaces ~/.prefect. After PrefectSetupFailed
-    the same command can be run again."""
+    """Register a deployed stack in Prefect, with a work pool of ECS tasks. Raise PrefectSetupFailed if that fails; it
+    is safe to try again.
+
+    Args:
+        region: the stack's region.
+        home: a folder that replaces ~/.prefect.
+    """
     try:
         _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
     except PrefectSetupFailed as error:
@@ -66,8 +71,7 @@ def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home:
 
 
 def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Remove from Prefect what `register_stack` made; the arguments are the same. After PrefectSetupFailed the same
-    command can be run again."""
+    """Remove what `register_stack` created from Prefect. Arguments and errors are the same."""
     _run(["remove", stack_name], access, region=region, home=home)
 
 

@@ -1,7 +1,7 @@
-"""The work pools for manual runs: processes on the worker's machine, or ECS tasks of the stack.
+"""The work pools for runs that a person starts: processes on the worker's machine, or ECS tasks of the stack.
 
-The tasks of the ECS pool have a task definition of the stack's, so no run registers another one. It is not the drains'
-own, whose tasks are counted. A worker starts them:
+Runs of the ECS pool use a task definition of the stack, so that no run registers a new one. It is not the one for
+drains, because drains count the tasks of theirs. A worker starts the tasks:
 
     prefect worker start --pool sluice-ecs --type ecs
 """
@@ -19,14 +19,14 @@ KINDS = (LOCAL, ECS)
 _ENVIRONMENT = {
     "type": "object",
     "title": "Environment variables",
-    "description": "Besides those that the run gets anyway.",
+    "description": "In addition to those that every run gets.",
     "additionalProperties": {"type": "string"},
 }
-_RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # further ones wait in the pool
+_RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # further runs wait in the pool
 
 
 def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> WorkPoolCreate:
-    """Return one of a stack's pools: `local` or `ecs`."""
+    """Return a stack's work pool of the kind `local` or `ecs`, from the stack's outputs."""
     if kind == LOCAL:
         description = f"Processes on the worker's machine, for the stack {names.stack}."
         job_type, template = ProcessWorker.type, local_template()
@@ -42,19 +42,19 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
     )
 
 
-# The server validates the whole schema of a pool's variables for every flow run, again for each default, and also
-# for runs that no worker starts: a third of the cost of an upload that is recorded in bulk, with the worker's own
-# schema. So only what may differ from run to run is a variable, and none has a default.
+# For every flow run, even one that no worker starts, the server validates the whole schema of a pool's variables, and
+# again for each default. With the worker type's own schema, that is a third of the cost of recording an upload in bulk.
+# So only what may differ from run to run is a variable, and no variable has a default.
 
 
 def local_template() -> dict[str, Any]:
-    """Return a process worker's job template; the worker itself sets the run's name, labels and command."""
+    """Return the job template for process workers; the worker sets the run's name, labels and command."""
     variables = {"type": "object", "properties": {"env": _ENVIRONMENT}}
     return {"variables": variables, "job_configuration": {"env": "{{ env }}"}}
 
 
 def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Return the ECS worker's job template, with what the stack decides filled in."""
+    """Return the job template for ECS workers, with cluster, network and task definition from the stack's outputs."""
     network = {
         "subnets": outputs["SubnetIds"].split(","),
         "securityGroups": outputs["SecurityGroupIds"].split(","),

@@ -1,6 +1,6 @@
-"""Sample files for the contract in flows/contracts/orders: clean ones, and one for each kind of problem.
+"""Writes sample files for the contract in flows/contracts/orders: clean ones, and ones with each kind of problem.
 
-The same rows, flavour and seed give the same bytes.
+The same number of rows, flavour and seed give the same bytes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-# What is wrong with a file, and what the chain does with it:
+# What is wrong with a file, and what the pipeline does with it:
 Flavour = Literal[
     "clean",  # nothing: every row is published
     # In these three, one row in 25 is quarantined, and the others are published.
@@ -40,7 +40,7 @@ OrderRow = list[str]
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutcome:
-    """The expected outcome for a file: rows = published + quarantined + dropped."""
+    """The outcome that a file should have: rows = published + quarantined + dropped."""
 
     rows: int  # data rows in the file
     published: int  # rows that the contract lets through
@@ -50,7 +50,8 @@ class ExpectedOutcome:
 
 
 def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:
-    """Write a CSV file of `rows` orders, at least one; flavours without rows ignore the number."""
+    """Write a CSV file with `rows` orders (at least 1; ignored for flavours without rows), and return the outcome that
+    it should have."""
     if rows < 1:
         raise ValueError(f"rows is {rows}; at least 1 is needed")
     chance = random.Random(seed)  # noqa: S311 sample data, no secret
@@ -93,7 +94,7 @@ def _with(column: str, value: str) -> Callable[[OrderRow], OrderRow]:
     return lambda row: [*row[:place], value, *row[place + 1 :]]
 
 
-# What is done to the rows of a flavour, in turn.
+# For each flavour, the changes that are made in turn to the rows that are spoiled.
 _SPOILS: dict[Flavour, Sequence[Callable[[OrderRow], OrderRow]]] = {
     "bad_rows": [lambda row: row[:-2], lambda row: [*row, "a note"], _with("order_id", ""), _with("ordered_at", "")],
     "wrong_types": [_with("quantity", "three"), _with("ordered_at", "yesterday"), _with("unit_price", "12.50 EUR")],
@@ -136,7 +137,7 @@ def _write_csv(path: Path, lines: Sequence[Sequence[str]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write one file, from the command line."""
+    """Parse the command line, and write one file."""
     parser = argparse.ArgumentParser(prog="python -m deployment.samples.orders", description=__doc__)
     parser.add_argument("file", type=Path, help="the CSV file to write")
     parser.add_argument("--rows", type=int, default=1000, help="data rows (default 1000)")

@@ -1,4 +1,4 @@
-"""A flow that a published dataset starts: a place for a model's training (the example in prefect.yaml)."""
+"""An example of a flow that starts when a dataset has new rows, such as the training of a model (see prefect.yaml)."""
 
 from prefect import flow, get_run_logger
 
@@ -9,6 +9,6 @@ def train(dataset: str, receipt_uri: str = "") -> None:
 
     Args:
         dataset: The dataset, such as orders.
-        receipt_uri: The receipt of the file that was published last; it names the objects with the file's rows.
+        receipt_uri: The S3 URI of the last published file's receipt, which names the objects with the file's rows.
     """
     get_run_logger().info("%s has new rows; the last receipt is %s.", dataset, receipt_uri or "not known")

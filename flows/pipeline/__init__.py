@@ -1,1 +1,1 @@
-"""One upload without Prefect: its stages, the receipt, the commit protocol, Data Docs and JSON logs."""
+"""Processes uploads without Prefect: the stages, the receipt, the commit protocol, the drain, Data Docs, JSON logs."""

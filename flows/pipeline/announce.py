@@ -1,7 +1,8 @@
-"""Announce outcomes: an EventBridge event for each upload, and CloudWatch metrics for all of them.
+"""Announce outcomes: an EventBridge event for each upload, and CloudWatch metrics.
 
-An outcome is announced at least once. The metrics count what EventBridge took, and what it did not take, which is
-announced again later. They are lines of the log in CloudWatch's embedded metric format, so they cost no request:
+Each outcome is announced at least once: one that EventBridge refuses is announced again later. The metrics count the
+outcomes that were announced, and those that were refused. They are written to the log in CloudWatch's embedded metric
+format, so they cost no requests:
 docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
@@ -29,11 +30,11 @@ EVENT_SCHEMA_VERSION = 1
 EVENT_SOURCE = "sluice"
 NAMESPACE = "Sluice"
 _MAX_MESSAGE_CHARACTERS = 1_000  # ten events with the longest keys and messages fit into one call
-_MAX_VALUES = 100  # of one metric in one line
+_MAX_VALUES = 100  # values of one metric that a log line may contain
 
 
 class OutcomeStatus(StrEnum):
-    """How an upload ended; `failed` means that its message is in the dead-letter queue."""
+    """The outcome of an upload; `failed`: it was given up, and its message is in the dead-letter queue."""
 
     PUBLISHED = "published"
     REJECTED = "rejected"
@@ -41,18 +42,18 @@ class OutcomeStatus(StrEnum):
 
     @property
     def detail_type(self) -> str:
-        """Return the type of its events, such as "Sluice Upload Published"."""
+        """Return the detail type of the outcome's events, such as "Sluice Upload Published"."""
         return f"Sluice Upload {self.capitalize()}"
 
     @property
     def metric(self) -> str:
-        """Return the metric that counts it, such as UploadsPublished."""
+        """Return the name of the metric that counts the outcome, such as UploadsPublished."""
         return f"Uploads{self.capitalize()}"
 
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """Rows of a file: rows_in = published + quarantined + dropped."""
+    """What happened to the rows of a file: rows_in = published + quarantined + dropped."""
 
     rows_in: int
     published: int
@@ -62,7 +63,7 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeError:
-    """Why an upload was not published: a permanent code, and a sentence that quotes no data."""
+    """Why an upload was not published: a stable code, and a message that quotes no data."""
 
     code: str
     message: str
@@ -79,15 +80,15 @@ class OutcomeNotice:
     version_id: str | None
     run_id: str
     attempt: int  # 0 for the upload itself, n for its n-th forced re-run
-    rows: RowCounts | None = None  # None when it failed
-    receipt_uri: str | None = None  # None when it failed
-    error: OutcomeError | None = None  # None when it was published
-    # from the upload to its receipt; None for a re-run, and where a time is not known
+    rows: RowCounts | None = None  # None if it failed
+    receipt_uri: str | None = None  # None if it failed
+    error: OutcomeError | None = None  # None if it was published
+    # from the upload to its receipt; None for a re-run, and if the upload's time is not known
     waited_seconds: float | None = None
 
 
 def notice_of(outcome: Receipt | Attempt, settings: PipelineSettings) -> OutcomeNotice:
-    """Return the notice of an upload that has its receipt, or that was given up."""
+    """Return the notice of an upload that has a receipt, or of one that was given up."""
     return _notice_of_attempt(outcome) if isinstance(outcome, Attempt) else _notice_of_receipt(outcome, settings)
 
 
@@ -131,14 +132,14 @@ def event_of(notice: OutcomeNotice, stack: str) -> Event:
 class Announcer:
     def __init__(self, parts: Parts, bus: EventBus | None = None, *, counts: bool = True) -> None:
         """Args:
-        counts: whether to write metrics into the log, where CloudWatch reads it: not on a user's terminal.
+        counts: whether to print metrics: yes in a task, whose log CloudWatch reads, but not on a user's terminal.
         """
         self._settings = parts.settings
         self._counts = counts
         self._bus = bus or EventBus()
 
     def announce(self, notices: Iterable[OutcomeNotice]) -> frozenset[str]:
-        """Announce outcomes; return the run ids of those that EventBridge took. Never raises."""
+        """Announce outcomes; return the run ids of those that EventBridge accepted. Never raises."""
         notices = list(notices)
         try:
             refusals = self._bus.put([event_of(notice, self._settings.stack) for notice in notices])
@@ -161,7 +162,12 @@ class Announcer:
 def metric_lines(
     notices: Sequence[OutcomeNotice], refused: int, settings: PipelineSettings
 ) -> Iterator[dict[str, Any]]:
-    """Yield lines in the embedded metric format for the notices that were taken, and the number that was not."""
+    """Yield log lines in the embedded metric format.
+
+    Args:
+        notices: the outcomes that EventBridge accepted.
+        refused: how many it refused.
+    """
     if refused:
         yield _line({"Stack": settings.stack}, [["Stack"]], {"OutcomesNotAnnounced": refused})
     for start in range(0, len(notices), _MAX_VALUES):

@@ -1,6 +1,6 @@
-"""Attempts: why an upload has no receipt yet. `attempts/<run_id>.json` holds the last failed try.
+"""Attempts: why an upload has no receipt yet. `attempts/<run_id>.json` describes its last failed try.
 
-A receipt of the same or a later attempt supersedes it: nothing depends on it being removed.
+Once there is a receipt for the same attempt or a later one, this object is ignored, so it need not be deleted.
 """
 
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ class AttemptUnreadable(TerminalError):
 
 
 class Attempt(Document):
-    """The last failed try at an upload."""
+    """The last failed try to process an upload."""
 
     noun, unreadable = "an attempt", AttemptUnreadable
 
     upload: UploadMessage  # the upload's message
     dataset: str
     error: str  # the class of the error, such as AwsUnavailable
-    code: str  # the permanent name of the cause, in snake_case
+    code: str  # a stable name of the cause, in snake_case
     message: str  # what was wrong and what to do; it quotes no data
-    transient: bool  # whether the same work may succeed when it is tried again
+    transient: bool  # whether the upload may succeed if it is tried again
     receive_count: int = 1  # how often the message had been delivered
     memory_kills: int = 0  # how many tasks were killed for lack of memory while they refined this upload
     given_up: bool = False  # whether the message moved, or is about to move, to the dead-letter queue
     task_arn: str | None = None
     at: str  # when the try ended, ISO 8601, UTC
-    sent_again_at: str | None = None  # when its message was sent again by hand since; None if it was not
-    message_id: str | None = None  # its SQS message; a redriven message is another one
+    sent_again_at: str | None = None  # when its message was sent again afterwards (a redrive); None if it was not
+    message_id: str | None = None  # the SQS message; a redrive sends a new one
 
     @classmethod
     def of(
@@ -53,7 +53,7 @@ class Attempt(Document):
         memory_kills: int = 0,
         message_id: str | None = None,
     ) -> Self:
-        """Describe a try that ended in `error`, now."""
+        """Describe a try that has just ended with `error`."""
         return cls(
             upload=upload,
             dataset=dataset,
@@ -71,73 +71,74 @@ class Attempt(Document):
 
     @property
     def run_id(self) -> str:
-        """Return the run that was tried."""
+        """Return the upload's run id."""
         return self.upload.run_id
 
     @property
     def reason(self) -> str:
-        """Return why it failed, in one line."""
+        """Return why the try failed, in one line."""
         return f"{self.error}: {' '.join(self.message.split())}"
 
     @property
     def moved_at(self) -> datetime:
-        """Return when its message was last delivered or sent again."""
+        """Return when the try ended or, if that was later, when its message was sent again."""
         return datetime.fromisoformat(self.sent_again_at or self.at)
 
     def is_superseded_by(self, receipt: Receipt | None) -> bool:
-        """Return whether a receipt is the outcome of this attempt, or of a later one."""
+        """Return whether a receipt is for this attempt at the upload, or for a later one."""
         return receipt is not None and receipt.attempt >= self.upload.attempt
 
     def to_json(self) -> str:
-        """Serialise for S3."""
+        """Return the JSON text that is stored in S3."""
         return self.model_dump_json(by_alias=True, indent=1)
 
 
 class FoundAttempt(NamedTuple):
-    """An attempt as it is stored; `stored` is None for one that is not there yet."""
+    """An attempt, and the object that it was read from; `stored` is None for an attempt that is not stored yet."""
 
     attempt: Attempt
     stored: StoredObject | None
 
 
 def attempt_key(run_id: str) -> str:
-    """Return the key of a run's attempt in the published bucket."""
+    """Return the key under which a run's failed attempt is stored in the published bucket."""
     return f"{PREFIX}{run_id}.json"
 
 
 def write_attempt(store: ObjectStore, attempt: Attempt) -> None:
-    """Write an attempt over an earlier one of the same run."""
+    """Write an attempt, replacing an earlier one of the same run."""
     store.put(attempt_key(attempt.run_id), attempt.to_json())
 
 
 def find_attempt(store: ObjectStore, run_id: str) -> FoundAttempt | None:
-    """Return the last failed try of a run as it is stored, or None. Raise AttemptUnreadable if it is not an attempt
-    that this release reads."""
+    """Return the last failed attempt of a run with its stored object, or None if there is none. Raise AttemptUnreadable
+    if this release cannot read it."""
     stored = store.get(attempt_key(run_id))
     return FoundAttempt(Attempt.from_json(stored.body), stored) if stored else None
 
 
 def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
-    """Return the last failed try of a run, or None. Raise AttemptUnreadable for one that this release does not read."""
+    """Return the last failed attempt of a run, or None if there is none. Raise AttemptUnreadable if this release cannot
+    read it."""
     found = find_attempt(store, run_id)
     return found.attempt if found else None
 
 
 def reopen_attempt(store: ObjectStore, found: FoundAttempt) -> None:
-    """Say that an upload that was given up is tried again, unless another try ended since it was `found`. Tasks that
-    were killed before count no longer: the person who sends the upload again has removed the cause."""
+    """Mark an upload as being tried again after its message was sent again. Do nothing if the attempt has changed since
+    it was `found`. The count of killed tasks starts at zero again, because the cause should have been removed."""
     changes = {"given_up": False, "memory_kills": 0, "sent_again_at": _now()}
     reopened = found.attempt.model_copy(update=changes)
     store.put_if_unchanged(attempt_key(reopened.run_id), reopened.to_json(), found.stored)
 
 
 def remove_attempt(store: ObjectStore, run_id: str) -> None:
-    """Remove the attempt of a run; one that does not exist is no error."""
+    """Remove the failed attempt of a run. It is no error if there is none."""
     store.delete(attempt_key(run_id))
 
 
 def runs_with_attempt(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
-    """Yield the ids of the runs that have an attempt, and when it was written."""
+    """Yield the id of each run with a failed attempt, and when that was written."""
     for page in store.list_keys(PREFIX):
         yield from ((key.removeprefix(PREFIX).removesuffix(".json"), written) for key, written in page)
 

@@ -1,6 +1,6 @@
-"""How many uploads wait, and whether the stack is paused, looked up at the start and then once in each half minute.
+"""Checks how many uploads wait, and whether the stack is paused: at a task's start, then once in each half minute.
 
-When many wait, a task asks for more tasks, and shows uploads in Prefect afterwards. In a pause it leaves.
+If many uploads wait, the task asks for more tasks, and records uploads in Prefect afterwards. During a pause it ends.
 """
 
 import logging
@@ -14,7 +14,7 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 PERIOD_SECONDS = 30
-_ASK_WITHIN_SECONDS = 20  # of each half minute: the execution's name is that of the half minute in which it starts
+_ASK_WITHIN_SECONDS = 20  # of a half minute, so that the execution, which is named after it, also starts within it
 _LOOK_SECONDS = 1.0
 
 
@@ -22,9 +22,9 @@ class Backlog:
     """The messages that wait in the queue, counted at the start and then once in each half minute.
 
     Attributes:
-        is_deep: whether more than `live_backlog` waited, and the queue has not been empty since.
-        waiting: how many waited at the last count.
-        is_paused: whether the stack was paused at the last look.
+        is_deep: whether more messages than the setting `live_backlog` waited, and the queue has not been empty since.
+        waiting: how many messages waited at the last count.
+        is_paused: whether the stack was paused at the last check.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Backlog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Args:
-        ask_for_tasks: starts a drain that launches tasks until so many run (blocks/drains.py).
-        is_paused: looks whether the stack is paused.
+        ask_for_tasks: starts a drain that launches tasks until this number is running (blocks/drains.py).
+        is_paused: checks whether the stack is paused.
         """
         self._look_for_pause = is_paused
         self._queue = parts.queue
@@ -49,7 +49,7 @@ class Backlog:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Count while the block runs, in another thread: a long file must not keep the other tasks from starting."""
+        """Keep counting in another thread while the block runs, so that a long file does not delay further tasks."""
         self.look()
         done = Event()
 
@@ -64,7 +64,8 @@ class Backlog:
             done.set()
 
     def is_paused_now(self) -> bool:
-        """Look again after a look that found a pause: a task must not leave for one that is over."""
+        """Return whether the stack is still paused, if it was at the last check: a task must not leave because of a
+        pause that is over."""
         try:
             self.is_paused = self.is_paused and self._look_for_pause()
         except SluiceError as error:
@@ -73,7 +74,8 @@ class Backlog:
         return self.is_paused
 
     def look(self) -> None:
-        """Count the messages if that is due, and ask for more tasks if there are many. Never raise AWS's errors."""
+        """Once in each half minute, count the messages, check for a pause, and ask for more tasks if many messages
+        wait. AWS errors are logged, not raised."""
         half_minute, second = divmod(self._clock(), PERIOD_SECONDS)
         may_ask = second < _ASK_WITHIN_SECONDS
         if self._counted == half_minute or (self._counted is not None and not may_ask):

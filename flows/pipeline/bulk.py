@@ -1,7 +1,7 @@
-"""Process many uploads at once: some threads fetch and publish while the main thread refines.
+"""Process many uploads at once: worker threads fetch, publish and record while the main thread refines.
 
-The stage refine is computing, and only in the main thread can its time be limited, and SIGTERM stop it (signals arrive
-there). The other stages wait for S3 most of the time.
+The stage refine uses the CPU, and must run in the main thread, because signals arrive there: its time limit is one, and
+so is SIGTERM. The other stages mostly wait for S3.
 """
 
 import contextvars
@@ -21,13 +21,13 @@ from flows.pipeline.stopping import Stopped
 from flows.pipeline.task_notes import TaskNotes
 
 _WORKERS = 4
-_LOW = 8  # with fewer uploads waiting for a worker, more are received
+_LOW = 8  # more messages are received when fewer uploads than this wait for a worker
 _RECEIVE_SECONDS = 3  # how long a stopped task waits for the receive call that is under way
-_LARGE_BYTES = 64 * 1024**2  # of larger files the disk has to hold only one at a time
+_LARGE_BYTES = 64 * 1024**2  # files larger than this are processed one at a time, so that they fit on the disk
 
 
 class Bulk:
-    """Processes uploads until no more come."""
+    """Processes uploads until `receive` returns no more."""
 
     def __init__(
         self,
@@ -39,9 +39,10 @@ class Bulk:
         over: Callable[[Delivery], None],
     ) -> None:
         """Args:
-        receive: returns more deliveries, whose note is written; none to stop.
-        live: returns what processes an upload in the main thread, as a whole; None where only its stage refine is.
-        over: called with each delivery that has its outcome or failed.
+        receive: returns more deliveries, after writing their batch note; none to stop.
+        live: returns the function that processes all of an upload in the main thread; None if only its stage refine
+            runs there.
+        over: called with each delivery once it has an outcome or has failed.
         """
         self._parts = parts
         self._task = task
@@ -58,7 +59,8 @@ class Bulk:
         self._large = Lock()
 
     def run(self, deliveries: Sequence[Delivery]) -> None:
-        """Process the deliveries, and those that come meanwhile. Raise Stopped when SIGTERM arrives."""
+        """Process the deliveries, and those that `receive` returns in the meantime. Raise Stopped if SIGTERM
+        arrives."""
         workers = [Thread(target=self._work, name=f"upload-{n}", daemon=True) for n in range(_WORKERS)]
         for worker in workers:
             worker.start()
@@ -74,7 +76,7 @@ class Bulk:
                 self._waiting.put(None)
 
     def not_begun(self) -> list[Delivery]:
-        """Take out the deliveries that no worker has begun, and receive no more."""
+        """Remove and return the deliveries that no worker has begun, and receive no more."""
         self._no_more = True
         found: list[Delivery] = []
         while True:
@@ -87,7 +89,7 @@ class Bulk:
                 found.append(delivery)
 
     def end_receiving(self) -> None:
-        """Wait for the receive call that is under way: what it brings has to be returned, too."""
+        """Wait a few seconds for a receive call that is under way: its messages have to be returned too."""
         if self._receiving:
             self._receiving.join(_RECEIVE_SECONDS)
 
@@ -142,7 +144,7 @@ class Bulk:
                     process_delivery(delivery, self._process_of(delivery), self._parts, self._task)
             except Stopped:
                 return
-            except BaseException as error:  # noqa: BLE001 (the main thread raises it: no one else would end the wait)
+            except BaseException as error:  # noqa: BLE001 (the main thread, which waits for this upload, raises it)
                 self._for_main.put(partial(_raise, error))
                 return
             self._for_main.put(lambda delivery=delivery: self._finished(delivery))  # type: ignore[misc]

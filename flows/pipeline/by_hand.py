@@ -1,4 +1,4 @@
-"""Runs that a person starts leave the same traces as a task's: an announcement of the outcome, or why there is none."""
+"""Report runs that a person starts like those of a task: announce the outcome, or write why there is none."""
 
 import logging
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice")
-_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # the receipt that was there counts
+_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # after these an earlier receipt still counts
 
 
 def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce: Announce) -> Receipt:
-    """Run a job and announce its outcome, or write why it failed. A dry run leaves nothing. Raise SluiceError as `run`
-    does."""
+    """Process an upload with `run` and announce its outcome; if it fails, write the failed attempt. For a dry run, do
+    neither. Raises what `run` raises."""
     if job.dry_run:
         return run()
     try:
@@ -32,7 +32,7 @@ def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce:
         if not isinstance(error, _NOTHING_FAILED):
             _try(partial(_write_attempt, parts, job, error))
         raise
-    if receipt.attempt == job.upload.attempt:  # else nothing was done
+    if receipt.attempt == job.upload.attempt:  # otherwise a later attempt was there already, and nothing was done
         _try(lambda: remove_attempt(parts.store, receipt.run_id))
         if not announce([notice_of(receipt, parts.settings)]):
             _try(lambda: _leave_note(parts, job))

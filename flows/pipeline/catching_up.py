@@ -1,6 +1,6 @@
-"""Finish what batch notes still list: announce and record outcomes, write why dead tasks did not get there.
+"""Finish what batch notes still list: announce and record outcomes, and write why dead tasks left uploads undone.
 
-Notes stay when a task died, when EventBridge refused, or when Prefect was away. A task does this before it leaves.
+A note stays if a task died, if EventBridge refused an outcome, or if Prefect was down. A task does this before it ends.
 """
 
 import itertools
@@ -30,12 +30,12 @@ from flows.pipeline.receipt import Receipt, ReceiptUnreadable
 from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
-_NOTES_AT_ONCE = 10  # a hundred uploads: as many as one call of Prefect takes
+_NOTES_AT_ONCE = 10  # a hundred uploads, as many as one call to Prefect can record
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """One upload that a note still lists, with its outcome; without one, it is in the queue again."""
+    """One upload that a note still lists, with its outcome. If it has none, its message is in the queue again."""
 
     noted: NotedUpload
     receipt: Receipt | None = None
@@ -47,7 +47,7 @@ class _Left:
 
 
 class CatchingUp:
-    """Takes notes over and finishes them."""
+    """Finishes batch notes: those of this task, and those that dead tasks left."""
 
     def __init__(self, parts: Parts, task: TaskIdentity, outlets: Outlets, dead_tasks: DeadTasks) -> None:
         self._parts = parts
@@ -56,11 +56,12 @@ class CatchingUp:
         self._dead_tasks = dead_tasks
 
     def finish(self, own: list[str], until: float) -> None:
-        """Finish this task's own notes and old ones of others, until no outcome is taken. Never raises Sluice's errors.
+        """Finish this task's notes and old ones of other tasks. Stop if EventBridge or Prefect accepts no outcomes.
+        SluiceErrors are logged, not raised.
 
         Args:
-            own: the keys of notes that this task has left; those that are finished are removed from the list.
-            until: begin nothing more after this time (time.monotonic).
+            own: the keys of this task's unfinished notes; those that get finished are removed from the list.
+            until: the time (time.monotonic) after which nothing more is begun.
         """
         try:
             notes = itertools.chain(self._own(own), self._of_dead_tasks())
@@ -90,7 +91,7 @@ class CatchingUp:
                 yield found._replace(note=mine)
 
     def _finish(self, some: list[FoundNote]) -> set[str]:
-        """Finish notes; return the keys of those of which nothing is left."""
+        """Announce and record what notes list; return the keys of the notes that are finished."""
         left = {found.note.key: [self._look_at(noted, found) for noted in found.note.uploads] for found in some}
         outcomes = [one for each in left.values() for one in each if one.has_outcome]
         announced = self._announce([one for one in outcomes if not one.noted.announced])
@@ -111,7 +112,7 @@ class CatchingUp:
         return finished
 
     def _look_at(self, noted: NotedUpload, found: FoundNote) -> _Left:
-        """Return the outcome of an upload. If it has none, write why its task did not get there."""
+        """Return an upload with its outcome. If it has none, write why its task did not finish it."""
         store, attempt = self._parts.store, noted.upload.attempt
         try:
             receipt = read_receipt(store, noted.run_id)
@@ -119,7 +120,7 @@ class CatchingUp:
                 return _Left(noted, receipt=receipt)
             failure = read_attempt(store, noted.run_id)
         except (ReceiptUnreadable, AttemptUnreadable):
-            return _Left(noted)  # of a later release
+            return _Left(noted)  # written by a later release
         if failure and failure.given_up and failure.upload.attempt == attempt:
             return _Left(noted, failure=failure)
         end = self._dead_tasks.end_of(found) if found.note.task != self._task.name else None

@@ -1,6 +1,6 @@
-"""What follows the work on uploads, in this order: announce, then delete or return their messages, then record.
+"""Close deliveries after their uploads were processed: announce, then delete or return the messages, then record.
 
-An outcome is announced before its message is deleted. If EventBridge does not take it, the batch note stays and
+An outcome is announced before its message is deleted. If EventBridge does not accept it, the batch note stays, and
 lists it as not announced.
 """
 
@@ -23,17 +23,18 @@ LOG = logging.getLogger("sluice.drain")
 
 
 Announce = Callable[[Sequence[OutcomeNotice]], frozenset[str]]
-"""Announces outcomes; returns the run ids that were taken, and never raises."""
+"""Announces outcomes; returns the run ids of those that were accepted, and never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """Where outcomes are reported. Each returns the run ids that were taken, and never raises."""
+    """The functions that report outcomes. The first three return the run ids of the outcomes that were accepted. None
+    of them raises."""
 
     announce: Announce  # notifies EventBridge (flows/pipeline/announce.py)
     record: Callable[[Sequence[Receipt]], frozenset[str]]  # shows receipts in Prefect (flows/observability/recorder.py)
     record_failures: Callable[[Sequence[Attempt]], frozenset[str]]  # shows uploads in Prefect that were given up
-    # counts receipts and failed attempts (flows/observability/drain_run.py); its result is not used
+    # counts receipts and failed attempts (flows/observability/drain_run.py)
     count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None
 
 
@@ -41,7 +42,7 @@ class Closing:
     """Closes the deliveries of a task.
 
     Attributes:
-        returned: the messages that were returned to be tried again, and not received again since.
+        returned: the ids of messages that were returned to be tried again, and that this task has not received since.
     """
 
     def __init__(self, parts: Parts, outlets: Outlets, notes: TaskNotes) -> None:
@@ -56,7 +57,7 @@ class Closing:
         self.record(deliveries)
 
     def announce_and_acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Do what comes before recording."""
+        """Announce outcomes, and delete or return the messages."""
         for delivery in deliveries:
             self._say_why(delivery)
         self._announce(deliveries)
@@ -67,7 +68,7 @@ class Closing:
         )
 
     def record(self, deliveries: Sequence[Delivery]) -> None:
-        """Show the outcomes in Prefect, and bring the notes up to date."""
+        """Record the outcomes in Prefect, list the Data Docs pages, and update the batch notes."""
         list_pages(self._parts.store, [each.receipt for each in deliveries if each.receipt and not each.is_duplicate])
         waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.recorded]
         receipts = [delivery.receipt for delivery in waiting if delivery.receipt]
@@ -81,7 +82,7 @@ class Closing:
         self._notes.settle()
 
     def _say_why(self, delivery: Delivery) -> None:
-        """Write why an upload has no receipt; remove what was written about an earlier delivery of one that has."""
+        """Write the failed attempt of an upload without a receipt; remove that of an upload that has a receipt now."""
         try:
             if delivery.failure:
                 write_attempt(self._parts.store, delivery.failure)
@@ -109,7 +110,7 @@ class Closing:
             message, failure = delivery.message, delivery.failure
             self.returned.discard(message.message_id)
             if delivery.has_outcome and not delivery.announced and not self._notes.is_kept(delivery):
-                later[settings.retry_delay_seconds].append(message)  # else nobody would announce it
+                later[settings.retry_delay_seconds].append(message)  # otherwise no task would announce it
             elif failure is None:
                 done.append(message)
             elif not failure.given_up:
@@ -124,19 +125,19 @@ class Closing:
             self.give_back(messages, after_seconds=delay)
 
     def give_up(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Move messages to the dead-letter queue. One that SQS does not take is delivered again, and moved then."""
+        """Move messages to the dead-letter queue. One that cannot be moved is delivered again, and moved then."""
         problems = self._parts.queue.give_up(messages)
         report("message not moved to the dead-letter queue", problems)
         self.give_back(list(problems), after_seconds=self._parts.settings.retry_delay_seconds)
 
     def give_back(self, messages: Sequence[ReceivedMessage], *, after_seconds: int = 0) -> None:
-        """Return messages, to be tried again."""
+        """Return messages to the queue, to be tried again after `after_seconds`."""
         self.returned |= {message.message_id for message in messages}
         report("message not returned", self._parts.queue.release(messages, after_seconds=after_seconds))
 
 
 def report(event: str, problems: Problems) -> None:
-    """Log the messages for which a call failed. They become visible by themselves when their timeout ends."""
+    """Log the messages for which a call failed. They become visible again when their visibility timeouts end."""
     for reason, messages in by_reason(problems).items():
         level = logging.INFO if isinstance(problems[messages[0]], MessageLost) else logging.WARNING
         ids = [message.message_id for message in messages]

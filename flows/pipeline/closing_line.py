@@ -1,6 +1,6 @@
-"""Closes deliveries while the work goes on: one thread announces and deletes, another one records in Prefect.
+"""Closes deliveries in the background: one thread announces them and deletes their messages, another one records them.
 
-So neither EventBridge nor a slow Prefect delays the next upload, and each call is about many uploads.
+So neither EventBridge nor a slow Prefect delays the next upload, and each call covers many uploads.
 """
 
 import logging
@@ -14,13 +14,13 @@ from flows.pipeline.delivery import Delivery
 from flows.pipeline.json_log import place_of
 
 LOG = logging.getLogger("sluice.drain")
-_AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # what one call of EventBridge and of Prefect takes
-_GATHER_ANNOUNCED_SECONDS, _GATHER_RECORDED_SECONDS = 1.0, 10.0  # a call of Prefect costs as much for one as for many
+_AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # how many one call to EventBridge and to Prefect can contain
+_GATHER_ANNOUNCED_SECONDS, _GATHER_RECORDED_SECONDS = 1.0, 10.0  # a call to Prefect costs as much for one as for many
 Deliveries = Queue[Delivery]
 
 
 class ClosingLine:
-    """Takes deliveries that are over, and closes them."""
+    """Closes the deliveries that are put into it, in two background threads."""
 
     def __init__(self, closing: Closing) -> None:
         self._closing = closing
@@ -36,7 +36,7 @@ class ClosingLine:
         self._over.put(delivery)
 
     def finish(self) -> None:
-        """Wait until every delivery is closed."""
+        """Close the remaining deliveries without waiting for more, and wait until all are closed."""
         self._hurry.set()
         self._over.join()
         self._announced.join()
@@ -66,7 +66,7 @@ class ClosingLine:
         thread.start()
 
     def _gather(self, line: Deliveries, at_once: int, seconds: float) -> list[Delivery]:
-        """Return some deliveries: as many as one call takes, or what came within `seconds`."""
+        """Wait for a delivery, and return it with those that follow within `seconds`, at most `at_once` in all."""
         together = [line.get()]
         until = time.monotonic() + seconds
         while len(together) < at_once:

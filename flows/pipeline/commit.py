@@ -35,21 +35,22 @@ _DATA = "data/"
 
 
 def read_receipt(store: ObjectStore, run_id: str) -> Receipt | None:
-    """Return a run's receipt, or None. Raise ReceiptUnreadable for one that this release does not read."""
+    """Return a run's receipt, or None if there is none. Raise ReceiptUnreadable if this release cannot read it."""
     found = store.get(receipt_key(run_id))
     return Receipt.from_json(found.body) if found else None
 
 
 def has_receipt(store: ObjectStore, run_id: str) -> bool:
-    """Return whether a run has a receipt, of whatever schema."""
+    """Return whether a run has a receipt, even one that this release cannot read."""
     return store.exists(receipt_key(run_id))
 
 
 def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
-    """Write the receipt once, and return the receipt that counts.
+    """Write the receipt, and return the receipt that counts: this one, or another worker's for the same or a later
+    attempt.
 
-    A first attempt is written only if there is no receipt; a forced re-run replaces the receipt of the earlier
-    attempt that it saw. If the response to our own write was lost, finding that receipt counts as success.
+    A first attempt is written only if there is no receipt. A forced re-run replaces the receipt of an earlier attempt.
+    If the response to a write is lost, and the receipt is found to be there, that counts as success.
 
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first.
@@ -79,7 +80,7 @@ def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt:
         if job.corrections and committed.attempt > receipt.attempt:
             raise without_corrections(receipt.run_id)
     except ReceiptConflict:
-        # Its worker may have died before it updated the index, and our message is deleted next.
+        # The other worker may have died before it updated the index, and nobody will do so once our message is deleted.
         other = read_receipt(parts.store, receipt.run_id)
         if other:
             settle(parts, job, contract, other, written=receipt)
@@ -102,12 +103,14 @@ def without_corrections(run_id: str) -> ReceiptConflict:
 def settle(
     parts: Parts, job: UploadJob, contract: Contract | None, receipt: Receipt, *, written: Receipt | None = None
 ) -> None:
-    """Bring the index up to date with a receipt that may have been there already, and delete orphaned outputs: a worker
-    may have died between its commit and the index, or before the commit and after it had written something else.
+    """Update the index for a committed receipt, and delete outputs that no receipt references.
+
+    This is also done for a receipt that existed before: its worker may have died before it updated the index. Another
+    worker may have died after it wrote outputs and before it committed them.
 
     Args:
         contract: the contract that judges this job's file; None: that of the receipt's dataset.
-        written: the receipt that this job would have committed, whose outputs are there.
+        written: the receipt that this job has committed, or tried to; None if this job wrote nothing.
     """
     by_key = parts.contracts.for_key(job.upload.key)
     contract = contract or _named(parts, receipt.contract.dataset) or by_key
@@ -126,21 +129,21 @@ def settle(
 
 
 def _others_may_have_written(job: UploadJob, receipt: Receipt, written: Receipt | None) -> bool:
-    """Return whether another worker may have died with outputs of this run: not in its first attempt, at the first
-    delivery of its message, when this worker's own result counts. A list costs as much as a write."""
+    """Return whether another worker may have left outputs of this run. That is ruled out at the first delivery of the
+    upload's first attempt, if this worker's own result counts. The check saves a request, which costs like a write."""
     is_first = job.chain.receive_count == 1 and job.upload.attempt == 0
     return not is_first or written is None or receipt.outcome_digest != written.outcome_digest
 
 
 def _named(parts: Parts, dataset: str) -> Contract | None:
-    """Return the contract of a dataset that a receipt names; None when this release no longer has it."""
+    """Return the contract of a dataset, or None if there is none (any more)."""
     return next((contract for contract in parts.contracts if contract.dataset == dataset), None)
 
 
 def update_index(
     store: ObjectStore, receipt: Receipt, *, replacing: Collection[str], datasets: Iterable[str] = ()
 ) -> IndexEntry:
-    """Update the source key's index entry and delete the outputs that this retires.
+    """Update the index entry of a receipt's source key, delete the outputs that this retires, and return the entry.
 
     Args:
         replacing: the datasets in which a re-upload replaces earlier outputs.
@@ -150,8 +153,8 @@ def update_index(
     for _ in range(_ATTEMPTS):
         key = _index_key_of(receipt, receipt.contract.dataset)
         found = store.get(key)
-        # Read the receipt after the entry: a forced re-run that commits from here on changes the entry after this
-        # worker did, or makes this worker's write fail. So no replaced receipt gets into the index.
+        # Read the receipt after the entry. A forced re-run that commits later either changes the entry after this
+        # worker, or makes this worker's write fail. So no replaced receipt gets into the index.
         current = read_receipt(store, receipt.run_id) or receipt
         if current.contract.dataset != receipt.contract.dataset:
             receipt = current
@@ -166,7 +169,7 @@ def update_index(
         if entry != before and not _put_entry(store, key, entry, found):
             continue  # another worker changed the entry in between
         entry = _delete_retired(store, key, entry)
-        # A re-run under another contract reads this entry once, perhaps before it was written.
+        # A re-run under another dataset's contract reads this entry only once, perhaps before this worker wrote it.
         receipt = read_receipt(store, receipt.run_id) or receipt
         if receipt.contract.dataset != current.contract.dataset:
             continue
@@ -176,7 +179,7 @@ def update_index(
 
 
 def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> None:
-    """Withdraw what earlier attempts published in other datasets."""
+    """Withdraw the outputs that earlier attempts published in other datasets."""
     for dataset in sorted(datasets) if receipt.attempt > 0 else ():
         key = _index_key_of(receipt, dataset)
         for _ in range(_ATTEMPTS):
@@ -193,7 +196,8 @@ def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> 
 
 
 def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEntry:
-    """Delete retired outputs, then remove them from the entry. After a crash in between they are deleted next time."""
+    """Delete retired outputs, then remove them from the entry; return the entry. After a crash in between, they are
+    deleted at the next update."""
     if not entry.retired:
         return entry
     for retired in entry.retired:
@@ -203,13 +207,13 @@ def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEnt
         return entry
     stored = IndexEntry.from_json(found.body)
     cleared = stored.model_copy(update={"retired": tuple(sorted(set(stored.retired) - set(entry.retired)))})
-    # Lost to another worker's write: the keys stay listed and are deleted again, which does no harm.
+    # If another worker was faster, the keys stay listed and are deleted again, which does no harm.
     _put_entry(store, key, cleared, found)
     return cleared
 
 
 def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str]) -> None:
-    """Delete what workers wrote into `folders` for the run of `receipt` and the receipt does not name."""
+    """Delete the outputs in `folders` that were written for the run of `receipt` but that the receipt does not name."""
     for folder in sorted(folders):
         for page in store.list_keys(folder + receipt.run_id):
             for key in orphaned_keys((key for key, _ in page), receipt):
@@ -220,13 +224,13 @@ def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str
 
 
 def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
-    """Return the index entry of a receipt's dataset and source key; None when there is none yet."""
+    """Return the index entry for a receipt's dataset and source key; None if there is none yet."""
     found = store.get(_index_key_of(receipt, receipt.contract.dataset))
     return IndexEntry.from_json(found.body) if found else None
 
 
 def latest_receipt(store: ObjectStore, dataset: str, bucket: str, key: str) -> Receipt | None:
-    """Return the receipt of the newest processed version of a source key; None when there is none."""
+    """Return the receipt of the newest processed version of a source key; None if there is none."""
     found = store.get(index_key(dataset, bucket, key))
     return read_receipt(store, IndexEntry.from_json(found.body).latest.run_id) if found else None
 
@@ -259,14 +263,15 @@ def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObje
 def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
     """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded one.
 
-    A worker cleans up after an earlier delivery of its message. Nobody comes when two workers hold the same message,
-    one of them finishes the upload and deletes the message, and the other one is killed after it has written its
-    output; and the first delivery of a redriven message does not look. So the reconcile flow looks for such objects.
+    Usually the worker that receives a message again deletes what an earlier delivery left. But if two workers hold the
+    same message, one may finish the upload and delete the message before the other one is killed, after it has written
+    its output. And the first delivery of a redriven message is not treated as a repeated one. So the reconcile flow
+    looks for such objects.
 
     Runs without a receipt are skipped: their workers may be about to commit.
 
     Args:
-        within: whether to check objects that were written at this time.
+        within: returns whether to check the objects that were written at a time.
     """
     for page in parts.store.list_keys(_DATA):
         by_run: dict[str, list[str]] = defaultdict(list)

@@ -1,10 +1,10 @@
-"""Publish Data Docs: a page for each upload and the index of its dataset. A failure here never delays an upload.
+"""Publish Data Docs: a page for each upload, and an index page for each dataset. A failure here never fails an upload.
 
-The index page contains its entries as JSON: one object, replaced by compare-and-swap, with no second copy to disagree
-with it. It lists at most 2 x ENTRIES_PER_PAGE uploads. When there are more, the older half moves to an archive
-page that is written once; each archive page links to the one before it. So the uploads of a batch cost one small read
+The index page contains its entries as JSON, so one object, replaced by compare-and-swap, is both the page and its data.
+It lists at most 2 x ENTRIES_PER_PAGE uploads. If there are more, the oldest ENTRIES_PER_PAGE move to an archive page,
+which never changes afterwards and links to the archive page before it. So the uploads of a batch cost one small read
 and one small write, however many uploads came before. Monthly pages would grow with the dataset's traffic, and listing
-the prefix costs a request per thousand pages.
+the prefix would cost a request per thousand pages.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _ENTRIES = re.compile(r'<script type="application/json" id="entries">(.*?)</scri
 
 
 def page_key(receipt: Receipt) -> str:
-    """Return the key of a receipt's page: named by run, attempt and outcome, so that no other result overwrites it."""
+    """Return the key of a receipt's page. It names run, attempt and outcome, so that no other result overwrites it."""
     name = f"{receipt.run_id}-{receipt.attempt}-{receipt.outcome_digest[:16]}.html"
     return f"docs/{receipt.contract.dataset}/{name}"
 
 
 def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
-    """Write the page of a receipt that is about to be committed. Return its key, or None when it could not be made."""
+    """Write the page of a receipt that is about to be committed. Return its key, or None if that failed."""
     key = page_key(receipt)
     written = _best_effort(lambda: store.put(key, page_of(receipt), content_type=_HTML), "page", receipt)
     return key if written else None
 
 
 def list_pages(store: ObjectStore, receipts: Iterable[Receipt]) -> None:
-    """Put the pages of committed receipts into the indexes of their datasets, each of which is written once. If a
-    worker dies before this, the receipts still name the pages; only the list for people lacks some lines."""
+    """Add the pages of committed receipts to their datasets' index pages, with one write per dataset. If a worker dies
+    before this, the index pages lack some uploads, but the receipts still name the pages."""
     by_dataset: dict[str, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         if receipt.docs_page:
@@ -73,8 +73,8 @@ def _list_in(store: ObjectStore, dataset: str, receipts: Sequence[Receipt]) -> N
 
 
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
-    """Replace a page with what `change` returns for it; start again when another worker was faster. Raise
-    AwsUnavailable if other workers were faster every time."""
+    """Replace a page with what `change` returns for its text (None: no page yet); start again if another worker was
+    faster. Raise AwsUnavailable if other workers were faster at every try."""
     for attempt in range(_ATTEMPTS):
         found = store.get(key)
         text = change(found.body.decode("utf-8", "replace") if found else None)
@@ -97,7 +97,7 @@ def _best_effort(do: Callable[[], Any], what: str, receipt: Receipt) -> bool:
 
 
 class Entry(BaseModel):
-    """One upload in the index; `page` is the file name of its page, in the index's folder."""
+    """One upload in an index page; `page` is the file name of the upload's page, which is in the same folder."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -127,7 +127,7 @@ class Entry(BaseModel):
 
 
 class Index(BaseModel):
-    """The content of a dataset's index page: entries, newest first, and the number of archive pages."""
+    """The content of a dataset's index page: the entries, newest first, and the number of archive pages."""
 
     dataset: str
     archived: int = 0
@@ -135,7 +135,7 @@ class Index(BaseModel):
 
 
 def read_index(stored: str | None, dataset: str) -> Index:
-    """Return the index inside a page; an empty index if there is no page or it cannot be read."""
+    """Return the content of an index page; an empty index if there is no page, or if it cannot be read."""
     found = _ENTRIES.search(stored) if stored else None
     if found:
         try:
@@ -146,14 +146,14 @@ def read_index(stored: str | None, dataset: str) -> Index:
 
 
 def with_entries(stored: str | None, dataset: str, new: Sequence[Entry]) -> tuple[str, dict[str, str]]:
-    """Return a dataset's index page with more uploads, and the archive page to write first, if any, by its name.
+    """Add uploads to a dataset's index page. Return the page, and the archive page to write before it, if any, by name.
 
     Existing entries for the same pages are replaced. Two workers that archive entries at the same time start from the
     same index, so they write the same archive page; one of them then loses the compare-and-swap and starts again.
 
     Args:
-        stored: the stored index page; None, or a page that cannot be read, starts a new index.
-        new: the uploads, the oldest first; at most ENTRIES_PER_PAGE.
+        stored: the stored index page. If it is None, or cannot be read, a new index is started.
+        new: the uploads to add, oldest first; at most ENTRIES_PER_PAGE.
     """
     index = read_index(stored, dataset)
     archived, title = index.archived, f"Data Docs of {dataset}"
@@ -172,7 +172,7 @@ def with_entries(stored: str | None, dataset: str, new: Sequence[Entry]) -> tupl
 
 
 def _archive_name(number: int) -> str:
-    """Return the file name of the n-th archive page, from 1; "" for none."""
+    """Return the file name of an archive page; they are numbered from 1. Return "" for 0."""
     return f"archive-{number:06d}.html" if number else ""
 
 

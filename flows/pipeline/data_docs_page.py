@@ -1,6 +1,6 @@
-"""The Great Expectations Data Docs page of one upload, rendered from its receipt. Pure: a receipt in, HTML out.
+"""Renders the Great Expectations Data Docs page of one upload from its receipt. Pure: a receipt in, HTML out.
 
-GX's own renderers make the page, so it looks like every Data Docs page; a separate section shows what GX does not have:
+GX's own renderers make the page, so it looks like any Data Docs page. A separate section shows what GX does not have:
 row counts, types, columns, undecodable rows. GX's usual way, a data context with `UpdateDataDocsAction`, renders the
 whole site for each upload, which takes minutes after a few hundred uploads.
 
@@ -21,7 +21,8 @@ from flows.refinery.validate.gx import gx
 MAX_CHECKS = 500
 _GX_KINDS = ("row", "table")
 _LOOK_ALIKES = str.maketrans("<>\"'&", "‹›”’＆")
-# GX's pages load style sheets and scripts from eight hosts, a logo that counts readers, and end with an advertisement.
+# GX's pages load style sheets and scripts from eight hosts and a logo that tracks readers, and end with an
+# advertisement.
 _FROM_OUTSIDE = re.compile(r"<(script|style|footer)\b.*?</\1>|<(?:link|img)\b[^>]*>", re.DOTALL)
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem 2rem; color: #222; background: #fff }
@@ -52,7 +53,7 @@ _HOME_LINK = "../../../../index.html"  # GX's pages are four folders deep, ours 
 
 
 def page_of(receipt: Receipt) -> str:
-    """Render the page. Takes about 50 ms; the first page takes longer, because it imports GX's renderers."""
+    """Return the page as HTML. This takes about 50 ms; the first time longer, because GX's renderers are imported."""
     renderer, view = _renderers()
     document = renderer.render(_suite_result(receipt))
     overview = document.sections[0]
@@ -126,7 +127,7 @@ def _result(check: Check, rows: int) -> Any:
 
 
 def _arguments(check: Check) -> dict[str, Any]:
-    """Return the expectation's arguments, with the columns, which a receipt keeps separately."""
+    """Return an expectation's arguments, including its columns, which a receipt stores separately."""
     arguments = dict(check.expected) if isinstance(check.expected, dict) else {}
     if check.column is None or "column_list" in arguments:
         return arguments
@@ -138,7 +139,7 @@ def _arguments(check: Check) -> dict[str, Any]:
 
 
 def _harmless(value: Any) -> Any:
-    """Replace markup characters with look-alikes in a file's names and values, for places where GX escapes nothing."""
+    """Replace markup characters in names and values from a file with look-alikes, where GX does not escape them."""
     if isinstance(value, str):
         return value.translate(_LOOK_ALIKES)
     if isinstance(value, dict):
@@ -204,7 +205,7 @@ def _table(title: str, lines: Sequence[tuple[str, ...]]) -> dict[str, Any]:
 
 
 def _text(text: str, **template: Any) -> dict[str, Any]:
-    """Return text in GX's document model. A parameter is escaped; the template itself would be read as markup."""
+    """Return a text in GX's document model. It is passed as a parameter, because GX escapes those, but no templates."""
     return {
         "content_block_type": "string_template",
         "string_template": {"template": "$value", "params": {"value": text}, **template},

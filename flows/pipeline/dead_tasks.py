@@ -1,6 +1,6 @@
-"""Record why a task that held an upload ended; give the upload up once two tasks were too small for it.
+"""Record why a task died while it held an upload; give the upload up after two tasks ran out of memory with it.
 
-A task that is killed cannot report it. Its batch note lists what it held, and ECS knows why it ended.
+A task that is killed cannot report this itself. Its batch note lists what it held, and ECS reports why it ended.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 _KILLS_TO_GIVE_UP = 2
-_NOTES_READ = 200  # a task that died lately has a young note; an outage of Prefect may leave thousands
+_NOTES_READ = 200  # the newest: a task that died lately has a recent note, but an outage of Prefect may leave thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,17 @@ class TaskEnd:
     """How a task ended."""
 
     is_over: bool  # whether it has ended
-    cause: str = ""  # a few words; empty if that is not known
+    cause: str = ""  # a few words; empty if the cause is not known
     lacked_memory: bool = False  # whether it was killed for lack of memory, as far as ECS can tell
     memory_mib: int | None = None  # how much memory it had
 
 
 EndOfTask = Callable[[str], TaskEnd | None]
-"""Returns how the task with this ARN ended; None when that is not known."""
+"""Returns how the task with this ARN ended; None if that is not known."""
 
 
 class DeadTasks:
-    """The batch notes that dead tasks left."""
+    """Finds the batch notes that dead tasks left, and explains what happened to their uploads."""
 
     def __init__(self, parts: Parts, task: TaskIdentity, end_of_task: EndOfTask) -> None:
         self._parts = parts
@@ -55,8 +55,11 @@ class DeadTasks:
         self._ends: dict[str, TaskEnd] = {}
 
     def explain(self, deliveries: Sequence[Delivery]) -> None:
-        """Find the last task of each upload that came again. Set a failure where two tasks were too small. Never raises
-        Sluice's errors: without an explanation the upload is tried all the same."""
+        """For each upload that was delivered again, find out whether its last task died, and write why. Set its failure
+        if two tasks ran out of memory with it.
+
+        SluiceErrors are logged, not raised: the upload is tried again even without an explanation.
+        """
         again = {delivery.run_id: delivery for delivery in deliveries if delivery.came_again}
         if not again:
             return
@@ -72,7 +75,8 @@ class DeadTasks:
             LOG.warning("dead task not explained", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
 
     def _remember(self, delivery: Delivery) -> None:
-        """Set what earlier deliveries came to; one that was given up is not tried again, its message is only moved."""
+        """Set a delivery's memory kills and, if the upload was given up before, its failure: then it is not tried
+        again, and its message is moved to the dead-letter queue."""
         attempt = read_attempt(self._parts.store, delivery.run_id)
         delivery.memory_kills = _kills(attempt)
         if attempt and attempt.given_up and attempt.message_id == delivery.message.message_id:
@@ -80,7 +84,8 @@ class DeadTasks:
             delivery.failure = None if attempt.is_superseded_by(receipt) else attempt
 
     def notes_of_others(self, *, older_than_seconds: float = 0, newest_first: bool = False) -> Iterator[FoundNote]:
-        """Yield the notes of other tasks, those that cannot be read left out; by default the oldest first."""
+        """Yield the notes of other tasks that were not written in the last `older_than_seconds`, oldest first unless
+        `newest_first`. Notes that cannot be read are logged and left out."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         listed = sorted(list_notes(self._parts.store), key=lambda note: note[1], reverse=newest_first)
         for key, written in listed:
@@ -95,7 +100,8 @@ class DeadTasks:
                 yield found
 
     def end_of(self, found: FoundNote) -> TaskEnd | None:
-        """Return how the task of a note ended; None while it runs. A task that nobody knows died if its note is old."""
+        """Return how the task of a note ended; None if it is still running. If ECS has no record of the task, it counts
+        as dead once its note is older than the visibility timeout."""
         arn = found.note.task_arn or ""
         if arn and arn not in self._ends:
             end = self._end_of_task(arn)
@@ -109,7 +115,7 @@ class DeadTasks:
         return TaskEnd(True) if age.total_seconds() > self._parts.settings.visibility_timeout_seconds else None
 
     def write_reason(self, noted: NotedUpload, note: BatchNote, end: TaskEnd) -> Attempt:
-        """Write why an upload was not done by the task of a note; return the attempt that is stored now."""
+        """Write why the task of a note did not finish an upload; return the attempt that is stored now."""
         before = read_attempt(self._parts.store, noted.run_id)
         if before and (before.task_arn, before.code) == (note.task_arn, TaskDied.code):
             return before  # written by another task
@@ -126,7 +132,7 @@ class DeadTasks:
         return attempt
 
     def take_out(self, found: FoundNote, runs: Iterable[str]) -> None:
-        """Remove uploads from a dead task's note, and the note when it lists no more."""
+        """Remove uploads from a dead task's note, and delete the note if it lists no others."""
         gone = set(runs)
         left = found.note.with_uploads(noted for noted in found.note.uploads if noted.run_id not in gone)
         left = left.model_copy(update={"taken_over_by": self._task.name})
@@ -159,7 +165,7 @@ def _is_earlier(noted: NotedUpload, again: dict[str, Delivery]) -> bool:
 
 
 def _kills(attempt: Attempt | None) -> int:
-    """Return how many tasks an upload has cost since it was last given up."""
+    """Return how many tasks ran out of memory with an upload since it was last given up."""
     return attempt.memory_kills if attempt and not attempt.given_up else 0
 
 

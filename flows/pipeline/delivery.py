@@ -1,4 +1,4 @@
-"""One delivery of an upload's message to this task, and what came of it: a receipt or a failed attempt."""
+"""Process one delivery of an upload's message; the result is a receipt or a failed attempt."""
 
 import logging
 import time
@@ -28,14 +28,16 @@ _GIVEN_UP_AT_ONCE = (UploadCancelled,)
 
 @dataclass(eq=False)
 class Delivery:
+    """One delivery of an upload's message to this task, and its result."""
+
     message: ReceivedMessage
     upload: UploadMessage
     receipt: Receipt | None = None  # the upload's receipt, once there is one
-    failure: Attempt | None = None  # why it was not done
-    announced: bool = False  # whether that much has been done about the outcome
-    recorded: bool = False
+    failure: Attempt | None = None  # why there is no receipt
+    announced: bool = False  # whether the outcome was announced (announce.py)
+    recorded: bool = False  # whether Prefect shows the outcome
     is_closed: bool = False  # whether the message was deleted or returned
-    is_duplicate: bool = False  # whether the receipt is that of another message, whose task ends the upload
+    is_duplicate: bool = False  # whether the receipt is from another message, whose task announces and records it
     memory_kills: int = 0  # how many tasks were killed for lack of memory while they refined the upload
 
     @property
@@ -44,24 +46,26 @@ class Delivery:
 
     @property
     def came_again(self) -> bool:
-        """Return whether the message had been delivered before: to a task that gave it back, or died."""
+        """Return whether the message was delivered before, to a task that returned it or died."""
         return self.message.receive_count > 1
 
     @property
     def has_outcome(self) -> bool:
-        """Return whether the upload has an outcome: a receipt, or it was given up."""
+        """Return whether the upload has a receipt, or was given up."""
         return self.receipt is not None or (self.failure is not None and self.failure.given_up)
 
     @property
     def is_settled(self) -> bool:
-        """Return whether nothing is left to do about it; what is tried again is somebody else's."""
+        """Return whether nothing is left to do for this delivery. Without an outcome, the upload is tried again in
+        another delivery."""
         return not self.has_outcome or (self.announced and self.recorded)
 
     def end(self, receipt: Receipt) -> None:
-        """Take a receipt as the outcome.
+        """Set a receipt as the outcome.
 
-        The task that wrote it announces and records it, and holds its message until then. So a receipt that was there
-        at the first delivery of this message is that of a duplicate, and nothing is left to do.
+        The task that wrote the receipt announces and records it, and holds its message until then. So if another
+        message's receipt exists at the first delivery of this message, this message is a duplicate, and nothing is left
+        to do.
         """
         chain = receipt.chain
         is_ours = (chain.message_id, chain.receive_count) == (self.message.message_id, self.message.receive_count)
@@ -71,8 +75,8 @@ class Delivery:
 
 
 def delivery_of(message: ReceivedMessage, parts: Parts) -> Delivery:
-    """Return the delivery of a message. Raise MessageUnreadable if it is not an upload's message, NoUpload if it names
-    an object that is no upload."""
+    """Return the delivery of a message. Raise MessageUnreadable if it is not an upload's message, NoUpload if its
+    object is not below the incoming prefix of the landing bucket."""
     upload, settings = UploadMessage.from_json(message.body), parts.settings
     if not settings.is_upload(upload.bucket, upload.key):
         raise NoUpload(f"s3://{upload.bucket}/{upload.key} is not below {settings.uploads_uri}")
@@ -80,7 +84,8 @@ def delivery_of(message: ReceivedMessage, parts: Parts) -> Delivery:
 
 
 def process_delivery(delivery: Delivery, process: Process, parts: Parts, task: TaskIdentity) -> None:
-    """Process the upload of one delivery, and set its receipt or its failure. Raise only what stops the process."""
+    """Process the upload of one delivery, and set its receipt or its failure. No error is raised; only exceptions that
+    stop the process, such as Stopped, pass through."""
     started = time.monotonic()
     with log_context(run_id=delivery.run_id):
         _log(logging.INFO, "received", delivery, key=delivery.upload.key, attempt=delivery.upload.attempt)
@@ -90,7 +95,7 @@ def process_delivery(delivery: Delivery, process: Process, parts: Parts, task: T
             _end_by_other(delivery, error, parts, task)
         except SluiceError as error:
             fail(delivery, error, parts, task)
-        except Exception as error:  # noqa: BLE001 (one upload's unexpected error must not end the task of the others)
+        except Exception as error:  # noqa: BLE001 (an unexpected error in one upload must not end the whole task)
             broke = StageBroke(f"{type(error).__name__} at {place_of(error.__traceback__)}")
             fail(delivery, broke, parts, task)
         if delivery.receipt:
@@ -111,7 +116,7 @@ def fail(
     """Set the failure of a delivery.
 
     Args:
-        give_up: whether the upload is not tried again; None: as error and deliveries decide.
+        give_up: whether to give the upload up; None: if this was its last delivery, or the error is UploadCancelled.
     """
     last = delivery.message.receive_count >= parts.settings.max_receive_count
     delivery.failure = Attempt.of(
@@ -133,21 +138,21 @@ def fail(
 
 
 def dataset_of(upload: UploadMessage, parts: Parts) -> str:
-    """Return the dataset of an upload; while the contracts have a fault or cannot be read, that of its folder."""
+    """Return the dataset of an upload, according to the contracts; if those cannot be used, the name of its folder."""
     with suppress(SluiceError):
         return parts.contracts.for_key(upload.key).dataset
     return folder_of(upload.key, parts.settings.incoming_prefix) or "default"
 
 
 def has_limit(upload: UploadMessage, parts: Parts) -> bool:
-    """Return whether the dataset of an upload limits how many of its uploads are processed at once."""
+    """Return whether the upload's dataset limits how many of its uploads are processed at once."""
     with suppress(SluiceError):
         return parts.contracts.for_key(upload.key).max_concurrent_uploads is not None
     return False
 
 
 def _end_by_other(delivery: Delivery, conflict: ReceiptConflict, parts: Parts, task: TaskIdentity) -> None:
-    """End a delivery after another worker committed another result: its receipt counts."""
+    """End a delivery after another worker committed a different result: the other worker's receipt counts."""
     _log(logging.ERROR, "receipt conflict", delivery, error=str(conflict))
     try:
         receipt = read_receipt(parts.store, delivery.run_id)

@@ -1,4 +1,4 @@
-"""The JSON documents of the published bucket: receipts, index entries, attempts, batch notes. Pure."""
+"""The base of the JSON documents in the published bucket: receipts, index entries, attempts, batch notes. Pure."""
 
 from typing import ClassVar, Literal, Self
 
@@ -8,19 +8,19 @@ from flows.refinery.errors import TerminalError
 
 
 class Document(BaseModel):
-    """A document with a schema version. A release refuses another version, and fields that it does not know."""
+    """A document with a schema version. A release refuses other versions, and fields that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    noun: ClassVar[str]  # what the document is
-    unreadable: ClassVar[type[TerminalError]]  # the error for one that this release does not read
+    noun: ClassVar[str]  # names the kind of document in messages, such as "a receipt"
+    unreadable: ClassVar[type[TerminalError]]  # the error for a document that this release cannot read
 
-    # The first field: of all that is wrong with a document of a later release, the version is named.
+    # This field is first, so that the error for a later release's document names the version, not some other field.
     schema_version: Literal[1] = Field(1, alias="schema", description="of the document itself")
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read a document back. Raise `unreadable`, which names the field that is wrong."""
+        """Read a document from JSON. Raise `unreadable` if that fails; the message names the first wrong field."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

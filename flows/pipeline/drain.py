@@ -1,8 +1,8 @@
-"""Drain the queue: receive up to ten messages, process their uploads, announce, delete, record, until nothing comes.
+"""Drain the queue: receive up to ten messages, process, announce, delete and record them, and repeat until it is empty.
 
-When few uploads wait, they are processed one by one, each as a live flow run. When many wait, or while Prefect is away,
-they are processed side by side (flows/pipeline/bulk.py) and recorded in Prefect afterwards, except those of a dataset
-that limits how many of its uploads are processed at once: only a live flow run can hold a slot of the limit.
+If few uploads wait, they are processed one by one, each as a live flow run. If many wait, or if Prefect is down, they
+are processed concurrently (flows/pipeline/bulk.py) and recorded in Prefect afterwards. The exception is a dataset that
+limits how many of its uploads are processed at once: only a live flow run can hold a slot of the limit.
 """
 
 import logging
@@ -28,19 +28,19 @@ from flows.refinery.errors import SluiceError
 from lambda_trigger.message import MessageUnreadable
 
 LOG = logging.getLogger("sluice.drain")
-_PREFETCH_WAIT_SECONDS = 1  # 0 would ask only some of SQS's servers
+_PREFETCH_WAIT_SECONDS = 1  # with 0, SQS would query only some of its servers
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """How an upload is processed so that Prefect shows it meanwhile."""
+    """Processes an upload as a live flow run, which Prefect shows while it runs."""
 
-    process: Process  # processes it
-    is_possible: Callable[[], bool]  # whether Prefect answers quickly at present
+    process: Process  # processes the upload
+    is_possible: Callable[[], bool]  # returns whether Prefect can be used at present
 
 
 class Drain:
-    """One task's work at the queue."""
+    """One task's drain of the queue."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class Drain:
     ) -> None:
         """Args:
         outlets: where outcomes are reported.
-        ask_for_tasks: starts a drain that launches tasks until so many run.
-        is_paused: looks whether the stack is paused.
+        ask_for_tasks: starts a drain that launches tasks until this number is running.
+        is_paused: checks whether the stack is paused.
         end_of_task: asks ECS how a task ended.
-        during_first_wait: a context for the first receive call.
+        during_first_wait: returns a context for the first receive call.
         """
         self._parts = parts
         self._task = task
@@ -81,7 +81,8 @@ class Drain:
         return self._backlog.waiting
 
     def run(self) -> bool:
-        """Work until the task may leave; return whether the queue was empty and everything is done."""
+        """Process uploads until the task may end; return whether the queue was empty and everything is done. Raise
+        Stopped after SIGTERM, when the messages have been returned."""
         try:
             with self._parts.queue.keep_invisible(self._notes.touch), self._backlog.watched():
                 self._drain()
@@ -93,7 +94,7 @@ class Drain:
         return not self._closing.returned and not self._is_over
 
     def work(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Process the uploads of one batch to their end; when many wait, also those that come meanwhile."""
+        """Process the uploads of one batch; if many messages wait, receive and process those too."""
         waiting = self._open(messages)
         while waiting:
             if self._is_over:
@@ -105,11 +106,11 @@ class Drain:
             self._work_live(waiting.pop(0))
 
     def _drain(self) -> None:
-        has_finished, patient_until = False, 0.0  # since something came last
+        has_finished, patient_until = False, 0.0  # since the last message: is `_finish` done, or tried until when
         while not self._is_over:
             if self._backlog.is_paused:
                 self._finish()
-                if self._backlog.is_paused_now():  # nothing is held any more, so a drain may rely on this look
+                if self._backlog.is_paused_now():  # checked again now that no message is held
                     LOG.info("paused, leaving")
                     return
             poll, messages = self._receive()
@@ -128,11 +129,12 @@ class Drain:
 
     @property
     def _patience_seconds(self) -> float:
-        """Return how long to stay for a busy Prefect or EventBridge: else the sweep launches another task for it."""
+        """Return how long to wait for a busy Prefect or EventBridge. The sweep launches another task for what is
+        left."""
         return self._parts.settings.visibility_timeout_seconds / 2
 
     def _finish(self) -> None:
-        """Do what is left to do: a task leaves only after a receive call that began afterwards."""
+        """Close all deliveries and finish batch notes. Afterwards a task has to receive again before it may end."""
         self._line.finish()
         self._catching_up.finish(self._notes.left, self._until)
 
@@ -144,7 +146,7 @@ class Drain:
 
     @property
     def _is_over(self) -> bool:
-        """Return whether the task begins nothing new."""
+        """Return whether the task's lifetime is over, so that it begins no further upload."""
         return time.monotonic() >= self._until
 
     def _work_live(self, delivery: Delivery) -> None:
@@ -175,7 +177,7 @@ class Drain:
         return Poll(began, len(messages)), messages
 
     def _receive_more(self) -> list[Delivery]:
-        """Return the next batch, for work that goes on meanwhile; nothing when it is to end."""
+        """Return the next batch while others are being processed; none if the bulk work should end."""
         if self._is_over or self._backlog.is_paused or not self._is_bulk:
             return []
         try:
@@ -186,7 +188,7 @@ class Drain:
         return [] if self._is_stopped else self._open(messages)
 
     def _open(self, messages: Sequence[ReceivedMessage]) -> list[Delivery]:
-        """Write the note of a batch; return the deliveries to work on."""
+        """Write the note of a batch, close deliveries that are given up at once, and return the others."""
         deliveries = [delivery for message in messages if (delivery := self._delivery_of(message))]
         if not deliveries:
             return []
@@ -198,7 +200,7 @@ class Drain:
         return [delivery for delivery in deliveries if not delivery.failure]
 
     def _delivery_of(self, message: ReceivedMessage) -> Delivery | None:
-        """Return the delivery of an upload's message; another message moves to the dead-letter queue."""
+        """Return the delivery of an upload message. Any other message moves to the dead-letter queue: return None."""
         try:
             return delivery_of(message, self._parts)
         except (MessageUnreadable, NoUpload) as error:

@@ -1,4 +1,4 @@
-"""Uploads that tasks hold, by their batch notes, for commands and flows that only read."""
+"""Reads which uploads tasks hold from batch notes, for commands and flows that do not take the notes over."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,29 +13,29 @@ MAX_NOTES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class HeldUpload:
-    """One upload that a task holds, or held when it died."""
+    """One upload that a task holds, or held when it died, and the batch note that lists it."""
 
     noted: NotedUpload
     note: BatchNote
 
     @property
     def is_refined(self) -> bool:
-        """Return whether it is the upload of its batch that is being refined."""
+        """Return whether the task is refining this upload, or was when it died."""
         return self.note.refining == self.noted.run_id
 
 
 @dataclass
 class HeldUploads:
-    """What the batch notes list."""
+    """The uploads that batch notes list."""
 
-    # the uploads by run id; of several notes with the same run, the newest counts
+    # by run id; if several notes list the same run, the newest counts
     by_run: dict[str, HeldUpload] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # keys of notes that could not be read, and why
     more: bool = False  # whether older notes were left out
 
 
 def read_held_uploads(store: ObjectStore, *, max_notes: int = MAX_NOTES) -> HeldUploads:
-    """Read the newest notes, at most `max_notes`: after an outage of Prefect there may be very many."""
+    """Read the newest notes, at most `max_notes`, because an outage of Prefect may leave very many."""
     newest = newest_notes(store)
     held = HeldUploads(more=len(newest) > max_notes)
     for found in reversed(list(_readable(store, newest[:max_notes], held.unreadable))):

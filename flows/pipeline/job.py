@@ -1,4 +1,4 @@
-"""The values that an upload passes from stage to stage. They are immutable."""
+"""The values that the stages of an upload receive and return. They are immutable."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ if TYPE_CHECKING:  # they import pandas, which a command such as `sluice status`
 
 @dataclass(frozen=True)
 class Parts:
-    """What an upload needs from the outside world; flows/composition.py builds it."""
+    """Settings, buckets, queue and contracts: what processing needs from outside. flows/composition.py builds it."""
 
     settings: PipelineSettings
     store: ObjectStore
     queue: UploadQueue
     read_contracts: Callable[[], Contracts]  # returns the contracts that apply at present
-    keep_contract: Callable[[Contract], None]  # keeps the text of a contract that judged a file
+    keep_contract: Callable[[Contract], None]  # stores the text of a contract that judged a file
 
     @property
     def contracts(self) -> Contracts:
-        """Return the contracts of all datasets. Raises ContractInvalid if a fault hides which keys one is for."""
+        """Return the contracts of all datasets. Raise ContractInvalid if one is so broken that it is unknown which keys
+        it is for."""
         return self.read_contracts()
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLog:
-    """Where in CloudWatch Logs a task's log is."""
+    """The CloudWatch Logs group and stream that a task logs to."""
 
     group: str
     stream: str
@@ -51,17 +52,17 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class TaskIdentity:
-    """The drain that started this container, and the ECS task it is; None outside of the chain."""
+    """The drain that started this process, and the ECS task that it runs in; None outside of ECS."""
 
     execution_arn: str | None = None
     task_arn: str | None = None
     log: TaskLog | None = None
-    # the drain relies on this task for what arrives until then (seconds since 1970); 0: for nothing
+    # until when (seconds since 1970) the drain relies on this task for uploads that arrive; 0: it does not
     stay_until: float = 0.0
 
     @cached_property
     def name(self) -> str:
-        """Return a name that no other task has: the task's id on ECS, else one made up."""
+        """Return a unique name: the ECS task's id, or a random one outside of ECS."""
         return (self.task_arn or "").rpartition("/")[2] or uuid4().hex
 
 
@@ -73,27 +74,28 @@ class UploadJob:
     # the identifiers of the message, task and flow run that this attempt belongs to
     chain: Chain = field(default_factory=Chain)
     contract: Contract | None = None  # replaces the contract that matches the key
-    corrections: Corrections | None = None  # values that a repair puts into some rows, on top of earlier repairs
+    corrections: Corrections | None = None  # a repair's corrected rows; earlier repairs' are added
     by_hand: bool = False  # whether a person started the attempt
     dry_run: bool = False  # whether to stop before anything is written to S3
-    log: TaskLog | None = None  # where the process logs, for the links in the UI
+    log: TaskLog | None = None  # where the process logs, for the links in Prefect
 
 
 @dataclass(frozen=True)
 class Fetched:
     """What the stage fetch returns."""
 
-    source: Source  # the object version: a local copy, or the object itself, read by ranges
-    work_dir: Path  # for what the other stages write
+    source: Source  # the object version: a local copy, or the object itself, read in ranges
+    work_dir: Path  # the folder that the other stages write to
     facts: ObjectFacts
     contract: Contract  # the contract that judges the file
-    corrections: Corrections | None = None  # values that this repair and earlier ones put into some rows
-    folders: Folders = ()  # those of the object's key that may become columns
+    corrections: Corrections | None = None  # the corrected rows of this repair and earlier ones
+    folders: Folders = ()  # the folders in the object's key that may become columns
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was uploaded; or the receipt of another worker that committed first, when nothing was uploaded."""
+    """What the stage publish returns: the outputs that it uploaded, or the receipt of another worker that had committed
+    before."""
 
     outputs: tuple[Output, ...] = ()
     receipt: Receipt | None = None
@@ -101,7 +103,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the stages before `record`: all that the receipt needs. A stage that did not run has None."""
+    """The results of the stages before `record`, from which the receipt is made; None for a stage that did not end."""
 
     contract: Contract
     earlier: Receipt | None = None  # the receipt of an earlier attempt

@@ -1,8 +1,8 @@
-"""Logs as one JSON line per event, which CloudWatch Logs Insights can query by field.
+"""Writes logs as one JSON line per event, which CloudWatch Logs Insights can query by field.
 
 All output of the process becomes such lines: logs, including Prefect's, Python's warnings, printed text, and the
-exception that ends a thread or the process. Text from outside Sluice may quote data, so only the kind and the place of
-exceptions, warnings and printed text are logged.
+exception that ends a thread or the process. Exceptions, warnings and printed text may quote data, so only their kind
+and their place are logged, not their text.
 """
 
 import io
@@ -31,7 +31,7 @@ _CONTEXT: ContextVar[Mapping[str, Any]] = ContextVar("log context", default=_NOT
 
 @contextmanager
 def log_context(**fields: Any) -> Iterator[None]:
-    """Add these fields to every log line emitted inside the block; omit those that are None."""
+    """Add these fields, except those that are None, to every log line that is written inside the block."""
     token = _CONTEXT.set({**_CONTEXT.get(), **{name: value for name, value in fields.items() if value is not None}})
     try:
         yield
@@ -40,7 +40,7 @@ def log_context(**fields: Any) -> Iterator[None]:
 
 
 def place_of(trace: TracebackType | None) -> str:
-    """Return where an exception came from, innermost frame first."""
+    """Return where an exception was raised: up to four frames, innermost first, as "file:line function < ..."."""
     frames = traceback.extract_tb(trace)
     return " < ".join(
         f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-_FRAMES_SHOWN:])
@@ -72,8 +72,8 @@ def _heading(time: datetime, level: str, logger: str, event: str) -> dict[str, s
 
 
 class RedactedStream(io.TextIOBase):
-    """Replaces standard output or standard error; logs that something was printed, but not the text. What a dataset's
-    custom step prints is usually the data itself."""
+    """Replaces standard output or standard error. It logs that something was printed, but not the text, because a
+    dataset's custom step usually prints data."""
 
     encoding = "utf-8"
 
@@ -81,7 +81,7 @@ class RedactedStream(io.TextIOBase):
         self._name = name
 
     def write(self, text: str, /) -> int:
-        """Log that text was printed; ignore line ends, which `print` writes separately."""
+        """Log that text was printed, and how long it was. Ignore line ends, which `print` writes separately."""
         if text.strip():
             fields = {"stream": self._name, "characters": len(text)}
             LOG.warning("something was printed; its text is left out, as it may quote data", extra={"fields": fields})
@@ -89,7 +89,8 @@ class RedactedStream(io.TextIOBase):
 
 
 def print_line(logger: str, event: str, fields: Mapping[str, Any]) -> None:
-    """Print a line to standard output whatever level is logged, without the context's fields. It must quote no data."""
+    """Print a JSON line to standard output, whatever the log level, without the fields of `log_context`. The fields
+    must contain no data."""
     line = {**_heading(datetime.now(UTC), "INFO", logger, event), **fields}
     stream = sys.__stdout__ or sys.stdout
     stream.write(f"{json.dumps(line)}\n")
@@ -97,7 +98,7 @@ def print_line(logger: str, event: str, fields: Mapping[str, Any]) -> None:
 
 
 def log_json_lines() -> None:
-    """Send all output of this process to standard output as JSON lines, Prefect's console lines included."""
+    """Send all output of this process, including Prefect's console log, to standard output as JSON lines."""
     handler = logging.StreamHandler(sys.__stdout__ or sys.stdout)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

@@ -1,7 +1,7 @@
-"""Find uploads that no message will bring to an outcome: those that were lost, and those that were given up.
+"""Find uploads without a receipt for which no message is in the queue: they were lost, or they were given up.
 
-An upload is lost if it has neither a receipt nor a failed attempt, no task holds it, and it came before the oldest
-message in the queue was sent. Nothing else shows whether it has a message: SQS does not list what is queued.
+An upload is lost if it has neither a receipt nor a failed attempt, no task holds it, and it is older than every message
+in the queue. Its age has to decide, because SQS cannot list the messages in a queue.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ class Window:
 
 
 class GivenUp(NamedTuple):
-    """An upload whose message is in the dead-letter queue or expired there, and why its last attempt failed."""
+    """An upload whose message is in the dead-letter queue, or expired there, and why its last attempt failed."""
 
     upload: UploadMessage
     reason: str
@@ -41,7 +41,7 @@ class FoundUploads:
 
     looked_at: int = 0  # number of object versions in the window
     under_way: int = 0  # number of uploads without an outcome that a task holds, or that may be queued
-    lost: list[UploadMessage] = field(default_factory=list)  # uploads that no message exists for, at most `max_found`
+    lost: list[UploadMessage] = field(default_factory=list)  # uploads without any message, at most `max_found`
     # uploads that failed and are not tried again; the first `max_found`
     given_up: list[GivenUp] = field(default_factory=list)
     given_up_count: int = 0  # number of all given-up uploads
@@ -55,16 +55,16 @@ class Finder:
     """Compares the landing bucket with receipts, attempts, batch notes and the queue."""
 
     store: ObjectStore
-    held: HeldUploads  # what tasks hold
-    none_queued_before: datetime | None  # uploads that came before are in no message; None if that is unknown
-    is_data: Callable[[str], bool]  # whether the trigger dispatches a key
+    held: HeldUploads  # the uploads that tasks hold
+    none_queued_before: datetime | None  # no message in the queue was sent before this time; None if that is unknown
+    is_data: Callable[[str], bool]  # returns whether the Lambda dispatches a key
     page_size: int = 1000
 
     def find(self, window: Window, prefix: str, max_found: int) -> FoundUploads:
-        """Look at every object version under `prefix`, page by page, with one page in memory.
+        """Check the object versions under `prefix` that were written within `window`, page by page.
 
         Args:
-            max_found: number of lost uploads to stop at, and of given-up uploads to list.
+            max_found: the number of lost uploads after which to stop, and of given-up uploads to list.
         """
         found = FoundUploads()
         for upload, came in self._without_receipt(window, prefix, found):
@@ -85,7 +85,8 @@ class Finder:
         return found
 
     def _state(self, upload: UploadMessage, came: datetime) -> UploadMessage | GivenUp | None:
-        """Return an upload without a receipt if it is lost, or that it was given up; None if it is under way."""
+        """Return the state of an upload without a receipt: its message if it is lost, GivenUp if it was given up, None
+        if it is under way."""
         try:
             attempt = read_attempt(self.store, upload.run_id)
         except AttemptUnreadable as error:
@@ -96,7 +97,7 @@ class Finder:
         may_be_queued = self.none_queued_before is None or sent >= self.none_queued_before
         if may_be_queued or upload.run_id in self.held.by_run:
             return None
-        # A failed one that is not in the queue was killed at its last delivery: SQS moved its message.
+        # A failed upload that is not in the queue: its task was killed at the last delivery, and SQS moved the message.
         return GivenUp(attempt.upload, attempt.reason) if attempt else upload
 
     def _without_receipt(
@@ -117,7 +118,7 @@ class Finder:
 
 
 def upload_of_version(bucket: str, version: ObjectVersion) -> UploadMessage:
-    """Return the message that announces an object version."""
+    """Return the queue message for an object version that S3 lists."""
     return UploadMessage(
         bucket=bucket,
         key=version.key,

@@ -1,11 +1,11 @@
 """The decisions of the commit protocol. Pure: values in, decisions out; commit.py acts on them.
 
 The order of a commit is: data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry
-of the source key, then the deletion of what was replaced, and last the deletion of the message. A crash between
-any two of these leaves a state from which repeating all of it gives the same result.
+of the source key, then the deletion of what was replaced, and last the deletion of the message. After a crash between
+any two of these steps, repeating all of them gives the same result.
 
-An output is deleted only when a receipt of its attempt, or of a later one, exists: no worker can commit that attempt
-any more, so no deletion can hit an output that is about to be committed.
+An output is deleted only if a receipt for its attempt, or for a later one, exists. Then no worker can commit that
+attempt any more, so an output that is about to be committed is never deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f
 class ReceiptConflict(TerminalError):
     """Another worker committed a different result for the same attempt at the same object version.
 
-    The other worker's receipt is kept. This happens when the contract or the code changed while both were working.
+    The other worker's receipt is kept. This happens if the contract or the code changed while both were working.
     """
 
 
@@ -52,7 +52,7 @@ def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
         f"run {ours.run_id}, attempt {ours.attempt}: a receipt with another result was committed first "
         f"(status {theirs.status}, contract {theirs.contract.content_hash[:12]}; "
         f"ours: {ours.status}, {ours.contract.content_hash[:12]}). That receipt is kept. "
-        "To judge the file again under today's contract, start the flow with force=true."
+        "To judge the file again under the current contract, start the flow with force=true."
     )
 
 
@@ -73,7 +73,7 @@ class IndexedRun(BaseModel):
 
     @classmethod
     def of(cls, receipt: Receipt) -> IndexedRun:
-        """Return the index's record of a receipt."""
+        """Return what the index stores about a receipt's run."""
         return cls(
             run_id=receipt.run_id,
             attempt=receipt.attempt,
@@ -87,15 +87,16 @@ class IndexedRun(BaseModel):
         )
 
     def same_run(self, other: IndexedRun) -> bool:
-        """Return whether both are of the same object version; the attempts may differ."""
+        """Return whether both are runs of the same object version; the attempts may differ."""
         return self.run_id == other.run_id
 
     def is_ordered_by_s3(self, other: IndexedRun) -> bool:
-        """Return whether the S3 events of both show which version came first."""
+        """Return whether the sequencers of both runs show which object version is newer."""
         return bool(self.sequencer and other.sequencer) and self.age(other) != 0
 
     def age(self, other: IndexedRun) -> int:
-        """Return 1 if this object version was written after the other one, -1 if before, 0 if the order is not known.
+        """Compare object versions: return 1 if this one was written after the other, -1 if before, 0 if that is
+        unknown.
 
         The sequencer decides if both have one: hexadecimal, the shorter padded with zeros on the right
         (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified,
@@ -111,33 +112,34 @@ class IndexedRun(BaseModel):
 
 
 class IndexEntry(Document):
-    """The current state of one source key. Derived from receipts, so it can be rebuilt from them at any time."""
+    """The current state of one source key in a dataset. It is derived from receipts, and can be rebuilt from them."""
 
     noun, unreadable = "an index entry", IndexUnreadable
 
     bucket: str
     key: str
     dataset: str
-    current: IndexedRun | None = None  # the published run whose data readers see; None when nothing was published yet
+    current: IndexedRun | None = None  # the published run whose data readers see; None if there is none
     latest: IndexedRun  # the run of the newest object version, published or rejected
     # the newest run that was current until a forced re-run rejected its file, or judged it by another dataset's
     # contract. Outputs of older versions were deleted when it became current, so none of them can become current again.
     withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()  # data keys that were replaced and still have to be deleted
-    # where re-uploads append, the runs that were published; a run's receipt decides whether it still is
+    # if re-uploads append: the runs that were published. A run's receipt shows whether it still is
     appended: tuple[str, ...] = ()
 
 
 def index_key(dataset: str, bucket: str, key: str) -> str:
-    """Return the key of a source key's index entry; hashed, so that no source key can escape the prefix."""
+    """Return the key of a source key's index entry. The source key is hashed, so that it cannot escape the prefix."""
     return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
 
 
 def runs_of_unknown_order(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
-    """Return the runs that only S3's list of versions can order; empty when the order is known.
+    """Return the runs whose order only S3's list of versions shows: the receipt's, and those that cannot be compared
+    with it. Return none if the order is known.
 
-    One of them was started without an S3 event, so it has no sequencer, and LastModified is unreliable: it has whole
-    seconds, and for a multipart upload it is the time at which the upload was initiated
+    At least one of them has no sequencer, because it was started without an S3 event. LastModified cannot replace it:
+    it has whole seconds, and for a multipart upload it is the time at which the upload was initiated
     (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
     """
     run = IndexedRun.of(receipt)
@@ -151,11 +153,11 @@ def updated_entry(
 ) -> IndexEntry:
     """Return the index entry of a source key after applying `receipt`.
 
-    Applying a receipt twice, or receipts in another order, ends in the same entry: the newest published version
-    is current, an older one never replaces it, and a forced re-run replaces its own earlier attempt.
+    Applying a receipt twice, or receipts in another order, gives the same entry: the newest published version is
+    current, an older one never replaces it, and a forced re-run replaces the earlier attempt at its own version.
 
     Args:
-        entry: what is stored; None for a key seen for the first time.
+        entry: the stored entry; None if there is none yet.
         receipt: the receipt that was committed.
         replace: the contract's `on_reupload`: whether the outputs of older versions of the key are retired.
         newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
@@ -182,7 +184,7 @@ def updated_entry(
 def _current(
     entry: IndexEntry, run: IndexedRun, supersedes: Callable[[IndexedRun, IndexedRun], bool], *, replace: bool
 ) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Return the current run and the retired data keys."""
+    """Return the current run and the data keys that are retired, after `run` is applied to an entry."""
     current = entry.current
     if current is not None and current.same_run(run):
         return _other_attempt(current, run)
@@ -197,7 +199,7 @@ def _current(
 
 
 def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Apply a forced re-run of the current version: the later attempt counts, even when it rejects the file."""
+    """Apply a forced re-run of the current version: the later attempt counts, even if it rejects the file."""
     if run.attempt <= current.attempt:
         return current, tuple(set(run.data_keys) - set(current.data_keys))
     if run.status is not Status.PUBLISHED:
@@ -227,23 +229,23 @@ def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str])
     if run.is_ordered_by_s3(other) or (len(listed) < 2 and run.age(other)):
         return run.age(other) > 0
     if listed:
-        return listed[0] == run.run_id  # a version that S3 no longer lists was removed as an old one
+        return listed[0] == run.run_id  # if S3 lists only one of them, the other was removed as an old version
     # S3 lists neither: use a fixed rule, so that the result does not depend on the order of arrival.
     return run.run_id > other.run_id
 
 
 def orphaned_keys(keys: Iterable[str], receipt: Receipt) -> tuple[str, ...]:
-    """Return the data keys of a run that its receipt does not reference.
+    """Return those of a run's data keys that its receipt does not reference.
 
-    They were left by a worker that died before its commit, or whose result was not the one committed. Outputs of a
-    later attempt are not included: they may be about to be committed.
+    A worker left them that died before it could commit, or whose result was not the one that was committed. Outputs of
+    a later attempt are not included: they may be about to be committed.
     """
     referenced = {output.key for output in receipt.outputs}
     return tuple(key for key in keys if key not in referenced and _is_covered(key, receipt))
 
 
 def run_of(key: str) -> str | None:
-    """Return the id of the run that wrote an output, from its name; None when the name is not an output's."""
+    """Return the id of the run that wrote an output, from the key's last part; None if that is not an output's name."""
     name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
     return name["run_id"] if name else None
 
@@ -251,7 +253,7 @@ def run_of(key: str) -> str | None:
 def superseded_keys(
     keys: Iterable[str], receipt: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return the data keys of a run to delete: orphans, or all of them when a newer version is current.
+    """Return those of a run's data keys to delete: the orphaned ones, or all of them if a newer version is current.
 
     Args:
         entry: the index entry of the source key; None if the dataset does not replace re-uploads.

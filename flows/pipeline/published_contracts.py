@@ -1,11 +1,11 @@
-"""The contracts in the published bucket: those that are live, and the text of every one that judged a file.
+"""The contracts in the published bucket: the live ones, and the text of every contract that judged a file.
 
     contracts/live/<dataset>.yaml               the live contract; it replaces the one that is shipped with the code
-    contracts/used/<dataset>/<hash>.yaml        the text of a contract that judged a file, by the hash in its receipt
-    contracts/used/<dataset>/once/<hash>.yaml   the same, where a person changed the contract for one run
+    contracts/used/<dataset>/<hash>.yaml        a contract that judged a file, by the hash in the file's receipt
+    contracts/used/<dataset>/once/<hash>.yaml   the same, if a person changed the contract for one run only
 
-S3's versions of a live contract are its history: each names the version that it replaced, so that a rollback can be
-rolled back further.
+S3's versions of a live contract are its history. Each names the version that it replaced, so that several rollbacks in
+a row go back further and further.
 """
 
 import threading
@@ -37,20 +37,21 @@ _REPLACES = "replaces"  # metadata: the version id of the live contract before; 
 
 
 class ContractMoved(TransientError):
-    """Somebody else published or rolled back the contract meanwhile. Look at the difference again."""
+    """Another person published or rolled back the contract in the meantime. Check the difference again."""
 
 
 class NothingToRollBack(TerminalError):
-    """The dataset has no published contract, or the version before it is not known or has expired."""
+    """The dataset has no published contract, or the version before it is unknown or has expired."""
 
 
 class ContractNotKept(TerminalError):
-    """The text of a contract is not kept: nothing was judged by it, or by a release that kept no texts."""
+    """The text of a contract is not stored: it has judged no file, or only under a release that stored no texts."""
 
 
 def live_contract(store: ObjectStore, dataset: str) -> StoredObject | None:
     """Return the published contract of a dataset; None if the one that is shipped with the code applies."""
-    # Listed first: with the right to list contracts/ only, S3 answers that what does not exist is forbidden.
+    # It is looked for in a listing: S3 answers a request for a missing object with 403 if only contracts/ may be
+    # listed.
     return store.get(_live_key(dataset)) if dataset in live_datasets(store) else None
 
 
@@ -61,15 +62,15 @@ def live_datasets(store: ObjectStore) -> dict[str, ListedObject]:
 
 
 def publish(store: ObjectStore, dataset: str, text: str, replacing: StoredObject | None) -> None:
-    """Make a contract the live one. `replacing` is the live one that the person saw. Raise ContractMoved if it is no
-    longer the live one."""
+    """Make `text` the live contract of a dataset. `replacing` is the contract that was live when the person looked at
+    the difference (None: there was none). Raise ContractMoved if that has changed since."""
     before = {_REPLACES: (replacing.version_id or "") if replacing else ""}
     _put(store, dataset, text, replacing, before)
 
 
 def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) -> StoredObject | None:
-    """Return the contract that the live one replaced; None if that was the one that is shipped with the code. Raise
-    NothingToRollBack if nothing is published, or the version before is not known or has expired."""
+    """Return the contract that the live one replaced; None if that was the contract in the code. Raise
+    NothingToRollBack if no contract is published, or if the version before it is unknown or has expired."""
     if live is None:
         raise NothingToRollBack(f"no contract of {dataset} is published: the one that was deployed applies")
     version = live.metadata.get(_REPLACES)
@@ -85,7 +86,8 @@ def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) 
 
 
 def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: StoredObject | None) -> None:
-    """Replace the live contract with `version_before`. Raise ContractMoved when it is no longer the live one."""
+    """Replace the live contract with the one that `version_before` returned. Raise ContractMoved if `live` is no longer
+    the live one."""
     if before is not None:
         _put(store, dataset, before.body.decode(), live, dict(before.metadata))
     elif not store.delete_if_unchanged(_live_key(dataset), live):
@@ -93,15 +95,16 @@ def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: Stor
 
 
 def last_used(store: ObjectStore, dataset: str) -> StoredObject | None:
-    """Return the newest contract of a dataset that has judged a file; None without one."""
+    """Return the newest contract of a dataset that has judged a file; None if no file was judged. Contracts that a
+    person changed for one run are left out."""
     found = [each for each in _used(store, dataset) if f"/{_ONCE}" not in each.key]
     newest = max(found, key=lambda each: each.last_modified, default=None)
     return store.get(newest.key) if newest else None
 
 
 def live_or_last_used(store: ObjectStore, dataset: str) -> str:
-    """Return the text of the contract that is published, or else that has judged a file last. Raise ContractNotKept if
-    there is none."""
+    """Return the text of a dataset's published contract or, if there is none, of the newest one that has judged a file.
+    Raise ContractNotKept if there is neither."""
     stored = live_contract(store, dataset) or last_used(store, dataset)
     if stored is None:
         raise ContractNotKept(f"no contract of {dataset!r} is published, and none has judged a file")
@@ -109,13 +112,14 @@ def live_or_last_used(store: ObjectStore, dataset: str) -> str:
 
 
 def used_contract(store: ObjectStore, content_hash: str, dataset: str = "") -> str:
-    """Return the text of the contract with this hash, or whose hash begins so.
+    """Return the text of a contract that judged a file.
 
     Args:
-        dataset: whose contract it is, if that is known.
+        content_hash: its hash, or the beginning of it.
+        dataset: its dataset; "" to search all datasets.
 
     Raises:
-        ContractNotKept: there is none, or several.
+        ContractNotKept: no contract has this hash, or several have hashes that begin with it.
     """
     found = [each.key for each in _used(store, dataset) if _name(each.key).startswith(content_hash)]
     if len(found) == 1 and (stored := store.get(found[0])):
@@ -127,11 +131,11 @@ def used_contract(store: ObjectStore, content_hash: str, dataset: str = "") -> s
 
 
 def is_replaced(store: ObjectStore, used: ContractUsed) -> bool:
-    """Return whether the contract that judged a file has another meaning than the one that is live by now."""
+    """Return whether the contract that judged a file differs in content from the contract that is live now."""
     live, kept = live_contract(store, used.dataset), store.get(_used_key(used.dataset, used.content_hash))
     if live is None or kept is None:
         return False
-    # Not by the hash in the receipt, which covers the steps.py of the image, too.
+    # The hash in the receipt cannot be compared, because it also covers the steps.py in the image.
     now, then = (parse_contract(each.body, "contract.yaml", None).content_hash for each in (live, kept))
     return now != then
 
@@ -142,8 +146,10 @@ class _Published(NamedTuple):
 
 
 class LiveContracts:
-    """The contracts that apply: those that are published, and those of a folder for the other datasets. The folder is
-    read once. The bucket is looked at once in LOOK_SECONDS, however many files come."""
+    """The contracts that apply: the published ones and, for other datasets, those in a folder.
+
+    The folder is read once. The bucket is checked at most once in LOOK_SECONDS, however many files arrive.
+    """
 
     def __init__(self, folder: Path, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._store, self._clock = folder, store, clock
@@ -155,8 +161,9 @@ class LiveContracts:
         self._lock = threading.Lock()
 
     def read(self) -> Contracts:
-        """Return the contracts. One with a fault stops its own dataset only. Raise ContractInvalid if its fault hides
-        which keys it is for, AwsUnavailable or AwsRefused if the published ones cannot be read."""
+        """Return the contracts. An invalid contract usually affects only its own dataset; raise ContractInvalid if it
+        is so broken that it is unknown which keys it is for. Raise AwsUnavailable or AwsRefused if the published
+        contracts cannot be read."""
         with self._lock:
             if self._contracts is None or self._clock() >= self._look_at:
                 self._contracts = self._looked(self._contracts)
@@ -164,7 +171,7 @@ class LiveContracts:
             return self._contracts
 
     def keep(self, contract: Contract) -> None:
-        """Keep the text of a contract that judged a file, so that the hash in the receipt leads to it."""
+        """Store the text of a contract that judged a file, so that it can be found by the hash in the receipt."""
         if contract.content_hash in self._kept:
             return
         key = _used_key(contract.dataset, contract.content_hash, "" if contract.document else _ONCE)
@@ -226,4 +233,4 @@ def _put(store: ObjectStore, dataset: str, text: str, seen: StoredObject | None,
 
 
 def _moved(dataset: str) -> ContractMoved:
-    return ContractMoved(f"somebody else published or rolled back {dataset} meanwhile; run the command again")
+    return ContractMoved(f"another person published or rolled back {dataset} in the meantime; run the command again")

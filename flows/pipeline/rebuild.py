@@ -1,4 +1,5 @@
-"""Rebuild what is derived from receipts: index entries that are missing, stale or unreadable, and runs in Prefect."""
+"""Rebuild what is derived from receipts: index entries that are missing, outdated or unreadable, and runs in
+Prefect."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,20 +21,22 @@ _PAGE = 500
 class Rebuilt:
     """What one run of `rebuild` did."""
 
-    receipts: int = 0  # how many were read
-    entries: int = 0  # index entries that were written, or in a dry run would be
-    recorded: int = 0  # receipts whose run Prefect shows now
+    receipts: int = 0  # number of receipts that were read
+    entries: int = 0  # number of index entries that were written, or would be in a run that is not dry
+    recorded: int = 0  # number of receipts whose run Prefect shows now
     unreadable: list[str] = field(default_factory=list)  # keys of receipts that could not be read
-    unknown: set[str] = field(default_factory=set)  # datasets without a contract here: their entries were left
+    unknown: set[str] = field(default_factory=set)  # datasets that have no contract; their entries were not changed
 
 
 def rebuild(
     parts: Parts, since: datetime, record: Callable[[Sequence[Receipt]], frozenset[str]], *, dry_run: bool
 ) -> Rebuilt:
-    """Bring the index up to date with all receipts, and show in Prefect those written since a time.
+    """Bring the index up to date with all receipts, and show the recent ones in Prefect. Return what was done.
 
     Args:
-        record: shows receipts in Prefect; returns the run ids that Prefect has now.
+        since: receipts written since then are shown in Prefect.
+        record: shows receipts in Prefect; returns the run ids of those that Prefect now shows.
+        dry_run: whether to only count what would be done.
     """
     done, by_key = Rebuilt(), defaultdict[str, list[str]](list)
     for page in parts.store.list_keys(RECEIPTS, page_size=_PAGE):
@@ -72,7 +75,8 @@ def _readable(
 
 
 def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: bool, dry_run: bool) -> bool:
-    """Write the index entry of one source key, if another one is stored; return whether that was necessary."""
+    """Write the index entry of one source key, unless the stored one is right; return whether it was (or in a dry run
+    would be) written."""
     stored = store.get(key)
     before = None
     with suppress(IndexUnreadable):
@@ -81,14 +85,15 @@ def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: boo
     entry = _entry_of(store, before, receipts, replace=replace)
     if entry is None or entry == before:
         return False
-    # Somebody else's write in between was made with the newest receipt; what it lacks, the next run adds.
+    # If another worker was faster, its entry has the newest receipt; the next rebuild adds what is missing there.
     return dry_run or store.put_if_unchanged(key, entry.model_dump_json(by_alias=True), stored)
 
 
 def _entry_of(
     store: ObjectStore, before: IndexEntry | None, receipts: Sequence[Receipt], *, replace: bool
 ) -> IndexEntry | None:
-    """Return the entry after all receipts of a source key; what is replaced is left to the clean-up of orphans."""
+    """Return the entry that results from all receipts of a source key. No outputs are retired: reconcile deletes
+    orphaned ones."""
     order: tuple[str, ...] = ()
     if len(receipts) > 1 and not all(receipt.source.sequencer for receipt in receipts):
         order = newest_first(store, frozenset(receipt.run_id for receipt in receipts), receipts[0])
@@ -100,11 +105,11 @@ def _entry_of(
     entry = entry.model_copy(update={"retired": before.retired if before else ()})
     current, latest = entry.current, entry.latest
     if current and latest.status is Status.REJECTED and latest.attempt and not _is_there(store, current.data_keys):
-        # The rejected version had been published before, and then the data of the one before it was deleted.
+        # The rejected version was published before, and at that time the data of the version before it was deleted.
         return entry.model_copy(update={"current": None, "withdrawn": current})
     return entry
 
 
 def _is_there(store: ObjectStore, keys: Sequence[str]) -> bool:
-    """Return whether the first object exists. Listed: reconcile may not read data."""
+    """Return whether the first of these objects exists. It is listed, because reconcile may not read data."""
     return not keys or any(key == keys[0] for page in store.list_keys(keys[0]) for key, _ in page)

@@ -1,7 +1,7 @@
-"""The order of an upload, written once: fetch, refine, publish, record.
+"""Processes one upload: fetch, refine, publish, record.
 
-It is the same for uploads of the chain, manual runs, dry runs and repairs, with and without Prefect: they differ only
-in the job, and in how a stage is called.
+The order is the same for uploads from the queue, manual runs, dry runs and repairs, with and without Prefect. They
+differ only in the job, and in how a stage is called.
 """
 
 import functools
@@ -27,16 +27,16 @@ from flows.refinery.errors import SluiceError
 from flows.refinery.refine import REJECTING, Progress
 
 LOG = logging.getLogger("sluice")
-_TRIES_IN_TIME = 2  # a stage may run out of time once; then it is the file's fault, or its contract's
+_TRIES_IN_TIME = 2  # from this delivery on, a stage that takes too long rejects the file
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Call = Callable[..., Any]
-"""Calls a stage, given its function (named like the stage) and its arguments."""
+"""Calls a stage; the arguments are the stage's function, whose name is the stage's, and that function's arguments."""
 
 
 def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
-    """Call a stage as a function."""
+    """Call a stage directly, without Prefect."""
     return stage(*values, **more)
 
 
@@ -49,8 +49,8 @@ def run_upload(
     """Process one upload and return its receipt; for a dry run, the receipt that it would get.
 
     Args:
-        call: runs a stage, as a plain function or as a Prefect task.
-        on_progress: called with a part of the stage refine and the rows that it has processed so far.
+        call: calls a stage, directly or as a Prefect task.
+        on_progress: called with the name of a part of the stage refine, and how many rows it has processed so far.
 
     Raises:
         TransientError: nothing was committed; the same upload can be tried again.
@@ -89,8 +89,8 @@ def _contract_of(parts: Parts, job: UploadJob) -> Contract:
 
 def _unusable(error: ContractInvalid) -> ContractUnusable:
     return ContractUnusable(
-        f"{error}\nNo file is rejected for its contract. Publish a correct one (sluice contract publish), or go back to"
-        " the one before (sluice contract rollback), or deploy; then: sluice redrive"
+        f"{error}\nThe file is not rejected for this. Publish a correct contract (sluice contract publish), go back to "
+        "the one before (sluice contract rollback), or deploy; then: sluice redrive"
     )
 
 
@@ -99,7 +99,8 @@ RunUpload = Callable[..., Receipt]
 
 
 class _StageRunner:
-    """Calls stages: limits the time of each, translates its exceptions, logs and times it."""
+    """Calls the stages of one upload; for each, it limits the time, translates exceptions, and logs how long it
+    took."""
 
     def __init__(self, parts: Parts, job: UploadJob, call: Call) -> None:
         self._job, self._call = job, call
@@ -135,7 +136,8 @@ class _StageRunner:
 
 
 def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds: float | None) -> BaseException:
-    """Translate an exception of a stage; an unexpected one becomes an error that quotes no data."""
+    """Return the error to raise for an exception of a stage. For an unexpected one, that is a StageBroke, which quotes
+    no data."""
     if isinstance(error, TimeIsUp):
         return _too_long(stage, job, limit_seconds or 0)
     if isinstance(error, MemoryError):
@@ -152,15 +154,15 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
 
 
 def _too_long(stage: str, job: UploadJob, limit_seconds: float) -> SluiceError:
-    took = f"the stage {stage} was not done after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
+    took = f"the stage {stage} was not finished after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
     if (job.chain.receive_count or 1) < _TRIES_IN_TIME:
         return StageTookTooLong(f"{took}; trying again")
     return TakesTooLong(
-        f"{took}, and not for the first time. A custom step that never ends does that, or a file that is too large for "
-        "the task: fix the step, or give the task more time and CPU, and upload it again"
+        f"{took}, at a repeated delivery. Either a custom step never ends, or the file is too large for the task: fix "
+        "the step, or give the task more time and CPU, and upload the file again"
     )
 
 
 def _place_of(error: Exception) -> str:
-    """Return type and place of an exception, without its text: pandas quotes values in its messages."""
+    """Return an exception's type and place, but not its text: pandas quotes values in its messages."""
     return f"{type(error).__name__} at {place_of(error.__traceback__)}"

@@ -1,4 +1,4 @@
-"""Run ids as people give them: whole, or the first 8 characters, which `sluice status` and Prefect show."""
+"""Finds a run by its id or by the first 8 or more characters of it, which `sluice status` and Prefect show."""
 
 import re
 
@@ -13,19 +13,19 @@ _NAMED = 3
 
 
 class RunUnknown(TerminalError):
-    """What was given is no run id, or the beginning of none or of several."""
+    """The text is not a run id; or no run's id begins with it; or several do."""
 
 
 def require_run_id(given: str) -> str:
-    """Return what may be a run id, or the beginning of one; raise RunUnknown for anything else."""
+    """Return `given` if it can be a run id or the beginning of one; otherwise raise RunUnknown."""
     if not _RUN_ID.fullmatch(given):
         raise RunUnknown(f"{given!r} is not a run id: 8 to {_LENGTH} characters of 0-9 and a-f")
     return given
 
 
 def find_run(store: ObjectStore, given: str) -> str:
-    """Return the run id that is given, or that begins with what is given; a whole one is not looked for. Raise
-    RunUnknown if it is no run id, or the beginning of none or of several runs with a receipt or a failed attempt."""
+    """Return the id of the run with a receipt or a failed attempt whose id begins with `given`. A complete id is
+    returned without a search. Raise RunUnknown if there is no such run or several, or if `given` cannot be a run id."""
     if len(require_run_id(given)) == _LENGTH:
         return given
     found = sorted({_run_of(key) for prefix in (RECEIPTS, ATTEMPTS) for key in _keys(store, prefix + given)})

@@ -1,4 +1,4 @@
-"""The four stages of an upload, fetch, refine, publish and record: functions from values to values."""
+"""The four stages of an upload: fetch, refine, publish and record. Each returns what the next ones need."""
 
 import json
 import shutil
@@ -44,17 +44,17 @@ _OVERWRITTEN = (
 
 
 class ObjectReplaced(FileRejected):
-    """On a bucket without versioning, the object was overwritten before it could be read."""
+    """The object was overwritten before it could be read, in a bucket without versioning."""
 
 
 class ObjectTooLarge(FileRejected):
-    """The object is larger than the pipeline's limit."""
+    """The object is larger than `max_object_bytes`."""
 
 
 class CorrectionsGone(TerminalError):
-    """Corrections that a repair made have expired, or were deleted: processing the file again would lose them.
+    """The corrections of an earlier repair have expired or were deleted, so processing the file again would lose them.
 
-    The receipt that is there still counts. To process the file without them, upload it again.
+    The existing receipt still counts. To process the file without the corrections, upload it again.
     """
 
 
@@ -62,8 +62,17 @@ class CorrectionsGone(TerminalError):
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
-    """Download the object version, unless the disk is too small, and the corrections of earlier repairs. Raise
-    ObjectGone, ObjectReplaced or ObjectTooLarge if the file cannot be processed, CorrectionsGone if those are gone."""
+    """Download the object version, and the corrections of earlier repairs. An object that is too large for the disk is
+    not downloaded; the result then reads it from S3 in ranges.
+
+    Args:
+        earlier: the receipt of an earlier attempt, which names the corrections.
+        work_dir: an empty folder for this upload's files.
+
+    Raises:
+        ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
+        CorrectionsGone: the corrections of an earlier repair do not exist any more.
+    """
     source, facts = _download(parts, job.upload, work_dir)
     corrections = job.corrections
     for place, output in enumerate(reversed(_corrections_of(earlier))):
@@ -93,7 +102,7 @@ def _download(parts: Parts, upload: UploadMessage, work_dir: Path) -> tuple[Sour
             raise ObjectReplaced(_OVERWRITTEN)
 
     facts = store.download(upload.bucket, upload.key, path, upload.version_id, accept=accept, at_most=at_most)
-    with suppress(ObjectGone):  # deleted since then: use what was read
+    with suppress(ObjectGone):  # it was deleted since: use what was read
         if not upload.version_id and store.head(upload.bucket, upload.key).etag != facts.etag:
             raise ObjectReplaced(_OVERWRITTEN)
     if not path.exists():
@@ -115,7 +124,7 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 
 
 def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
-    """Read, validate, preprocess and write the file; the results are local files in its folder."""
+    """Read, validate and preprocess the file; write the results to local files in its work folder."""
     return refine_file(
         fetched.source,
         fetched.contract,
@@ -130,8 +139,8 @@ def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
 
 
 def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined) -> Published:
-    """Upload the outputs under keys of this run; readers trust them once the receipt names them. Raise ReceiptConflict
-    if this is a repair, and another attempt with its number was committed first."""
+    """Upload the outputs under keys that contain the run id; they count once a receipt names them. If another worker
+    has committed the same or a later attempt, upload nothing. For a repair, raise ReceiptConflict in that case."""
     other = read_receipt(parts.store, job.upload.run_id)
     if is_done(other, job.upload.attempt):
         if job.corrections:
@@ -157,7 +166,7 @@ def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFil
         path.write_text(json.dumps(refined.fitted, sort_keys=True, indent=1))
         # Readers of data folders skip names that begin with _.
         files.append(("fitted", "data", output_file(path, "_fitted/", 0, ".json")))
-    if fetched.corrections:  # from which a later attempt at the same object version starts
+    if fetched.corrections:  # later attempts at the same object version include them
         path = work_dir / "corrections.parquet"
         fetched.corrections.write(path)
         corrections = output_file(path, "", len(fetched.corrections.rows), ".corrections.parquet")
@@ -169,7 +178,7 @@ def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFil
 
 
 def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
-    """Commit the receipt of a published or rejected file, then bring the index up to date.
+    """Commit the receipt of a published or rejected file, and update the index. Return the receipt that counts.
 
     Raises:
         RepairRejected: this is a repair, and the file would be rejected.
@@ -190,7 +199,7 @@ def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
 
 
 def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
-    """Return the receipt of an upload. Raise StageBroke when not every row is accounted for."""
+    """Make the receipt of an upload. Raise StageBroke if not every row is accounted for."""
     upload, refined, contract = job.upload, outcome.refined, outcome.contract
     reasons, published = _reasons(outcome), outcome.published or Published()
     rows = _rows(refined, rejected=bool(reasons))

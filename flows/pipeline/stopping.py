@@ -1,5 +1,5 @@
-"""How a task is stopped: by SIGTERM, from Fargate or an operator."""
+"""The exception that SIGTERM from Fargate or from an operator raises in a task."""
 
 
 class Stopped(BaseException):
-    """SIGTERM arrived. Not an Exception, so that no handler of ordinary errors swallows it."""
+    """SIGTERM arrived. This is not an Exception, so that no handler of ordinary errors catches it."""

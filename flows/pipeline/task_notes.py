@@ -1,8 +1,8 @@
-"""This task's batch notes: written before the work on a batch begins, and removed when nothing of it is left to do.
+"""Writes this task's batch notes before it works on a batch, and removes them when nothing in the batch is left to do.
 
-A note names the upload that is being refined, so that the task that finds the note of one that ran out of memory
-knows which upload to blame. Most uploads take no time: the note names only those that take longer than
-NAMED_AFTER_SECONDS or were delivered before.
+A note names the upload that is being refined. If the task runs out of memory, another task learns from the note which
+upload caused it. Most uploads take very little time, so a note names only those that take longer than
+NAMED_AFTER_SECONDS, that were delivered before, or that are alone in their batch.
 """
 
 import logging
@@ -34,7 +34,11 @@ class _Batch:
 
 
 class TaskNotes:
-    """The batch notes of one task. A note that cannot be written holds nothing back: it only helps others."""
+    """The batch notes of one task. If a note cannot be written, the work continues: notes only help other tasks.
+
+    Attributes:
+        left: the keys of notes whose messages are gone, but whose outcomes still have to be announced or recorded.
+    """
 
     def __init__(self, store: ObjectStore, task: TaskIdentity) -> None:
         self._store = store
@@ -65,12 +69,12 @@ class TaskNotes:
 
     @contextmanager
     def refining(self, delivery: Delivery) -> Iterator[None]:
-        """Name the upload in the note while the block runs, unless that is done in no time."""
+        """Name the upload in its note as being refined, unless the block ends within NAMED_AFTER_SECONDS."""
         batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
         if batch is None or batch.note.refining == delivery.run_id:
             yield
             return
-        if delivery.came_again:  # its last task may have died of it before it was named
+        if delivery.came_again:  # it may have killed its last task before it was named
             self._name(batch, delivery)
             yield
             return
@@ -83,8 +87,8 @@ class TaskNotes:
             timer.cancel()
 
     def settle(self) -> None:
-        """Remove the notes of which nothing is left to do; leave those whose messages are gone but not their work.
-        `left` names the notes that were left."""
+        """Remove the notes of batches whose deliveries are all closed. If an outcome still has to be announced or
+        recorded, keep the note with only those uploads, and add its key to `left`."""
         with self._lock:
             for batch in list(self._batches):
                 if not all(delivery.is_closed for delivery in batch.deliveries):
@@ -99,7 +103,8 @@ class TaskNotes:
                     self._try(remove_note, batch.note)
 
     def abandon(self, deliveries: Collection[Delivery] | None = None) -> None:
-        """Take out deliveries whose messages were returned before they were tried; None: all that have no outcome."""
+        """Remove deliveries from their notes, because their messages were returned before they were tried; None: all
+        that have no outcome."""
         with self._lock:
             for batch in self._batches:
                 gone = [
@@ -113,13 +118,13 @@ class TaskNotes:
         self.settle()
 
     def touch(self) -> None:
-        """Write the notes again as they are: an old note is taken for that of a dead task."""
+        """Write the notes again unchanged, so that they stay recent: an old note counts as a dead task's."""
         with self._lock:
             for batch in self._batches:
                 self._write(batch)
 
     def is_kept(self, delivery: Delivery) -> bool:
-        """Return whether a stored note lists the delivery; if none does yet, try to write it."""
+        """Return whether a stored note lists the delivery; if its note is not stored yet, try to write it."""
         with self._lock:
             batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
             return batch is not None and (batch.is_written or self._write(batch))

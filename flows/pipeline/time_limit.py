@@ -1,4 +1,4 @@
-"""A time limit for code that has none, such as a dataset's custom step."""
+"""Limits how long code may run that may never end, such as a dataset's custom step."""
 
 import signal
 import threading
@@ -7,20 +7,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-_AGAIN_SECONDS = 5  # for code that swallows everything, as `except:` does
+_AGAIN_SECONDS = 5  # raise it again after this time, because code may catch everything (`except:`)
 
 
 class TimeIsUp(BaseException):
-    """The time limit was reached. Not an Exception, so that no handler of ordinary errors swallows it."""
+    """The time limit was reached. This is not an Exception, so that no handler of ordinary errors catches it."""
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise TimeIsUp in the block once it has run for `seconds`.
 
-    This works in the main thread only, where signals are handled; elsewhere, and with None, there is no limit. It
-    cannot interrupt code that is stuck outside of Python (in a C loop). The execution that waits for a task stops it
-    after an hour; nothing stops a task that the sweep or a worker started.
+    This works only in the main thread, where signals are handled; in other threads, and with None, there is no limit.
+    It cannot interrupt a loop in C code; then only the limits of the whole task apply (blocks/limits.py).
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield

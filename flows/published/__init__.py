@@ -1,4 +1,4 @@
-"""Read what was published, from a notebook or a program; docs/reading.md explains it.
+"""Reads published rows from a notebook or a program; docs/reading.md explains it.
 
 from flows.published import read_frame
 orders = read_frame("orders")
@@ -47,23 +47,23 @@ def read_table(
     """Return the current rows of a dataset as an Arrow table.
 
     Args:
-        stack: the stack's name; its blocks in the Prefect server of PREFECT_API_URL say where its data is.
-        bucket: the published bucket, to read without Prefect.
-        client: a boto3 client for S3; None: one with the keys of the stack's AWS Credentials block, or your own.
-        run: only this run's rows: its id, or its first 8 characters or more.
-        quarantine: the rows in quarantine, not the published ones.
-        with_source: adds the columns `_sluice_run_id` and `_sluice_source_key`.
-        limit: the most rows to return.
+        stack: the stack's name. Its blocks on the Prefect server at PREFECT_API_URL name the bucket.
+        bucket: the published bucket; if given, Prefect is not needed.
+        client: a boto3 client for S3; None: one with the keys of the stack's AWS Credentials block, or with your own.
+        run: return only this run's rows; its id, or the first 8 or more characters of it.
+        quarantine: return the rows in quarantine instead of the published ones.
+        with_source: add the columns `_sluice_run_id` and `_sluice_source_key`.
+        limit: the maximum number of rows to return; None: all.
 
     Raises:
         NothingProcessed: no file of the dataset was processed.
-        RunUnknown: there is no such run.
+        RunUnknown: there is no such run, or several ids begin with these characters.
         RunNotCurrent: the run has no rows to read.
-        ColumnsDiffer: a column has types in several runs that cannot be joined.
-        SettingsMissing: no Prefect server is named, or it has no blocks of the stack.
+        ColumnsDiffer: a column has different types in several runs that cannot be combined.
+        SettingsMissing: PREFECT_API_URL is not set, or the server has no blocks of the stack.
 
     Warns:
-        IncompleteRead: names what could not be read.
+        IncompleteRead: something could not be read; the warning names it.
     """
     if bucket is None:
         store = _outside_of_event_loops(lambda: _store_of_stack(stack, client))
@@ -78,8 +78,11 @@ def read_table(
 
 
 def read_frame(dataset: str, **options: Any) -> pd.DataFrame:
-    """Return the current rows of a dataset as a DataFrame; the arguments are those of `read_table`. Integers are Int64
-    and flags boolean, so that a missing value changes no other; dates are datetime64."""
+    """Return the current rows of a dataset as a DataFrame. The arguments and errors are those of `read_table`.
+
+    Integers have pandas' type Int64 and booleans its type boolean, both of which can have missing values; dates are
+    datetime64.
+    """
     frame: pd.DataFrame = read_table(dataset, **options).to_pandas(types_mapper=_FRAME_TYPES.get, date_as_object=False)
     return frame
 
@@ -91,15 +94,16 @@ def _store_of_stack(stack: str, client: Any) -> ObjectStore:
 
     if not PREFECT_API_URL.value():  # Prefect would start a temporary server, which has no blocks
         raise SettingsMissing(
-            "PREFECT_API_URL is not set; set it to the address of your Prefect server (that of `make up` is"
-            " http://127.0.0.1:4200/api) before the import, or name the published bucket: bucket=..."
+            "PREFECT_API_URL is not set; set it to the address of your Prefect server before the import (`make up`"
+            " starts one at http://127.0.0.1:4200/api), or name the published bucket: bucket=..."
         )
     settings = settings_of_stack(stack)
     return ObjectStore("", settings.published_bucket, client=client or _client_with(credentials_of_stack(stack)))
 
 
 def _client_with(block: AwsCredentials | None) -> Any:
-    """Return a client with the keys of a stack's block; else with the caller's own, in the block's region."""
+    """Return an S3 client with the keys in a stack's block; if it has none, with the caller's, in the block's
+    region."""
     import boto3
     from botocore.config import Config
 
@@ -110,12 +114,13 @@ def _client_with(block: AwsCredentials | None) -> Any:
         return block.get_boto3_session().client("s3", endpoint_url=endpoint)
     if urlsplit(endpoint or "").hostname not in _LOOPBACK:
         return boto3.Session(region_name=block.region_name).client("s3", endpoint_url=endpoint)
-    # The local cloud: the caller's keys are for AWS, and nobody else may see them. Its root user is test.
+    # The local cloud must not see the caller's keys, which are for AWS. Its root user is named test.
     session = boto3.Session("test", "test", region_name=block.region_name)
     return session.client("s3", endpoint_url=endpoint, config=Config(proxies={}))
 
 
 def _outside_of_event_loops(function: Callable[[], _T]) -> _T:
-    """Call a function in another thread: a notebook has an event loop in its own, where Prefect returns coroutines."""
+    """Call a function in another thread. A notebook's own thread has an event loop, in which Prefect would return
+    coroutines."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(contextvars.copy_context().run, function).result()

@@ -1,4 +1,4 @@
-"""Find which runs of a dataset are current: the index lists its files, and receipts name the outputs."""
+"""Find the current runs of a dataset: the index lists its files, and the receipts name their outputs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,26 +17,27 @@ _INDEX = "index/"
 
 
 class NothingProcessed(TerminalError):
-    """No file of a dataset was processed yet, or there is no dataset of this name."""
+    """No file of a dataset has been processed, or there is no dataset of this name."""
 
 
 class RunNotCurrent(TerminalError):
-    """A run has no rows to read: it has no receipt, is of another dataset, was rejected, or was replaced."""
+    """A run has no rows to read: it has no receipt, belongs to another dataset, was rejected or replaced, or its rows
+    have expired."""
 
 
 @dataclass
 class CurrentFile:
-    """What readers see of one source key."""
+    """The runs of one source key whose rows readers see."""
 
     index_key: str  # the key of its index entry
-    # of its published runs, the oldest first: one, or several where re-uploads append
+    # the receipts of its current runs, oldest first: one, or several if re-uploads append
     receipts: tuple[Receipt, ...] = ()
-    unreadable: dict[str, str] = field(default_factory=dict)  # what could not be read, by address, and why
+    unreadable: dict[str, str] = field(default_factory=dict)  # what could not be read, by S3 URI, and why
 
 
 def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
-    """Return what readers see of every file of a dataset, sorted by the source key. Raise NothingProcessed if the index
-    has no file of this dataset."""
+    """Return the current runs of every file of a dataset, sorted by source key. Raise NothingProcessed if the index has
+    no file of this dataset."""
     keys = list(_listed(store, f"{_INDEX}{dataset}/"))
     if not keys:
         raise _nothing_processed(store, dataset)
@@ -45,7 +46,7 @@ def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
 
 
 def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
-    """Return what readers see of the file with this index entry."""
+    """Return the current runs of the file whose index entry is at `key`."""
     file = CurrentFile(key)
     stored = store.get(key)
     if stored is None:
@@ -64,15 +65,15 @@ def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
 
 
 def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
-    """Return one run of a dataset, as readers see it.
+    """Return the file of one run, with only that run.
 
     Args:
-        run: the run id, or its first 8 characters or more.
+        run: the run id, or the first 8 or more characters of it.
 
     Raises:
         RunUnknown: there is no such run.
         RunNotCurrent: its rows cannot be read; the message gives the reason.
-        ReceiptUnreadable: its receipt is not one that this release reads.
+        ReceiptUnreadable: this release cannot read its receipt.
     """
     run_id = find_run(store, run)
     receipt = read_receipt(store, run_id)
@@ -91,9 +92,9 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
 
 
 def _receipt(store: ObjectStore, run_id: str, unreadable: dict[str, str]) -> Receipt | None:
-    """Return a run's receipt; if that is impossible, say why in `unreadable`."""
+    """Return a run's receipt. If it cannot be read, add the reason to `unreadable` and return None."""
     try:
-        receipt, why = read_receipt(store, run_id), "the index names it, and it does not exist"
+        receipt, why = read_receipt(store, run_id), "the index names it, but it does not exist"
     except ReceiptUnreadable as error:
         receipt, why = None, str(error)
     if receipt is None:

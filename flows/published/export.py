@@ -1,4 +1,4 @@
-"""Write published rows to a file: CSV, Parquet or a workbook, by its ending, batch by batch."""
+"""Write published rows to a file, batch by batch; its ending selects CSV, Parquet or an Excel workbook."""
 
 import datetime as dt
 import json
@@ -18,21 +18,21 @@ from flows.refinery.repair.spreadsheet_texts import protected
 from flows.refinery.repair.text_workbook import MAX_CELL_CHARACTERS, MAX_COLUMNS, MAX_ROWS, WorkbookTooSmall
 
 _FORMULA = r"^[=+\-@\t\r]"
-_EXACT_IN_A_CELL = 10**15  # a cell keeps 15 digits
-_FIRST_DAY = dt.date(1900, 3, 1)  # before it, spreadsheet programs do not agree on the days
+_EXACT_IN_A_CELL = 10**15  # a cell stores 15 digits
+_FIRST_DAY = dt.date(1900, 3, 1)  # spreadsheet programs number earlier days differently
 _DAY, _MOMENT = "yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"
 
 
 class ExportUnknown(TerminalError):
-    """The ending of the file to export to is none of .csv, .parquet and .xlsx."""
+    """The file to export to does not end in .csv, .parquet or .xlsx."""
 
 
 def export_rows(rows: PublishedRows, destination: Path) -> int:
-    """Write rows to a file, which appears only when it is complete; return how many rows it has.
+    """Write rows to a file, and return how many there are. The file appears only once it is complete.
 
     Raises:
-        ExportUnknown: the ending names no format.
-        WorkbookTooSmall: the rows do not fit a workbook.
+        ExportUnknown: the file's ending is not one of the three.
+        WorkbookTooSmall: the rows do not fit into a workbook.
         OSError: the file cannot be written.
     """
     write = _WRITERS.get(destination.suffix.lower())
@@ -53,7 +53,7 @@ def _write_parquet(rows: PublishedRows, path: Path) -> int:
 
 
 def _write_csv(rows: PublishedRows, path: Path) -> int:
-    """Write CSV. A text that a spreadsheet program would run as a formula is written as `="..."`; others stay."""
+    """Write CSV. A text that a spreadsheet program would run as a formula is written as `="..."`."""
     schema = pa.schema([(each.name, pa.string() if _is_text(each.type) else each.type) for each in rows.schema])
     with pa_csv.CSVWriter(str(path), schema) as writer:
         return _all(
@@ -87,7 +87,8 @@ def _csv_column(column: pa.Array) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
-    """Return a nested value as text: rules joined by semicolons, anything else as JSON."""
+    """Return a value as text: a list of texts (such as failed rules) joined by semicolons, other nested values as
+    JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and all(part is None or isinstance(part, str) for part in value):
@@ -96,7 +97,7 @@ def _text(value: Any) -> str | None:
 
 
 def _write_workbook(rows: PublishedRows, path: Path) -> int:
-    """Write a workbook: texts as text cells, so that none is run as a formula, and moments in UTC."""
+    """Write a workbook. Texts become text cells, so that none is run as a formula; times are in UTC."""
     from xlsxwriter import Workbook
 
     if len(rows.schema) > MAX_COLUMNS:
@@ -140,7 +141,7 @@ def _write_cell(sheet: Any, row: int, column: int, value: Any, formats: dict[str
 
 
 def _too_small(what: str) -> WorkbookTooSmall:
-    return WorkbookTooSmall(f"{what} not fit a workbook; export to a .parquet or .csv file")
+    return WorkbookTooSmall(f"{what} not fit into a workbook; export to a .parquet or .csv file")
 
 
 _WRITERS: dict[str, Callable[[PublishedRows, Path], int]] = {

@@ -1,4 +1,5 @@
-"""Read the rows of published outputs: fetched to a temporary folder, joined by column names, in bounded memory."""
+"""Read the rows of a dataset's current outputs, combined by column name, in bounded memory: the outputs are downloaded
+to a temporary folder, and read from there in batches."""
 
 from __future__ import annotations
 
@@ -33,19 +34,19 @@ _EMPTY = pa.schema([])
 class Selection:
     """Which rows of a dataset to read."""
 
-    run: str | None = None  # one run's, by its id or its first 8 characters or more; None: those of all current runs
-    quarantine: bool = False  # the rows in quarantine, not the published ones
+    run: str | None = None  # a run's id, or the first 8 or more characters of it; None: all current runs
+    quarantine: bool = False  # whether to read the rows in quarantine instead of the published ones
     with_source: bool = False  # whether to add the columns `_sluice_run_id` and `_sluice_source_key`
-    limit: int | None = None  # the most rows to read; None: all
+    limit: int | None = None  # the maximum number of rows; None: all
 
     @property
     def kind(self) -> str:
-        """Return the kind of output that has these rows."""
+        """Return the kind of output that contains the selected rows: data or quarantine."""
         return "quarantine" if self.quarantine else "data"
 
     @property
     def source_columns(self) -> SchemaOfRun:
-        """Return the columns that are there even when no file has rows."""
+        """Return the columns that the result has even if no file has rows."""
         return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
 
     def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
@@ -59,21 +60,21 @@ class Selection:
 
 @dataclass
 class PublishedRows:
-    """Rows of a dataset, ready to be read."""
+    """The selected rows of a dataset, downloaded and ready to be read."""
 
-    dataset: str  # its name
-    rows: int  # how many rows there are, the limit aside
+    dataset: str  # the dataset's name
+    rows: int  # how many rows there are, without the limit
     files: int  # how many files they come from
-    unreadable: dict[str, str]  # what could not be read, by address, and why; its rows are missing
-    expired: int = 0  # how many more files had rows, which have expired
-    kept_days: int | None = None  # after how many days rows expire; None: never
+    unreadable: dict[str, str]  # what could not be read, by S3 URI, and why; its rows are missing
+    expired: int = 0  # how many more files had rows that have expired
+    kept_days: int | None = None  # after how many days rows expire; None: never, or unknown
     schema: pa.Schema = _EMPTY  # the columns of all rows
     _parts: list[_Part] = field(default_factory=list)
     _limit: int | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches: by file in the order of source keys, and in each file in its own order. Raise
-        ColumnsDiffer if a number of one run does not fit the type that the column has in the others."""
+        """Yield the rows in batches: the files in the order of their source keys, and each file's rows in its order.
+        Raise ColumnsDiffer if a number of one run does not fit into the column's common type."""
         left = self.rows if self._limit is None else self._limit
         for part in self._parts:
             for batch in part.batches(self.dataset, self.schema):
@@ -88,13 +89,13 @@ class PublishedRows:
 
 @contextmanager
 def published_rows(store: ObjectStore, dataset: str, selection: Selection = Selection()) -> Iterator[PublishedRows]:
-    """Provide the rows of a dataset that are current, fetched to a temporary folder.
+    """Download the current rows of a dataset to a temporary folder, and provide them to the block.
 
     Raises:
         NothingProcessed: no file of the dataset was processed.
-        RunUnknown: there is no such run.
+        RunUnknown: there is no such run, or several ids begin with these characters.
         RunNotCurrent: the selected run has no rows to read.
-        ColumnsDiffer: a column has types in several runs that cannot be joined.
+        ColumnsDiffer: a column has different types in several runs that cannot be combined.
     """
     run = selection.run
     files = current_files(store, dataset) if run is None else [file_of_run(store, dataset, run)]
@@ -119,7 +120,7 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
 
 
 def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[CurrentFile]:
-    """Yield the first files that have as many rows as are wanted."""
+    """Yield files until they have as many rows as the selection's limit."""
     rows = 0
     for file in files:
         if selection.limit is not None and rows >= selection.limit:
@@ -130,13 +131,13 @@ def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[Curr
 
 @dataclass(frozen=True)
 class _Kept:
-    """How long outputs of a kind are kept. S3 deletes expired ones at any time: nobody sees them from then on."""
+    """How long outputs of a kind are kept. S3 deletes them some time after they expire; readers skip them at once."""
 
     kind: str
     days: int | None
 
     def leave(self, file: CurrentFile) -> bool:
-        """Leave only receipts whose outputs have not expired; return whether there were others."""
+        """Remove receipts whose outputs have expired from a file; return whether outputs of this kind have expired."""
         if self.days is None:
             return False
         oldest = (datetime.now(UTC) - timedelta(days=self.days)).isoformat()
@@ -146,7 +147,7 @@ class _Kept:
 
 
 class _Fetch:
-    """Fetches the outputs of files into a folder."""
+    """Downloads the outputs of files to a folder."""
 
     def __init__(self, store: ObjectStore, dataset: str, selection: Selection, kept: _Kept, folder: Path) -> None:
         self._store, self._dataset, self._selection, self._kept = store, dataset, selection, kept
@@ -154,7 +155,7 @@ class _Fetch:
         self._numbers = count()
 
     def parts_of(self, file: CurrentFile) -> list[_Part]:
-        """Fetch the outputs of a file. If it was replaced in the meantime, fetch those that are current now."""
+        """Download the outputs of a file. If it has been replaced in the meantime, download the current ones."""
         for _ in range(_TRIES):
             outputs = self._selection.outputs(file)
             try:
@@ -166,7 +167,7 @@ class _Fetch:
                     break
                 file.receipts = now.receipts
         for _, output in self._selection.outputs(file):
-            file.unreadable[self._store.published_address(output.key)] = "its receipt names it, and it does not exist"
+            file.unreadable[self._store.published_address(output.key)] = "its receipt names it, but it does not exist"
         return []
 
     def _part(self, receipt: Receipt, output: Output) -> _Part:
@@ -180,16 +181,16 @@ class _Fetch:
 
 @dataclass(frozen=True)
 class _Part:
-    """One fetched output."""
+    """One downloaded output."""
 
     path: Path
     run_id: str
     is_csv: bool
-    constants: dict[str, str | None]  # columns that the output does not have: of its folders, and of its source
+    constants: dict[str, str | None]  # columns that are not in the file: from the folders of its key, and its source
 
     @property
     def schema_of_run(self) -> SchemaOfRun:
-        """Return its columns; one of text without any value fits every type."""
+        """Return the output's columns. A text column without any value gets the type null, which fits every type."""
         names = pa.schema([(name, pa.string()) for name in self.constants])
         if self.is_csv:
             return SchemaOfRun(self.run_id, _with(self._csv_schema(), names))
@@ -200,7 +201,7 @@ class _Part:
             return SchemaOfRun(self.run_id, _with(schema, names))
 
     def batches(self, dataset: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield its rows with the columns of `schema`."""
+        """Yield the output's rows with the columns of `schema`."""
         for batch in self._csv_batches() if self.is_csv else self._parquet_batches():
             yield pa.record_batch([self._column(dataset, batch, each) for each in schema], schema)
 
@@ -216,8 +217,8 @@ class _Part:
             return column.cast(wanted.type)
         except pa.ArrowInvalid:
             raise ColumnsDiffer(
-                f"dataset {dataset}: a number of column {wanted.name!r} in run {self.run_id} does not fit"
-                f" {wanted.type}, which the column has with the other runs; read this run alone"
+                f"dataset {dataset}: a number in column {wanted.name!r} of run {self.run_id} does not fit into"
+                f" {wanted.type}, the column's common type in all runs; read this run alone"
             ) from None
 
     def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
@@ -235,7 +236,7 @@ class _Part:
         return pa.schema([(name, pa.string()) for name in names])
 
     def _open_csv(self, schema: pa.Schema) -> pa_csv.CSVStreamingReader:
-        """Open a published CSV file. All values are text: CSV has no types."""
+        """Open a published CSV file. All values are text, because CSV has no types."""
         source = pa.input_stream(str(self.path), compression=_COMPRESSIONS.get(self.path.suffix))
         return pa_csv.open_csv(
             source,
@@ -253,7 +254,7 @@ def _with(schema: pa.Schema, more: pa.Schema) -> pa.Schema:
 
 
 def _columns_without_values(metadata: pq.FileMetaData, schema: pa.Schema) -> list[int]:
-    """Return the places of text columns whose statistics show that no row has a value."""
+    """Return the positions of text columns that, according to their statistics, have no value in any row."""
     if len(schema) != metadata.num_columns:  # nested columns have several
         return []
     return [
@@ -270,7 +271,8 @@ def _has_no_value(group: pq.RowGroupMetaData, place: int) -> bool:
 
 
 def _folder_values(key: str) -> dict[str, str | None]:
-    """Return the columns that the folders of an output name, as output.partition_by wrote them."""
+    """Return the columns and values in the folders of an output's key (name=value), which `output.partition_by`
+    wrote."""
     parts = (folder.partition("=") for folder in key.split("/")[:-1])
     return {unquote(name): _folder_value(value) for name, mark, value in parts if mark}
 

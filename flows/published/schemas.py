@@ -1,4 +1,4 @@
-"""Join the columns of several runs: by name, without changing a value."""
+"""Combine the columns of several runs by name, without changing a value."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,25 +10,25 @@ from flows.refinery.errors import TerminalError
 
 
 class ColumnsDiffer(TerminalError):
-    """A column has types in several runs of a dataset that cannot be joined without changing values."""
+    """A column has different types in several runs of a dataset, which cannot be combined without changing values."""
 
 
 @dataclass(frozen=True)
 class SchemaOfRun:
-    """The columns of one output of a run; a column of type null has no values there."""
+    """The columns of one output of a run; a column of type null has no values in it."""
 
     run_id: str
     schema: pa.Schema
 
 
 def joined_schema(dataset: str, schemas: Iterable[SchemaOfRun]) -> pa.Schema:
-    """Return the columns of all runs, in the order in which they are first seen.
+    """Return the columns of all runs, in the order in which they first occur.
 
-    A column that a run lacks has no values there. Whole and decimal numbers become decimal numbers. Other types are
-    not joined.
+    A run that lacks a column has missing values in it. Integers and floating-point numbers are combined into
+    floating-point numbers. Other types cannot be combined.
 
     Raises:
-        ColumnsDiffer: names the dataset, the column, its types, and a run with each.
+        ColumnsDiffer: types cannot be combined; the message names the column, its types, and a run with each.
     """
     runs_by_type: dict[str, dict[pa.DataType, str]] = defaultdict(dict)
     for each in schemas:

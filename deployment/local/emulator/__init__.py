@@ -1,6 +1,7 @@
-"""MiniStack as the embedded cloud: our patches, in MiniStack's own environment.
+"""The embedded cloud: the AWS emulator MiniStack with patches, in a separate Python environment.
 
-Run as `.venv-cloud/bin/python -m deployment.local.emulator` from the project's root; it may import the standard
-library, ministack and deployment.local.processes. Each module covers one difference between MiniStack and AWS
-(docs/decisions/0009). MiniStack's version is pinned, because its functions are replaced here.
+Run it with `.venv-cloud/bin/python -m deployment.local.emulator` from the project's root. It may import only the
+standard library, ministack, and modules of deployment.local that import only the standard library. Most modules patch
+one difference between MiniStack and AWS (docs/decisions/0009). MiniStack's version is pinned, because the patches
+replace its functions.
 """

@@ -1,4 +1,5 @@
-"""Starts the embedded cloud and writes a file when it is ready: options, environment, MiniStack, patches, serve."""
+"""Starts the embedded cloud: sets MiniStack's environment, installs the patches, serves, and writes a file when
+ready."""
 
 from __future__ import annotations
 
@@ -39,13 +40,13 @@ PATCHES = (
     "batch_calls",
     "durability",
 )
-# How long tasks may take to end before the cloud that they call stops.
+# How long tasks may take to end before the cloud, which they still use, stops.
 _TASK_GRACE_SECONDS = 8.0
 _SHUTDOWN_SECONDS = 10.0
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM or SIGINT."""
     options = _options()
     state = options.state.resolve()
     listener = _listen(options.ports)
@@ -55,7 +56,7 @@ def main() -> None:
     if docker is None:
         containers.install(stand_in)
     # Imported only now: ministack reads the environment when it is imported.
-    logging.getLogger("persistence").setLevel(logging.WARNING)  # it reports every file at every save
+    logging.getLogger("persistence").setLevel(logging.WARNING)  # it logs every file at every save
     for name in PATCHES:
         importlib.import_module(f"deployment.local.emulator.{name}").install()
     for extension in options.extensions:
@@ -81,7 +82,7 @@ def _options() -> argparse.Namespace:
 
 
 def _listen(ports: list[int]) -> socket.socket:
-    """Return a listening loopback socket; MiniStack must know its port before it is imported."""
+    """Return a loopback socket that listens on the first free port. MiniStack reads the port when it is imported."""
     for port in ports:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -123,13 +124,13 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
 
 
 def _docker() -> Any:
-    """Return a client of the Docker engine; exit with a message if none answers. MiniStack would report running tasks,
-    and run none."""
+    """Return a client for the Docker engine; exit with a message if it does not answer. Otherwise MiniStack would
+    report tasks as running without running them."""
     try:
         client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where it is not installed
         client.ping()
     except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
-        sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, and none answers: {error}")
+        sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, but none answers: {error}")
     return client
 
 
@@ -169,7 +170,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
 
 
 async def _answers() -> None:
-    """Return when the server answers a request: by then its state is loaded."""
+    """Wait until the server answers a request; by then its state is loaded."""
     port = int(os.environ["GATEWAY_PORT"])
     reader, writer = await asyncio.open_connection(_HOST, port)
     writer.write(b"GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")

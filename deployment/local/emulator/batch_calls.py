@@ -1,4 +1,5 @@
-"""Judges a call about several messages by the permission for one; MiniStack wants one of the batch's own name.
+"""Authorizes SQS's batch calls by the action for one message, as AWS does; MiniStack requires sqs:DeleteMessageBatch
+etc.
 
 docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 """

@@ -1,9 +1,9 @@
-"""Runs a task's command as a process where there is no Docker engine; MiniStack's ECS needs one.
+"""Runs a task's command as a local process, so that MiniStack's ECS needs no Docker engine.
 
-This is the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call. A task sees a
-container: only the container's environment, a separate home and TMPDIR that are deleted with it, SIGTERM to the main
-process and SIGKILL to all processes after the stop timeout, exit codes of 128 plus the signal.
-There is no isolation: the process sees the machine's files and network.
+This implements the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call. To a task it
+looks like a container: it has only the container's environment, and a HOME and TMPDIR that are deleted afterwards; a
+stop sends SIGTERM to the main process, and SIGKILL to all its processes after the stop timeout; an exit by a signal has
+the code 128 plus the signal. But the process is not isolated: it can use the machine's files and network.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _NEVER = "0001-01-01T00:00:00Z"  # Docker's value for a time in the future
 
 
 class APIError(Exception):
-    """The engine refused: the command does not exist, or the container to remove is running."""
+    """The request failed: the command cannot be run, or the container is in the wrong state."""
 
 
 class NotFound(APIError):
-    """There is no such container or image."""
+    """There is no such container."""
 
 
 class Container:
-    """One container: a process that leads its session, its output and its exit code."""
+    """One container: a process with its own session, its output, and its exit code."""
 
     def __init__(self, engine: Containers, image: str, options: dict[str, Any]) -> None:
         self.id = uuid.uuid4().hex * 2
@@ -59,9 +59,9 @@ class Container:
         self._created, self._finished = _now(), _NEVER
 
     def start(self, command: list[str] | None, environment: dict[str, str]) -> None:
-        """Start the process. Raise APIError if there is no command, or it cannot be run."""
+        """Start the process. Raise APIError if there is no command, or if it cannot be run."""
         if not command:
-            raise APIError("the task definition's container has no command, and there is no image to ask for one")
+            raise APIError("the task definition's container has no command, and no image is read that could have one")
         home, temporary = self._folder / "home", self._folder / "tmp"
         home.mkdir(parents=True)
         temporary.mkdir()
@@ -89,7 +89,7 @@ class Container:
 
     @property
     def pid(self) -> int | None:
-        """Return the id of the main process; None before it is started."""
+        """Return the process id of the main process; None before it is started."""
         return self._process.pid if self._process else None
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
@@ -122,7 +122,7 @@ class Container:
 
     @property
     def status(self) -> str:
-        """Return the state in Docker's terms: created, running or exited."""
+        """Return the state as Docker names it: created, running or exited."""
         if self._process is None:
             return "created"
         return "exited" if self._ended.is_set() else "running"
@@ -141,7 +141,8 @@ class Container:
         """Do nothing: this object is always current."""
 
     def wait(self, timeout: float | None = None, **_: Any) -> dict[str, Any]:
-        """Wait until it ends; raise TimeoutError after `timeout` seconds."""
+        """Wait until the container ends, and return its exit code as docker-py does. Raise TimeoutError after `timeout`
+        seconds."""
         if not self._ended.wait(timeout):
             raise TimeoutError(f"{self.name} still runs after {timeout} seconds")
         return {"StatusCode": self.exit_code or 0, "Error": None}
@@ -152,8 +153,8 @@ class Container:
         self._process.send_signal(Signals[signal])
 
     def stop(self, timeout: float = 10) -> None:
-        """Send SIGTERM, and SIGKILL after the stop timeout. MiniStack always passes 5 seconds; the task definition's
-        stopTimeout is in a label (task_stop.py) and overrides that."""
+        """Send SIGTERM, and SIGKILL after the stop timeout. That is the task definition's stopTimeout, which is in a
+        label (task_stop.py), or else `timeout`, for which MiniStack always passes 5 seconds."""
         if self._process is None or self._ended.is_set():
             return
         self._process.terminate()
@@ -162,8 +163,8 @@ class Container:
             self._ended.wait()
 
     def remove(self, v: bool = False, force: bool = False, **_: Any) -> None:  # noqa: ARG002 (docker-py's names)
-        """Delete it and its files; its output is kept, as it may still be read. Raise APIError if it runs, and `force`
-        is false."""
+        """Remove the container and its files, but keep its output, which may still be read. Raise APIError if it is
+        running, unless `force` is set."""
         if self.status == "running":
             if not force:
                 raise APIError(f"{self.name} is running: stop it before removing it, or force it")
@@ -173,7 +174,8 @@ class Container:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def logs(self, *, stream: bool = False, tail: int | None = None, **_: Any) -> Iterator[bytes] | bytes:
-        """Return its last `tail` lines; with `stream` iterate over whole lines until it ends."""
+        """Return the output, or its last `tail` lines; with `stream`, an iterator over whole lines until the container
+        ends."""
         if stream:
             return self._lines()
         lines = self._output.read_bytes().splitlines(keepends=True)
@@ -196,7 +198,7 @@ class Container:
 
 @dataclass
 class Containers:
-    """The engine's containers: `client.containers` of docker-py."""
+    """All containers, with the interface of docker-py's `client.containers`."""
 
     state: Path  # the local cloud's state folder, for the containers' files, outputs and process records
     path: str  # the PATH of every container
@@ -219,7 +221,8 @@ class Containers:
         environment: dict[str, str] | None = None,
         **options: Any,
     ) -> Container:
-        """Start a container and return at once (docker-py's `detach=True`). Raise APIError if it cannot be started."""
+        """Start a container, and return without waiting, as docker-py does with `detach=True`. Raise APIError if it
+        cannot be started."""
         if self._closed:
             raise APIError("the embedded cloud is shutting down")
         container = Container(self, image, options)
@@ -245,7 +248,7 @@ class Containers:
         raise NotFound(f"no such container: {container_id!r}")
 
     def list(self, *, all: bool = False, filters: dict[str, Any] | None = None, **_: Any) -> list[Container]:
-        """Return the running containers, with `all` every container, that have the labels of `filters`."""
+        """Return the running containers, or with `all` every container, with the labels in `filters`."""
         wanted = (filters or {}).get("label", [])
         labels = {wanted} if isinstance(wanted, str) else set(wanted)
         with self._lock:
@@ -262,7 +265,8 @@ class Containers:
             self._known.pop(container.id, None)
 
     def close(self, grace_seconds: float) -> None:
-        """Start no more containers, and end the running ones: SIGTERM to all, SIGKILL after `grace_seconds`."""
+        """Refuse to start further containers, and end the running ones: SIGTERM to all, SIGKILL after
+        `grace_seconds`."""
         self._closed = True
         running = self.list()
         for container in running:
@@ -284,7 +288,7 @@ class Client:
 
 
 def install(containers: Containers) -> Client:
-    """Replace the module `docker` in this process; return the client."""
+    """Replace the module `docker` in this process by one that uses `containers`; return its client."""
     client = Client(containers)
     docker = types.ModuleType("docker")
     docker.__dict__.update(from_env=lambda **_: client)

@@ -1,7 +1,7 @@
-"""Passes a task's whole definition to a Docker engine; MiniStack passes image, command and environment only.
+"""Passes a task's whole definition to a Docker engine; MiniStack passes only image, command and environment.
 
-It also gets user, read-only root, init process, memory and CPU limits, volumes and the stop timeout. It shares the
-machine's network, because the embedded cloud and Prefect listen on loopback only.
+The container also gets user, read-only root, init process, memory and CPU limits, volumes and the stop timeout. It uses
+the machine's network, because the embedded cloud and Prefect listen only on loopback.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ _ON_HOST_NETWORK = True
 
 
 class DockerTasks:
-    """The containers of one local cloud in a Docker engine."""
+    """Runs the tasks of one local cloud in a Docker engine."""
 
     def __init__(self, client: Any, state: Path, region: str) -> None:
-        """Replace how MiniStack prepares and removes containers; remove those that an earlier run left behind.
+        """Patch how MiniStack prepares and removes containers, and remove those that an earlier run left behind.
 
         Args:
-            client: docker-py's, without a timeout.
-            state: the local cloud's state folder, absolute.
-            region: AWS_REGION, which Fargate sets.
+            client: a docker-py client without a timeout.
+            state: the local cloud's state folder, an absolute path.
+            region: the value for AWS_REGION, which Fargate sets.
         """
         self._client = client
         self._labels = {STATE_LABEL: str(state)}
@@ -78,8 +78,8 @@ class DockerTasks:
 
 
 class _WholeLog:
-    """A container whose log is read in whole lines, however long it is silent. MiniStack's own client gives up on a log
-    that is silent for longer than any other answer may take."""
+    """A container whose log is read in whole lines, even after a long silence. MiniStack's own client has a timeout for
+    all answers, so it would stop reading a log that is silent for longer."""
 
     def __init__(self, container: Any) -> None:
         self.id = container.id
@@ -96,11 +96,11 @@ class _WholeLog:
 
 
 def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of docker-py's `containers.run` that MiniStack does not set.
+    """Return options for docker-py's `containers.run` that MiniStack does not set.
 
     Args:
-        container: a container definition, as MiniStack keeps it.
-        task: its task definition, with `cpu` in CPU units and `memory` in MiB.
+        container: a container definition, in MiniStack's form.
+        task: the task definition, with `cpu` in CPU units (1/1024 vCPU) and `memory` in MiB.
     """
     options: dict[str, Any] = {
         "user": container.get("user"),
@@ -117,7 +117,7 @@ def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[s
 
 
 def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the mount points of volumes without a host path: empty volumes that are deleted with the task."""
+    """Return the container's mounts of volumes that have no host path: they are empty, and deleted with the task."""
     empty = {
         _either_case(volume, "name")
         for volume in task.get("volumes") or []
@@ -131,5 +131,6 @@ def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict
 
 
 def _either_case(mapping: dict[str, Any], name: str) -> Any:
-    """Return a member by its camelCase name (RunTask's API) or its capitalized name (CloudFormation)."""
+    """Return the value for a camelCase name (as in ECS's API) or for the same name capitalized (as in
+    CloudFormation)."""
     return mapping.get(name, mapping.get(name[:1].upper() + name[1:]))

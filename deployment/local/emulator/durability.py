@@ -1,8 +1,9 @@
-"""Keeps state and running executions when the process is killed; MiniStack saves only on an orderly stop.
+"""Preserves state and running executions if the process is killed; MiniStack saves its state only when it stops
+normally.
 
-It also fails running executions at the next start. Here the state is saved every few seconds too, and executions
-start again from their first state, which is safe for a state machine that looks for its result first. Tasks cannot
-continue; MiniStack would list them as running.
+MiniStack also fails executions that were running when it stopped. With this patch the state is saved every few seconds,
+and such executions start again from their first state, which is safe for a drain. Tasks cannot continue, so they are
+marked as stopped; MiniStack would list them as running.
 """
 
 import logging
@@ -17,7 +18,7 @@ from ministack.services import ecs, stepfunctions
 
 LOG = logging.getLogger("sluice.durability")
 _SHORTEST_PAUSE_SECONDS = 5.0
-_WORK_PER_PAUSE = 20  # saving may take a twentieth of the time
+_WORK_PER_PAUSE = 20  # the pause is this many times as long as a save takes
 
 _interrupted: list[tuple[str, str, str]] = []
 
@@ -69,7 +70,7 @@ def resume_executions() -> None:
 
 
 def _save_one_at_a_time() -> None:
-    """Serialize the final save and background saves: both write the same partial files."""
+    """Prevent the final save and a background save at the same time: both write the same partial files."""
     save_all, saving = persistence.save_all, threading.Lock()
 
     def save_all_alone(services: dict[str, Any]) -> None:
@@ -80,7 +81,7 @@ def _save_one_at_a_time() -> None:
 
 
 def save_periodically() -> None:
-    """Save in the background from now on, as often as is cheap."""
+    """Save the state in the background from now on, at most every five seconds."""
     threading.Thread(target=_save_forever, daemon=True, name="sluice-save").start()
 
 

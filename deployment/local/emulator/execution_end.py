@@ -1,5 +1,5 @@
-"""Ends the steps of an execution with it; in MiniStack the items of a Map go on after the execution was stopped, launch
-tasks, and change its status in the end.
+"""Ends all steps of an execution when it is stopped; in MiniStack the items of a Map continue, launch tasks, and
+finally change the execution's status.
 
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
 """

@@ -1,4 +1,4 @@
-"""Starts a task only if its execution role permits what ECS does in its name; MiniStack always starts it.
+"""Starts a task only if its execution role allows what ECS does with that role; MiniStack always starts it.
 
 docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
 """
@@ -15,7 +15,7 @@ _LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 
 
 class ExecutionRoleRefused(Exception):
-    """The task's execution role lacks a permission that ECS needs; the task fails to start."""
+    """The task's execution role lacks a permission that ECS needs, so the task cannot start."""
 
 
 def install() -> None:

@@ -1,8 +1,9 @@
-"""Redrives a dead-letter queue, which MiniStack's SQS cannot: StartMessageMoveTask and ListMessageMoveTasks.
+"""Adds StartMessageMoveTask and ListMessageMoveTasks, which redrive a dead-letter queue and which MiniStack lacks.
 
-As in AWS, a redriven message is a new one, with a new id and receive count, and one that was sent to the dead-letter
-queue directly has no source: it moves only to a destination that the call names. Unlike AWS, all are moved before the
-call returns. docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+As in AWS, a redriven message gets a new id and a receive count of 0, and a message that was sent directly to the
+dead-letter queue has no source queue, so it can be moved only to a destination that the call names. Unlike in AWS, all
+messages are moved before the call returns.
+docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
 
 import time
@@ -46,7 +47,7 @@ def _start(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
 
 
 def _move(message: dict[str, Any], wanted_arn: str | None) -> bool:
-    """Move a message to the requested queue, or back to the one that it came from."""
+    """Move a message to the requested queue, or back to the one that it came from. Return False if there is none."""
     attributes = dict(message["sys"])
     target = sqs._queue_by_arn(wanted_arn or attributes.pop("DeadLetterQueueSourceArn", ""))
     if target is None:
@@ -59,6 +60,6 @@ def _move(message: dict[str, Any], wanted_arn: str | None) -> bool:
 
 def _list(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
     found = [task for task in _tasks if task["SourceArn"] == data.get("SourceArn")]
-    # Only a task that still moves messages has a handle: it serves to cancel it.
+    # AWS returns a handle, which is for cancelling, only for a task that is still moving messages.
     shown = [{name: value for name, value in task.items() if name != "TaskHandle"} for task in found]
     return {"Results": shown[: int(data.get("MaxResults") or 1)]}

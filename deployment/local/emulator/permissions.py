@@ -1,4 +1,4 @@
-"""Checks with IAM what AWS does in a role's name; MiniStack checks only requests."""
+"""Checks the IAM permissions for what AWS services do with a role; MiniStack checks only requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from ministack.core import iam_evaluator
 from ministack.core.responses import get_account_id, get_region
 
 decision_listeners: list[Callable[[Any, bool, str], None]] = []
-"""Called with each decision: its context, whether it was allowed, and which service asked."""
+"""Functions that are called with each decision: its context, whether it is allowed, and the service that asked."""
 
 
 def role_allows(
@@ -19,7 +19,14 @@ def role_allows(
     asked_by: str,
     conditions: dict[str, Any] | None = None,
 ) -> bool:
-    """Return whether a role has a permission, by its policies, its boundary and the resource's policy."""
+    """Return whether a role may perform an action on a resource, according to its policies, its permissions boundary
+    and the resource's policy.
+
+    Args:
+        session: the name of the role session.
+        asked_by: the service that uses the role, for `decision_listeners`.
+        conditions: the values of condition keys.
+    """
     account, role_name = get_account_id(), role_arn.rsplit("/", 1)[-1]
     credential = iam_evaluator.ResolvedCredential(
         access_key_id="",

@@ -1,5 +1,6 @@
-"""Runs ecs:runTask.sync as Step Functions does; MiniStack succeeds whatever the task's exit code, answers in camelCase,
-gives up after 600 looks, and leaves the task running when the execution is stopped or the state times out.
+"""Runs ecs:runTask.sync as Step Functions does. MiniStack's succeeds whatever the task's exit code, answers in
+camelCase, stops waiting after 600 polls, and leaves the task running if the execution is stopped or the state times
+out.
 
 docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html
 """
@@ -37,10 +38,10 @@ def install() -> None:
 
 
 def _run_task(_resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Launch a task, wait until it ends and return it, or raise AWS's error.
+    """Launch a task, wait until it ends, and return it; or raise the error that Step Functions has.
 
-    Failures in the answer raise AmazonECS.Unknown; a task that did not start, was stopped, or has a container with
-    another exit code than 0 raises States.TaskFailed, with the task's JSON as the cause.
+    That is AmazonECS.Unknown if the answer lists failures, and States.TaskFailed, with the task as JSON, if the task
+    did not start, was stopped, or has a container with an exit code other than 0.
     """
     request = stepfunctions._pascal_to_camel(arguments)
     status, _, body = ecs._run_task(request)
@@ -88,7 +89,7 @@ def _reason_to_stop() -> str:
 
 
 def _pascal(value: Any) -> Any:
-    """Return an ECS answer with the member names that Step Functions gives them."""
+    """Return an answer of ECS with capitalized member names, as Step Functions has them."""
     if isinstance(value, list):
         return [_pascal(item) for item in value]
     if isinstance(value, dict):

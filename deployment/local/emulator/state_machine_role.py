@@ -1,6 +1,6 @@
-"""Calls the services of a state machine as its role; MiniStack calls them as root.
+"""Calls AWS services from a state machine with its role; MiniStack calls them as root.
 
-So a missing permission is found here, and not first on AWS.
+So a missing permission is found here, not only on AWS.
 docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
 """
 
@@ -40,7 +40,7 @@ _frozen = threading.Event()
 
 
 def freeze() -> None:
-    """Stop every execution before its next step: the cloud is stopping, and they resume at the next start."""
+    """Block every execution before its next step, because the cloud is stopping; they resume at the next start."""
     _frozen.set()
 
 
@@ -91,7 +91,7 @@ def _block_if_frozen() -> None:
 
 
 def _authorize(resource: str, arguments: dict[str, Any]) -> None:
-    """Raise AWS's error unless the role has the integration's permissions."""
+    """Raise the error that AWS has, unless the role has the permissions that the integration needs."""
     integration = resource.removeprefix("arn:aws:states:::")
     if integration not in _INTEGRATIONS:
         raise stepfunctions._ExecutionError(
@@ -105,7 +105,8 @@ def _authorize(resource: str, arguments: dict[str, Any]) -> None:
 
 
 def require(permission: Permission, error: str) -> None:
-    """Raise `error` of Step Functions unless the role of the running state machine has the permission."""
+    """Raise a Step Functions error with the name `error` unless the role of the running state machine has a
+    permission."""
     current = current_state.get()
     if current is None:
         raise stepfunctions._ExecutionError(error, "no execution, and so no role, is known for this call")

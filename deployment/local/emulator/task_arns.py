@@ -1,4 +1,4 @@
-"""Judges requests about tasks by the tasks' ARNs; MiniStack judges them by their cluster's.
+"""Authorizes requests about tasks by the tasks' ARNs, as AWS does; MiniStack uses the cluster's ARN.
 
 docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
 """

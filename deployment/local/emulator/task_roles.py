@@ -1,8 +1,8 @@
-"""Gives each ECS task credentials of its task role; MiniStack's own credentials are refused.
+"""Gives each ECS task valid credentials for its task role.
 
-MiniStack's credential endpoint returns keys that it never registered, so with AUTH on it refuses them. The
-account's root user gets any role's credentials there, by the root user's secret key: a local worker has a role,
-as on ECS.
+MiniStack's credentials endpoint returns keys that MiniStack does not register, so with AUTH=true it refuses them. This
+endpoint also gives any role's credentials to a process that has the root user's secret key, so that a local worker can
+have a role, like a task on ECS.
 """
 
 import os
@@ -79,7 +79,7 @@ def _credentials(name: str, authorization: str) -> Any:
 
 
 def register_session(role_arn: str, session: str) -> dict[str, str]:
-    """Register a session of a role; return its credentials in the form of ECS's endpoint."""
+    """Register a session of a role; return its credentials in the form in which ECS's endpoint returns them."""
     role_name = role_arn.rsplit("/", 1)[-1]
     key, secret, token = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_hex(20), secrets.token_urlsafe(60)
     expires = time.time() + _LIFETIME_SECONDS

@@ -1,6 +1,6 @@
-"""Stops a task as ECS does: SIGTERM, SIGKILL after its stopTimeout, STOPPED with its own exit code once it has ended.
+"""Stops a task as ECS does: SIGTERM, SIGKILL after its stopTimeout, and STOPPED with its exit code once it has ended.
 
-MiniStack answers STOPPED and exit code 0 at once, stops the container afterwards, and does not know stopTimeout.
+MiniStack answers STOPPED and exit code 0 at once, stops the container afterwards, and ignores stopTimeout.
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html
 """
 
@@ -48,12 +48,12 @@ def install() -> None:
 
 
 def stop_in_its_time(container: Any) -> None:
-    """Send a container SIGTERM, and SIGKILL after the stopTimeout in its label."""
+    """Stop a container: SIGTERM, and SIGKILL after the stopTimeout in its label."""
     container.stop(timeout=int(container.labels[STOP_TIMEOUT_LABEL]))
 
 
 def _take_containers(task: dict[str, Any]) -> list[str]:
-    """Mark the task as stopping; return its containers to the first caller only."""
+    """Mark a task as stopping, and return the ids of its containers; a second call returns none."""
     with resource_lock("ecs-task", task["taskArn"]):
         containers = list(task.get("_docker_ids") or [])
         if containers:
@@ -70,7 +70,7 @@ def _end(account: str, region: str, task: dict[str, Any], container_ids: list[st
             with resource_lock("ecs-task", task["taskArn"]):
                 task["containers"][index]["exitCode"] = exit_code
         with resource_lock("ecs-task", task["taskArn"]):
-            task["desiredStatus"] = "RUNNING"  # MiniStack ends only what is meant to run
+            task["desiredStatus"] = "RUNNING"  # otherwise MiniStack does not mark it as stopped
         ecs._mark_task_stopped(task["taskArn"], task, reason, "UserInitiated")
         for container_id in container_ids:
             ecs._remove_docker_container(client, container_id)
@@ -78,7 +78,7 @@ def _end(account: str, region: str, task: dict[str, Any], container_ids: list[st
 
 
 def _stopped(client: Any, container_id: str) -> int | None:
-    """Stop a container; return its exit code, None if the engine does not report one."""
+    """Stop a container; return its exit code, or None if the engine does not report one."""
     try:
         container = client.containers.get(container_id)
         stop_in_its_time(container)

@@ -1,6 +1,6 @@
-"""Gives a task the secrets of a task definition that CloudFormation made; MiniStack 1.5.33 loses them.
+"""Gives a task the secrets in a task definition that CloudFormation created; MiniStack 1.5.33 loses them.
 
-It turns a template's container definitions into the API's, all but their secrets.
+It converts a template's container definitions to the form of ECS's API, but not their secrets.
 docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-ecs-taskdefinition-secret.html
 """
 

@@ -1,4 +1,4 @@
-"""Treats requests over loopback as TLS; MiniStack treats them as plain HTTP, which policies refuse."""
+"""Treats all requests as sent over TLS; MiniStack treats them as plain HTTP, which the template's policies refuse."""
 
 from contextvars import ContextVar
 

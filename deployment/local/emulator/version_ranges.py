@@ -1,4 +1,4 @@
-"""Answers a Range request for an object version with that range, as S3 does; MiniStack sends the whole version.
+"""Answers a Range request for an object version with that range, as S3 does; MiniStack sends the whole object.
 
 docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 """
