@@ -20,12 +20,14 @@ class PartSeconds(dict[str, float]):
     def __init__(self) -> None:
         super().__init__()
         self._open = threading.local()
+        self._lock = threading.Lock()
 
     def add(self, others: Mapping[str, float]) -> None:
         """Add seconds that were counted elsewhere."""
-        for part, seconds in others.items():
-            if part != ELSEWHERE:
-                self[part] = self.get(part, 0.0) + seconds
+        with self._lock:
+            for part, seconds in others.items():
+                if part != ELSEWHERE:
+                    self[part] = self.get(part, 0.0) + seconds
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:

@@ -41,7 +41,7 @@ from flows.refinery.validate.mark_hints import no_numbers
 from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import misfit_rows, quarantine_table
 from flows.refinery.validate.rules import rules_of
-from flows.refinery.validate.typed_rows import ROW_NUMBER, as_stepped, beside, to_batch
+from flows.refinery.validate.typed_rows import ROW_NUMBER, as_stepped, beside
 from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
 
 _SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
@@ -131,9 +131,11 @@ def refine_file(
         if judged.is_rejected:
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)
-        validated = map_partitions(partial(refine_partition, plan=plan), partitions)
+        validated = iter(map_partitions(partial(refine_partition, plan=plan), partitions))
+        validated = stack.enter_context(ahead(validated, is_small=is_small))
         part = "validate" if plan.waits else "refine"
-        good = judged.good_rows(_reported(seconds.inside(ELSEWHERE, validated), partial(report, part)))
+        reported = _reported(seconds.inside(ELSEWHERE, validated), partial(report, part))
+        good = stack.enter_context(closing(judged.good_rows(reported, is_small=is_small)))
         try:
             with seconds.of("preprocess"):
                 steps = compile_steps(contract)
@@ -251,12 +253,11 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
     """
     seconds = PartSeconds()
     with seconds.of("validate"):
-        frame, masks, findings = validate(partition, plan)
+        typed, masks, findings = validate(partition, plan)
         numbers, misfits = partition.row_numbers, misfit_rows(partition.misfits)
         is_bad = masks[plan.blocking].any(axis=0)
         places = np.flatnonzero(is_bad)
-        rows = typed = to_batch(frame, numbers, plan.kinds)
-        bad = late = None
+        rows, bad, late = typed, None, None
     with seconds.of("write"):
         if plan.waits:
             raw = partition.frame.reindex(columns=plan.raw_columns)
@@ -277,12 +278,12 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
         bad_masks=masks[:, places],
         broken=np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64),
         no_numbers=no_numbers(partition, plan.row_rules, masks),
-        nulls=frozenset(name for name in plan.columns if frame[name].hasnans) if plan.asks_structure else frozenset(),
+        nulls=frozenset(name for name in plan.columns if typed.column(name).null_count),
         whole_file_rows=late,
         states=tuple(finding.state for finding in findings),
         key_hashes=tuple(finding.key_hashes for finding in findings),
         seconds=dict(seconds),
     )
-    del frame, findings
+    del findings
     gc.collect()  # GX's graphs are cyclic: without this a partition's frames pile up
     return judged

@@ -62,11 +62,12 @@ _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's 
 class _Block:
     """Whole records, ready to be parsed."""
 
-    content: bytes  # the records' text, without that of misfits
+    content: memoryview  # the records' text, without that of misfits
     size: int  # how many of the pending bytes the records take
     rows: int  # how many there are, misfits included
     lines: int  # how many lines they take
     row_numbers: npt.NDArray[np.int64]  # of the records that are not misfits
+    has_backslash: bool  # in the records that are not misfits
     misfits: list[Misfit] = field(default_factory=list)
     is_plain: bool = False  # whether the records were not looked at one by one
 
@@ -246,8 +247,8 @@ class _CsvReader:
                 frame = self._to_frame(block)
             if frame is None:
                 raise AssertionError(f"Arrow did not find the {len(block.row_numbers)} rows that a block has")
-            self._look_at_marks(block, frame)
-            self._has_backslash |= self._escape is None and b"\\" in block.content
+            self._look_at_marks(frame)
+            self._has_backslash |= self._escape is None and block.has_backslash
             self._advance(block.size, block.lines)
             self._rows += block.rows
             if self._rows > self._limits.max_rows:
@@ -289,29 +290,30 @@ class _CsvReader:
     def _cut_plain(self, window: bytes) -> _Block | None:
         """Return a block from the window's beginning that Arrow can read unchanged; None if it is not plain enough."""
         end = window.rfind(b"\n") + 1
-        if not end or not is_clean_text(window[:end]):
+        if not end or not is_clean_text(window, end):
             return None
-        if not self._is_one_sign or (self._escape and self._escape.encode() in window[:end]):
+        if not self._is_one_sign or (self._escape and window.find(self._escape.encode(), 0, end) >= 0):
             return None
-        structure = plain_structure(window[:end], *self._marks)
+        structure = plain_structure(window, end, *self._marks)
         if structure is None or not len(structure.newlines):
             return None
         self._require_records_fit(int(np.diff(structure.newlines, prepend=-1).max()))
         rows = min(len(structure.newlines), self._rows_per_partition)
         end = int(structure.newlines[rows - 1]) + 1
-        content = window[:end]
+        content = memoryview(window)[:end]
         if has_line(content, structure.newlines[:rows], self._repeated_headers):
             return None
         if len(self._columns) == 1 and _BLANK_LINE.search(content):
             return None
-        lines = content.count(b"\n") if structure.has_quotes else rows
+        lines = int(np.searchsorted(structure.all_newlines, end))
+        has_backslash = window.find(b"\\", 0, end) >= 0
         if self._dialect.trailing:
             shorter = without_trailing(content, structure.newlines[:rows], *self._marks, self._dialect.trailing)
             if shorter is None:
                 return None
-            content = shorter
+            content = memoryview(shorter)
         numbers = np.arange(self._rows + 1, self._rows + 1 + rows)
-        return _Block(content, end, rows, lines, numbers, is_plain=True)
+        return _Block(content, end, rows, lines, numbers, has_backslash, is_plain=True)
 
     def _cut_records(self, window: bytes, is_last: bool) -> _Block | None:
         """Cut a block record by record, from no more text than one record may have: as Python objects, many short lines
@@ -356,7 +358,7 @@ class _CsvReader:
         size = len("".join(lines[:used_lines]).encode("utf-8", errors="surrogateescape"))
         content = written_again(good, *self._block_marks)
         numbers = np.array(good_rows, dtype=np.int64)
-        return _Block(content, size, rows, used_lines, numbers, misfits)
+        return _Block(memoryview(content), size, rows, used_lines, numbers, b"\\" in content, misfits)
 
     def _fault_of(self, fields: list[str]) -> str | None:
         """Return why a record that can be read is not a row; None if it is one."""
@@ -421,9 +423,9 @@ class _CsvReader:
     def _no_rows(self) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
-    def _look_at_marks(self, block: _Block, frame: pd.DataFrame) -> None:
+    def _look_at_marks(self, frame: pd.DataFrame) -> None:
         """Record, for the check at the file's end, what the numbers in declared columns show about the decimal mark."""
-        if self._dialect.is_decimal_proven or b"." not in block.content:
+        if self._dialect.is_decimal_proven:
             return
         for name in self._columns:
             column = self._contract.columns.get(name)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from flows.refinery.contract.model import Column
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.column_text import Unreadable, arrow_array, as_text, pandas_column, text_array
-from flows.refinery.validate.moments import read_date, read_time, read_timestamp, times_of_day
+from flows.refinery.validate.moments import read_date, read_time, read_timestamp, time_text, times_of_day
 from flows.refinery.validate.numbers import read_integer, read_number
 
 # The types in which good rows are stored and published.
@@ -49,11 +50,15 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 class Coerced:
     """One column in the contract's type."""
 
-    # in the dtypes that GX checks: str, int64 or Int64, float64, bool or boolean, datetime64[us] (UTC, without a zone;
-    # dates at midnight); times and JSON are text. Missing if the raw value is missing or could not be read.
-    values: pd.Series
+    kind: str
+    array: pa.Array  # of ARROW_TYPES; null if the raw value is missing or could not be read
     unreadable: np.ndarray  # mask of the rows whose value exists but cannot be read as the type
     missing: np.ndarray  # mask of the rows without a value
+
+    @cached_property
+    def values(self) -> pd.Series:
+        """Return the column in the dtype that GX checks."""
+        return judged_column(self.array, self.kind)
 
 
 def coerce(
@@ -65,15 +70,26 @@ def coerce(
         unreadable: texts known to be unreadable from other partitions; those of this one may be added.
     """
     missing = raw.isna().to_numpy(copy=True)
-    values = _READERS[column.type](raw, column, source_format, unreadable or Unreadable())
-    is_unread = values.isna().to_numpy() & ~missing
-    if is_unread.any():
+    array = _READERS[column.type](raw, column, source_format, unreadable or Unreadable()).cast(ARROW_TYPES[column.type])
+    is_unread = np.zeros(len(raw), dtype=bool)
+    if array.null_count > np.count_nonzero(missing):
+        is_unread = array.is_null().to_numpy(zero_copy_only=False) & ~missing
         # The text for "missing" may have spaces around it, or be only spaces.
         marks = ("",) if column.missing_values is None else column.missing_values
         marked = as_text(raw[is_unread]).str.strip().isin(marks).to_numpy()
         places = np.flatnonzero(is_unread)[marked]
         missing[places], is_unread[places] = True, False
-    return Coerced(values.reset_index(drop=True), is_unread, missing)
+    return Coerced(column.type, array, is_unread, missing)
+
+
+def judged_column(array: pa.Array | pa.ChunkedArray, kind: str) -> pd.Series:
+    """Convert a column of ARROW_TYPES to the dtype that GX checks: str, int64 or Int64, float64, bool or boolean, or
+    datetime64[us] (in UTC, without a zone; dates at midnight); times and JSON are text."""
+    if kind in ("timestamp", "date"):
+        array = array.cast(pa.timestamp("us"))
+    elif kind == "time":
+        array = time_text(array)
+    return pandas_column(array, dtype_of(kind, nulls=array.null_count > 0))
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:
@@ -105,32 +121,25 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
     return "float64" if kind == "number" else "str"
 
 
-def empty_column(kind: str, rows: int) -> pd.Series:
-    """Return a column of missing values, in the dtype that GX checks."""
-    return pd.Series(None, index=pd.RangeIndex(rows), dtype=dtype_of(kind, nulls=True))
-
-
 # --- readers: one per type --------------------------------------------------------------------------------------------
 
 
-def _read_boolean(raw: pd.Series, *_: object) -> pd.Series:
+def _read_boolean(raw: pd.Series, *_: object) -> pa.Array:
     if pd.api.types.is_bool_dtype(raw.dtype):
-        flags = pa.array(raw, from_pandas=True)
-    else:
-        texts = text_array(raw).dictionary_encode()  # each text once
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(texts.dictionary))
-        yes = pc.is_in(text, pa.array(_TRUE))
-        no = pc.is_in(text, pa.array(_FALSE))
-        flags = pc.if_else(pc.or_(yes, no), yes, None).take(texts.indices)
-    return pandas_column(flags, "boolean" if flags.null_count else "bool")
+        return pa.array(raw, from_pandas=True)
+    texts = text_array(raw).dictionary_encode()  # each text once
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(texts.dictionary))
+    yes = pc.is_in(text, pa.array(_TRUE))
+    no = pc.is_in(text, pa.array(_FALSE))
+    return pc.if_else(pc.or_(yes, no), yes, None).take(texts.indices)
 
 
-def _read_json(raw: pd.Series, *_: object) -> pd.Series:
-    return as_text(raw).map(_json_or_none, na_action="ignore").astype("str")
+def _read_json(raw: pd.Series, *_: object) -> pa.Array:
+    return arrow_array(as_text(raw).map(_json_or_none, na_action="ignore").astype("str"))
 
 
-_READERS: dict[str, Callable[[pd.Series, Column, SourceFormat, Unreadable], pd.Series]] = {
-    "string": lambda raw, *_: as_text(raw),
+_READERS: dict[str, Callable[[pd.Series, Column, SourceFormat, Unreadable], pa.Array]] = {
+    "string": lambda raw, *_: text_array(raw),
     "integer": read_integer,
     "number": read_number,
     "boolean": _read_boolean,

@@ -30,7 +30,8 @@ def raw_array(raw: pd.Series) -> pa.Array:
     """Convert a raw column to an Arrow array; an object column becomes text."""
     if pd.api.types.is_object_dtype(raw.dtype):
         raw = raw.map(_text_of, na_action="ignore").astype("str")
-    return arrow_array(raw)
+    array = arrow_array(raw)
+    return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
 
 
 def text_of(raw: pa.Array) -> pa.Array:
@@ -103,14 +104,15 @@ def read_texts(
     return each(text) if read is None else read
 
 
-def has_only(text: pa.Array, signs: bytes) -> bool:
-    """Return whether texts have only these ASCII characters."""
-    _, offsets, content = pc.fill_null(text, "").buffers()  # a null may still have characters in the buffer
+def is_digits_and_marks(text: pa.Array) -> bool:
+    """Return whether texts have no letters, so that what Arrow reads as numbers has no `0x`, no exponent and no `nan`.
+    Texts that are missing and still have characters may have letters."""
+    _, offsets, content = text.buffers()
     if content is None:
         return True
-    start = text.offset if not text.null_count else 0
-    start, end = np.frombuffer(offsets, dtype=np.int32)[[start, start + len(text)]].tolist()
-    return not bytes(content[start:end]).translate(None, signs)
+    start, end = np.frombuffer(offsets, dtype=np.int32)[[text.offset, text.offset + len(text)]].tolist()
+    signs = np.frombuffer(content, dtype=np.uint8)[start:end]
+    return bool(signs.max(initial=0) <= ord("9"))
 
 
 def whole_numbers(numbers: pa.Array) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -138,9 +138,17 @@ class HeaderPlan:
         return any(rule.method is Method.STRUCTURE for rule in self.judged)
 
     @cached_property
+    def judged_kinds(self) -> dict[str, str]:
+        """Return the types of the columns that rules read."""
+        return self._kinds_for(self.judged)
+
+    @cached_property
     def whole_file_kinds(self) -> dict[str, str]:
         """Return the types of the columns that are kept for rules that need the whole file."""
-        needed = {name for rule in self.judged if rule.is_late for name in rule.columns_needed(list(self.columns))}
+        return self._kinds_for(rule for rule in self.judged if rule.is_late)
+
+    def _kinds_for(self, rules: Iterable[Rule]) -> dict[str, str]:
+        needed = {name for rule in rules for name in rule.columns_needed(list(self.columns))}
         return {name: kind for name, kind in self.kinds.items() if name in needed}
 
     @cached_property
@@ -159,7 +167,7 @@ class HeaderPlan:
             return len(self.columns) + 1 + self.raw_columns.index(name)
         return list(self.columns).index(name)
 
-    @property
+    @cached_property
     def kinds(self) -> dict[str, str]:
         """Return the type of each column that is checked."""
         return {name: column.type for name, column in self.columns.items()}

@@ -1,7 +1,7 @@
 """Merge the validated partitions of a file: its findings, its bad rows, and its good rows as soon as they are known."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.part_seconds import PartSeconds
+from flows.refinery.read.ahead import behind
 from flows.refinery.read.decisions import decisions_of
 from flows.refinery.read.partition import Partition
 from flows.refinery.read.path_columns import Folders
@@ -137,27 +138,35 @@ class JudgedFile:
             self._misfits.update(misfit.reason for misfit in partition.misfits)
         self.findings = self._findings()
 
-    def good_rows(self, judged: Iterable[JudgedPartition]) -> Iterator[pa.RecordBatch]:
+    def good_rows(self, judged: Iterable[JudgedPartition], *, is_small: bool) -> Generator[pa.RecordBatch, None, None]:
         """Merge all partitions and yield their good rows: at once, or after the last partition if rules may still find
         bad ones. If the rules reject the file at the end, some rows may already have been yielded.
+
+        Args:
+            is_small: whether a thread that writes the bad rows would cost more than it saves.
 
         Raises:
             FileRejected: an expectation cannot be checked on this file.
         """
-        for one in judged:
+        with behind(self._write_bad, is_small=is_small) as write_bad:
+            for one in judged:
+                with self._seconds.of("validate"):
+                    self._take(one, write_bad)
+                if not self._plan.waits:
+                    yield one.rows
             with self._seconds.of("validate"):
-                self._take(one)
-            if not self._plan.waits:
-                yield one.rows
-        with self._seconds.of("validate"):
-            late_rows = self._judge_expectations()
+                late_rows = self._judge_expectations()
+                if self._plan.waits:
+                    for _, masks in self._marked(late_rows):
+                        self._quarantined.update(first_broken(masks, self._plan.row_rules))
+                self.findings = self._findings()
             if self._plan.waits:
-                for _, masks in self._marked(late_rows):
-                    self._quarantined.update(first_broken(masks, self._plan.row_rules))
-            self.findings = self._findings()
-        if self._plan.waits:
-            yield from self._parted(late_rows)
+                yield from self._parted(late_rows, write_bad)
         self._quarantine.close()
+
+    def _write_bad(self, rows: pa.Table) -> None:
+        with self._seconds.of("write"):
+            self._quarantine.write(rows)
 
     def close(self) -> None:
         """Close the quarantine file and delete waiting rows. More than one call is allowed."""
@@ -165,7 +174,7 @@ class JudgedFile:
         self._waiting.close()
         self._waiting_misfits.close()
 
-    def _take(self, one: JudgedPartition) -> None:
+    def _take(self, one: JudgedPartition, write_bad: Callable[[pa.Table], None]) -> None:
         self.rows_in += one.rows_in
         self._misfits.update(one.misfits.column(RULES).to_pylist())
         self._broken += one.broken
@@ -179,7 +188,7 @@ class JudgedFile:
         with self._seconds.of("write"):
             if one.bad is not None:
                 self._quarantined.update(first_broken(one.bad_masks, self._plan.row_rules))
-                self._quarantine.write(one.bad)
+                write_bad(one.bad)
             if one.whole_file_rows is not None:
                 self._waiting.append(one.whole_file_rows)
             if self._plan.waits:
@@ -206,14 +215,17 @@ class JudgedFile:
                 for place, rows in late_rows.items()
             }
             before = max(before, last)
-            bad = np.unique(np.concatenate([numbers, *(late[place] for place in late if rules[place].blocking)]))
+            bad = np.sort(np.concatenate([numbers, *(late[place] for place in late if rules[place].blocking)]))
+            bad = bad[np.diff(bad, prepend=-1) > 0]
             masks = np.zeros((len(rules), len(bad)), dtype=bool)
             masks[:, np.searchsorted(bad, numbers)] = np.unpackbits(packed, axis=0, count=len(rules))
             for place, rows in late.items():
                 masks[place, positions_of(rows, bad)] = True
             yield bad, masks
 
-    def _parted(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[pa.RecordBatch]:
+    def _parted(
+        self, late_rows: Mapping[int, np.ndarray], write_bad: Callable[[pa.Table], None]
+    ) -> Iterator[pa.RecordBatch]:
         """Write the bad rows of the partitions that waited; yield the good ones unless the file is rejected."""
         plan, is_rejected = self._plan, bool(self.findings and self.findings.rejected)
         typed = len(plan.kinds) + 1
@@ -222,9 +234,7 @@ class JudgedFile:
             places = positions_of(numbers, numbers_of(rows.select(range(typed))))
             with self._seconds.of("write"):
                 bad = {name: rows.column(plan.raw_place(name)).take(pa.array(places)) for name in plan.file_columns}
-                self._quarantine.write(
-                    quarantine_table(bad, numbers, masks, plan.row_rules, plan.file_columns, misfits)
-                )
+                write_bad(quarantine_table(bad, numbers, masks, plan.row_rules, plan.file_columns, misfits))
             if not is_rejected:
                 good = np.ones(rows.num_rows, dtype=bool)
                 good[places] = False

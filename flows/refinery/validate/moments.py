@@ -35,14 +35,21 @@ _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*")
 _IN_UTC = pd.DatetimeTZDtype("us", "UTC")
 _SAFE_DIGITS = 18  # every integer of this many digits fits into 64 bits
 _FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
+_FIRST_MICROSECOND, _LAST_MICROSECOND = _FIRST_MOMENT.astype(int), _LAST_MOMENT.astype(int)
 _LAST_YEAR = 9999
 _CALENDAR_CYCLE = pd.Timedelta(days=146_097).as_unit("us")
 _TIME_OF_DAY = pa.time64("us")
 _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
-def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
+def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
     """Read a column as timestamps, and return them in UTC; a value without a time zone is in that of the column."""
+    if _is_iso(raw, column.format) and column.timezone is None:
+        return _read_iso(raw, unreadable)
+    return arrow_array(_read_timestamp(raw, column, source_format, unreadable)).cast(pa.timestamp("us"))
+
+
+def _read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
     moments = _moments(raw, column.format, source_format, unreadable)
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
@@ -60,29 +67,29 @@ def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, 
     return read
 
 
-def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
+def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
     """Read a column as days, as written, whatever their time zone. A day with a time other than midnight is NaT."""
     if getattr(raw.dtype, "tz", None) is not None:
         raw = raw.dt.tz_localize(None)
     moments = _moments(raw, column.format, source_format, unreadable)
     if isinstance(raw.dtype, pd.StringDtype) or pd.api.types.is_object_dtype(raw.dtype):
         moments = _as_written(raw, column.format, moments)
-    return moments.where(moments == moments.dt.normalize())
+    return arrow_array(moments.where(moments == moments.dt.normalize())).cast(pa.timestamp("us"))
 
 
-def read_time(raw: pd.Series, column: Column, *_: object) -> pd.Series:
-    """Read a column as times of day, and return them as text in the form of `time_text`."""
+def read_time(raw: pd.Series, column: Column, *_: object) -> pa.Array:
+    """Read a column as times of day."""
     if column.format is not None:
         timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the contract's format
         moments = _read_by_format(as_text(raw.mask(timed)), column.format)
-        read: pd.Series = moments.dt.strftime("%H:%M:%S.%f").astype("str").str.removesuffix(".000000")
-        return read.mask(timed, as_text(raw)) if timed.any() else read
+        read: pd.Series = moments.dt.strftime("%H:%M:%S.%f").astype("str")
+        return times_of_day(text_array(read.mask(timed, as_text(raw)) if timed.any() else read))
     text = pc.utf8_trim_whitespace(text_array(raw))
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     times = pc.replace_substring_regex(times, r"^([0-9]):", r"0\1:")
     short = pc.equal(pc.utf8_length(times), len("08:00"))
     times = pc.if_else(short, pc.binary_join_element_wise(times, ":00", ""), times)
-    return pandas_column(time_text(times_of_day(times)), "str")
+    return times_of_day(times)
 
 
 def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -106,7 +113,9 @@ def _moments(
     unreadable: Unreadable | None = None,
 ) -> pd.Series:
     """Read a column as timestamps in UTC, without a time zone in the dtype; NaT for those that cannot be read."""
-    if pd.api.types.is_datetime64_any_dtype(raw.dtype):
+    if _is_iso(raw, written):
+        moments = pandas_column(_read_iso(raw, unreadable or Unreadable()), "datetime64[us]")
+    elif pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
     elif written is not None and (dated := _given_as(raw, dt.date)).any():
         # Cells that are dates already, among texts in the contract's format.
@@ -114,14 +123,24 @@ def _moments(
         return _moments(raw.where(dated), None).where(dated, others)
     elif written in EPOCHS:
         moments = _since_epoch(raw, EPOCHS[written], source_format)
-    elif written is not None:
-        moments = _read_by_format(as_text(raw), written)
     else:
-        read = read_texts(text_array(raw), _plain_moments, _iso_moments, unreadable or Unreadable())
-        moments = pandas_column(read, "datetime64[us]")
+        assert written is not None  # noqa: S101 for the type checker
+        moments = _read_by_format(as_text(raw), written)
     if moments.dt.tz is not None:
         moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
     return _within_calendar(moments).astype("datetime64[us]")
+
+
+def _is_iso(raw: pd.Series, written: str | None) -> bool:
+    return written is None and not pd.api.types.is_datetime64_any_dtype(raw.dtype)
+
+
+def _read_iso(raw: pd.Series, unreadable: Unreadable) -> pa.Array:
+    moments = read_texts(text_array(raw), _plain_moments, _iso_moments, unreadable)
+    ends = pc.min_max(moments.view(pa.int64())).as_py()
+    if ends["min"] is None or (ends["min"] >= _FIRST_MICROSECOND and ends["max"] <= _LAST_MICROSECOND):
+        return moments
+    return arrow_array(_within_calendar(pandas_column(moments, "datetime64[us]")))
 
 
 def _iso_text(text: pa.Array) -> pa.Array:

@@ -11,8 +11,7 @@ from flows.refinery.contract.model import SAME_MARKS, Column
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.column_text import (
     Unreadable,
-    has_only,
-    pandas_column,
+    is_digits_and_marks,
     read_texts,
     text_array,
     whole_numbers,
@@ -25,20 +24,20 @@ MAX_DIGITS = 20  # with the sign; longer integers do not fit into 64 bits
 _SAFE_INTEGER_DIGITS = 18  # every integer of this many digits fits into 64 bits
 
 
-def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
+def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
     dtype = raw.dtype
     if pd.api.types.is_integer_dtype(dtype) and not pd.api.types.is_unsigned_integer_dtype(dtype):
-        return _integers(pa.array(raw, from_pandas=True).cast(pa.int64()))
+        return pa.array(raw, from_pandas=True).cast(pa.int64())
     if pd.api.types.is_float_dtype(dtype):
-        return _integers(whole_numbers(pa.array(raw, from_pandas=True)))
+        return whole_numbers(pa.array(raw, from_pandas=True))
     each = partial(_each_integer, source_format)
-    return _integers(read_texts(text_array(raw), _integers_at_once, each, unreadable))
+    return read_texts(text_array(raw), _integers_at_once, each, unreadable)
 
 
 def _integers_at_once(text: pa.Array) -> pa.Array | None:
     """Read texts of digits as integers, with the same result as by INTEGER; None if there are other texts."""
     longest = pc.max(pc.binary_length(text)).as_py() or 0
-    if longest > _SAFE_INTEGER_DIGITS or not has_only(text, b"0123456789-"):
+    if longest > _SAFE_INTEGER_DIGITS or not is_digits_and_marks(text):
         return None
     try:
         return text.cast(pa.int64())
@@ -59,7 +58,7 @@ def _each_integer(source_format: SourceFormat, text: pa.Array) -> pa.Array:
     return pc.coalesce(integers, _long_integers(rest), whole_numbers(_numbers(rest)))
 
 
-def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pd.Series:
+def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
     if pd.api.types.is_numeric_dtype(raw.dtype) and not pd.api.types.is_bool_dtype(raw.dtype):
         numbers = pa.array(raw, from_pandas=True).cast(pa.float64(), safe=False)
     else:
@@ -67,14 +66,14 @@ def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadab
         numbers = read_texts(text_array(raw), at_once, each, unreadable)
     if source_format.type == "csv":
         numbers = pc.add(numbers, 0.0)  # turns -0.0 into 0.0: "-0" is 0 in a column of integers
-    finite = pc.if_else(pc.is_finite(numbers), numbers, None)
-    return pandas_column(finite, "float64")
+    is_finite = pc.is_finite(numbers)
+    return pc.if_else(is_finite, numbers, None) if is_finite.false_count else numbers
 
 
 def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
     """Read texts of digits and a point as numbers, with the same result as by NUMBER; None if there are other texts."""
     has_marks = source_format.decimal != "." or source_format.thousands
-    if has_marks or not has_only(text, b"0123456789.-"):
+    if has_marks or not is_digits_and_marks(text):
         return None
     try:
         return text.cast(pa.float64())
@@ -121,7 +120,3 @@ def _long_integers(text: pa.Array) -> pa.Array:
         return number if low <= number <= high else None
 
     return pa.array([read(value) for value in text.to_pylist()], type=pa.int64())
-
-
-def _integers(array: pa.Array) -> pd.Series:
-    return pandas_column(array, "Int64" if array.null_count else "int64")

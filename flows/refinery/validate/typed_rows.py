@@ -1,22 +1,20 @@
 """Rows in the contract's types as Arrow record batches, each with its row number."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.read.header import GOOD_ROW_NUMBER
-from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, to_arrow
+from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, judged_column
 from flows.refinery.validate.column_text import pandas_column
-from flows.refinery.validate.moments import time_text
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 
 
-def to_batch(frame: pd.DataFrame, row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Convert columns of coerced rows, with their row numbers, to a record batch in the types of `kinds`."""
-    arrays = [to_arrow(frame[name], kind) for name, kind in kinds.items()]
+def to_batch(arrays: Sequence[pa.Array], row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
+    """Make a record batch of coerced columns and their row numbers, in the types of `kinds`."""
     return pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=_schema(kinds))
 
 
@@ -43,12 +41,7 @@ def numbers_of(batch: pa.RecordBatch) -> np.ndarray:
 
 def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:
     """Convert rows to the form that GX checks: with a RangeIndex, timestamps in UTC without a zone, times as text."""
-    columns = {}
-    for name, kind in kinds.items():
-        array = data.column(name)
-        if kind == "timestamp":
-            array = array.cast(pa.timestamp("us"))
-        columns[name] = _column(array, kind, nulls=array.null_count > 0)
+    columns = {name: judged_column(data.column(name), kind) for name, kind in kinds.items()}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)
 
 
@@ -58,18 +51,14 @@ def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collec
     Args:
         nullable: columns that may have missing values: they get a nullable dtype, even if no value is missing here.
     """
-    columns = {
-        name: batch.column(name).to_pandas()
-        if kind == "timestamp"
-        else _column(batch.column(name), kind, nulls=name in nullable)
-        for name, kind in kinds.items()
-    }
+    columns = {name: _stepped(batch.column(name), kind, nulls=name in nullable) for name, kind in kinds.items()}
     return pd.DataFrame(columns, copy=False).set_axis(pd.Index(numbers_of(batch)), axis=0)
 
 
-def _column(array: pa.Array | pa.ChunkedArray, kind: str, *, nulls: bool) -> pd.Series:
-    if kind == "date":
-        array = array.cast(pa.timestamp("us"))
-    elif kind == "time":
-        array = time_text(array)
-    return pandas_column(array, dtype_of(kind, nulls=nulls))
+def _stepped(array: pa.Array, kind: str, *, nulls: bool) -> pd.Series:
+    if kind == "timestamp":
+        moments: pd.Series = array.to_pandas()
+        return moments
+    if kind in ("integer", "boolean"):
+        return pandas_column(array, dtype_of(kind, nulls=nulls))
+    return judged_column(array, kind)

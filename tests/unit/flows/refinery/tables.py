@@ -16,6 +16,7 @@ from flows.refinery.refine import Refined
 from flows.refinery.validate.coercion import ARROW_TYPES
 from flows.refinery.validate.header_plan import Header, HeaderPlan
 from flows.refinery.validate.judge_partition import validate
+from flows.refinery.validate.typed_rows import as_judged
 
 
 def a_contract(**fields: Any) -> Contract:
@@ -69,7 +70,8 @@ def typed(partitions: list[Partition], contract: Contract | None = None) -> pd.D
     for partition in partitions:
         header = header.joined(partition, contract)
     plan = HeaderPlan.of(contract, (), header)
-    return pd.concat([validate(partition, plan)[0] for partition in partitions], ignore_index=True)
+    rows = pa.Table.from_batches(validate(partition, plan)[0] for partition in partitions)
+    return as_judged(rows, plan.kinds)
 
 
 def numbers(partitions: list[Partition]) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 
 from flows.refinery.contract.model import Column
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.coercion import ARROW_TYPES, coerce, empty_column, to_arrow
+from flows.refinery.validate.coercion import ARROW_TYPES, coerce, to_arrow
 from flows.refinery.validate.column_text import as_text
 from flows.refinery.validate.inference import infer_kind, join_kinds
 
@@ -212,7 +212,7 @@ def test_text_is_never_changed() -> None:
 def test_columns_without_rows_or_without_values_have_every_type(kind: str) -> None:
     for values in ([], [None, None]):
         assert read(values, kind) == values
-    assert to_arrow(empty_column(kind, 2), kind).type == ARROW_TYPES[kind]
+    assert coerce(pd.Series([None, None]), Column(type=kind)).array.type == ARROW_TYPES[kind]
 
 
 def test_whole_numbers_are_told_without_a_decimal_point() -> None:
