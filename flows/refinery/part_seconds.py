@@ -1,4 +1,4 @@
-"""Measure the seconds that each part of the stage `refine` takes."""
+"""Measure how long each part of the stage `refine` takes."""
 
 import threading
 import time

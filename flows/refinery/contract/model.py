@@ -62,7 +62,7 @@ Severity = Literal["info", "warning", "critical"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 SAME_MARKS = {" ": "\u00a0\u2009\u202f", "'": "\u2019"}
-"""By thousands mark, the characters that count as the same mark: no-break and thin spaces; the Swiss apostrophe."""
+"""For the thousands marks space and apostrophe, the other characters that count as the same mark."""
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _MISSING = ("missing_values", "missing_unless_text")

@@ -44,7 +44,7 @@ def clean_name(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return Latin letters without accents, letters and digits of other scripts unchanged, and _ for the rest."""
+    """Return a name with Latin letters without accents, other scripts' letters and digits, and _ for all else."""
     plain = ""
     for character in unicodedata.normalize("NFKC", name.replace("ß", "ss")):
         kind = unicodedata.category(character)[0]

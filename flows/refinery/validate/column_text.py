@@ -35,7 +35,7 @@ def raw_array(raw: pd.Series) -> pa.Array:
 
 
 def text_of(raw: pa.Array) -> pa.Array:
-    """Convert a `raw_array` to text."""
+    """Convert an array from `raw_array` to text."""
     if pa.types.is_floating(raw.type):
         return _float_text(raw)
     text = raw.cast(pa.string())
@@ -70,7 +70,7 @@ class Unreadable:
         self._texts: pa.Array | None = None
 
     def set_aside(self, text: pa.Array) -> pa.Array:
-        """Return the texts with null in place of the known ones."""
+        """Return the texts with null in place of those that are known to be unreadable."""
         return text if self._texts is None else pc.if_else(pc.is_in(text, self._texts), None, text)
 
     def learn(self, text: pa.Array, each: Callable[[pa.Array], pa.Array]) -> bool:

@@ -322,7 +322,7 @@ def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _batch_of(rule: Rule) -> str:
-    """Return the name of the batch for a rule; rules that read the same columns share one."""
+    """Return the name of the batch for a rule; rules with the same columns and row_condition share one."""
     return f"{rule.columns} where {rule.arguments.get('row_condition')!r}"
 
 

@@ -43,7 +43,7 @@ def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray
 
 
 def mark_hints(values: Mapping[str, Texts], found: SourceFormat) -> dict[str, str]:
-    """Suggest, by rule, the marks to write into the contract, if with them all of these values are numbers.
+    """Suggest, by rule, the marks to declare in the contract: those with which all of a rule's values are numbers.
 
     Args:
         values: the results of `no_numbers`.

@@ -251,7 +251,7 @@ def _digits(text: str) -> str:
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
-    """Return which values in a column of a typed format are dates or timestamps, or times, and not texts."""
+    """Return a mask of the values that are of this type already, as in typed formats, and not texts."""
     if not pd.api.types.is_object_dtype(raw.dtype):
         return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
     found: pd.Series = raw.map(lambda value: value is not pd.NaT and isinstance(value, kind)).astype(bool)

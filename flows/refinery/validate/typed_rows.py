@@ -19,7 +19,7 @@ def to_batch(arrays: Sequence[pa.Array], row_numbers: np.ndarray, kinds: Mapping
 
 
 def beside(batch: pa.RecordBatch, more: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    """Return a batch with more columns at the end; their names may occur twice."""
+    """Return a batch with more columns at the end, whose names may repeat existing ones."""
     return pa.RecordBatch.from_arrays([*batch.columns, *more.values()], names=[*batch.schema.names, *more])
 
 
