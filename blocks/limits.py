@@ -20,7 +20,7 @@ _GIB = 1024**3
 _DISK_OF_IMAGE_GIB = 1
 COPY_FRACTION = 0.25
 """An upload larger than this fraction of the free disk space is not copied to disk but read from S3 in ranges, so that
-the disk holds only its outputs."""
+the disk holds only rows that wait for a rule on the whole file."""
 _MIN_MEMORY_MIB = 1_024
 
 
@@ -90,9 +90,9 @@ class Limits:
         needed_gib = math.ceil(min(copied, by_ranges))
         if needed_gib > disk_gib:
             raise LimitsInconsistent(
-                f"an upload of MaxObjectBytes = {self.max_object_bytes:,} and its outputs need {needed_gib} GiB of "
-                f"disk: set TaskEphemeralStorageGiB={needed_gib}, or lower MaxObjectBytes to "
-                f"{int((disk_gib * (1 - COPY_FRACTION) - _DISK_OF_IMAGE_GIB) * _GIB):,}"
+                f"an upload of MaxObjectBytes = {self.max_object_bytes:,} needs {needed_gib} GiB of disk if its rows "
+                f"wait for a rule on the whole file: set TaskEphemeralStorageGiB={needed_gib}, or lower "
+                f"MaxObjectBytes to {int((disk_gib * (1 - COPY_FRACTION) - _DISK_OF_IMAGE_GIB) * _GIB):,}"
             )
         if memory_mib < _MIN_MEMORY_MIB:
             raise LimitsInconsistent(

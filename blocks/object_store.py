@@ -6,10 +6,11 @@ What the objects mean is not known here; flows/pipeline/commit.py carries out th
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
+_PART_BYTES, _PARTS_AT_ONCE = 8 * 1024**2, 4  # of an upload that is completed later
 _BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _READS = 5  # attempts to read a response whose body breaks off
 _STREAM_CHUNK_BYTES = 1024**2
@@ -84,6 +86,16 @@ class ListedObject(NamedTuple):
     last_modified: datetime
     etag: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """A file that was uploaded in parts, and that nobody sees before `complete_upload`."""
+
+    key: str
+    upload_id: str
+    sha256: str
+    etags: tuple[str, ...]  # of the parts, in their order
 
 
 class ObjectStore:
@@ -261,6 +273,50 @@ class ObjectStore:
                 raise explain_aws_error(answer, doing) from error
             # It is safe to try again whatever the cause: nothing is committed yet.
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
+
+    def begin_upload(self, key: str, path: Path, *, sha256: str) -> PendingUpload:
+        """Upload a file, which becomes an object with `complete_upload`. What is neither completed nor ended by
+        `abort_upload`, as when the process is killed, is deleted by the bucket's lifecycle rule."""
+        with explaining_aws_errors(f"writing {self.published_address(key)}"):
+            answer = self._s3.create_multipart_upload(
+                Bucket=self.published_bucket, Key=key, Metadata={"sha256": sha256}
+            )
+            pending = PendingUpload(key, answer["UploadId"], sha256, ())
+            try:
+                with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+                    parts = range(1, max(1, -(-path.stat().st_size // _PART_BYTES)) + 1)
+                    return replace(pending, etags=tuple(pool.map(partial(self._upload_part, pending, path), parts)))
+            except BaseException:
+                with suppress(SluiceError):
+                    self.abort_upload(pending)
+                raise
+
+    def _upload_part(self, pending: PendingUpload, path: Path, number: int) -> str:
+        with path.open("rb") as file:
+            file.seek((number - 1) * _PART_BYTES)
+            body = file.read(_PART_BYTES)
+        answer = self._s3.upload_part(**self._of_upload(pending), PartNumber=number, Body=body)
+        return str(answer["ETag"])
+
+    def complete_upload(self, pending: PendingUpload) -> None:
+        """Make an uploaded file an object. Doing it again, after a lost answer, is no error."""
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(pending.etags, start=1)]
+        doing = f"writing {self.published_address(pending.key)}"
+        try:
+            self._s3.complete_multipart_upload(**self._of_upload(pending), MultipartUpload={"Parts": parts})
+        except (BotoCoreError, ClientError) as error:
+            if aws_error_code(error) != "NoSuchUpload":
+                raise explain_aws_error(error, doing) from error
+            if (self._metadata(pending.key) or {}).get("sha256") != pending.sha256:
+                raise AwsUnavailable(f"{doing}: the upload was deleted before it was completed") from error
+
+    def abort_upload(self, pending: PendingUpload) -> None:
+        """Delete an uploaded file that did not become an object."""
+        with explaining_aws_errors(f"deleting the upload of {self.published_address(pending.key)}"):
+            self._s3.abort_multipart_upload(**self._of_upload(pending))
+
+    def _of_upload(self, pending: PendingUpload) -> dict[str, str]:
+        return {"Bucket": self.published_bucket, "Key": pending.key, "UploadId": pending.upload_id}
 
     def list_keys(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
         """Yield the keys under `prefix` and when each was written, in pages sorted by key."""

@@ -28,14 +28,15 @@ class NothingToRepair(TerminalError):
     """The run has no receipt, was rejected as a whole, or has no rows in quarantine, or its quarantine file is gone."""
 
 
-def fetch_quarantine(parts: Parts, run_id: str, path: Path) -> None:
-    """Download the quarantine file of a run to `path`. Raise NothingToRepair if it has none."""
+def fetch_quarantine(parts: Parts, run_id: str, folder: Path) -> None:
+    """Download the quarantine files of a run to a new folder. Raise NothingToRepair if it has none."""
     receipt = _repairable(parts, run_id)
-    for output in receipt.outputs:
-        if output.kind == "quarantine":
-            _download(parts, receipt, output, path)
-            return
-    raise NothingToRepair(f"run {run_id} has no rows in quarantine")
+    outputs = [output for output in receipt.outputs if output.kind == "quarantine"]
+    if not outputs:
+        raise NothingToRepair(f"run {run_id} has no rows in quarantine")
+    folder.mkdir()
+    for place, output in enumerate(outputs):
+        _download(parts, receipt, output, folder / f"{place:04d}.parquet")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> dict[int, Quarantine
             path = Path(folder) / f"{place}.parquet"
             if output.kind == "quarantine":
                 _download(parts, receipt, output, path)
-                quarantined = read_quarantine(path)
+                quarantined |= read_quarantine(path)
             elif output.kind == CORRECTIONS:
                 _download(parts, receipt, output, path)
                 corrected = {number: QuarantinedRow(row) for number, row in read_corrections(path).rows.items()}

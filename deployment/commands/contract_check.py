@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,13 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
     except TerminalError as error:
         return Checked(None, (str(error),))
     reasons = tuple(reason.message for reason in refined.rejected)
-    return Checked(refined, reasons, _examples(refined.quarantine.path if refined.quarantine else None))
+    return Checked(refined, reasons, _examples(file.path for file in refined.quarantine))
 
 
 def copy_outputs(refined: Refined, file: Path, output: Path) -> list[Path]:
     """Copy the outputs to `output`/data and `output`/quarantine, and return their paths."""
     stem = file.name.split(".", 1)[0]
-    files = [("data", part) for part in refined.outputs]
-    if refined.quarantine:
-        files.append(("quarantine", refined.quarantine))
+    files = [*(("data", part) for part in refined.outputs), *(("quarantine", part) for part in refined.quarantine)]
     copied = []
     for kind, part in files:
         path = output / kind / part.folder / f"{stem}{part.extension}"
@@ -112,16 +110,15 @@ def copy_outputs(refined: Refined, file: Path, output: Path) -> list[Path]:
     return copied
 
 
-def _examples(quarantine: Path | None) -> dict[str, list[tuple[int, str | None]]]:
+def _examples(quarantine: Iterable[Path]) -> dict[str, list[tuple[int, str | None]]]:
     examples: defaultdict[str, list[tuple[int, str | None]]] = defaultdict(list)
-    if quarantine is None:
-        return examples
-    with pq.ParquetFile(quarantine) as rows:
-        for batch in rows.iter_batches(_QUARANTINE_BATCH_ROWS, columns=[ROW_NUMBER, RULES, VALUES, RAW]):
-            for row in batch.to_pylist():
-                for rule, value in zip(row[RULES], row[VALUES], strict=True):
-                    if len(examples[rule]) < _EXAMPLES:
-                        examples[rule].append((row[ROW_NUMBER], row[RAW] if row[RAW] is not None else value))
+    for path in quarantine:
+        with pq.ParquetFile(path) as rows:
+            for batch in rows.iter_batches(_QUARANTINE_BATCH_ROWS, columns=[ROW_NUMBER, RULES, VALUES, RAW]):
+                for row in batch.to_pylist():
+                    for rule, value in zip(row[RULES], row[VALUES], strict=True):
+                        if len(examples[rule]) < _EXAMPLES:
+                            examples[rule].append((row[ROW_NUMBER], row[RAW] if row[RAW] is not None else value))
     return examples
 
 

@@ -62,7 +62,7 @@ def export_run(console: Console, cloud: DeployedStack, run_id: str, destination:
     with _parts(cloud) as parts, tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         from flows.repair import fetch_quarantine
 
-        run, path = find_run(parts.store, run_id), Path(folder) / "quarantine.parquet"
+        run, path = find_run(parts.store, run_id), Path(folder) / "quarantine"
         fetch_quarantine(parts, run, path)
         export(console, path, destination, run)
 

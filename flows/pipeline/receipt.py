@@ -12,6 +12,7 @@ from flows.pipeline.document import Document
 from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
+from flows.refinery.output_files import OutputFile
 from lambda_trigger.message import UploadMessage, folder_of
 
 RECEIPTS = "receipts/"
@@ -186,10 +187,12 @@ def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> 
     return f"{contract.dataset}/{folder}" if folder else contract.dataset
 
 
-def output_stem(upload: UploadMessage, sha256: str) -> str:
-    """Return the file name of an output without its extension: run id, attempt and content hash.
+def output_key(kind: str, contract: Contract, upload: UploadMessage, incoming_prefix: str, file: OutputFile) -> str:
+    """Return the key of an output: area, folder, then run, attempt and content hash, and no part of the source key.
 
     The content hash prevents a worker from overwriting outputs that another worker's receipt references: two workers
     with different results write different objects, and the receipt decides which one counts.
     """
-    return f"{upload.run_id}-{upload.attempt}-{sha256[:16]}"
+    prefix = "quarantine" if kind in ("quarantine", CORRECTIONS) else "data"
+    name = f"{upload.run_id}-{upload.attempt}-{file.sha256[:16]}{file.extension}"
+    return f"{prefix}/{area_of(contract, upload, incoming_prefix)}/{file.folder}{name}"

@@ -9,21 +9,23 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from flows.pipeline.commit import read_receipt, settle, without_corrections
+from flows.pipeline.early_uploads import EarlyUploads
 from flows.pipeline.errors import ContractUnusable, OutOfMemory, StageBroke, StageTookTooLong, TakesTooLong
 from flows.pipeline.job import Outcome, Parts, UploadJob
 from flows.pipeline.json_log import log_context, place_of
 from flows.pipeline.protocol import is_done
-from flows.pipeline.receipt import Receipt
+from flows.pipeline.receipt import Receipt, output_key
 from flows.pipeline.stages import fetch, publish, receipt_of, record, refine
 from flows.pipeline.time_limit import TimeIsUp, time_limit
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import SluiceError
+from flows.refinery.output_files import OutputFile
 from flows.refinery.refine import REJECTING, Progress
 
 LOG = logging.getLogger("sluice")
@@ -68,16 +70,24 @@ def run_upload(
     with (
         log_context(run_id=job.upload.run_id, dataset=contract.dataset),
         tempfile.TemporaryDirectory(prefix="sluice-") as folder,
+        closing(_early_uploads(parts, job, contract)) as early,
     ):
         try:
             fetched = do(fetch, parts, job, contract, earlier, Path(folder))
-            refined = do(refine, fetched, on_progress)
+            refined = do(refine, fetched, on_progress, early.take)
             if not refined.rejected and not job.dry_run:
-                published = do(publish, parts, job, fetched, refined)
+                published = do(publish, parts, job, fetched, refined, early)
         except REJECTING as error:
             rejection = error
         outcome = Outcome(contract, earlier, fetched, refined, published, rejection, do.seconds)
         return receipt_of(job, outcome) if job.dry_run else do(record, parts, job, outcome)
+
+
+def _early_uploads(parts: Parts, job: UploadJob, contract: Contract) -> EarlyUploads:
+    def key_of(kind: str, file: OutputFile) -> str:
+        return output_key(kind, contract, job.upload, parts.settings.incoming_prefix, file)
+
+    return EarlyUploads(None if job.dry_run else parts.store, key_of)
 
 
 def _contract_of(parts: Parts, job: UploadJob) -> Contract:

@@ -12,6 +12,7 @@ from blocks.object_store import ObjectFacts, ObjectGone
 from flows import __version__
 from flows.pipeline.commit import commit_and_settle, read_receipt, settle, without_corrections
 from flows.pipeline.data_docs import list_pages, publish_page
+from flows.pipeline.early_uploads import EarlyUploads
 from flows.pipeline.errors import RepairRejected, StageBroke
 from flows.pipeline.job import Fetched, Outcome, Parts, Published, UploadJob
 from flows.pipeline.protocol import is_done
@@ -23,18 +24,17 @@ from flows.pipeline.receipt import (
     Rows,
     Source,
     Status,
-    area_of,
-    output_stem,
+    output_key,
 )
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, TerminalError
+from flows.refinery.output_files import OutputFile, TakeAway, leave, output_file
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.remote_file import RemoteFile
 from flows.refinery.read.remote_file import Source as SourceFile
 from flows.refinery.refine import Progress, Refined, refine_file
 from flows.refinery.repair.corrections import read_corrections
-from flows.refinery.write.outputs import OutputFile, output_file
 from lambda_trigger.message import UploadMessage
 
 _OVERWRITTEN = (
@@ -123,8 +123,9 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 # --- refine -----------------------------------------------------------------------------------------------------------
 
 
-def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
-    """Read, validate and preprocess the file; write the results to local files in its work folder."""
+def refine(fetched: Fetched, on_progress: Progress | None = None, take_away: TakeAway = leave) -> Refined:
+    """Read, validate and preprocess the file; write the results to local files in its work folder, of which `take_away`
+    gets the full ones."""
     return refine_file(
         fetched.source,
         fetched.contract,
@@ -132,45 +133,45 @@ def refine(fetched: Fetched, on_progress: Progress | None = None) -> Refined:
         folders=fetched.folders,
         corrections=fetched.corrections,
         on_progress=on_progress,
+        take_away=take_away,
     )
 
 
 # --- publish ----------------------------------------------------------------------------------------------------------
 
 
-def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined) -> Published:
-    """Upload the outputs under keys that contain the run id; they count once a receipt names them. If another worker
-    has committed the same or a later attempt, upload nothing. For a repair, raise ReceiptConflict in that case."""
+def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined, early: EarlyUploads) -> Published:
+    """Upload the outputs under keys that contain the run id, and complete the early uploads; they count once a receipt
+    names them. If another worker has committed the same or a later attempt, do neither. For a repair, raise
+    ReceiptConflict in that case."""
     other = read_receipt(parts.store, job.upload.run_id)
     if is_done(other, job.upload.attempt):
         if job.corrections:
             raise without_corrections(job.upload.run_id)
         return Published(receipt=other)  # outputs uploaded now would have to be deleted again
-    area = area_of(fetched.contract, job.upload, parts.settings.incoming_prefix)
     outputs = []
-    for kind, prefix, file in _files(fetched, refined):
-        key = f"{prefix}/{area}/{file.folder}{output_stem(job.upload, file.sha256)}{file.extension}"
-        parts.store.upload(key, file.path, sha256=file.sha256)
+    for kind, file in _files(fetched, refined):
+        key = output_key(kind, fetched.contract, job.upload, parts.settings.incoming_prefix, file)
+        if not early.complete(key):
+            parts.store.upload(key, file.path, sha256=file.sha256)
         outputs.append(Output(kind=kind, key=key, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256))
     return Published(tuple(outputs))
 
 
-def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, str, OutputFile]]:
-    """Return the files to publish, each with its kind and prefix."""
+def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, OutputFile]]:
+    """Return the files to publish, each with its kind."""
     work_dir = fetched.work_dir
-    files = [("data", "data", file) for file in refined.outputs]
-    if refined.quarantine:
-        files.append(("quarantine", "quarantine", refined.quarantine))
+    files = [("data", file) for file in refined.outputs] + [("quarantine", file) for file in refined.quarantine]
     if refined.fitted:
         path = work_dir / "fitted.json"
         path.write_text(json.dumps(refined.fitted, sort_keys=True, indent=1))
         # Readers of data folders skip names that begin with _.
-        files.append(("fitted", "data", output_file(path, "_fitted/", 0, ".json")))
+        files.append(("fitted", output_file(path, "_fitted/", 0, ".json")))
     if fetched.corrections:  # later attempts at the same object version include them
         path = work_dir / "corrections.parquet"
         fetched.corrections.write(path)
         corrections = output_file(path, "", len(fetched.corrections.rows), ".corrections.parquet")
-        files.append((CORRECTIONS, "quarantine", corrections))
+        files.append((CORRECTIONS, corrections))
     return files
 
 

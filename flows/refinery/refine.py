@@ -21,6 +21,7 @@ from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError
+from flows.refinery.output_files import OutputFile, TakeAway, leave
 from flows.refinery.part_seconds import ELSEWHERE, PartSeconds
 from flows.refinery.preprocess.own_steps import OwnStep
 from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed
@@ -42,7 +43,7 @@ from flows.refinery.validate.overlay import corrected
 from flows.refinery.validate.quarantine import misfit_rows, quarantine_table
 from flows.refinery.validate.rules import rules_of
 from flows.refinery.validate.typed_rows import ROW_NUMBER, as_stepped, beside
-from flows.refinery.write.outputs import OutputFile, OutputWriter, output_file
+from flows.refinery.write.outputs import OutputWriter
 
 _SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
 
@@ -76,8 +77,9 @@ class Refined(Findings):
     rows_published: int
     # rows by the step that dropped them, or BY_REPAIR; all under file_rejected when the file is rejected
     dropped: dict[str, int]
-    outputs: tuple[OutputFile, ...]  # the clean rows, as local files; empty when the file is rejected
-    quarantine: OutputFile | None  # the bad rows, as a local file; None when there are none
+    # the clean rows, as local files where `take_away` left them; empty when the file is rejected
+    outputs: tuple[OutputFile, ...]
+    quarantine: tuple[OutputFile, ...]  # the bad rows, likewise; empty when there are none
     fitted: dict[str, Any]  # by step, what it learned, as JSON values
     columns_out: tuple[str, ...] = ()  # the columns that were written
     # by part (read, validate, preprocess, write), the time spent in it; summed over threads and processes
@@ -92,6 +94,7 @@ def refine_file(
     folders: Folders = (),
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
+    take_away: TakeAway = leave,
     limits: Limits = Limits(),
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
@@ -103,6 +106,7 @@ def refine_file(
         work_dir: an existing folder for the files that this writes.
         folders: the folders of the file's key that may become columns (`folders_of`).
         corrections: the values that repairs changed, and the rows that they dropped.
+        take_away: gets each file that is full while more rows follow.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
     A file whose good rows cannot be preprocessed or written is rejected; the findings on its rows are kept.
@@ -127,7 +131,9 @@ def refine_file(
         plan = HeaderPlan.of(contract, rules_of(contract), header)
         partitions = _cut(partitions, limits.max_partition_cells // max(1, len(header.columns)))
 
-        judged = stack.enter_context(closing(JudgedFile(contract, plan, folders, work_dir, seconds, is_large=is_large)))
+        judged = stack.enter_context(
+            closing(JudgedFile(contract, plan, folders, work_dir, seconds, take_away, is_large=is_large))
+        )
         if judged.is_rejected:
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)
@@ -144,7 +150,7 @@ def refine_file(
                 )
                 for step in steps:
                     pipeline.add(step)
-            with OutputWriter(contract.output, work_dir, pipeline.kinds, seconds) as writer:
+            with OutputWriter(contract.output, work_dir, pipeline.kinds, seconds, take_away) as writer:
                 with behind(writer.write, is_small=is_small) as write:
                     for frame in seconds.inside("preprocess", pipeline.frames()):
                         write(frame)
@@ -203,7 +209,7 @@ def _accepted(
         rows_published=sum(output.rows for output in outputs),
         dropped={label: rows for label, rows in {BY_REPAIR: dropped, **pipeline.dropped}.items() if rows},
         outputs=outputs,
-        quarantine=_quarantine(judged, seconds),
+        quarantine=judged.quarantine(),
         fitted={step.label: step.fitted for step in steps if isinstance(step, FittedStep) and step.fitted},
         columns_out=columns,
         seconds=dict(seconds),
@@ -229,17 +235,10 @@ def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exc
         rows_published=0,
         dropped={"file_rejected": rows} if rows else {},
         outputs=(),
-        quarantine=_quarantine(judged, seconds),
+        quarantine=judged.quarantine(),
         fitted={},
         seconds=dict(seconds),
     )
-
-
-def _quarantine(judged: JudgedFile, seconds: PartSeconds) -> OutputFile | None:
-    if judged.quarantine_path is None:
-        return None
-    with seconds.of("write"):
-        return output_file(judged.quarantine_path, "", judged.bad_rows, ".parquet")
 
 
 def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:

@@ -1,10 +1,11 @@
 """Measure the highest memory of the container's process, by format and size of the file, with Prefect.
 
-    python -m tests.benchmarks.bench_memory [--megabytes 10 100 1000] [--files 50] [--large 10000]
+    python -m tests.benchmarks.bench_memory [--megabytes 10 100 1000] [--files 50] [--large 10000] [--formats csv]
 
 The task's process runs with its queue, its buckets and a Prefect server, one process for each size. A last one takes
-many files one after another. `--large` adds one CSV file of so many megabytes, `--ranges` reads all files by
-ranges, as if the disk were too small for copies.
+many files one after another, unless `--files` is 0. `--large` adds one CSV file of so many megabytes, `--ranges` reads
+all files by ranges, as if the disk were too small for copies, `--unique` has the yardstick's rule on unique order ids,
+and `--disk` names a folder for the task's files, such as a small disk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -25,7 +27,7 @@ from tests.benchmarks.yardstick.orders import write_orders
 _YARDSTICK = Path(__file__).parent / "yardstick"
 _BLOCK_ROWS = 100_000
 _BAR_MB = 20
-_LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}{:>14}  {}"
+_LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}{:>14}{:>10}  {}"
 
 
 def main() -> None:
@@ -34,31 +36,36 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1_000])
     parser.add_argument("--files", type=int, default=50)
     parser.add_argument("--large", type=int, default=0)
+    parser.add_argument("--formats", nargs="+", choices=[*_WRITERS], default=[*_WRITERS])
     parser.add_argument("--ranges", action="store_true")
+    parser.add_argument("--unique", action="store_true")
+    parser.add_argument("--disk", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as around:
         block = Path(name) / "block.csv"
         write_orders(block, _BLOCK_ROWS)
-        settings = {"SLUICE_CONTRACTS_FOLDER": str(_write_contracts(Path(name) / "contracts"))}
+        settings = {"SLUICE_CONTRACTS_FOLDER": str(_write_contracts(Path(name) / "contracts", is_unique=given.unique))}
         settings |= {"SLUICE_STAGE_TIMEOUT_SECONDS": "43200", "SLUICE_MAX_OBJECT_BYTES": str(10**12)}
         settings |= {"SLUICE_MAX_COPY_FRACTION": "0"} if given.ranges else {}
-        print(_LINE.format("format", "MB", "files", "CPU s", "wall s", "peak MB", "with readers", ""))
-        for kind, write in _WRITERS.items():
+        settings |= {"TMPDIR": str(given.disk)} if given.disk else {}
+        print(_LINE.format("format", "MB", "files", "CPU s", "wall s", "peak MB", "with readers", "disk MB", ""))
+        for kind in given.formats:
             for megabytes in [*given.megabytes, *([given.large] if kind == "csv" and given.large else [])]:
-                print_line(kind, megabytes, [write(around.files, block, megabytes)], around, settings)
-        size = given.megabytes[0]
-        names = [write(around.files, block, size) for write in _WRITERS.values()]
-        names = [names[number % len(names)] for number in range(given.files)]
-        print_line("all, in turns", size, names, around, settings)
+                print_line(kind, megabytes, [_WRITERS[kind](around.files, block, megabytes)], around, settings)
+        if given.files:
+            size = given.megabytes[0]
+            names = [_WRITERS[kind](around.files, block, size) for kind in given.formats]
+            names = [names[number % len(names)] for number in range(given.files)]
+            print_line("all, in turns", size, names, around, settings)
 
 
-def _write_contracts(folder: Path) -> Path:
-    """Write the yardstick's contract without its rule on unique values: the benchmark repeats its rows."""
+def _write_contracts(folder: Path, *, is_unique: bool) -> Path:
+    """Write the yardstick's contract, with its rule on unique values or without."""
     for dataset in ("default", "bench"):
         (folder / dataset).mkdir(parents=True)
     (folder / "default" / "contract.yaml").write_text("dataset: default\n")
     lines = (_YARDSTICK / "contract.yaml").read_text().replace("yardstick", "bench").splitlines()
-    lines = [line for line in lines if "to_be_unique" not in line]
+    lines = [line for line in lines if is_unique or "to_be_unique" not in line]
     (folder / "bench" / "contract.yaml").write_text("\n".join([*lines, "source: incoming/bench/**", ""]))
     shutil.copyfile(_YARDSTICK / "steps.py", folder / "bench" / "steps.py")
     return folder
@@ -79,6 +86,7 @@ def print_line(kind: str, megabytes: int, names: list[str], around: Stage, setti
             f"{done.wall:.0f}",
             f"{done.peak_mb:.0f}",
             f"{done.together_mb:.0f}",
+            f"{done.disk_mb:.0f}",
             bar,
         ),
         flush=True,
@@ -108,8 +116,9 @@ def _parquet(folder: Path, block: Path, megabytes: int) -> str:
     path, table = folder / f"{megabytes}.parquet", _table(block)
     if not path.exists():
         with pq.ParquetWriter(path, table.schema) as writer:
-            for _ in range(_times(block, megabytes)):
-                writer.write_table(table)
+            for turn in range(_times(block, megabytes)):
+                ids = pc.replace_substring_regex(table["Order ID"], "^00000", f"{turn:05d}")
+                writer.write_table(table.set_column(0, "Order ID", ids))
     return path.name
 
 

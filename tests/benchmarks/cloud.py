@@ -3,8 +3,9 @@
     python -m tests.benchmarks.cloud PORT FOLDER MINISTACK_PORT
 
 A request for an object of the landing bucket is answered from a file of FOLDER, named by the last part of its key. The
-object `…/200x-NAME` is the file NAME with all but its first line 200 times. Parts of multipart uploads are counted and
-thrown away. All else goes to MiniStack. GET /counted returns the bytes that were read and uploaded.
+object `…/200x-NAME` is the file NAME with all but its first line 200 times, each time with other order ids. Parts of
+multipart uploads are counted and thrown away. All else goes to MiniStack. GET /counted returns the bytes that were read
+and uploaded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
@@ -24,6 +26,7 @@ LANDING, PUBLISHED = "landing", "published"
 VERSION_ID = "1"
 _CHUNK_BYTES = 1 << 20
 _REPEATED = re.compile(r"(\d+)x-(.+)")
+_BEFORE_AN_ID = (b"\n", b'{"Order ID":"')
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "server", "date"}
 
 
@@ -33,6 +36,7 @@ class LandingObject:
     def __init__(self, folder: Path, name: str) -> None:
         found = _REPEATED.fullmatch(name)
         self._path = folder / (found[2] if found else name)
+        self._is_repeated = bool(found)
         with self._path.open("rb") as file:
             self._header = len(file.readline()) if found else 0
         self._body = self._path.stat().st_size - self._header
@@ -40,14 +44,28 @@ class LandingObject:
 
     def read(self, first: int, last: int) -> Iterator[bytes]:
         """Yield the bytes from `first` to `last`, which is included."""
+        while first <= last:
+            found = self._from(first)[: last + 1 - first]
+            first += len(found)
+            yield found
+
+    def _from(self, first: int) -> bytes:
+        """Return some bytes from there on."""
+        if self._is_repeated and first >= self._header:
+            turn, place = divmod(first - self._header, self._body)
+            return _repetition(self._path, self._header, turn)[place:]
         with self._path.open("rb") as file:
-            while first <= last:
-                place = first if first < self._header else self._header + (first - self._header) % self._body
-                end = self._header if place < self._header else self._header + self._body
-                file.seek(place)
-                found = file.read(min(_CHUNK_BYTES, last + 1 - first, end - place))
-                first += len(found)
-                yield found
+            file.seek(first)
+            return file.read((self._header - first) if self._is_repeated else _CHUNK_BYTES)
+
+
+@lru_cache(maxsize=4)
+def _repetition(path: Path, header: int, turn: int) -> bytes:
+    """Return the lines of a file after its header, with order ids that no other turn has."""
+    lines, number = path.read_bytes()[header:], b"%05d" % turn
+    for before in _BEFORE_AN_ID:
+        lines = lines.replace(before + b"00000", before + number)
+    return lines
 
 
 class Cloud(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Outcome:
         first_upload: CPU and wall seconds from its start until it began its first upload.
         cpu: its CPU seconds, and `peak_mb` its highest resident memory.
         together_mb: the highest memory of its process and the readers' together, as looks found it.
+        disk_mb: the most that its files took on the disk, as looks found it.
     """
 
     code: int
@@ -49,6 +50,7 @@ class Outcome:
     wall: float
     peak_mb: float
     together_mb: float
+    disk_mb: float
 
     def done(self) -> list[dict[str, Any]]:
         """Return the log lines of uploads that have a receipt."""
@@ -83,11 +85,9 @@ class Stage:
             )
             sqs.send_message(QueueUrl=queue_url, MessageBody=message.to_json())
         command = [sys.executable, "-m", "flows.drain_queue"]
-        began = time.monotonic()
-        process = subprocess.Popen(
-            command, cwd=PROJECT_ROOT, env=self.environment | dict(settings), stdout=subprocess.PIPE, text=True
-        )
-        return _watched(process, began)
+        began, environment = time.monotonic(), self.environment | dict(settings)
+        process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        return _watched(process, began, Path(environment["TMPDIR"]))
 
     def _client(self, service: str) -> Any:
         make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
@@ -147,13 +147,14 @@ def _is_up(url: str) -> bool:
         return False
 
 
-def _watched(process: subprocess.Popen[str], began: float) -> Outcome:
+def _watched(process: subprocess.Popen[str], began: float, folder: Path) -> Outcome:
     lines: list[dict[str, Any]] = []
-    first, cpu, peak, together = (0.0, 0.0), 0.0, 0.0, [0.0]
+    first, cpu, peak, together, disk = (0.0, 0.0), 0.0, 0.0, [0.0], [0.0]
 
     def watch() -> None:
         while process.poll() is None:
             together[0] = max(together[0], memory_mb(process.pid))
+            disk[0] = max(disk[0], _disk_mb(folder))
             time.sleep(_LOOK_SECONDS)
 
     watching = threading.Thread(target=watch)
@@ -168,7 +169,16 @@ def _watched(process: subprocess.Popen[str], began: float) -> Outcome:
         cpu, peak = max(cpu, cpu_seconds(process.pid)), max(peak, peak_mb(process.pid))
     code = process.wait()
     watching.join()
-    return Outcome(code, lines, first, cpu, time.monotonic() - began, peak, together[0])
+    return Outcome(code, lines, first, cpu, time.monotonic() - began, peak, together[0], disk[0])
+
+
+def _disk_mb(folder: Path) -> float:
+    """Return how many MB the files of uploads in a folder take on the disk."""
+    size = 0
+    with suppress(FileNotFoundError):  # they come and go
+        for path in folder.glob("sluice-*/**/*"):
+            size += path.lstat().st_blocks * 512
+    return size / 1e6
 
 
 def peak_mb(pid: int) -> float:

@@ -104,7 +104,7 @@ def _judge_published(case: Case, refined: Refined) -> Result:
     values = pq.read_table(refined.outputs[0].path).to_pydict() if refined.outputs else {}
     quarantined: list[int] = []
     if refined.quarantine:
-        quarantined = sorted(pq.read_table(refined.quarantine.path)["_row_number"].to_pylist())
+        quarantined = sorted(pq.read_table(refined.quarantine[0].path)["_row_number"].to_pylist())
     details = f"published {values}, quarantined rows {quarantined}"
     if case.published is None:
         return Result(Verdict.WRONG, details, values)

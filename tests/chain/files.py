@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 HEADER = "order_id,ordered_at,customer_id,country,sku,quantity,unit_price,discount"
 
 
@@ -39,3 +45,29 @@ def dirty_orders() -> bytes:
         order(11, unit_price="cheap"),
         order(1),
     )
+
+
+WIDE_ROWS = 6_144
+WIDE_CONTRACT = """
+columns:
+  id: {type: integer}
+  note: {type: string}
+output: {max_file_bytes: 1048576}
+bad_rows: {max_fraction: 1}
+"""
+
+
+def wide_rows(*, different_notes: int = 6) -> bytes:
+    """Return a Parquet file of six row groups, whose rows fill several files of WIDE_CONTRACT.
+
+    Args:
+        different_notes: how many of the row groups have other notes than the first; the ids repeat with the notes.
+    """
+    size = WIDE_ROWS // 6
+    schema, file = pa.schema({"id": pa.int64(), "note": pa.string()}), io.BytesIO()
+    with pq.ParquetWriter(file, schema) as writer:
+        for group in range(6):
+            ids = range(group % different_notes * size, (group % different_notes + 1) * size)
+            notes = [random.Random(number).randbytes(512).hex() for number in ids]  # they hardly compress
+            writer.write_table(pa.table({"id": ids, "note": notes}, schema=schema))
+    return file.getvalue()

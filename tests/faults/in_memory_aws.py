@@ -51,9 +51,12 @@ class Stepper:
 
     def call(self, do: Callable[[], Any]) -> Any:
         """Make one call to AWS from the worker's thread."""
+        if self.was_killed:
+            raise Killed  # Python cleans up, a killed process does not
         self._is_waiting.release()
         self._may_go.acquire()
         fate = self._fate
+        self.was_killed = fate in ("die before", "die after")
         if fate == "die before":
             raise Killed
         if fate == "retry after a lost answer":
@@ -73,7 +76,7 @@ class Stepper:
         try:
             self._work()
         except Killed:
-            self.was_killed = True
+            pass
         except BaseException as error:  # noqa: BLE001 (the test looks at it)
             self.error = error
         self.over = True
@@ -120,14 +123,17 @@ class InMemoryS3:
     Attributes:
         uploads: every version of the landing bucket, the oldest one first.
         objects: the published bucket.
+        pending: multipart uploads by their id: key, metadata and parts.
         put: the published bucket's keys as they were written.
         wrote: by whom.
     """
 
     uploads: list[UploadMessage] = field(default_factory=list)
     objects: dict[str, _Stored] = field(default_factory=dict)
+    pending: dict[str, tuple[str, dict[str, str], list[bytes]]] = field(default_factory=dict)
     put: list[str] = field(default_factory=list)
     wrote: dict[str, list[Stepper | None]] = field(default_factory=dict)
+    _uploads: Iterator[int] = field(default_factory=itertools.count)
 
     def put_object(
         self,
@@ -149,6 +155,30 @@ class InMemoryS3:
             return {}
 
         return dict(_through(do))
+
+    def create_multipart_upload(self, *, Key: str, Metadata: dict[str, str], **_: str) -> dict[str, Any]:  # noqa: N803
+        def do() -> dict[str, Any]:
+            name = f"upload-{next(self._uploads)}"
+            self.pending[name] = (Key, Metadata, [])
+            return {"UploadId": name}
+
+        return dict(_through(do))
+
+    def upload_part(self, *, UploadId: str, Body: bytes, **_: Any) -> dict[str, Any]:  # noqa: N803
+        self.pending[UploadId][2].append(Body)
+        return {"ETag": "e"}
+
+    def complete_multipart_upload(self, *, UploadId: str, **_: Any) -> None:  # noqa: N803
+        def do() -> None:
+            if UploadId not in self.pending:
+                raise _error("NoSuchUpload", 404)
+            key, metadata, parts = self.pending.pop(UploadId)
+            self._store(key, _Stored(b"".join(parts), metadata))
+
+        _through(do)
+
+    def abort_multipart_upload(self, *, UploadId: str, **_: str) -> None:  # noqa: N803
+        _through(lambda: self.pending.pop(UploadId, None))
 
     def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803
         def do() -> dict[str, Any]:

@@ -43,8 +43,8 @@ from flows.pipeline.run import run_upload
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.loading import Contracts
 from flows.refinery.errors import SluiceError
+from flows.refinery.output_files import OutputFile, TakeAway
 from flows.refinery.refine import Refined
-from flows.refinery.write.outputs import OutputFile
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
 from tests.faults.in_memory_aws import Fate, InMemoryS3, InMemorySqs, Message, Stepper
@@ -87,21 +87,25 @@ class ModelWorker:
     begin_again: Callable[[], None] | None = None
 
 
-def refined(run_id: str, result: str, work_dir: Path) -> Refined:
-    """What comes of refining a file: one row, or a rejection."""
+def refined(run_id: str, result: str, work_dir: Path, take_away: TakeAway) -> Refined:
+    """What comes of refining a file: two rows, of which the first is uploaded early, perhaps before a rejection."""
+    outputs = []
+    for number in range(2):
+        body = f"{run_id} {result} {number}".encode()
+        path = work_dir / f"out-{number}"
+        path.write_bytes(body)
+        extension = ".1.parquet" if number else ".parquet"
+        outputs.append(OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), extension))
+    take_away("data", outputs[0])
     if result == REJECTED:
         reason = RejectionReason(code="rule", message="the file is bad")
-        return _refined(dropped={"file_rejected": 1}, rejected=(reason,))
-    body = f"{run_id} {result}".encode()
-    path = work_dir / "out"
-    path.write_bytes(body)
-    output = OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), ".parquet")
-    return _refined(rows_published=1, outputs=(output,))
+        return _refined(dropped={"file_rejected": 2}, rejected=(reason,))
+    return _refined(rows_published=2, outputs=tuple(outputs))
 
 
 def _refined(**changes: Any) -> Refined:
     nothing: dict[str, Any] = {"quarantined": {}, "checks": (), "rejected": (), "dropped": {}, "outputs": ()}
-    return Refined(**{"rows_in": 1, "rows_published": 0, "quarantine": None, "fitted": {}, **nothing, **changes})
+    return Refined(**{"rows_in": 2, "rows_published": 0, "quarantine": (), "fitted": {}, **nothing, **changes})
 
 
 def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
@@ -114,7 +118,8 @@ def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
             facts = ObjectFacts(job.upload.version_id, job.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
             return Fetched(work_dir / "source", work_dir, facts, contract)
         if stage.__name__ == "refine":
-            return refined(job.upload.run_id, result, values[0].work_dir)
+            fetched, _on_progress, take_away = values
+            return refined(job.upload.run_id, result, fetched.work_dir, take_away)
         return stage(*values)
 
     return run_upload(parts, job, call)

@@ -314,6 +314,11 @@ class OutputOptions(_Frozen):
         (),
         description="Columns whose values become folders, for example country=DE/; `day(column)` makes one per day.",
     )
+    max_file_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="When a published or quarantine file has so many bytes, the rows that follow go into another one.",
+    )
 
     @field_validator("partition_by")
     @classmethod

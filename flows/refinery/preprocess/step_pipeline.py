@@ -56,7 +56,7 @@ class StepPipeline:
             self._run_on_whole_table(step)
             return
         if isinstance(step, DropDuplicates):
-            collector = HashCollector()
+            collector = HashCollector(self._folder / f"hashes-of-steps-{len(self._spools)}")
             self._keep(step, lambda frame: collector.add(hashes_of(step.keys(frame))))
             with self._naming(step):
                 step.find(self._source, collector)

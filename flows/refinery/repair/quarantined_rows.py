@@ -35,8 +35,8 @@ class QuarantinedRow:
 
 
 def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
-    """Read the rows of a quarantine file by their number. Raise CorrectionsUnusable if the file is not a quarantine
-    file."""
+    """Read the rows of a quarantine file, or of all in a folder, by their number. Raise CorrectionsUnusable if there is
+    another file."""
     return {
         row[ROW_NUMBER]: QuarantinedRow(
             {name: value for name, value in row.items() if name not in QUARANTINE_COLUMNS},
@@ -48,7 +48,7 @@ def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
 
 
 def export_quarantine(quarantine: Path, destination: Path) -> int:
-    """Write a quarantine file for correction, with an empty column DROP; return how many rows it has.
+    """Write a quarantine file, or all in a folder, for correction, with an empty column DROP; return how many rows.
 
     A destination that ends in .xlsx becomes a workbook of text cells. Any other becomes a CSV file with a byte order
     mark, in which texts that a spreadsheet would change are written like ="007".

@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.checks import Check, Decision, RejectionReason
-from flows.refinery.contract.model import Contract
+from flows.refinery.contract.model import Contract, OutputOptions
+from flows.refinery.output_files import FileSeries, OutputFile, TakeAway
 from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.read.ahead import behind
 from flows.refinery.read.decisions import decisions_of
@@ -32,7 +33,7 @@ from flows.refinery.validate.checks_of_rules import (
 from flows.refinery.validate.expectations import merge_states
 from flows.refinery.validate.header_plan import HeaderPlan
 from flows.refinery.validate.mark_hints import Texts, mark_hints
-from flows.refinery.validate.quarantine import RULES, QuarantineFile, first_broken, quarantine_table
+from flows.refinery.validate.quarantine import RULES, first_broken, quarantine_table
 from flows.refinery.validate.rules import rules_of
 from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.typed_rows import numbers_of
@@ -80,7 +81,8 @@ class JudgedFile:
     """Merges validated partitions, in their order. It writes the bad rows, and yields the good ones to the caller.
 
     Args:
-        folder: an existing folder for the quarantine file and for rows that wait.
+        folder: an existing folder for the quarantine files and for rows that wait.
+        take_away: gets each full quarantine file.
         is_large: whether rows that wait on disk are compressed.
 
     Attributes:
@@ -96,6 +98,7 @@ class JudgedFile:
         folders: Folders,
         folder: Path,
         seconds: PartSeconds,
+        take_away: TakeAway,
         *,
         is_large: bool,
     ) -> None:
@@ -116,20 +119,16 @@ class JudgedFile:
         self._bad_rows: list[
             tuple[int, np.ndarray, np.ndarray]
         ] = []  # by partition the last row's number, and the bad ones
-        self._quarantine = QuarantineFile(folder / "quarantine.parquet")
+        as_parquet = OutputOptions(max_file_bytes=contract.output.max_file_bytes)
+        self._quarantine = FileSeries("quarantine", folder / "quarantine", "", as_parquet, take_away)
         kinds = plan.kinds if plan.waits else plan.whole_file_kinds
         judge = plan.judge if plan.whole_file_kinds else None
-        self._whole_file = WholeFileJudge(judge, self._waiting, kinds) if judge else None
+        self._whole_file = WholeFileJudge(judge, self._waiting, kinds, folder) if judge else None
 
-    @property
-    def bad_rows(self) -> int:
-        """Return how many rows are quarantined, misfits included."""
-        return self._misfits.total() + self._quarantined.total()
-
-    @property
-    def quarantine_path(self) -> Path | None:
-        """Return the path of the bad rows (Parquet, see quarantine.py); None if there are none."""
-        return self._quarantine.path if self._quarantine.has_rows else None
+    def quarantine(self) -> tuple[OutputFile, ...]:
+        """Return the files of bad rows (Parquet, see quarantine.py), once all are known; none where there are none."""
+        with self._seconds.of("write"):
+            return self._quarantine.finish()
 
     def count(self, partitions: Iterable[Partition]) -> None:
         """Count the rows of a file that is already rejected."""
@@ -162,11 +161,11 @@ class JudgedFile:
                 self.findings = self._findings()
             if self._plan.waits:
                 yield from self._parted(late_rows, write_bad)
-        self._quarantine.close()
 
     def _write_bad(self, rows: pa.Table) -> None:
         with self._seconds.of("write"):
-            self._quarantine.write(rows)
+            if rows.num_rows:
+                self._quarantine.write(rows)
 
     def close(self) -> None:
         """Close the quarantine file and delete waiting rows. More than one call is allowed."""

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flows.refinery.read.header import QUARANTINE_COLUMNS
 from flows.refinery.read.partition import Misfit
 from flows.refinery.validate.column_text import text_of
-from flows.refinery.validate.parquet_file import parquet_writer
 
 ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 
@@ -25,32 +22,6 @@ class RowRule:
     columns: tuple[str, ...]  # the columns with the offending values
     blocking: bool = True  # whether a row that breaks it is quarantined
     is_expectation: bool = False  # whether it is one of the contract's expectations, not a rule on types or columns
-
-
-class QuarantineFile:
-    """Writes bad rows to a Parquet file, partition by partition. The first bad row creates the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pq.ParquetWriter | None = None
-
-    @property
-    def has_rows(self) -> bool:
-        """Return whether a bad row was written."""
-        return self._writer is not None
-
-    def write(self, table: pa.Table) -> None:
-        """Add bad rows, in the form of `quarantine_table`."""
-        if not len(table):
-            return
-        if self._writer is None:
-            self._writer = parquet_writer(self.path, table, "zstd")
-        self._writer.write_table(table)
-
-    def close(self) -> None:
-        """Finish the file. May be called again."""
-        if self._writer is not None:
-            self._writer.close()
 
 
 def quarantine_table(

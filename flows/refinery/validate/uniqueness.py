@@ -3,7 +3,9 @@
 So a hash collision between different values never quarantines a good row.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,8 +14,9 @@ import pandas as pd
 from flows.refinery.validate.sorted_numbers import is_among
 
 _CONFIRMED_AT_ONCE = 2_000_000  # suspects whose values are in memory together
-_SORTED_AT_ONCE = 8_000_000  # hashes
-_FIRST_CAPACITY = 1 << 16
+_IN_MEMORY = 4_000_000  # hashes; beyond that all are on disk
+_BUCKETS = 256
+_FIRST_BYTE = np.uint64(56)
 
 Rows = tuple[pd.DataFrame, np.ndarray]
 """Keys and their row numbers."""
@@ -22,40 +25,79 @@ Take = Callable[[np.ndarray], Rows]
 
 
 class HashCollector:
-    """The hashes of all rows of a file, in one array that grows in place."""
+    """The hashes of all rows of a file: in memory while they are few, then on local disk, as they came, and again in
+    buckets by their first byte.
 
-    def __init__(self) -> None:
-        self._hashes = np.empty(_FIRST_CAPACITY, dtype=np.uint64)
-        self._sizes: list[int] = []  # of the partitions
-        self._used = 0
+    Args:
+        folder: a new one, for the hashes for which there is no room in memory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: list[np.ndarray] = []  # one array for each partition
+        self._held_rows = 0
+        self._spilled: list[int] = []  # the sizes of the partitions that are on disk
 
     def add(self, hashes: np.ndarray) -> None:
         """Add the hashes of one partition, one per row."""
-        wanted = self._used + len(hashes)
-        if wanted > len(self._hashes):
-            self._hashes.resize(max(wanted, len(self._hashes) * 3 // 2), refcheck=False)
-        self._hashes[self._used : wanted] = hashes
-        self._used = wanted
-        self._sizes.append(len(hashes))
+        self._held.append(hashes)
+        self._held_rows += len(hashes)
+        if self._held_rows > _IN_MEMORY:
+            self._spill()
 
-    def repeated(self) -> tuple[np.ndarray, int]:
-        """Return the sorted hashes that occur more than once, and the number of rows that have one of them."""
-        hashes = self._hashes[: self._used]
-        parts = np.uint64(self._used // _SORTED_AT_ONCE + 1)
-        found, rows = [], 0
-        for part in range(int(parts)):
-            some = np.sort(hashes if parts == 1 else hashes[hashes % parts == part])
-            repeated = np.unique(some[1:][some[1:] == some[:-1]])
-            first = np.searchsorted(some, repeated, side="left")
-            rows += int((np.searchsorted(some, repeated, side="right") - first).sum())
-            found.append(repeated)
-        return np.sort(np.concatenate(found)), rows
+    def _spill(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        hashes = np.concatenate(self._held)
+        self._spilled += map(len, self._held)
+        self._held, self._held_rows = [], 0
+        _append(self._folder / "all", hashes)
+        hashes.sort()
+        starts = np.searchsorted(hashes, np.arange(1, _BUCKETS, dtype=np.uint64) << _FIRST_BYTE)
+        for bucket, some in enumerate(np.split(hashes, starts)):
+            _append(self._folder / f"{bucket:03d}", some)
+
+    def repeated(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield sorted hashes that occur more than once, some at a time, and how many rows have one of them."""
+        if not self._spilled:
+            yield _repeated(np.concatenate([np.empty(0, dtype=np.uint64), *self._held]))
+            return
+        if self._held:
+            self._spill()
+        some, rows = [np.empty(0, dtype=np.uint64)], 0
+        for bucket in range(_BUCKETS):
+            repeated, more = _repeated(np.fromfile(self._folder / f"{bucket:03d}", dtype=np.uint64))
+            if rows and rows + more > _CONFIRMED_AT_ONCE:
+                yield np.concatenate(some), rows
+                some, rows = [], 0
+            some.append(repeated)
+            rows += more
+        yield np.concatenate(some), rows
 
     def partitions(self) -> Iterator[np.ndarray]:
         """Yield the hashes of each partition."""
-        ends = np.cumsum(self._sizes).tolist()
-        for size, end in zip(self._sizes, ends, strict=True):
-            yield self._hashes[end - size : end]
+        if self._spilled:
+            with (self._folder / "all").open("rb") as file:
+                for size in self._spilled:
+                    yield np.fromfile(file, dtype=np.uint64, count=size)
+        yield from self._held
+
+    def close(self) -> None:
+        """Delete the hashes."""
+        self._held.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _append(path: Path, hashes: np.ndarray) -> None:
+    with path.open("ab") as file:
+        hashes.tofile(file)
+
+
+def _repeated(hashes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the sorted hashes that occur more than once, and how many rows have one."""
+    hashes.sort()
+    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    first = np.searchsorted(hashes, repeated, side="left")
+    return repeated, int((np.searchsorted(hashes, repeated, side="right") - first).sum())
 
 
 def duplicated_rows(
@@ -64,14 +106,14 @@ def duplicated_rows(
     """Return the sorted row numbers of duplicates: all occurrences, or all except the first or the last.
 
     Args:
-        collector: has the hashes of all rows.
+        collector: has the hashes of all rows; it is closed.
         read_again: returns the same partitions again, in the same order; called only if hashes repeat.
     """
-    repeated, suspects = collector.repeated()
-    if not suspects:
-        return np.empty(0, dtype=np.int64)
-    rounds = -(-suspects // _CONFIRMED_AT_ONCE)
-    found = [_confirmed(collector, repeated, read_again(), keep, (turn, rounds)) for turn in range(rounds)]
+    found = [np.empty(0, dtype=np.int64)]
+    for repeated, suspects in collector.repeated():
+        rounds = -(-suspects // _CONFIRMED_AT_ONCE)
+        found += [_confirmed(collector, repeated, read_again(), keep, (turn, rounds)) for turn in range(rounds)]
+    collector.close()
     return np.sort(np.concatenate(found))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,15 @@ class WholeFileJudge:
 
     Args:
         rows: the caller adds all rows to it, good and bad, with the columns of `kinds` and then the row numbers.
+        folder: an existing folder for what does not fit in memory.
     """
 
-    def __init__(self, judge: Judge, rows: BatchSpool, kinds: Mapping[str, str]) -> None:
+    def __init__(self, judge: Judge, rows: BatchSpool, kinds: Mapping[str, str], folder: Path) -> None:
         self._judge, self._rows, self._kinds = judge, rows, kinds
         self._collectors = {
-            position: HashCollector() for position, rule in enumerate(judge.rules) if rule.method is Method.UNIQUE
+            position: HashCollector(folder / f"hashes-{position}")
+            for position, rule in enumerate(judge.rules)
+            if rule.method is Method.UNIQUE
         }
 
     def take(self, key_hashes: Sequence[np.ndarray | None]) -> None:

@@ -5,28 +5,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
+from flows.refinery.output_files import FileSeries, OutputFile, TakeAway
 from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.column_text import arrow_array, pandas_column
-from flows.refinery.validate.parquet_file import parquet_writer
 
 MAX_FOLDERS = 500  # each is an open file, and an object in S3
+_OPEN_FILES = 4  # how many full files those that are being written may take together on the disk
 _MAX_FOLDER_CHARACTERS = 150
-_READ_BYTES = 1 << 20
 _DAY = re.compile(r"day\((.+)\)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive, Spark and Athena
-_EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 class OutputImpossible(FileRejected):
@@ -34,34 +31,30 @@ class OutputImpossible(FileRejected):
     step returned values of another type than for earlier rows."""
 
 
-@dataclass(frozen=True)
-class OutputFile:
-    """A local file to publish."""
-
-    path: Path
-    folder: str  # the folders of its rows, such as "country=DE/"; "" without partition_by
-    rows: int
-    size_bytes: int
-    sha256: str  # the file's hash, hexadecimal
-    extension: str
-
-
 class OutputWriter:
     """Writes frames in the form that the contract's `output` declares.
 
     Args:
         kinds: the columns to write as "date" or "time", types that pandas lacks.
+        take_away: gets each full file.
 
     Attributes:
         columns: the columns of the rows that were written.
     """
 
-    def __init__(self, output: OutputOptions, folder: Path, kinds: Mapping[str, str], seconds: PartSeconds) -> None:
+    def __init__(
+        self,
+        output: OutputOptions,
+        folder: Path,
+        kinds: Mapping[str, str],
+        seconds: PartSeconds,
+        take_away: TakeAway,
+    ) -> None:
         self.columns: tuple[str, ...] = ()
         self._output, self._folder, self._kinds = output, folder, kinds
-        self._seconds = seconds
+        self._seconds, self._take_away = seconds, take_away
         self._schema: pa.Schema | None = None
-        self._files: dict[str, _OneFile] = {}
+        self._files: dict[str, FileSeries] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +62,8 @@ class OutputWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Delete what was written if an error ends the block."""
         if kind is not None:
-            for file in self._files.values():
-                file.discard()
+            for files in self._files.values():
+                files.discard()
 
     def write(self, frame: pd.DataFrame) -> None:
         """Add rows; all frames must have the same columns. Raise OutputImpossible if the rows cannot be split by the
@@ -81,23 +74,34 @@ class OutputWriter:
             self._schema = self._schema or self._published(table).schema
             for folder, part in self._parts(frame, table):
                 part = _as_before(self._published(part), self._schema)
-                self._file(folder, part).write(part)
+                self._in(folder).write(part)
+            self._bound_open_files()
 
     def close(self) -> tuple[OutputFile, ...]:
         """Finish all files, and return them in the order of their folders; if nothing was written, one empty file."""
         with self._seconds.of("write"):
             if not self._files:
-                self._file("", (self._schema or pa.schema([])).empty_table())
-            return tuple(self._files[folder].close(folder) for folder in sorted(self._files))
+                self._in("").write((self._schema or pa.schema([])).empty_table())
+            return tuple(file for folder in sorted(self._files) for file in self._files[folder].finish())
 
-    def _file(self, folder: str, first: pa.Table) -> _OneFile:
+    def _bound_open_files(self) -> None:
+        """Have the largest of the open files taken away while all of them together are too large."""
+        if len(self._files) <= _OPEN_FILES:
+            return  # each of them is bounded
+        sizes = {folder: files.open_bytes for folder, files in self._files.items()}
+        while sum(sizes.values()) >= _OPEN_FILES * self._output.max_file_bytes:
+            largest = max(sizes, key=lambda folder: sizes[folder])
+            self._files[largest].hand_over()
+            del sizes[largest]
+
+    def _in(self, folder: str) -> FileSeries:
         if folder not in self._files:
             if len(self._files) >= MAX_FOLDERS:
                 raise OutputImpossible(
                     f"output.partition_by {list(self._output.partition_by)} gives more than {MAX_FOLDERS} folders"
                 )
-            path = self._folder / f"data-{len(self._files):04d}"
-            self._files[folder] = _OneFile(path, first, self._output)
+            stem = self._folder / f"data-{len(self._files):04d}"
+            self._files[folder] = FileSeries("data", stem, folder, self._output, self._take_away)
         return self._files[folder]
 
     def _parts(self, frame: pd.DataFrame, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -116,48 +120,6 @@ class OutputWriter:
         if named and len(named) == table.num_columns:
             raise OutputImpossible(f"output.partition_by {named} leaves no column to be written")
         return table.drop_columns(named) if named else table
-
-
-class _OneFile:
-    """A Parquet or CSV file, written table by table."""
-
-    def __init__(self, path: Path, first: pa.Table, output: OutputOptions) -> None:
-        self._path, self._rows = path, 0
-        self._sink: Any = None
-        compression = output.effective_compression
-        if output.format == "parquet":
-            self._extension = ".parquet"
-            self._writer = parquet_writer(path, first, compression)
-            return
-        self._extension = f".csv{_EXTENSIONS[compression]}"
-        self._sink = pa.output_stream(str(path), compression=None if compression == "none" else compression)
-        self._writer = pa_csv.CSVWriter(self._sink, first.schema)
-
-    def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table)
-        self._rows += table.num_rows
-
-    def close(self, folder: str) -> OutputFile:
-        self._finish()
-        return output_file(self._path, folder, self._rows, self._extension)
-
-    def discard(self) -> None:
-        self._finish()
-        self._path.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        self._writer.close()
-        if self._sink is not None:
-            self._sink.close()
-
-
-def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
-    """Return the description of a finished file, with its size and hash."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return OutputFile(path, folder, rows, path.stat().st_size, digest.hexdigest(), extension)
 
 
 def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:

@@ -53,7 +53,7 @@ def _rejected(written: Written, code: str, message: str) -> tuple[str, str]:
 def _published(written: Written, refined: Refined) -> tuple[str, str]:
     bad: dict[int, list[str]] = {}
     if refined.quarantine:
-        table = pq.read_table(refined.quarantine.path)
+        table = pq.read_table(refined.quarantine[0].path)
         bad = dict(zip(table["_row_number"].to_pylist(), table["_rules"].to_pylist(), strict=True))
     if needless := sorted(bad.keys() - written.must_fail - written.may_fail):
         return "wrong", f"row {needless[0]} is quarantined without need: {bad[needless[0]]}"

@@ -109,8 +109,8 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: AwsStack, 
 def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
     """A run with a row in quarantine, and that row's file under a name without a run id."""
     run_id = account.process(account.upload("incoming/orders/monday.csv", DIRTY)).run_id
-    path = folder / "rows.parquet"
-    fetch_quarantine(account.parts, run_id, path)
+    fetch_quarantine(account.parts, run_id, folder / "rows")
+    (path,) = (folder / "rows").iterdir()
     return run_id, path
 
 

@@ -95,7 +95,7 @@ def test_a_file_that_a_step_cannot_take_is_rejected_by_its_rules_first(tmp_path:
     assert written(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["data-0000", "quarantine.parquet", "waiting/000000.arrow"])
+@pytest.mark.parametrize("name", ["data-0000-0", "quarantine-0", "waiting/000000.arrow"])
 def test_a_full_disk_is_not_the_files_fault(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judged_file, "_IN_MEMORY_BYTES", 0)
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -31,9 +31,9 @@ def good(refined: Refined) -> pd.DataFrame:
 
 def quarantine(refined: Refined) -> dict[int, dict[str, str | None]]:
     """Of each quarantined row number the rules that it broke, with the offending values."""
-    if refined.quarantine is None:
+    if not refined.quarantine:
         return {}
-    rows = pq.read_table(refined.quarantine.path).to_pylist()
+    rows = pq.read_table(refined.quarantine[0].path).to_pylist()
     return {row["_row_number"]: dict(zip(row["_rules"], row["_values"], strict=True)) for row in rows}
 
 
@@ -103,8 +103,8 @@ def test_a_row_that_breaks_several_rules_is_counted_once_under_the_first(tmp_pat
 def test_the_quarantine_file_holds_the_row_as_it_was_written(tmp_path: Path) -> None:
     contract = a_contract(columns={"id": "string", "day": "date"})
     refined = refine(tmp_path, "id,day,note\n007,2024-02-30, hi \n", contract)
-    assert refined.quarantine is not None
-    row = pq.read_table(refined.quarantine.path).to_pylist()[0]
+    assert refined.quarantine
+    row = pq.read_table(refined.quarantine[0].path).to_pylist()[0]
     assert (row["id"], row["day"], row["note"], row["_raw"]) == ("007", "2024-02-30", " hi ", None)
 
 

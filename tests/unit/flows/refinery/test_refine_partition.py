@@ -85,7 +85,7 @@ def refined(source: Path, contract: Contract, folder: Path, mapper: MapPartition
 
 def result_of(refined: Refined) -> Any:
     """Everything but paths and times; files by their digest."""
-    files = [*refined.outputs, *([refined.quarantine] if refined.quarantine else [])]
+    files = [*refined.outputs, *(refined.quarantine)]
     return (
         [(file.folder, file.rows, file.sha256) for file in files],
         (refined.rows_in, refined.rows_published, refined.quarantined, refined.dropped),
@@ -101,7 +101,7 @@ def test_worker_processes_and_partitions_in_memory_publish_the_same_bytes(
     plain = refined(source, contract, tmp_path / "plain")
     assert plain.rejected == ()
     assert plain.rows_published > 0
-    assert plain.quarantine is not None
+    assert plain.quarantine
 
     assert len(list(read_partitions(source, contract, rows_per_partition=ROWS))) > 2
     from_memory = refined(source, contract, tmp_path / "memory", lambda judge, partitions: map(judge, list(partitions)))

@@ -63,8 +63,7 @@ def published(found: Refined) -> list[list[str]]:
 
 
 def quarantine_of(folder: Path, notes: list[str] = NOTES) -> Path:
-    quarantine = refined(folder / "dirty", upload("cheap", notes)).quarantine
-    assert quarantine
+    (quarantine,) = refined(folder / "dirty", upload("cheap", notes)).quarantine
     return quarantine.path
 
 

@@ -144,9 +144,9 @@ def published(found: Refined) -> pd.DataFrame:
 
 def corrected_by_hand(found: Refined, folder: Path, change: Callable[[Row], None]) -> Corrections:
     """The quarantine as CSV, with some rows changed in it."""
-    assert found.quarantine is not None
+    assert found.quarantine
     path = folder / "corrected.csv"
-    export_quarantine(found.quarantine.path, path)
+    export_quarantine(found.quarantine[0].path, path)
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
     for row in rows:
         change(row)
@@ -154,7 +154,7 @@ def corrected_by_hand(found: Refined, folder: Path, change: Callable[[Row], None
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    quarantined = read_quarantine(found.quarantine.path)
+    quarantined = read_quarantine(found.quarantine[0].path)
     return corrections_of(changes_in(path, quarantined), quarantined)
 
 
@@ -243,8 +243,8 @@ def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_what_was_give
     corrections = Corrections(("price", "day", "size"), {2: {"price": "cheap"}, 3: {"day": "someday"}})
     found = refined(tmp_path, write(CLEAN), contract, corrections, 5)
     assert found.quarantined == {"not_a_number(price)": 1, "not_a_timestamp(day)": 1}
-    assert found.quarantine is not None
-    rows = pd.read_parquet(found.quarantine.path)
+    assert found.quarantine
+    rows = pd.read_parquet(found.quarantine[0].path)
     assert [list(values) for values in rows["_values"]] == [["cheap"], ["someday"]]
     assert list(rows["_row_number"]) == [2, 3]
 

@@ -1,0 +1,139 @@
+"""Finished files, and files that are written table by table. The same rows give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from flows.refinery.contract.model import OutputOptions
+from flows.refinery.validate.parquet_file import parquet_writer
+
+_READ_BYTES = 1 << 20
+_EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A finished local file, or one that was taken away."""
+
+    path: Path
+    folder: str  # "" or the folders that its rows belong to, such as "country=DE/"
+    rows: int
+    size_bytes: int
+    sha256: str  # the file's hash, hexadecimal
+    extension: str  # of several files of one folder, each but the first has its number in it: ".1.parquet"
+
+
+TakeAway = Callable[[str, OutputFile], None]
+"""Gets the kind, `data` or `quarantine`, of a file that is full while more rows follow, and the file, which it may
+delete from the disk. The rows may still be rejected, so nobody may see them yet."""
+
+
+def leave(_kind: str, _file: OutputFile) -> None:
+    """Leave a full file on the disk."""
+
+
+def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
+    """Describe a finished file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return OutputFile(path, folder, rows, path.stat().st_size, digest.hexdigest(), extension)
+
+
+class FileSeries:
+    """The Parquet or CSV files of one folder. When one is full, the next table begins another one.
+
+    Args:
+        kind: `data` or `quarantine`.
+        stem: the path of the files without number and extension.
+        folder: as in `OutputFile`.
+        take_away: gets each full file.
+    """
+
+    def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:
+        self._kind, self._stem, self._folder, self._output = kind, stem, folder, output
+        self._take_away = take_away
+        self._open: _OpenFile | None = None
+        self._finished: list[OutputFile] = []
+
+    @property
+    def open_bytes(self) -> int:
+        """Return how many bytes of the file that is being written are on the disk."""
+        return self._open.path.stat().st_size if self._open else 0
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows. Without rows, a table begins the first file but no other."""
+        if self._open is None:
+            if self._finished and not table.num_rows:
+                return
+            self._open = _OpenFile(
+                self._stem.with_name(f"{self._stem.name}-{len(self._finished)}"), table, self._output
+            )
+        self._open.write(table)
+        if self.open_bytes >= self._output.max_file_bytes:
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Finish the file that is being written, and have it taken away."""
+        self._take_away(self._kind, self._finish())
+
+    def finish(self) -> tuple[OutputFile, ...]:
+        """Return all files. May be called again."""
+        if self._open:
+            self._finish()
+        return tuple(self._finished)
+
+    def close(self) -> None:
+        """Stop writing, and leave a file that is not finished. May be called again."""
+        if self._open:
+            self._open.close()
+            self._open = None
+
+    def discard(self) -> None:
+        """Stop writing, and delete the files that are on the disk."""
+        paths = [file.path for file in self._finished] + ([self._open.path] if self._open else [])
+        self.close()
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def _finish(self) -> OutputFile:
+        assert self._open is not None  # noqa: S101 for the type checker
+        self._open.close()
+        number = f".{len(self._finished)}" if self._finished else ""
+        path, rows = self._open.path, self._open.rows
+        extension, self._open = number + self._open.extension, None
+        self._finished.append(output_file(path, self._folder, rows, extension))
+        return self._finished[-1]
+
+
+class _OpenFile:
+    """A Parquet or CSV file, written table by table."""
+
+    def __init__(self, path: Path, first: pa.Table, output: OutputOptions) -> None:
+        self.path, self.rows = path, 0
+        self._sink: Any = None
+        compression = output.effective_compression
+        if output.format == "parquet":
+            self.extension = ".parquet"
+            self._writer = parquet_writer(path, first, compression)
+            return
+        self.extension = f".csv{_EXTENSIONS[compression]}"
+        self._sink = pa.output_stream(str(path), compression=None if compression == "none" else compression)
+        self._writer = pa_csv.CSVWriter(self._sink, first.schema)
+
+    def write(self, table: pa.Table) -> None:
+        self._writer.write_table(table)
+        self.rows += table.num_rows
+
+    def close(self) -> None:
+        self._writer.close()
+        if self._sink is not None:
+            self._sink.close()
