@@ -7,6 +7,11 @@ written to a file; addresses in it are redacted, because after a failed notifica
 which is a secret.
 """
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # imports make hundreds of thousands of objects, and none of them is garbage
+
 import re
 import sys
 from typing import TextIO
@@ -42,4 +47,7 @@ class RedactedStream:
 if __name__ == "__main__":
     port = int(sys.argv[1])
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
-    uvicorn.run(own_pages_only(create_app(final=True), port), host=HOST, port=port, log_level="warning")
+    app = own_pages_only(create_app(final=True), port)
+    gc.freeze()  # what was imported stays
+    gc.enable()
+    uvicorn.run(app, host=HOST, port=port, log_level="warning")
