@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
+import botocore.regions
 import botocore.session
 from hypothesis import HealthCheck, settings
 
@@ -16,3 +18,16 @@ settings.load_profile("sluice")
 # Read each model of AWS once, not once for each session: that is half of the time that a client takes to be made.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 read_certificates_once()
+
+# The rules for a service's endpoints come from such a model, and reading them is half of the rest.
+_make_provider = botocore.regions.EndpointProvider
+_providers: dict[int, botocore.regions.EndpointProvider] = {}  # by the rules' identity: models are kept for ever
+
+
+def _provider_of(*, ruleset_data: dict[str, Any], **more: Any) -> botocore.regions.EndpointProvider:
+    if id(ruleset_data) not in _providers:
+        _providers[id(ruleset_data)] = _make_provider(ruleset_data=ruleset_data, **more)
+    return _providers[id(ruleset_data)]
+
+
+botocore.regions.EndpointProvider = _provider_of  # type: ignore[misc,assignment]

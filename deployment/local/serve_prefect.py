@@ -16,9 +16,6 @@ import re
 import sys
 from typing import TextIO
 
-import uvicorn
-from prefect.server.api.server import create_app
-
 from deployment.local.own_pages import own_pages_only
 from deployment.local.ports import HOST
 
@@ -45,6 +42,9 @@ class RedactedStream:
 
 
 if __name__ == "__main__":
+    import uvicorn
+    from prefect.server.api.server import create_app
+
     port = int(sys.argv[1])
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
     app = own_pages_only(create_app(final=True), port)

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,17 @@ class Account:
 
     parts: Parts
 
+    @cached_property
+    def _s3(self) -> Any:
+        return boto3.client("s3")
+
+    @cached_property
+    def _sqs(self) -> Any:
+        return boto3.client("sqs")
+
     def upload(self, key: str, body: bytes, sequencer: str = "0001") -> UploadMessage:
         """Put a file into the landing bucket."""
-        response = boto3.client("s3").put_object(Bucket=LANDING, Key=key, Body=body)
+        response = self._s3.put_object(Bucket=LANDING, Key=key, Body=body)
         return UploadMessage(
             bucket=LANDING,
             key=key,
@@ -55,25 +64,24 @@ class Account:
 
     def send(self, body: str) -> None:
         """Put a message into the queue."""
-        boto3.client("sqs").send_message(QueueUrl=self.parts.queue.queue_url, MessageBody=body)
+        self._sqs.send_message(QueueUrl=self.parts.queue.queue_url, MessageBody=body)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of the published bucket."""
-        listed = boto3.client("s3").list_objects_v2(Bucket=PUBLISHED, Prefix=prefix)
+        listed = self._s3.list_objects_v2(Bucket=PUBLISHED, Prefix=prefix)
         return [entry["Key"] for entry in listed.get("Contents", [])]
 
     def messages(self) -> int:
         """Return how many messages the queue contains, visible or not."""
-        return _messages_in(self.parts.queue.queue_url)
+        return self._messages_in(self.parts.queue.queue_url)
 
     def dead_letters(self) -> int:
         """Return how many messages the dead-letter queue contains."""
-        return _messages_in(self.parts.queue.dead_letter_queue_url)
+        return self._messages_in(self.parts.queue.dead_letter_queue_url)
 
-
-def _messages_in(queue_url: str) -> int:
-    described = boto3.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
-    return int(described["ApproximateNumberOfMessages"]) + int(described["ApproximateNumberOfMessagesNotVisible"])
+    def _messages_in(self, queue_url: str) -> int:
+        described = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
+        return int(described["ApproximateNumberOfMessages"]) + int(described["ApproximateNumberOfMessagesNotVisible"])
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def bars(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> 
     with shown_bars(SafeConsole(file=output, force_terminal=terminal, width=100), files):
         files[0].on_bytes(500)
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and "500/" not in output.getvalue():
+        while time.monotonic() < deadline and "a.csv" not in output.getvalue():
             time.sleep(0.01)
     return output.getvalue()
 

@@ -72,7 +72,8 @@ def test_workers_that_move_entries_at_the_same_time_write_the_same_archive_page(
 
 
 def test_a_full_index_is_some_hundred_kilobytes() -> None:
-    index, archive = after(2 * data_docs.ENTRIES_PER_PAGE)
+    entries = [an_entry(number) for number in range(2 * data_docs.ENTRIES_PER_PAGE)]
+    index, archive = with_entries(None, "orders", entries)
     assert archive == {}
     assert len(index) < 300_000
 

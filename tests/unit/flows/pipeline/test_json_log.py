@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
+
+import pytest
 
 SECRET = "s3cr3tXyzzy"
 _SAYS_EVERYTHING = f"""
@@ -41,18 +42,21 @@ fail()
 """
 
 
-def _said(program: str, home: Path) -> tuple[str, list[dict[str, Any]]]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, Any]]]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path_factory.mktemp("home"))}
     ended = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _SAYS_EVERYTHING], env=environment, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 1
     assert ended.stderr == ""
     return ended.stdout, [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_texts(tmp_path: Path) -> None:
-    text, lines = _said(_SAYS_EVERYTHING, tmp_path)
+def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_texts(
+    said: tuple[str, list[dict[str, Any]]],
+) -> None:
+    text, lines = said
     assert SECRET not in text
     assert all({"time", "level", "logger", "event"} <= set(line) for line in lines)
     assert [line["event"] for line in lines] == [
@@ -71,7 +75,9 @@ def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_te
     assert all(line["place"] for line in (*lines[3:5], *lines[6:]))
 
 
-def test_what_lines_are_about_is_on_every_line_of_the_block_and_on_no_other(tmp_path: Path) -> None:
-    _, lines = _said(_SAYS_EVERYTHING, tmp_path)
+def test_what_lines_are_about_is_on_every_line_of_the_block_and_on_no_other(
+    said: tuple[str, list[dict[str, Any]]],
+) -> None:
+    _, lines = said
     assert [line.get("run_id") for line in lines] == ["r-1"] * 5 + [None] * 4
     assert not any("dataset" in line for line in lines)

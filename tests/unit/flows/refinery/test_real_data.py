@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from sklearn import datasets
 
 from deployment import PROJECT_ROOT
 from flows.refinery.contract.loading import load_contract
@@ -24,8 +23,14 @@ pytestmark = pytest.mark.heavy
 _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
 
 
-def _frame(load: Callable[..., Any]) -> pd.DataFrame:
-    bunch = load(as_frame=True)
+def _bunch(name: str) -> Any:
+    from sklearn import datasets  # only here: its import takes a second
+
+    return getattr(datasets, f"load_{name}")(as_frame=True)
+
+
+def _frame(name: str) -> pd.DataFrame:
+    bunch = _bunch(name)
     frame: pd.DataFrame = bunch.frame
     return frame.assign(name=[bunch.target_names[target] for target in frame["target"]])
 
@@ -55,28 +60,24 @@ def refine(sample: Path, contract_text: str, folder: Path) -> Refined:
 
 
 @pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
-@pytest.mark.parametrize(
-    ("load", "rows"), [(datasets.load_iris, 150), (datasets.load_wine, 178), (datasets.load_breast_cancer, 569)]
-)
+@pytest.mark.parametrize(("name", "rows"), [("iris", 150), ("wine", 178), ("breast_cancer", 569)])
 def test_a_real_data_set_passes_the_contract_that_is_proposed_for_it(
-    load: Callable[..., Any], rows: int, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
+    name: str, rows: int, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
 ) -> None:
     sample = tmp_path / "sample"
-    write(_frame(load), sample)
+    write(_frame(name), sample)
     refined = refine(sample, propose_contract(sample, "real").text, tmp_path)
     assert (refined.rows_in, sum(refined.quarantined.values())) == (rows, 0)
     assert refined.rows_published + sum(refined.dropped.values()) == rows
 
 
 @pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
-@pytest.mark.parametrize(
-    "load", [datasets.load_iris, datasets.load_wine, datasets.load_breast_cancer, datasets.load_diabetes]
-)
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "diabetes"])
 def test_a_real_data_set_is_published_whole_without_a_contract_of_its_own(
-    load: Callable[..., Any], write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
+    name: str, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
 ) -> None:
     sample = tmp_path / "sample"
-    frame: pd.DataFrame = load(as_frame=True).frame
+    frame: pd.DataFrame = _bunch(name).frame
     write(frame, sample)
     read = (
         pd.read_json(sample, lines=True, precise_float=True) if write is _json_lines else frame
@@ -96,7 +97,7 @@ def test_the_penguins_pass_the_contract_that_is_proposed_for_them_gaps_and_all(t
 def test_measurements_prepared_for_training_keep_their_values_and_what_was_fitted(tmp_path: Path) -> None:
     """A hand-written contract over the wines: scaled, encoded and parted, the same way for every file."""
     sample = tmp_path / "wine.csv"
-    wines = _frame(datasets.load_wine)
+    wines = _frame("wine")
     _csv(wines, sample)
     refined = refine(
         sample,
