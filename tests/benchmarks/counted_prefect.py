@@ -14,9 +14,6 @@ import sys
 from collections import Counter
 from typing import Any
 
-import uvicorn
-from prefect.server.api.server import create_app
-
 from deployment.local.own_pages import own_pages_only
 from deployment.local.ports import HOST
 
@@ -45,6 +42,9 @@ def counted(app: Any) -> Any:
 
 
 if __name__ == "__main__":
+    import uvicorn
+    from prefect.server.api.server import create_app
+
     port = int(sys.argv[1])
     app = counted(own_pages_only(create_app(final=True), port))
     uvicorn.run(app, host=HOST, port=port, log_level="warning")

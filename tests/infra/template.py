@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cfnlint.decode import cfn_yaml
-
 from deployment.aws.deploy_stack import TEMPLATE
 
 Template = Mapping[str, Any]
@@ -15,6 +13,8 @@ Template = Mapping[str, Any]
 
 def load_template(path: Path = TEMPLATE) -> Template:
     """Return the template with `!Ref x` as {"Ref": "x"} and so on."""
+    from cfnlint.decode import cfn_yaml  # only here: its import takes a second
+
     loaded: Template = cfn_yaml.load(str(path))
     return loaded
 

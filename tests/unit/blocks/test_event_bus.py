@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blocks import aws as aws_clients
 from blocks.aws_errors import AwsCallInvalid, AwsRefused, AwsUnavailable
 from blocks.event_bus import MAX_CALL_BYTES, Event, EventBus
 
@@ -77,7 +78,7 @@ def test_a_call_without_an_answer_refuses_its_events_and_no_others(monkeypatch: 
     monkeypatch.setenv("AWS_ENDPOINT_URL_EVENTS", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(aws_clients, "_MAX_ATTEMPTS", 1)
     answers = EventBus().put([event()])
     assert len(answers) == 1
     assert isinstance(answers[0], AwsUnavailable)
