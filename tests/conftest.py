@@ -20,14 +20,15 @@ botocore.session.create_loader = cache(botocore.session.create_loader)
 read_certificates_once()
 
 # The rules for a service's endpoints come from such a model, and reading them is half of the rest.
-_make_provider = botocore.regions.EndpointProvider
-_providers: dict[int, botocore.regions.EndpointProvider] = {}  # by the rules' identity: models are kept for ever
+_regions: Any = botocore.regions  # its published types leave the name out
+_make_provider = _regions.EndpointProvider
+_providers: dict[int, Any] = {}  # by the rules' identity: models are kept for ever
 
 
-def _provider_of(*, ruleset_data: dict[str, Any], **more: Any) -> botocore.regions.EndpointProvider:
+def _provider_of(*, ruleset_data: dict[str, Any], **more: Any) -> Any:
     if id(ruleset_data) not in _providers:
         _providers[id(ruleset_data)] = _make_provider(ruleset_data=ruleset_data, **more)
     return _providers[id(ruleset_data)]
 
 
-botocore.regions.EndpointProvider = _provider_of  # type: ignore[misc,assignment]
+_regions.EndpointProvider = _provider_of
