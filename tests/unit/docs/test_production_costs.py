@@ -112,5 +112,5 @@ def test_the_page_counts_the_endpoints_of_the_template() -> None:
 def test_the_readme_quotes_the_estimates_of_the_page() -> None:
     at_rest, alone, together = (prices.total(lines) for lines in (rest(), prices.bill(ALONE), prices.bill(BURST)))
     readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"${at_rest:.2f} a month at rest, ${alone:.2f} for 1,000 small files" in readme
+    assert f"${at_rest:.2f} a month when idle, ${alone:.2f} for 1,000 small files" in readme
     assert f"${together:.2f} for 1,000 at once" in readme
