@@ -43,19 +43,21 @@ class LocatedYaml:
         """Read a file's content; `path` is its name in messages. Raise YamlUnreadable if that is not possible."""
         if len(content) > MAX_BYTES:
             raise YamlUnreadable(f"{path}: larger than {MAX_BYTES} bytes, the limit for a contract")
+        lines: dict[_Place, int] = {}
+        value = None
         try:
             text = content.decode("utf-8-sig")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            value = yaml.safe_load(text)
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
+            if node is not None:
+                _collect(path, node, (), lines)  # first, because making the value changes nodes with merge keys
+                value = loader.construct_document(node)
         except UnicodeDecodeError as error:
             raise YamlUnreadable(f"{path}: not UTF-8 at byte {error.start}") from None
         except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
             mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
             line = f":{mark.line + 1}" if mark else ""
             raise YamlUnreadable(f"{path}{line}: not YAML: {problem or error}") from None
-        lines: dict[_Place, int] = {}
-        if node is not None:
-            _collect(path, node, (), lines)
         return cls(path, text, value, lines)
 
     def where(self, place: tuple[int | str, ...]) -> str:

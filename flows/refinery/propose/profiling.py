@@ -219,6 +219,8 @@ class _TypeChoice:
             return False
         if column.format == _COMPACT_DATE and not self._are_days(raw):
             return False
+        if not _may_be_written(column.format, raw):
+            return False
         raw = raw.reset_index(drop=True)
         if coerce(raw, column, source_format).unreadable.any():
             return False
@@ -271,6 +273,15 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
         is_number = kind == "integer" or (kind == "number" and _are_kept_by_float(raw))
         return is_number or column.format == _COMPACT_DATE
     return _is_natural_text(column, as_text(raw))
+
+
+def _may_be_written(written: str | None, raw: pd.Series) -> bool:
+    """Return whether the first text has a digit and the marks of a format, without which coercing need not be tried."""
+    text = next((value.casefold() for value in raw if isinstance(value, str) and value.strip()), None)
+    if written is None or text is None:
+        return True
+    marks = set(re.sub("%.", "", written)) - {" "}
+    return marks <= set(text) and any(map(str.isdecimal, text))
 
 
 def _are_kept_by_float(numbers: pd.Series) -> bool:
