@@ -137,8 +137,9 @@ def refine_file(
         if judged.is_rejected:
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)
-        validated = iter(map_partitions(partial(refine_partition, plan=plan), partitions))
-        validated = stack.enter_context(ahead(validated, is_small=is_small))
+        # In this thread: in the main thread of a task, the time limit ends also a regular expression that backtracks
+        # for hours, and in another one it would hold Python's lock.
+        validated = map_partitions(partial(refine_partition, plan=plan), partitions)
         part = "validate" if plan.waits else "refine"
         reported = _reported(seconds.inside(ELSEWHERE, validated), partial(report, part))
         good = stack.enter_context(closing(judged.good_rows(reported, is_small=is_small)))

@@ -68,7 +68,7 @@ def is_waiting(chain: Chain, upload: UploadMessage) -> bool:
     """Whether the upload's run logs that it waits for a slot."""
     runs = [run["id"] for run in chain.flow_runs(upload)]
     lines = chain.ask_prefect("logs", logs={"flow_run_id": {"any_": runs}}) if runs else []
-    return any("waiting for one to end" in line["message"] for line in lines)
+    return any("has no free slot" in line["message"] for line in lines)
 
 
 def worked(chain: Chain, upload: UploadMessage) -> tuple[str, str]:

@@ -435,6 +435,21 @@ def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_
     rejected_as("takes_too_long")(process(own, upload, receive_count=2))
 
 
+@fault(
+    "Data",
+    "a rule's regular expression backtracks for hours on a text of a large file",
+    expected="ended after the stage's time limit and retried once, then rejected: takes_too_long",
+)
+def test_a_rule_that_takes_hours_is_ended_in_a_large_file_too(parts: Parts, tmp_path: Path) -> None:
+    rule = "expect_column_values_to_match_regex: {column: a, regex: '^(?=a)(a+)+$'}"
+    own = with_own_contract(parts, tmp_path / "contracts", expectations=f"expectations: [{rule}]\n")
+    limited = replace(own, settings=own.settings.model_copy(update={"stage_timeout_seconds": 8}))
+    assert process(own, upload_of("own/small.csv", b"a,b\naa,1\n")).status is Status.PUBLISHED  # imports all
+    rows = b"aa," + b"x" * 80 + b"\n"
+    with pytest.raises(StageTookTooLong):
+        process(limited, upload_of("own/large.csv", b"a,b\n" + 120_000 * rows + b"a" * 40 + b"!,x\n"))
+
+
 def test_a_drain_gets_past_an_upload_whose_step_never_returns(parts: Parts, tmp_path: Path) -> None:
     own = with_own_contract(parts, tmp_path / "contracts", steps=STEPS["never"], stage_timeout_seconds=1)
     stuck, fine = upload_of("own/x.csv", good_orders(3)), upload_of("other/x.csv", good_orders(3))
