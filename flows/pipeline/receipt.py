@@ -3,7 +3,7 @@
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,8 +12,10 @@ from flows.pipeline.document import Document
 from flows.refinery.checks import Check, Decision, RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
-from flows.refinery.output_files import OutputFile
 from lambda_trigger.message import UploadMessage, folder_of
+
+if TYPE_CHECKING:  # receipts are read without pyarrow
+    from flows.refinery.output_files import OutputFile
 
 RECEIPTS = "receipts/"
 MAX_REASON_CHARACTERS = 300
@@ -187,7 +189,7 @@ def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> 
     return f"{contract.dataset}/{folder}" if folder else contract.dataset
 
 
-def output_key(kind: str, contract: Contract, upload: UploadMessage, incoming_prefix: str, file: OutputFile) -> str:
+def output_key(kind: str, contract: Contract, upload: UploadMessage, incoming_prefix: str, file: "OutputFile") -> str:
     """Return the key of an output: area, folder, then run, attempt and content hash, and no part of the source key.
 
     The content hash prevents a worker from overwriting outputs that another worker's receipt references: two workers

@@ -505,7 +505,7 @@ def test_all_steps_are_imported_at_once_as_the_images_build_does(
         ),
         ({"rename": {"columns": {}}}, "columns: Dictionary should have at least 1 item"),
         ({"train_test_split": {"key": "a", "test_size": 2}}, "test_size: Input should be less than 1"),
-        ({"min_max_scale": {"column": "a", "feature_range": [1, 0]}}, "does not rise"),
+        ({"min_max_scale": {"column": "a", "feature_range": [1, 0]}}, "must be two numbers, the smaller one first"),
         ({"min_max_scale": {"column": "a", "feature_range": [0, float("inf")]}}, "Input should be a finite number"),
         ({"clip": {"column": "a", "lower": float("nan")}}, "lower: Input should be a finite number"),
         ({"fill_missing": {"column": "a", "value": float("inf")}}, "value is inf; it should be a number"),
