@@ -1,7 +1,8 @@
 """Measure CPU, wall time and memory of *refine*, of the same work by hand, and of stock Great Expectations.
 
 Every run is a new process, warmed up on 1,000 rows. The candidates take turns, so that a slow spell of the machine hits
-all of them, and the least of the runs counts: `python -m tests.benchmarks.bench_refine [rows] [runs]`.
+all of them, and the least of the runs counts: `python -m tests.benchmarks.bench_refine [rows] [runs]`. Sluice runs with
+the image's settings of memory allocators, as in its tasks; the others with Python's and Arrow's defaults.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.processes import image_allocators
 
 _SMALL_ROWS, _SMALL_RUNS = 1_000, 15
 _REFERENCE = "pandas by hand"
@@ -78,7 +82,8 @@ def _least(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _in_a_process(call: str, large: Path, small: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.bench_refine", "--child", call, str(large), str(small)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = os.environ | (image_allocators() if "sluice" in call else {})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

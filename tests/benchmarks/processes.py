@@ -1,11 +1,20 @@
-"""CPU seconds and memory of processes, from /proc."""
+"""CPU seconds and memory of processes, from /proc, and the image's settings of memory allocators."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
+from deployment import PROJECT_ROOT
+
 _TICKS = os.sysconf("SC_CLK_TCK")
+_ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC)_\w+)=(\w+)")
+
+
+def image_allocators() -> dict[str, str]:
+    """Return the environment variables with which the image's processes allocate memory."""
+    return dict(_ALLOCATORS.findall((PROJECT_ROOT / "container" / "Dockerfile").read_text()))
 
 
 def cpu_seconds(pid: int | None) -> float:

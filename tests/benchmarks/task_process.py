@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -22,13 +21,12 @@ from deployment.local.environment import aws_environment, clean_environment
 from deployment.local.ports import free_port
 from lambda_trigger.message import UploadMessage
 from tests.benchmarks.cloud import LANDING, PUBLISHED, VERSION_ID, LandingObject
-from tests.benchmarks.processes import cpu_seconds, memory_mb
+from tests.benchmarks.processes import cpu_seconds, image_allocators, memory_mb
 from tests.looking import looks
 from tests.prefect_server import running_prefect
 
 _LOOK_SECONDS = 0.3
 _STACK, _REGION = "bench", "us-east-1"
-_ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC)_\w+)=(\w+)")
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def stage(folder: Path) -> Iterator[Stage]:
             found._client("s3").create_bucket(Bucket=bucket)
         queue_url = found._client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
         environment |= {
-            **dict(_ALLOCATORS.findall((PROJECT_ROOT / "container" / "Dockerfile").read_text())),
+            **image_allocators(),
             "PYTHONPATH": str(PROJECT_ROOT),
             "SLUICE_STACK": _STACK,
             "SLUICE_LANDING_BUCKET": LANDING,
