@@ -55,7 +55,7 @@ class ProgressBar:
         self._show(self._percent(part, rows), f"{part}: {rows:,} rows{of}")
 
     def done(self) -> None:
-        """Set the bar to 100 %, if it was shown."""
+        """Set the bar to 100%, if it was shown."""
         if self._artifact is not None:
             self._show(100.0, "done")
 

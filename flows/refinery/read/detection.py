@@ -45,7 +45,7 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r\f\x1b"})
 _MAX_CONTROL_FRACTION = 0.05
 _COMMENT_BEFORE_JSON = re.compile(r"(?:(?://[^\r\n]*|/\*.*?\*/)\s*)++[\[{]", re.DOTALL)
-_ALLOWED = "allowed are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compressed with gzip or zstd"
+_ALLOWED = "the allowed formats are CSV, JSON, JSON Lines, Parquet and XLSX, plain or compressed with gzip or zstd"
 
 
 def detect(

@@ -213,8 +213,8 @@ def observed_of(verdict: Verdict) -> Any:
 
 
 def percent(fraction: float) -> str:
-    """Format a fraction in per cent with four significant digits, so that 1 row of 10,000 is not shown as 0 %."""
-    return f"{fraction * 100:.4g} %"
+    """Format a fraction as a percentage with four significant digits, so that 1 row of 10,000 is not shown as 0%."""
+    return f"{fraction * 100:.4g}%"
 
 
 def column_list(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ _CHANNELS = ["web", "app", "shop", "phone"]
 
 
 def write_orders(path: Path, rows: int, seed: int = 1) -> None:
-    """Write good orders, and then make about 1 % of them bad for each rule."""
+    """Write good orders, and then make about 1% of them bad for each rule."""
     random = np.random.default_rng(seed)
 
     def some(share: float = 0.01) -> np.ndarray:

@@ -146,7 +146,7 @@ def test_check_reports_why_a_file_is_rejected(tmp_path: Path) -> None:
     checked = sluice("check", "orders", a_file(tmp_path, orders(order(1), order(2, quantity=0))))
     assert checked.exit_code == 1
     assert "rejected  monday.csv by orders" in checked.output
-    assert "the contract allows at most 20 %" in checked.output
+    assert "the contract allows at most 20%" in checked.output
     assert "none published" in checked.output
 
 

@@ -246,7 +246,7 @@ def test_a_fraction_below_mostly_rejects_the_file_and_one_above_quarantines_the_
 
     content = "a\n1\n2\n3\n4\n"
     assert rejections(tmp_path, content, columns={"a": "integer"}, expectations=expectations(0.9)) == [
-        "expect_column_values_to_be_between(a): 1 of 4 rows fail, so 75 % pass; at least 90 % must pass (mostly)"
+        "expect_column_values_to_be_between(a): 1 of 4 rows fail, so 75% pass; at least 90% must pass (mostly)"
     ]
     contract = a_contract(columns={"a": "integer"}, expectations=expectations(0.75))
     assert list(quarantine(refine(tmp_path, content, contract))) == [1]
@@ -255,7 +255,7 @@ def test_a_fraction_below_mostly_rejects_the_file_and_one_above_quarantines_the_
 def test_a_critical_failure_of_one_row_rejects_the_file(tmp_path: Path) -> None:
     expectations = [{"expect_column_values_to_not_be_null": {"column": "a", "severity": "critical"}}]
     assert rejections(tmp_path, "a,b\n,1\n2,2\n", columns={"a": "integer"}, expectations=expectations) == [
-        "expect_column_values_to_not_be_null(a): 1 of 2 rows fail, so 50 % pass; its severity is critical,"
+        "expect_column_values_to_not_be_null(a): 1 of 2 rows fail, so 50% pass; its severity is critical,"
         " so none may fail"
     ]
 
@@ -264,12 +264,12 @@ def test_more_bad_rows_than_allowed_reject_the_file(tmp_path: Path) -> None:
     contract = {"columns": {"a": "integer"}}
     content = "a\n1\nx\n"
     assert rejections(tmp_path, content, **contract, bad_rows={"max_fraction": 0.4}) == [
-        "1 of 2 rows (50 %) are bad; the contract allows at most 40 %"
+        "1 of 2 rows (50%) are bad; the contract allows at most 40%"
     ]
     assert rejections(tmp_path, content, **contract, bad_rows={"max_fraction": 0.5}) == []
     assert rejections(tmp_path, content, **contract, bad_rows={"max_count": 0}) != []
     assert rejections(tmp_path, content, **contract, bad_rows={"policy": "reject_file"}) == [
-        "1 of 2 rows (50 %) are bad; the contract allows none"
+        "1 of 2 rows (50%) are bad; the contract allows none"
     ]
 
 
