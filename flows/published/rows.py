@@ -222,7 +222,7 @@ class _Part:
             ) from None
 
     def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # it keeps in memory what it reads ahead
             yield from file.iter_batches(_BATCH_ROWS)
 
     def _csv_batches(self) -> Iterator[pa.RecordBatch]:

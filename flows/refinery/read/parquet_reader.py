@@ -69,6 +69,7 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
         "thrift_string_size_limit": _FOOTER_BYTES,
         "thrift_container_size_limit": 10_000_000,
         "coerce_int96_timestamp_unit": "us",  # nanoseconds wrap around before 1677 and after 2262
+        "pre_buffer": False,  # what it reads ahead stays in memory until the file is closed
     }
     footer = pq.ParquetFile(file, **options)
     columns = _check(footer.metadata, file.seek(0, 2), limits)

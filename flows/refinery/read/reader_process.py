@@ -155,6 +155,7 @@ def _answer(fd: int) -> None:
             try:
                 for partition in read(file, *values):
                     send(stream, partition)
+                    del partition  # before the next one is read
                 send(stream, None)
             except (MemoryError, ConnectionError):
                 raise

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.refinery.read.parquet_reader import read_parquet
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import (
     BytesWithoutText,
@@ -212,6 +213,18 @@ def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
     assert first["s"].dtype == "str"
     assert str(first["t"].dtype).startswith("datetime64")
     assert whole(partitions)["l"].tolist()[3] == "[2, 3]"
+
+
+def test_row_groups_that_were_read_are_not_kept_in_memory(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "t.parquet", np.random.default_rng(1).integers(0, 1 << 62, 400_000)
+    pq.write_table(pa.table({"n": numbers}), path, row_group_size=10_000)
+    in_memory = []
+    with pa.OSFile(str(path)) as file:  # what it reads is counted as Arrow's
+        before = pa.total_allocated_bytes()
+        for _ in read_parquet(file, 10_000, Limits(), None):
+            in_memory.append(pa.total_allocated_bytes() - before)
+    assert len(in_memory) == 40
+    assert max(in_memory) < numbers.nbytes / 4
 
 
 def test_what_json_has_no_form_for_is_text_within_nested_values(tmp_path: Path) -> None:
