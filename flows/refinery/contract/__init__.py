@@ -1,1 +1,1 @@
-"""The data model of a contract, and loading contracts from files."""
+"""The data model of contracts, and functions that load and compare contracts."""

@@ -1,4 +1,4 @@
-"""What a change to a contract means: which rules are stricter or looser, and what is read or published differently."""
+"""Compare two contracts: which rules became stricter or looser, and what is read or published differently."""
 
 import difflib
 from collections import Counter
@@ -11,12 +11,12 @@ from pydantic import BaseModel
 
 from flows.refinery.contract.model import KEEP, Column, Contract, Expectation, WrittenStep
 
-_POLICIES = ("evolve", "quarantine", "freeze")  # from the least to the most strict
+_POLICIES = ("evolve", "quarantine", "freeze")  # from the least strict to the strictest
 _SEVERITIES = ("info", "warning", "critical")
 
 
 class Effect(StrEnum):
-    """What a change does to the files that arrive from now on."""
+    """The effect of a contract change on the files that arrive after it."""
 
     STRICTER = "stricter"
     LOOSER = "looser"
@@ -28,14 +28,14 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class ContractChange:
-    """One change: its effect, and a sentence that describes it."""
+    """One difference between two contracts: its effect, and a sentence that describes it."""
 
     effect: Effect
     message: str
 
 
 def changes_between(before: Contract, after: Contract) -> list[ContractChange]:
-    """Return every difference between two contracts, stricter rules first."""
+    """Return every difference between two contracts, starting with stricter rules."""
     found = [
         *_source(before, after),
         *_columns(before, after),
@@ -146,7 +146,7 @@ def _expectations(before: Sequence[Expectation], after: Sequence[Expectation]) -
 
 
 def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
-    """Return the expectations keyed by name and columns, with #2, #3 and so on where several share both."""
+    """Return the expectations keyed by name and columns. If several share both, their keys end in #2, #3 and so on."""
     seen: Counter[str] = Counter()
     result = {}
     for expectation in expectations:
@@ -157,7 +157,8 @@ def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
 
 
 def _weight(expectation: Expectation, effect: Effect) -> Effect:
-    """Return the effect, or NONE for an expectation with severity info, which never quarantines or rejects."""
+    """Return `effect`, or NONE if the severity is info: such an expectation never quarantines rows or rejects a
+    file."""
     return Effect.NONE if expectation.severity == "info" else effect
 
 
@@ -183,7 +184,7 @@ def _effect_of_argument(expectation: str, name: str, old: Any, new: Any) -> Effe
         return _stricter_if(bool(new))
     if name in ("row_condition", "ignore_row_if") and (old is None or new is None):
         return _stricter_if(new is None)
-    return Effect.STRICTER  # whether a changed regex or type is looser is not known, so a person should look
+    return Effect.STRICTER  # a changed regex or type may be looser, which cannot be determined here
 
 
 def _by_size(old: Any, new: Any, *, larger_is_stricter: bool, absent: float | None = None) -> Effect:

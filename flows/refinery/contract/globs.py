@@ -1,4 +1,4 @@
-"""Globs of object keys: `*` and `?` match within one folder, `**` across folders."""
+"""Globs for object keys: `*` and `?` match within one folder, `**` matches across folders."""
 
 import re
 from functools import cache
@@ -8,12 +8,12 @@ _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def glob_to_regex(glob: str) -> re.Pattern[str]:
-    """Convert a glob to a regex."""
+    """Compile a glob to a regex that matches whole keys."""
     return re.compile("".join(_MEANING.get(part, re.escape(part)) for part in _WILD.split(glob)), re.DOTALL)
 
 
 def globs_overlap(one: str, other: str) -> bool:
-    """Return whether some key matches both globs."""
+    """Return whether a key can match both globs."""
     return _overlap(_parts(one), _parts(other))
 
 

@@ -1,6 +1,7 @@
-"""Load contracts from contract.yaml, report faults with their lines, and find the contract of an object key.
+"""Load contracts from contract.yaml, report errors with line numbers, and find the contract for an object key.
 
-Only the shape is checked here, without pandas or Great Expectations; flows/refinery/check_contract.py checks the rest.
+Only the structure of a contract is checked here, without pandas or Great Expectations.
+flows/refinery/check_contract.py checks the rest.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 Place = tuple[int | str, ...]
 Fault = tuple[Place, str]
-"""The place of a fault in a contract (keys and indices), and a sentence that describes it."""
+"""The position of an error in a contract (keys and indices), and a sentence that describes the error."""
 
 
 class ContractInvalid(TerminalError):
-    """A contract is wrong; the message gives the place, the fault and the correct form."""
+    """A contract is invalid; the message gives the file and line, the error and the correct form."""
 
 
 @dataclass(frozen=True)
 class UnusableContract:
-    """A contract with a fault, and the globs of the keys that it applies to: their files wait until it is fixed."""
+    """An invalid contract, and the globs of the keys that it applies to. Their files wait until it is corrected."""
 
     dataset: str
     sources: tuple[str, ...]
@@ -57,8 +58,12 @@ class UnusableContract:
 
 
 class Contracts:
-    """The contracts of all datasets, unusable ones included; iterating yields the usable ones. Raise ContractInvalid if
-    there is no `default`, or if an unusable contract does not show which keys it applies to: they could be any."""
+    """The contracts of all datasets, usable or not. Iterating over it yields only the usable contracts.
+
+    Raises:
+        ContractInvalid: there is no contract named `default`, or it cannot be determined which keys an unusable
+            contract applies to, so that it might be any key.
+    """
 
     def __init__(self, contracts: Iterable[Contract | UnusableContract]) -> None:
         self._by_name = {contract.dataset: contract for contract in contracts}
@@ -81,22 +86,23 @@ class Contracts:
 
     @classmethod
     def load(cls, root: Path) -> Contracts:
-        """Load `root`/*/contract.yaml. Raise ContractInvalid with the faults of all of them, or without a `default`."""
+        """Load all `root`/*/contract.yaml. Raise ContractInvalid with the errors in all of them, or if there is no
+        `default`."""
         contracts = contracts_in(root)
         if faults := [one.fault for one in contracts if isinstance(one, UnusableContract)]:
             raise ContractInvalid("\n".join(faults))
         return cls(contracts)
 
     def for_key(self, key: str) -> Contract:
-        """Return the contract whose `source` matches the object key; if several do, the one with the most literal
-        characters in its glob; if none does, the default. Raise ContractInvalid if the contract cannot be used."""
+        """Return the contract whose `source` matches the object key. If several match, return the one whose glob has
+        the most literal characters; if none does, return the default. Raise ContractInvalid if it is unusable."""
         for _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)
         return _usable(self._by_name[DEFAULT_DATASET])
 
     def named(self, dataset: str) -> Contract:
-        """Return the contract of a dataset. Raise ContractInvalid when there is none, or it cannot be used."""
+        """Return the contract of a dataset. Raise ContractInvalid if there is none or it is unusable."""
         if dataset not in self._by_name:
             raise ContractInvalid(
                 f"there is no contract named {dataset!r}{did_you_mean(dataset, self._by_name)}"
@@ -105,8 +111,8 @@ class Contracts:
         return _usable(self._by_name[dataset])
 
     def shared_with(self, contract: Contract) -> Iterator[tuple[str, str, str, str]]:
-        """Yield each pair of overlapping globs of a contract and another dataset: the contract's glob, the other one,
-        the other dataset, and the dataset that gets the files that match both."""
+        """Yield each overlap between a glob of this contract and a glob of another dataset, as a tuple: this glob, the
+        other glob, the other dataset, and the dataset that files matching both globs belong to."""
         for mine in () if contract.is_default else contract.sources:
             for theirs, _, other in self._globs:
                 if other.dataset != contract.dataset and globs_overlap(mine, theirs):
@@ -118,7 +124,7 @@ class Contracts:
 
 
 def _precedence(glob: str, dataset: str) -> tuple[int, str, str]:
-    """Return the sort key of a glob: the more literal characters it has, the more specific it is."""
+    """Return the sort key of a glob, which sorts specific globs first: those with more literal characters."""
     return -len(re.sub(r"[*?]", "", glob)), glob, dataset
 
 
@@ -129,7 +135,7 @@ def _usable(contract: Contract | UnusableContract) -> Contract:
 
 
 def contracts_in(root: Path) -> list[Contract | UnusableContract]:
-    """Read every folder under `root` that holds a contract.yaml."""
+    """Load the contract from each folder in `root` that contains a contract.yaml."""
     return [_contract_in(path.parent) for path in sorted(root.glob(f"*/{CONTRACT_FILE}"))]
 
 
@@ -141,7 +147,7 @@ def _contract_in(folder: Path) -> Contract | UnusableContract:
 
 
 def _sources_in(folder: Path) -> tuple[str, ...]:
-    """Return the globs of a folder's contract that has a fault; none if the fault makes them uncertain."""
+    """Return the globs of the invalid contract in a folder; an empty tuple if the error makes them uncertain."""
     try:
         value = LocatedYaml.read(folder / CONTRACT_FILE).value
     except YamlUnreadable:
@@ -155,8 +161,8 @@ def _sources_in(folder: Path) -> tuple[str, ...]:
 
 
 def load_contract(folder: Path) -> Contract:
-    """Read `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, never executed.
-    Raise ContractInvalid with one line for each fault, as `file:line: field: fault`."""
+    """Load `folder`/contract.yaml and the suite that it refers to. The dataset's steps.py is parsed, but not executed.
+    Raise ContractInvalid with one line per error, as `file:line: field: error`."""
     try:
         return _contract_of(LocatedYaml.read(folder / CONTRACT_FILE), folder)
     except YamlUnreadable as error:
@@ -164,14 +170,14 @@ def load_contract(folder: Path) -> Contract:
 
 
 def parse_contract(content: bytes, name: str, folder: Path | None) -> Contract:
-    """Read a contract that is not in a file.
+    """Parse a contract that is not in a local file, such as one from S3.
 
     Args:
         name: the contract's location, for messages.
-        folder: the dataset's local folder, where its steps.py is looked for; None to check only the contract.
+        folder: the dataset's local folder, in which its steps.py is looked up; None to check only the contract.
 
     Raises:
-        ContractInvalid: as in load_contract, or because the contract refers to a suite file.
+        ContractInvalid: as for `load_contract`, or the contract refers to a suite file.
     """
     try:
         document = LocatedYaml.parse(Path(name), content)
@@ -186,7 +192,7 @@ def parse_contract(content: bytes, name: str, folder: Path | None) -> Contract:
 
 
 def sources_of(content: bytes) -> tuple[str, ...]:
-    """Return the `source` globs of a contract that has a fault, as far as they can be read."""
+    """Return the `source` globs of an invalid contract, or an empty tuple if they cannot be read."""
     try:
         value = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
@@ -201,7 +207,7 @@ def _globs_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def text_of(contract: Contract) -> str:
-    """Return a contract as YAML: as it was written, or its fields if it was changed for a run or has a suite."""
+    """Return a contract as YAML: its original text, or its fields if it was changed for a run or has a suite."""
     if contract.document is not None and contract.suite is None:
         return contract.document.text
     fields = contract.model_dump(exclude_unset=True, exclude={"suite"})
@@ -217,8 +223,8 @@ def _contract_of(document: LocatedYaml, folder: Path | None) -> Contract:
         raise ContractInvalid(f"{document.where(('folder',))}: folder: not a field of a contract")
     if folder and isinstance(dataset, str) and dataset != folder.name:
         raise ContractInvalid(
-            f"{document.where(('dataset',))}: dataset: it is {dataset!r} in the folder {folder.name!r};"
-            " the two must be the same"
+            f"{document.where(('dataset',))}: dataset: {dataset!r} is in the folder {folder.name!r}; the two"
+            " names must be the same"
         )
     if folder:
         _add_suite(folder, document, fields)
@@ -232,7 +238,7 @@ def _contract_of(document: LocatedYaml, folder: Path | None) -> Contract:
 
 
 def fault_lines(contract: Contract, faults: Iterable[Fault]) -> list[str]:
-    """Return each fault as `file:line: field: fault`, or as `contract: field: fault` if the contract has no file."""
+    """Format each error as `file:line: field: error`, or as `contract: field: error` if the contract has no file."""
     document = contract.document
     if document is None:
         return [f"contract: {'.'.join(map(str, place))}: {fault}" for place, fault in faults]
@@ -240,8 +246,8 @@ def fault_lines(contract: Contract, faults: Iterable[Fault]) -> list[str]:
 
 
 def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
-    """Return `contract` with some fields changed, for one run; a field that is a mapping keeps its other entries. Raise
-    ContractInvalid if no contract can have such a field or value."""
+    """Return `contract` with some fields changed for one run. A field that is a mapping keeps its other entries. Raise
+    ContractInvalid if a changed field does not exist or has an invalid value."""
     fields = contract.model_dump(exclude_unset=True)
     for name, value in changes.items():
         if name in ("dataset", "folder"):
@@ -273,7 +279,8 @@ def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> N
 
 
 def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
-    """Reject a step that steps.py does not define, or that cannot be called with these arguments."""
+    """Raise ContractInvalid if steps.py lacks a function that is used as a step, or the function cannot be called with
+    the step's arguments."""
     own = [(index, step) for index, step in enumerate(contract.preprocess) if step.is_own]
     if not own:
         return
@@ -289,11 +296,12 @@ def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
 
 
 def _call_faults(taken: ast.arguments, given: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the reasons why a function cannot be called with a DataFrame and these keyword arguments."""
+    """Yield each reason why a function with the parameters `taken` cannot be called with a DataFrame and the keyword
+    arguments `given`."""
     positional = [argument.arg for argument in [*taken.posonlyargs, *taken.args]]
     names = [*positional[1:], *(argument.arg for argument in taken.kwonlyargs)]
     if not positional and taken.vararg is None:
-        yield "takes no DataFrame; its first parameter must be one"
+        yield "takes no DataFrame; its first parameter must be a DataFrame"
     for name in given:
         if name not in names and taken.kwarg is None:
             takes = f"takes {', '.join(names)}" if names else "takes only the DataFrame"
@@ -325,7 +333,7 @@ def _sentences(document: LocatedYaml | None, error: ValidationError) -> Iterator
 
 
 def _where(document: LocatedYaml, place: Place) -> str:
-    """Return `file:line` of a place; for an expectation of the suite, the suite's file and the position in it."""
+    """Return `file:line` for a position; for an expectation from the suite, the suite's path and the index in it."""
     value = document.value
     own = value.get("expectations") or []
     if place[:1] == ("expectations",) and len(place) > 1 and isinstance(own, list) and isinstance(place[1], int):
@@ -348,7 +356,7 @@ def _sentence(fault: Any, place: tuple[int | str, ...]) -> str:
     expected = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
     given = fault.get("input")
     if fault["type"] == "literal_error" and isinstance(given, str):
-        return f"{given!r} is not possible{did_you_mean(given, expected)} (possible: {', '.join(expected)})"
+        return f"{given!r} is not allowed{did_you_mean(given, expected)} (allowed: {', '.join(expected)})"
     if fault["type"] != "value_error":
         return f"{message}; found {given!r}"
     return message

@@ -1,4 +1,5 @@
-"""The data model of contract.yaml. loading.py fills it from files; check_contract.py checks what needs GX or pandas."""
+"""The data model of contract.yaml. loading.py loads it from files; check_contract.py makes the checks that need GX or
+pandas."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ DEFAULT_DATASET = "default"
 STEPS_FILE = "steps.py"
 
 KEEP = "keep"
-"""An argument that Sluice adds to the expectations in UNIQUE: which of the rows with the same key passes."""
+"""An argument that Sluice adds to the expectations in UNIQUE. It selects which of the rows with the same key passes."""
 KEPT = ("first", "last", "none")
 UNIQUE = ("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique")
 
@@ -62,7 +63,7 @@ Severity = Literal["info", "warning", "critical"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 SAME_MARKS = {" ": "\u00a0\u2009\u202f", "'": "\u2019"}
-"""For the thousands marks space and apostrophe, the other characters that count as the same mark."""
+"""The thousands separators space and apostrophe, each with the characters that are treated as the same separator."""
 OneCharacter = Annotated[str, Field(min_length=1, max_length=1)]
 
 _MISSING = ("missing_values", "missing_unless_text")
@@ -81,39 +82,43 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
 
 
 class _Frozen(BaseModel):
-    """A part of a contract. Unknown fields are rejected, and fields cannot change after loading."""
+    """Base class for the parts of a contract. Unknown fields are rejected, and fields cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 class Column(_Frozen):
-    """The type and the properties of one column."""
+    """The type and the other properties of one column."""
 
-    type: ColumnType = Field(description="The type that every value must have or be readable as.")
-    nullable: bool = Field(True, description="Whether values may be missing; if not, rows without one are quarantined.")
+    type: ColumnType = Field(description="The type that every value must have, or that it can be parsed as.")
+    nullable: bool = Field(
+        True, description="Whether values may be missing; if not, rows without a value are quarantined."
+    )
     required: bool = Field(
         True,
-        description="Whether every file must have the column; an optional one is filled with missing values.",
+        description="Whether every file must have the column. An optional column that a file lacks is filled with"
+        " missing values.",
     )
     format: TimeFormat | None = Field(
         None,
-        description="The format of timestamps, dates and times, in strftime's codes; default: ISO 8601. For numbers"
-        " since 1970: epoch_seconds, epoch_milliseconds or epoch_microseconds.",
+        description="The format of timestamps, dates and times, in strftime codes; default: ISO 8601. For numbers that"
+        " count from 1970: epoch_seconds, epoch_milliseconds or epoch_microseconds.",
     )
     timezone: TimeZone | None = Field(
-        None, description="The time zone of timestamps without one, for example Europe/Berlin; default: UTC."
+        None,
+        description="The time zone of timestamps that do not contain one, for example Europe/Berlin; default: UTC.",
     )
     missing_values: tuple[str, ...] | None = Field(
-        None, description="The texts that mean 'missing' in this column, instead of the format's."
+        None, description="The strings that mean 'missing' in this column. They replace those of the format."
     )
-    description: str | None = Field(None, description="What the column means, for people.")
+    description: str | None = Field(None, description="What the column means. It is only documentation.")
 
     @model_validator(mode="after")
     def _time_options_fit_the_type(self) -> Column:
         if self.format is not None and self.type not in ("timestamp", "date", "time"):
-            raise ValueError(f"format is for timestamps, dates and times; this column is a {self.type}")
+            raise ValueError(f"format is for timestamps, dates and times; this column has type {self.type}")
         if self.timezone is not None and self.type != "timestamp":
-            raise ValueError(f"timezone is for timestamps; this column is a {self.type}")
+            raise ValueError(f"timezone is for timestamps; this column has type {self.type}")
         if self.format in EPOCHS and (self.type != "timestamp" or self.timezone is not None):
             raise ValueError(f"format {self.format} is for timestamps without timezone: it counts from 1970 in UTC")
         if self.type == "time" and self.format is not None and names_a_zone(self.format):
@@ -122,37 +127,41 @@ class Column(_Frozen):
 
 
 class FileFormat(_Frozen):
-    """How the files are written. Type, encoding, delimiter and the marks in numbers are detected from the beginning of
-    each file unless they are given."""
+    """How a dataset's files are written. The type, the encoding, the delimiter and the separators in numbers are
+    detected from the beginning of each file unless they are given."""
 
     type: FormatType = Field("auto", description="The file's format; auto detects it from the content.")
     delimiter: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
-        None, description="The delimiter between CSV fields, of one character or several, such as `||`."
+        None, description="The delimiter between CSV fields: one or more characters, such as `||`."
     )
     trailing_delimiter: bool = Field(
-        False, description="Whether each CSV record ends with a delimiter, after which there is no value."
+        False, description="Whether each CSV record ends with an extra delimiter, which no value follows."
     )
     quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
     escape: OneCharacter | None = Field(
         None,
-        description="The character that makes a quote or delimiter after it part of a CSV field, such as a backslash.",
+        description="The escape character in CSV, such as a backslash. A quote or delimiter after it is field text.",
     )
-    encoding: str | None = Field(None, description="The text's encoding, as Python names it.")
-    decimal: Literal[".", ","] | None = Field(None, description="The decimal mark of numbers in CSV.")
+    encoding: str | None = Field(None, description="The encoding of the text, by its name in Python.")
+    decimal: Literal[".", ","] | None = Field(None, description="The decimal separator of numbers in CSV.")
     thousands: OneCharacter | None = Field(
-        None, description="The thousands mark of numbers in CSV; a space also matches no-break and thin spaces."
+        None, description="The thousands separator of numbers in CSV. A space also matches no-break and thin spaces."
     )
     missing_values: tuple[str, ...] = Field(
-        ("",), description="The texts that mean 'missing', in every column without its own missing_values."
+        ("",), description="The strings that mean 'missing' in every column that has no missing_values."
     )
     missing_unless_text: tuple[str, ...] = Field(
         (),
-        description="The texts that mean 'missing' in columns that the contract does not list, unless the column has"
-        " other texts: among texts, NA may be Namibia.",
+        description="The strings that mean 'missing' in columns that the contract does not list. They are kept as"
+        " values if the column also has other text, in which NA may mean Namibia.",
     )
-    skip_lines: int = Field(0, ge=0, le=10_000, description="Lines before the header that are not data.")
-    header: bool = Field(True, description="Whether a CSV file has a header; if not, columns lists all of its columns.")
-    sheet: str | int = Field(0, description="An XLSX file's sheet, by name, or by index from 0 among the visible ones.")
+    skip_lines: int = Field(0, ge=0, le=10_000, description="The number of lines to skip before the header.")
+    header: bool = Field(
+        True, description="Whether a CSV file has a header. If not, columns must list all of its columns."
+    )
+    sheet: str | int = Field(
+        0, description="The sheet to read in an XLSX file: its name, or its index (from 0) among the visible sheets."
+    )
 
     records_path: str | None = Field(
         None,
@@ -179,14 +188,14 @@ class FileFormat(_Frozen):
     @classmethod
     def _thousands_mark_is_no_part_of_a_number(cls, mark: str | None) -> str | None:
         if mark is not None and (mark.isalnum() or mark in "+-"):
-            raise ValueError(f"{mark!r} cannot separate thousands: it is a letter or a part of numbers")
+            raise ValueError(f"{mark!r} cannot be the thousands separator: it is a letter, a digit or a sign")
         return mark
 
     @field_validator("missing_unless_text")
     @classmethod
     def _no_number_is_missing(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         if numbers := [text for text in texts if any(map(str.isdigit, text))]:
-            raise ValueError(f"{numbers[0]!r} may be a value among numbers; write it as missing_values of its column")
+            raise ValueError(f"{numbers[0]!r} may be a valid number; list it in missing_values of its column instead")
         return texts
 
     @field_validator("delimiter", "quote", "escape", "thousands")
@@ -215,7 +224,7 @@ class Expectation(_Frozen):
     """One expectation from Great Expectations, with the name and arguments it has there. In YAML it is a mapping with
     one key, `expect_column_values_to_not_be_null: {column: order_id}`, or only the name if it needs no argument."""
 
-    name: str = Field(description="Its name in snake_case, as in the documentation of GX.")
+    name: str = Field(description="The expectation's name in snake_case, as in the GX documentation.")
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="The arguments for GX, without severity and description."
     )
@@ -223,7 +232,7 @@ class Expectation(_Frozen):
         "warning",
         description="critical: a failure rejects the file. warning: failing rows are quarantined. info: only counted.",
     )
-    description: str | None = Field(None, description="The reason for the expectation, for people.")
+    description: str | None = Field(None, description="The reason for the expectation. It is only documentation.")
 
     @model_validator(mode="before")
     @classmethod
@@ -234,14 +243,14 @@ class Expectation(_Frozen):
     def _keep_is_for_keys(self) -> Expectation:
         if KEEP in self.arguments:
             if self.name not in UNIQUE:
-                raise ValueError(f"{KEEP} is for {' and '.join(UNIQUE)}")
+                raise ValueError(f"{KEEP} is an argument of {' and '.join(UNIQUE)} only")
             if self.arguments[KEEP] not in KEPT:
-                raise ValueError(f"{KEEP} is {self.arguments[KEEP]!r}; possible: {', '.join(KEPT)}")
+                raise ValueError(f"{KEEP} is {self.arguments[KEEP]!r}; possible values: {', '.join(KEPT)}")
         return self
 
     @property
     def columns(self) -> list[str]:
-        """Return the columns in its arguments column, column_A, column_B and column_list, in this order."""
+        """Return the columns that the arguments column, column_A, column_B and column_list name, in this order."""
         single = [self.arguments.get(name) for name in ("column", "column_A", "column_B")]
         several = self.arguments.get("column_list")
         names = [*single, *(several if isinstance(several, list | tuple) else ())]
@@ -252,7 +261,7 @@ class WrittenStep(_Frozen):
     """One preprocessing step. In YAML it is a name, or a mapping from the name to the arguments. `steps.<function>` is
     a function in the dataset's steps.py."""
 
-    name: str = Field(description="A built-in step, or steps.<function> for one in the dataset's steps.py.")
+    name: str = Field(description="The name of a built-in step, or steps.<function> for a function in steps.py.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="The step's keyword arguments.")
 
     @model_validator(mode="before")
@@ -273,12 +282,12 @@ class WrittenStep(_Frozen):
 
     @property
     def is_own(self) -> bool:
-        """Return whether it is a function of the dataset's steps.py."""
+        """Return whether the step is a function in the dataset's steps.py, not a built-in step."""
         return self.name.startswith("steps.")
 
     @property
     def function(self) -> str:
-        """Return the function's name, without `steps.`."""
+        """Return the name of the step's function in steps.py, without the prefix `steps.`."""
         return self.name.removeprefix("steps.")
 
 
@@ -290,10 +299,10 @@ class BadRows(_Frozen):
         description="quarantine: bad rows are quarantined. reject_file: one bad row rejects the file.",
     )
     max_fraction: Fraction | None = Field(
-        None, description="The file is rejected above this fraction of bad rows; default: no limit."
+        None, description="The fraction of bad rows above which the file is rejected; default: no limit."
     )
     max_count: int | None = Field(
-        None, ge=0, description="The file is rejected above this number of bad rows; default: no limit."
+        None, ge=0, description="The number of bad rows above which the file is rejected; default: no limit."
     )
 
     @model_validator(mode="after")
@@ -312,12 +321,12 @@ class OutputOptions(_Frozen):
     )
     partition_by: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
         (),
-        description="Columns whose values become folders, for example country=DE/; `day(column)` makes one per day.",
+        description="Columns whose values become folders, for example country=DE/; `day(column)` makes daily folders.",
     )
     max_file_bytes: int = Field(
         1 << 30,
         ge=1 << 20,
-        description="When a published or quarantine file has so many bytes, the rows that follow go into another one.",
+        description="The size at which a published or quarantine file is full; more rows go into another file.",
     )
 
     @field_validator("partition_by")
@@ -335,18 +344,18 @@ class OutputOptions(_Frozen):
 
     @property
     def effective_compression(self) -> Literal["zstd", "gzip", "snappy", "none"]:
-        """Return the compression that is used."""
+        """Return the compression to use: the one in the contract, or else the default of the format."""
         return self.compression or ("zstd" if self.format == "parquet" else "none")
 
 
 class Contract(_Frozen):
-    """The rules of one dataset: what its valid data is, what happens to other data, and what is published."""
+    """The rules for one dataset: which data is valid, what happens to invalid data, and what is published."""
 
     dataset: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
         description="The dataset's name, also used in folders and prefixes: lower-case letters, digits, _ and -.",
     )
-    description: str | None = Field(None, description="What the dataset is, for people.")
+    description: str | None = Field(None, description="What the dataset contains. It is only documentation.")
     source: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
         (),
         description="The object keys that this contract applies to, as globs: * within a folder, ** across folders."
@@ -359,18 +368,19 @@ class Contract(_Frozen):
     columns: dict[str, Column] = Field(default_factory=dict, description="The columns, by their name in the file.")
     path_columns: Annotated[tuple[str, ...], ONE_OR_SEVERAL] = Field(
         (),
-        description="Folders of the file's key that become columns, by name: dt for `dt=2024-01-01/`, as Hive and Spark"
-        " write them.",
+        description="Names of folders in the object key that become columns: dt for `dt=2024-01-01/`, as Hive and Spark"
+        " write it.",
     )
     unknown_columns: ChangePolicy = Field(
         "evolve",
-        description="Columns that are not listed here. evolve: published with the rest. freeze: the file is rejected."
-        " quarantine: rows with a value in one are quarantined, and the column is not published.",
+        description="What happens to columns that are not listed here. evolve: they are published, too. freeze: the"
+        " file is rejected. quarantine: rows with a value in one of them are quarantined; the columns are not"
+        " published.",
     )
     missing_columns: ChangePolicy = Field(
         "freeze",
-        description="Required columns that the file lacks. freeze: the file is rejected. evolve: filled with missing"
-        " values. quarantine: all its rows are quarantined.",
+        description="What happens if a file lacks required columns. freeze: the file is rejected. evolve: the columns"
+        " are filled with missing values. quarantine: all rows of the file are quarantined.",
     )
     expectations: tuple[Expectation, ...] = Field(
         (),
@@ -378,11 +388,11 @@ class Contract(_Frozen):
     )
     suite: str | None = Field(
         None,
-        description="A GX suite as JSON, relative to the contract; its expectations are appended to those listed here.",
+        description="The path of a GX suite in JSON, relative to the contract. Its expectations are added after these.",
     )
     bad_rows: BadRows = Field(default_factory=BadRows, description="What happens to rows that break a rule.")
     on_reupload: Literal["replace", "append"] = Field(
-        "replace", description="Whether a new version of a key replaces what the earlier one published."
+        "replace", description="Whether a new version of an object replaces what the earlier version published."
     )
     expected_every_hours: float | None = Field(
         None,
@@ -391,19 +401,21 @@ class Contract(_Frozen):
         description="Expected interval between files, in hours; Prefect alerts if one is overdue.",
     )
     max_concurrent_uploads: int | None = Field(
-        None, ge=1, description="How many files may be processed at once, as a concurrency limit in Prefect."
+        None, ge=1, description="The maximum number of files processed at once, as a concurrency limit in Prefect."
     )
-    preprocess: tuple[WrittenStep, ...] = Field((), description="Steps on the valid rows, in this order.")
+    preprocess: tuple[WrittenStep, ...] = Field(
+        (), description="The steps that preprocess the valid rows, in this order."
+    )
     output: OutputOptions = Field(default_factory=OutputOptions, description="How the clean rows are written.")
     folder: Path | None = Field(
-        None, exclude=True, description="The folder of contract.yaml and steps.py; set when it is loaded."
+        None, exclude=True, description="The folder with contract.yaml and steps.py; set when the contract is loaded."
     )
     _document: LocatedYaml | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _columns_are_named(self) -> Contract:
         if not self.format.header and not self.columns:
-            raise ValueError("format: header: false needs columns, which name the columns in their order")
+            raise ValueError("format: header: false needs columns, which names the file's columns in order")
         return self
 
     @field_validator("format", mode="before")
@@ -427,18 +439,18 @@ class Contract(_Frozen):
 
     @property
     def document(self) -> LocatedYaml | None:
-        """Return the YAML that it was read from, with line numbers; None for a contract changed for one run."""
+        """Return the YAML that the contract was read from, with line numbers; None if it was changed for one run."""
         return self._document
 
     def read_from(self, document: LocatedYaml) -> Contract:
-        """Return a copy of the contract with the YAML that it was read from."""
+        """Return a copy of the contract whose `document` is the YAML that it was read from."""
         contract = self.model_copy()
         contract._document = document
         return contract
 
     @property
     def is_default(self) -> bool:
-        """Return whether this is the contract of the files that match no other."""
+        """Return whether this is the contract for files that match no other contract."""
         return self.dataset == DEFAULT_DATASET
 
     @property
@@ -448,7 +460,7 @@ class Contract(_Frozen):
 
     @property
     def steps_path(self) -> Path | None:
-        """Return the dataset's steps.py; None without one."""
+        """Return the path of the dataset's steps.py, or None if there is none."""
         if self.folder is None:
             return None
         path = self.folder / STEPS_FILE
@@ -456,8 +468,8 @@ class Contract(_Frozen):
 
     @cached_property
     def content_hash(self) -> str:
-        """Return the SHA-256 (hex) of the contract's fields and its steps.py. It does not depend on the YAML's order of
-        keys, comments or shorthands."""
+        """Return the SHA-256 (hex) of the contract's fields and its steps.py. It does not depend on the order of
+        keys, the comments or the shorthands in the YAML."""
         fields = json.dumps(to_jsonable_python(_keyed(self.model_dump())), sort_keys=True, ensure_ascii=True)
         steps = self.steps_path.read_bytes() if self.steps_path else b""
         return hashlib.sha256(fields.encode() + b"\0" + steps).hexdigest()
@@ -468,11 +480,11 @@ def _is_text_encoding(name: str) -> bool:
         "".encode(name)
     except (LookupError, ValueError):
         return False
-    return codecs.lookup(name).name not in ("idna", "punycode")  # they are for host names
+    return codecs.lookup(name).name not in ("idna", "punycode")  # these are for host names
 
 
 def _keyed(value: Any) -> Any:
-    """Return the value with every key as a distinct text: JSON writes the keys 1 and "1" alike, YAML can have both."""
+    """Return the value with every key as a distinct string, because JSON would write the YAML keys 1 and "1" alike."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else f"\0{key!r}": _keyed(part) for key, part in value.items()}
     return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
@@ -491,7 +503,7 @@ def _named_entry(value: Any, kind: str, own_fields: tuple[str, ...]) -> Any:
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise ValueError(f"{name} is followed by its arguments as a mapping, for instance {{column: order_id}}")  # noqa: TRY004 pydantic collects ValueErrors
+        raise ValueError(f"{name} must be followed by its arguments as a mapping, for instance {{column: order_id}}")  # noqa: TRY004 pydantic collects ValueErrors
     fields = {field: arguments[field] for field in own_fields if field in arguments}
     rest = {argument: given for argument, given in arguments.items() if argument not in fields}
     return {"name": name, "arguments": rest, **fields}

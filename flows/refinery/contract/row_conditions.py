@@ -1,4 +1,5 @@
-"""Read GX's row conditions, which select the rows for an expectation: text, or mappings as GX writes them in suites."""
+"""Parse GX's row conditions, which select the rows that an expectation checks. A condition is a string, or a mapping in
+the form in which GX saves it in a suite."""
 
 import ast
 import re
@@ -11,13 +12,13 @@ _ROWS_OF_PANDAS = "index"  # query() uses this name for the frame's index
 
 
 def unreadable_texts(condition: Any) -> list[str]:
-    """Return the texts in a condition that are not an expression in either of GX's two condition languages."""
+    """Return the strings in a condition that cannot be parsed in either of GX's two condition languages."""
     texts = (part for part in _parts_of(condition) if isinstance(part, str))
     return [text for text in texts if _tree(_QUOTED_NAME.sub("x", text)) is None]
 
 
 def columns_of(condition: Any) -> set[str]:
-    """Return the columns that a condition reads, as far as its form shows them."""
+    """Return the names of the columns that a condition refers to, as far as they can be found without evaluating it."""
     names: set[str] = set()
     for part in _parts_of(condition):
         if isinstance(part, str):
@@ -29,7 +30,7 @@ def columns_of(condition: Any) -> set[str]:
 
 
 def _parts_of(condition: Any) -> Iterator[Any]:
-    """Yield the condition, all conditions inside it, and the texts that they pass to pandas."""
+    """Yield the condition, all conditions nested in it, and the filter strings in them that GX passes to pandas."""
     yield condition
     if isinstance(condition, Mapping):
         yield condition.get("pass_through_filter")
@@ -50,7 +51,8 @@ def _names_in(tree: ast.Expression | None) -> Iterator[str]:
 
 
 def _tree(text: str) -> ast.Expression | None:
-    """Parse a condition, or return None: both of GX's condition languages have the syntax of Python expressions."""
+    """Parse a condition as a Python expression, whose syntax both of GX's condition languages share. Return None if
+    that fails."""
     try:
         return ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Read a GX suite from JSON, into the form of a contract's `expectations`."""
+"""Read a Great Expectations suite from a JSON file, and convert it to the form of a contract's `expectations`."""
 
 import json
 from collections.abc import Mapping
@@ -7,17 +7,18 @@ from typing import Any
 
 from flows.refinery.errors import TerminalError
 
-# GX writes this default with every expectation of a suite. In Sluice it rejects a file for one bad row, so it is
-# dropped here. To keep it, put `critical: true` into the expectation's meta, or move it into the contract.
+# GX writes this default into every expectation of a suite. In Sluice it would reject a file for one bad row, so it is
+# removed here. To keep it, set `critical: true` in the expectation's meta, or move the expectation into the contract.
 _SEVERITY_OF_GX = "critical"
 
 
 class SuiteUnreadable(TerminalError):
-    """The file is missing or is not a GX suite; the message names the reason."""
+    """The file that a contract names as its GX suite is missing or is not a suite; the message gives the reason."""
 
 
 def read_suite(path: Path) -> list[dict[str, Any]]:
-    """Return a suite's expectations, each as `name: {arguments}`. Raise SuiteUnreadable if the file is not a suite."""
+    """Return a suite's expectations, each as a mapping from its name to its arguments. Raise SuiteUnreadable if the
+    file is missing or is not a suite."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["expectations"]
         return [_entry(entry) for entry in entries]

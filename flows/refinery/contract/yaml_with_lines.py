@@ -1,4 +1,4 @@
-"""Read YAML with the line number of each field, and reject duplicate keys."""
+"""Parse YAML with the line number of each field, and reject duplicate keys."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import yaml
 from flows.refinery.errors import TerminalError
 
 MAX_BYTES = 1 << 20
-_MAX_PLACES = 100_000  # an alias that contains itself would expand without end
+_MAX_PLACES = 100_000  # an alias that contains itself would expand forever
 _MAX_DEPTH = 40
 _Place = tuple[int | str, ...]
 
 
 class YamlUnreadable(TerminalError):
-    """The file is missing, too large, not UTF-8 or not YAML, or it has a duplicate key."""
+    """A YAML file is missing, too large, not UTF-8 or not YAML, or it has a duplicate key."""
 
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """A YAML file's content, with the line (from 1) of each place; a place is the keys and indices that lead to it."""
+    """A YAML file's content, with the line number (from 1) of each value. A value's position is given by the keys and
+    indices that lead to it."""
 
     path: Path
     text: str
@@ -31,7 +32,7 @@ class LocatedYaml:
 
     @classmethod
     def read(cls, path: Path) -> LocatedYaml:
-        """Read a file. Raise YamlUnreadable, with file and line, if that is not possible."""
+        """Read and parse a file. Raise YamlUnreadable, with the file and the line, if that is not possible."""
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -40,7 +41,7 @@ class LocatedYaml:
 
     @classmethod
     def parse(cls, path: Path, content: bytes) -> LocatedYaml:
-        """Read a file's content; `path` is its name in messages. Raise YamlUnreadable if that is not possible."""
+        """Parse a file's content; `path` is only used in messages. Raise YamlUnreadable if that is not possible."""
         if len(content) > MAX_BYTES:
             raise YamlUnreadable(f"{path}: larger than {MAX_BYTES} bytes, the limit for a contract")
         lines: dict[_Place, int] = {}
@@ -50,7 +51,9 @@ class LocatedYaml:
             loader = yaml.SafeLoader(text)
             node = loader.get_single_node()
             if node is not None:
-                _collect(path, node, (), lines)  # first, because making the value changes nodes with merge keys
+                _collect(
+                    path, node, (), lines
+                )  # first, because constructing the value changes nodes that have merge keys
                 value = loader.construct_document(node)
         except UnicodeDecodeError as error:
             raise YamlUnreadable(f"{path}: not UTF-8 at byte {error.start}") from None
@@ -61,7 +64,7 @@ class LocatedYaml:
         return cls(path, text, value, lines)
 
     def where(self, place: tuple[int | str, ...]) -> str:
-        """Return `file:line` of a place, or of the nearest place above it in the file."""
+        """Return `file:line` for the value at a position, or for the innermost value around it that has a line."""
         for length in range(len(place), 0, -1):
             line = self.lines.get(tuple(place[:length]))
             if line is not None:
@@ -70,9 +73,9 @@ class LocatedYaml:
 
 
 def not_text(key: Any) -> str:
-    """Return the message for a name that YAML does not read as text."""
-    flags = "; it reads yes, no, on and off as true and false" if isinstance(key, bool) else ""
-    return f"a name must be text, and YAML reads this one as {key!r}: put quotes around it{flags}"
+    """Return the error message for a key that YAML does not parse as a string."""
+    flags = " (YAML reads yes, no, on and off as true and false)" if isinstance(key, bool) else ""
+    return f"a name must be text, but YAML reads this one as {key!r}; put quotes around it{flags}"
 
 
 def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int]) -> None:
@@ -85,7 +88,9 @@ def _collect(path: Path, node: yaml.Node, place: _Place, lines: dict[_Place, int
             if not isinstance(key, yaml.ScalarNode):
                 raise YamlUnreadable(f"{path}:{line}: a key must be plain text")
             if key.value in seen:
-                raise YamlUnreadable(f"{path}:{line}: {key.value!r} is written twice, and only one would count")
+                raise YamlUnreadable(
+                    f"{path}:{line}: {key.value!r} is written twice; only one of the two would take effect"
+                )
             seen.add(key.value)
             lines[(*place, key.value)] = line
             _collect(path, child, (*place, key.value), lines)
