@@ -24,7 +24,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -95,6 +95,9 @@ distclean: clean ## also remove the environments
 # alone comes last.
 BY_FILE := -n 2 --dist loadfile
 
+# Where the suites that run with COVERAGE write which code they reached, each its own file.
+REACHED := .pytest_cache/reached
+
 # `make test TEST=tests/unit/blocks/test_settings.py::test_name` runs one test.
 test: ## run everything that the gate checks, or one test: make test TEST=path::name
 ifdef TEST
@@ -103,10 +106,11 @@ ifdef TEST
 else
 	@$(MAKE) --no-print-directory -j 3 environments
 	@echo "Checks and tests, three suites at a time; each prints its output when it ends"
-	@rm -rf .pytest_cache/calls .coverage
+	@rm -rf .pytest_cache/calls $(REACHED) .coverage
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites COVERAGE="--cov --cov-report="
 	@$(MAKE) --no-print-directory privileges
-	@echo "Product code that the unit tests reach (for information)"; $(BIN)/coverage report
+	@echo "Product code that the unit tests and those with a Prefect server reach (for information)"
+	@$(BIN)/coverage combine -q $(REACHED)/*; $(BIN)/coverage report
 endif
 
 quick: setup ## inner loop: format, lint, types, import rules, unit tests without Great Expectations
@@ -115,7 +119,7 @@ quick: setup ## inner loop: format, lint, types, import rules, unit tests withou
 
 environments: setup $(LINT)/.ready $(NODE)/.ready
 
-suites: infra faults chain runs image-tests browser unit types lint arrows locks
+suites: infra faults chain runs prefect image-tests browser unit types lint arrows locks
 
 quick-lint: setup
 	@$(BIN)/ruff format --check -q .
@@ -145,7 +149,10 @@ locks: setup ## check that the locked packages have wheels for every supported P
 	done; done; echo "The locks resolve with wheels on Python 3.12 and 3.13"
 
 unit: setup ## unit tests
-	@$(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
+	@COVERAGE_FILE=$(REACHED)/unit $(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
+
+prefect: setup ## what Prefect shows and sends, on a real Prefect server
+	@COVERAGE_FILE=$(REACHED)/prefect $(BIN)/pytest -q $(COVERAGE) -n 2 --dist load --maxschedchunk 1 tests/prefect
 
 infra: setup $(LINT)/.ready $(NODE)/.ready ## template, deployment, packaging
 	@$(BIN)/pytest -q $(BY_FILE) tests/infra --ignore tests/infra/test_runs.py

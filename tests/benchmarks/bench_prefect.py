@@ -6,7 +6,7 @@ Each upload is shown as Sluice's tasks show it: live, as a flow run with its sta
 run at the same time and are measured in turns, so that other load on the machine affects both: trust the ratio. A round
 ends when the server shows every run and task run as completed. The work on the data is left out, but the clients share
 the machine with the server; its CPU seconds per upload show what it could handle alone. The first upload of a task
-needs a few requests more (tests/unit/flows/observability/test_live_run.py).
+needs a few requests more (tests/prefect/test_live_run.py).
 """
 
 from __future__ import annotations

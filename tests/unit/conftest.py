@@ -1,17 +1,15 @@
-"""A Prefect server for those tests that need a real one; what makes the others fast, and `--quick`, which skips those
-that import Great Expectations or take seconds each (make quick)."""
+"""What makes unit tests fast, and `--quick`, which skips those that import Great Expectations or take seconds each
+(make quick)."""
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pytest
-
-from tests.prefect_server import PrefectServer, running_prefect
 
 _GX = "great_expectations"
 
@@ -40,11 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that take seconds each, and those for which a Prefect server would be started."""
+    """Skip the tests that take seconds each."""
     if config.getoption("--quick"):
         heavy = pytest.mark.skip(reason="takes seconds; make unit runs it")
         for item in items:
-            if item.get_closest_marker("heavy") or "prefect" in getattr(item, "fixturenames", ()):
+            if item.get_closest_marker("heavy"):
                 item.add_marker(heavy)
 
 
@@ -52,21 +50,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _imports_are_no_garbage() -> None:
     """Keep modules and AWS models out of the collection after each partition: it then takes 2 ms, not 100."""
     gc.freeze()
-
-
-@pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """Run a server, with the deployments of a stack named sluice, which nothing executes."""
-    with running_prefect(tmp_path_factory.mktemp("prefect"), "server") as server:
-        for flow in ("process-upload", "explain-crash"):
-            server.deploy(f"{flow}/sluice", "stack:sluice")
-        yield server
-
-
-@pytest.fixture
-def server(prefect: PrefectServer) -> Iterator[PrefectServer]:
-    """Point the settings of this process to the server."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: prefect.url}):
-        yield prefect

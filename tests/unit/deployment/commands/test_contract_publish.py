@@ -1,4 +1,4 @@
-"""`sluice contract publish`, `rollback` and `show`, on a stack in the test's account and with a real Prefect server."""
+"""`sluice contract publish`, `rollback` and `show`, on a stack in the test's account."""
 
 import io
 import json
@@ -7,31 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import boto3
-import httpx
 import pytest
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from rich.console import Console
 
-from blocks.prefect_names import PrefectNames
 from deployment.commands import contract_publish
 from deployment.commands.contract_files import found_contract
 from deployment.commands.contract_publish import PrefectNotUpdated, SourceTaken, publish, rollback, show
 from deployment.commands.upload import upload
 from deployment.commands.uploads import TrackedUpload, Uploads
 from deployment.deployed_stack import AwsStack, store_of
-from deployment.prefect_setup.blocks import notification_block
 from flows.pipeline.published_contracts import ContractNotKept, LiveContracts, NothingToRollBack, live_contract
 from flows.pipeline.run_ids import RunUnknown
 from flows.refinery.contract.loading import ContractInvalid, load_contract
 from flows.refinery.contract.model import Contract
 from tests.chain.files import good_orders
-from tests.prefect_server import PrefectServer
 from tests.unit.deployment.commands.test_repair_command import deployed
 from tests.unit.flows.conftest import PUBLISHED, Account, account
 
 __all__ = ["account", "deployed"]
-
-NAMES = PrefectNames("sluice")
 
 
 @pytest.fixture
@@ -195,38 +188,8 @@ def test_a_published_contract_is_found_by_its_name(account: Account, stack: AwsS
         pass
 
 
-@pytest.mark.heavy
-def test_deadline_and_limit_in_prefect_follow_what_is_published_and_rolled_back(
-    stack: AwsStack, tmp_path: Path, server: PrefectServer
-) -> None:
-    block = notification_block(NAMES.notify_block, "http://127.0.0.1:9/")
-    assert isinstance(block, CustomWebhookNotificationBlock)
-    block.save(NAMES.notify_block, overwrite=True)  # without it, Prefect has nobody to tell
-    console, here = Console(file=io.StringIO()), replace(stack, parameters={"PrefectApiUrl": server.url})
-    deadlines: list[float] = []
-    for more in ("", "expected_every_hours: 26\nmax_concurrent_uploads: 2\n", "expected_every_hours: 5\n"):
-        publish(console, here, contract(tmp_path, more, "parcels"), yes)
-        deadlines.append(_deadline_hours(server))
-    rollback(console, here, "parcels", yes)
-    assert (_deadline_hours(server), _limits(server)) == (26, {NAMES.limit("parcels"): 2})
-    rollback(console, here, "parcels", yes)
-    assert [*deadlines, _deadline_hours(server)] == [0, 26, 5, 0]
-    assert _limits(server) == {}
-
-
 def test_a_contract_is_live_although_prefect_cannot_be_reached(stack: AwsStack, tmp_path: Path) -> None:
     away = replace(stack, parameters={"PrefectApiUrl": "http://127.0.0.1:9/api"})
     with pytest.raises(PrefectNotUpdated):
         publish(Console(file=io.StringIO()), away, contract(tmp_path, "expected_every_hours: 26\n"), yes)
     assert live_contract(store_of(stack), "orders")
-
-
-def _deadline_hours(server: PrefectServer) -> float:
-    found = httpx.post(f"{server.url}/automations/filter", json={"limit": 200}).json()
-    within = [one["trigger"]["within"] for one in found if "parcels" in one["name"]]
-    return float(sum(within)) / 3_600
-
-
-def _limits(server: PrefectServer) -> dict[str, int]:
-    found = httpx.post(f"{server.url}/v2/concurrency_limits/filter", json={}).json()
-    return {one["name"]: one["limit"] for one in found if "parcels" in one["name"]}

@@ -11,8 +11,7 @@ from pydantic import SecretStr
 from blocks.prefect_names import PrefectNames
 from blocks.settings import STACK_OUTPUTS, PipelineSettings
 from blocks.settings_block import PipelineSettingsBlock
-from deployment.prefect_setup.blocks import blocks_of, leave_out_icon, notification_block
-from tests.prefect_server import PrefectServer
+from deployment.prefect_setup.blocks import blocks_of, notification_block
 
 TRIAL = PrefectNames("trial")
 OUTPUTS = {output: f"{field}/" for field, output in STACK_OUTPUTS.items()} | {"WindowSeconds": "60"}
@@ -69,12 +68,3 @@ def test_mail_goes_to_every_receiver() -> None:
     channel = notification_block("sluice-notify", "sendgrid://key:sluice@example.com/a@example.com/b@example.com")
     assert isinstance(channel, SendgridEmail)
     assert (channel.sender_email, channel.to_emails) == ("sluice@example.com", ["a@example.com", "b@example.com"])
-
-
-def test_the_block_of_credentials_loses_only_its_icon_from_the_web(server: PrefectServer) -> None:
-    AwsCredentials(region_name="eu-central-1").save("sluice-aws", overwrite=True)
-    before = server.call("GET", "/block_types/slug/aws-credentials")
-    assert before["logo_url"].startswith("https://")
-    leave_out_icon(AwsCredentials)
-    after = server.call("GET", "/block_types/slug/aws-credentials")
-    assert after == {**before, "logo_url": None, "updated": after["updated"]}

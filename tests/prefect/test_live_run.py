@@ -23,9 +23,9 @@ from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Chain, Receipt
 from flows.pipeline.run import plainly, run_upload
 from tests.chain.files import dirty_orders, good_orders
+from tests.prefect.test_recorder import given_up, runs_of
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.conftest import Account
-from tests.unit.flows.observability.test_recorder import given_up, runs_of
 
 MOST_REQUESTS = 13
 TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcdef"

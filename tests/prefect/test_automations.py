@@ -29,7 +29,6 @@ from tests.chain.receiver import Receiver, receiver
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
-pytestmark = pytest.mark.heavy
 NAMES = PrefectNames("sluice")
 _SHORTEST_SECONDS = 10  # the least that Prefect takes for something that is not to happen
 _SETTLES_SECONDS = 3

@@ -15,9 +15,9 @@ from flows.pipeline.errors import OutOfMemory
 from flows.pipeline.receipt import Status
 from flows.refinery.checks import RejectionReason
 from lambda_trigger.message import UploadMessage
+from tests.prefect.test_recorder import artifacts_of, existing, new_upload
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.conftest import Account
-from tests.unit.flows.observability.test_recorder import artifacts_of, existing, new_upload
 from tests.unit.flows.pipeline.receipts import receipt_of
 
 

@@ -22,8 +22,6 @@ from tests.prefect_server import PrefectServer
 from tests.unit.flows.conftest import Account
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
-pytestmark = pytest.mark.heavy
-
 _NUMBERS = count(1_000)
 
 

@@ -1,7 +1,5 @@
 """What `sluice up` prints: the outcomes that have come to Prefect since."""
 
-import pytest
-
 from blocks.settings import PipelineSettings
 from deployment.commands.up import Outcomes
 from flows.composition import assemble
@@ -9,7 +7,6 @@ from flows.observability.recorder import Recorder
 from tests.prefect_server import PrefectServer
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
-pytestmark = pytest.mark.heavy
 _SETTINGS = PipelineSettings(stack="sluice", landing_bucket="landing", published_bucket="published", queue_url="queue")
 
 

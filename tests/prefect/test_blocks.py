@@ -1,0 +1,17 @@
+"""How blocks are registered."""
+
+from __future__ import annotations
+
+from prefect_aws import AwsCredentials
+
+from deployment.prefect_setup.blocks import leave_out_icon
+from tests.prefect_server import PrefectServer
+
+
+def test_the_block_of_credentials_loses_only_its_icon_from_the_web(server: PrefectServer) -> None:
+    AwsCredentials(region_name="eu-central-1").save("sluice-aws", overwrite=True)
+    before = server.call("GET", "/block_types/slug/aws-credentials")
+    assert before["logo_url"].startswith("https://")
+    leave_out_icon(AwsCredentials)
+    after = server.call("GET", "/block_types/slug/aws-credentials")
+    assert after == {**before, "logo_url": None, "updated": after["updated"]}
