@@ -15,6 +15,9 @@ SEED         ?= 1
 LARGE        ?= 0
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
+# Tests start hundreds of processes: without bytecode on disk, each would compile its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What checkov reads.
 REVIEWED = $(wildcard deployment/aws/*.yaml .github/workflows/*.yml) container/Dockerfile
 
